@@ -1,0 +1,49 @@
+"""sourcewise trains, runs, measures and debugs encoder-decoder models.
+
+    import sourcewise
+
+    model = sourcewise.load("runs/digits")                  # a run, a Hugging Face folder or a hub name
+    model.generate(["a source"], beams=4)
+    sourcewise.train("digits", {"train.steps": 100})
+    sourcewise.evaluate(model, "test.tsv").metrics["source_bits"]
+    sourcewise.diagnose(model, "valid.tsv").findings
+
+Importing it is instant: torch and the rest come with the first function used.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from sourcewise.errors import RequestError
+
+if TYPE_CHECKING:
+    from sourcewise.diagnosis.diagnose import diagnose
+    from sourcewise.evaluation.evaluate import evaluate
+    from sourcewise.evaluation.source_bits import source_bits
+    from sourcewise.generation.model import load
+    from sourcewise.api import train
+
+__version__ = "0.1.0"
+__all__ = ["RequestError", "__version__", "diagnose", "evaluate", "load", "source_bits", "train"]
+
+_HOMES = {
+    "load": "sourcewise.generation.model",
+    "train": "sourcewise.api",
+    "evaluate": "sourcewise.evaluation.evaluate",
+    "diagnose": "sourcewise.diagnosis.diagnose",
+    "source_bits": "sourcewise.evaluation.source_bits",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import a function of the library when it is first asked for."""
+    if name in _HOMES:
+        value = globals()[name] = getattr(import_module(_HOMES[name]), name)
+        return value
+    raise AttributeError(f"module 'sourcewise' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,99 @@
+"""The doors that put floors together: what `import sourcewise` offers beside `load` and `evaluate`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from sourcewise.config import Recipe, load_recipe
+from sourcewise.data.datasets import open_dataset, open_training
+from sourcewise.data.encoding import Encoded
+from sourcewise.data.examples import Dataset
+from sourcewise.data.tokenizer import Tokenizer
+from sourcewise.errors import RequestError
+from sourcewise.evaluation.evaluate import evaluate_encoded
+from sourcewise.evaluation.results import Evaluation
+from sourcewise.generation.model import choose_device, load
+from sourcewise.model.builder import build_network
+from sourcewise.model.checkpoint import find_folder
+from sourcewise.reporting.progress import LiveReport, TrainingProgress
+from sourcewise.training.run import Run, create_run, locked, write_recipe
+from sourcewise.training.trainer import Trainer
+
+
+def train(
+    recipe: Recipe | str | Path,
+    overrides: dict[str, Any] | None = None,
+    *,
+    resume: bool = False,
+    overwrite: bool = False,
+) -> Run:
+    """Train what a recipe says into its run folder, then evaluate the best checkpoint on the test set.
+
+    `overrides` are {"train.steps": 100}. With `resume` the run goes on exactly where its state left off; its own
+    recipe holds. Raises RequestError, and Interrupted after a Ctrl-C that was saved.
+    """
+    if not isinstance(recipe, Recipe):
+        recipe = load_recipe(recipe, overrides)
+    run = create_run(recipe, resume=resume, overwrite=overwrite)
+    if resume:
+        recipe = run.recipe
+    with locked(run.folder):
+        trainer, test = prepare(recipe, run)
+        write_recipe(run, recipe)
+        trainer.fit()
+        progress = trainer.listeners[0]
+        assert isinstance(progress, TrainingProgress)
+        run.evaluation = evaluate_run(run, test, progress) if test is not None else None
+        LiveReport().stopped(run, finished=True)
+    return run
+
+
+def prepare(recipe: Recipe, run: Run) -> tuple[Trainer, Dataset | None]:
+    """Open everything a training needs, in the order in which a mistake is cheapest. Raises RequestError."""
+    torch.set_num_threads(recipe.train.threads or torch.get_num_threads())
+    device = choose_device(recipe.train.device)
+    dataset = open_training(recipe.data)
+    valid = open_dataset(recipe.data.valid, recipe.data, "valid") if recipe.data.valid else None
+    test = open_dataset(recipe.data.test, recipe.data, "test") if recipe.data.test else valid
+    for other in (valid, test):
+        if other is not None and other.dims != dataset.dims:
+            raise RequestError(f"{other.name}: its sources are {_kind(other)}, those of {dataset.name} {_kind(dataset)}")
+    tokenizer = open_tokenizer(recipe, run, dataset)
+    torch.manual_seed(recipe.seed)
+    network = build_network(recipe.model, tokenizer, dataset).to(device)
+    encoded = Encoded(dataset, tokenizer, recipe.data)
+    encoded_valid = Encoded(valid, tokenizer, recipe.data) if valid is not None else None
+    listeners = (TrainingProgress(), LiveReport())
+    return Trainer(recipe, run, network, tokenizer, encoded, encoded_valid, listeners), test
+
+
+def open_tokenizer(recipe: Recipe, run: Run, dataset: Dataset) -> Tokenizer:
+    """The run's own tokenizer, the one the recipe names, the pretrained model's, or one trained on the training set."""
+    kept = run.folder / "tokenizer"
+    if (kept / "tokenizer_config.json").is_file():
+        return Tokenizer.load(kept)
+    if recipe.data.tokenizer:
+        tokenizer = Tokenizer.load(recipe.data.tokenizer)
+    elif recipe.model.weights:
+        tokenizer = Tokenizer.load(find_folder(recipe.model.weights))
+    else:
+        texts = [text for example in dataset for text in (example.source, example.target) if text]
+        tokenizer = Tokenizer.train(texts, recipe.data.vocabulary)
+    tokenizer.save(kept)
+    return tokenizer
+
+
+def evaluate_run(run: Run, test: Dataset, progress: TrainingProgress) -> Evaluation:
+    """Measure the best checkpoint of a run on a set and write metrics.json and translations.tsv."""
+    model = load(run.folder, run.recipe.train.device)
+    encoded = Encoded(test, model.tokenizer, model.data)
+    evaluation = evaluate_encoded(model.network, model.tokenizer, encoded, model.generation, progress.evaluating)
+    evaluation.write(run.folder)
+    return evaluation
+
+
+def _kind(dataset: Dataset) -> str:
+    return f"features {dataset.dims} wide" if dataset.dims else "text"

@@ -1,0 +1,307 @@
+"""The command line: one short function a command. `command_line.py` parses the words and tells the errors.
+
+Nothing heavy is imported before a command needs it, so that help is instant.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from argparse import Namespace
+from pathlib import Path
+from typing import Any
+
+import sourcewise
+from sourcewise import command_line
+from sourcewise.command_line import argument, command
+from sourcewise.errors import RequestError
+
+MODEL = argument("model", metavar="MODEL", help="a run folder, a Hugging Face folder or a hub name")
+FEATURES = argument("--features", metavar="DIR", help="folder of the .npy files that a manifest lists")
+JSON = argument("--json", action="store_true", help="print JSON, for programs")
+SEARCH = (
+    argument("--beams", type=int, metavar="N", help="hypotheses kept a source; 1 is greedy"),
+    argument("--max-new-tokens", type=int, metavar="N", help="longest output, in tokens"),
+)
+SAMPLING = (
+    argument("--sample", action="store_true", default=None, help="draw the output instead of searching it, with"),
+    argument("--temperature", type=float, metavar="T", help="  logits divided by T"),
+    argument("--top-k", type=int, metavar="K", help="  only the K likeliest tokens"),
+    argument("--top-p", type=float, metavar="P", help="  only the likeliest tokens of mass P"),
+    argument("--seed", type=int, metavar="N", help="  the same seed gives the same outputs"),
+)
+
+
+def main(words: list[str] | None = None) -> int:
+    """`sourcewise WORDS…`; gives the exit status."""
+    return command_line.main(sys.argv[1:] if words is None else words)
+
+
+@command(
+    "train on embedded data, evaluate, write the report",
+    "[digits|dates] [-o DIR]",
+    ["sourcewise demo digits", "sourcewise demo dates -o /data/runs"],
+    argument("set", nargs="?", default="digits", metavar="digits|dates", help="the embedded data set"),
+    argument("-o", "--output", metavar="DIR", help="folder that holds the run (default: runs)"),
+    overrides=True,
+)
+def demo(arguments: Namespace) -> int:
+    """Train a small model from scratch in minutes, and see everything that a run gives.
+
+    digits  features to text: rows of scanned handwritten digits, read out
+    dates   text to text: dates as they are written in 20 locales, to ISO 8601
+
+    Takes the options of `train` too, such as --train.steps 100.
+    """
+    from sourcewise.config import load_recipe
+
+    if arguments.set not in ("digits", "dates"):
+        raise RequestError(f"{arguments.set}: no such demo; there are digits and dates")
+    place = {"output": arguments.output} if arguments.output else {}
+    recipe = load_recipe(arguments.set, {**place, **arguments.overrides})
+    if "name" not in arguments.overrides:
+        recipe = recipe.model_copy(update={"name": _free_name(Path(recipe.output), recipe.name)})
+    return _train(recipe, resume=False)
+
+
+@command(
+    "train a model from a recipe, or from options alone",
+    "[RECIPE] [--resume] [--section.key VALUE]…",
+    [
+        "sourcewise train digits --train.steps 500",
+        "sourcewise train my.yaml --name second --seed 1",
+        "sourcewise train --model google/flan-t5-small --data.train.pairs train.tsv",
+        "sourcewise train --data.train.manifest train.tsv --data.train.features features",
+        "sourcewise train runs/digits --resume",
+    ],
+    argument("recipe", nargs="?", metavar="RECIPE", help="a YAML file, a shipped recipe's name, or a run folder"),
+    argument("--resume", action="store_true", help="go on with an interrupted run, exactly"),
+    argument("--options", action="store_true", help="list every --section.key with its default"),
+    overrides=True,
+)
+def train(arguments: Namespace) -> int:
+    """Train a model into a run folder: checkpoints, curves, sample outputs, report.
+
+    Any key of a recipe can be set as an option: --train.epochs 30 --model.heads 8.
+    --model NAME starts from pretrained weights; without it, training is from scratch.
+    """
+    from sourcewise.config import load_recipe, options, shipped_recipes
+    from sourcewise.reporting.terminal import print_options
+
+    if arguments.options:
+        print_options(options())
+        return 0
+    if arguments.recipe is None and not arguments.overrides:
+        shipped = ", ".join(shipped_recipes())
+        raise RequestError(f"nothing to train on: name a RECIPE ({shipped}, a file), or set --data.train.pairs FILE")
+    return _train(load_recipe(arguments.recipe, arguments.overrides), arguments.resume)
+
+
+@command(
+    "write a model's output for every source",
+    "MODEL [FILE|-] [-o FILE] [options]",
+    [
+        "echo 'en_US: March 3, 1987' | sourcewise generate runs/dates",
+        "sourcewise generate runs/mine manifest.tsv --features features/test -o out.txt",
+    ],
+    MODEL,
+    argument("sources", nargs="?", default="-", metavar="FILE", help="a source a line, or a manifest; -: stdin"),
+    argument("-o", "--output", metavar="FILE", help="write there instead of to standard output"),
+    FEATURES,
+    *SEARCH,
+    *SAMPLING,
+    argument("--json", action="store_true", help="a line is {id, source, output}"),
+)
+def generate(arguments: Namespace) -> int:
+    """One output a line, in the order of the sources: lines of text, or a manifest.
+
+    What is not set here is as the recipe of the run has it.
+    """
+    from sourcewise.data.datasets import open_sources
+    from sourcewise.evaluation.results import write_atomically
+
+    if arguments.output:
+        _check_writable(Path(arguments.output))
+    named = arguments.sources if arguments.sources != "-" else _standard_input()
+    sources = open_sources(named, arguments.features)
+    settings = _given(arguments, "beams", "max_new_tokens", "sample", "temperature", "top_k", "top_p", "seed")
+    outputs = [" ".join(o.splitlines()) for o in sourcewise.load(arguments.model).generate(sources, **settings)]
+    if arguments.json:
+        rows = ({"id": s.id, "source": s.source, "output": o} for s, o in zip(sources, outputs, strict=True))
+        outputs = [json.dumps(row, ensure_ascii=False) for row in rows]
+    text = "".join(f"{output}\n" for output in outputs)
+    if arguments.output:
+        write_atomically(Path(arguments.output), text)
+    else:
+        sys.stdout.write(text)
+    return 0
+
+
+@command(
+    "measure a model: BLEU, WER, unique outputs, source bits, verdict",
+    "MODEL DATA [-o DIR] [options]",
+    [
+        "sourcewise evaluate runs/mine test.tsv --require 'bleu>=20' -o results",
+        "sourcewise evaluate runs/mine manifest.tsv --features features/test",
+        "sourcewise evaluate t5-small qa.tsv --source question --target answer",
+    ],
+    MODEL,
+    argument("data", metavar="DATA", help="a .tsv, .jsonl or .parquet, hub:NAME, or a manifest"),
+    argument("-o", "--output", metavar="DIR", help="write metrics.json and translations.tsv there"),
+    FEATURES,
+    argument("--source", metavar="COLUMN", help="name of the source column (default: source)"),
+    argument("--target", metavar="COLUMN", help="name of the target column (default: target)"),
+    *SEARCH,
+    argument("--require", action="append", default=[], metavar="'KEY>=N'", help="exit 1 unless met; may be repeated"),
+    JSON,
+)
+def evaluate(arguments: Namespace) -> int:
+    """Generate the outputs of a set, free-running; measure them, and what they owe to
+    their sources.
+    """
+    from sourcewise.evaluation.requirement import parse_requirement
+    from sourcewise.reporting.terminal import print_evaluation
+
+    requirements = [parse_requirement(text) for text in arguments.require]
+    if arguments.output:
+        _check_writable(Path(arguments.output) / "metrics.json")
+    evaluation = sourcewise.evaluate(
+        arguments.model,
+        arguments.data,
+        features=arguments.features,
+        source=arguments.source,
+        target=arguments.target,
+        generation=_given(arguments, "beams", "max_new_tokens"),
+    )
+    if arguments.output:
+        evaluation.write(arguments.output)
+    if arguments.json:
+        figures = json.loads(json.dumps(evaluation.metrics), parse_constant=lambda _: None)  # JSON has no NaN
+        print(json.dumps(figures, indent=2, ensure_ascii=False))
+    else:
+        print_evaluation(evaluation)
+    unmet = [r for r in requirements if not r.met_by(evaluation.metrics)]
+    for requirement in unmet:
+        found = evaluation.metrics.get(requirement.key)
+        print(f"sourcewise: required {requirement}, but {requirement.key} is {found}", file=sys.stderr)
+    return 1 if unmet else 0
+
+
+@command(
+    "say why a model does not work, with evidence and cure",
+    "MODEL [DATA] [--json]",
+    ["sourcewise diagnose runs/mine", "sourcewise diagnose google/flan-t5-small valid.tsv"],
+    MODEL,
+    argument("data", nargs="?", metavar="DATA", help="pairs to look at it with (default: the run's own)"),
+    JSON,
+)
+def diagnose(arguments: Namespace) -> int:
+    """Name what is wrong with a run or a model, the cause first.
+
+    Exit status 1 when a finding is an error.
+    """
+    from sourcewise.reporting.terminal import print_diagnosis
+
+    diagnosis = sourcewise.diagnose(arguments.model, arguments.data)
+    if arguments.json:
+        print(diagnosis.to_json())
+    else:
+        print_diagnosis(diagnosis)
+    return 1 if diagnosis.verdict == "ill" else 0
+
+
+@command(
+    "tell what a rule of diagnose means, in full",
+    "[CODE]",
+    ["sourcewise explain SRC001"],
+    argument("code", nargs="?", metavar="CODE", help="a rule's code; without it, all rules are listed"),
+)
+def explain(arguments: Namespace) -> int:
+    """What a rule measures, why that is bad, where its threshold is from, and the cure."""
+    from sourcewise.diagnosis import diagnose, rules
+
+    if arguments.code:
+        print(diagnose.explain(arguments.code))
+    else:
+        for code, rule in sorted(rules.RULES.items()):
+            print(f"{code}  {rule.level:8} {rule.name}")
+    return 0
+
+
+@command(
+    "write the report of a run again",
+    "RUN",
+    ["sourcewise report runs/digits"],
+    argument("run", metavar="RUN", help="a run folder"),
+)
+def report(arguments: Namespace) -> int:
+    """Write RUN/report.html anew from what the run holds, and print its path."""
+    from sourcewise.reporting.report import write_report
+
+    print(write_report(Path(arguments.run)))
+    return 0
+
+
+@command(
+    "train a tokenizer on text files",
+    "TEXT… -o FILE [--vocabulary N]",
+    ["sourcewise tokenizer train.en train.de -o tokenizer.json --vocabulary 8000"],
+    argument("texts", nargs="+", metavar="TEXT", help="UTF-8 text files, a text a line; -: standard input"),
+    argument("-o", "--output", required=True, metavar="FILE", help="the tokenizer.json to write"),
+    argument("--vocabulary", type=int, default=8000, metavar="N", help="how many entries (default: 8000)"),
+)
+def tokenizer(arguments: Namespace) -> int:
+    """Learn a vocabulary of pieces of words.
+
+    `train` does so by itself when no tokenizer is given.
+    """
+    from sourcewise.data.tables import decode_lines, read_bytes
+    from sourcewise.data.tokenizer import Tokenizer
+
+    texts: list[str] = []
+    for name in arguments.texts:
+        texts += _standard_input() if name == "-" else decode_lines(read_bytes(name), name)
+    _check_writable(Path(arguments.output))
+    Tokenizer.train(texts, arguments.vocabulary).save(Path(arguments.output))
+    print(arguments.output)
+    return 0
+
+
+def _train(recipe: Any, resume: bool) -> int:
+    """Train, write the report, and show what came of it."""
+    from sourcewise.reporting.report import write_report
+    from sourcewise.reporting.terminal import print_run
+
+    run = sourcewise.train(recipe, resume=resume)
+    print_run(run.folder, run.evaluation, write_report(run.folder))
+    return 0
+
+
+def _free_name(output: Path, name: str) -> str:
+    """digits, or digits-2, … where that run is there already."""
+    names = (name if n == 1 else f"{name}-{n}" for n in range(1, 10_000))
+    return next(n for n in names if not (output / n).exists())
+
+
+def _given(arguments: Namespace, *names: str) -> dict[str, Any]:
+    """The options that were set."""
+    return {name: value for name in names if (value := getattr(arguments, name)) is not None}
+
+
+def _standard_input() -> list[str]:
+    from sourcewise.data.tables import decode_lines
+
+    if sys.stdin.isatty():
+        print("a text a line; Ctrl-D ends", file=sys.stderr)
+    return decode_lines(sys.stdin.buffer.read(), "standard input")
+
+
+def _check_writable(path: Path) -> None:
+    """Before long work: can its result be written? Raises RequestError."""
+    import os
+
+    folder = next(p for p in (path.absolute().parent, *path.absolute().parents) if p.exists())
+    if path.is_dir():
+        raise RequestError(f"{path}: is a folder; name a file to write")
+    if not folder.is_dir() or not os.access(folder, os.W_OK):
+        raise RequestError(f"{path}: cannot be written; {folder} is not a folder that you may write to")

@@ -1,0 +1,371 @@
+"""Every option of a recipe, typed, checked and documented once.
+
+A recipe is a YAML file with the sections below; `--section.key value` on the command line sets the same
+keys. Nothing here imports torch, so that reading a recipe is instant.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
+from pydantic_core import PydanticCustomError
+
+from sourcewise import schema
+from sourcewise.errors import RequestError
+
+Share = Annotated[float, Field(ge=0, le=1)]
+Rate = Annotated[float, Field(ge=0, lt=1)]
+Positive = Annotated[int, Field(gt=0)]
+Count = Annotated[int, Field(ge=0)]
+Part = Literal["encoder", "decoder", "embedding", "bridge"]
+
+
+class Options(BaseModel):
+    """A section of a recipe: unknown keys and wrong types are errors."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _empty_section(cls, value: Any) -> Any:
+        """`train:` with nothing under it is a section of defaults."""
+        if not isinstance(value, dict):
+            return value
+        sections = [name for name, field in cls.model_fields.items() if isinstance(field.annotation, type(Options))]
+        return {key: part for key, part in value.items() if part is not None or key not in sections}
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _true_is_no_number(cls, value: Any, info: ValidationInfo) -> Any:
+        annotation = cls.model_fields[str(info.field_name)].annotation
+        if isinstance(value, bool) and annotation is not bool and schema.plain_type(annotation) in (int, float):
+            raise PydanticCustomError("number_type", "Input should be a number")
+        return value
+
+
+class DatasetConfig(Options):
+    """One set of examples: pairs of texts, or a manifest with its features, or an embedded set."""
+
+    pairs: str | None = Field(None, description="a .tsv, .jsonl or .parquet file of text pairs, or hub:NAME")
+    manifest: str | None = Field(None, description="a .tsv that lists feature files and their target texts")
+    features: str | None = Field(None, description="the folder of the manifest's .npy files")
+    builtin: Literal["digits", "dates"] | None = Field(None, description="an embedded set, for demos")
+    split: str | None = Field(
+        None, description="the split of a hub or embedded set (default: what the set is used for)"
+    )
+    subset: str | None = Field(None, description="the configuration of a hub set")
+    source: str | None = Field(None, description="name of the source column (default: source)")
+    target: str | None = Field(None, description="name of the target column (default: target, or the manifest's own)")
+    prompt: str | None = Field(None, description="name of the column with a text prompt beside the features")
+    prefix: str = Field("", description="task prefix: put before every source text, or the prompt beside features")
+    lowercase: bool = Field(False, description="lower-case sources and targets")
+    weight: float = Field(1.0, gt=0, description="share of this set in a mixture, relative to the others")
+    limit: Positive | None = Field(None, description="use only the first N examples")
+
+    @model_validator(mode="after")
+    def _one_kind(self) -> DatasetConfig:
+        kinds = [k for k in ("pairs", "manifest", "builtin") if getattr(self, k)]
+        if len(kinds) != 1:
+            raise ValueError(f"give one of pairs, manifest and builtin, not {' and '.join(kinds) or 'none'}")
+        if self.features and not self.manifest:
+            raise ValueError("features goes with a manifest; give manifest too")
+        return self
+
+
+Mixture = Annotated[list[DatasetConfig], Field(min_length=1)]
+
+
+class DataConfig(Options):
+    """What the model reads."""
+
+    root: str = Field("", description="folder that relative paths of pairs, manifest and features start from")
+    train: DatasetConfig | Mixture | None = Field(None, description="training set, or a weighted mixture")
+    valid: DatasetConfig | None = Field(None, description="set for evaluation while training")
+    test: DatasetConfig | None = Field(None, description="set for the final evaluation (default: valid)")
+    tokenizer: str | None = Field(None, description="tokenizer.json, SentencePiece model or folder; default: train one")
+    vocabulary: Annotated[int, Field(ge=16)] = Field(8000, description="entries of a tokenizer trained here")
+    max_source: Positive = Field(512, description="longest source in tokens; longer ones are cut")
+    max_frames: Positive = Field(4096, description="longest source in frames; longer ones are cut")
+    max_target: Positive = Field(256, description="longest target in tokens, end of text included")
+    cache_gb: float = Field(4.0, ge=0, description="features up to this many GB are checked whole and kept in memory")
+
+
+class BridgeConfig(Options):
+    """Features (frames × dims) → vectors of encoder width."""
+
+    kind: Literal["projection", "attention", "perceiver", "convolution"] = Field(
+        "convolution", description="projection, attention (pooling), perceiver or convolution"
+    )
+    stride: Positive = Field(4, description="frames a slot (not for perceiver)")
+    latents: Positive = Field(64, description="slots of the perceiver")
+    layers: Positive = Field(2, description="cross-attention blocks of the perceiver")
+    kernel: Positive = Field(3, description="frames a convolution sees")
+    positions: bool = Field(True, description="add sinusoidal positions to the slots")
+    normalize: bool = Field(True, description="standardise each dimension with the training set's mean and deviation")
+
+
+class ModelConfig(Options):
+    """The network: pretrained weights, or a shape to train from scratch."""
+
+    weights: str | None = Field(None, description="start from this run, Hugging Face folder or hub name")
+    d_model: Positive = Field(256, description="width")
+    d_kv: Positive | None = Field(None, description="width of a head (default: d_model / heads)")
+    d_ff: Positive = Field(1024, description="inner width of the feed-forward")
+    heads: Positive = Field(4, description="attention heads")
+    encoder_layers: Positive = Field(4, description="encoder blocks")
+    decoder_layers: Positive = Field(4, description="decoder blocks")
+    activation: Literal["relu", "gated-gelu", "gated-silu"] = Field("relu", description="feed-forward activation")
+    tied: bool = Field(True, description="share the embedding with the projection to the vocabulary")
+    dropout: Rate = Field(0.1, description="dropout of embeddings, attention outputs and feed-forwards")
+    attention_dropout: Rate = Field(0.0, description="dropout of attention weights")
+    relative_buckets: Positive = Field(32, description="T5's relative position buckets")
+    relative_distance: Positive = Field(128, description="distance from which all positions share a bucket")
+    route: Literal["encoder", "bypass"] = Field(
+        "encoder", description="bridge → encoder → decoder, or bridge → decoder"
+    )
+    bridge: BridgeConfig = Field(default_factory=BridgeConfig, description="how features enter (feature sets only)")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _shorthand(cls, value: Any) -> Any:
+        return {"weights": value} if isinstance(value, str) else value
+
+    @model_validator(mode="after")
+    def _heads_divide(self) -> ModelConfig:
+        if self.d_kv is None and self.d_model % self.heads:
+            raise ValueError(f"d_model {self.d_model} is not a multiple of heads {self.heads}; set d_kv")
+        return self
+
+
+class AugmentConfig(Options):
+    """Changes to training features, drawn anew each time (SpecAugment, Park et al. 2019)."""
+
+    time_masks: Count = Field(0, description="stretches of frames set to the mean")
+    time_width: Positive = Field(10, description="longest masked stretch, in frames")
+    frequency_masks: Count = Field(0, description="bands of dimensions set to the mean")
+    frequency_width: Positive = Field(8, description="widest masked band, in dimensions")
+    speed: Rate = Field(0.0, description="resample time by a factor within 1 ± this")
+    noise: float = Field(0.0, ge=0, description="Gaussian noise, in standard deviations of each dimension")
+
+
+class TrainConfig(Options):
+    """How the model learns."""
+
+    epochs: Positive = Field(10, description="passes over the training set (steps, if given, wins)")
+    steps: Positive | None = Field(None, description="optimizer steps")
+    batch_tokens: Positive = Field(4096, description="source slots + target tokens a batch, padding included")
+    batch_size: Positive | None = Field(None, description="at most this many examples a batch")
+    accumulate: Positive = Field(1, description="batches a step, weighted by their target tokens")
+    learning_rate: float = Field(1e-3, ge=0, description="peak learning rate")
+    schedule: Literal["cosine", "inverse_sqrt", "constant"] = Field("cosine", description="after the warm-up")
+    warmup_steps: Count = Field(200, description="steps of linear warm-up")
+    final_rate: Share = Field(0.02, description="share of the peak rate left at the end of the cosine")
+    weight_decay: float = Field(0.01, ge=0, description="AdamW's decoupled decay, of matrices only")
+    beta1: Rate = Field(0.9, description="AdamW's first-moment decay")
+    beta2: Rate = Field(0.98, description="AdamW's second-moment decay")
+    clip: float = Field(1.0, ge=0, description="largest gradient norm; 0 switches clipping off")
+    label_smoothing: Rate = Field(0.0, description="share of the target probability spread over the vocabulary")
+    ctc_weight: Share = Field(0.0, description="share of an auxiliary CTC loss on the encoder output")
+    precision: Literal["bf16", "fp32"] = Field("bf16", description="of the arithmetic; master weights are fp32")
+    augment: AugmentConfig = Field(default_factory=AugmentConfig, description="changes to training features")
+    freeze: list[Part] = Field(default_factory=list, description="parts that do not learn")
+    log_every: Positive = Field(20, description="steps between two lines of metrics.jsonl")
+    evaluate_every: Positive | None = Field(None, description="steps between evaluations (default: once an epoch)")
+    evaluate_examples: Positive = Field(200, description="validation examples generated while training")
+    save_every: Positive | None = Field(
+        None, description="steps between resumable states (default: at each evaluation)"
+    )
+    best: Literal["bleu", "chrf", "wer", "exact_match_pct", "loss", "source_bits"] = Field(
+        "bleu", description="the metric that picks checkpoints/best"
+    )
+    average: Count = Field(0, description="average the weights of the last K evaluations at the end; 0 or 1: off")
+    threads: Positive | None = Field(None, description="CPU threads (default: every core)")
+    device: str = Field("auto", pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$", description="auto, cpu, cuda, cuda:1 or mps")
+
+    @field_validator("freeze", mode="before")
+    @classmethod
+    def _freeze_words(cls, value: Any) -> Any:
+        """`encoder` or `encoder,bridge` for a list."""
+        return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
+
+
+class GenerationConfig(Options):
+    """How outputs are searched for."""
+
+    beams: Positive = Field(4, description="hypotheses kept a source; 1 is greedy")
+    max_new_tokens: Positive = Field(128, description="longest output, end of text included")
+    min_new_tokens: Count = Field(0, description="the end of text is barred before this many tokens")
+    length_penalty: float = Field(1.0, description="score = log-probability / length^this")
+    no_repeat_ngram: Count = Field(0, description="no n-gram of this size occurs twice; 0: off")
+    sample: bool = Field(False, description="draw from the distribution instead of searching")
+    temperature: float = Field(1.0, gt=0, description="divides the logits when sampling")
+    top_k: Count = Field(0, description="sample among the k likeliest; 0: all")
+    top_p: Annotated[float, Field(gt=0, le=1)] = Field(1.0, description="sample within this probability mass")
+    seed: int = Field(0, description="seed of sampling")
+    batch_tokens: Positive = Field(8192, description="source slots × beams a batch")
+
+    @model_validator(mode="after")
+    def _room_to_speak(self) -> GenerationConfig:
+        if self.min_new_tokens > self.max_new_tokens:
+            raise ValueError(f"min_new_tokens {self.min_new_tokens} is above max_new_tokens {self.max_new_tokens}")
+        return self
+
+
+class Recipe(Options):
+    """Everything that makes a run."""
+
+    name: str = Field(
+        "run", pattern=r"^\w[\w.-]*$", description="folder of the run under output: letters, digits, . _ -"
+    )
+    output: str = Field("runs", description="folder that holds the runs")
+    seed: Count = Field(0, description="seed of weights, order, dropout and augmentation")
+    data: DataConfig = Field(default_factory=DataConfig, description="what it reads")
+    model: ModelConfig = Field(default_factory=ModelConfig, description="what it is")
+    train: TrainConfig = Field(default_factory=TrainConfig, description="how it learns")
+    generation: GenerationConfig = Field(default_factory=GenerationConfig, description="how it speaks")
+
+
+def load_recipe(recipe: str | Path | None = None, overrides: dict[str, Any] | None = None) -> Recipe:
+    """Read a recipe, set `{"section.key": value}` overrides, and check everything.
+
+    `recipe` is a YAML file, a run folder, or the name of a recipe shipped with sourcewise.
+    Raises RequestError that names the file and the key.
+    """
+    tree: dict[str, Any] = {}
+    where = "options"
+    if recipe is not None:
+        path = find_recipe(recipe)
+        tree, where = _read_yaml(path), str(path)
+        if Path(recipe).is_dir():  # a run says itself where it is, though it was moved
+            folder = Path(recipe).resolve()
+            tree |= {"name": folder.name, "output": str(Path(recipe).parent if Path(recipe).name else folder.parent)}
+    for dotted, value in (overrides or {}).items():
+        _set(tree, str(dotted), value)
+    try:
+        return Recipe.model_validate(tree)
+    except ValidationError as error:
+        raise RequestError(schema.explain(error, Recipe, where, overrides or {})) from None
+
+
+def find_recipe(recipe: str | Path) -> Path:
+    """The file of a recipe: itself, the one in a run folder, or one shipped with sourcewise by name."""
+    path = Path(recipe)
+    if (path / "recipe.yaml").is_file():
+        return path / "recipe.yaml"
+    if path.is_file():
+        return path
+    shipped = shipped_recipes()
+    if str(recipe) in shipped:
+        return shipped[str(recipe)]
+    near = difflib.get_close_matches(path.stem, shipped, n=1, cutoff=0.6)
+    hint = f"did you mean {near[0]}?" if near else f"a file, a run folder, or one of {', '.join(shipped)}"
+    raise RequestError(f"{recipe}: no such recipe; {hint}")
+
+
+def shipped_recipes() -> dict[str, Path]:
+    """Name → file of the recipes that come with sourcewise (in a checkout they lie beside the package)."""
+    package = Path(__file__).parent
+    folder = next((f for f in (package / "recipes", package.parent / "recipes") if f.is_dir()), None)
+    return {path.stem: path for path in sorted(folder.glob("*.yaml"))} if folder else {}
+
+
+def save_recipe(recipe: Recipe, path: Path) -> None:
+    """Write the complete recipe, defaults filled in."""
+    path.write_text(yaml.safe_dump(recipe.model_dump(), sort_keys=False, allow_unicode=True), encoding="utf-8")
+
+
+def parse_overrides(words: list[str]) -> dict[str, Any]:
+    """`["--train.steps", "100", "--seed=3"]` → `{"train.steps": 100, "seed": 3}`; values are YAML, texts as they are."""
+    overrides: dict[str, Any] = {}
+    rest = list(words)
+    while rest:
+        word = rest.pop(0)
+        key, equals, value = word.removeprefix("--").partition("=")
+        if not word.startswith("--") or not all(key.split(".")):
+            raise RequestError(f"{word}: not understood; options look like --train.steps 100")
+        if not equals:
+            if not rest or rest[0].startswith("--"):
+                raise RequestError(f"--{key}: a value is missing")
+            value = rest.pop(0)
+        key = key.replace("-", "_")
+        overrides[key] = _option_value(key, value)
+    return overrides
+
+
+def options() -> list[tuple[str, str, str, str]]:
+    """(dotted key, type, default, description) of every option, for help and docs."""
+    return schema.rows(Recipe)
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML without two of its surprises: 5e-5 is a number, and a key given twice is an error."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: set[str] = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode) and key.value in seen:
+                raise yaml.constructor.ConstructorError(None, None, f"{key.value} is given twice", key.start_mark)
+            seen.add(key.value if isinstance(key, yaml.ScalarNode) else "")
+        return super().construct_mapping(node, deep)
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"^[-+]?\d+(\.\d*)?[eE][-+]?\d+$"), list("-+0123456789")
+)
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    try:
+        tree = yaml.load(path.read_text(encoding="utf-8"), _Loader)
+    except UnicodeDecodeError as error:
+        raise RequestError(f"{path}: not UTF-8 text (byte {error.start})") from None
+    except OSError as error:
+        raise RequestError(f"{path}: cannot be read: {error.strerror}") from None
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f"{path}:{mark.line + 1}" if mark else str(path)
+        problem = getattr(error, "problem", None) or str(error)
+        raise RequestError(f"{where}: not a recipe's YAML: {' '.join(problem.split())}") from None
+    if tree is None:
+        return {}
+    if not isinstance(tree, dict):
+        raise RequestError(f"{path}: a recipe is a YAML mapping with sections {', '.join(Recipe.model_fields)}")
+    return {str(key): value for key, value in tree.items()}
+
+
+def _option_value(key: str, value: str) -> Any:
+    """A word of the command line as the option wants it: text stays text, all else is read as YAML."""
+    field = schema.field_at(Recipe, key.split("."))
+    plain = schema.plain_type(field.annotation) if field else None
+    if key == "model" or plain is str:
+        return None if field and field.default is None and value in ("", "null") else value
+    try:
+        parsed = yaml.load(value, _Loader)
+    except yaml.YAMLError:
+        return value
+    return parsed if isinstance(parsed, (bool, int, float, list, dict, type(None))) else value
+
+
+def _set(tree: dict[str, Any], dotted: str, value: Any) -> None:
+    *sections, key = dotted.split(".")
+    node = tree
+    for depth, section in enumerate(sections):
+        child = node.setdefault(section, {})
+        if child is None:
+            child = node[section] = {}
+        if isinstance(child, str) and depth == 0 and section == "model":  # the shorthand `model: NAME`
+            child = node[section] = {"weights": child}
+        if isinstance(child, list):
+            raise RequestError(f"--{dotted}: {section} is a list in the recipe; edit it there")
+        if not isinstance(child, dict):
+            raise RequestError(f"--{dotted}: {'.'.join(sections[: depth + 1])} is not a section")
+        node = child
+    if key == "model" and isinstance(value, str) and isinstance(node.get(key), dict):
+        node[key] = {**node[key], "weights": value}
+    else:
+        node[key] = value

@@ -1,0 +1,149 @@
+"""Examples laid out for the machine: a batch, and the order in which batches come.
+
+The order is a function of (seed, epoch, rank, world size) alone, so a run resumes exactly and several
+machines need no talk about who reads what.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+IGNORED = -100  # label of a padded target position
+
+
+def length_mask(lengths: Tensor, width: int) -> Tensor:
+    """(batch,) lengths → (batch, width) bool, true where an item is real."""
+    return torch.arange(width, device=lengths.device) < lengths[:, None]
+
+
+@dataclass(slots=True)
+class Source:
+    """What the encoder reads, for a batch: tokens, or features with an optional prompt in `tokens`."""
+
+    tokens: Tensor | None = None  # (batch, time) int64, padded on the right
+    token_lengths: Tensor | None = None  # (batch,)
+    features: Tensor | None = None  # (batch, frames, dims) float32, zero-padded on the right
+    frames: Tensor | None = None  # (batch,)
+
+    def __len__(self) -> int:
+        return len(self.tokens if self.features is None else self.features)  # type: ignore[arg-type]
+
+    @property
+    def token_mask(self) -> Tensor:
+        """(batch, time) bool."""
+        assert self.tokens is not None and self.token_lengths is not None
+        return length_mask(self.token_lengths, self.tokens.shape[1])
+
+    @property
+    def frame_mask(self) -> Tensor:
+        """(batch, frames) bool."""
+        assert self.features is not None and self.frames is not None
+        return length_mask(self.frames, self.features.shape[1])
+
+    def to(self, device: torch.device | str) -> Source:
+        """The same source on a device."""
+        parts = (self.tokens, self.token_lengths, self.features, self.frames)
+        return Source(*(None if p is None else p.to(device, non_blocking=True) for p in parts))
+
+
+@dataclass(slots=True)
+class Batch:
+    """Sources and the labels to produce from them."""
+
+    source: Source
+    labels: Tensor  # (batch, time) int64, end of text included, IGNORED after it
+    indices: list[int]  # position of each example in its set
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    @property
+    def target_tokens(self) -> int:
+        """How many labels count in the loss."""
+        return int((self.labels != IGNORED).sum())
+
+    def to(self, device: torch.device | str) -> Batch:
+        """The same batch on a device."""
+        return replace(self, source=self.source.to(device), labels=self.labels.to(device, non_blocking=True))
+
+
+def pad(rows: Sequence[Sequence[int] | np.ndarray], value: int) -> tuple[Tensor, Tensor]:
+    """Lists of ids → (batch, longest) int64 padded on the right, and (batch,) lengths."""
+    lengths = torch.tensor([len(r) for r in rows], dtype=torch.long)
+    out = torch.full((len(rows), int(lengths.max()) if rows else 0), value, dtype=torch.long)
+    for i, row in enumerate(rows):
+        out[i, : len(row)] = torch.as_tensor(np.asarray(row, dtype=np.int64))
+    return out, lengths
+
+
+def pad_features(rows: Sequence[np.ndarray]) -> tuple[Tensor, Tensor]:
+    """(frames, dims) matrices → (batch, longest, dims) float32 zero-padded, and (batch,) frame counts."""
+    lengths = [len(r) for r in rows]
+    out = np.zeros((len(rows), max(lengths), rows[0].shape[1]), dtype=np.float32)
+    for i, row in enumerate(rows):
+        out[i, : len(row)] = row
+    return torch.from_numpy(out), torch.tensor(lengths, dtype=torch.long)
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """How large a batch may be: padded slots (longest source + longest target, times examples), and examples."""
+
+    tokens: int
+    examples: int | None = None
+
+    def split(self, order: np.ndarray, source: np.ndarray, target: np.ndarray) -> Iterator[np.ndarray]:
+        """Cut an order of examples into consecutive batches within the budget (one example always fits)."""
+        start, longest_source, longest_target = 0, 0, 0
+        for end, i in enumerate(order):
+            longest_source, longest_target = max(longest_source, source[i]), max(longest_target, target[i])
+            count = end - start + 1
+            over = count * (longest_source + longest_target) > self.tokens
+            if count > 1 and (over or count > (self.examples or count)):
+                yield order[start:end]
+                start, longest_source, longest_target = end, source[i], target[i]
+        if start < len(order):
+            yield order[start:]
+
+
+def sorted_batches(source: np.ndarray, target: np.ndarray, budget: Budget) -> list[np.ndarray]:
+    """All examples once, longest sources first, so that memory runs out at once or never."""
+    return list(budget.split(np.lexsort((target, source))[::-1], source, target))
+
+
+def training_batches(
+    source: np.ndarray,
+    target: np.ndarray,
+    budget: Budget,
+    *,
+    seed: int,
+    epoch: int,
+    rank: int = 0,
+    world: int = 1,
+    weights: np.ndarray | None = None,
+) -> list[np.ndarray]:
+    """One epoch's batches of example indices, of similar lengths inside, in random order.
+
+    Lengths are jittered before sorting so that neighbours differ from epoch to epoch. With `weights`
+    (a mixture) the epoch draws as many examples as there are, with replacement, in proportion.
+    Every rank gets the same number of batches.
+    """
+    rng = np.random.default_rng([seed, epoch])
+    size = len(source)
+    if weights is None:
+        chosen = rng.permutation(size)
+    else:
+        chosen = rng.choice(size, size, p=weights / weights.sum())
+    # Sort by source in steps of a tenth, by target inside a step: both sides stay tight.
+    coarse = np.floor(np.log1p(source[chosen] + rng.uniform(0, 1, size)) / 0.1)
+    fine = target[chosen] + rng.uniform(0, 2, size)
+    order = chosen[np.lexsort((fine, coarse))]
+    batches = list(budget.split(order, source, target))
+    order_of_batches = rng.permutation(len(batches))
+    even = len(batches) - len(batches) % world if len(batches) >= world else len(batches)
+    return [batches[i] for i in order_of_batches[:even][rank::world]]

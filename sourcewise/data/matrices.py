@@ -1,0 +1,206 @@
+"""Feature matrices (frames × dims) in .npy files: checked, never unpickled, kept in memory where they fit."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO, TypeVar
+
+import numpy as np
+
+from sourcewise.errors import RequestError
+
+_THREADS = 8  # waits for files, not for cores
+_CHUNK = 64  # files a task
+
+T = TypeVar("T")
+_Key = tuple[Path, tuple[int, int] | None]
+
+
+@dataclass(frozen=True, slots=True)
+class Clip:
+    """Frames [start, stop) of a matrix, and what the manifest says of them."""
+
+    path: Path
+    where: str  # "manifest:line"
+    start: int = 0
+    stop: int | None = None  # None: to the end
+    clamp: bool = False  # a stop beyond the end means the end
+    frames: int | None = None  # the manifest's count, to be checked
+    span: tuple[int, int] | None = None  # (byte offset, bytes): the .npy lies inside an uncompressed archive
+
+    def wrong(self, problem: str) -> RequestError:
+        """The error to raise for this file."""
+        return RequestError(f"{self.where}: {self.path}: {problem}")
+
+
+@dataclass(frozen=True, slots=True)
+class _Stored:
+    """A .npy file's header: where its numbers lie, and how."""
+
+    dtype: np.dtype[Any]
+    frames: int
+    dims: int
+    fortran: bool
+    offset: int  # of the first number in the file
+
+
+class MatrixStore:
+    """The matrices of a set. `store(i)` is clip i's (frames, dims) float32 matrix, a fresh copy.
+
+    Up to `cache_bytes` in all, every file is read and checked at once and kept as stored; beyond that headers
+    only are checked, and numbers when they are read. Raises RequestError naming manifest line and file.
+    """
+
+    def __init__(self, clips: Sequence[Clip], cache_bytes: float) -> None:
+        self.clips = list(clips)
+        files: dict[_Key, Clip] = {}
+        for clip in self.clips:
+            files.setdefault((clip.path, clip.span), clip)
+        sizes = _in_threads(_size, list(files.values()))
+        self.cached = sum(sizes) <= cache_bytes
+        opened = _in_threads(lambda clip: _open(clip, self.cached), list(files.values()))
+        self._stored = {key: stored for key, (stored, _) in zip(files, opened, strict=True)}
+        self._values = {key: values for key, (_, values) in zip(files, opened, strict=True)}
+        self.dims = self._one_width(files)
+        self._ranges = [_range(clip, self._stored[clip.path, clip.span].frames) for clip in self.clips]
+        self.frames = [stop - start for start, stop in self._ranges]
+
+    def _one_width(self, files: dict[_Key, Clip]) -> int:
+        widths = [stored.dims for stored in self._stored.values()]
+        usual = max(set(widths), key=lambda w: (widths.count(w), -widths.index(w))) if widths else 0
+        for clip, width in zip(files.values(), widths, strict=True):
+            if width != usual:
+                raise clip.wrong(f"is {width} wide; its neighbours are {usual} wide, and all must be alike")
+        return usual
+
+    def __call__(self, index: int) -> np.ndarray:
+        """(frames, dims) float32, to keep or change. Raises RequestError when the file cannot be read now."""
+        clip = self.clips[index]
+        start, stop = self._ranges[index]
+        key = (clip.path, clip.span)
+        values = self._values[key]
+        if values is None:
+            values, start, stop = _read(clip, self._stored[key], start, stop), 0, stop - start
+            _check_finite(clip, values, self._ranges[index][0])
+        return values[start:stop].astype(np.float32)
+
+    def __len__(self) -> int:
+        return len(self.clips)
+
+
+def _in_threads(work: Callable[[Clip], T], clips: list[Clip]) -> list[T]:
+    """`work` on each clip, results in order; the first error in order is raised."""
+    chunks = [clips[i : i + _CHUNK] for i in range(0, len(clips), _CHUNK)]
+    pool = ThreadPoolExecutor(_THREADS)
+    try:
+        return [result for part in pool.map(lambda chunk: [work(c) for c in chunk], chunks) for result in part]
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _size(clip: Clip) -> int:
+    try:
+        return clip.span[1] if clip.span else clip.path.stat().st_size
+    except OSError as error:
+        raise clip.wrong("no such file" if isinstance(error, FileNotFoundError) else f"{error.strerror}") from None
+
+
+def _open(clip: Clip, whole: bool) -> tuple[_Stored, np.ndarray | None]:
+    """Read and check a header, and with `whole` all its numbers too."""
+    try:
+        with open(clip.path, "rb") as file:
+            stored = _read_header(clip, file)
+            end = sum(clip.span) if clip.span else os.fstat(file.fileno()).st_size
+            promised = stored.frames * stored.dims * stored.dtype.itemsize
+            if end - stored.offset < promised:
+                raise clip.wrong(f"is cut off: {end - stored.offset:,} of {promised:,} bytes; write it again")
+            if not whole:
+                return stored, None
+            values = _shaped(clip, file.read(promised), stored, stored.frames)
+    except OSError as error:
+        raise clip.wrong(f"cannot be read ({error.strerror})") from None
+    _check_finite(clip, values, 0)
+    return stored, values
+
+
+def _read_header(clip: Clip, file: BinaryIO) -> _Stored:
+    base = clip.span[0] if clip.span else 0
+    file.seek(base)
+    start = file.read(6)
+    if start != np.lib.format.MAGIC_PREFIX:
+        raise clip.wrong(_mistaken(start))
+    file.seek(base)
+    try:
+        major, _ = np.lib.format.read_magic(file)
+        read = np.lib.format.read_array_header_1_0 if major == 1 else np.lib.format.read_array_header_2_0
+        shape, fortran, dtype = read(file)
+    except Exception as error:  # the parser meets arbitrary bytes
+        raise clip.wrong(f"has a broken header ({str(error).splitlines()[0][:100]}); write it again") from None
+    if dtype.hasobject:
+        raise clip.wrong("holds pickled objects, which are never loaded; save plain numbers with np.save")
+    if dtype.kind not in "fiub":
+        raise clip.wrong(f"holds {dtype}, not numbers; save it as float16 or float32")
+    if len(shape) != 2:
+        raise clip.wrong(f"has shape {shape}; a feature matrix is (frames, dims)")
+    if shape[0] == 0:
+        raise clip.wrong("has no frames; remove its line or extract its features again")
+    if shape[1] == 0:
+        raise clip.wrong("has frames of width 0; extract its features again")
+    return _Stored(dtype, shape[0], shape[1], fortran, file.tell())
+
+
+def _mistaken(start: bytes) -> str:
+    if not start:
+        return "is empty; write it again"
+    if start[:2] == b"PK":
+        return "is an .npz archive; save each matrix with np.save"
+    if start[:1] == b"\x80":
+        return "is a pickle, which is never loaded; save plain numbers with np.save"
+    return "is not an .npy file; save each matrix with np.save"
+
+
+def _shaped(clip: Clip, data: bytes, stored: _Stored, frames: int) -> np.ndarray:
+    if len(data) < frames * stored.dims * stored.dtype.itemsize:
+        raise clip.wrong("is cut off; write it again")
+    values = np.frombuffer(data, stored.dtype)
+    return values.reshape(stored.dims, frames).T if stored.fortran else values.reshape(frames, stored.dims)
+
+
+def _read(clip: Clip, stored: _Stored, start: int, stop: int) -> np.ndarray:
+    """Frames [start, stop) from the file, as stored."""
+    row = stored.dims * stored.dtype.itemsize
+    try:
+        with open(clip.path, "rb") as file:
+            if stored.fortran:  # a frame's numbers lie apart: read all
+                file.seek(stored.offset)
+                return _shaped(clip, file.read(stored.frames * row), stored, stored.frames)[start:stop]
+            file.seek(stored.offset + start * row)
+            return _shaped(clip, file.read((stop - start) * row), stored, stop - start)
+    except OSError as error:
+        raise clip.wrong(f"cannot be read ({error.strerror})") from None
+
+
+def _check_finite(clip: Clip, values: np.ndarray, first_frame: int) -> None:
+    if values.dtype.kind != "f":
+        return
+    with np.errstate(over="ignore"):  # float64 beyond float32 is infinite to us
+        finite = np.isfinite(values.astype(np.float32, copy=False))
+    if not finite.all():
+        frame = first_frame + int(np.argmin(finite.all(axis=1)))
+        raise clip.wrong(f"has NaN or infinity, first in frame {frame}; extract its features again")
+
+
+def _range(clip: Clip, frames: int) -> tuple[int, int]:
+    """The frames [start, stop) that a clip means, checked against the file and the manifest."""
+    stop = frames if clip.stop is None else clip.stop
+    if stop > frames and clip.clamp:
+        stop = frames
+    if stop > frames or clip.start >= stop or clip.start < 0:
+        raise clip.wrong(f"has {frames} frames; the manifest asks for frames {clip.start} to {stop}")
+    if clip.frames is not None and clip.frames != stop - clip.start:
+        raise clip.wrong(f"has {stop - clip.start} frames; the manifest says {clip.frames}")
+    return clip.start, stop

@@ -1,0 +1,28 @@
+"""What a diagnosis says: a finding, with its evidence in numbers of this model and data, and its cure."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Literal
+
+Level = Literal["error", "warning", "note"]
+
+LEVELS: tuple[Level, ...] = ("error", "warning", "note")  # gravest first
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that is wrong.
+
+    An error makes the model useless as it is; a warning costs quality; a note is worth knowing.
+    """
+
+    code: str
+    name: str
+    level: Level
+    evidence: str
+    cure: str
+
+    def to_dict(self) -> dict[str, str]:
+        """The keys of `diagnose --json`: code, name, level, evidence, cure."""
+        return asdict(self)

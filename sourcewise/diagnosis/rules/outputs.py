@@ -1,0 +1,229 @@
+"""Have the outputs collapsed? (row E2)
+
+Every threshold compares the outputs with their own references, so that sets with few distinct targets,
+short targets or repeating targets are judged by what is normal for them.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+
+from sourcewise.diagnosis.finding import Finding, Level
+from sourcewise.diagnosis.rules.output_texts import (
+    COPIES_SOURCE,
+    EMPTY,
+    ENDLESS,
+    FEW_DISTINCT,
+    GENERIC,
+    LENGTH,
+    REPETITION,
+    RULES,
+    SAME_OUTPUT,
+)
+from sourcewise.evaluation.metrics import output_metrics, plain, words
+from sourcewise.evaluation.results import Evaluation
+
+__all__ = ["MIN_EXAMPLES", "RULES", "check"]
+
+MIN_EXAMPLES = 8  # below, one example moves every share by more than a threshold
+PHRASE_WORDS = 3
+
+_FIGURES = ("repetition_pct", "unfinished_pct", "length_ratio", "length_sd_ratio")
+
+
+def check(evaluation: Evaluation) -> list[Finding]:
+    """OUT001 to OUT008 over the rows; nothing for fewer than `MIN_EXAMPLES` rows."""
+    rows = evaluation.rows
+    if len(rows) < MIN_EXAMPLES:
+        return []
+    references, outputs = [plain(r) for r in evaluation.references], [plain(o) for o in evaluation.outputs]
+    # Rows read from a folder do not know whether they finished: the figures in metrics.json do.
+    metrics = evaluation.metrics
+    if any(metrics.get(key) is None for key in _FIGURES):
+        known = {key: value for key, value in metrics.items() if value is not None}
+        metrics = output_metrics(references, outputs, [r.finished for r in rows]) | known
+    found = [
+        *_empty(references, outputs),
+        *_same_output(references, outputs),
+        *_few_distinct(references, outputs),
+        *_generic(references, outputs),
+        *_copies_source([plain(r.source) for r in rows], references, outputs),
+        *_repetition(metrics["repetition_pct"]),
+        *_endless(metrics["unfinished_pct"], metrics["length_ratio"]),
+        *_length(references, outputs, metrics["length_ratio"], metrics["length_sd_ratio"]),
+    ]
+    return _without_implied(found)
+
+
+def _without_implied(found: list[Finding]) -> list[Finding]:
+    """One output for everything is also few outputs, of one phrase and one length: said once."""
+    errors = {finding.code for finding in found if finding.level == "error"}
+    implied: set[str] = set()
+    if EMPTY.code in errors:
+        implied |= {SAME_OUTPUT.code, FEW_DISTINCT.code, LENGTH.code}
+    if SAME_OUTPUT.code in errors:
+        implied |= {FEW_DISTINCT.code, GENERIC.code}
+    return [finding for finding in found if finding.code not in implied]
+
+
+def _empty(references: Sequence[str], outputs: Sequence[str]) -> list[Finding]:
+    excess = _share(not o for o in outputs) - _share(not r for r in references)
+    level = _level(excess, warning=2, error=20)
+    if level is None:
+        return []
+    return [EMPTY.finding(f"{_share(not o for o in outputs):.1f} % of {len(outputs)} outputs are empty", level)]
+
+
+def _same_output(references: Sequence[str], outputs: Sequence[str]) -> list[Finding]:
+    text, count = Counter(outputs).most_common(1)[0]
+    top, top_reference = 100 * count / len(outputs), _top_share(references)
+    excess = top - top_reference
+    level: Level | None = None
+    if top >= 50 and excess >= 30:
+        level = "error"
+    elif excess >= 5 and excess >= 0.8 * (100 - top_reference):
+        level = "warning"
+    if level is None:
+        return []
+    evidence = (
+        f"{top:.0f} % of {len(outputs)} outputs are {_quoted(text)}; the commonest reference has {top_reference:.1f} %"
+    )
+    return [SAME_OUTPUT.finding(evidence, level)]
+
+
+def _few_distinct(references: Sequence[str], outputs: Sequence[str]) -> list[Finding]:
+    distinct, distinct_references = len(set(outputs)), len(set(references))
+    effective, effective_references = _effective_number(outputs), _effective_number(references)
+    share = 100 * max(distinct / distinct_references, effective / effective_references)
+    level = _level(-share, warning=-70, error=-50, strictly=True)
+    if level is None:
+        return []
+    evidence = (
+        f"{distinct} distinct outputs where the references have {distinct_references} "
+        f"(effective number {effective:.1f} against {effective_references:.1f}), {share:.0f} % of their variety"
+    )
+    return [FEW_DISTINCT.finding(evidence, level)]
+
+
+def _generic(references: Sequence[str], outputs: Sequence[str]) -> list[Finding]:
+    in_outputs, in_references = _phrases(outputs), _phrases(references)
+    if not in_outputs:
+        return []
+    phrase, excess = max(
+        ((p, (count - in_references[p]) * 100 / len(outputs)) for p, count in in_outputs.items()),
+        key=lambda item: item[1],
+    )
+    level = _level(excess, warning=25, error=50)
+    if level is None:
+        return []
+    evidence = (
+        f"{_quoted(' '.join(phrase))} stands in {100 * in_outputs[phrase] / len(outputs):.0f} % of the outputs and in "
+        f"{100 * in_references[phrase] / len(references):.0f} % of the references"
+    )
+    return [GENERIC.finding(evidence, level)]
+
+
+def _copies_source(sources: Sequence[str], references: Sequence[str], outputs: Sequence[str]) -> list[Finding]:
+    if not any(sources):
+        return []
+    copied = _share(_copied(o, s) for o, s in zip(outputs, sources, strict=True))
+    normal = _share(_copied(r, s) for r, s in zip(references, sources, strict=True))
+    level = _level(copied - normal, warning=10, error=50)
+    if level is None:
+        return []
+    return [
+        COPIES_SOURCE.finding(
+            f"{copied:.0f} % of the outputs are copied out of their source; {normal:.0f} % of the references are", level
+        )
+    ]
+
+
+def _repetition(repetition_pct: float) -> list[Finding]:
+    level = _level(repetition_pct, warning=10, error=30)
+    if level is None:
+        return []
+    return [
+        REPETITION.finding(
+            f"{repetition_pct:.1f} % of the outputs repeat themselves where their reference does not", level
+        )
+    ]
+
+
+def _endless(unfinished_pct: float, length_ratio: float) -> list[Finding]:
+    level = _level(unfinished_pct, warning=5, error=30)
+    if level is None:
+        return []
+    evidence = f"{unfinished_pct:.1f} % of the outputs reached the length limit"
+    evidence += f"; outputs have {length_ratio:.2f} times the references' words"
+    if length_ratio < 1.1:  # cut, not rambling: the limit is too low for these targets
+        cure = "The limit is lower than these targets need: raise it.\n  --generation.max_new_tokens 256"
+        return [ENDLESS.finding(evidence, "warning", cure)]
+    return [ENDLESS.finding(evidence, level)]
+
+
+def _length(
+    references: Sequence[str], outputs: Sequence[str], length_ratio: float, length_sd_ratio: float
+) -> list[Finding]:
+    if not any(words(r) for r in references):
+        return []
+    level = _level(-length_ratio, warning=-0.7, error=-0.4, strictly=True) or _level(
+        length_ratio, warning=1.5, error=2.5, strictly=True
+    )
+    sizes = f"outputs have {length_ratio:.2f} times the words of the references"
+    if level is not None:
+        return [LENGTH.finding(sizes, level)]
+    deviation = float(np.std([len(words(r)) for r in references]))
+    if deviation >= 1 and length_sd_ratio < 0.25:
+        spread = (
+            f"vary {length_sd_ratio:.2f} times as much in length (the references' deviation is {deviation:.1f} words)"
+        )
+        return [LENGTH.finding(f"{sizes}, but {spread}", "warning")]
+    return []
+
+
+def _level(value: float, *, warning: float, error: float, strictly: bool = False) -> Level | None:
+    """How grave a value is that is worse the larger it is; a threshold itself counts unless `strictly`."""
+    if value > error or (value == error and not strictly):
+        return "error"
+    return "warning" if value > warning or (value == warning and not strictly) else None
+
+
+def _share(flags: Iterable[bool]) -> float:
+    """Percent of the flags that are true."""
+    values = list(flags)
+    return 100 * sum(values) / len(values)
+
+
+def _top_share(texts: Sequence[str]) -> float:
+    return 100 * Counter(texts).most_common(1)[0][1] / len(texts)
+
+
+def _effective_number(texts: Sequence[str]) -> float:
+    """How many equally common texts would be as varied: exp of the entropy (Hill number of order 1)."""
+    shares = [count / len(texts) for count in Counter(texts).values()]
+    return math.exp(-sum(s * math.log(s) for s in shares))
+
+
+def _phrases(texts: Sequence[str]) -> Counter[tuple[str, ...]]:
+    """In how many texts each phrase of `PHRASE_WORDS` words stands."""
+    counts: Counter[tuple[str, ...]] = Counter()
+    for text in texts:
+        items = words(text)
+        counts.update({tuple(items[i : i + PHRASE_WORDS]) for i in range(len(items) - PHRASE_WORDS + 1)})
+    return counts
+
+
+def _copied(text: str, source: str) -> bool:
+    """Whether a text is one stretch of its source's words, at least half of them (a task prefix may be left out)."""
+    given, read = words(text.casefold()), words(source.casefold())
+    if not given or 2 * len(given) < len(read):
+        return False
+    return any(read[i : i + len(given)] == given for i in range(len(read) - len(given) + 1))
+
+
+def _quoted(text: str, longest: int = 60) -> str:
+    return '"' + (text if len(text) <= longest else text[: longest - 1] + "…") + '"'

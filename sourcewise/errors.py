@@ -1,0 +1,8 @@
+"""The one error a user can cause."""
+
+
+class RequestError(ValueError):
+    """The request was wrong: one line that names the file, line or key and what would be right.
+
+    The command line prints it on standard error and exits with status 2; the library raises it.
+    """

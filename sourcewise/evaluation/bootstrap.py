@@ -1,0 +1,73 @@
+"""Confidence intervals by resampling examples (Efron 1979; for BLEU and kin, Koehn 2004).
+
+An example, not a token, is what gets drawn: the tokens of one example are not independent.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+_CELLS = 2_000_000  # draws held in memory at once
+
+
+def interval(
+    sums: np.ndarray, weights: np.ndarray, resamples: int = 1000, seed: int = 0, confidence: float = 0.95
+) -> tuple[float, float]:
+    """The percentile interval of sum(sums) / sum(weights) over resampled examples.
+
+    `sums` and `weights` are (examples,): an example's summed bits and its token count, say. The unit is that
+    of sums over weights. One example gives an interval of no width. Raises ValueError for no examples, unequal
+    lengths, or weights that are negative or all zero.
+    """
+    ratios = _resampled_ratios(_checked(sums, weights), resamples, seed)[:, 0]
+    return _percentiles(ratios, confidence)
+
+
+def difference_interval(
+    sums: np.ndarray,
+    weights: np.ndarray,
+    other_sums: np.ndarray,
+    other_weights: np.ndarray,
+    resamples: int = 1000,
+    seed: int = 0,
+    confidence: float = 0.95,
+) -> tuple[float, float]:
+    """The paired interval of the first ratio minus the other's, both on the same drawn examples.
+
+    Row i of both sides is the same example. An interval that excludes 0 is a difference that holds up.
+    Raises ValueError as `interval` does.
+    """
+    columns = np.concatenate([_checked(sums, weights), _checked(other_sums, other_weights)], axis=1)
+    ratios = _resampled_ratios(columns, resamples, seed)
+    return _percentiles(ratios[:, 0] - ratios[:, 1], confidence)
+
+
+def _checked(sums: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """(examples, 2) float64: sums and weights side by side."""
+    sums, weights = np.asarray(sums, dtype=np.float64), np.asarray(weights, dtype=np.float64)
+    if sums.ndim != 1 or sums.shape != weights.shape or not len(sums):
+        raise ValueError(f"one sum and one weight an example, not {sums.shape} and {weights.shape}")
+    if (weights < 0).any() or weights.sum() == 0:
+        raise ValueError("weights are not negative, and not all zero")
+    return np.stack([sums, weights], axis=1)
+
+
+def _resampled_ratios(columns: np.ndarray, resamples: int, seed: int) -> np.ndarray:
+    """(examples, 2 × sides) → (resamples, sides): each resample's sum of sums over sum of weights."""
+    rng = np.random.default_rng(seed)
+    size = len(columns)
+    totals = np.empty((resamples, columns.shape[1]))
+    step = max(1, _CELLS // size)
+    for start in range(0, resamples, step):
+        drawn = rng.integers(0, size, (min(step, resamples - start), size), dtype=np.int32)
+        for column in range(columns.shape[1]):
+            totals[start : start + len(drawn), column] = columns[:, column][drawn].sum(axis=1)
+    weights = totals[:, 1::2]
+    # A resample that drew only weightless examples says nothing: the percentiles leave it out.
+    return np.divide(totals[:, 0::2], weights, out=np.full_like(weights, np.nan), where=weights > 0)
+
+
+def _percentiles(ratios: np.ndarray, confidence: float) -> tuple[float, float]:
+    tail = 50 * (1 - confidence)
+    low, high = np.nanpercentile(ratios, [tail, 100 - tail])
+    return float(low), float(high)

@@ -1,0 +1,167 @@
+"""What can be said of outputs beside their references, without the model.
+
+A word is what stands between spaces; in scripts written without spaces (Han, kana, Thai, Lao, Khmer,
+Burmese) every character is a word. For all other text the figures are those of sacrebleu and jiwer as they come.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+_HAN = "\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0002fa1f"
+_OTHER_UNSPACED = "\u3041-\u30ff\u31f0-\u31ff\uff66-\uff9d\u0e01-\u0eff\u1000-\u109f\u1780-\u17ff"
+_WORD = re.compile(rf"[{_HAN}{_OTHER_UNSPACED}]|[^\s{_HAN}{_OTHER_UNSPACED}]+")
+_HAN_LETTER = re.compile(f"[{_HAN}]")
+_UNSPACED_LETTER = re.compile(f"[{_HAN}{_OTHER_UNSPACED}]")
+
+# Degenerate repetition: at least this often in a row, and this much more often than in the reference.
+WORD_REPEATS = 3
+CHARACTER_REPEATS = 8
+LONGEST_CHARACTER_UNIT = 8
+EXCESS_REPEATS = 2
+
+
+def output_metrics(references: Sequence[str], outputs: Sequence[str], finished: Sequence[bool]) -> dict[str, Any]:
+    """The output side of `metrics.json`; every `_pct` is within 0..100, `wer` is a share (0.15, not 15).
+
+    `bleu`, `chrf`: sacrebleu, 0..100, with `bleu_signature` · `wer`: word errors a reference word · `unique_pct`,
+    `reference_unique_pct`: distinct texts a hundred examples · `top_output_pct`: the commonest output's share ·
+    `length_ratio`, `length_sd_ratio`: see the functions · `unfinished_pct`: outputs cut by the length limit.
+    Raises ValueError for no examples or lists of unequal length.
+    """
+    if not len(references) == len(outputs) == len(finished):
+        raise ValueError(f"{len(references)} references, {len(outputs)} outputs, {len(finished)} ends: not alike")
+    if not references:
+        raise ValueError("no examples: there is nothing to measure")
+    plain_references, plain_outputs = [plain(r) for r in references], [plain(o) for o in outputs]
+    bleu, signature = bleu_score(references, outputs)
+    return {
+        "bleu": bleu,
+        "bleu_signature": signature,
+        "chrf": chrf_score(references, outputs),
+        "wer": word_error_rate(references, outputs),
+        "exact_match_pct": _pct([r == o for r, o in zip(plain_references, plain_outputs, strict=True)]),
+        "unique_pct": 100 * len(set(plain_outputs)) / len(outputs),
+        "reference_unique_pct": 100 * len(set(plain_references)) / len(references),
+        "top_output_pct": 100 * Counter(plain_outputs).most_common(1)[0][1] / len(outputs),
+        "length_ratio": length_ratio(references, outputs),
+        "length_sd_ratio": length_sd_ratio(references, outputs),
+        "empty_pct": _pct([not o for o in plain_outputs]),
+        "unfinished_pct": _pct([not f for f in finished]),
+        "repetition_pct": _pct([repeats(o, r) for r, o in zip(references, outputs, strict=True)]),
+        "examples": len(references),
+    }
+
+
+def plain(text: str) -> str:
+    """The text as it is compared for being the same: Unicode NFC, single spaces, none at the ends."""
+    return " ".join(unicodedata.normalize("NFC", text).split())
+
+
+def words(text: str) -> list[str]:
+    """Words between spaces; single characters in scripts written without spaces."""
+    return _WORD.findall(text)
+
+
+def bleu_tokenizer(references: Sequence[str]) -> str:
+    """sacrebleu's tokenizer for these references: `zh` if mostly Han, `char` if mostly another unspaced script.
+
+    Otherwise `13a`, sacrebleu's own default. The choice stands in the signature.
+    """
+    text = "".join("".join(r.split()) for r in references)
+    if 2 * len(_HAN_LETTER.findall(text)) > len(text):
+        return "zh"
+    return "char" if 2 * len(_UNSPACED_LETTER.findall(text)) > len(text) else "13a"
+
+
+def bleu_score(references: Sequence[str], outputs: Sequence[str]) -> tuple[float, str]:
+    """Corpus BLEU (0..100, cased) and its sacrebleu signature.
+
+    It is 0 where no output has four tokens, even if every output is exact: see `verdict.bleu_applies`.
+    """
+    from sacrebleu.metrics.bleu import BLEU
+
+    metric = BLEU(tokenize=bleu_tokenizer(references), force=True)  # force: no log line about tokenised periods
+    score = metric.corpus_score(list(outputs), [list(references)]).score
+    return min(100.0, float(score)), str(metric.get_signature())
+
+
+def chrf_score(references: Sequence[str], outputs: Sequence[str]) -> float:
+    """Corpus chrF2 (0..100) of sacrebleu's defaults: character 6-grams, recall twice as heavy as precision."""
+    from sacrebleu.metrics.chrf import CHRF
+
+    return min(100.0, float(CHRF().corpus_score(list(outputs), [list(references)]).score))
+
+
+def word_error_rate(references: Sequence[str], outputs: Sequence[str]) -> float:
+    """Substitutions, deletions and insertions a reference word (jiwer's alignment), a share: 0.15, not 15.
+
+    Can exceed 1. Characters count as words in unspaced scripts. Where every reference is empty: insertions.
+    """
+    import jiwer
+
+    found = jiwer.process_words([" ".join(words(r)) for r in references], [" ".join(words(o)) for o in outputs])
+    errors = found.substitutions + found.deletions + found.insertions
+    return errors / max(1, found.substitutions + found.deletions + found.hits)
+
+
+def length_ratio(references: Sequence[str], outputs: Sequence[str]) -> float:
+    """Words of all outputs over words of all references (which count as one if there are none)."""
+    return sum(len(words(o)) for o in outputs) / max(1, sum(len(words(r)) for r in references))
+
+
+def length_sd_ratio(references: Sequence[str], outputs: Sequence[str]) -> float:
+    """Standard deviation of output lengths over that of reference lengths, in words.
+
+    1 is alike; near 0: every output is as long as the next. Where all references have one length it is
+    1 + the outputs' deviation, so that alike is still 1.
+    """
+    of_outputs = float(np.std([len(words(o)) for o in outputs]))
+    of_references = float(np.std([len(words(r)) for r in references]))
+    return of_outputs / of_references if of_references > 0 else 1 + of_outputs
+
+
+def repeats(output: str, reference: str) -> bool:
+    """Whether an output repeats itself degenerately.
+
+    True if some n-gram of words (n ≥ 1) comes at least 3 times in direct succession, or some unit of 1 to 8
+    characters at least 8 times, and in both cases at least 2 times more often than any n-gram of that size does in the
+    reference: "zero zero zero" is right where it was said.
+    """
+    if _runs_away(words(output), words(reference), WORD_REPEATS, None):
+        return True
+    return _runs_away(list(plain(output)), list(plain(reference)), CHARACTER_REPEATS, LONGEST_CHARACTER_UNIT)
+
+
+def longest_run(items: Sequence[str], size: int) -> int:
+    """How often some n-gram of this size comes in direct succession, at most; 0 where there is none.
+
+    ["the", "cat", "the", "cat", "sat"], 2 → 2.
+    """
+    if len(items) < size:
+        return 0
+    numbers = {item: i for i, item in enumerate(dict.fromkeys(items))}
+    ids = np.array([numbers[item] for item in items])
+    breaks = np.flatnonzero(np.concatenate([[True], ids[size:] != ids[:-size], [True]]))
+    return int(np.diff(breaks).max() - 1) // size + 1  # m positions equal to the one `size` later: m // size more
+
+
+def _runs_away(output: list[str], reference: list[str], repeats: int, largest: int | None) -> bool:
+    if len(set(output)) == len(output):
+        return False
+    sizes = len(output) // repeats if largest is None else min(largest, len(output) // repeats)
+    for size in range(1, sizes + 1):
+        run = longest_run(output, size)
+        if run >= repeats and run >= longest_run(reference, size) + EXCESS_REPEATS:
+            return True
+    return False
+
+
+def _pct(flags: Sequence[bool]) -> float:
+    return 100 * sum(flags) / len(flags)

@@ -1,0 +1,138 @@
+"""What an evaluation found: its figures and its rows, on disk and back."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import os
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from sourcewise.errors import RequestError
+
+METRICS_FILE = "metrics.json"
+TRANSLATIONS_FILE = "translations.tsv"
+COLUMNS = ("id", "reference", "output")
+
+# Everything a reader of lines or columns could take for a separator.
+_SEPARATORS = re.compile(r"\r\n|[\t\n\r\v\f\x1c-\x1f\x85\u2028\u2029]")
+
+
+@dataclass(slots=True)
+class Row:
+    """One example's outcome. `nats` and `nats_shuffled` are summed over its `tokens` target tokens.
+
+    A row read back from a folder knows its id, reference and output only: `source` is empty, `tokens` is 0
+    and the nats are NaN.
+    """
+
+    id: str
+    source: str
+    reference: str
+    output: str
+    finished: bool = True  # ended by itself, before the length limit
+    nats: float = math.nan  # with its own source
+    nats_shuffled: float = math.nan  # with another example's source
+    tokens: int = 0
+
+
+@dataclass(slots=True)
+class Evaluation:
+    """The figures of `metrics.json` and the rows they were computed from."""
+
+    metrics: dict[str, Any]
+    rows: list[Row] = field(default_factory=list)
+
+    @property
+    def references(self) -> list[str]:
+        """Every row's reference, in order."""
+        return [row.reference for row in self.rows]
+
+    @property
+    def outputs(self) -> list[str]:
+        """Every row's output, in order."""
+        return [row.output for row in self.rows]
+
+    def write(self, folder: Path | str) -> None:
+        """Write metrics.json and translations.tsv (id, reference, output), each whole or not at all.
+
+        Tabs and line ends inside a text become spaces. Raises RequestError where the folder cannot be written.
+        """
+        folder = Path(folder)
+        lines = ["\t".join(COLUMNS)]
+        lines += ["\t".join(_one_cell(text) for text in (r.id, r.reference, r.output)) for r in self.rows]
+        write_atomically(folder / TRANSLATIONS_FILE, "\n".join(lines) + "\n")
+        figures = json.dumps(_without_nan(self.metrics), indent=2, ensure_ascii=False)
+        write_atomically(folder / METRICS_FILE, figures + "\n")
+
+    @classmethod
+    def from_folder(cls, folder: Path | str) -> Evaluation:
+        """Read what `write` wrote. Raises RequestError that names the file and line."""
+        folder = Path(folder)
+        path = folder / METRICS_FILE
+        try:
+            metrics = json.loads(_read(path))
+        except json.JSONDecodeError as error:
+            raise RequestError(f"{path}:{error.lineno}: not JSON: {error.msg}") from None
+        if not isinstance(metrics, dict):
+            raise RequestError(f"{path}: an evaluation is a JSON object of figures")
+        return cls(metrics, read_translations(folder / TRANSLATIONS_FILE))
+
+
+def read_translations(path: Path) -> list[Row]:
+    """The rows of a translations.tsv. Raises RequestError that names the file and line."""
+    header, *lines = _read(path).removesuffix("\n").split("\n")
+    if tuple(header.split("\t")) != COLUMNS:
+        raise RequestError(f"{path}:1: the columns are {', '.join(COLUMNS)}, not {header[:80]!r}")
+    rows = []
+    for number, line in enumerate(lines, start=2):
+        cells = line.split("\t")
+        if len(cells) != len(COLUMNS):
+            raise RequestError(f"{path}:{number}: {len(cells)} fields where there are {len(COLUMNS)} columns")
+        rows.append(Row(id=cells[0], source="", reference=cells[1], output=cells[2]))
+    return rows
+
+
+def write_atomically(path: Path, content: str | bytes) -> None:
+    """Write a file whole or not at all: a reader, or a kill, never sees half of it.
+
+    Raises RequestError where the folder cannot be made or written (permissions, a full disk).
+    """
+    data = content if isinstance(content, bytes) else content.encode("utf-8", errors="replace")
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part.write_bytes(data)
+        part.replace(path)
+    except OSError as error:
+        raise RequestError(f"{path}: cannot be written ({error.strerror or error})") from None
+    finally:
+        with contextlib.suppress(OSError):
+            part.unlink()
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_bytes().decode("utf-8")  # bytes: read_text would turn a \r inside a cell into a line end
+    except FileNotFoundError:
+        raise RequestError(f"{path}: no such file; `sourcewise evaluate` writes it") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise RequestError(f"{path}: cannot be read as UTF-8 text ({error})") from None
+
+
+def _one_cell(text: str) -> str:
+    return _SEPARATORS.sub(" ", text)
+
+
+def _without_nan(value: Any) -> Any:
+    """JSON has no NaN and no infinity: they become null."""
+    if isinstance(value, dict):
+        return {str(key): _without_nan(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_without_nan(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value

@@ -1,0 +1,112 @@
+"""A network with its tokenizer, ready to use: what `sourcewise.load` returns."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import ValidationError
+
+from sourcewise.config import DataConfig, GenerationConfig, load_recipe
+from sourcewise.data.datasets import open_sources
+from sourcewise.data.encoding import Encoded
+from sourcewise.data.examples import Dataset
+from sourcewise.data.tokenizer import Tokenizer
+from sourcewise.errors import RequestError
+from sourcewise.generation.generate import Memories, Progress, encode_batches, generate
+from sourcewise.generation.sampling import steps
+from sourcewise.model.checkpoint import find_folder, load_network
+from sourcewise.model.protocol import Network
+
+
+@dataclass
+class Model:
+    """A network, its tokenizer, and how its recipe reads and speaks."""
+
+    network: Network
+    tokenizer: Tokenizer
+    name: str = ""
+    data: DataConfig = field(default_factory=DataConfig)  # maximum lengths
+    generation: GenerationConfig = field(default_factory=GenerationConfig)
+
+    def generate(
+        self,
+        sources: str | Sequence[str] | Dataset | Memories,
+        *,
+        progress: Progress | None = None,
+        **options: Any,
+    ) -> list[str]:
+        """One output a source. `options` are those of GenerationConfig: beams=4, max_new_tokens=60, ...
+
+        Raises RequestError for an option that does not exist or is out of range.
+        """
+        wanted = self.options(**options)
+        memories = sources if isinstance(sources, Memories) else self._encoded(sources)
+        found = generate(self.network, memories, wanted, progress)
+        return self.tokenizer.decode_batch([h.ids for h in found])
+
+    def encode(self, sources: str | Sequence[str] | Dataset) -> Memories:
+        """Read sources once; any number of later `generate` calls reuse the memory."""
+        with torch.inference_mode():
+            return Memories(list(encode_batches(self.network, self._encoded(sources), self.generation)))
+
+    def stream(self, source: str | Dataset, **options: Any) -> Iterator[str]:
+        """The output of one source piece by piece, greedy or sampled."""
+        wanted = self.options(**{"beams": 1, **options})
+        encoded = self._encoded(source)
+        ids: list[int] = []
+        shown = ""
+        with torch.inference_mode():
+            memory = self.network.encode(encoded.batch([0]).source)
+            for _, tokens, _ in steps(self.network, memory, wanted, [0]):
+                ids.append(int(tokens[0]))
+                text = self.tokenizer.decode(ids)
+                if not text.endswith("\ufffd"):  # half a character: wait for the rest
+                    yield text[len(shown) :]
+                    shown = text
+
+    def options(self, **changes: Any) -> GenerationConfig:
+        """This model's generation options with changes, checked."""
+        try:
+            return GenerationConfig.model_validate({**self.generation.model_dump(), **changes})
+        except ValidationError as error:
+            problem = error.errors()[0]
+            key = ".".join(map(str, problem["loc"]))
+            known = ", ".join(GenerationConfig.model_fields)
+            hint = f"; the options are {known}" if problem["type"] == "extra_forbidden" else ""
+            raise RequestError(f"generation option {key}: {problem['msg']}{hint}") from None
+
+    def _encoded(self, sources: str | Sequence[str] | Dataset) -> Encoded:
+        if isinstance(sources, str):
+            sources = [sources]
+        dataset = sources if isinstance(sources, Dataset) else open_sources(list(sources))
+        return Encoded(dataset, self.tokenizer, self.data)
+
+
+def load(name: str | Path, device: str = "auto") -> Model:
+    """Open a run folder, a Hugging Face folder or a hub name (fetched). Raises RequestError."""
+    folder = find_folder(name)
+    network: Any = load_network(folder)
+    network.to(choose_device(device))
+    data, generation = DataConfig(), GenerationConfig()
+    for place in (Path(name), folder.parent.parent):
+        if (place / "recipe.yaml").is_file():
+            recipe = load_recipe(place / "recipe.yaml")
+            data, generation = recipe.data, recipe.generation
+            break
+    return Model(network, Tokenizer.load(folder), str(name), data, generation)
+
+
+def choose_device(name: str) -> torch.device:
+    """`auto` is the accelerator where there is one, else the CPU. Raises RequestError for one that is not there."""
+    if name == "auto":
+        return torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise RequestError(f"device {name}: not available here ({str(error).splitlines()[0][:120]})") from None
+    return device

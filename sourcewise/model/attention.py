@@ -1,0 +1,106 @@
+"""Multi-head attention as T5 does it: no scaling, no biases, relative positions added to the scores."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from sourcewise.model.layers import dropout
+
+MASKED = -1e9  # added to the score of a slot that may not be seen
+
+
+class RelativePositions(nn.Module):
+    """T5's learned bias for the distance between query and key (Raffel et al. 2020, section 2.1)."""
+
+    def __init__(self, buckets: int, distance: int, heads: int, *, bidirectional: bool) -> None:
+        super().__init__()
+        self.table = nn.Embedding(buckets, heads)
+        self.distance, self.bidirectional = distance, bidirectional
+
+    def forward(self, queries: int, keys: int) -> Tensor:
+        """Bias (heads, queries, keys) for both counted from position 0."""
+        device = self.table.weight.device
+        relative = torch.arange(keys, device=device)[None, :] - torch.arange(queries, device=device)[:, None]
+        return self.table(self.bucket(relative)).permute(2, 0, 1)
+
+    def bucket(self, relative: Tensor) -> Tensor:
+        """Key position − query position → bucket: exact when near, logarithmic when far."""
+        buckets = self.table.num_embeddings
+        if self.bidirectional:
+            buckets //= 2
+            offset = (relative > 0).long() * buckets
+            relative = relative.abs()
+        else:
+            offset = torch.zeros_like(relative)
+            relative = (-relative).clamp(min=0)
+        exact = buckets // 2
+        share = torch.log(relative.float() / exact) / math.log(self.distance / exact)
+        far = (exact + (share * (buckets - exact)).long()).clamp(max=buckets - 1)
+        return offset + torch.where(relative < exact, relative, far)
+
+
+def attend(query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None, p: float, training: bool) -> Tensor:
+    """Softmax attention over (batch, heads, time, d_kv); bias broadcasts to (batch, heads, queries, keys)."""
+    weights = attention_weights(query, key, bias)
+    return dropout(weights, p, training) @ value
+
+
+def attention_weights(query: Tensor, key: Tensor, bias: Tensor | None) -> Tensor:
+    """(batch, heads, queries, keys) attention weights; each row sums to 1."""
+    scores = query @ key.transpose(-1, -2)
+    if bias is not None:
+        scores = scores + bias
+    return torch.softmax(scores, dim=-1)
+
+
+class SelfAttention(nn.Module):
+    """Q, K and V of the same sequence, in one product."""
+
+    def __init__(self, d_model: int, heads: int, d_kv: int, p: float) -> None:
+        super().__init__()
+        self.heads, self.d_kv, self.p = heads, d_kv, p
+        self.qkv = nn.Linear(d_model, 3 * heads * d_kv, bias=False)
+        self.out = nn.Linear(heads * d_kv, d_model, bias=False)
+
+    def project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """(batch, time, d_model) → q, k, v, each (batch, heads, time, d_kv)."""
+        batch, time, _ = x.shape
+        q, k, v = self.qkv(x).view(batch, time, 3, self.heads, self.d_kv).permute(2, 0, 3, 1, 4)
+        return q, k, v
+
+    def merge(self, x: Tensor) -> Tensor:
+        """(batch, heads, time, d_kv) → (batch, time, d_model)."""
+        return self.out(x.transpose(1, 2).flatten(2))
+
+    def forward(self, x: Tensor, bias: Tensor) -> Tensor:
+        """(batch, time, d_model) → the same; bias holds positions and mask."""
+        return self.merge(attend(*self.project(x), bias, self.p, self.training))
+
+
+class CrossAttention(nn.Module):
+    """Q of the decoder; K and V of the encoder output, computed once a source."""
+
+    def __init__(self, d_model: int, heads: int, d_kv: int, p: float) -> None:
+        super().__init__()
+        self.heads, self.d_kv, self.p = heads, d_kv, p
+        self.q = nn.Linear(d_model, heads * d_kv, bias=False)
+        self.kv = nn.Linear(d_model, 2 * heads * d_kv, bias=False)
+        self.out = nn.Linear(heads * d_kv, d_model, bias=False)
+
+    def keys_values(self, states: Tensor) -> tuple[Tensor, Tensor]:
+        """Encoder output (batch, slots, d_model) → k, v, each (batch, heads, slots, d_kv)."""
+        batch, slots, _ = states.shape
+        k, v = self.kv(states).view(batch, slots, 2, self.heads, self.d_kv).permute(2, 0, 3, 1, 4)
+        return k, v
+
+    def queries(self, x: Tensor, batch: int) -> Tensor:
+        """(batch × beams, time, d_model) → (batch, heads, beams × time, d_kv): beams share a source's keys."""
+        return self.q(x).view(batch, -1, self.heads, self.d_kv).transpose(1, 2)
+
+    def forward(self, x: Tensor, keys: Tensor, values: Tensor, bias: Tensor | None) -> Tensor:
+        """(batch × beams, time, d_model) → the same; bias (batch, 1, 1, slots) bars padding."""
+        read = attend(self.queries(x, len(keys)), keys, values, bias, self.p, self.training)
+        return self.out(read.transpose(1, 2).reshape(x.shape[0], x.shape[1], -1))

@@ -1,0 +1,89 @@
+"""From a recipe's model section to a network."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from sourcewise.config import ModelConfig
+from sourcewise.data.examples import Dataset
+from sourcewise.data.tokenizer import Tokenizer
+from sourcewise.errors import RequestError
+from sourcewise.model.bridges import build_bridge
+from sourcewise.model.checkpoint import find_folder, load_network
+from sourcewise.model.seq2seq import Seq2Seq
+from sourcewise.model.transformer import Transformer, TransformerConfig
+
+STATISTICS_EXAMPLES = 1000  # examples the feature mean and deviation are taken from
+CONSTANT = 1e-4  # a dimension that deviates less carries nothing: it is only centred
+
+
+def build_network(model: ModelConfig, tokenizer: Tokenizer, dataset: Dataset) -> Seq2Seq:
+    """A network for a training set: pretrained where `weights` names some, else freshly initialised.
+
+    Uses torch's global random state. Raises RequestError when weights and tokenizer or features do not fit.
+    """
+    network = _pretrained(model, tokenizer) if model.weights else Seq2Seq(Transformer(_shape(model, tokenizer)))
+    network.route = model.route
+    if dataset.dims and network.bridge is None:
+        shape = network.transformer.config
+        network.bridge = build_bridge(model.bridge, dataset.dims, shape.d_model, model.dropout)
+        if model.bridge.normalize:
+            mean, deviation = feature_statistics(dataset)
+            network.bridge.mean.copy_(torch.from_numpy(mean))
+            network.bridge.deviation.copy_(torch.from_numpy(deviation))
+    elif dataset.dims and network.bridge is not None and network.bridge.dims != dataset.dims:
+        raise RequestError(
+            f"{model.weights}: its bridge reads {network.bridge.dims} dims, {dataset.name} has {dataset.dims}"
+        )
+    return network
+
+
+def feature_statistics(dataset: Dataset) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and standard deviation of each dimension, (dims,) float32, over examples spread through the set."""
+    chosen = np.linspace(0, len(dataset) - 1, min(len(dataset), STATISTICS_EXAMPLES)).astype(int)
+    total, squares, frames = np.zeros(dataset.dims), np.zeros(dataset.dims), 0
+    for i in chosen:
+        matrix = dataset.features(int(i)).astype(np.float64)
+        total += matrix.sum(0)
+        squares += (matrix**2).sum(0)
+        frames += len(matrix)
+    mean = total / frames
+    deviation = np.sqrt(np.maximum(squares / frames - mean**2, 0))
+    deviation[deviation < CONSTANT] = 1.0
+    return mean.astype(np.float32), deviation.astype(np.float32)
+
+
+def _shape(model: ModelConfig, tokenizer: Tokenizer) -> TransformerConfig:
+    return TransformerConfig(
+        vocabulary=-(-tokenizer.size // 8) * 8,
+        d_model=model.d_model,
+        d_kv=model.d_kv or model.d_model // model.heads,
+        d_ff=model.d_ff,
+        heads=model.heads,
+        encoder_layers=model.encoder_layers,
+        decoder_layers=model.decoder_layers,
+        activation=model.activation,
+        tied=model.tied,
+        scaled=model.tied,
+        dropout=model.dropout,
+        attention_dropout=model.attention_dropout,
+        relative_buckets=model.relative_buckets,
+        relative_distance=model.relative_distance,
+        pad_id=tokenizer.pad_id,
+        eos_id=tokenizer.eos_id,
+        start_id=tokenizer.pad_id,
+    )
+
+
+def _pretrained(model: ModelConfig, tokenizer: Tokenizer) -> Seq2Seq:
+    assert model.weights
+    network = load_network(find_folder(model.weights))
+    if not isinstance(network, Seq2Seq):
+        raise RequestError(f"model.weights: {model.weights} is not of the T5 family; only these are trained so far")
+    vocabulary = network.transformer.config.vocabulary
+    if tokenizer.size > vocabulary:
+        raise RequestError(
+            f"data.tokenizer: {tokenizer.size} entries, {model.weights} embeds {vocabulary}; use the model's own tokenizer"
+        )
+    return network

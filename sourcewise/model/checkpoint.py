@@ -1,0 +1,177 @@
+"""A network on disk: a Hugging Face folder, plus the bridge beside it where there is one.
+
+```
+config.json  model.safetensors  generation_config.json      as transformers writes a T5
+sourcewise.json  bridge.safetensors                         route and bridge, feature models only
+tokenizer.json ...                                          written by data/tokenizer.py
+```
+Nothing is ever unpickled: safetensors, or `torch.load(weights_only=True)` for old folders.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from sourcewise.config import BridgeConfig
+from sourcewise.errors import RequestError
+from sourcewise.model import t5_weights
+from sourcewise.model.bridges import build_bridge
+from sourcewise.model.protocol import Network
+from sourcewise.model.seq2seq import Seq2Seq
+from sourcewise.model.transformer import Transformer
+
+
+def find_folder(name: str | Path) -> Path:
+    """The checkpoint folder behind a run folder, a Hugging Face folder or a hub name.
+
+    A hub name is fetched; a run gives its best checkpoint, else its last. Raises RequestError.
+    """
+    path = Path(name)
+    for candidate in (path, path / "checkpoints" / "best", path / "checkpoints" / "last"):
+        if (candidate / "config.json").is_file():
+            return candidate
+    if path.exists():
+        raise RequestError(f"{path}: neither a run nor a Hugging Face folder (no config.json, no checkpoints/)")
+    text = str(name)
+    if text.startswith((".", "/", "~")) or text.count("/") > 1 or "\\" in text:
+        raise RequestError(f"{path}: no such folder; give a run, a Hugging Face folder or a hub name")
+    return _download(text)
+
+
+def _download(name: str) -> Path:
+    """A hub model's files, fetched or from the local cache."""
+    from huggingface_hub import snapshot_download
+
+    wanted = ["*.json", "*.safetensors", "*.model", "*.txt"]
+    try:
+        folder = Path(snapshot_download(name, allow_patterns=wanted))
+        if not any(folder.glob("*.safetensors")):
+            folder = Path(snapshot_download(name, allow_patterns=[*wanted, "pytorch_model*.bin"]))
+        return folder
+    except Exception as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        message = f"{name}: no folder of this name here, and the hub did not give it ({reason[:160]})"
+        raise RequestError(message) from None
+
+
+def load_network(folder: Path) -> Network:
+    """The network in a checkpoint folder, in fp32 and evaluation mode.
+
+    T5-family weights fill our own Transformer; any other seq2seq model comes through the Hugging Face adapter.
+    Raises RequestError for files that are missing, truncated or of another shape.
+    """
+    config = _read_json(folder / "config.json")
+    if config.get("model_type") not in t5_weights.FAMILY:
+        from sourcewise.model.huggingface import load_huggingface_network
+
+        return load_huggingface_network(folder)
+    weights = _read_weights(folder)
+    shape = t5_weights.config_from_huggingface(config, weights, str(folder / "config.json"))
+    transformer = Transformer(shape)
+    t5_weights.load_huggingface(transformer, weights, str(folder / "model.safetensors"))
+    bridge, route = None, "encoder"
+    if (folder / "sourcewise.json").is_file():
+        extra = _read_json(folder / "sourcewise.json")
+        route = extra["route"]
+        bridge = build_bridge(BridgeConfig(**extra["bridge"]), extra["dims"], shape.d_model, shape.dropout)
+        _load_strict(bridge, _read_safetensors(folder / "bridge.safetensors"), folder / "bridge.safetensors")
+    return Seq2Seq(transformer, bridge, route).eval()  # type: ignore[arg-type]
+
+
+def save_network(network: Seq2Seq, folder: Path, tokenizer: Any = None) -> None:
+    """Write a checkpoint folder; a folder already there is replaced only when the new one is complete."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    fresh = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    fresh.chmod(0o755)
+    try:
+        config = t5_weights.config_to_huggingface(network.transformer.config)
+        _write_json(fresh / "config.json", config)
+        ids = {k: config[k] for k in ("decoder_start_token_id", "eos_token_id", "pad_token_id")}
+        _write_json(fresh / "generation_config.json", {"_from_model_config": True, **ids})
+        weights = {k: v.float() for k, v in t5_weights.to_huggingface(network.transformer).items()}
+        save_file(weights, fresh / "model.safetensors", metadata={"format": "pt"})
+        if network.bridge is not None:
+            bridge = network.bridge
+            extra = {"route": network.route, "bridge": bridge.config.model_dump(), "dims": bridge.dims}
+            _write_json(fresh / "sourcewise.json", extra)
+            state = {k: v.float().cpu().contiguous() for k, v in bridge.state_dict().items()}
+            save_file(state, fresh / "bridge.safetensors")
+        if tokenizer is not None:
+            tokenizer.save(fresh)
+        _replace_folder(fresh, folder)
+    finally:
+        shutil.rmtree(fresh, ignore_errors=True)
+
+
+def _replace_folder(fresh: Path, folder: Path) -> None:
+    """Move `fresh` to `folder`. Between the two renames the old one is only set aside, never deleted."""
+    aside = folder.with_name(f".{folder.name}-old")
+    shutil.rmtree(aside, ignore_errors=True)
+    if folder.exists():
+        folder.rename(aside)
+    fresh.rename(folder)
+    shutil.rmtree(aside, ignore_errors=True)
+
+
+def _read_weights(folder: Path) -> dict[str, Tensor]:
+    index = folder / "model.safetensors.index.json"
+    if index.is_file():
+        weights: dict[str, Tensor] = {}
+        for name in sorted(set(_read_json(index)["weight_map"].values())):
+            weights |= _read_safetensors(folder / name)
+        return weights
+    if (folder / "model.safetensors").is_file():
+        return _read_safetensors(folder / "model.safetensors")
+    parts = sorted(folder.glob("pytorch_model*.bin"))
+    if not parts:
+        raise RequestError(f"{folder}: no weights (model.safetensors or pytorch_model.bin)")
+    weights = {}
+    for part in parts:
+        try:
+            weights |= torch.load(part, map_location="cpu", weights_only=True)
+        except Exception as error:
+            raise RequestError(f"{part}: cannot be read as plain tensors ({_first_line(error)})") from None
+    return weights
+
+
+def _read_safetensors(path: Path) -> dict[str, Tensor]:
+    try:
+        return load_file(path)
+    except FileNotFoundError:
+        raise RequestError(f"{path}: missing") from None
+    except (SafetensorError, OSError, ValueError) as error:
+        raise RequestError(f"{path}: truncated or not safetensors ({_first_line(error)})") from None
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        return dict(json.loads(path.read_text(encoding="utf-8")))
+    except FileNotFoundError:
+        raise RequestError(f"{path}: missing") from None
+    except (OSError, ValueError, TypeError) as error:
+        raise RequestError(f"{path}: not a JSON object ({_first_line(error)})") from None
+
+
+def _write_json(path: Path, value: dict[str, Any]) -> None:
+    path.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
+
+
+def _load_strict(module: torch.nn.Module, weights: dict[str, Tensor], path: Path) -> None:
+    try:
+        module.load_state_dict(weights)
+    except RuntimeError as error:
+        raise RequestError(f"{path}: does not fit the bridge of sourcewise.json ({_first_line(error)})") from None
+
+
+def _first_line(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[-1][:160] if lines else type(error).__name__

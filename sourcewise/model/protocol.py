@@ -1,0 +1,73 @@
+"""The one protocol: everything above `model/` knows a network only by this."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol, runtime_checkable
+
+import torch
+from torch import Tensor
+
+from sourcewise.data.batches import IGNORED, Batch, Source
+
+
+class Memory(Protocol):
+    """What the decoder attends to, computed once a source and reused by every step, beam and call."""
+
+    @property
+    def mask(self) -> Tensor:
+        """(batch, slots) bool, true where a slot is real."""
+
+    @property
+    def batch(self) -> int:
+        """How many sources."""
+
+    def select(self, rows: Tensor) -> Memory:
+        """The memory of these sources (int64 indices), in this order."""
+
+
+class Cache(Protocol):
+    """The decoder's own keys and values (or state) while generating."""
+
+    def select(self, rows: Tensor) -> None:
+        """Keep these hypotheses (int64 indices), in this order, in place."""
+
+
+@runtime_checkable
+class Network(Protocol):
+    """An encoder–decoder network."""
+
+    start_id: int
+    eos_id: int
+    pad_id: int
+
+    def encode(self, source: Source) -> Any:
+        """Read sources → Memory."""
+
+    def new_cache(self, memory: Any, beams: int, steps: int) -> Any:
+        """An empty cache for `memory.batch * beams` hypotheses of at most `steps` tokens."""
+
+    def decode(self, tokens: Tensor, memory: Any, cache: Any = None) -> Tensor:
+        """Tokens (memory.batch × beams, time) → logits (rows, time, vocabulary) of the next tokens.
+
+        Without a cache the tokens are the whole prefix (teacher forcing is "many"); with one they continue it.
+        """
+
+    def loss(self, batch: Batch, label_smoothing: float = 0.0) -> tuple[Tensor, int]:
+        """Summed nats and how many target tokens they cover; may never hold all the logits."""
+
+
+def shift_right(labels: Tensor, start_id: int, pad_id: int) -> Tensor:
+    """Labels (batch, time) → decoder inputs: the start token, then the labels but the last."""
+    tokens = labels.roll(1, dims=1)
+    tokens[:, 0] = start_id
+    return tokens.masked_fill(tokens == IGNORED, pad_id)
+
+
+def token_nats(network: Network, memory: Any, labels: Tensor) -> Tensor:
+    """−ln p(label) of every target token by teacher forcing: (batch, time) float32, 0 where labels are padding."""
+    logits = network.decode(shift_right(labels, network.start_id, network.pad_id), memory)
+    rows, time, size = logits.shape
+    nats = torch.nn.functional.cross_entropy(
+        logits.reshape(-1, size).float(), labels.reshape(-1), ignore_index=IGNORED, reduction="none"
+    )
+    return nats.view(rows, time)

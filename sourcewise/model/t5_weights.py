@@ -1,0 +1,143 @@
+"""T5-family weights and configurations, from Hugging Face's names to ours and back, bit for bit."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sourcewise.errors import RequestError
+from sourcewise.model.transformer import Transformer, TransformerConfig
+
+FAMILY = ("t5", "mt5")  # `model_type`s whose networks are ours
+
+
+def config_from_huggingface(config: dict[str, Any], weights: dict[str, Tensor], where: str) -> TransformerConfig:
+    """Hugging Face's config.json and its weights → our shape. Raises RequestError for what we do not compute."""
+    c = dict(config)
+    activation = c.get("feed_forward_proj", "relu").replace("gelu_new", "gelu")
+    if activation not in ("relu", "gated-gelu", "gated-silu"):
+        raise RequestError(f"{where}: feed_forward_proj {activation!r} is not one of relu, gated-gelu, gated-silu")
+    head, shared = weights.get("lm_head.weight"), weights.get("shared.weight")
+    tied = head is None or (shared is not None and torch.equal(head, shared))
+    try:
+        return TransformerConfig(
+            vocabulary=c["vocab_size"],
+            d_model=c["d_model"],
+            d_kv=c["d_kv"],
+            d_ff=c["d_ff"],
+            heads=c["num_heads"],
+            encoder_layers=c["num_layers"],
+            decoder_layers=c.get("num_decoder_layers") or c["num_layers"],
+            activation=activation,
+            tied=tied,
+            scaled=c.get("model_type") != "mt5" and c.get("scale_decoder_outputs", c.get("tie_word_embeddings") is not False),
+            dropout=c.get("dropout_rate", 0.1),
+            attention_dropout=c.get("dropout_rate", 0.1),
+            relative_buckets=c.get("relative_attention_num_buckets", 32),
+            relative_distance=c.get("relative_attention_max_distance", 128),
+            eps=c.get("layer_norm_epsilon", 1e-6),
+            pad_id=c.get("pad_token_id") or 0,
+            eos_id=c.get("eos_token_id", 1),
+            start_id=c.get("decoder_start_token_id") or c.get("pad_token_id") or 0,
+        )
+    except KeyError as missing:
+        raise RequestError(f"{where}: the key {missing} of a T5 configuration is missing") from None
+
+
+def config_to_huggingface(c: TransformerConfig) -> dict[str, Any]:
+    """Our shape → the config.json that transformers and CTranslate2 read."""
+    gated = c.activation.startswith("gated-")
+    return {
+        "architectures": ["T5ForConditionalGeneration"],
+        "model_type": "t5",
+        "is_encoder_decoder": True,
+        "vocab_size": c.vocabulary,
+        "d_model": c.d_model,
+        "d_kv": c.d_kv,
+        "d_ff": c.d_ff,
+        "num_heads": c.heads,
+        "num_layers": c.encoder_layers,
+        "num_decoder_layers": c.decoder_layers,
+        "feed_forward_proj": c.activation,
+        "is_gated_act": gated,
+        "dense_act_fn": {"gated-gelu": "gelu_new", "gated-silu": "silu"}.get(c.activation, "relu"),
+        "tie_word_embeddings": c.scaled,
+        "scale_decoder_outputs": c.scaled,
+        "dropout_rate": c.dropout,
+        "relative_attention_num_buckets": c.relative_buckets,
+        "relative_attention_max_distance": c.relative_distance,
+        "layer_norm_epsilon": c.eps,
+        "initializer_factor": 1.0,
+        "pad_token_id": c.pad_id,
+        "eos_token_id": c.eos_id,
+        "decoder_start_token_id": c.start_id,
+        "use_cache": True,
+    }
+
+
+def load_huggingface(transformer: Transformer, weights: dict[str, Tensor], where: str) -> None:
+    """Copy weights under Hugging Face's names into our network.
+
+    Raises RequestError that names the tensor that is missing or of another shape.
+    """
+    with torch.no_grad():
+        for name, ours in _pairs(transformer):
+            theirs = weights.get(name)
+            if theirs is None and name == "shared.weight":
+                theirs = weights.get("encoder.embed_tokens.weight")
+            if theirs is None:
+                raise RequestError(f"{where}: the tensor {name} is missing")
+            if theirs.shape != ours.shape:
+                shapes = f"{tuple(theirs.shape)}, the configuration says {tuple(ours.shape)}"
+                raise RequestError(f"{where}: {name} has the shape {shapes}")
+            ours.copy_(theirs)
+
+
+def to_huggingface(transformer: Transformer) -> dict[str, Tensor]:
+    """Our weights under Hugging Face's names, contiguous copies in their own dtype on the CPU."""
+    c = transformer.config
+    weights = {name: ours.detach().cpu().contiguous().clone() for name, ours in _pairs(transformer)}
+    if c.tied and not c.scaled:  # older transformers would draw a random head for an untied configuration
+        weights["lm_head.weight"] = weights["shared.weight"].clone()
+    return weights
+
+
+def _pairs(t: Transformer) -> Iterator[tuple[str, Tensor]]:
+    """Hugging Face's name of every tensor and the (part of) ours that holds it."""
+    yield "shared.weight", t.embedding.weight
+    if not t.config.tied:
+        yield "lm_head.weight", t.head.weight
+    for stack, blocks, positions, norm in (
+        ("encoder", t.encoder, t.encoder_positions, t.encoder_norm),
+        ("decoder", t.decoder, t.decoder_positions, t.decoder_norm),
+    ):
+        yield f"{stack}.block.0.layer.0.SelfAttention.relative_attention_bias.weight", positions.table.weight
+        yield f"{stack}.final_layer_norm.weight", norm.weight
+        for i, block in enumerate(blocks):
+            yield from _block_pairs(f"{stack}.block.{i}.layer", block, cross=stack == "decoder")
+
+
+def _block_pairs(prefix: str, block: Any, *, cross: bool) -> Iterator[tuple[str, Tensor]]:
+    yield f"{prefix}.0.layer_norm.weight", block.attention_norm.weight
+    for letter, part in zip("qkv", block.attention.qkv.weight.chunk(3), strict=True):
+        yield f"{prefix}.0.SelfAttention.{letter}.weight", part
+    yield f"{prefix}.0.SelfAttention.o.weight", block.attention.out.weight
+    if cross:
+        yield f"{prefix}.1.layer_norm.weight", block.cross_norm.weight
+        yield f"{prefix}.1.EncDecAttention.q.weight", block.cross.q.weight
+        for letter, part in zip("kv", block.cross.kv.weight.chunk(2), strict=True):
+            yield f"{prefix}.1.EncDecAttention.{letter}.weight", part
+        yield f"{prefix}.1.EncDecAttention.o.weight", block.cross.out.weight
+    last = f"{prefix}.{2 if cross else 1}"
+    yield f"{last}.layer_norm.weight", block.feedforward_norm.weight
+    wi = block.feedforward.wi.weight
+    if block.feedforward.gated:
+        gate, value = wi.chunk(2)
+        yield f"{last}.DenseReluDense.wi_0.weight", gate
+        yield f"{last}.DenseReluDense.wi_1.weight", value
+    else:
+        yield f"{last}.DenseReluDense.wi.weight", wi
+    yield f"{last}.DenseReluDense.wo.weight", block.feedforward.wo.weight

@@ -1,0 +1,243 @@
+"""The encoder–decoder Transformer of the T5 family (Raffel et al. 2020), readable and fast.
+
+```
+tokens ─ embedding ─┐
+                    ├─ encoder blocks ─ norm ─ memory (keys, values of every decoder layer)
+features ─ bridge ──┘                              │
+target tokens ─ embedding ─ decoder blocks (causal self-attention, cross-attention, feed-forward) ─ norm ─ head
+```
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from sourcewise.model.attention import MASKED, CrossAttention, RelativePositions, SelfAttention, attend
+from sourcewise.model.layers import FeedForward, RMSNorm, dropout
+
+
+@dataclass(frozen=True)
+class TransformerConfig:
+    """The shape of a T5-family Transformer; fields as in Hugging Face's T5Config, in the field's words."""
+
+    vocabulary: int
+    d_model: int = 256
+    d_kv: int = 64
+    d_ff: int = 1024
+    heads: int = 4
+    encoder_layers: int = 4
+    decoder_layers: int = 4
+    activation: str = "relu"
+    tied: bool = True  # one matrix embeds and predicts
+    scaled: bool = True  # decoder output × d_model^-0.5 before the head: T5 yes, v1.1 and mT5 no
+    dropout: float = 0.1
+    attention_dropout: float = 0.1
+    relative_buckets: int = 32
+    relative_distance: int = 128
+    eps: float = 1e-6
+    pad_id: int = 0
+    eos_id: int = 1
+    start_id: int = 0
+
+
+class EncoderBlock(nn.Module):
+    """Self-attention and feed-forward, each behind a norm and beside a residual."""
+
+    def __init__(self, c: TransformerConfig) -> None:
+        super().__init__()
+        self.attention_norm = RMSNorm(c.d_model, c.eps)
+        self.attention = SelfAttention(c.d_model, c.heads, c.d_kv, c.attention_dropout)
+        self.feedforward_norm = RMSNorm(c.d_model, c.eps)
+        self.feedforward = FeedForward(c.d_model, c.d_ff, c.activation, c.dropout)
+        self.p = c.dropout
+
+    def forward(self, x: Tensor, bias: Tensor) -> Tensor:
+        """(batch, slots, d_model) → the same."""
+        x = x + dropout(self.attention(self.attention_norm(x), bias), self.p, self.training)
+        return x + dropout(self.feedforward(self.feedforward_norm(x)), self.p, self.training)
+
+
+class DecoderBlock(nn.Module):
+    """Causal self-attention, cross-attention and feed-forward."""
+
+    def __init__(self, c: TransformerConfig) -> None:
+        super().__init__()
+        self.attention_norm = RMSNorm(c.d_model, c.eps)
+        self.attention = SelfAttention(c.d_model, c.heads, c.d_kv, c.attention_dropout)
+        self.cross_norm = RMSNorm(c.d_model, c.eps)
+        self.cross = CrossAttention(c.d_model, c.heads, c.d_kv, c.attention_dropout)
+        self.feedforward_norm = RMSNorm(c.d_model, c.eps)
+        self.feedforward = FeedForward(c.d_model, c.d_ff, c.activation, c.dropout)
+        self.p = c.dropout
+
+    def forward(self, x: Tensor, bias: Tensor, memory: TransformerMemory, layer: int, cache: KeyValueCache | None) -> Tensor:
+        """(batch × beams, time, d_model) → the same; new keys and values go into the cache."""
+        query, key, value = self.attention.project(self.attention_norm(x))
+        if cache is not None:
+            key, value = cache.extend(layer, key, value)
+        read = self.attention.merge(attend(query, key, value, bias, self.attention.p, self.training))
+        x = x + dropout(read, self.p, self.training)
+        keys, values = memory.keys_values[layer]
+        x = x + dropout(self.cross(self.cross_norm(x), keys, values, memory.bias), self.p, self.training)
+        return x + dropout(self.feedforward(self.feedforward_norm(x)), self.p, self.training)
+
+
+@dataclass
+class TransformerMemory:
+    """Encoder output, its mask, and each decoder layer's cross-attention keys and values."""
+
+    states: Tensor  # (batch, slots, d_model)
+    mask: Tensor  # (batch, slots) bool
+    keys_values: list[tuple[Tensor, Tensor]]  # per decoder layer (batch, heads, slots, d_kv) twice
+    bias: Tensor | None = field(init=False)  # (batch, 1, 1, slots); None where nothing is padded
+
+    def __post_init__(self) -> None:
+        self.bias = padding_bias(self.mask, self.states.dtype)
+
+    @property
+    def batch(self) -> int:
+        """How many sources."""
+        return len(self.states)
+
+    def select(self, rows: Tensor) -> TransformerMemory:
+        """The memory of these sources, cut to their longest."""
+        mask = self.mask[rows]
+        width = int(mask.any(0).nonzero().max()) + 1 if mask.numel() else 0
+        return TransformerMemory(
+            self.states[rows, :width],
+            mask[:, :width],
+            [(k[rows, :, :width], v[rows, :, :width]) for k, v in self.keys_values],
+        )
+
+
+class KeyValueCache:
+    """Keys and values of the decoder's self-attention, all layers in one block, written in place."""
+
+    def __init__(self, layers: int, rows: int, heads: int, steps: int, d_kv: int, bias: Tensor) -> None:
+        self.block = torch.empty(layers, 2, rows, heads, steps, d_kv, dtype=bias.dtype, device=bias.device)
+        self.bias = bias  # (heads, steps, steps) positions, the future barred
+        self.length = 0
+
+    def extend(self, layer: int, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
+        """Write (rows, heads, time, d_kv) after what is there; return all keys and values of the layer."""
+        end = self.length + key.shape[2]
+        self.block[layer, 0, :, :, self.length : end] = key
+        self.block[layer, 1, :, :, self.length : end] = value
+        return self.block[layer, 0, :, :, :end], self.block[layer, 1, :, :, :end]
+
+    def select(self, rows: Tensor) -> None:
+        """Keep these hypotheses, in this order."""
+        filled = self.block[:, :, :, :, : self.length].index_select(2, rows)
+        if len(rows) > self.block.shape[2]:
+            shape = list(self.block.shape)
+            shape[2] = len(rows)
+            self.block = self.block.new_empty(shape)
+        self.block = self.block[:, :, : len(rows)]
+        self.block[:, :, :, :, : self.length] = filled
+
+
+class Transformer(nn.Module):
+    """Embedding, encoder, decoder and the projection to the vocabulary."""
+
+    def __init__(self, config: TransformerConfig) -> None:
+        super().__init__()
+        c = self.config = config
+        self.embedding = nn.Embedding(c.vocabulary, c.d_model)
+        self.encoder_positions = RelativePositions(c.relative_buckets, c.relative_distance, c.heads, bidirectional=True)
+        self.encoder = nn.ModuleList(EncoderBlock(c) for _ in range(c.encoder_layers))
+        self.encoder_norm = RMSNorm(c.d_model, c.eps)
+        self.decoder_positions = RelativePositions(c.relative_buckets, c.relative_distance, c.heads, bidirectional=False)
+        self.decoder = nn.ModuleList(DecoderBlock(c) for _ in range(c.decoder_layers))
+        self.decoder_norm = RMSNorm(c.d_model, c.eps)
+        if not c.tied:
+            self.head = nn.Linear(c.d_model, c.vocabulary, bias=False)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """T5's own initialisation (mesh TensorFlow; Hugging Face's `_init_weights`)."""
+        c = self.config
+        nn.init.normal_(self.embedding.weight, std=1.0)
+        if not c.tied:
+            nn.init.normal_(self.head.weight, std=c.d_model**-0.5)
+        for table in (self.encoder_positions.table, self.decoder_positions.table):
+            nn.init.normal_(table.weight, std=c.d_model**-0.5)
+        for module in self.modules():
+            if isinstance(module, SelfAttention):
+                q, k, v = module.qkv.weight.chunk(3)
+                _normal(q, (c.d_model * c.d_kv) ** -0.5)
+                _normal(k, c.d_model**-0.5)
+                _normal(v, c.d_model**-0.5)
+                _normal(module.out.weight, (c.heads * c.d_kv) ** -0.5)
+            elif isinstance(module, CrossAttention):
+                _normal(module.q.weight, (c.d_model * c.d_kv) ** -0.5)
+                _normal(module.kv.weight, c.d_model**-0.5)
+                _normal(module.out.weight, (c.heads * c.d_kv) ** -0.5)
+            elif isinstance(module, FeedForward):
+                _normal(module.wi.weight, c.d_model**-0.5)
+                _normal(module.wo.weight, c.d_ff**-0.5)
+
+    @property
+    def output_matrix(self) -> Tensor:
+        """(vocabulary, d_model) weights of the projection to the vocabulary."""
+        return self.embedding.weight if self.config.tied else self.head.weight
+
+    def run_encoder(self, vectors: Tensor, mask: Tensor) -> Tensor:
+        """Vectors (batch, slots, d_model) through the encoder blocks; padded slots are never read."""
+        x = dropout(vectors, self.config.dropout, self.training)
+        bias = self.encoder_positions(x.shape[1], x.shape[1]).to(x.dtype)[None]
+        padding = padding_bias(mask, x.dtype)
+        if padding is not None:
+            bias = bias + padding
+        for block in self.encoder:
+            x = block(x, bias)
+        return dropout(self.encoder_norm(x), self.config.dropout, self.training)
+
+    def memory(self, states: Tensor, mask: Tensor) -> TransformerMemory:
+        """Encoder output (batch, slots, d_model) → what the decoder attends to."""
+        return TransformerMemory(states, mask, [block.cross.keys_values(states) for block in self.decoder])
+
+    def decoder_bias(self, time: int) -> Tensor:
+        """(heads, time, time): distance bias, the future barred."""
+        bias = self.decoder_positions(time, time)
+        future = torch.ones(time, time, dtype=torch.bool, device=bias.device).triu(1)
+        return bias.masked_fill(future, MASKED)
+
+    def run_decoder(self, tokens: Tensor, memory: TransformerMemory, cache: KeyValueCache | None = None) -> Tensor:
+        """Tokens (batch × beams, time) → states (rows, time, d_model), ready for the head."""
+        c = self.config
+        x = dropout(self.embedding(tokens), c.dropout, self.training)
+        time = tokens.shape[1]
+        if cache is None:
+            bias = self.decoder_bias(time)
+        else:
+            bias = cache.bias[:, cache.length : cache.length + time, : cache.length + time]
+        for layer, block in enumerate(self.decoder):
+            x = block(x, bias, memory, layer, cache)
+        if cache is not None:
+            cache.length += time
+        x = dropout(self.decoder_norm(x), c.dropout, self.training)
+        return x * c.d_model**-0.5 if c.scaled else x
+
+    def new_cache(self, memory: TransformerMemory, beams: int, steps: int) -> KeyValueCache:
+        """An empty cache for `memory.batch * beams` hypotheses of at most `steps` tokens."""
+        c = self.config
+        return KeyValueCache(
+            c.decoder_layers, memory.batch * beams, c.heads, steps, c.d_kv, self.decoder_bias(steps).to(memory.states.dtype)
+        )
+
+
+def padding_bias(mask: Tensor, dtype: torch.dtype) -> Tensor | None:
+    """(batch, slots) mask → (batch, 1, 1, slots) added to scores; None where nothing is padded."""
+    if bool(mask.all()):
+        return None
+    return torch.zeros(mask.shape, dtype=dtype, device=mask.device).masked_fill_(~mask, MASKED)[:, None, None]
+
+
+def _normal(weight: Tensor, std: float) -> None:
+    with torch.no_grad():
+        weight.normal_(0, std)
+
+

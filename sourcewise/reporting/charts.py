@@ -1,0 +1,215 @@
+"""Charts as inline SVG: they open anywhere, scale, follow light and dark, and need no library.
+
+Colours come from the page's style sheet by class; every chart carries its figures for the page's script
+(`data-chart`) and a sentence for those who do not see it.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from markupsafe import Markup
+
+Points = Sequence[tuple[float, float]]
+
+WIDTH, HEIGHT = 440, 230
+LEFT, RIGHT, TOP, BOTTOM = 46, 10, 10, 26
+MOST_POINTS = 300
+
+
+@dataclass(slots=True)
+class Line:
+    """One curve: its name in the legend, its (step, value) points, its class in the style sheet."""
+
+    name: str
+    points: Points
+    style: str = "first"
+    dots: bool = False
+    faint: Points = field(default_factory=list)  # drawn thin behind the curve: what it was smoothed from
+
+
+def line_chart(title: str, lines: Sequence[Line], *, log: bool = False, at_least: float | None = None) -> Markup:
+    """Curves over steps as one SVG, with axes, or an empty string where there is nothing to draw.
+
+    With `at_least` the axis starts at zero and reaches that far, so that a figure near zero looks near zero.
+    """
+    from markupsafe import Markup
+
+    lines = [Line(ln.name, thinned(ln.points), ln.style, ln.dots, thinned(ln.faint)) for ln in lines if ln.points]
+    values = [v for ln in lines for _, v in (*ln.points, *ln.faint) if not log or v > 0]
+    if not values:
+        return Markup("")
+    if at_least is not None:
+        values += [0.0, at_least]
+    steps = [s for ln in lines for s, _ in ln.points]
+    ticks = log_ticks(min(values), max(values)) if log else nice_ticks(min(values), max(values))
+    frame = _Frame((min(steps), max(steps)), (min(ticks[0], *values), max(ticks[-1], *values)), log)
+    parts = [_axes(frame, ticks)]
+    for line in lines:
+        if line.faint:
+            parts.append(_path(frame, line.faint, f"{line.style} faint"))
+        parts.append(_path(frame, line.points, line.style))
+        if line.dots or len(line.points) == 1:
+            parts += [_dot(frame, point, line.style) for point in line.points]
+    parts.append(Markup('<line class="cursor" y1="{}" y2="{}" hidden=""/>').format(TOP, HEIGHT - BOTTOM))
+    figures = {
+        "x": [LEFT, WIDTH - RIGHT, frame.steps[0], frame.steps[1]],
+        "lines": [{"name": ln.name, "points": [[s, _shortened(v)] for s, v in ln.points]} for ln in lines],
+    }
+    return _svg(title, _summary(title, lines), Markup("").join(parts), figures)
+
+
+def length_chart(title: str, references: Sequence[int], outputs: Sequence[int], most_bins: int = 24) -> Markup:
+    """Two histograms side by side: how many references and outputs have how many words."""
+    from markupsafe import Markup
+
+    if not references and not outputs:
+        return Markup("")
+    longest = max((*references, *outputs))
+    width = max(1, math.ceil((longest + 1) / most_bins))
+    bins = longest // width + 1
+    counted = [Counter(length // width for length in lengths) for lengths in (references, outputs)]
+    ticks = nice_ticks(0, max(max(c.values(), default=0) for c in counted))
+    frame = _Frame((0, bins), (0, ticks[-1]))
+    parts = [_axes(frame, ticks, x_labels=False)]
+    for b in range(bins):
+        name = str(b) if width == 1 else f"{b * width} to {b * width + width - 1}"
+        for side, (counts, style) in enumerate(zip(counted, ("reference", "first"), strict=True)):
+            left, right = frame.x(b + 0.1 + 0.4 * side), frame.x(b + 0.5 + 0.4 * side)
+            parts.append(
+                Markup(
+                    '<rect class="{}" x="{:.1f}" y="{:.1f}" width="{:.1f}" height="{:.1f}"><title>{}</title></rect>'
+                ).format(
+                    style,
+                    left,
+                    frame.y(counts[b]),
+                    max(0.5, right - left),
+                    frame.y(0) - frame.y(counts[b]),
+                    f"{name} words: {counted[0][b]} references, {counted[1][b]} outputs",
+                )
+            )
+        if b % max(1, math.ceil(bins / 8)) == 0:
+            parts.append(_label(frame.x(b + 0.5), HEIGHT - 8, str(b * width), "middle"))
+    means = [sum(lengths) / len(lengths) if lengths else 0.0 for lengths in (references, outputs)]
+    summary = f"{title}: references have {means[0]:.1f} words on average, outputs {means[1]:.1f}."
+    return _svg(title, summary, Markup("").join(parts), None)
+
+
+def nice_ticks(low: float, high: float, most: int = 5) -> list[float]:
+    """Round numbers (1, 2, 2.5, 5 × a power of ten) from at or below `low` to at or above `high`."""
+    if not high > low:
+        low, high = (low - 1, low + 1) if low else (0.0, 1.0)
+    rough = (high - low) / most
+    power = 10.0 ** math.floor(math.log10(rough))
+    step = next(power * factor for factor in (1, 2, 2.5, 5, 10) if power * factor >= rough * (1 - 1e-9))
+    first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
+    return [k * step for k in range(first, last + 1)]
+
+
+def log_ticks(low: float, high: float) -> list[float]:
+    """Powers of ten around positive values."""
+    first, last = math.floor(math.log10(low)), math.ceil(math.log10(high))
+    every = max(1, (last - first) // 5)
+    return [10.0**k for k in range(first, max(last, first + 1) + 1, every)]
+
+
+def thinned(points: Points, most: int = MOST_POINTS) -> list[tuple[float, float]]:
+    """At most this many points: neighbours averaged, the last one always kept."""
+    if len(points) <= most:
+        return list(points)
+    size = math.ceil(len(points) / (most - 1))
+    groups = [points[i : i + size] for i in range(0, len(points) - 1, size)]
+    return [(g[-1][0], sum(v for _, v in g) / len(g)) for g in groups] + [points[-1]]
+
+
+def tick_text(value: float) -> str:
+    """A tick's number: 0.0005, 2.5, 1,000, 3e-5."""
+    if value and (abs(value) < 1e-4 or abs(value) >= 1e6):
+        mantissa, exponent = f"{value:.2e}".split("e")
+        return f"{float(mantissa):g}e{int(exponent)}"
+    return f"{value:,.6g}" if abs(value) < 1000 else f"{value:,.0f}"
+
+
+@dataclass(slots=True)
+class _Frame:
+    """From steps and values to the picture's coordinates."""
+
+    steps: tuple[float, float]
+    values: tuple[float, float]
+    log: bool = False
+
+    def x(self, step: float) -> float:
+        low, high = self.steps
+        return LEFT + (WIDTH - LEFT - RIGHT) * ((step - low) / (high - low) if high > low else 0.5)
+
+    def y(self, value: float) -> float:
+        low, high = self.values
+        if self.log:
+            low, high, value = math.log10(low), math.log10(high), math.log10(max(value, low))
+        return HEIGHT - BOTTOM - (HEIGHT - TOP - BOTTOM) * ((value - low) / (high - low) if high > low else 0.5)
+
+
+def _svg(title: str, summary: str, inside: Markup, figures: dict[str, object] | None) -> Markup:
+    from markupsafe import Markup
+
+    data = Markup(' tabindex="0" data-chart="{}"').format(json.dumps(figures)) if figures else Markup("")
+    return Markup('<svg viewBox="0 0 {} {}" role="img" aria-label="{}"{}>{}</svg>').format(
+        WIDTH, HEIGHT, summary or title, data, inside
+    )
+
+
+def _axes(frame: _Frame, ticks: Sequence[float], x_labels: bool = True) -> Markup:
+    from markupsafe import Markup
+
+    parts = []
+    for tick in ticks:
+        y = frame.y(tick)
+        parts.append(
+            Markup('<line class="grid" x1="{}" x2="{}" y1="{:.1f}" y2="{:.1f}"/>').format(LEFT, WIDTH - RIGHT, y, y)
+        )
+        parts.append(_label(LEFT - 6, y + 4, tick_text(tick), "end"))
+    if x_labels:
+        low, high = frame.steps
+        inner = [t for t in nice_ticks(low, high, 4) if low <= t <= high] if high > low else [low]
+        for tick in inner:
+            anchor = "end" if tick == high else "middle"
+            parts.append(_label(frame.x(tick), HEIGHT - 8, tick_text(tick), anchor))
+    return Markup("").join(parts)
+
+
+def _label(x: float, y: float, text: str, anchor: str) -> Markup:
+    from markupsafe import Markup
+
+    return Markup('<text x="{:.1f}" y="{:.1f}" text-anchor="{}">{}</text>').format(x, y, anchor, text)
+
+
+def _path(frame: _Frame, points: Points, style: str) -> Markup:
+    from markupsafe import Markup
+
+    drawn = " ".join(f"{frame.x(s):.1f},{frame.y(v):.1f}" for s, v in points)
+    return Markup('<polyline class="{}" points="{}"/>').format(style, drawn)
+
+
+def _dot(frame: _Frame, point: tuple[float, float], style: str) -> Markup:
+    from markupsafe import Markup
+
+    return Markup('<circle class="{}" cx="{:.1f}" cy="{:.1f}" r="2.5"/>').format(
+        style, frame.x(point[0]), frame.y(point[1])
+    )
+
+
+def _summary(title: str, lines: Sequence[Line]) -> str:
+    """The chart in a sentence."""
+    ends = [f"{ln.name} from {_shortened(ln.points[0][1]):g} to {_shortened(ln.points[-1][1]):g}" for ln in lines]
+    last = max(ln.points[-1][0] for ln in lines)
+    return f"{title} over steps, to step {last:,.0f}: {'; '.join(ends)}."
+
+
+def _shortened(value: float) -> float:
+    return float(f"{value:.4g}")

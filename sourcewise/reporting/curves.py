@@ -1,0 +1,153 @@
+"""A run's curves: read from its metrics lines, and drawn as training_curves.png."""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sourcewise.evaluation.results import write_atomically
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+TRAIN, EVALUATION = "train", "evaluation"
+
+# Readable in print, on a screen and to the colour-blind (Okabe & Ito 2008).
+BLUE, ORANGE, GREEN, PURPLE, INK, GRID = "#0072b2", "#d55e00", "#009e73", "#8e4f86", "#2b2b2b", "#e3e3e3"
+
+
+def series(lines: Sequence[Mapping[str, Any]], kind: str, key: str) -> list[tuple[float, float]]:
+    """(step, value) of every line of a kind that has a finite value, in order of steps.
+
+    A resumed run repeats the steps after its last state: the later line counts.
+    """
+    points: dict[float, float] = {}
+    for line in lines:
+        step, value = line.get("step"), line.get(key)
+        if line.get("kind") == kind and is_finite(step) and is_finite(value):
+            points[float(step)] = float(value)  # type: ignore[arg-type]
+    return sorted(points.items())
+
+
+def smoothed(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+    """A centred moving average over a twenty-fifth of the points on each side, less at the ends. For the eye only.
+
+    Centred, because a trailing average lags: it draws a falling training loss above the validation loss.
+    """
+    reach = len(points) // 25
+    sums = [0.0]
+    for _, value in points:
+        sums.append(sums[-1] + value)
+    out = []
+    for i, (step, _) in enumerate(points):
+        side = min(reach, i, len(points) - 1 - i)
+        out.append((step, (sums[i + side + 1] - sums[i - side]) / (2 * side + 1)))
+    return out
+
+
+def training_curves(metrics_lines: Sequence[Mapping[str, Any]], path: Path | str) -> None:
+    """Draw loss, BLEU, source bits, and learning rate with gradient norm over steps into a PNG.
+
+    `metrics_lines` are the lines of metrics.jsonl. What was not measured yet is said in its panel. The file is
+    written whole or not at all. Raises RequestError where it cannot be written.
+    """
+    from matplotlib import rc_context
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    style: Any = {  # keys of matplotlib's rcParams
+        "font.size": 9,
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "axes.edgecolor": "#8a8a8a",
+        "axes.titlelocation": "left",
+        "axes.titleweight": "bold",
+        "axes.titlesize": 10,
+        "text.color": INK,
+        "xtick.color": INK,
+        "ytick.color": INK,
+        "legend.frameon": False,
+    }
+    with rc_context(style):
+        figure = Figure(figsize=(9, 6), layout="constrained")
+        FigureCanvasAgg(figure)  # no window, no global state, whatever backend is set
+        axes = figure.subplots(2, 2)
+        _loss(axes[0][0], metrics_lines)
+        _one(axes[0][1], "BLEU", series(metrics_lines, EVALUATION, "bleu"), GREEN, 10)
+        _one(axes[1][0], "Source bits a target token", series(metrics_lines, EVALUATION, "source_bits"), BLUE, 1)
+        _rate_and_gradient(axes[1][1], metrics_lines)
+        for axis in axes[1]:
+            axis.set_xlabel("step")
+        drawn = io.BytesIO()
+        figure.savefig(drawn, format="png", dpi=160)
+    write_atomically(Path(path), drawn.getvalue())
+
+
+def _loss(axes: Axes, lines: Sequence[Mapping[str, Any]]) -> None:
+    train, valid = series(lines, TRAIN, "loss"), series(lines, EVALUATION, "loss")
+    shuffled = series(lines, EVALUATION, "loss_shuffled")
+    _frame(axes, "Loss (nats a target token)", bool(train or valid))
+    if train:
+        axes.plot(*_columns(train), color=BLUE, alpha=0.25, linewidth=0.8)
+        axes.plot(*_columns(smoothed(train)), color=BLUE, linewidth=1.6, label="train")
+    if valid:
+        axes.plot(*_columns(valid), color=ORANGE, linewidth=1.6, marker="o", markersize=3, label="valid")
+    if shuffled:
+        label = "valid, another's source"
+        axes.plot(*_columns(shuffled), color=ORANGE, linewidth=1, linestyle=":", label=label)
+    if train or valid:
+        axes.legend()
+
+
+def _one(axes: Axes, title: str, points: list[tuple[float, float]], color: str, at_least: float) -> None:
+    _frame(axes, title, bool(points))
+    if points:
+        values = [value for _, value in points]
+        axes.plot(*_columns(points), color=color, linewidth=1.6, marker="o", markersize=3)
+        # From zero, where nothing is learned, and far enough that a figure near zero looks near zero.
+        axes.set_ylim(min(0.0, 1.05 * min(values)), max(at_least, 1.05 * max(values)))
+
+
+def _rate_and_gradient(axes: Axes, lines: Sequence[Mapping[str, Any]]) -> None:
+    from matplotlib.ticker import NullFormatter
+
+    rate = series(lines, TRAIN, "learning_rate")
+    norm = [(step, value) for step, value in series(lines, TRAIN, "gradient_norm") if value > 0]
+    _frame(axes, "Learning rate and gradient norm", bool(rate or norm))
+    if rate:
+        axes.plot(*_columns(rate), color=PURPLE, linewidth=1.6)
+        axes.set_ylim(bottom=0)
+        axes.set_ylabel("learning rate", color=PURPLE)
+        axes.yaxis.set_major_formatter("{x:g}")
+    if norm:
+        right = axes.twinx()
+        right.set_yscale("log")
+        right.spines["right"].set_visible(True)
+        within_a_decade = max(value for _, value in norm) < 10 * min(value for _, value in norm)
+        right.yaxis.set_major_formatter("{x:g}")
+        right.yaxis.set_minor_formatter("{x:g}" if within_a_decade else NullFormatter())
+        right.plot(*_columns(norm), color=INK, linewidth=0.6, alpha=0.25)
+        right.plot(*_columns(smoothed(norm)), color=INK, linewidth=1.2)
+        right.set_ylabel("gradient norm (log)")
+
+
+def _frame(axes: Axes, title: str, has_points: bool) -> None:
+    axes.set_title(title)
+    axes.grid(True, color=GRID, linewidth=0.6)
+    axes.set_axisbelow(True)
+    if not has_points:
+        axes.text(0.5, 0.5, "not measured yet", transform=axes.transAxes, ha="center", va="center", color="#8a8a8a")
+        axes.set_xticks([])
+        axes.set_yticks([])
+
+
+def _columns(points: Sequence[tuple[float, float]]) -> tuple[list[float], list[float]]:
+    return [step for step, _ in points], [value for _, value in points]
+
+
+def is_finite(value: Any) -> bool:
+    """Whether a figure of a metrics line is a number to draw: there, and neither NaN nor infinite."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)

@@ -1,0 +1,106 @@
+"""What a training shows while it runs: a bar on a terminal, plain lines in a log, and the report kept up to date."""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import Any
+
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+
+from sourcewise.reporting.curves import training_curves
+from sourcewise.reporting.report import write_report
+from sourcewise.training.run import Run
+
+QUIET_SECONDS = 10  # between two lines of a log
+
+
+class TrainingProgress:
+    """A `Listener` that tells loss, speed and time left."""
+
+    def __init__(self) -> None:
+        self.bar: Progress | None = None
+        self.task: TaskID | None = None
+        self.total, self.first, self.began, self.told = 0, 0, 0.0, 0.0
+
+    def started(self, run: Run, step: int, total: int) -> None:
+        """See Listener."""
+        self.total, self.first, self.began = total, step, time.monotonic()
+        what = "resuming" if step else "training"
+        print(f"{what} {run.folder}: {total} steps" + (f" from step {step}" if step else ""), file=sys.stderr)
+        if sys.stderr.isatty():
+            from rich.console import Console
+
+            columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed}/{task.total}"))
+            self.bar = Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True), transient=True)
+            self.task = self.bar.add_task("step", total=total, completed=step)
+            self.bar.start()
+
+    def stepped(self, step: int, line: dict[str, Any] | None) -> None:
+        """See Listener."""
+        if self.bar is not None and self.task is not None:
+            self.bar.update(self.task, completed=step)
+            if line:
+                words = f"loss {line['loss']:.3f}  {line['tokens_per_s']:,.0f} tokens/s"
+                self.bar.update(self.task, description=words)
+        elif line and time.monotonic() - self.told > QUIET_SECONDS:
+            self.told = time.monotonic()
+            left = (self.told - self.began) / max(1, step - self.first) * (self.total - step)
+            self._say(
+                f"step {step}/{self.total}  loss {line['loss']:.3f}  rate {line['learning_rate']:.2e}  "
+                f"{line['tokens_per_s']:,.0f} tokens/s  {_minutes(left)} left"
+            )
+
+    def evaluated(self, line: dict[str, Any]) -> None:
+        """See Listener."""
+        if "loss" not in line:
+            return
+        bits = "unknown" if line["source_bits"] is None else f"{line['source_bits']:.2f}"
+        self._say(
+            f"step {line['step']}: valid loss {line['loss']:.3f}  source bits {bits}  BLEU {line['bleu']:.1f}  "
+            f"WER {line['wer']:.2f}  exact {line['exact_match_pct']:.0f} %  unique {line['unique_pct']:.0f} %"
+            + ("  (best)" if line.get("best") else "")
+        )
+
+    def stopped(self, run: Run, finished: bool) -> None:
+        """See Listener."""
+        if self.bar is not None:
+            self.bar.stop()
+            self.bar = None
+
+    def evaluating(self, what: str, done: int, of: int) -> None:
+        """Progress of the final evaluation."""
+        if sys.stderr.isatty():
+            print(f"\r{what}: {done}/{of} ", end="\n" if done == of else "", file=sys.stderr, flush=True)
+        elif done == of:
+            print(f"{what}: {of} examples", file=sys.stderr)
+
+    def _say(self, text: str) -> None:
+        if self.bar is not None:
+            self.bar.console.print(text, highlight=False)
+        else:
+            print(text, file=sys.stderr, flush=True)
+
+
+class LiveReport:
+    """A `Listener` that rewrites training_curves.png and report.html at each evaluation."""
+
+    def started(self, run: Run, step: int, total: int) -> None:
+        """See Listener."""
+
+    def stepped(self, step: int, line: dict[str, Any] | None) -> None:
+        """See Listener."""
+
+    def evaluated(self, line: dict[str, Any]) -> None:
+        """See Listener."""
+
+    def stopped(self, run: Run, finished: bool) -> None:
+        """See Listener."""
+        lines = run.metrics()
+        if lines:
+            training_curves(lines, run.folder / "training_curves.png")
+        write_report(run.folder)
+
+
+def _minutes(seconds: float) -> str:
+    return f"{int(seconds) // 60}:{int(seconds) % 60:02d}"

@@ -1,0 +1,197 @@
+"""What a command prints: tables on a terminal, plain lines in a log or a pipe."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import textwrap
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich import box
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+if TYPE_CHECKING:
+    from sourcewise.diagnosis.diagnose import Diagnosis
+    from sourcewise.evaluation.results import Evaluation, Row
+
+# key of metrics.json → what a person calls it, and how it is written
+FIGURES = {
+    "examples": ("examples", "{:,.0f}"),
+    "bleu": ("BLEU", "{:.2f}"),
+    "chrf": ("chrF", "{:.2f}"),
+    "wer": ("word error rate", "{:.3f}"),
+    "exact_match_pct": ("exactly right", "{:.1f} %"),
+    "unique_pct": ("distinct outputs", "{:.1f} %"),
+    "reference_unique_pct": ("distinct references", "{:.1f} %"),
+    "top_output_pct": ("commonest output", "{:.1f} %"),
+    "length_ratio": ("length, of the references'", "{:.2f}"),
+    "length_sd_ratio": ("its spread, of theirs", "{:.2f}"),
+    "empty_pct": ("empty", "{:.1f} %"),
+    "unfinished_pct": ("cut at the longest length", "{:.1f} %"),
+    "repetition_pct": ("repeating themselves", "{:.1f} %"),
+    "loss": ("loss, nats a target token", "{:.3f}"),
+    "loss_shuffled": ("loss, with another's source", "{:.3f}"),
+    "source_bits": ("source bits", "{:.2f}"),
+    "seconds": ("seconds", "{:.1f}"),
+}
+COLOURS = {
+    "excellent": "green",
+    "good": "green",
+    "moderate": "yellow",
+    "failed": "red",
+    "error": "red",
+    "warning": "yellow",
+    "note": "blue",
+}
+
+
+def print_run(folder: Path, evaluation: Evaluation | None, report: Path) -> None:
+    """What a training gave: its evaluation, where the report is, and what to do next."""
+    if evaluation is not None:
+        print_evaluation(evaluation)
+    level = _verdict(evaluation.metrics)[0] if evaluation is not None else ""
+    steps = [("report", str(report)), ("model", f"{folder} (its best weights: {folder / 'checkpoints' / 'best'})")]
+    if level in ("moderate", "failed"):
+        steps.append(("why it is no better", f"sourcewise diagnose {folder}"))
+    steps += [
+        ("use it", f"sourcewise generate {folder} FILE"),
+        ("measure it", f"sourcewise evaluate {folder} DATA"),
+        ("your own data", "sourcewise train --help"),
+    ]
+    console = _console()
+    console.print()
+    _print_pairs(console, steps)
+
+
+def print_evaluation(evaluation: Evaluation, samples: int = 10) -> None:
+    """Samples, figures, and the verdict in a sentence."""
+    console = _console()
+    print_samples(evaluation.rows, samples)
+    console.print()
+    _print_pairs(console, figures(evaluation.metrics))
+    level, text = _verdict(evaluation.metrics)
+    console.print()
+    colour = COLOURS.get(level, "default")
+    console.print(f"[bold {colour}]{escape(level or 'verdict')}[/]  {escape(text)}", soft_wrap=not console.is_terminal)
+
+
+def figures(metrics: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """(name, figure) of what was measured, source bits with their interval and BLEU with its signature."""
+    found = []
+    for key, (name, form) in FIGURES.items():
+        value = metrics.get(key)
+        if not isinstance(value, (int, float)):
+            continue
+        shown = form.format(value)
+        interval = metrics.get(f"{key}_ci95")
+        if interval and None not in interval:
+            shown += "  [" + ", ".join(form.format(end) for end in interval) + "]"
+        if key == "bleu" and metrics.get("bleu_signature"):
+            shown += f"  {metrics['bleu_signature']}"
+        found.append((name, shown))
+    return found
+
+
+def print_samples(rows: Sequence[Row], count: int = 10) -> None:
+    """References beside outputs, of rows spread evenly over the set."""
+    console = _console()
+    chosen = [rows[i * len(rows) // min(count, len(rows))] for i in range(min(count, len(rows)))]
+    if not console.is_terminal:
+        for row in chosen:
+            print(f"{row.id}\treference: {row.reference}\toutput: {row.output}")
+        return
+    with_source = any(row.source for row in chosen)
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for title in [*(["source"] if with_source else []), "reference", "output"]:
+        table.add_column(title, overflow="fold", ratio=1 if with_source else None)
+    for row in chosen:
+        colour = "green" if row.reference.split() == row.output.split() else "default"
+        cells = [escape(row.reference), f"[{colour}]{escape(row.output)}[/]"]
+        table.add_row(*([escape(row.source)] if with_source else []), *cells)
+    console.print(table)
+
+
+def print_diagnosis(diagnosis: Diagnosis) -> None:
+    """The verdict, then every finding with its evidence and cure, the cause first."""
+    console = _console()
+    if not diagnosis.findings:
+        console.print("[bold green]healthy[/]  nothing was found")
+    elif diagnosis.cause:
+        console.print(f"[bold red]ill[/]  the cause: {diagnosis.cause}")
+    else:
+        console.print("[bold green]healthy[/]  no errors, but:")
+    for finding in diagnosis.findings:
+        colour = COLOURS[finding.level]
+        console.print(f"\n[bold {colour}]{finding.level} {finding.code}[/] {escape(finding.name)}")
+        for title, text in (("evidence", finding.evidence), ("cure", finding.cure)):
+            _print_filled(f"  {title + ':':10}", text)
+    if diagnosis.findings:
+        code = diagnosis.findings[0].code
+        console.print(f"\n[dim]a rule in full: sourcewise explain {code}[/]", highlight=False)
+    for missing in diagnosis.not_checked:
+        _print_filled("not checked: ", missing)
+
+
+def print_options(rows: Sequence[tuple[str, str, str, str]]) -> None:
+    """Every option of a recipe by section, for `train --options`; the sets have the same keys, told once."""
+    print("Set any of these with --KEY VALUE, or in a recipe:")
+    section = ""
+    for key, kind, default, description in rows:
+        if key.startswith(("data.valid.", "data.test.")):
+            parent, leaf = key.rsplit(".", 1)
+            if leaf == "pairs":
+                print(f"\n{parent}.…\n  the same keys as data.train")
+            section = parent
+            continue
+        parent = key.rpartition(".")[0]
+        if parent != section:
+            print(f"\n{parent or 'run'}")
+            section = parent
+        note = f" ({kind.replace('|', ', ')})" if "|" in kind and kind != "true|false" else ""
+        _print_filled(f"  {f'--{key} {default or _placeholder(kind)}':36}", description + note)
+
+
+def _placeholder(kind: str) -> str:
+    return {"text": "TEXT", "integer": "N", "number": "X"}.get(kind, "…")
+
+
+def _console() -> Console:
+    return Console(highlight=False, soft_wrap=False)
+
+
+def _verdict(metrics: Mapping[str, Any]) -> tuple[str, str]:
+    """(level, sentence) of metrics.json's verdict."""
+    verdict = metrics.get("verdict")
+    if isinstance(verdict, Mapping):
+        return str(verdict.get("level", "")), str(verdict.get("text", ""))
+    return "", str(verdict or "")
+
+
+def _print_pairs(console: Console, pairs: Sequence[tuple[str, str]]) -> None:
+    """Names and values in two columns; `name<tab>value` where nobody looks."""
+    if not console.is_terminal:
+        for name, value in pairs:
+            print(f"{name}\t{value}")
+        return
+    table = Table.grid(padding=(0, 2))
+    for name, value in pairs:
+        table.add_row(f"[dim]{escape(name)}[/]", escape(value))
+    console.print(table)
+
+
+def _print_filled(start: str, text: str) -> None:
+    """Text folded to the terminal beside its title; lines that begin with two spaces (to paste) stay as they are.
+
+    Where nobody looks it is not folded, so that `grep` finds whole lines.
+    """
+    width = max(min(shutil.get_terminal_size((100, 24)).columns, 110) - 1, 60)
+    for line in text.splitlines() or [""]:
+        if line.startswith("  ") or not sys.stdout.isatty():
+            print(start + line)
+        else:
+            print(textwrap.fill(line, width, initial_indent=start, subsequent_indent=" " * len(start)))
+        start = " " * len(start)

@@ -1,0 +1,151 @@
+"""Walks the options of a recipe: which keys there are, what each wants, and what is wrong in one line.
+
+It knows pydantic and no option by name, so that `config.py` is nothing but the options.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterable
+from typing import Any, get_args, get_origin
+
+from pydantic import BaseModel, ValidationError
+from pydantic.fields import FieldInfo
+
+Section = type[BaseModel]
+
+
+def rows(section: Section, prefix: str = "") -> list[tuple[str, str, str, str]]:
+    """(dotted key, type, default, description) of every option below a section."""
+    found = []
+    for name, field in section.model_fields.items():
+        nested = section_of(field.annotation)
+        if nested is not None:
+            found += rows(nested, f"{prefix}{name}.")
+        else:
+            default = field.get_default(call_default_factory=True)
+            shown = str(default).lower() if isinstance(default, bool) else "" if default in (None, []) else str(default)
+            found.append((prefix + name, type_name(field.annotation), shown, field.description or ""))
+    return found
+
+
+def section_of(annotation: Any) -> Section | None:
+    """The section that a field holds, if it holds one (or none, or several)."""
+    for candidate in (annotation, *get_args(annotation)):
+        if isinstance(candidate, type) and issubclass(candidate, BaseModel):
+            return candidate
+    return None
+
+
+def section_at(root: Section, path: list[str]) -> Section | None:
+    """The section at `data.train`, say; a number in the path is a place in a list of sections."""
+    section: Section | None = root
+    for name in path:
+        if section is not None and not name.isdigit():
+            field = section.model_fields.get(name)
+            section = section_of(field.annotation) if field else None
+    return section
+
+
+def field_at(root: Section, path: list[str]) -> FieldInfo | None:
+    """The option or section at a path, or None."""
+    section = section_at(root, path[:-1])
+    return section.model_fields.get(path[-1]) if section and path else None
+
+
+def plain_type(annotation: Any) -> type | None:
+    """The int, float, str, bool, list or section inside Optional, Annotated and Literal."""
+    if isinstance(annotation, str):  # a Literal's value
+        return str
+    if get_origin(annotation) is None and isinstance(annotation, type):
+        return annotation
+    if get_origin(annotation) is list:
+        return list
+    inner = [plain_type(a) for a in get_args(annotation) if a is not type(None)]
+    return next((t for t in inner if t is not None), None)
+
+
+def type_name(annotation: Any) -> str:
+    """A type in a user's words: `integer`, `cosine|constant`, `list of text`."""
+    arguments = get_args(annotation)
+    if arguments and all(isinstance(a, str) for a in arguments):
+        return "|".join(arguments)
+    if get_origin(annotation) is list:
+        return f"list of {type_name(arguments[0])}"
+    if arguments:
+        return type_name(next(a for a in arguments if a is not type(None)))
+    return {str: "text", int: "integer", float: "number", bool: "true|false"}.get(annotation, annotation.__name__)
+
+
+def explain(error: ValidationError, root: Section, where: str, overrides: Iterable[str] = ()) -> str:
+    """The first thing wrong, in one line: the key, what is wrong, what would be right.
+
+    `overrides` are the keys that came from the command line rather than from `where`.
+    """
+    problems = error.errors()
+    # A union (a set, or a list of sets) reports every member: keep the member that was meant, then the deepest.
+    meant = [p for p in problems if not _other_member(p["type"], p.get("input"))]
+    problem = max(meant or problems, key=lambda p: len(_key_path(p["loc"])))
+    path = _key_path(problem["loc"])
+    key = ".".join(path) or "recipe"
+    given = any(key == o or key.startswith(f"{o}.") for o in overrides)
+    start = f"--{key}" if given else f"{where}: {key}"
+    if problem["type"] == "extra_forbidden":
+        return f"{start}: unknown key; {_nearest(root, path, '--' if given else '')}"
+    if problem["type"] == "value_error":
+        return f"{start}: {problem['msg'].removeprefix('Value error, ')}"
+    return f"{start} {_wanted(root, path, problem['type'], problem['msg'])}, not {_shown(problem.get('input'))}"
+
+
+def _other_member(kind: str, value: Any) -> bool:
+    return (kind == "model_type" and isinstance(value, list)) or (kind == "list_type" and isinstance(value, dict))
+
+
+def _key_path(location: tuple[str | int, ...]) -> list[str]:
+    """A location without the names of union members that pydantic puts in."""
+    return [str(x) for x in location if not re.fullmatch(r"[A-Z]\w+Config|[\w-]+\[.*\]|\[key\]", str(x))]
+
+
+def _wanted(root: Section, path: list[str], kind: str, message: str) -> str:
+    """What would be right, for a value of the wrong kind."""
+    if kind in ("model_type", "model_attributes_type"):
+        section = section_at(root, path)
+        keys = list(section.model_fields)[:4] if section else []
+        return f"should be a section with keys like {', '.join(keys)}"
+    if kind == "string_pattern_mismatch":
+        field = field_at(root, path)
+        return f"should be {field.description if field else 'another text'}"
+    if kind == "too_short":
+        return "should have at least one entry"
+    if kind == "invalid_key":
+        return "should be a key that is text"
+    if kind == "string_type":
+        return "should be text"
+    if kind in ("bool_parsing", "bool_type"):
+        return "should be true or false"
+    return re.sub(r", (got|unable) .*", "", message).removeprefix("Input ")
+
+
+def _shown(value: Any) -> str:
+    if value == []:
+        return "an empty list"
+    if isinstance(value, (dict, list)):
+        return "a section" if isinstance(value, dict) else "a list"
+    return "empty" if value is None else repr(value)[:80]
+
+
+def _nearest(root: Section, path: list[str], dashes: str) -> str:
+    """What an unknown key may have meant: the same name elsewhere, a near one here, a near one elsewhere."""
+    section = section_at(root, path[:-1])
+    known = list(section.model_fields) if section else []
+    leaves: dict[str, str] = {}
+    for dotted, *_ in rows(root):
+        leaves.setdefault(dotted.split(".")[-1], dotted)
+    near = difflib.get_close_matches(path[-1], known, n=1, cutoff=0.6)
+    far = difflib.get_close_matches(path[-1], leaves, n=1, cutoff=0.75)
+    if path[-1] in leaves:
+        return f"did you mean {dashes}{leaves[path[-1]]}?"
+    if near:
+        return f"did you mean {dashes}{'.'.join([*path[:-1], near[0]])}?"
+    return f"did you mean {dashes}{leaves[far[0]]}?" if far else f"known here: {', '.join(known)}"

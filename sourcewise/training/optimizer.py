@@ -1,0 +1,124 @@
+"""AdamW over fp32 master weights, while the network computes in its own precision.
+
+The network may hold bf16 weights: gradients arrive in bf16, are added up in fp32, and after each step the
+masters are rounded into the network again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from sourcewise.config import TrainConfig
+from sourcewise.errors import RequestError
+
+PARTS = {
+    "embedding": ("transformer.embedding", "transformer.head"),
+    "encoder": ("transformer.encoder",),
+    "decoder": ("transformer.decoder",),
+    "bridge": ("bridge",),
+}
+
+
+def freeze(network: nn.Module, parts: Sequence[str]) -> None:
+    """Stop these parts (embedding, encoder, decoder, bridge) from learning. Raises RequestError for another name."""
+    for part in parts:
+        if part not in PARTS:
+            raise RequestError(f"train.freeze: {part!r} is not one of {', '.join(PARTS)}")
+        for name, parameter in network.named_parameters():
+            if name.startswith(PARTS[part]):
+                parameter.requires_grad_(False)
+
+
+class MasterAdamW:
+    """torch's fused AdamW on fp32 copies of the trainable parameters."""
+
+    def __init__(self, module: nn.Module, train: TrainConfig, precision: torch.dtype) -> None:
+        named = [(n, p) for n, p in module.named_parameters() if p.requires_grad]
+        if not named:
+            raise RequestError("train.freeze: nothing is left to train")
+        self.names = [name for name, _ in named]
+        self.parameters = [parameter for _, parameter in named]
+        self.masters = [nn.Parameter(p.detach().float().clone()) for p in self.parameters]
+        self.frozen = [(p, p.detach().float()) for p in module.parameters() if not p.requires_grad]
+        for parameter in module.parameters():
+            parameter.data = parameter.data.to(precision)
+        matrices = [m for m in self.masters if m.ndim > 1]
+        vectors = [m for m in self.masters if m.ndim <= 1]
+        groups = [{"params": matrices, "weight_decay": train.weight_decay}, {"params": vectors, "weight_decay": 0.0}]
+        self.adamw = torch.optim.AdamW(
+            [g for g in groups if g["params"]], lr=train.learning_rate, betas=(train.beta1, train.beta2), fused=True
+        )
+        self.clip = train.clip
+        self.zero_grad()
+
+    def zero_grad(self) -> None:
+        """Start a step: no gradients."""
+        for master in self.masters:
+            master.grad = None
+        for parameter in self.parameters:
+            parameter.grad = None
+
+    def collect(self) -> None:
+        """Add the network's gradients to the masters' in fp32, and clear them; once a batch."""
+        for parameter, master in zip(self.parameters, self.masters, strict=True):
+            if parameter.grad is None:
+                continue
+            if master.grad is None:
+                master.grad = parameter.grad.float()
+            else:
+                master.grad.add_(parameter.grad)
+            parameter.grad = None
+
+    def step(self, rate: float) -> float:
+        """One update at this learning rate; returns the gradient norm before clipping."""
+        grads = [m.grad for m in self.masters if m.grad is not None]
+        norm = torch.nn.utils.get_total_norm(grads)
+        if self.clip:
+            torch.nn.utils.clip_grads_with_norm_(self.masters, self.clip, norm)
+        for group in self.adamw.param_groups:
+            group["lr"] = rate
+        self.adamw.step()
+        self.publish()
+        return float(norm)
+
+    @torch.no_grad()
+    def publish(self) -> None:
+        """Round the masters into the network."""
+        torch._foreach_copy_(self.parameters, self.masters)
+
+    @contextlib.contextmanager
+    def in_full(self) -> Iterator[None]:
+        """Within: the network holds the fp32 weights themselves, frozen ones as they came."""
+        everything = [*zip(self.parameters, self.masters, strict=True), *self.frozen]
+        rounded = [p.data for p, _ in everything]
+        for parameter, exact in everything:
+            parameter.data = exact.data
+        try:
+            yield
+        finally:
+            for (parameter, _), data in zip(everything, rounded, strict=True):
+                parameter.data = data
+
+    def weights(self) -> dict[str, Tensor]:
+        """The masters by name."""
+        return {n: m.detach() for n, m in zip(self.names, self.masters, strict=True)}
+
+    @torch.no_grad()
+    def set_weights(self, weights: dict[str, Tensor]) -> None:
+        """Put other values into masters and network."""
+        for name, master in zip(self.names, self.masters, strict=True):
+            master.copy_(weights[name])
+        self.publish()
+
+    def state_dict(self) -> dict[str, object]:
+        """Masters by name and AdamW's moments."""
+        return {"masters": self.weights(), "adamw": self.adamw.state_dict()}
+
+    def load_state_dict(self, state: dict[str, object]) -> None:
+        """Take up a saved state and put its weights into the network."""
+        self.set_weights(state["masters"])  # type: ignore[arg-type]
+        self.adamw.load_state_dict(state["adamw"])  # type: ignore[arg-type]

@@ -1,0 +1,108 @@
+"""A run: the folder with everything one training produced."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sourcewise.config import Recipe, load_recipe, save_recipe
+from sourcewise.errors import RequestError
+from sourcewise.evaluation.results import Evaluation
+
+
+@dataclass
+class Run:
+    """Paths and files of one run folder."""
+
+    folder: Path
+    evaluation: Evaluation | None = None  # the final one, once there
+
+    @property
+    def best(self) -> Path:
+        """The checkpoint that did best on the validation set."""
+        return self.folder / "checkpoints" / "best"
+
+    @property
+    def last(self) -> Path:
+        """The checkpoint of the last evaluation."""
+        return self.folder / "checkpoints" / "last"
+
+    @property
+    def state(self) -> Path:
+        """The file an exact resume needs."""
+        return self.folder / "state" / "state.pt"
+
+    @property
+    def recipe(self) -> Recipe:
+        """The complete recipe of this run."""
+        return load_recipe(self.folder / "recipe.yaml")
+
+    def metrics(self) -> list[dict[str, Any]]:
+        """The lines of metrics.jsonl."""
+        path = self.folder / "metrics.jsonl"
+        if not path.is_file():
+            return []
+        return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.endswith("}")]
+
+    def append(self, line: dict[str, Any]) -> None:
+        """Add a line to metrics.jsonl."""
+        with (self.folder / "metrics.jsonl").open("a", encoding="utf-8") as file:
+            file.write(json.dumps(line) + "\n")
+
+    def rewind(self, step: int) -> None:
+        """Drop the lines of metrics.jsonl after a step: a resumed run writes them again."""
+        kept = [json.dumps(line) + "\n" for line in self.metrics() if line["step"] <= step]
+        part = self.folder / "metrics.jsonl.part"
+        part.write_text("".join(kept), encoding="utf-8")
+        os.replace(part, self.folder / "metrics.jsonl")
+
+
+def create_run(recipe: Recipe, *, resume: bool = False, overwrite: bool = False) -> Run:
+    """Make the run's folder with its complete recipe, or find the one to go on with.
+
+    Raises RequestError when the folder is in use and neither `resume` nor `overwrite` was asked for.
+    """
+    folder = Path(recipe.output).expanduser() / recipe.name
+    if resume:
+        if not (folder / "recipe.yaml").is_file():
+            raise RequestError(f"{folder}: no run to resume here")
+        return Run(folder)
+    if folder.exists() and any(p.name != ".lock" for p in folder.iterdir()):
+        if not overwrite:
+            raise RequestError(f"{folder}: in use; go on with --resume, replace with --overwrite, or set --name")
+        if not (folder / "recipe.yaml").is_file():
+            raise RequestError(f"{folder}: not a run, so it is not overwritten; set --name")
+        with locked(folder):
+            for path in folder.iterdir():
+                if path.name != ".lock":
+                    shutil.rmtree(path) if path.is_dir() else path.unlink()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RequestError(f"{folder}: cannot be made ({error.strerror})") from None
+    return Run(folder)
+
+
+def write_recipe(run: Run, recipe: Recipe) -> None:
+    """Write recipe.yaml whole or not at all."""
+    part = run.folder / "recipe.yaml.part"
+    save_recipe(recipe, part)
+    os.replace(part, run.folder / "recipe.yaml")
+
+
+@contextlib.contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Hold the run: a second training of the same folder raises RequestError. A killed holder lets go by itself."""
+    with (folder / ".lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise RequestError(f"{folder}: another process is training here") from None
+        yield

@@ -1,0 +1,310 @@
+"""The training loop: batches in, a run folder out; what happens at each step reads from top to bottom."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import signal
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+
+from sourcewise.config import Recipe
+from sourcewise.data.batches import Batch, Budget, training_batches
+from sourcewise.data.encoding import Encoded
+from sourcewise.data.tokenizer import Tokenizer
+from sourcewise.errors import RequestError
+from sourcewise.evaluation.evaluate import evaluate_encoded
+from sourcewise.model.checkpoint import save_network
+from sourcewise.model.seq2seq import Seq2Seq
+from sourcewise.training.augment import Augmenter
+from sourcewise.training.objective import Objective
+from sourcewise.training.optimizer import MasterAdamW, freeze
+from sourcewise.training.run import Run
+from sourcewise.training.schedule import learning_rate
+from sourcewise.training.state import load_state, random_states, restore_random_states, save_state
+
+LOWER_IS_BETTER = ("loss", "wer")
+PRECISIONS = {"bf16": torch.bfloat16, "fp32": torch.float32}
+
+
+class Listener(Protocol):
+    """Someone who is told how a training goes: a progress bar, the report."""
+
+    def started(self, run: Run, step: int, total: int) -> None:
+        """Training starts (or goes on) at `step` of `total`."""
+
+    def stepped(self, step: int, line: dict[str, Any] | None) -> None:
+        """A step is done; `line` is the new line of metrics.jsonl, every `log_every` steps."""
+
+    def evaluated(self, line: dict[str, Any]) -> None:
+        """An evaluation is done and everything about it is on disk."""
+
+    def stopped(self, run: Run, finished: bool) -> None:
+        """Training ended, or was interrupted and saved."""
+
+
+class Interrupted(KeyboardInterrupt):
+    """Ctrl-C: the run was saved and can be resumed."""
+
+
+class Trainer:
+    """One training of one network on one machine."""
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        run: Run,
+        network: Seq2Seq,
+        tokenizer: Tokenizer,
+        train: Encoded,
+        valid: Encoded | None,
+        listeners: Sequence[Listener] = (),
+    ) -> None:
+        self.recipe, self.run, self.network, self.tokenizer = recipe, run, network, tokenizer
+        self.train, self.listeners = train, listeners
+        self.valid = None if valid is None else _spread(valid, recipe, tokenizer)
+        self.options = recipe.generation.model_copy(update={"beams": 1, "sample": False})
+        freeze(network, recipe.train.freeze)
+        self.objective = Objective(network, recipe.train).to(network.device)
+        self.optimizer = MasterAdamW(self.objective, recipe.train, PRECISIONS[recipe.train.precision])
+        self.weights = np.asarray(train.dataset.weights) if train.dataset.weights else None
+        self.augment = _augmenter(recipe, network)
+        counts = self._steps_of_epochs()
+        self.total = recipe.train.steps or sum(counts)
+        self.evaluate_every = recipe.train.evaluate_every or counts[0]
+        self.step = self.epoch = self.position = 0  # position: batches of this epoch already learnt from
+        self.best: float | None = None
+        self.snapshots: list[str] = []
+        self.seconds, self.nats, self.targets, self.tokens = 0.0, 0.0, 0, 0
+
+    def fit(self) -> None:
+        """Train to the end, resuming where the run's state left off. Raises Interrupted after a saved Ctrl-C."""
+        self._resume()
+        for listener in self.listeners:
+            listener.started(self.run, self.step, self.total)
+        with _interrupts() as interrupted:
+            while self.step < self.total and not interrupted:
+                self._epoch(interrupted)
+        if interrupted:
+            self._save()
+        for listener in self.listeners:
+            listener.stopped(self.run, finished=not interrupted)
+        if interrupted:
+            raise Interrupted(f"saved at step {self.step}; go on with: sourcewise train {self.run.folder} --resume")
+        self._average()
+
+    def _epoch(self, interrupted: list[bool]) -> None:
+        """The batches of one epoch from `position` on, as far as the steps go."""
+        batches = self._batches(self.epoch)
+        stride = self.recipe.train.accumulate
+        while self.position < len(batches) and self.step < self.total and not interrupted:
+            started = time.perf_counter()
+            norm, rate = self._learn([self._batch(rows) for rows in batches[self.position : self.position + stride]])
+            self.position += stride
+            self.step += 1
+            self.seconds += time.perf_counter() - started
+            self._after_step(norm, rate)
+        if self.position >= len(batches):
+            self.epoch, self.position = self.epoch + 1, 0
+
+    def _learn(self, batches: list[Batch]) -> tuple[float, float]:
+        """One optimizer step from these batches, each weighing as many target tokens as it has."""
+        self.objective.train()
+        targets = sum(batch.target_tokens for batch in batches)
+        for batch in batches:
+            minimised, nats = self.objective(batch)
+            (minimised / targets).backward()
+            self.optimizer.collect()
+            self.nats += float(nats)
+            self.tokens += _source_size(batch)
+        self.targets += targets
+        self.tokens += targets
+        if not math.isfinite(self.nats):
+            raise RequestError(
+                f"step {self.step + 1}: the loss is {self.nats}; the last state is kept. "
+                "Lower train.learning_rate, or set train.precision fp32"
+            )
+        rate = learning_rate(self.step, self.total, self.recipe.train)
+        norm = self.optimizer.step(rate)
+        self.optimizer.zero_grad()
+        return norm, rate
+
+    def _after_step(self, norm: float, rate: float) -> None:
+        """Log, evaluate and save when it is time."""
+        config = self.recipe.train
+        line = None
+        if self.step % config.log_every == 0 or self.step == self.total:
+            line = self._log_line(norm, rate)
+            self.run.append(line)
+        for listener in self.listeners:
+            listener.stepped(self.step, line)
+        if self.step % self.evaluate_every == 0 or self.step == self.total:
+            self._evaluate()
+        elif config.save_every and self.step % config.save_every == 0:
+            self._save()
+
+    def _log_line(self, norm: float, rate: float) -> dict[str, Any]:
+        line = {
+            "kind": "train",
+            "step": self.step,
+            "epoch": round(self._epochs_done(), 3),
+            "loss": self.nats / self.targets,
+            "learning_rate": rate,
+            "gradient_norm": norm,
+            "tokens_per_s": self.tokens / max(self.seconds - self._logged_at, 1e-9),
+            "seconds": self.seconds,
+        }
+        self.nats, self.targets, self.tokens, self._logged_at = 0.0, 0, 0, self.seconds
+        return line
+
+    _logged_at = 0.0
+
+    def _evaluate(self) -> None:
+        """Generate on the validation examples; keep the last and the best checkpoint; save the state."""
+        self._checkpoint(self.run.last)
+        line: dict[str, Any] = {"kind": "evaluation", "step": self.step, "epoch": round(self._epochs_done(), 3)}
+        value = None
+        if self.valid is not None:
+            line |= self._measure()
+            value = line[self.recipe.train.best]
+        if value is None or self._is_best(value):
+            self.best = value
+            line["best"] = True
+            self._checkpoint(self.run.best)
+        self._snapshot()
+        self.run.append(line)
+        self._save()
+        for listener in self.listeners:
+            listener.evaluated(line)
+
+    def _checkpoint(self, folder: Path) -> None:
+        """Write the fp32 masters as a checkpoint folder."""
+        with self.optimizer.in_full():
+            save_network(self.network, folder, self.tokenizer)
+
+    def _measure(self) -> dict[str, Any]:
+        """The figures of the validation examples by greedy search, without text."""
+        assert self.valid is not None
+        self.network.eval()
+        evaluation = evaluate_encoded(self.network, self.tokenizer, self.valid, self.options)
+        return {k: (None if isinstance(v, float) and math.isnan(v) else v) for k, v in evaluation.metrics.items()}
+
+    def _is_best(self, value: float) -> bool:
+        if self.best is None:
+            return True
+        return value < self.best if self.recipe.train.best in LOWER_IS_BETTER else value > self.best
+
+    def _snapshot(self) -> None:
+        """Keep the weights of the last K evaluations for the average at the end."""
+        if self.recipe.train.average < 2:
+            return
+        path = self.run.state.with_name(f"weights-{self.step}.pt")
+        save_state(self.optimizer.weights(), path)
+        self.snapshots = [*self.snapshots, path.name][-self.recipe.train.average :]
+        for old in path.parent.glob("weights-*.pt"):
+            if old.name not in self.snapshots:
+                old.unlink()
+
+    def _average(self) -> None:
+        """Average the last snapshots; they become the best checkpoint if they do better (Vaswani et al. 2017)."""
+        loaded = [load_state(self.run.state.with_name(name)) for name in self.snapshots]
+        weights = [w for w in loaded if w is not None]
+        if len(weights) < 2 or self.run.metrics()[-1].get("averaged"):
+            return
+        mean = {name: sum(w[name] for w in weights) / len(weights) for name in weights[0]}
+        kept = {name: w.clone() for name, w in self.optimizer.weights().items()}
+        self.optimizer.set_weights(mean)
+        line = {"kind": "evaluation", "step": self.step, "epoch": round(self._epochs_done(), 3), "averaged": len(weights)}
+        line |= self._measure() if self.valid is not None else {}
+        if self.valid is None or self._is_best(line[self.recipe.train.best]):
+            line["best"] = True
+            self._checkpoint(self.run.best)
+        self.optimizer.set_weights(kept)
+        self.run.append(line)
+
+    def _batches(self, epoch: int) -> list[np.ndarray]:
+        config = self.recipe.train
+        return training_batches(
+            self.train.source_lengths,
+            self.train.target_lengths,
+            Budget(config.batch_tokens, config.batch_size),
+            seed=self.recipe.seed,
+            epoch=epoch,
+            weights=self.weights,
+        )
+
+    def _batch(self, rows: np.ndarray) -> Batch:
+        if self.augment is None:
+            return self.train.batch(rows)
+        draws = iter([np.random.default_rng([self.recipe.seed, self.epoch, int(i)]) for i in rows])
+        return self.train.batch(rows, lambda matrix: self.augment(matrix, next(draws)))  # type: ignore[misc]
+
+    def _steps_of_epochs(self) -> list[int]:
+        epochs = 1 if self.recipe.train.steps else self.recipe.train.epochs
+        return [math.ceil(len(self._batches(e)) / self.recipe.train.accumulate) for e in range(epochs)]
+
+    def _epochs_done(self) -> float:
+        return self.epoch + self.position / max(1, len(self._batches(self.epoch)))
+
+    def _save(self) -> None:
+        counters = ("step", "epoch", "position", "best", "snapshots", "seconds", "nats", "targets", "tokens", "_logged_at")
+        state = {name: getattr(self, name) for name in counters}
+        save_state({**state, "optimizer": self.optimizer.state_dict(), "random": random_states()}, self.run.state)
+
+    def _resume(self) -> None:
+        state = load_state(self.run.state)
+        self.run.rewind(state["step"] if state else 0)
+        if state is None:
+            return
+        self.optimizer.load_state_dict(state.pop("optimizer"))
+        restore_random_states(state.pop("random"))
+        for name, value in state.items():
+            setattr(self, name, value)
+
+
+def _spread(valid: Encoded, recipe: Recipe, tokenizer: Tokenizer) -> Encoded:
+    """At most `evaluate_examples` examples, spread evenly through the validation set."""
+    size = min(len(valid), recipe.train.evaluate_examples)
+    chosen = np.linspace(0, len(valid) - 1, size).astype(int).tolist()
+    return valid if size == len(valid) else Encoded(valid.dataset.select(chosen), tokenizer, recipe.data)
+
+
+def _augmenter(recipe: Recipe, network: Seq2Seq) -> Augmenter | None:
+    if network.bridge is None:
+        return None
+    bridge = network.bridge
+    augmenter = Augmenter(recipe.train.augment, bridge.mean.cpu().numpy(), bridge.deviation.cpu().numpy())
+    return augmenter if augmenter.active else None
+
+
+def _source_size(batch: Batch) -> int:
+    lengths = batch.source.token_lengths if batch.source.frames is None else batch.source.frames
+    assert lengths is not None
+    return int(lengths.sum())
+
+
+@contextlib.contextmanager
+def _interrupts() -> Iterator[list[bool]]:
+    """A list that is filled by the first Ctrl-C or SIGTERM; a second one stops at once."""
+    seen: list[bool] = []
+
+    def handle(number: int, frame: Any) -> None:
+        if seen:
+            raise KeyboardInterrupt
+        seen.append(True)
+
+    kept = {}
+    for number in (signal.SIGINT, signal.SIGTERM):
+        with contextlib.suppress(ValueError):  # not in the main thread: nobody can interrupt
+            kept[number] = signal.signal(number, handle)
+    try:
+        yield seen
+    finally:
+        for number, previous in kept.items():
+            signal.signal(number, previous)
+
