@@ -19,11 +19,11 @@ from typing import TYPE_CHECKING, Any
 from sourcewise.errors import RequestError
 
 if TYPE_CHECKING:
+    from sourcewise.api import train
     from sourcewise.diagnosis.diagnose import diagnose
     from sourcewise.evaluation.evaluate import evaluate
     from sourcewise.evaluation.source_bits import source_bits
     from sourcewise.generation.model import load
-    from sourcewise.api import train
 
 __version__ = "0.1.0"
 __all__ = ["RequestError", "__version__", "diagnose", "evaluate", "load", "source_bits", "train"]

@@ -6,15 +6,19 @@ Nothing heavy is imported before a command needs it, so that help is instant.
 from __future__ import annotations
 
 import json
+import math
 import sys
 from argparse import Namespace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import sourcewise
 from sourcewise import command_line
 from sourcewise.command_line import argument, command
 from sourcewise.errors import RequestError
+
+if TYPE_CHECKING:
+    from sourcewise.config import Recipe
 
 MODEL = argument("model", metavar="MODEL", help="a run folder, a Hugging Face folder or a hub name")
 FEATURES = argument("--features", metavar="DIR", help="folder of the .npy files that a manifest lists")
@@ -61,12 +65,12 @@ def demo(arguments: Namespace) -> int:
     recipe = load_recipe(arguments.set, {**place, **arguments.overrides})
     if "name" not in arguments.overrides:
         recipe = recipe.model_copy(update={"name": _free_name(Path(recipe.output), recipe.name)})
-    return _train(recipe, resume=False)
+    return _train(recipe)
 
 
 @command(
     "train a model from a recipe, or from options alone",
-    "[RECIPE] [--resume] [--section.key VALUE]…",
+    "[RECIPE] [--section.key VALUE]… [--resume | --overwrite]",
     [
         "sourcewise train digits --train.steps 500",
         "sourcewise train my.yaml --name second --seed 1",
@@ -76,6 +80,7 @@ def demo(arguments: Namespace) -> int:
     ],
     argument("recipe", nargs="?", metavar="RECIPE", help="a YAML file, a shipped recipe's name, or a run folder"),
     argument("--resume", action="store_true", help="go on with an interrupted run, exactly"),
+    argument("--overwrite", action="store_true", help="replace the run of that name"),
     argument("--options", action="store_true", help="list every --section.key with its default"),
     overrides=True,
 )
@@ -94,7 +99,8 @@ def train(arguments: Namespace) -> int:
     if arguments.recipe is None and not arguments.overrides:
         shipped = ", ".join(shipped_recipes())
         raise RequestError(f"nothing to train on: name a RECIPE ({shipped}, a file), or set --data.train.pairs FILE")
-    return _train(load_recipe(arguments.recipe, arguments.overrides), arguments.resume)
+    recipe = load_recipe(arguments.recipe, arguments.overrides)
+    return _train(recipe, resume=arguments.resume, overwrite=arguments.overwrite)
 
 
 @command(
@@ -108,6 +114,7 @@ def train(arguments: Namespace) -> int:
     argument("sources", nargs="?", default="-", metavar="FILE", help="a source a line, or a manifest; -: stdin"),
     argument("-o", "--output", metavar="FILE", help="write there instead of to standard output"),
     FEATURES,
+    argument("--prefix", metavar="TEXT", help="put before every source (default: as in training)"),
     *SEARCH,
     *SAMPLING,
     argument("--json", action="store_true", help="a line is {id, source, output}"),
@@ -115,17 +122,23 @@ def train(arguments: Namespace) -> int:
 def generate(arguments: Namespace) -> int:
     """One output a line, in the order of the sources: lines of text, or a manifest.
 
-    What is not set here is as the recipe of the run has it.
+    What is not set here (search, task prefix) is as the recipe of the run has it.
     """
+    from sourcewise.config import DatasetConfig
     from sourcewise.data.datasets import open_sources
     from sourcewise.evaluation.results import write_atomically
+    from sourcewise.reporting.terminal import progress_of
 
     if arguments.output:
         _check_writable(Path(arguments.output))
     named = arguments.sources if arguments.sources != "-" else _standard_input()
-    sources = open_sources(named, arguments.features)
+    model = sourcewise.load(arguments.model)
+    like = model.data.usual or DatasetConfig(pairs="-")
+    prefix = like.prefix if arguments.prefix is None else arguments.prefix
+    sources = open_sources(named, arguments.features, prefix=prefix, lowercase=like.lowercase, source=like.source)
     settings = _given(arguments, "beams", "max_new_tokens", "sample", "temperature", "top_k", "top_p", "seed")
-    outputs = [" ".join(o.splitlines()) for o in sourcewise.load(arguments.model).generate(sources, **settings)]
+    outputs = model.generate(sources, progress=progress_of("generating", len(sources)), **settings)
+    outputs = [" ".join(output.splitlines()) for output in outputs]
     if arguments.json:
         rows = ({"id": s.id, "source": s.source, "output": o} for s, o in zip(sources, outputs, strict=True))
         outputs = [json.dumps(row, ensure_ascii=False) for row in rows]
@@ -160,6 +173,7 @@ def evaluate(arguments: Namespace) -> int:
     their sources.
     """
     from sourcewise.evaluation.requirement import parse_requirement
+    from sourcewise.reporting.progress import TrainingProgress
     from sourcewise.reporting.terminal import print_evaluation
 
     requirements = [parse_requirement(text) for text in arguments.require]
@@ -172,6 +186,7 @@ def evaluate(arguments: Namespace) -> int:
         source=arguments.source,
         target=arguments.target,
         generation=_given(arguments, "beams", "max_new_tokens"),
+        progress=TrainingProgress().evaluating,
     )
     if arguments.output:
         evaluation.write(arguments.output)
@@ -182,7 +197,7 @@ def evaluate(arguments: Namespace) -> int:
         print_evaluation(evaluation)
     unmet = [r for r in requirements if not r.met_by(evaluation.metrics)]
     for requirement in unmet:
-        found = evaluation.metrics.get(requirement.key)
+        found = f"{evaluation.metrics.get(requirement.key, math.nan):.4g}"
         print(f"sourcewise: required {requirement}, but {requirement.key} is {found}", file=sys.stderr)
     return 1 if unmet else 0
 
@@ -267,13 +282,12 @@ def tokenizer(arguments: Namespace) -> int:
     return 0
 
 
-def _train(recipe: Any, resume: bool) -> int:
-    """Train, write the report, and show what came of it."""
-    from sourcewise.reporting.report import write_report
+def _train(recipe: Recipe, resume: bool = False, overwrite: bool = False) -> int:
+    """Train, and show what came of it."""
     from sourcewise.reporting.terminal import print_run
 
-    run = sourcewise.train(recipe, resume=resume)
-    print_run(run.folder, run.evaluation, write_report(run.folder))
+    run = sourcewise.train(recipe, resume=resume, overwrite=overwrite)
+    print_run(run.folder, run.evaluation)
     return 0
 
 

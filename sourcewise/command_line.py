@@ -122,8 +122,8 @@ def main(words: list[str]) -> int:
     except BrokenPipeError:  # `sourcewise … | head`
         _drop_output()
         return 141
-    except KeyboardInterrupt:
-        print("sourcewise: interrupted", file=sys.stderr)
+    except KeyboardInterrupt as stop:  # a training says how to go on
+        print(f"sourcewise: {str(stop) or 'interrupted'}", file=sys.stderr)
         return 130
     except Exception as error:
         if os.environ.get("SOURCEWISE_TRACEBACK"):
@@ -198,7 +198,7 @@ def _told(error: Exception) -> tuple[int, str]:
         return 2, str(error)
     if isinstance(error, OSError):
         problem = error.strerror or str(error)
-        return 2, f"{error.filename}: {problem}" if error.filename else problem
+        return 2, f"{error.filename}: {problem}" if error.filename else f"cannot write: {problem}"
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
         return 2, "out of memory; set a smaller batch_tokens (of train or generation), or cut long sources"
     return 70, f"{type(error).__name__}: {error} (a bug of sourcewise; SOURCEWISE_TRACEBACK=1 shows where)"

@@ -94,6 +94,12 @@ class DataConfig(Options):
     max_target: Positive = Field(256, description="longest target in tokens, end of text included")
     cache_gb: float = Field(4.0, ge=0, description="features up to this many GB are checked whole and kept in memory")
 
+    @property
+    def usual(self) -> DatasetConfig | None:
+        """The set that shows how the user's sources look: test, else valid, else the first training set."""
+        training = self.train[0] if isinstance(self.train, list) else self.train
+        return self.test or self.valid or training
+
 
 class BridgeConfig(Options):
     """Features (frames × dims) → vectors of encoder width."""
@@ -280,7 +286,7 @@ def save_recipe(recipe: Recipe, path: Path) -> None:
 
 
 def parse_overrides(words: list[str]) -> dict[str, Any]:
-    """`["--train.steps", "100", "--seed=3"]` → `{"train.steps": 100, "seed": 3}`; values are YAML, texts as they are."""
+    """`["--train.steps", "100", "--seed=3"]` → `{"train.steps": 100, "seed": 3}`; values are YAML, text is as it is."""
     overrides: dict[str, Any] = {}
     rest = list(words)
     while rest:

@@ -92,7 +92,10 @@ def explain(error: ValidationError, root: Section, where: str, overrides: Iterab
     given = any(key == o or key.startswith(f"{o}.") for o in overrides)
     start = f"--{key}" if given else f"{where}: {key}"
     if problem["type"] == "extra_forbidden":
-        return f"{start}: unknown key; {_nearest(root, path, '--' if given else '')}"
+        below = next((o.removeprefix(key) for o in overrides if o.startswith(f"{key}.")), "")  # --tarin.steps 5
+        if given or below:
+            return f"--{key}{below}: unknown key; {_nearest(root, path, '--', below)}"
+        return f"{start}: unknown key; {_nearest(root, path)}"
     if problem["type"] == "value_error":
         return f"{start}: {problem['msg'].removeprefix('Value error, ')}"
     return f"{start} {_wanted(root, path, problem['type'], problem['msg'])}, not {_shown(problem.get('input'))}"
@@ -135,8 +138,11 @@ def _shown(value: Any) -> str:
     return "empty" if value is None else repr(value)[:80]
 
 
-def _nearest(root: Section, path: list[str], dashes: str) -> str:
-    """What an unknown key may have meant: the same name elsewhere, a near one here, a near one elsewhere."""
+def _nearest(root: Section, path: list[str], dashes: str = "", below: str = "") -> str:
+    """What an unknown key may have meant: the same name elsewhere, a near one here, a near one elsewhere.
+
+    `below` is the rest of an option whose section is the unknown key.
+    """
     section = section_at(root, path[:-1])
     known = list(section.model_fields) if section else []
     leaves: dict[str, str] = {}
@@ -147,5 +153,6 @@ def _nearest(root: Section, path: list[str], dashes: str) -> str:
     if path[-1] in leaves:
         return f"did you mean {dashes}{leaves[path[-1]]}?"
     if near:
-        return f"did you mean {dashes}{'.'.join([*path[:-1], near[0]])}?"
+        meant = ".".join([*path[:-1], near[0]])
+        return f"did you mean {dashes}{meant}{below if section_at(root, [*path[:-1], near[0]]) else ''}?"
     return f"did you mean {dashes}{leaves[far[0]]}?" if far else f"known here: {', '.join(known)}"

@@ -36,6 +36,12 @@ class Clip:
         """The error to raise for this file."""
         return RequestError(f"{self.where}: {self.path}: {problem}")
 
+    def unreadable(self, error: OSError) -> RequestError:
+        """The error to raise when the file cannot be opened."""
+        if isinstance(error, FileNotFoundError):
+            return self.wrong("no such file; `features` should name the folder that holds it")
+        return self.wrong(f"cannot be read ({error.strerror})")
+
 
 @dataclass(frozen=True, slots=True)
 class _Stored:
@@ -106,7 +112,7 @@ def _size(clip: Clip) -> int:
     try:
         return clip.span[1] if clip.span else clip.path.stat().st_size
     except OSError as error:
-        raise clip.wrong("no such file" if isinstance(error, FileNotFoundError) else f"{error.strerror}") from None
+        raise clip.unreadable(error) from None
 
 
 def _open(clip: Clip, whole: bool) -> tuple[_Stored, np.ndarray | None]:
@@ -122,7 +128,7 @@ def _open(clip: Clip, whole: bool) -> tuple[_Stored, np.ndarray | None]:
                 return stored, None
             values = _shaped(clip, file.read(promised), stored, stored.frames)
     except OSError as error:
-        raise clip.wrong(f"cannot be read ({error.strerror})") from None
+        raise clip.unreadable(error) from None
     _check_finite(clip, values, 0)
     return stored, values
 
@@ -181,7 +187,7 @@ def _read(clip: Clip, stored: _Stored, start: int, stop: int) -> np.ndarray:
             file.seek(stored.offset + start * row)
             return _shaped(clip, file.read((stop - start) * row), stored, stop - start)
     except OSError as error:
-        raise clip.wrong(f"cannot be read ({error.strerror})") from None
+        raise clip.unreadable(error) from None
 
 
 def _check_finite(clip: Clip, values: np.ndarray, first_frame: int) -> None:

@@ -110,7 +110,8 @@ def convert(model: SentencePieceModel, tidy: bool = False) -> Tokenizer:
     metaspace = decoders.Metaspace(replacement=SPACE, prepend_scheme=scheme, split=model.split)
     tokenizer.decoder = decoders.Sequence([decoders.ByteFallback(), metaspace]) if model.byte_fallback else metaspace
     tokenizer.add_special_tokens([_added(text, True) for text, _, kind in model.pieces if kind in (UNKNOWN, CONTROL)])
-    tokenizer.add_tokens([_added(text, False) for text, _, kind in model.pieces if kind == USER_DEFINED])
+    if model.kind == BYTE_PAIRS:
+        tokenizer.add_tokens([_added(text, False) for text, _, kind in model.pieces if kind == USER_DEFINED])
     if 0 <= model.eos_id < len(model.pieces):
         eos = model.pieces[model.eos_id][0]
         tokenizer.post_processor = processors.TemplateProcessing(
@@ -124,7 +125,11 @@ def _added(text: str, special: bool) -> AddedToken:
 
 
 def _unigram(model: SentencePieceModel) -> Unigram:
-    vocabulary = [(text, score) for text, score, _ in model.pieces]
+    best = max((score for _, score, kind in model.pieces if kind == NORMAL), default=0.0)
+    # SentencePiece's own bonus: a user's symbol beats any split of its characters.
+    vocabulary = [
+        (text, len(text) * best - 0.1 if kind == USER_DEFINED else score) for text, score, kind in model.pieces
+    ]
     return Unigram(vocabulary, unk_id=model.unk_id, byte_fallback=model.byte_fallback)
 
 

@@ -48,6 +48,8 @@ class Table:
             values = [_descend(value, keys) for value in self.columns[head]]
             if all(v is _ABSENT for v in values):
                 values = None
+        if values is None and not self.columns and not self.lines:
+            return []  # an empty .jsonl names no columns
         if values is None:
             raise RequestError(f"{self.name}: no column {name!r}; it has: {nearest_first(name, self.names())}")
         return [value if type(value) is str else self._as_text(value, name, i) for i, value in enumerate(values)]

@@ -213,7 +213,7 @@ class _Transformers:
         self.pad_id: int = _first(self._tokenizer.pad_token_id, self.unk_id)
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
-        return [list(ids) for ids in self._tokenizer(list(texts))["input_ids"]] if texts else []
+        return [list(ids) for ids in self._tokenizer(list(texts), verbose=False)["input_ids"]] if texts else []
 
     def decode(self, ids: list[int]) -> str:
         return str(self._tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False))

@@ -13,9 +13,10 @@ from typing import Literal
 
 from tokenizers import Tokenizer
 
-from sourcewise.data.sentencepiece_models import SPACE, convert, parse
+from sourcewise.data.sentencepiece_models import NORMAL, SPACE, convert, parse
 from sourcewise.errors import RequestError
 
+RESERVED = {"▅", "\0"}  # SentencePiece keeps them for itself, and skips texts that hold them
 SAMPLE = 1_000_000  # texts looked at; of more, every n-th
 
 
@@ -28,20 +29,21 @@ def train(texts: Iterable[str], vocabulary: int, kind: Literal["unigram", "char"
     if not characters:
         raise RequestError("tokenizer: no text to train on; the training set's sources and targets are empty")
     stride = -(-len(lines) // SAMPLE)
+    spaced = str.maketrans(dict.fromkeys(RESERVED, " "))
     model = io.BytesIO()
     try:
         sentencepiece.SentencePieceTrainer.train(
-            sentence_iterator=iter(lines[::stride]),
+            sentence_iterator=(line.translate(spaced) for line in lines[::stride]),
             model_writer=model,
             model_type=kind,
             # Room for every character, the space and the three special tokens.
             vocab_size=max(vocabulary, len(characters) + 8),
             hard_vocab_limit=False,
-            required_chars="".join(sorted(characters)),
+            required_chars="".join(sorted(characters - RESERVED)),
             character_coverage=1.0,
             normalization_rule_name="identity",
             split_digits=True,
-            max_sentence_length=max(len(line.encode()) for line in lines) + 1,
+            max_sentence_length=max(10, *(len(line.encode()) for line in lines)),  # longer ones would be dropped
             num_threads=1,
             pad_id=0,
             eos_id=1,
@@ -54,7 +56,11 @@ def train(texts: Iterable[str], vocabulary: int, kind: Literal["unigram", "char"
         )
     except RuntimeError as error:
         raise RequestError(f"tokenizer: cannot be trained on these texts: {str(error).splitlines()[0]}") from None
-    return convert(parse(model.getvalue()), tidy=True)
+    parsed = parse(model.getvalue())
+    lowest = min(score for _, score, _ in parsed.pieces)
+    known = {text for text, _, _ in parsed.pieces}
+    parsed.pieces += [(character, lowest, NORMAL) for character in sorted(characters - known)]
+    return convert(parsed, tidy=True)
 
 
 def tidy(text: str) -> str:

@@ -64,16 +64,19 @@ class Diagnosis:
 def diagnose(model: Model | str | Path, data: str | Path | Dataset | None = None) -> Diagnosis:
     """Diagnose a model on a set: a loaded model, a run folder, a Hugging Face folder or a hub name.
 
-    Without `data`, a run folder is judged by the evaluation it holds. Raises RequestError where there is nothing to
-    judge by.
+    Without `data`, a run folder is judged by the evaluation it holds, and else on its own test or validation set.
+    Raises RequestError where there is nothing to judge by.
     """
-    if data is not None:
-        from sourcewise.evaluation.evaluate import evaluate
-
-        return diagnose_evaluation(evaluate(model, data))
-    if isinstance(model, (str, Path)) and (Path(model) / METRICS_FILE).is_file():
+    if data is None and isinstance(model, (str, Path)) and (Path(model) / METRICS_FILE).is_file():
         return diagnose_evaluation(Evaluation.from_folder(model))
-    raise RequestError(f"{model}: holds no evaluation; name a set to diagnose it on: sourcewise diagnose MODEL DATA")
+    from sourcewise.evaluation.evaluate import evaluate
+    from sourcewise.generation.model import load
+
+    loaded = load(model) if isinstance(model, (str, Path)) else model
+    chosen = data if data is not None else loaded.data.test or loaded.data.valid
+    if chosen is None:
+        raise RequestError("no evaluation and no test set of its own; name one: sourcewise diagnose MODEL DATA")
+    return diagnose_evaluation(evaluate(loaded, chosen))
 
 
 def diagnose_evaluation(evaluation: Evaluation) -> Diagnosis:

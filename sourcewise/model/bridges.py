@@ -28,13 +28,13 @@ class Bridge(nn.Module):
 
     def forward(self, features: Tensor, frames: Tensor) -> tuple[Tensor, Tensor]:
         """Features (batch, frames, dims) float32 and frame counts → slots (batch, slots, d_model), slot counts."""
-        mask = length_mask(frames, features.shape[1])[..., None]
-        x = ((features - self.mean) / self.deviation) * mask
+        x = (features - self.mean).div_(self.deviation)
+        x = _hide_padding(x, frames)
         slots, counts = self.slots(x.to(self.norm.weight.dtype), frames)
         slots = self.norm(slots)
         if self.config.positions:
             slots = slots + sinusoids(slots.shape[1], self.d_model, slots.device).to(slots.dtype)
-        return slots * length_mask(counts, slots.shape[1])[..., None], counts
+        return _hide_padding(slots, counts), counts
 
     def slots(self, x: Tensor, frames: Tensor) -> tuple[Tensor, Tensor]:
         """Normalised features, zero where padded → slots and how many of each are real."""
@@ -108,7 +108,7 @@ class Convolution(Bridge):
             x = convolution(x.transpose(1, 2)).transpose(1, 2)
             counts = slot_counts(counts, convolution.stride[0])
             x = dropout(F.gelu(norm(x)), self.p, self.training)
-            x = x * length_mask(counts, x.shape[1])[..., None]  # the next layer sees zeros, as at the end of a lone clip
+            x = _hide_padding(x, counts)  # the next layer sees zeros, as at the end of a lone clip
         return self.last(x), counts
 
 
@@ -159,6 +159,11 @@ class _Resampler(nn.Module):
 def slot_counts(frames: Tensor, stride: int) -> Tensor:
     """How many slots so many frames fill, the last perhaps in part."""
     return (frames + stride - 1) // stride
+
+
+def _hide_padding(x: Tensor, lengths: Tensor) -> Tensor:
+    """Zero (batch, time, width) after each row's length. A mask in x's own dtype: CPUs multiply by bools slowly."""
+    return x * length_mask(lengths, x.shape[1]).to(x.dtype)[..., None]
 
 
 def _factors(stride: int) -> list[int]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -50,22 +51,50 @@ class RMSNorm(nn.Module):
         return F.rms_norm(x, (x.shape[-1],), self.weight, self.eps)
 
 
-class _Dropout(torch.autograd.Function):
-    """Dropout by random bytes, eight from one 64-bit draw; p is rounded to 1/256 and the scale follows it exactly."""
+_LANES = {2: torch.int16, 4: torch.int32}  # integers as wide as an element
 
+
+def _keep_mask(x: Tensor, p: float) -> tuple[Tensor, float]:
+    """Integers of x's shape, all ones where an element stays and zero where it goes, and the scale of those that stay.
+
+    One random byte an element: p is rounded to 1/256, and the scale follows it exactly. numpy's SFC64 draws four times
+    as fast as torch's generator, which only gives the seed, so that its state alone decides.
+    """
+    dropped = max(1, round(p * 256))
+    seed = int(torch.empty((), dtype=torch.int64).random_())
+    draws = np.random.SFC64(seed).random_raw((x.numel() + 7) // 8).view(np.int8)[: x.numel()]
+    lanes = torch.from_numpy(draws).to(_LANES[x.element_size()]).view(x.shape)
+    # −128 … 127 minus a threshold: the sign bit, spread over the lane, is the mask.
+    mask = lanes.neg_().add_(dropped - 129).bitwise_right_shift_(8 * x.element_size() - 1)
+    return mask, 256 / (256 - dropped)
+
+
+def _masked(x: Tensor, mask: Tensor) -> Tensor:
+    return (x.contiguous().view(mask.dtype) & mask).view(x.dtype)
+
+
+class _Dropout(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, p: float) -> Tensor:
-        dropped = max(1, round(p * 256))
-        bits = torch.empty((x.numel() + 7) // 8, dtype=torch.int64).random_(-(2**63), None)
-        keep = (bits.view(torch.uint8)[: x.numel()] >= dropped).view(x.shape)
-        ctx.save_for_backward(keep)
-        ctx.scale = 256 / (256 - dropped)
-        return (x * keep).mul_(ctx.scale)
+        mask, ctx.scale = _keep_mask(x, p)
+        ctx.save_for_backward(mask)
+        return _masked(x, mask).mul_(ctx.scale)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
-        (keep,) = ctx.saved_tensors
-        return (grads[0] * keep).mul_(ctx.scale), None
+        return _masked(grads[0], *ctx.saved_tensors).mul_(ctx.scale), None
+
+
+class _AddDropped(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, branch: Tensor, p: float) -> Tensor:
+        mask, ctx.scale = _keep_mask(branch, p)
+        ctx.save_for_backward(mask)
+        return torch.add(x, _masked(branch, mask), alpha=ctx.scale)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, None]:
+        return grads[0], _masked(grads[0], *ctx.saved_tensors).mul_(ctx.scale), None
 
 
 def dropout(x: Tensor, p: float, training: bool) -> Tensor:
@@ -75,6 +104,15 @@ def dropout(x: Tensor, p: float, training: bool) -> Tensor:
     if x.device.type == "cpu":
         return _Dropout.apply(x, p)
     return F.dropout(x, p)
+
+
+def add_dropped(x: Tensor, branch: Tensor, p: float, training: bool) -> Tensor:
+    """x + dropout(branch): the residual connection."""
+    if not training or p == 0:
+        return x + branch
+    if x.device.type == "cpu":
+        return _AddDropped.apply(x, branch, p)
+    return x + F.dropout(branch, p)
 
 
 class FeedForward(nn.Module):

@@ -53,7 +53,7 @@ class Seq2Seq(nn.Module):
         if source.tokens is None:
             return slots, mask
         prompt, prompt_mask = _left_padded(source.tokens, source.token_mask)
-        vectors = self.transformer.embedding(prompt) * prompt_mask[..., None]
+        vectors = self.transformer.embedding(prompt)
         return torch.cat((vectors, slots), dim=1), torch.cat((prompt_mask, mask), dim=1)
 
     def new_cache(self, memory: TransformerMemory, beams: int, steps: int) -> KeyValueCache:

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from sourcewise.model.attention import MASKED, CrossAttention, RelativePositions, SelfAttention, attend
-from sourcewise.model.layers import FeedForward, RMSNorm, dropout
+from sourcewise.model.layers import FeedForward, RMSNorm, add_dropped, dropout
 
 
 @dataclass(frozen=True)
@@ -56,8 +56,8 @@ class EncoderBlock(nn.Module):
 
     def forward(self, x: Tensor, bias: Tensor) -> Tensor:
         """(batch, slots, d_model) → the same."""
-        x = x + dropout(self.attention(self.attention_norm(x), bias), self.p, self.training)
-        return x + dropout(self.feedforward(self.feedforward_norm(x)), self.p, self.training)
+        x = add_dropped(x, self.attention(self.attention_norm(x), bias), self.p, self.training)
+        return add_dropped(x, self.feedforward(self.feedforward_norm(x)), self.p, self.training)
 
 
 class DecoderBlock(nn.Module):
@@ -79,10 +79,10 @@ class DecoderBlock(nn.Module):
         if cache is not None:
             key, value = cache.extend(layer, key, value)
         read = self.attention.merge(attend(query, key, value, bias, self.attention.p, self.training))
-        x = x + dropout(read, self.p, self.training)
+        x = add_dropped(x, read, self.p, self.training)
         keys, values = memory.keys_values[layer]
-        x = x + dropout(self.cross(self.cross_norm(x), keys, values, memory.bias), self.p, self.training)
-        return x + dropout(self.feedforward(self.feedforward_norm(x)), self.p, self.training)
+        x = add_dropped(x, self.cross(self.cross_norm(x), keys, values, memory.bias), self.p, self.training)
+        return add_dropped(x, self.feedforward(self.feedforward_norm(x)), self.p, self.training)
 
 
 @dataclass

@@ -123,9 +123,10 @@ def thinned(points: Points, most: int = MOST_POINTS) -> list[tuple[float, float]
     """At most this many points: neighbours averaged, the last one always kept."""
     if len(points) <= most:
         return list(points)
-    size = math.ceil(len(points) / (most - 1))
-    groups = [points[i : i + size] for i in range(0, len(points) - 1, size)]
-    return [(g[-1][0], sum(v for _, v in g) / len(g)) for g in groups] + [points[-1]]
+    *others, last = points
+    size = math.ceil(len(others) / (most - 1))
+    groups = [others[i : i + size] for i in range(0, len(others), size)]
+    return [*((g[-1][0], sum(v for _, v in g) / len(g)) for g in groups), last]
 
 
 def tick_text(value: float) -> str:

@@ -112,7 +112,7 @@ def _one(axes: Axes, title: str, points: list[tuple[float, float]], color: str, 
 
 
 def _rate_and_gradient(axes: Axes, lines: Sequence[Mapping[str, Any]]) -> None:
-    from matplotlib.ticker import NullFormatter
+    from matplotlib.ticker import LogLocator
 
     rate = series(lines, TRAIN, "learning_rate")
     norm = [(step, value) for step, value in series(lines, TRAIN, "gradient_norm") if value > 0]
@@ -126,9 +126,9 @@ def _rate_and_gradient(axes: Axes, lines: Sequence[Mapping[str, Any]]) -> None:
         right = axes.twinx()
         right.set_yscale("log")
         right.spines["right"].set_visible(True)
-        within_a_decade = max(value for _, value in norm) < 10 * min(value for _, value in norm)
+        right.yaxis.set_minor_locator(LogLocator(subs=(2, 5)))
         right.yaxis.set_major_formatter("{x:g}")
-        right.yaxis.set_minor_formatter("{x:g}" if within_a_decade else NullFormatter())
+        right.yaxis.set_minor_formatter("{x:g}")
         right.plot(*_columns(norm), color=INK, linewidth=0.6, alpha=0.25)
         right.plot(*_columns(smoothed(norm)), color=INK, linewidth=1.2)
         right.set_ylabel("gradient norm (log)")

@@ -259,7 +259,7 @@ def _charts(run: RunFiles) -> list[dict[str, Any]]:
             "BLEU",
             "0 to 100",
             [Line("BLEU", series(lines, EVALUATION, "bleu"), "third", dots=True)],
-            {"at_least": 1},
+            {"at_least": 10},
         ),
         (
             "Source bits",

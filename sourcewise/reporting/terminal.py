@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import sys
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +17,7 @@ from rich.table import Table
 if TYPE_CHECKING:
     from sourcewise.diagnosis.diagnose import Diagnosis
     from sourcewise.evaluation.results import Evaluation, Row
+    from sourcewise.evaluation.verdict import Verdict
 
 # key of metrics.json → what a person calls it, and how it is written
 FIGURES = {
@@ -49,22 +50,22 @@ COLOURS = {
 }
 
 
-def print_run(folder: Path, evaluation: Evaluation | None, report: Path) -> None:
+def print_run(folder: Path, evaluation: Evaluation | None) -> None:
     """What a training gave: its evaluation, where the report is, and what to do next."""
+    steps = [("report", f"{folder / 'report.html'}"), ("model", f"{folder}")]
     if evaluation is not None:
         print_evaluation(evaluation)
-    level = _verdict(evaluation.metrics)[0] if evaluation is not None else ""
-    steps = [("report", str(report)), ("model", f"{folder} (its best weights: {folder / 'checkpoints' / 'best'})")]
-    if level in ("moderate", "failed"):
-        steps.append(("why it is no better", f"sourcewise diagnose {folder}"))
+        if verdict(evaluation).level in ("moderate", "failed"):
+            steps.append(("why not better", f"sourcewise diagnose {folder}"))
+    else:
+        steps.append(("not evaluated", "there is no data.valid or data.test"))
     steps += [
         ("use it", f"sourcewise generate {folder} FILE"),
         ("measure it", f"sourcewise evaluate {folder} DATA"),
-        ("your own data", "sourcewise train --help"),
+        ("train on yours", "sourcewise train --help"),
     ]
-    console = _console()
-    console.print()
-    _print_pairs(console, steps)
+    print()
+    _print_pairs(_console(), steps)
 
 
 def print_evaluation(evaluation: Evaluation, samples: int = 10) -> None:
@@ -73,10 +74,27 @@ def print_evaluation(evaluation: Evaluation, samples: int = 10) -> None:
     print_samples(evaluation.rows, samples)
     console.print()
     _print_pairs(console, figures(evaluation.metrics))
-    level, text = _verdict(evaluation.metrics)
+    said = verdict(evaluation)
     console.print()
-    colour = COLOURS.get(level, "default")
-    console.print(f"[bold {colour}]{escape(level or 'verdict')}[/]  {escape(text)}", soft_wrap=not console.is_terminal)
+    console.print(
+        f"[bold {COLOURS[said.level]}]{said.level}[/]  {escape(said.text)}", soft_wrap=not console.is_terminal
+    )
+
+
+def verdict(evaluation: Evaluation) -> Verdict:
+    """The verdict on an evaluation, with its parts (metrics.json has it as a sentence)."""
+    from sourcewise.evaluation.verdict import judge
+
+    return judge(evaluation.metrics, evaluation.references, evaluation.outputs)
+
+
+def progress_of(what: str, count: int) -> Callable[[int, int], None] | None:
+    """A progress line on standard error, for work that somebody may be waiting for."""
+    if count < 50 or not sys.stderr.isatty():
+        return None
+    return lambda done, of: print(
+        f"\r{what}: {done}/{of} ", end="\n" if done == of else "", file=sys.stderr, flush=True
+    )
 
 
 def figures(metrics: Mapping[str, Any]) -> list[tuple[str, str]]:
@@ -90,9 +108,9 @@ def figures(metrics: Mapping[str, Any]) -> list[tuple[str, str]]:
         interval = metrics.get(f"{key}_ci95")
         if interval and None not in interval:
             shown += "  [" + ", ".join(form.format(end) for end in interval) + "]"
-        if key == "bleu" and metrics.get("bleu_signature"):
-            shown += f"  {metrics['bleu_signature']}"
         found.append((name, shown))
+        if key == "bleu" and metrics.get("bleu_signature"):
+            found.append(("its signature", str(metrics["bleu_signature"])))
     return found
 
 
@@ -161,14 +179,6 @@ def _placeholder(kind: str) -> str:
 
 def _console() -> Console:
     return Console(highlight=False, soft_wrap=False)
-
-
-def _verdict(metrics: Mapping[str, Any]) -> tuple[str, str]:
-    """(level, sentence) of metrics.json's verdict."""
-    verdict = metrics.get("verdict")
-    if isinstance(verdict, Mapping):
-        return str(verdict.get("level", "")), str(verdict.get("text", ""))
-    return "", str(verdict or "")
 
 
 def _print_pairs(console: Console, pairs: Sequence[tuple[str, str]]) -> None:

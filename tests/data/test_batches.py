@@ -1,0 +1,84 @@
+from __future__ import annotations
+
+import numpy as np
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sourcewise.data.batches import (
+    IGNORED,
+    Budget,
+    Source,
+    length_mask,
+    pad,
+    pad_features,
+    sorted_batches,
+    training_batches,
+)
+
+lengths = st.lists(st.tuples(st.integers(1, 60), st.integers(1, 30)), min_size=1, max_size=80)
+budgets = st.builds(Budget, st.integers(20, 400), st.one_of(st.none(), st.integers(1, 9)))
+
+
+def _columns(pairs):
+    return np.array([s for s, _ in pairs]), np.array([t for _, t in pairs])
+
+
+def _within(batch, source, target, budget):
+    slots = len(batch) * (source[batch].max() + target[batch].max())
+    return len(batch) == 1 or (slots <= budget.tokens and len(batch) <= (budget.examples or len(batch)))
+
+
+@given(pairs=lengths, budget=budgets, seed=st.integers(0, 9), epoch=st.integers(0, 9))
+def test_an_epoch_has_every_example_once_within_budget(pairs, budget, seed, epoch):
+    source, target = _columns(pairs)
+    batches = training_batches(source, target, budget, seed=seed, epoch=epoch)
+    assert sorted(np.concatenate(batches).tolist()) == list(range(len(pairs)))
+    assert all(_within(batch, source, target, budget) for batch in batches)
+    again = training_batches(source, target, budget, seed=seed, epoch=epoch)
+    assert all(np.array_equal(a, b) for a, b in zip(batches, again, strict=True))
+
+
+@given(pairs=lengths, budget=budgets, world=st.integers(1, 4))
+def test_ranks_share_an_epoch_evenly(pairs, budget, world):
+    source, target = _columns(pairs)
+    ranks = [training_batches(source, target, budget, seed=1, epoch=2, rank=r, world=world) for r in range(world)]
+    taken = [i for rank in ranks for batch in rank for i in batch.tolist()]
+    assert len(taken) == len(set(taken))
+    if len(training_batches(source, target, budget, seed=1, epoch=2)) >= world:
+        assert len({len(rank) for rank in ranks}) == 1
+
+
+@given(pairs=lengths, budget=budgets)
+def test_sorted_batches_begin_with_the_longest(pairs, budget):
+    source, target = _columns(pairs)
+    batches = sorted_batches(source, target, budget)
+    assert sorted(np.concatenate(batches).tolist()) == list(range(len(pairs)))
+    assert all(_within(batch, source, target, budget) for batch in batches)
+    assert source[batches[0][0]] == source.max()
+    flat = source[np.concatenate(batches)]
+    assert (np.diff(flat) <= 0).all()
+
+
+def test_epochs_differ():
+    source = np.arange(1, 101)
+    first, second = (training_batches(source, source, Budget(200), seed=0, epoch=e) for e in (0, 1))
+    assert [b.tolist() for b in first] != [b.tolist() for b in second]
+
+
+def test_weights_set_the_shares():
+    source = np.full(10_000, 5)
+    weights = np.where(np.arange(10_000) < 1000, 1 / 1000, 1 / 9000)  # two sets of equal share
+    drawn = np.concatenate(training_batches(source, source, Budget(640), seed=0, epoch=0, weights=weights))
+    assert len(drawn) == 10_000 and abs((drawn < 1000).mean() - 0.5) < 0.03
+
+
+def test_padding():
+    ids, counts = pad([[1, 2, 3], [4]], IGNORED)
+    assert ids.tolist() == [[1, 2, 3], [4, -100, -100]] and counts.tolist() == [3, 1]
+    features, frames = pad_features([np.ones((2, 3)), np.ones((1, 3))])
+    assert features.shape == (2, 2, 3) and features[1, 1].abs().sum() == 0 and frames.tolist() == [2, 1]
+    assert features.dtype == torch.float32
+    assert length_mask(counts, 3).tolist() == [[True, True, True], [True, False, False]]
+    source = Source(tokens=ids, token_lengths=counts, features=features, frames=frames)
+    assert len(source) == 2 and source.frame_mask.tolist() == [[True, True], [True, False]]

@@ -1,0 +1,87 @@
+"""Evaluations on disk: what is written, what is read back, and what is refused."""
+
+import json
+import math
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sourcewise.errors import RequestError
+from sourcewise.evaluation.results import Evaluation, Row, write_atomically
+
+
+def test_written_and_read_back(tmp_path):
+    rows = [Row("a-1", "quelle", "ein Mann", "ein Hund", True, 1.0, 2.0, 3), Row("a-2", "", "", "", False)]
+    Evaluation({"bleu": 12.5, "source_bits_ci95": [0.1, 0.2], "examples": 2}, rows).write(tmp_path / "new" / "folder")
+    folder = tmp_path / "new" / "folder"
+    assert (folder / "translations.tsv").read_text(encoding="utf-8") == (
+        "id\treference\toutput\na-1\tein Mann\tein Hund\na-2\t\t\n"
+    )
+    again = Evaluation.from_folder(folder)
+    assert again.metrics == {"bleu": 12.5, "source_bits_ci95": [0.1, 0.2], "examples": 2}
+    assert again.references == ["ein Mann", ""]
+    assert again.outputs == ["ein Hund", ""]
+    assert sorted(p.name for p in folder.iterdir()) == ["metrics.json", "translations.tsv"]
+
+
+def test_figures_that_json_has_not_become_null(tmp_path):
+    Evaluation({"loss": math.nan, "ci": (1.0, math.inf), "inner": {"x": -math.inf}}, []).write(tmp_path)
+    found = json.loads((tmp_path / "metrics.json").read_text(), parse_constant=pytest.fail)
+    assert found == {"loss": None, "ci": [1.0, None], "inner": {"x": None}}
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.tuples(st.text(max_size=8), st.text(max_size=8), st.text(max_size=8)), max_size=4))
+def test_any_text_stays_in_its_row_and_column(tmp_path_factory, cells):
+    folder = tmp_path_factory.getbasetemp() / "rows"
+    Evaluation({}, [Row(a, "", b, c) for a, b, c in cells]).write(folder)
+    again = Evaluation.from_folder(folder)
+    assert len(again.rows) == len(cells)
+    for row, (_, reference, output) in zip(again.rows, cells, strict=True):
+        assert row.reference.split() == reference.split()
+        assert row.output.split() == output.split()
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("metrics.json", None, "metrics.json: no such file"),
+        ("metrics.json", b'{\n"a": }', "metrics.json:2: not JSON"),
+        ("metrics.json", b"[1]", "JSON object"),
+        ("translations.tsv", None, "translations.tsv: no such file"),
+        ("translations.tsv", b"id\ttarget\toutput\n", "translations.tsv:1: the columns are id, reference, output"),
+        ("translations.tsv", b"id\treference\toutput\na\tb\tc\nd\te\n", "translations.tsv:3: 2 fields"),
+        ("translations.tsv", b"id\treference\toutput\na\t\xff\tc\n", "UTF-8"),
+    ],
+)
+def test_broken_folders_are_refused_in_one_line(tmp_path, name, content, message):
+    Evaluation({"bleu": 1.0}, [Row("a", "", "b", "c")]).write(tmp_path)
+    (tmp_path / name).unlink()
+    if content is not None:
+        (tmp_path / name).write_bytes(content)
+    with pytest.raises(RequestError, match=message) as caught:
+        Evaluation.from_folder(tmp_path)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_write_that_fails_leaves_the_old_file_and_no_part(tmp_path, monkeypatch):
+    path = tmp_path / "metrics.json"
+    write_atomically(path, "old")
+
+    def full(self, data):
+        self.open("wb").close()
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("pathlib.Path.write_bytes", full)
+    with pytest.raises(RequestError, match=r"metrics\.json: cannot be written \(No space left on device\)"):
+        write_atomically(path, "new")
+    monkeypatch.undo()
+    assert path.read_text() == "old"
+    assert [p.name for p in tmp_path.iterdir()] == ["metrics.json"]
+
+
+def test_a_file_where_the_folder_should_be(tmp_path):
+    (tmp_path / "taken").write_text("")
+    with pytest.raises(RequestError, match="cannot be written"):
+        Evaluation({}, []).write(tmp_path / "taken")

@@ -1,0 +1,66 @@
+"""Small random networks for the tests."""
+
+from __future__ import annotations
+
+import torch
+
+from sourcewise.config import BridgeConfig
+from sourcewise.data.batches import Source
+from sourcewise.model.bridges import build_bridge
+from sourcewise.model.seq2seq import Seq2Seq
+from sourcewise.model.transformer import Transformer, TransformerConfig
+
+VOCABULARY, DIMS = 40, 6
+
+
+def network(
+    bridge: str | None = None, route: str = "encoder", stride: int = 3, activation: str = "relu", **shape: int
+) -> Seq2Seq:
+    """A random network in evaluation mode; weights large enough that every part matters."""
+    torch.manual_seed(11)
+    config = TransformerConfig(
+        vocabulary=VOCABULARY, d_model=24, d_kv=8, d_ff=32, heads=3, encoder_layers=2, decoder_layers=2, activation=activation
+    )
+    transformer = Transformer(config)
+    bridge_config = BridgeConfig.model_validate({"kind": bridge, "stride": stride, "latents": 5}) if bridge else None
+    built = build_bridge(bridge_config, DIMS, config.d_model, 0.1) if bridge_config else None
+    made = Seq2Seq(transformer, built, route)  # type: ignore[arg-type]
+    for parameter in made.parameters():
+        if parameter.ndim == 1:
+            torch.nn.init.normal_(parameter, 1.0, 0.2)
+    return made.eval()
+
+
+def text_source(lengths: list[int], width: int | None = None, seed: int = 0) -> Source:
+    """Random tokens of these lengths, padded to `width`. Row i depends on seed and i alone."""
+    width = width or max(lengths)
+    tokens = torch.zeros(len(lengths), width, dtype=torch.long)
+    for i, length in enumerate(lengths):
+        draw = torch.Generator().manual_seed(1000 * seed + i)
+        tokens[i, :length] = torch.randint(3, VOCABULARY, (length,), generator=draw)
+    return Source(tokens, torch.tensor(lengths))
+
+
+def feature_source(lengths: list[int], prompts: list[int] | None = None, width: int | None = None) -> Source:
+    """Random features of these lengths, beside prompts of those; what is padded is garbage, to catch whoever reads it."""
+    width = width or max(lengths)
+    features = torch.full((len(lengths), width, DIMS), 50.0)
+    for i, length in enumerate(lengths):
+        features[i, :length] = torch.randn(length, DIMS, generator=torch.Generator().manual_seed(i))
+    source = Source(features=features, frames=torch.tensor(lengths))
+    if prompts:
+        text = text_source(prompts)
+        source.tokens, source.token_lengths = text.tokens, text.token_lengths
+    return source
+
+
+def rows(source: Source, chosen: list[int]) -> Source:
+    """Some rows of a source, cut to their own longest."""
+    out = Source()
+    if source.tokens is not None and source.token_lengths is not None:
+        out.token_lengths = source.token_lengths[chosen]
+        out.tokens = source.tokens[chosen, : int(out.token_lengths.max())]
+    if source.features is not None and source.frames is not None:
+        out.frames = source.frames[chosen]
+        out.features = source.features[chosen, : int(out.frames.max())]
+    return out
