@@ -35,10 +35,13 @@ def train(
     `overrides` are {"train.steps": 100}. With `resume` the run goes on exactly where its state left off; its own
     recipe holds. Raises RequestError, and Interrupted after a Ctrl-C that was saved.
     """
-    if not isinstance(recipe, Recipe):
-        recipe = load_recipe(recipe, overrides)
-    run = create_run(recipe, resume=resume, overwrite=overwrite)
-    if resume:
+    if resume and isinstance(recipe, (str, Path)) and (Path(recipe) / "recipe.yaml").is_file():
+        run = Run(Path(recipe))
+    else:
+        if not isinstance(recipe, Recipe):
+            recipe = load_recipe(recipe, overrides)
+        run = create_run(recipe, resume=resume, overwrite=overwrite)
+    if resume or not isinstance(recipe, Recipe):
         recipe = run.recipe
     with locked(run.folder):
         trainer, test = prepare(recipe, run)
@@ -60,7 +63,9 @@ def prepare(recipe: Recipe, run: Run) -> tuple[Trainer, Dataset | None]:
     test = open_dataset(recipe.data.test, recipe.data, "test") if recipe.data.test else valid
     for other in (valid, test):
         if other is not None and other.dims != dataset.dims:
-            raise RequestError(f"{other.name}: its sources are {_kind(other)}, those of {dataset.name} {_kind(dataset)}")
+            raise RequestError(
+                f"{other.name}: its sources are {_kind(other)}, those of {dataset.name} {_kind(dataset)}"
+            )
     tokenizer = open_tokenizer(recipe, run, dataset)
     torch.manual_seed(recipe.seed)
     network = build_network(recipe.model, tokenizer, dataset).to(device)

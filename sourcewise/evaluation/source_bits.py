@@ -107,4 +107,3 @@ def source_bits(
         if progress is not None:
             progress(done, size)
     return SourceBits(nats, shuffled, encoded.target_lengths.astype(np.float64))
-

@@ -31,9 +31,12 @@ def constrain(logits: Tensor, tokens: Tensor, options: GenerationConfig, network
     if generated < options.min_new_tokens:
         logits[:, network.eos_id] = -torch.inf
     n = options.no_repeat_ngram
-    if n and generated >= n:
-        windows = tokens.unfold(1, n, 1)  # (rows, positions, n)
-        last = tokens[:, generated - n + 1 :]
+    if n and generated + 1 >= n:
+        history = torch.nn.functional.pad(
+            tokens, (1, 0), value=network.start_id
+        )  # the start counts, as in transformers
+        windows = history.unfold(1, n, 1)  # (rows, positions, n)
+        last = history[:, history.shape[1] - n + 1 :]
         again = (windows[:, :, : n - 1] == last[:, None]).all(-1)
         rows, places = again.nonzero(as_tuple=True)
         logits[rows, windows[rows, places, n - 1]] = -torch.inf

@@ -19,6 +19,9 @@ from sourcewise.model.layers import dropout, sinusoids
 class Bridge(nn.Module):
     """Normalises features, maps them to slots, adds positions. Subclasses fill in `slots`."""
 
+    mean: Tensor  # (dims,) float32, whatever the precision of the weights
+    deviation: Tensor
+
     def __init__(self, config: BridgeConfig, dims: int, d_model: int, p: float) -> None:
         super().__init__()
         self.config, self.dims, self.d_model, self.p = config, dims, d_model, p
@@ -92,11 +95,10 @@ class Convolution(Bridge):
     def __init__(self, config: BridgeConfig, dims: int, d_model: int, p: float) -> None:
         super().__init__(config, dims, d_model, p)
         strides = _factors(config.stride) or [1]
-        kernels = [max(config.kernel, s) | 1 for s in strides]
         widths = [dims, *[d_model] * len(strides)]
         self.layers = nn.ModuleList(
-            nn.Conv1d(a, b, k, stride=s, padding=k // 2)
-            for a, b, k, s in zip(widths, widths[1:], kernels, strides, strict=False)
+            nn.Conv1d(before, d_model, max(config.kernel, s), stride=s)
+            for before, s in zip(widths, strides, strict=False)
         )
         self.norms = nn.ModuleList(nn.LayerNorm(d_model) for _ in strides)
         self.last = nn.Linear(d_model, d_model)
@@ -105,8 +107,12 @@ class Convolution(Bridge):
         """See Bridge."""
         counts = frames
         for convolution, norm in zip(self.layers, self.norms, strict=True):
-            x = convolution(x.transpose(1, 2)).transpose(1, 2)
-            counts = slot_counts(counts, convolution.stride[0])
+            assert isinstance(convolution, nn.Conv1d)
+            stride, kernel = convolution.stride[0], convolution.kernel_size[0]
+            left = (kernel - stride) // 2
+            right = kernel - stride - left - x.shape[1] % -stride  # the last frames fill a stride of their own
+            x = convolution(F.pad(x, (0, 0, left, right)).transpose(1, 2)).transpose(1, 2)
+            counts = slot_counts(counts, stride)
             x = dropout(F.gelu(norm(x)), self.p, self.training)
             x = _hide_padding(x, counts)  # the next layer sees zeros, as at the end of a lone clip
         return self.last(x), counts

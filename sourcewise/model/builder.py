@@ -84,6 +84,6 @@ def _pretrained(model: ModelConfig, tokenizer: Tokenizer) -> Seq2Seq:
     vocabulary = network.transformer.config.vocabulary
     if tokenizer.size > vocabulary:
         raise RequestError(
-            f"data.tokenizer: {tokenizer.size} entries, {model.weights} embeds {vocabulary}; use the model's own tokenizer"
+            f"data.tokenizer: {tokenizer.size} entries, {model.weights} embeds {vocabulary}; use the model's own"
         )
     return network

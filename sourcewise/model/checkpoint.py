@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -88,11 +87,14 @@ def load_network(folder: Path) -> Network:
 
 
 def save_network(network: Seq2Seq, folder: Path, tokenizer: Any = None) -> None:
-    """Write a checkpoint folder; a folder already there is replaced only when the new one is complete."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    fresh = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
-    fresh.chmod(0o755)
+    """Write a checkpoint folder; a folder already there is replaced only when the new one is complete.
+
+    Raises RequestError where the disk is full or the folder cannot be written.
+    """
+    fresh = folder.with_name(f".{folder.name}-new")
+    shutil.rmtree(fresh, ignore_errors=True)  # what a kill may have left
     try:
+        fresh.mkdir(parents=True)
         config = t5_weights.config_to_huggingface(network.transformer.config)
         _write_json(fresh / "config.json", config)
         ids = {k: config[k] for k in ("decoder_start_token_id", "eos_token_id", "pad_token_id")}
@@ -108,6 +110,8 @@ def save_network(network: Seq2Seq, folder: Path, tokenizer: Any = None) -> None:
         if tokenizer is not None:
             tokenizer.save(fresh)
         _replace_folder(fresh, folder)
+    except (OSError, SafetensorError) as error:
+        raise RequestError(f"{folder}: cannot be written ({_first_line(error)}); the one before is kept") from None
     finally:
         shutil.rmtree(fresh, ignore_errors=True)
 

@@ -73,7 +73,9 @@ class DecoderBlock(nn.Module):
         self.feedforward = FeedForward(c.d_model, c.d_ff, c.activation, c.dropout)
         self.p = c.dropout
 
-    def forward(self, x: Tensor, bias: Tensor, memory: TransformerMemory, layer: int, cache: KeyValueCache | None) -> Tensor:
+    def forward(
+        self, x: Tensor, bias: Tensor, memory: TransformerMemory, layer: int, cache: KeyValueCache | None
+    ) -> Tensor:
         """(batch × beams, time, d_model) → the same; new keys and values go into the cache."""
         query, key, value = self.attention.project(self.attention_norm(x))
         if cache is not None:
@@ -149,7 +151,9 @@ class Transformer(nn.Module):
         self.encoder_positions = RelativePositions(c.relative_buckets, c.relative_distance, c.heads, bidirectional=True)
         self.encoder = nn.ModuleList(EncoderBlock(c) for _ in range(c.encoder_layers))
         self.encoder_norm = RMSNorm(c.d_model, c.eps)
-        self.decoder_positions = RelativePositions(c.relative_buckets, c.relative_distance, c.heads, bidirectional=False)
+        self.decoder_positions = RelativePositions(
+            c.relative_buckets, c.relative_distance, c.heads, bidirectional=False
+        )
         self.decoder = nn.ModuleList(DecoderBlock(c) for _ in range(c.decoder_layers))
         self.decoder_norm = RMSNorm(c.d_model, c.eps)
         if not c.tied:
@@ -197,7 +201,8 @@ class Transformer(nn.Module):
 
     def memory(self, states: Tensor, mask: Tensor) -> TransformerMemory:
         """Encoder output (batch, slots, d_model) → what the decoder attends to."""
-        return TransformerMemory(states, mask, [block.cross.keys_values(states) for block in self.decoder])
+        crosses = (block.cross for block in self.decoder if isinstance(block, DecoderBlock))
+        return TransformerMemory(states, mask, [cross.keys_values(states) for cross in crosses])
 
     def decoder_bias(self, time: int) -> Tensor:
         """(heads, time, time): distance bias, the future barred."""
@@ -224,9 +229,8 @@ class Transformer(nn.Module):
     def new_cache(self, memory: TransformerMemory, beams: int, steps: int) -> KeyValueCache:
         """An empty cache for `memory.batch * beams` hypotheses of at most `steps` tokens."""
         c = self.config
-        return KeyValueCache(
-            c.decoder_layers, memory.batch * beams, c.heads, steps, c.d_kv, self.decoder_bias(steps).to(memory.states.dtype)
-        )
+        bias = self.decoder_bias(steps).to(memory.states.dtype)
+        return KeyValueCache(c.decoder_layers, memory.batch * beams, c.heads, steps, c.d_kv, bias)
 
 
 def padding_bias(mask: Tensor, dtype: torch.dtype) -> Tensor | None:
@@ -239,5 +243,3 @@ def padding_bias(mask: Tensor, dtype: torch.dtype) -> Tensor | None:
 def _normal(weight: Tensor, std: float) -> None:
     with torch.no_grad():
         weight.normal_(0, std)
-
-

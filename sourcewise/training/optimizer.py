@@ -88,7 +88,8 @@ class MasterAdamW:
     @torch.no_grad()
     def publish(self) -> None:
         """Round the masters into the network."""
-        torch._foreach_copy_(self.parameters, self.masters)
+        for parameter, master in zip(self.parameters, self.masters, strict=True):
+            parameter.copy_(master)
 
     @contextlib.contextmanager
     def in_full(self) -> Iterator[None]:

@@ -12,14 +12,22 @@ from sourcewise.errors import RequestError
 
 
 def save_state(state: dict[str, Any], path: Path) -> None:
-    """Write plain tensors, numbers and texts; a kill at any moment leaves the old file or the new one."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """Write plain tensors, numbers and texts; a kill at any moment leaves the old file or the new one.
+
+    Raises RequestError where the disk is full or the folder cannot be written.
+    """
     part = path.with_suffix(".part")
-    with part.open("wb") as file:
-        torch.save(state, file)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(part, path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with part.open("wb") as file:
+            torch.save(state, file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(part, path)
+    except (OSError, RuntimeError) as error:  # torch wraps a failed write into a RuntimeError
+        part.unlink(missing_ok=True)
+        reason = getattr(error, "strerror", None) or f"is the disk full? {str(error).splitlines()[0][:120]}"
+        raise RequestError(f"{path}: cannot be written ({reason}); the state before is kept") from None
 
 
 def load_state(path: Path) -> dict[str, Any] | None:

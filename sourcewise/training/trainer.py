@@ -29,6 +29,7 @@ from sourcewise.training.schedule import learning_rate
 from sourcewise.training.state import load_state, random_states, restore_random_states, save_state
 
 LOWER_IS_BETTER = ("loss", "wer")
+COUNTERS = ("step", "epoch", "position", "best", "snapshots", "seconds", "nats", "targets", "tokens", "logged_at")
 PRECISIONS = {"bf16": torch.bfloat16, "fp32": torch.float32}
 
 
@@ -80,7 +81,8 @@ class Trainer:
         self.step = self.epoch = self.position = 0  # position: batches of this epoch already learnt from
         self.best: float | None = None
         self.snapshots: list[str] = []
-        self.seconds, self.nats, self.targets, self.tokens = 0.0, 0.0, 0, 0
+        self.seconds, self.nats, self.targets, self.tokens = 0.0, 0.0, 0, 0  # the last three since the last log line
+        self.logged_at = 0.0  # `seconds` then
 
     def fit(self) -> None:
         """Train to the end, resuming where the run's state left off. Raises Interrupted after a saved Ctrl-C."""
@@ -156,13 +158,11 @@ class Trainer:
             "loss": self.nats / self.targets,
             "learning_rate": rate,
             "gradient_norm": norm,
-            "tokens_per_s": self.tokens / max(self.seconds - self._logged_at, 1e-9),
+            "tokens_per_s": self.tokens / max(self.seconds - self.logged_at, 1e-9),
             "seconds": self.seconds,
         }
-        self.nats, self.targets, self.tokens, self._logged_at = 0.0, 0, 0, self.seconds
+        self.nats, self.targets, self.tokens, self.logged_at = 0.0, 0, 0, self.seconds
         return line
-
-    _logged_at = 0.0
 
     def _evaluate(self) -> None:
         """Generate on the validation examples; keep the last and the best checkpoint; save the state."""
@@ -219,8 +219,8 @@ class Trainer:
         mean = {name: sum(w[name] for w in weights) / len(weights) for name in weights[0]}
         kept = {name: w.clone() for name, w in self.optimizer.weights().items()}
         self.optimizer.set_weights(mean)
-        line = {"kind": "evaluation", "step": self.step, "epoch": round(self._epochs_done(), 3), "averaged": len(weights)}
-        line |= self._measure() if self.valid is not None else {}
+        line: dict[str, Any] = {"kind": "evaluation", "step": self.step, "epoch": round(self._epochs_done(), 3)}
+        line |= {"averaged": len(weights), **(self._measure() if self.valid is not None else {})}
         if self.valid is None or self._is_best(line[self.recipe.train.best]):
             line["best"] = True
             self._checkpoint(self.run.best)
@@ -252,8 +252,7 @@ class Trainer:
         return self.epoch + self.position / max(1, len(self._batches(self.epoch)))
 
     def _save(self) -> None:
-        counters = ("step", "epoch", "position", "best", "snapshots", "seconds", "nats", "targets", "tokens", "_logged_at")
-        state = {name: getattr(self, name) for name in counters}
+        state = {name: getattr(self, name) for name in COUNTERS}
         save_state({**state, "optimizer": self.optimizer.state_dict(), "random": random_states()}, self.run.state)
 
     def _resume(self) -> None:
@@ -307,4 +306,3 @@ def _interrupts() -> Iterator[list[bool]]:
     finally:
         for number, previous in kept.items():
             signal.signal(number, previous)
-

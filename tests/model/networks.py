@@ -19,7 +19,14 @@ def network(
     """A random network in evaluation mode; weights large enough that every part matters."""
     torch.manual_seed(11)
     config = TransformerConfig(
-        vocabulary=VOCABULARY, d_model=24, d_kv=8, d_ff=32, heads=3, encoder_layers=2, decoder_layers=2, activation=activation
+        vocabulary=VOCABULARY,
+        d_model=24,
+        d_kv=8,
+        d_ff=32,
+        heads=3,
+        encoder_layers=2,
+        decoder_layers=2,
+        activation=activation,
     )
     transformer = Transformer(config)
     bridge_config = BridgeConfig.model_validate({"kind": bridge, "stride": stride, "latents": 5}) if bridge else None
@@ -42,7 +49,7 @@ def text_source(lengths: list[int], width: int | None = None, seed: int = 0) -> 
 
 
 def feature_source(lengths: list[int], prompts: list[int] | None = None, width: int | None = None) -> Source:
-    """Random features of these lengths, beside prompts of those; what is padded is garbage, to catch whoever reads it."""
+    """Random features of these lengths, beside prompts of those; padding is garbage, to catch whoever reads it."""
     width = width or max(lengths)
     features = torch.full((len(lengths), width, DIMS), 50.0)
     for i, length in enumerate(lengths):

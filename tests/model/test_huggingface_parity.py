@@ -88,7 +88,12 @@ def test_logits_and_searches_are_those_of_transformers(pair: tuple[Any, Seq2Seq,
     torch.testing.assert_close(ours.decode(targets, memory), expected, atol=1e-4, rtol=0)
     for beams in (1, 4):
         rows = theirs.generate(
-            input_ids=tokens, attention_mask=mask, num_beams=beams, do_sample=False, max_new_tokens=18, length_penalty=1.0
+            input_ids=tokens,
+            attention_mask=mask,
+            num_beams=beams,
+            do_sample=False,
+            max_new_tokens=18,
+            length_penalty=1.0,
         )
         options = GenerationConfig(beams=beams, max_new_tokens=18)
         if beams == 1:
@@ -117,7 +122,11 @@ def test_search_options_are_those_of_transformers(options: dict[str, Any], tmp_p
     names = {"no_repeat_ngram": "no_repeat_ngram_size", "beams": "num_beams"}
     given = {names.get(k, k): v for k, v in {"beams": 4, **options}.items()}
     rows = theirs.generate(
-        input_ids=tokens, attention_mask=length_mask(lengths, LONGEST).long(), do_sample=False, max_new_tokens=15, **given
+        input_ids=tokens,
+        attention_mask=length_mask(lengths, LONGEST).long(),
+        do_sample=False,
+        max_new_tokens=15,
+        **given,
     )
     config = GenerationConfig(max_new_tokens=15, **{"beams": 4, **options})
     found = [best[0] for best in beam_search(ours, ours.encode(Source(tokens, lengths)), config)]
