@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from sourcewise.training.trainer import Trainer
 
 
 def train(
-    recipe: Recipe | str | Path,
+    recipe: Recipe | str | Path | None,
     overrides: dict[str, Any] | None = None,
     *,
     resume: bool = False,
@@ -32,17 +33,16 @@ def train(
 ) -> Run:
     """Train what a recipe says into its run folder, then evaluate the best checkpoint on the test set.
 
-    `overrides` are {"train.steps": 100}. With `resume` the run goes on exactly where its state left off; its own
-    recipe holds. Raises RequestError, and Interrupted after a Ctrl-C that was saved.
+    `overrides` are {"train.steps": 100}. With `resume` the run goes on exactly where its state left off: its own
+    recipe holds, and overrides that differ from it are refused. Raises RequestError, and Interrupted after a Ctrl-C
+    that was saved.
     """
-    if resume and isinstance(recipe, (str, Path)) and (Path(recipe) / "recipe.yaml").is_file():
-        run = Run(Path(recipe))
-    else:
-        if not isinstance(recipe, Recipe):
-            recipe = load_recipe(recipe, overrides)
-        run = create_run(recipe, resume=resume, overwrite=overwrite)
-    if resume or not isinstance(recipe, Recipe):
-        recipe = run.recipe
+    if not isinstance(recipe, Recipe):
+        recipe = load_recipe(recipe, overrides)
+    run = create_run(recipe, resume=resume, overwrite=overwrite)
+    if resume:
+        asked, recipe = recipe, run.recipe
+        _check_unchanged(asked, recipe, overrides or {})
     with locked(run.folder):
         trainer, test = prepare(recipe, run)
         write_recipe(run, recipe)
@@ -98,6 +98,16 @@ def evaluate_run(run: Run, test: Dataset, progress: TrainingProgress) -> Evaluat
     evaluation = evaluate_encoded(model.network, model.tokenizer, encoded, model.generation, progress.evaluating)
     evaluation.write(run.folder)
     return evaluation
+
+
+def _check_unchanged(asked: Recipe, kept: Recipe, overrides: dict[str, Any]) -> None:
+    """Refuse options that a resumed run would ignore."""
+    for key in overrides:
+        if key in ("name", "output"):  # these found the run
+            continue
+        wanted, has = (reduce(getattr, key.replace("-", "_").split("."), recipe) for recipe in (asked, kept))
+        if wanted != has:
+            raise RequestError(f"--{key}: the run has {has}; a resumed run keeps its recipe, so leave --{key} out")
 
 
 def _kind(dataset: Dataset) -> str:

@@ -18,7 +18,7 @@ from sourcewise.command_line import argument, command
 from sourcewise.errors import RequestError
 
 if TYPE_CHECKING:
-    from sourcewise.config import Recipe
+    pass
 
 MODEL = argument("model", metavar="MODEL", help="a run folder, a Hugging Face folder or a hub name")
 FEATURES = argument("--features", metavar="DIR", help="folder of the .npy files that a manifest lists")
@@ -58,6 +58,7 @@ def demo(arguments: Namespace) -> int:
     Takes the options of `train` too, such as --train.steps 100.
     """
     from sourcewise.config import load_recipe
+    from sourcewise.reporting.terminal import print_run
 
     if arguments.set not in ("digits", "dates"):
         raise RequestError(f"{arguments.set}: no such demo; there are digits and dates")
@@ -65,7 +66,9 @@ def demo(arguments: Namespace) -> int:
     recipe = load_recipe(arguments.set, {**place, **arguments.overrides})
     if "name" not in arguments.overrides:
         recipe = recipe.model_copy(update={"name": _free_name(Path(recipe.output), recipe.name)})
-    return _train(recipe)
+    run = sourcewise.train(recipe)
+    print_run(run.folder, run.evaluation)
+    return 0
 
 
 @command(
@@ -90,8 +93,8 @@ def train(arguments: Namespace) -> int:
     Any key of a recipe can be set as an option: --train.epochs 30 --model.heads 8.
     --model NAME starts from pretrained weights; without it, training is from scratch.
     """
-    from sourcewise.config import load_recipe, options, shipped_recipes
-    from sourcewise.reporting.terminal import print_options
+    from sourcewise.config import options, shipped_recipes
+    from sourcewise.reporting.terminal import print_options, print_run
 
     if arguments.options:
         print_options(options())
@@ -99,8 +102,10 @@ def train(arguments: Namespace) -> int:
     if arguments.recipe is None and not arguments.overrides:
         shipped = ", ".join(shipped_recipes())
         raise RequestError(f"nothing to train on: name a RECIPE ({shipped}, a file), or set --data.train.pairs FILE")
-    recipe = load_recipe(arguments.recipe, arguments.overrides)
-    return _train(recipe, resume=arguments.resume, overwrite=arguments.overwrite)
+    overrides = {key.replace("-", "_"): value for key, value in arguments.overrides.items()}
+    run = sourcewise.train(arguments.recipe, overrides, resume=arguments.resume, overwrite=arguments.overwrite)
+    print_run(run.folder, run.evaluation)
+    return 0
 
 
 @command(
@@ -279,15 +284,6 @@ def tokenizer(arguments: Namespace) -> int:
     _check_writable(Path(arguments.output))
     Tokenizer.train(texts, arguments.vocabulary).save(Path(arguments.output))
     print(arguments.output)
-    return 0
-
-
-def _train(recipe: Recipe, resume: bool = False, overwrite: bool = False) -> int:
-    """Train, and show what came of it."""
-    from sourcewise.reporting.terminal import print_run
-
-    run = sourcewise.train(recipe, resume=resume, overwrite=overwrite)
-    print_run(run.folder, run.evaluation)
     return 0
 
 

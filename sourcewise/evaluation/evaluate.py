@@ -42,6 +42,7 @@ def evaluate(
     if not isinstance(model, Model):
         model = load(model)
     dataset = data if isinstance(data, Dataset) else _open(model, data, features, source, target)
+    model.check(dataset)
     encoded = Encoded(dataset, model.tokenizer, model.data)
     return evaluate_encoded(model.network, model.tokenizer, encoded, model.options(**(generation or {})), progress)
 
@@ -75,10 +76,7 @@ def _open(
 ) -> Dataset:
     if isinstance(data, DatasetConfig):
         return open_dataset(data, model.data, "test")
-    own = model.data.test or model.data.valid
-    if own is None and model.data.train:
-        own = model.data.train[0] if isinstance(model.data.train, list) else model.data.train
-    like = own or DatasetConfig(pairs="-")
+    like = model.data.usual or DatasetConfig(pairs="-")
     like = like.model_copy(update={k: v for k, v in {"source": source, "target": target}.items() if v})
     return open_dataset(config_for(str(data), features, like), model.data.model_copy(update={"root": ""}), "test")
 

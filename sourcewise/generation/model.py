@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from pydantic import ValidationError
 
+from sourcewise import schema
 from sourcewise.config import DataConfig, GenerationConfig, load_recipe
 from sourcewise.data.datasets import open_sources
 from sourcewise.data.encoding import Encoded
@@ -73,17 +74,22 @@ class Model:
         try:
             return GenerationConfig.model_validate({**self.generation.model_dump(), **changes})
         except ValidationError as error:
-            problem = error.errors()[0]
-            key = ".".join(map(str, problem["loc"]))
-            known = ", ".join(GenerationConfig.model_fields)
-            hint = f"; the options are {known}" if problem["type"] == "extra_forbidden" else ""
-            raise RequestError(f"generation option {key}: {problem['msg']}{hint}") from None
+            raise RequestError(schema.explain(error, GenerationConfig, "generation")) from None
 
     def _encoded(self, sources: str | Sequence[str] | Dataset) -> Encoded:
         if isinstance(sources, str):
             sources = [sources]
         dataset = sources if isinstance(sources, Dataset) else open_sources(list(sources))
+        self.check(dataset)
         return Encoded(dataset, self.tokenizer, self.data)
+
+    def check(self, dataset: Dataset) -> None:
+        """Raise RequestError unless this network reads sources of this kind and width."""
+        reads = self.network.dims
+        if dataset.dims != reads:
+            given = f"features {dataset.dims} wide" if dataset.dims else "text"
+            wanted = f"features {reads} wide" if reads else "text"
+            raise RequestError(f"{dataset.name}: its sources are {given}; {self.name or 'this model'} reads {wanted}")
 
 
 def load(name: str | Path, device: str = "auto") -> Model:

@@ -48,6 +48,8 @@ class HuggingFaceCache:
 class HuggingFaceNetwork(nn.Module):
     """Wraps a `PreTrainedModel` with an encoder and a decoder."""
 
+    dims = 0  # text only
+
     def __init__(self, model: Any) -> None:
         super().__init__()
         self.model = model

@@ -40,6 +40,10 @@ class Network(Protocol):
     eos_id: int
     pad_id: int
 
+    @property
+    def dims(self) -> int:
+        """Width of the features it reads; 0: it reads text."""
+
     def encode(self, source: Source) -> Any:
         """Read sources → Memory."""
 

@@ -26,6 +26,11 @@ class Seq2Seq(nn.Module):
         self.start_id, self.eos_id, self.pad_id = config.start_id, config.eos_id, config.pad_id
 
     @property
+    def dims(self) -> int:
+        """Width of the features it reads; 0: it reads text."""
+        return 0 if self.bridge is None else self.bridge.dims
+
+    @property
     def device(self) -> torch.device:
         """Where the weights are."""
         return self.transformer.embedding.weight.device

@@ -13,12 +13,12 @@ WORDS = ("ba", "do", "ki", "lu", "me", "no")
 SPOKEN = ("one", "two", "three", "four", "five", "six")
 
 
-def pairs_file(folder: Path, name: str = "pairs.tsv", size: int = 120, seed: int = 0) -> Path:
+def pairs_file(folder: Path, name: str = "pairs.tsv", size: int = 1500, seed: int = 0) -> Path:
     """Word-for-word translations of random words."""
     rng = np.random.default_rng(seed)
     rows = []
     for _ in range(size):
-        chosen = rng.integers(0, len(WORDS), rng.integers(2, 5))
+        chosen = rng.permutation(len(WORDS))[: rng.integers(2, 5)]
         rows.append(" ".join(WORDS[i] for i in chosen) + "\t" + " ".join(SPOKEN[i] for i in chosen) + "\n")
     path = folder / name
     path.write_text("source\ttarget\n" + "".join(rows), encoding="utf-8")
@@ -35,7 +35,7 @@ def recipe(folder: Path, **changes: Any) -> Recipe:
             "valid": {"pairs": str(pairs_file(folder, "valid.tsv", 24, 1))},
             "vocabulary": 64,
         },
-        "model": {"d_model": 32, "d_ff": 64, "heads": 2, "encoder_layers": 1, "decoder_layers": 1},
+        "model": {"d_model": 32, "d_ff": 64, "heads": 2, "encoder_layers": 1, "decoder_layers": 1, "dropout": 0.0},
         "train": {
             "steps": 24,
             "batch_tokens": 256,

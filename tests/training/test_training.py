@@ -29,7 +29,9 @@ def same(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> boo
 
 
 def test_a_run_leaves_the_files_of_the_contract_and_learns(tmp_path: Path) -> None:
-    run = sourcewise.train(recipe(tmp_path, train__steps=260, train__learning_rate=5e-3, train__evaluate_every=130))
+    wider = {"d_model": 64, "d_ff": 128, "heads": 2, "encoder_layers": 2, "decoder_layers": 2, "dropout": 0.0}
+    options = {"train__learning_rate": 3e-3, "train__batch_tokens": 1024, "train__evaluate_every": 200}
+    run = sourcewise.train(recipe(tmp_path, model=wider, train__steps=400, **options))
     for name in (
         "recipe.yaml",
         "metrics.jsonl",
@@ -43,7 +45,7 @@ def test_a_run_leaves_the_files_of_the_contract_and_learns(tmp_path: Path) -> No
         assert {"config.json", "model.safetensors", "tokenizer.json"} <= {p.name for p in checkpoint.iterdir()}
     assert load_recipe(run.folder / "recipe.yaml") == run.recipe  # complete, and it reads back as itself
     lines = run.metrics()
-    assert [line["step"] for line in lines if line["kind"] == "evaluation"] == [130, 260]
+    assert [line["step"] for line in lines if line["kind"] == "evaluation"] == [200, 400]
     assert lines[0]["loss"] > 3 * lines[-2]["loss"]
     figures = json.loads((run.folder / "metrics.json").read_text())
     assert figures["exact_match_pct"] >= 80
