@@ -131,6 +131,9 @@ class ModelConfig(Options):
     attention_dropout: Rate = Field(0.0, description="dropout of attention weights")
     relative_buckets: Positive = Field(32, description="T5's relative position buckets")
     relative_distance: Positive = Field(128, description="distance from which all positions share a bucket")
+    decoder_positions: bool | None = Field(
+        None, description="sinusoidal positions in the decoder too (default: for features from scratch); not a T5 then"
+    )
     route: Literal["encoder", "bypass"] = Field(
         "encoder", description="bridge → encoder → decoder, or bridge → decoder"
     )
@@ -168,6 +171,9 @@ class TrainConfig(Options):
     batch_size: Positive | None = Field(None, description="at most this many examples a batch")
     accumulate: Positive = Field(1, description="batches a step, weighted by their target tokens")
     learning_rate: float = Field(1e-3, ge=0, description="peak learning rate")
+    scale_updates: bool = Field(
+        False, description="times each tensor's root mean square, as T5 was trained; rate ~1e-2"
+    )
     schedule: Literal["cosine", "inverse_sqrt", "constant"] = Field("cosine", description="after the warm-up")
     warmup_steps: Count = Field(200, description="steps of linear warm-up")
     final_rate: Share = Field(0.02, description="share of the peak rate left at the end of the cosine")

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from sourcewise.config import BridgeConfig
 from sourcewise.data.batches import length_mask
-from sourcewise.model.layers import dropout, sinusoids
+from sourcewise.model.layers import SinusoidalPositions, dropout
 
 
 class Bridge(nn.Module):
@@ -28,6 +28,7 @@ class Bridge(nn.Module):
         self.register_buffer("mean", torch.zeros(dims))
         self.register_buffer("deviation", torch.ones(dims))
         self.norm = nn.LayerNorm(d_model)
+        self.place = SinusoidalPositions(d_model)
 
     def forward(self, features: Tensor, frames: Tensor) -> tuple[Tensor, Tensor]:
         """Features (batch, frames, dims) float32 and frame counts → slots (batch, slots, d_model), slot counts."""
@@ -36,7 +37,7 @@ class Bridge(nn.Module):
         slots, counts = self.slots(x.to(self.norm.weight.dtype), frames)
         slots = self.norm(slots)
         if self.config.positions:
-            slots = slots + sinusoids(slots.shape[1], self.d_model, slots.device).to(slots.dtype)
+            slots = self.place(slots)
         return _hide_padding(slots, counts), counts
 
     def slots(self, x: Tensor, frames: Tensor) -> tuple[Tensor, Tensor]:
@@ -75,7 +76,7 @@ class AttentionPooling(Bridge):
             self.heads -= 1
         self.value = nn.Linear(dims, d_model)
         self.score = nn.Linear(dims, self.heads)
-        self.place = nn.Parameter(torch.zeros(config.stride, self.heads))  # where in the stretch to look
+        self.prior = nn.Parameter(torch.zeros(config.stride, self.heads))  # where in the stretch to look
         self.offset = nn.Parameter(torch.randn(config.stride, d_model) * 0.5)  # tells the places apart
         self.out = nn.Linear(d_model, d_model)
 
@@ -83,7 +84,7 @@ class AttentionPooling(Bridge):
         """See Bridge."""
         windows, counts, mask = self.windows(x, frames)
         batch, slots, stride, _ = windows.shape
-        scores = (self.score(windows) + self.place).masked_fill(~mask[..., None], -1e9)
+        scores = (self.score(windows) + self.prior).masked_fill(~mask[..., None], -1e9)
         weights = torch.softmax(scores, dim=2)[..., None]  # (batch, slots, stride, heads, 1)
         values = F.gelu(self.value(windows) + self.offset).view(batch, slots, stride, self.heads, -1)
         return self.out((weights * values).sum(2).flatten(2)), counts
@@ -130,7 +131,7 @@ class Perceiver(Bridge):
 
     def slots(self, x: Tensor, frames: Tensor) -> tuple[Tensor, Tensor]:
         """See Bridge; the slots are the latents, all of them real."""
-        keys = self.frame_norm(self.embed(x)) + sinusoids(x.shape[1], self.d_model, x.device).to(x.dtype)
+        keys = self.place(self.frame_norm(self.embed(x)))
         latents = self.latents.expand(len(x), -1, -1)
         mask = length_mask(frames, x.shape[1])
         for block in self.blocks:

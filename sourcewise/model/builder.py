@@ -23,7 +23,10 @@ def build_network(model: ModelConfig, tokenizer: Tokenizer, dataset: Dataset) ->
 
     Uses torch's global random state. Raises RequestError when weights and tokenizer or features do not fit.
     """
-    network = _pretrained(model, tokenizer) if model.weights else Seq2Seq(Transformer(_shape(model, tokenizer)))
+    if model.weights:
+        network = _pretrained(model, tokenizer)
+    else:
+        network = Seq2Seq(Transformer(_shape(model, tokenizer, positions=bool(dataset.dims))))
     network.route = model.route
     if dataset.dims and network.bridge is None:
         shape = network.transformer.config
@@ -54,7 +57,7 @@ def feature_statistics(dataset: Dataset) -> tuple[np.ndarray, np.ndarray]:
     return mean.astype(np.float32), deviation.astype(np.float32)
 
 
-def _shape(model: ModelConfig, tokenizer: Tokenizer) -> TransformerConfig:
+def _shape(model: ModelConfig, tokenizer: Tokenizer, *, positions: bool) -> TransformerConfig:
     return TransformerConfig(
         vocabulary=-(-tokenizer.size // 8) * 8,
         d_model=model.d_model,
@@ -70,6 +73,7 @@ def _shape(model: ModelConfig, tokenizer: Tokenizer) -> TransformerConfig:
         attention_dropout=model.attention_dropout,
         relative_buckets=model.relative_buckets,
         relative_distance=model.relative_distance,
+        decoder_positions=positions if model.decoder_positions is None else model.decoder_positions,
         pad_id=tokenizer.pad_id,
         eos_id=tokenizer.eos_id,
         start_id=tokenizer.pad_id,

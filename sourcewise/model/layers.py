@@ -144,6 +144,23 @@ class FeedForward(nn.Module):
         return F.gelu(x, approximate="tanh")  # T5's gelu_new
 
 
+class SinusoidalPositions(nn.Module):
+    """Adds `sinusoids` to vectors; the table grows when a longer sequence comes."""
+
+    table: Tensor  # (positions, width) float32
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.register_buffer("table", sinusoids(64, width), persistent=False)
+
+    def forward(self, x: Tensor, start: int = 0) -> Tensor:
+        """(batch, time, width), the first vector being at position `start` → the same shape."""
+        end = start + x.shape[1]
+        if end > len(self.table):
+            self.table = sinusoids(2 * end, x.shape[2], self.table.device)
+        return x + self.table[start:end].to(x.dtype)
+
+
 def sinusoids(length: int, width: int, device: torch.device | None = None) -> Tensor:
     """(length, width) float32 sinusoidal positions (Vaswani et al. 2017), sines then cosines."""
     half = (width + 1) // 2

@@ -11,7 +11,8 @@ from torch import Tensor
 from sourcewise.errors import RequestError
 from sourcewise.model.transformer import Transformer, TransformerConfig
 
-FAMILY = ("t5", "mt5")  # `model_type`s whose networks are ours
+POSITIONED = "sourcewise-t5"  # a T5 with decoder positions: named so that nobody opens it as a plain one
+FAMILY = ("t5", "mt5", POSITIONED)  # `model_type`s whose networks are ours
 
 
 def config_from_huggingface(config: dict[str, Any], weights: dict[str, Tensor], where: str) -> TransformerConfig:
@@ -39,6 +40,7 @@ def config_from_huggingface(config: dict[str, Any], weights: dict[str, Tensor], 
             attention_dropout=c.get("dropout_rate", 0.1),
             relative_buckets=c.get("relative_attention_num_buckets", 32),
             relative_distance=c.get("relative_attention_max_distance", 128),
+            decoder_positions=c.get("model_type") == POSITIONED,
             eps=c.get("layer_norm_epsilon", 1e-6),
             pad_id=c.get("pad_token_id") or 0,
             eos_id=c.get("eos_token_id", 1),
@@ -53,7 +55,7 @@ def config_to_huggingface(c: TransformerConfig) -> dict[str, Any]:
     gated = c.activation.startswith("gated-")
     return {
         "architectures": ["T5ForConditionalGeneration"],
-        "model_type": "t5",
+        "model_type": POSITIONED if c.decoder_positions else "t5",
         "is_encoder_decoder": True,
         "vocab_size": c.vocabulary,
         "d_model": c.d_model,

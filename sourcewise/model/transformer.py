@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from sourcewise.model.attention import MASKED, CrossAttention, RelativePositions, SelfAttention, attend
-from sourcewise.model.layers import FeedForward, RMSNorm, add_dropped, dropout
+from sourcewise.model.layers import FeedForward, RMSNorm, SinusoidalPositions, add_dropped, dropout
 
 
 @dataclass(frozen=True)
@@ -37,6 +37,7 @@ class TransformerConfig:
     attention_dropout: float = 0.1
     relative_buckets: int = 32
     relative_distance: int = 128
+    decoder_positions: bool = False  # sinusoids added to the decoder's input: no longer a T5, see docs/design.md
     eps: float = 1e-6
     pad_id: int = 0
     eos_id: int = 1
@@ -154,6 +155,7 @@ class Transformer(nn.Module):
         self.decoder_positions = RelativePositions(
             c.relative_buckets, c.relative_distance, c.heads, bidirectional=False
         )
+        self.decoder_place = SinusoidalPositions(c.d_model)
         self.decoder = nn.ModuleList(DecoderBlock(c) for _ in range(c.decoder_layers))
         self.decoder_norm = RMSNorm(c.d_model, c.eps)
         if not c.tied:
@@ -213,7 +215,10 @@ class Transformer(nn.Module):
     def run_decoder(self, tokens: Tensor, memory: TransformerMemory, cache: KeyValueCache | None = None) -> Tensor:
         """Tokens (batch × beams, time) → states (rows, time, d_model), ready for the head."""
         c = self.config
-        x = dropout(self.embedding(tokens), c.dropout, self.training)
+        x = self.embedding(tokens)
+        if c.decoder_positions:
+            x = self.decoder_place(x, 0 if cache is None else cache.length)
+        x = dropout(x, c.dropout, self.training)
         time = tokens.shape[1]
         if cache is None:
             bias = self.decoder_bias(time)

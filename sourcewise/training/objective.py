@@ -15,13 +15,12 @@ from sourcewise.model.transformer import TransformerMemory
 class Objective(nn.Module):
     """The network with the heads that only training needs."""
 
-    def __init__(self, network: Seq2Seq, train: TrainConfig, max_target: int) -> None:
+    def __init__(self, network: Seq2Seq, train: TrainConfig) -> None:
         super().__init__()
         self.network, self.smoothing, self.ctc_weight = network, train.label_smoothing, train.ctc_weight
         if self.ctc_weight:
             config = network.transformer.config
             self.ctc_head = nn.Linear(config.d_model, config.vocabulary)
-            self.order_head = nn.Linear(config.d_model, max_target + 1)
 
     def forward(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """(what to minimise, cross-entropy alone), both in nats summed over the batch's target tokens."""
@@ -35,18 +34,20 @@ class Objective(nn.Module):
     def ctc(self, memory: TransformerMemory, batch: Batch) -> Tensor:
         """−ln of the summed probability of all alignments of slots and targets (Graves et al. 2006), summed.
 
-        As an auxiliary loss: Watanabe et al. 2017. Half of it aligns the tokens, half their numbers 1, 2, 3 …:
-        a T5 decoder knows which token comes next, and finds a slot by its number where a token occurs twice.
-        Padding is the blank; targets longer than their slots count 0.
+        As an auxiliary loss: Watanabe et al. 2017. Padding is the blank; targets longer than their slots count 0.
         """
         skip = 0 if batch.source.tokens is None or batch.source.features is None else batch.source.tokens.shape[1]
-        labels = batch.labels.to(memory.mask.device)
-        lengths = (labels != IGNORED).sum(1)
-        slots = memory.mask[:, skip:].sum(1)
-        numbers = torch.arange(1, labels.shape[1] + 1, device=labels.device).expand_as(labels)
-        aligned = torch.zeros((), device=labels.device)
-        heads = ((self.ctc_head, labels.clamp(min=0), self.network.pad_id), (self.order_head, numbers, 0))
-        for head, wanted, blank in heads:
-            log_p = torch.log_softmax(head(memory.states[:, skip:]).float(), dim=-1).transpose(0, 1)
-            aligned = aligned + F.ctc_loss(log_p, wanted, slots, lengths, blank, reduction="sum", zero_infinity=True)
-        return aligned / 2
+        logits = self.ctc_head(memory.states[:, skip:])
+        log_p = torch.log_softmax(logits.float(), dim=-1).transpose(0, 1)
+        labels = batch.labels.to(log_p.device)
+        real = labels != IGNORED
+        lengths = real.sum(1)
+        return F.ctc_loss(
+            log_p,
+            labels.clamp(min=0),
+            memory.mask[:, skip:].sum(1),
+            lengths,
+            blank=self.network.pad_id,
+            reduction="sum",
+            zero_infinity=True,
+        )

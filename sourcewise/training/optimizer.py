@@ -7,6 +7,7 @@ masters are rounded into the network again.
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Iterator, Sequence
 
 import torch
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 from sourcewise.config import TrainConfig
 from sourcewise.errors import RequestError
 
+LEAST_RMS = 1e-3  # weights at zero must be able to leave it
 PARTS = {
     "embedding": ("transformer.embedding", "transformer.head"),
     "encoder": ("transformer.encoder",),
@@ -46,12 +48,9 @@ class MasterAdamW:
         self.frozen = [(p, p.detach().float()) for p in module.parameters() if not p.requires_grad]
         for parameter in module.parameters():
             parameter.data = parameter.data.to(precision)
-        matrices = [m for m in self.masters if m.ndim > 1]
-        vectors = [m for m in self.masters if m.ndim <= 1]
-        groups = [{"params": matrices, "weight_decay": train.weight_decay}, {"params": vectors, "weight_decay": 0.0}]
-        self.adamw = torch.optim.AdamW(
-            [g for g in groups if g["params"]], lr=train.learning_rate, betas=(train.beta1, train.beta2), fused=True
-        )
+        groups = [{"params": [m], "weight_decay": train.weight_decay if m.ndim > 1 else 0.0} for m in self.masters]
+        self.adamw = torch.optim.AdamW(groups, lr=train.learning_rate, betas=(train.beta1, train.beta2), fused=True)
+        self.scaled = train.scale_updates
         self.clip = train.clip
         self.zero_grad()
 
@@ -79,11 +78,18 @@ class MasterAdamW:
         norm = torch.nn.utils.get_total_norm(grads)
         if self.clip:
             torch.nn.utils.clip_grads_with_norm_(self.masters, self.clip, norm)
-        for group in self.adamw.param_groups:
-            group["lr"] = rate
+        for group, master in zip(self.adamw.param_groups, self.masters, strict=True):
+            group["lr"] = rate * self._scale(master)
         self.adamw.step()
         self.publish()
         return float(norm)
+
+    def _scale(self, master: Tensor) -> float:
+        """What an update is multiplied by: 1, or the root mean square of the weights (Shazeer & Stern 2018, section 8).
+
+        T5's initial weights span 1.0 (embeddings) to 0.01 (queries): one absolute rate does not fit both.
+        """
+        return max(LEAST_RMS, float(master.detach().norm()) / math.sqrt(master.numel())) if self.scaled else 1.0
 
     @torch.no_grad()
     def publish(self) -> None:

@@ -71,7 +71,7 @@ class Trainer:
         self.valid = None if valid is None else _spread(valid, recipe, tokenizer)
         self.options = recipe.generation.model_copy(update={"beams": 1, "sample": False})
         freeze(network, recipe.train.freeze)
-        self.objective = Objective(network, recipe.train, recipe.data.max_target).to(network.device)
+        self.objective = Objective(network, recipe.train).to(network.device)
         self.optimizer = MasterAdamW(self.objective, recipe.train, PRECISIONS[recipe.train.precision])
         self.weights = np.asarray(train.dataset.weights) if train.dataset.weights else None
         self.augment = _augmenter(recipe, network)
