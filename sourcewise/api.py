@@ -21,7 +21,7 @@ from sourcewise.model.builder import build_network
 from sourcewise.model.checkpoint import find_folder
 from sourcewise.reporting.progress import LiveReport, TrainingProgress
 from sourcewise.training.run import Run, create_run, locked, write_recipe
-from sourcewise.training.trainer import Trainer
+from sourcewise.training.trainer import Interrupted, Trainer
 
 
 def train(
@@ -44,18 +44,29 @@ def train(
         asked, recipe = recipe, run.recipe
         _check_unchanged(asked, recipe, overrides or {})
     with locked(run.folder):
-        trainer, test = prepare(recipe, run)
-        write_recipe(run, recipe)
+        trainer, test = prepare(recipe, run, resume=resume)
+        if overwrite and not resume:
+            run.clear()
+        write_recipe(run, recipe)  # only now: a request that cannot be met leaves everything as it was
+        if not run.has_tokenizer:
+            trainer.tokenizer.save(run.tokenizer)
         trainer.fit()
         progress = trainer.listeners[0]
         assert isinstance(progress, TrainingProgress)
-        run.evaluation = evaluate_run(run, test, progress) if test is not None else None
-        LiveReport().stopped(run, finished=True)
+        try:
+            run.evaluation = evaluate_run(run, test, progress) if test is not None else None
+            LiveReport().stopped(run, finished=True)
+        except KeyboardInterrupt:
+            problem = "trained, but not evaluated"
+            raise Interrupted(f"{problem}; go on with: sourcewise train {run.folder} --resume") from None
     return run
 
 
-def prepare(recipe: Recipe, run: Run) -> tuple[Trainer, Dataset | None]:
-    """Open everything a training needs, in the order in which a mistake is cheapest. Raises RequestError."""
+def prepare(recipe: Recipe, run: Run, *, resume: bool = False) -> tuple[Trainer, Dataset | None]:
+    """Open everything a training needs, in the order in which a mistake is cheapest. Raises RequestError.
+
+    With `resume` the tokenizer is the run's own.
+    """
     torch.set_num_threads(recipe.train.threads or torch.get_num_threads())
     device = choose_device(recipe.train.device)
     dataset = open_training(recipe.data)
@@ -66,7 +77,7 @@ def prepare(recipe: Recipe, run: Run) -> tuple[Trainer, Dataset | None]:
             raise RequestError(
                 f"{other.name}: its sources are {_kind(other)}, those of {dataset.name} {_kind(dataset)}"
             )
-    tokenizer = open_tokenizer(recipe, run, dataset)
+    tokenizer = Tokenizer.load(run.tokenizer) if resume and run.has_tokenizer else open_tokenizer(recipe, dataset)
     torch.manual_seed(recipe.seed)
     network = build_network(recipe.model, tokenizer, dataset).to(device)
     encoded = Encoded(dataset, tokenizer, recipe.data)
@@ -75,20 +86,14 @@ def prepare(recipe: Recipe, run: Run) -> tuple[Trainer, Dataset | None]:
     return Trainer(recipe, run, network, tokenizer, encoded, encoded_valid, listeners), test
 
 
-def open_tokenizer(recipe: Recipe, run: Run, dataset: Dataset) -> Tokenizer:
-    """The run's own tokenizer, the one the recipe names, the pretrained model's, or one trained on the training set."""
-    kept = run.folder / "tokenizer"
-    if (kept / "tokenizer_config.json").is_file():
-        return Tokenizer.load(kept)
+def open_tokenizer(recipe: Recipe, dataset: Dataset) -> Tokenizer:
+    """The tokenizer that the recipe names, the pretrained model's, or one trained on the training set."""
     if recipe.data.tokenizer:
-        tokenizer = Tokenizer.load(recipe.data.tokenizer)
-    elif recipe.model.weights:
-        tokenizer = Tokenizer.load(find_folder(recipe.model.weights))
-    else:
-        texts = [text for example in dataset for text in (example.source, example.target) if text]
-        tokenizer = Tokenizer.train(texts, recipe.data.vocabulary)
-    tokenizer.save(kept)
-    return tokenizer
+        return Tokenizer.load(recipe.data.tokenizer)
+    if recipe.model.weights:
+        return Tokenizer.load(find_folder(recipe.model.weights))
+    texts = [text for example in dataset for text in (example.source, example.target) if text]
+    return Tokenizer.train(texts, recipe.data.vocabulary)
 
 
 def evaluate_run(run: Run, test: Dataset, progress: TrainingProgress) -> Evaluation:

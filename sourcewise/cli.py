@@ -14,14 +14,14 @@ from typing import TYPE_CHECKING, Any
 
 import sourcewise
 from sourcewise import command_line
-from sourcewise.command_line import argument, command
+from sourcewise.command_line import argument, command, filled, path
 from sourcewise.errors import RequestError
 
 if TYPE_CHECKING:
     pass
 
-MODEL = argument("model", metavar="MODEL", help="a run folder, a Hugging Face folder or a hub name")
-FEATURES = argument("--features", metavar="DIR", help="folder of the .npy files that a manifest lists")
+MODEL = argument("model", type=path, metavar="MODEL", help="a run folder, a Hugging Face folder or a hub name")
+FEATURES = argument("--features", type=path, metavar="DIR", help="folder of the .npy files that a manifest lists")
 JSON = argument("--json", action="store_true", help="print JSON, for programs")
 SEARCH = (
     argument("--beams", type=int, metavar="N", help="hypotheses kept a source; 1 is greedy"),
@@ -46,7 +46,7 @@ def main(words: list[str] | None = None) -> int:
     "[digits|dates] [-o DIR]",
     ["sourcewise demo digits", "sourcewise demo dates -o /data/runs"],
     argument("set", nargs="?", default="digits", metavar="digits|dates", help="the embedded data set"),
-    argument("-o", "--output", metavar="DIR", help="folder that holds the run (default: runs)"),
+    argument("-o", "--output", type=path, metavar="DIR", help="folder that holds the run (default: runs)"),
     overrides=True,
 )
 def demo(arguments: Namespace) -> int:
@@ -81,7 +81,9 @@ def demo(arguments: Namespace) -> int:
         "sourcewise train --data.train.manifest train.tsv --data.train.features features",
         "sourcewise train runs/digits --resume",
     ],
-    argument("recipe", nargs="?", metavar="RECIPE", help="a YAML file, a shipped recipe's name, or a run folder"),
+    argument(
+        "recipe", nargs="?", type=path, metavar="RECIPE", help="a YAML file, a shipped recipe's name, or a run folder"
+    ),
     argument("--resume", action="store_true", help="go on with an interrupted run, exactly"),
     argument("--overwrite", action="store_true", help="replace the run of that name"),
     argument("--options", action="store_true", help="list every --section.key with its default"),
@@ -116,8 +118,10 @@ def train(arguments: Namespace) -> int:
         "sourcewise generate runs/mine manifest.tsv --features features/test -o out.txt",
     ],
     MODEL,
-    argument("sources", nargs="?", default="-", metavar="FILE", help="a source a line, or a manifest; -: stdin"),
-    argument("-o", "--output", metavar="FILE", help="write there instead of to standard output"),
+    argument(
+        "sources", nargs="?", default="-", type=path, metavar="FILE", help="a source a line, or a manifest; -: stdin"
+    ),
+    argument("-o", "--output", type=path, metavar="FILE", help="write there instead of to standard output"),
     FEATURES,
     argument("--prefix", metavar="TEXT", help="put before every source (default: as in training)"),
     *SEARCH,
@@ -131,11 +135,11 @@ def generate(arguments: Namespace) -> int:
     """
     from sourcewise.config import DatasetConfig
     from sourcewise.data.datasets import open_sources
-    from sourcewise.evaluation.results import write_atomically
+    from sourcewise.files import check_writable, write_atomically
     from sourcewise.reporting.terminal import progress_of
 
     if arguments.output:
-        _check_writable(Path(arguments.output))
+        check_writable(Path(arguments.output))
     named = arguments.sources if arguments.sources != "-" else _standard_input()
     model = sourcewise.load(arguments.model)
     like = model.data.usual or DatasetConfig(pairs="-")
@@ -164,11 +168,11 @@ def generate(arguments: Namespace) -> int:
         "sourcewise evaluate t5-small qa.tsv --source question --target answer",
     ],
     MODEL,
-    argument("data", metavar="DATA", help="a .tsv, .jsonl or .parquet, hub:NAME, or a manifest"),
-    argument("-o", "--output", metavar="DIR", help="write metrics.json and translations.tsv there"),
+    argument("data", type=path, metavar="DATA", help="a .tsv, .jsonl or .parquet, hub:NAME, or a manifest"),
+    argument("-o", "--output", type=path, metavar="DIR", help="write metrics.json and translations.tsv there"),
     FEATURES,
-    argument("--source", metavar="COLUMN", help="name of the source column (default: source)"),
-    argument("--target", metavar="COLUMN", help="name of the target column (default: target)"),
+    argument("--source", type=filled, metavar="COLUMN", help="name of the source column (default: source)"),
+    argument("--target", type=filled, metavar="COLUMN", help="name of the target column (default: target)"),
     *SEARCH,
     argument("--require", action="append", default=[], metavar="'KEY>=N'", help="exit 1 unless met; may be repeated"),
     JSON,
@@ -178,12 +182,13 @@ def evaluate(arguments: Namespace) -> int:
     their sources.
     """
     from sourcewise.evaluation.requirement import parse_requirement
+    from sourcewise.files import check_writable
     from sourcewise.reporting.progress import TrainingProgress
     from sourcewise.reporting.terminal import print_evaluation
 
     requirements = [parse_requirement(text) for text in arguments.require]
     if arguments.output:
-        _check_writable(Path(arguments.output) / "metrics.json")
+        check_writable(Path(arguments.output) / "metrics.json")
     evaluation = sourcewise.evaluate(
         arguments.model,
         arguments.data,
@@ -212,7 +217,7 @@ def evaluate(arguments: Namespace) -> int:
     "MODEL [DATA] [--json]",
     ["sourcewise diagnose runs/mine", "sourcewise diagnose google/flan-t5-small valid.tsv"],
     MODEL,
-    argument("data", nargs="?", metavar="DATA", help="pairs to look at it with (default: the run's own)"),
+    argument("data", nargs="?", type=path, metavar="DATA", help="pairs to look at it with (default: the run's own)"),
     JSON,
 )
 def diagnose(arguments: Namespace) -> int:
@@ -234,7 +239,7 @@ def diagnose(arguments: Namespace) -> int:
     "tell what a rule of diagnose means, in full",
     "[CODE]",
     ["sourcewise explain SRC001"],
-    argument("code", nargs="?", metavar="CODE", help="a rule's code; without it, all rules are listed"),
+    argument("code", nargs="?", type=filled, metavar="CODE", help="a rule's code; without it, all rules are listed"),
 )
 def explain(arguments: Namespace) -> int:
     """What a rule measures, why that is bad, where its threshold is from, and the cure."""
@@ -252,7 +257,7 @@ def explain(arguments: Namespace) -> int:
     "write the report of a run again",
     "RUN",
     ["sourcewise report runs/digits"],
-    argument("run", metavar="RUN", help="a run folder"),
+    argument("run", type=path, metavar="RUN", help="a run folder"),
 )
 def report(arguments: Namespace) -> int:
     """Write RUN/report.html anew from what the run holds, and print its path."""
@@ -266,8 +271,8 @@ def report(arguments: Namespace) -> int:
     "train a tokenizer on text files",
     "TEXT… -o FILE [--vocabulary N]",
     ["sourcewise tokenizer train.en train.de -o tokenizer.json --vocabulary 8000"],
-    argument("texts", nargs="+", metavar="TEXT", help="UTF-8 text files, a text a line; -: standard input"),
-    argument("-o", "--output", required=True, metavar="FILE", help="the tokenizer.json to write"),
+    argument("texts", nargs="+", type=path, metavar="TEXT", help="UTF-8 text files, a text a line; -: standard input"),
+    argument("-o", "--output", required=True, type=path, metavar="FILE", help="the tokenizer.json to write"),
     argument("--vocabulary", type=int, default=8000, metavar="N", help="how many entries (default: 8000)"),
 )
 def tokenizer(arguments: Namespace) -> int:
@@ -277,11 +282,16 @@ def tokenizer(arguments: Namespace) -> int:
     """
     from sourcewise.data.tables import decode_lines, read_bytes
     from sourcewise.data.tokenizer import Tokenizer
+    from sourcewise.files import check_writable
 
+    if Path(arguments.output).suffix != ".json":
+        raise RequestError(f"-o {arguments.output}: name a file that ends in .json")
+    if arguments.vocabulary < 16:
+        raise RequestError(f"--vocabulary should be greater than or equal to 16, not {arguments.vocabulary}")
     texts: list[str] = []
     for name in arguments.texts:
         texts += _standard_input() if name == "-" else decode_lines(read_bytes(name), name)
-    _check_writable(Path(arguments.output))
+    check_writable(Path(arguments.output))
     Tokenizer.train(texts, arguments.vocabulary).save(Path(arguments.output))
     print(arguments.output)
     return 0
@@ -304,14 +314,3 @@ def _standard_input() -> list[str]:
     if sys.stdin.isatty():
         print("a text a line; Ctrl-D ends", file=sys.stderr)
     return decode_lines(sys.stdin.buffer.read(), "standard input")
-
-
-def _check_writable(path: Path) -> None:
-    """Before long work: can its result be written? Raises RequestError."""
-    import os
-
-    folder = next(p for p in (path.absolute().parent, *path.absolute().parents) if p.exists())
-    if path.is_dir():
-        raise RequestError(f"{path}: is a folder; name a file to write")
-    if not folder.is_dir() or not os.access(folder, os.W_OK):
-        raise RequestError(f"{path}: cannot be written; {folder} is not a folder that you may write to")

@@ -6,11 +6,12 @@ Exit status: 0 done · 1 the work ran and the answer is bad · 2 the request was
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import os
 import shutil
 import sys
-from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
+from argparse import ArgumentParser, ArgumentTypeError, Namespace, RawDescriptionHelpFormatter
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NoReturn
@@ -28,6 +29,18 @@ class Argument:
 
     flags: tuple[str, ...]
     settings: dict[str, Any]
+
+
+def filled(word: str) -> str:
+    """The type of an argument that may not be empty: an empty path would be the current folder."""
+    if not word.strip():
+        raise ArgumentTypeError("is empty; a shell variable that is not set?")
+    return word
+
+
+def path(word: str) -> str:
+    """The type of an argument that names a file or folder: not empty, `~` is the home folder."""
+    return os.path.expanduser(filled(word))  # noqa: PTH111  (a Path would lose the ./ of a folder that is no hub name)
 
 
 def argument(*flags: str, **settings: Any) -> Argument:
@@ -116,6 +129,7 @@ class _Formatter(RawDescriptionHelpFormatter):
 def main(words: list[str]) -> int:
     """Run a command and give its exit status. No error leaves it but one that SOURCEWISE_TRACEBACK asks for."""
     try:
+        _open_closed_streams()
         status = _dispatch(words)
         sys.stdout.flush()
         return status
@@ -123,7 +137,7 @@ def main(words: list[str]) -> int:
         _drop_output()
         return 141
     except KeyboardInterrupt as stop:  # a training says how to go on
-        print(f"sourcewise: {str(stop) or 'interrupted'}", file=sys.stderr)
+        _tell(str(stop) or "interrupted")
         return 130
     except Exception as error:
         if os.environ.get("SOURCEWISE_TRACEBACK"):
@@ -131,7 +145,7 @@ def main(words: list[str]) -> int:
         if isinstance(error, OSError):
             _drop_output()
         status, message = _told(error)
-        print(f"sourcewise: error: {' '.join(message.split())}", file=sys.stderr)
+        _tell(f"error: {' '.join(message.split())}")
         return status
 
 
@@ -196,12 +210,34 @@ def _told(error: Exception) -> tuple[int, str]:
     """Exit status and message of an error."""
     if isinstance(error, RequestError):
         return 2, str(error)
+    if isinstance(error, UnicodeEncodeError):
+        return 2, f"cannot write {error.object[error.start]!a} in {error.encoding}; set PYTHONIOENCODING=utf-8"
     if isinstance(error, OSError):
         problem = error.strerror or str(error)
         return 2, f"{error.filename}: {problem}" if error.filename else f"cannot write: {problem}"
-    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+    if _is_out_of_memory(error):
         return 2, "out of memory; set a smaller batch_tokens (of train or generation), or cut long sources"
     return 70, f"{type(error).__name__}: {error} (a bug of sourcewise; SOURCEWISE_TRACEBACK=1 shows where)"
+
+
+def _tell(text: str) -> None:
+    with contextlib.suppress(OSError):  # nobody can be told
+        print(f"sourcewise: {text}", file=sys.stderr, flush=True)
+
+
+def _open_closed_streams() -> None:
+    """A stream that the caller closed (`>&-`) is None in Python; it reads nothing and takes everything instead."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    return (
+        isinstance(error, MemoryError)
+        or type(error).__name__ == "OutOfMemoryError"  # torch's, of an accelerator
+        or (isinstance(error, RuntimeError) and "can't allocate memory" in str(error))  # torch's, of the CPU
+    )
 
 
 def _drop_output() -> None:

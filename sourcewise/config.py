@@ -22,6 +22,7 @@ Share = Annotated[float, Field(ge=0, le=1)]
 Rate = Annotated[float, Field(ge=0, lt=1)]
 Positive = Annotated[int, Field(gt=0)]
 Count = Annotated[int, Field(ge=0)]
+Seed = Annotated[int, Field(ge=0, lt=2**63)]
 Part = Literal["encoder", "decoder", "embedding", "bridge"]
 
 
@@ -129,7 +130,7 @@ class ModelConfig(Options):
     tied: bool = Field(True, description="share the embedding with the projection to the vocabulary")
     dropout: Rate = Field(0.1, description="dropout of embeddings, attention outputs and feed-forwards")
     attention_dropout: Rate = Field(0.0, description="dropout of attention weights")
-    relative_buckets: Positive = Field(32, description="T5's relative position buckets")
+    relative_buckets: Annotated[int, Field(ge=4)] = Field(32, description="T5's relative position buckets")
     relative_distance: Positive = Field(128, description="distance from which all positions share a bucket")
     decoder_positions: bool | None = Field(
         None, description="sinusoidal positions in the decoder too (default: for features from scratch); not a T5 then"
@@ -148,6 +149,8 @@ class ModelConfig(Options):
     def _heads_divide(self) -> ModelConfig:
         if self.d_kv is None and self.d_model % self.heads:
             raise ValueError(f"d_model {self.d_model} is not a multiple of heads {self.heads}; set d_kv")
+        if 2 * self.relative_distance <= self.relative_buckets:  # the decoder gives half of them to single distances
+            raise ValueError(f"relative_distance {self.relative_distance} is not above half of relative_buckets")
         return self
 
 
@@ -196,7 +199,7 @@ class TrainConfig(Options):
         "bleu", description="the metric that picks checkpoints/best"
     )
     average: Count = Field(0, description="average the weights of the last K evaluations at the end; 0 or 1: off")
-    threads: Positive | None = Field(None, description="CPU threads (default: every core)")
+    threads: Annotated[int, Field(gt=0, le=1024)] | None = Field(None, description="CPU threads (default: every core)")
     device: str = Field("auto", pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$", description="auto, cpu, cuda, cuda:1 or mps")
 
     @field_validator("freeze", mode="before")
@@ -209,16 +212,16 @@ class TrainConfig(Options):
 class GenerationConfig(Options):
     """How outputs are searched for."""
 
-    beams: Positive = Field(4, description="hypotheses kept a source; 1 is greedy")
+    beams: Annotated[int, Field(gt=0, le=1000)] = Field(4, description="hypotheses kept a source; 1 is greedy")
     max_new_tokens: Positive = Field(128, description="longest output, end of text included")
     min_new_tokens: Count = Field(0, description="the end of text is barred before this many tokens")
-    length_penalty: float = Field(1.0, description="score = log-probability / length^this")
+    length_penalty: float = Field(1.0, ge=-5, le=5, description="score = log-probability / length^this")
     no_repeat_ngram: Count = Field(0, description="no n-gram of this size occurs twice; 0: off")
     sample: bool = Field(False, description="draw from the distribution instead of searching")
     temperature: float = Field(1.0, gt=0, description="divides the logits when sampling")
     top_k: Count = Field(0, description="sample among the k likeliest; 0: all")
     top_p: Annotated[float, Field(gt=0, le=1)] = Field(1.0, description="sample within this probability mass")
-    seed: int = Field(0, description="seed of sampling")
+    seed: Seed = Field(0, description="seed of sampling")
     batch_tokens: Positive = Field(8192, description="source slots × beams a batch")
 
     @model_validator(mode="after")
@@ -235,7 +238,7 @@ class Recipe(Options):
         "run", pattern=r"^\w[\w.-]*$", description="folder of the run under output: letters, digits, . _ -"
     )
     output: str = Field("runs", description="folder that holds the runs")
-    seed: Count = Field(0, description="seed of weights, order, dropout and augmentation")
+    seed: Seed = Field(0, description="seed of weights, order, dropout and augmentation")
     data: DataConfig = Field(default_factory=DataConfig, description="what it reads")
     model: ModelConfig = Field(default_factory=ModelConfig, description="what it is")
     train: TrainConfig = Field(default_factory=TrainConfig, description="how it learns")

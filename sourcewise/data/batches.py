@@ -145,5 +145,6 @@ def training_batches(
     order = chosen[np.lexsort((fine, coarse))]
     batches = list(budget.split(order, source, target))
     order_of_batches = rng.permutation(len(batches))
-    even = len(batches) - len(batches) % world if len(batches) >= world else len(batches)
-    return [batches[i] for i in order_of_batches[:even][rank::world]]
+    # The last few are left out where the ranks do not divide them; fewer batches than ranks are dealt more than once.
+    even = max(world, len(batches) - len(batches) % world)
+    return [batches[i] for i in np.resize(order_of_batches, even)[rank::world]]

@@ -98,6 +98,8 @@ def config_for(path: str, features: str | None = None, like: DatasetConfig | Non
                 lent[name] = getattr(like, name)
         if features or is_manifest(columns, lent.get("source") or "source"):
             return DatasetConfig.model_validate({"manifest": path, "features": features, **lent})
+    elif features:
+        raise RequestError(f"{path}: a folder of features goes with a manifest, which is a .tsv")
     elif like and like.pairs:
         lent |= {"source": like.source, "target": like.target}
     return DatasetConfig.model_validate({"pairs": path, **lent})
@@ -124,6 +126,9 @@ def open_sources(
     file: a text line a source), or a list of texts, or a list of (frames, dims) matrices.
     Raises RequestError that names file and line.
     """
+    if features and (not isinstance(given, (str, Path)) or Path(given).suffix.lower() != ".tsv"):
+        name = given if isinstance(given, (str, Path)) else "sources"
+        raise RequestError(f"{name}: a folder of features goes with a manifest, which is a .tsv")
     if isinstance(given, (str, Path)):
         dataset = _sources_of_file(Path(given), features, source, prompt, cache_gb)
     elif len(given) and not isinstance(given[0], str):

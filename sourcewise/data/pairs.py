@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 
+from sourcewise.data import hub
 from sourcewise.data.examples import Dataset, Example
 from sourcewise.data.tables import Table, read_table
 from sourcewise.errors import RequestError
@@ -46,10 +48,10 @@ def _read_hub(name: str, split: str, subset: str | None) -> Table:
     except ImportError:
         raise RequestError(f"{HUB}{name}: needs the datasets library; pip install datasets") from None
     try:
-        read = datasets.load_dataset(name, subset, split=split)
+        with contextlib.nullcontext() if Path(name).exists() else hub.patient_no_longer(name):
+            read = datasets.load_dataset(name, subset, split=split)
     except Exception as error:  # the library raises a dozen kinds, some from the network
-        first = (str(error).strip() or type(error).__name__).splitlines()[0]
         where = f"{HUB}{name}" + (f" ({subset})" if subset else "")
-        raise RequestError(f"{where}: split {split!r} cannot be loaded: {first}") from None
+        raise RequestError(f"{where}: split {split!r} cannot be loaded: {hub.reason(error)}") from None
     columns = {column: list(read[column]) for column in read.column_names}
     return Table(f"{HUB}{name}", columns, list(range(1, len(read) + 1)))

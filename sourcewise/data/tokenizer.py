@@ -8,7 +8,9 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Literal, Protocol
 
+from sourcewise.data import hub
 from sourcewise.errors import RequestError
+from sourcewise.files import write_atomically
 
 PAD, EOS, UNK = "<pad>", "</s>", "<unk>"  # T5's names and, in this order, its ids
 SENTENCEPIECE_FILES = ("spiece.model", "sentencepiece.bpe.model", "tokenizer.model")
@@ -54,7 +56,7 @@ class Tokenizer:
         A folder of a Hugging Face model is opened as its own tokenizer class where plain files do not tell all.
         Raises RequestError when it is missing, corrupt, or has no token that ends a text.
         """
-        where = Path(path)
+        where = Path(path).expanduser()
         if where.is_dir():
             return cls(_open_folder(where))
         if where.is_file():
@@ -111,8 +113,7 @@ class Tokenizer:
         """
         path = Path(path)
         if path.suffix == ".json":
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(self._backend.to_json(), encoding="utf-8")
+            write_atomically(path, self._backend.to_json())
             return
         path.mkdir(parents=True, exist_ok=True)
         self._backend.save(path)
@@ -201,11 +202,13 @@ class _Transformers:
 
         self._name = name
         try:
-            self._tokenizer = transformers.AutoTokenizer.from_pretrained(name)
+            self._tokenizer = transformers.AutoTokenizer.from_pretrained(name, trust_remote_code=False)
         except Exception as error:  # a dozen kinds, some from the network
-            first = (str(error).strip() or type(error).__name__).splitlines()[0]
-            raise RequestError(f"{name}: no tokenizer can be opened there: {first}") from None
+            raise RequestError(f"{name}: no tokenizer can be opened there: {hub.reason(error)}") from None
         self.size = len(self._tokenizer)
+        if len(set(self._tokenizer.get_vocab()) - set(self._tokenizer.all_special_tokens)) < 2:
+            # transformers makes one of special tokens alone where the files of the vocabulary are not there
+            raise RequestError(f"{name}: its tokenizer has no vocabulary; tokenizer.json or spiece.model is missing")
         if self._tokenizer.eos_token_id is None:
             raise RequestError(f"{name}: its tokenizer has no end-of-text token, which every target needs")
         self.eos_id: int = self._tokenizer.eos_token_id

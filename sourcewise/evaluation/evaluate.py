@@ -42,9 +42,8 @@ def evaluate(
     if not isinstance(model, Model):
         model = load(model)
     dataset = data if isinstance(data, Dataset) else _open(model, data, features, source, target)
-    model.check(dataset)
-    encoded = Encoded(dataset, model.tokenizer, model.data)
-    return evaluate_encoded(model.network, model.tokenizer, encoded, model.options(**(generation or {})), progress)
+    options = model.options(**(generation or {}))
+    return evaluate_encoded(model.network, model.tokenizer, model.lay_out(dataset), options, progress)
 
 
 def evaluate_encoded(
@@ -77,8 +76,12 @@ def _open(
     if isinstance(data, DatasetConfig):
         return open_dataset(data, model.data, "test")
     like = model.data.usual or DatasetConfig(pairs="-")
-    like = like.model_copy(update={k: v for k, v in {"source": source, "target": target}.items() if v})
-    return open_dataset(config_for(str(data), features, like), model.data.model_copy(update={"root": ""}), "test")
+    named = {k: v for k, v in {"source": source, "target": target}.items() if v}
+    config = config_for(str(data), features, like.model_copy(update=named))
+    if source and config.manifest and not features:  # a source column means pairs, whatever else is in the file
+        config = DatasetConfig(pairs=config.manifest, prefix=config.prefix, lowercase=config.lowercase)
+    config = config.model_copy(update=named)  # the recipe's columns are looked for, those asked for must be there
+    return open_dataset(config, model.data.model_copy(update={"root": ""}), "test")
 
 
 def _rows(encoded: Encoded, outputs: list[str], hypotheses: list[Hypothesis], bits: SourceBits) -> list[Row]:

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import math
-import os
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from sourcewise.errors import RequestError
+from sourcewise.files import new_folder, write_atomically
 
 METRICS_FILE = "metrics.json"
 TRANSLATIONS_FILE = "translations.tsv"
@@ -59,14 +58,20 @@ class Evaluation:
     def write(self, folder: Path | str) -> None:
         """Write metrics.json and translations.tsv (id, reference, output), each whole or not at all.
 
-        Tabs and line ends inside a text become spaces. Raises RequestError where the folder cannot be written.
+        Tabs and line ends inside a text become spaces. Raises RequestError where the folder cannot be written; a
+        folder made for them is then gone again.
         """
         folder = Path(folder)
+        figures = json.dumps(without_nan(self.metrics), indent=2, ensure_ascii=False)
+        with new_folder(folder):
+            write_atomically(folder / METRICS_FILE, figures + "\n")
+            self.write_translations(folder)
+
+    def write_translations(self, folder: Path) -> None:
+        """Write translations.tsv alone, as `write` does."""
         lines = ["\t".join(COLUMNS)]
         lines += ["\t".join(_one_cell(text) for text in (r.id, r.reference, r.output)) for r in self.rows]
         write_atomically(folder / TRANSLATIONS_FILE, "\n".join(lines) + "\n")
-        figures = json.dumps(_without_nan(self.metrics), indent=2, ensure_ascii=False)
-        write_atomically(folder / METRICS_FILE, figures + "\n")
 
     @classmethod
     def from_folder(cls, folder: Path | str) -> Evaluation:
@@ -96,24 +101,6 @@ def read_translations(path: Path) -> list[Row]:
     return rows
 
 
-def write_atomically(path: Path, content: str | bytes) -> None:
-    """Write a file whole or not at all: a reader, or a kill, never sees half of it.
-
-    Raises RequestError where the folder cannot be made or written (permissions, a full disk).
-    """
-    data = content if isinstance(content, bytes) else content.encode("utf-8", errors="replace")
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part.write_bytes(data)
-        part.replace(path)
-    except OSError as error:
-        raise RequestError(f"{path}: cannot be written ({error.strerror or error})") from None
-    finally:
-        with contextlib.suppress(OSError):
-            part.unlink()
-
-
 def _read(path: Path) -> str:
     try:
         return path.read_bytes().decode("utf-8")  # bytes: read_text would turn a \r inside a cell into a line end
@@ -127,12 +114,12 @@ def _one_cell(text: str) -> str:
     return _SEPARATORS.sub(" ", text)
 
 
-def _without_nan(value: Any) -> Any:
+def without_nan(value: Any) -> Any:
     """JSON has no NaN and no infinity: they become null."""
     if isinstance(value, dict):
-        return {str(key): _without_nan(item) for key, item in value.items()}
+        return {str(key): without_nan(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_without_nan(item) for item in value]
+        return [without_nan(item) for item in value]
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return value

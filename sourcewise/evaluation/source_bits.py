@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from itertools import chain
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -58,24 +58,34 @@ class SourceBits:
 
 
 def partners(encoded: Encoded) -> np.ndarray:
-    """For each example the position of another one whose source differs and is of similar length; −1: none.
+    """For each example the position of another one whose source differs, of the nearest length; −1: none.
 
-    Examples sorted by source length are paired with the next that differs, else with the one before.
-    The pairing is the same whatever the batch size.
+    Of examples sorted by source length: the next that differs or the last before that differs, whichever is nearer,
+    the next where both are. The pairing is the same whatever the batch size.
     """
-    order = np.argsort(encoded.source_lengths, kind="stable")
-    found = np.full(len(order), -1)
+    lengths = encoded.source_lengths
+    order = np.argsort(lengths, kind="stable")
+    same = [_same_source(encoded, int(i), int(j)) for i, j in pairwise(order)]  # as the one before in the order
+    size = len(order)
+    after, before = np.full(size, -1), np.full(size, -1)  # positions, in the order, of the nearest that differ
+    for place in range(1, size):
+        before[place] = before[place - 1] if same[place - 1] else place - 1
+    for place in range(size - 2, -1, -1):
+        after[place] = after[place + 1] if same[place] else place + 1
+    found = np.full(size, -1)
     for place, i in enumerate(order):
-        others = chain(order[place + 1 :], order[:place][::-1])
-        found[i] = next((j for j in others if not _same_source(encoded, int(i), int(j))), -1)
+        others = [order[k] for k in (after[place], before[place]) if k >= 0]
+        found[i] = min(others, key=lambda j: abs(lengths[j] - lengths[i]), default=-1)
     return found
 
 
 def _same_source(encoded: Encoded, i: int, j: int) -> bool:
+    """Whether the network reads the same, after cutting; a prompt beside features does not make them differ."""
     if encoded.source_lengths[i] != encoded.source_lengths[j]:
         return False
     if encoded.dataset.dims:
-        return bool(np.array_equal(encoded.dataset.features(i), encoded.dataset.features(j)))
+        cut = encoded.max_frames
+        return bool(np.array_equal(encoded.dataset.features(i)[:cut], encoded.dataset.features(j)[:cut]))
     assert encoded.sources is not None
     return bool(np.array_equal(encoded.sources[i], encoded.sources[j]))
 
@@ -97,12 +107,12 @@ def source_bits(
         batch = encoded.batch(indices)
         memory = network.encode(batch.source)
         labels = batch.labels.to(memory.mask.device)
-        nats[indices] = token_nats(network, memory, labels).double().sum(1).cpu()
+        nats[indices] = token_nats(network, memory, labels).cpu().double().sum(1)
         paired = indices[other[indices] >= 0]
         if len(paired):
             wrong = encoded.source(other[paired])
             kept = torch.from_numpy(other[indices] >= 0).to(labels.device)
-            shuffled[paired] = token_nats(network, network.encode(wrong), labels[kept]).double().sum(1).cpu()
+            shuffled[paired] = token_nats(network, network.encode(wrong), labels[kept]).cpu().double().sum(1)
         done += len(indices)
         if progress is not None:
             progress(done, size)

@@ -58,8 +58,8 @@ def beam_search(network: Network, memory: Memory, options: GenerationConfig) -> 
         extended = torch.cat((running.gather(1, parent[..., None].expand(-1, -1, step)), token[..., None]), dim=2)
         ended = (token == network.eos_id) | (step + 1 == steps)
 
-        # Only the best `beams` candidates may finish; the others are spare ones to go on with.
-        first = torch.arange(total.shape[1], device=device) < beams
+        # Only the best `beams` candidates may finish, those that exist; the others are spare ones to go on with.
+        first = (torch.arange(total.shape[1], device=device) < beams) & (total > NEVER / 2)
         padded = torch.nn.functional.pad(extended, (0, steps - step - 1), value=network.pad_id)
         finished.add(padded, total / (step + 1) ** options.length_penalty, ended & first)
         going_on, chosen = (total + ended * NEVER).topk(beams)

@@ -59,7 +59,7 @@ class Model:
         wanted = self.options(**{"beams": 1, **options})
         encoded = self._encoded(source)
         ids: list[int] = []
-        shown = ""
+        shown = text = ""
         with torch.inference_mode():
             memory = self.network.encode(encoded.batch([0]).source)
             for _, tokens, _ in steps(self.network, memory, wanted, [0]):
@@ -68,28 +68,39 @@ class Model:
                 if not text.endswith("\ufffd"):  # half a character: wait for the rest
                     yield text[len(shown) :]
                     shown = text
+            if text != shown:  # the output ends in half a character
+                yield text[len(shown) :]
 
     def options(self, **changes: Any) -> GenerationConfig:
         """This model's generation options with changes, checked."""
         try:
-            return GenerationConfig.model_validate({**self.generation.model_dump(), **changes})
+            wanted = GenerationConfig.model_validate({**self.generation.model_dump(), **changes})
         except ValidationError as error:
             raise RequestError(schema.explain(error, GenerationConfig, "generation")) from None
+        longest = self.network.positions
+        if longest is not None and wanted.max_new_tokens > longest:
+            problem = f"max_new_tokens is {wanted.max_new_tokens}, {self.name or 'this model'} has {longest} positions"
+            raise RequestError(f"generation: {problem}")
+        return wanted
 
     def _encoded(self, sources: str | Sequence[str] | Dataset) -> Encoded:
         if isinstance(sources, str):
             sources = [sources]
-        dataset = sources if isinstance(sources, Dataset) else open_sources(list(sources))
-        self.check(dataset)
-        return Encoded(dataset, self.tokenizer, self.data)
+        return self.lay_out(sources if isinstance(sources, Dataset) else open_sources(list(sources)))
 
-    def check(self, dataset: Dataset) -> None:
-        """Raise RequestError unless this network reads sources of this kind and width."""
+    def lay_out(self, dataset: Dataset) -> Encoded:
+        """A set as this model's ids and lengths. Raises RequestError unless its network reads such sources."""
         reads = self.network.dims
         if dataset.dims != reads:
             given = f"features {dataset.dims} wide" if dataset.dims else "text"
             wanted = f"features {reads} wide" if reads else "text"
             raise RequestError(f"{dataset.name}: its sources are {given}; {self.name or 'this model'} reads {wanted}")
+        encoded = Encoded(dataset, self.tokenizer, self.data)
+        largest = max((max(ids) for ids in (*(encoded.sources or []), *encoded.targets) if ids), default=0)
+        if largest >= self.network.vocabulary:
+            problem = f"its tokenizer gives the id {largest}, its weights embed {self.network.vocabulary}"
+            raise RequestError(f"{self.name or 'this model'}: {problem}; they are not of one model")
+        return encoded
 
 
 def load(name: str | Path, device: str = "auto") -> Model:
@@ -98,11 +109,16 @@ def load(name: str | Path, device: str = "auto") -> Model:
     network: Any = load_network(folder)
     network.to(choose_device(device))
     data, generation = DataConfig(), GenerationConfig()
-    for place in (Path(name), folder.parent.parent):
-        if (place / "recipe.yaml").is_file():
-            recipe = load_recipe(place / "recipe.yaml")
-            data, generation = recipe.data, recipe.generation
-            break
+    run = folder.parent.parent
+    if folder.parent.name == "checkpoints" and (run / "recipe.yaml").is_file():
+        recipe = load_recipe(run / "recipe.yaml")
+        data, generation = recipe.data, recipe.generation
+    if network.positions is not None:
+        data = data.model_copy(
+            update={n: min(getattr(data, n), network.positions) for n in ("max_source", "max_target")}
+        )
+        longest = min(generation.max_new_tokens, network.positions)
+        generation = generation.model_copy(update={"max_new_tokens": longest})
     return Model(network, Tokenizer.load(folder), str(name), data, generation)
 
 

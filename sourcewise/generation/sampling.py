@@ -15,7 +15,10 @@ from sourcewise.model.protocol import Memory, Network
 
 @dataclass(slots=True)
 class Hypothesis:
-    """One output: its ids without start and end, the sum of ln p, and whether the end of text was reached."""
+    """One output: its ids without start and end, its score, and whether the end of text was reached.
+
+    The score is Σ ln p; beam search divides it by length^length_penalty.
+    """
 
     ids: list[int]
     score: float
@@ -23,29 +26,34 @@ class Hypothesis:
 
 
 def constrain(logits: Tensor, tokens: Tensor, options: GenerationConfig, network: Network) -> Tensor:
-    """Bar what may not come next: the end of text too early, an n-gram twice, padding never.
+    """Bar what may not come next: the end of text too early, an n-gram twice, ids the network never says.
 
-    logits (rows, vocabulary) float32, tokens (rows, generated so far) → logits, changed in place.
+    logits (rows, vocabulary) float32, tokens (rows, generated so far) → logits, changed in place. A row with nothing
+    left may only end.
     """
     generated = tokens.shape[1]
+    ends = logits[:, network.eos_id].clone()
+    if network.barred_ids:
+        logits[:, list(network.barred_ids)] = -torch.inf
     if generated < options.min_new_tokens:
         logits[:, network.eos_id] = -torch.inf
     n = options.no_repeat_ngram
     if n and generated + 1 >= n:
-        history = torch.nn.functional.pad(
-            tokens, (1, 0), value=network.start_id
-        )  # the start counts, as in transformers
+        # The start counts, as in transformers.
+        history = torch.nn.functional.pad(tokens, (1, 0), value=network.start_id)
         windows = history.unfold(1, n, 1)  # (rows, positions, n)
         last = history[:, history.shape[1] - n + 1 :]
         again = (windows[:, :, : n - 1] == last[:, None]).all(-1)
         rows, places = again.nonzero(as_tuple=True)
         logits[rows, windows[rows, places, n - 1]] = -torch.inf
+        stuck = logits.amax(-1) == -torch.inf
+        logits[:, network.eos_id] = torch.where(stuck, ends, logits[:, network.eos_id])
     return logits
 
 
 def filter_logits(logits: Tensor, options: GenerationConfig) -> Tensor:
     """Temperature, top-k (Fan et al. 2018) and top-p (Holtzman et al. 2020) over (rows, vocabulary)."""
-    logits = logits / options.temperature
+    logits = (logits - logits.amax(-1, keepdim=True)) / options.temperature  # ≤ 0: no temperature overflows
     if options.top_k and options.top_k < logits.shape[-1]:
         least = logits.topk(options.top_k, dim=-1).values[:, -1:]
         logits = logits.masked_fill(logits < least, -torch.inf)
@@ -66,7 +74,8 @@ class Draws:
     def pick(self, logits: Tensor, rows: Tensor) -> Tensor:
         """Draw a token a row by inverting the cumulative distribution; rows says whose draw it is."""
         uniform = [self.streams[i].random() for i in rows.tolist()]
-        mass = logits.double().softmax(-1).cumsum(-1)
+        precise = torch.float32 if logits.device.type == "mps" else torch.float64  # MPS has no float64
+        mass = logits.to(precise).softmax(-1).cumsum(-1)
         wanted = torch.tensor(uniform, dtype=mass.dtype, device=mass.device)[:, None] * mass[:, -1:]
         return torch.searchsorted(mass, wanted, right=True).squeeze(1).clamp(max=logits.shape[-1] - 1)
 

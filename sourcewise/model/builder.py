@@ -25,6 +25,7 @@ def build_network(model: ModelConfig, tokenizer: Tokenizer, dataset: Dataset) ->
     """
     if model.weights:
         network = _pretrained(model, tokenizer)
+        _check_bridge(model, network, dataset)
     else:
         network = Seq2Seq(Transformer(_shape(model, tokenizer, positions=bool(dataset.dims))))
     network.route = model.route
@@ -35,10 +36,6 @@ def build_network(model: ModelConfig, tokenizer: Tokenizer, dataset: Dataset) ->
             mean, deviation = feature_statistics(dataset)
             network.bridge.mean.copy_(torch.from_numpy(mean))
             network.bridge.deviation.copy_(torch.from_numpy(deviation))
-    elif dataset.dims and network.bridge is not None and network.bridge.dims != dataset.dims:
-        raise RequestError(
-            f"{model.weights}: its bridge reads {network.bridge.dims} dims, {dataset.name} has {dataset.dims}"
-        )
     return network
 
 
@@ -90,4 +87,23 @@ def _pretrained(model: ModelConfig, tokenizer: Tokenizer) -> Seq2Seq:
         raise RequestError(
             f"data.tokenizer: {tokenizer.size} entries, {model.weights} embeds {vocabulary}; use the model's own"
         )
+    if tokenizer.eos_id != network.eos_id:
+        raise RequestError(
+            f"data.tokenizer: ends a text with id {tokenizer.eos_id}, {model.weights} with {network.eos_id}; "
+            "use the model's own"
+        )
     return network
+
+
+def _check_bridge(model: ModelConfig, network: Seq2Seq, dataset: Dataset) -> None:
+    """Raise RequestError where pretrained weights come with a bridge and the recipe wants another way in."""
+    if network.bridge is None:
+        return
+    if network.bridge.dims != dataset.dims:
+        given = f"has {dataset.dims}" if dataset.dims else "is text"
+        raise RequestError(f"{model.weights}: its bridge reads {network.bridge.dims} dims, {dataset.name} {given}")
+    if network.route != model.route:
+        raise RequestError(
+            f"model.route: {model.route}, but {model.weights} was trained with {network.route}; "
+            f"set --model.route {network.route}"
+        )

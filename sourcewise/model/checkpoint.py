@@ -10,8 +10,11 @@ Nothing is ever unpickled: safetensors, or `torch.load(weights_only=True)` for o
 
 from __future__ import annotations
 
+import contextlib
 import json
+import pickle
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +24,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from sourcewise.config import BridgeConfig
+from sourcewise.data import hub
 from sourcewise.errors import RequestError
 from sourcewise.model import t5_weights
 from sourcewise.model.bridges import build_bridge
@@ -34,10 +38,14 @@ def find_folder(name: str | Path) -> Path:
 
     A hub name is fetched; a run gives its best checkpoint, else its last. Raises RequestError.
     """
-    path = Path(name)
-    for candidate in (path, path / "checkpoints" / "best", path / "checkpoints" / "last"):
+    path = Path(name).expanduser()
+    kept = [path / "checkpoints" / part for part in ("best", "last")]
+    candidates = [path, *(place for folder in kept for place in (folder, _aside(folder)))]
+    for candidate in candidates:
         if (candidate / "config.json").is_file():
             return candidate
+    if (path / "recipe.yaml").is_file():
+        raise RequestError(f"{path}: no checkpoint yet; go on with: sourcewise train {path} --resume")
     if path.exists():
         raise RequestError(f"{path}: neither a run nor a Hugging Face folder (no config.json, no checkpoints/)")
     text = str(name)
@@ -57,9 +65,8 @@ def _download(name: str) -> Path:
             folder = Path(snapshot_download(name, allow_patterns=[*wanted, "pytorch_model*.bin"]))
         return folder
     except Exception as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        message = f"{name}: no folder of this name here, and the hub did not give it ({reason[:160]})"
-        raise RequestError(message) from None
+        right = "give a run, a Hugging Face folder or a hub name"
+        raise RequestError(f"{name}: no folder of this name here, and {hub.reason(error)}; {right}") from None
 
 
 def load_network(folder: Path) -> Network:
@@ -74,16 +81,30 @@ def load_network(folder: Path) -> Network:
 
         return load_huggingface_network(folder)
     weights = _read_weights(folder)
-    shape = t5_weights.config_from_huggingface(config, weights, str(folder / "config.json"))
-    transformer = Transformer(shape)
+    with _described(folder / "config.json"):
+        shape = t5_weights.config_from_huggingface(config, weights, str(folder / "config.json"))
+        transformer = Transformer(shape)
     t5_weights.load_huggingface(transformer, weights, str(folder / "model.safetensors"))
     bridge, route = None, "encoder"
     if (folder / "sourcewise.json").is_file():
         extra = _read_json(folder / "sourcewise.json")
-        route = extra["route"]
-        bridge = build_bridge(BridgeConfig(**extra["bridge"]), extra["dims"], shape.d_model, shape.dropout)
+        with _described(folder / "sourcewise.json"):
+            route = {"encoder": "encoder", "bypass": "bypass"}[extra["route"]]
+            bridge = build_bridge(BridgeConfig(**extra["bridge"]), extra["dims"], shape.d_model, shape.dropout)
         _load_strict(bridge, _read_safetensors(folder / "bridge.safetensors"), folder / "bridge.safetensors")
     return Seq2Seq(transformer, bridge, route).eval()  # type: ignore[arg-type]
+
+
+@contextlib.contextmanager
+def _described(path: Path) -> Iterator[None]:
+    """Within: a network is made as a JSON file describes it; one that describes none raises RequestError."""
+    try:
+        yield
+    except RequestError:
+        raise
+    except Exception as error:  # any value may be of any type, and as large as it likes
+        reason = f"no {error}" if isinstance(error, KeyError) else _first_line(error)
+        raise RequestError(f"{path}: describes no network that can be made ({reason}); copy it again") from None
 
 
 def save_network(network: Seq2Seq, folder: Path, tokenizer: Any = None) -> None:
@@ -118,12 +139,17 @@ def save_network(network: Seq2Seq, folder: Path, tokenizer: Any = None) -> None:
 
 def _replace_folder(fresh: Path, folder: Path) -> None:
     """Move `fresh` to `folder`. Between the two renames the old one is only set aside, never deleted."""
-    aside = folder.with_name(f".{folder.name}-old")
-    shutil.rmtree(aside, ignore_errors=True)
-    if folder.exists():
+    aside = _aside(folder)
+    if folder.exists():  # else a kill came between the renames, and what is aside is all there is
+        shutil.rmtree(aside, ignore_errors=True)
         folder.rename(aside)
     fresh.rename(folder)
     shutil.rmtree(aside, ignore_errors=True)
+
+
+def _aside(folder: Path) -> Path:
+    """Where the checkpoint before is, while `_replace_folder` works or after a kill in it."""
+    return folder.with_name(f".{folder.name}-old")
 
 
 def _read_weights(folder: Path) -> dict[str, Tensor]:
@@ -142,6 +168,9 @@ def _read_weights(folder: Path) -> dict[str, Tensor]:
     for part in parts:
         try:
             weights |= torch.load(part, map_location="cpu", weights_only=True)
+        except pickle.UnpicklingError:
+            problem = "truncated, or holds more than plain tensors, which is never loaded"
+            raise RequestError(f"{part}: {problem}; save it as model.safetensors") from None
         except Exception as error:
             raise RequestError(f"{part}: cannot be read as plain tensors ({_first_line(error)})") from None
     return weights

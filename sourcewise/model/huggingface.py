@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,12 +35,13 @@ class HuggingFaceMemory:
 
 
 class HuggingFaceCache:
-    """transformers' own cache behind `select`."""
+    """transformers' own cache behind `select`, and how many tokens it is for."""
 
-    def __init__(self) -> None:
+    def __init__(self, steps: int) -> None:
         from transformers import DynamicCache, EncoderDecoderCache
 
         self.cache = EncoderDecoderCache(DynamicCache(), DynamicCache())
+        self.steps = steps
 
     def select(self, rows: Tensor) -> None:
         """Keep these hypotheses, in this order."""
@@ -65,6 +68,12 @@ class HuggingFaceNetwork(nn.Module):
 
         self.pad_id, self.eos_id = first("pad_token_id", 0), first("eos_token_id", 1)
         self.start_id = first("decoder_start_token_id", first("bos_token_id", self.pad_id))
+        # What some begin and end with (mBART with a language), and never say (Marian its padding).
+        self.forced_first, self.forced_last = first("forced_bos_token_id", -1), first("forced_eos_token_id", -1)
+        words = getattr(generation, "bad_words_ids", None) or []
+        self.barred_ids = tuple(word[0] for word in words if len(word) == 1)
+        self.positions = _positions(config)
+        self.vocabulary = int(model.get_input_embeddings().num_embeddings)
 
     @property
     def device(self) -> torch.device:
@@ -82,12 +91,16 @@ class HuggingFaceNetwork(nn.Module):
 
     def new_cache(self, memory: HuggingFaceMemory, beams: int, steps: int) -> HuggingFaceCache:
         """An empty cache; transformers grows it by itself."""
-        return HuggingFaceCache()
+        return HuggingFaceCache(steps)
 
     def decode(self, tokens: Tensor, memory: HuggingFaceMemory, cache: HuggingFaceCache | None = None) -> Tensor:
-        """Tokens (memory.batch × beams, time) → logits (rows, time, vocabulary)."""
+        """Tokens (memory.batch × beams, time) → logits (rows, time, vocabulary).
+
+        With a cache the model is generating: its forced first and last tokens get all the probability.
+        """
         from transformers.modeling_outputs import BaseModelOutput
 
+        done = 0 if cache is None else cache.cache.get_seq_length()
         beams = len(tokens) // memory.batch
         states, mask = memory.states, memory.mask.long()
         if beams > 1:
@@ -100,6 +113,11 @@ class HuggingFaceNetwork(nn.Module):
             use_cache=cache is not None,
             return_dict=True,
         )
+        if cache is not None:
+            if self.forced_first >= 0 and done == 0:
+                _force(out.logits[:, 0], self.forced_first)
+            if self.forced_last >= 0 and done + tokens.shape[1] >= cache.steps:
+                _force(out.logits[:, -1], self.forced_last)
         return out.logits
 
     def loss(self, batch: Batch, label_smoothing: float = 0.0) -> tuple[Tensor, int]:
@@ -116,13 +134,62 @@ class HuggingFaceNetwork(nn.Module):
         return nats, int((labels != IGNORED).sum())
 
 
+def _force(logits: Tensor, token: int) -> None:
+    """Give one token all the probability of (rows, vocabulary), in place."""
+    logits.fill_(-torch.inf)
+    logits[:, token] = 0.0
+
+
 def load_huggingface_network(folder: Path) -> HuggingFaceNetwork:
-    """A seq2seq model of any architecture from a folder. Raises RequestError when transformers cannot."""
+    """A seq2seq model of any architecture from a folder. Raises RequestError when transformers cannot.
+
+    No code that lies in the folder is run, and no tensor is left to chance.
+    """
     from transformers import AutoModelForSeq2SeqLM
 
     try:
-        model = AutoModelForSeq2SeqLM.from_pretrained(folder, local_files_only=True)
+        with _quiet():
+            model, found = AutoModelForSeq2SeqLM.from_pretrained(
+                folder, local_files_only=True, trust_remote_code=False, output_loading_info=True, dtype=torch.float32
+            )
     except Exception as error:
-        reason = str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
-        raise RequestError(f"{folder}: transformers cannot open it as a seq2seq model ({reason})") from None
+        raise RequestError(f"{folder}: transformers cannot open it as a seq2seq model ({_reason(error)})") from None
+    if found["missing_keys"]:
+        raise RequestError(f"{folder}: the tensor {min(found['missing_keys'])} is missing from its weights")
     return HuggingFaceNetwork(model).eval()
+
+
+def _reason(error: Exception) -> str:
+    """What transformers says, in a line and in our words where its own help nobody here."""
+    text = str(error).strip()
+    if "Weights only load failed" in text:
+        return "its weights hold more than plain tensors, which is never loaded; save them as safetensors"
+    if "ignore_mismatched_sizes" in text:
+        return "its weights are of another shape than config.json says"
+    if "trust_remote_code" in text:
+        return "it needs code of its own, which is never run"
+    return text.splitlines()[0][:200] if text else type(error).__name__
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Within: transformers shows no progress bars and no warnings."""
+    from transformers.utils import logging
+
+    bars, verbosity = logging.is_progress_bar_enabled(), logging.get_verbosity()
+    logging.disable_progress_bar()
+    logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
+        if bars:
+            logging.enable_progress_bar()
+
+
+def _positions(config: Any) -> int | None:
+    """The longest source or target that a model has positions for; None: any length."""
+    names = ("max_position_embeddings", "max_encoder_position_embeddings", "max_decoder_position_embeddings")
+    places = (config, getattr(config, "encoder", None), getattr(config, "decoder", None))
+    counts = [getattr(place, name, None) for place in places for name in names]
+    return min((count for count in counts if isinstance(count, int) and count > 0), default=None)

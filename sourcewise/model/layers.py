@@ -60,7 +60,7 @@ def _keep_mask(x: Tensor, p: float) -> tuple[Tensor, float]:
     One random byte an element: p is rounded to 1/256, and the scale follows it exactly. numpy's SFC64 draws four times
     as fast as torch's generator, which only gives the seed, so that its state alone decides.
     """
-    dropped = max(1, round(p * 256))
+    dropped = min(max(1, round(p * 256)), 255)
     seed = int(torch.empty((), dtype=torch.int64).random_())
     draws = np.random.SFC64(seed).random_raw((x.numel() + 7) // 8).view(np.int8)[: x.numel()]
     lanes = torch.from_numpy(draws).to(_LANES[x.element_size()]).view(x.shape)

@@ -5,9 +5,12 @@ from __future__ import annotations
 from typing import Any, Protocol, runtime_checkable
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from sourcewise.data.batches import IGNORED, Batch, Source
+
+TOKENS_AT_A_TIME = 1024  # target tokens whose logits `token_nats` holds at once
 
 
 class Memory(Protocol):
@@ -39,6 +42,9 @@ class Network(Protocol):
     start_id: int
     eos_id: int
     pad_id: int
+    barred_ids: tuple[int, ...]  # what is never generated
+    vocabulary: int  # ids it embeds
+    positions: int | None  # its longest source or target; None: any length
 
     @property
     def dims(self) -> int:
@@ -68,10 +74,15 @@ def shift_right(labels: Tensor, start_id: int, pad_id: int) -> Tensor:
 
 
 def token_nats(network: Network, memory: Any, labels: Tensor) -> Tensor:
-    """−ln p(label) of every target token by teacher forcing: (batch, time) float32, 0 where labels are padding."""
-    logits = network.decode(shift_right(labels, network.start_id, network.pad_id), memory)
-    rows, time, size = logits.shape
-    nats = torch.nn.functional.cross_entropy(
-        logits.reshape(-1, size).float(), labels.reshape(-1), ignore_index=IGNORED, reduction="none"
-    )
-    return nats.view(rows, time)
+    """−ln p(label) of every target token by teacher forcing: (batch, time) float32, 0 where labels are padding.
+
+    Logits exist for some rows at a time: those of a whole batch over a vocabulary of 250,000 take gigabytes.
+    """
+    tokens = shift_right(labels, network.start_id, network.pad_id)
+    out = []
+    for rows in torch.arange(len(labels), device=labels.device).split(max(1, TOKENS_AT_A_TIME // labels.shape[1])):
+        part = memory if len(rows) == len(labels) else memory.select(rows)
+        logits = network.decode(tokens[rows], part).flatten(0, 1).float()
+        nats = F.cross_entropy(logits, labels[rows].flatten(), ignore_index=IGNORED, reduction="none")
+        out.append(nats.view(len(rows), -1))
+    return torch.cat(out)

@@ -17,6 +17,9 @@ from sourcewise.model.transformer import KeyValueCache, Transformer, Transformer
 class Seq2Seq(nn.Module):
     """The protocol over a Transformer; route `encoder`: bridge → encoder → decoder, `bypass`: bridge → decoder."""
 
+    barred_ids: tuple[int, ...] = ()
+    positions: int | None = None  # they are relative
+
     def __init__(
         self, transformer: Transformer, bridge: Bridge | None = None, route: Literal["encoder", "bypass"] = "encoder"
     ) -> None:
@@ -24,6 +27,7 @@ class Seq2Seq(nn.Module):
         self.transformer, self.bridge, self.route = transformer, bridge, route
         config = transformer.config
         self.start_id, self.eos_id, self.pad_id = config.start_id, config.eos_id, config.pad_id
+        self.vocabulary = config.vocabulary
 
     @property
     def dims(self) -> int:

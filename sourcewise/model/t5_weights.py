@@ -22,6 +22,11 @@ def config_from_huggingface(config: dict[str, Any], weights: dict[str, Tensor], 
     if activation not in ("relu", "gated-gelu", "gated-silu"):
         raise RequestError(f"{where}: feed_forward_proj {activation!r} is not one of relu, gated-gelu, gated-silu")
     head, shared = weights.get("lm_head.weight"), weights.get("shared.weight")
+    stated = (c.get("vocab_size"), c.get("d_model"))
+    # Now, before anything of the stated size is made.
+    if shared is not None and None not in stated and tuple(shared.shape) != stated:
+        shapes = f"{tuple(shared.shape)}, the configuration says {stated}"
+        raise RequestError(f"{where}: shared.weight has the shape {shapes}")
     tied = head is None or (shared is not None and torch.equal(head, shared))
     try:
         return TransformerConfig(
@@ -42,9 +47,9 @@ def config_from_huggingface(config: dict[str, Any], weights: dict[str, Tensor], 
             relative_distance=c.get("relative_attention_max_distance", 128),
             decoder_positions=c.get("model_type") == POSITIONED,
             eps=c.get("layer_norm_epsilon", 1e-6),
-            pad_id=c.get("pad_token_id") or 0,
-            eos_id=c.get("eos_token_id", 1),
-            start_id=c.get("decoder_start_token_id") or c.get("pad_token_id") or 0,
+            pad_id=_first_id(c.get("pad_token_id"), 0),
+            eos_id=_first_id(c.get("eos_token_id"), 1),
+            start_id=_first_id(c.get("decoder_start_token_id"), c.get("pad_token_id"), 0),
         )
     except KeyError as missing:
         raise RequestError(f"{where}: the key {missing} of a T5 configuration is missing") from None
@@ -79,6 +84,12 @@ def config_to_huggingface(c: TransformerConfig) -> dict[str, Any]:
         "decoder_start_token_id": c.start_id,
         "use_cache": True,
     }
+
+
+def _first_id(*given: Any) -> int:
+    """The first id that is given; of a list of ids its first."""
+    found = next(g for g in given if g is not None)
+    return int(found[0] if isinstance(found, list) else found)
 
 
 def load_huggingface(transformer: Transformer, weights: dict[str, Tensor], where: str) -> None:

@@ -10,6 +10,7 @@ target tokens ─ embedding ─ decoder blocks (causal self-attention, cross-att
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import torch
@@ -17,6 +18,8 @@ from torch import Tensor, nn
 
 from sourcewise.model.attention import MASKED, CrossAttention, RelativePositions, SelfAttention, attend
 from sourcewise.model.layers import FeedForward, RMSNorm, SinusoidalPositions, add_dropped, dropout
+
+FIRST_ROOM = 64  # tokens a cache has room for at first
 
 
 @dataclass(frozen=True)
@@ -117,12 +120,30 @@ class TransformerMemory:
 
 
 class KeyValueCache:
-    """Keys and values of the decoder's self-attention, all layers in one block, written in place."""
+    """Keys and values of the decoder's self-attention, all layers in one block, written in place.
 
-    def __init__(self, layers: int, rows: int, heads: int, steps: int, d_kv: int, bias: Tensor) -> None:
-        self.block = torch.empty(layers, 2, rows, heads, steps, d_kv, dtype=bias.dtype, device=bias.device)
-        self.bias = bias  # (heads, steps, steps) positions, the future barred
+    The block doubles when it is full: room for `steps` from the start would be many times what most outputs need.
+    """
+
+    def __init__(
+        self, layers: int, rows: int, heads: int, steps: int, d_kv: int, positions: Callable[[int], Tensor]
+    ) -> None:
+        self.positions, self.steps = positions, steps  # room → (heads, room, room) bias, the future barred
+        self.bias = positions(min(steps, FIRST_ROOM))
+        shape = (layers, 2, rows, heads, self.bias.shape[1], d_kv)
+        self.block = torch.empty(shape, dtype=self.bias.dtype, device=self.bias.device)
         self.length = 0
+
+    def next_bias(self, time: int) -> Tensor:
+        """Bias (heads, time, length + time) of the next `time` tokens, and room for them."""
+        end, room = self.length + time, self.block.shape[4]
+        if end > room:
+            room = max(end, min(2 * room, self.steps))
+            shape = (*self.block.shape[:4], room, self.block.shape[5])
+            full, self.block = self.block, self.block.new_empty(shape)
+            self.block[:, :, :, :, : self.length] = full[:, :, :, :, : self.length]
+            self.bias = self.positions(room)
+        return self.bias[:, self.length : end, :end]
 
     def extend(self, layer: int, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
         """Write (rows, heads, time, d_kv) after what is there; return all keys and values of the layer."""
@@ -223,7 +244,7 @@ class Transformer(nn.Module):
         if cache is None:
             bias = self.decoder_bias(time)
         else:
-            bias = cache.bias[:, cache.length : cache.length + time, : cache.length + time]
+            bias = cache.next_bias(time)
         for layer, block in enumerate(self.decoder):
             x = block(x, bias, memory, layer, cache)
         if cache is not None:
@@ -234,8 +255,11 @@ class Transformer(nn.Module):
     def new_cache(self, memory: TransformerMemory, beams: int, steps: int) -> KeyValueCache:
         """An empty cache for `memory.batch * beams` hypotheses of at most `steps` tokens."""
         c = self.config
-        bias = self.decoder_bias(steps).to(memory.states.dtype)
-        return KeyValueCache(c.decoder_layers, memory.batch * beams, c.heads, steps, c.d_kv, bias)
+        dtype = memory.states.dtype
+        rows = memory.batch * beams
+        return KeyValueCache(
+            c.decoder_layers, rows, c.heads, steps, c.d_kv, lambda room: self.decoder_bias(room).to(dtype)
+        )
 
 
 def padding_bias(mask: Tensor, dtype: torch.dtype) -> Tensor | None:

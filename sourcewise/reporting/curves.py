@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sourcewise.evaluation.results import write_atomically
+from sourcewise.files import write_atomically
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

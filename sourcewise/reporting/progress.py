@@ -83,16 +83,22 @@ class TrainingProgress:
 
 
 class LiveReport:
-    """A `Listener` that rewrites training_curves.png and report.html at each evaluation."""
+    """A `Listener` that rewrites report.html at each evaluation, and draws training_curves.png at the end."""
+
+    def __init__(self) -> None:
+        self.run: Run | None = None
 
     def started(self, run: Run, step: int, total: int) -> None:
         """See Listener."""
+        self.run = run
 
     def stepped(self, step: int, line: dict[str, Any] | None) -> None:
         """See Listener."""
 
     def evaluated(self, line: dict[str, Any]) -> None:
         """See Listener."""
+        if self.run is not None:
+            write_report(self.run.folder)
 
     def stopped(self, run: Run, finished: bool) -> None:
         """See Listener."""

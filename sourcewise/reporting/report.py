@@ -30,9 +30,9 @@ from sourcewise.evaluation.results import (
     Evaluation,
     Row,
     read_translations,
-    write_atomically,
 )
 from sourcewise.evaluation.verdict import Verdict, judge
+from sourcewise.files import write_atomically
 from sourcewise.reporting.charts import Line, length_chart, line_chart
 from sourcewise.reporting.curves import EVALUATION, TRAIN, is_finite, series, smoothed
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -45,7 +46,7 @@ class MasterAdamW:
         self.names = [name for name, _ in named]
         self.parameters = [parameter for _, parameter in named]
         self.masters = [nn.Parameter(p.detach().float().clone()) for p in self.parameters]
-        self.frozen = [(p, p.detach().float()) for p in module.parameters() if not p.requires_grad]
+        self.frozen = {n: (p, p.detach().float()) for n, p in module.named_parameters() if not p.requires_grad}
         for parameter in module.parameters():
             parameter.data = parameter.data.to(precision)
         groups = [{"params": [m], "weight_decay": train.weight_decay if m.ndim > 1 else 0.0} for m in self.masters]
@@ -73,9 +74,14 @@ class MasterAdamW:
             parameter.grad = None
 
     def step(self, rate: float) -> float:
-        """One update at this learning rate; returns the gradient norm before clipping."""
+        """One update at this learning rate; returns the gradient norm before clipping.
+
+        A norm that is not finite changes nothing.
+        """
         grads = [m.grad for m in self.masters if m.grad is not None]
         norm = torch.nn.utils.get_total_norm(grads)
+        if not math.isfinite(norm):
+            return float(norm)
         if self.clip:
             torch.nn.utils.clip_grads_with_norm_(self.masters, self.clip, norm)
         for group, master in zip(self.adamw.param_groups, self.masters, strict=True):
@@ -100,7 +106,7 @@ class MasterAdamW:
     @contextlib.contextmanager
     def in_full(self) -> Iterator[None]:
         """Within: the network holds the fp32 weights themselves, frozen ones as they came."""
-        everything = [*zip(self.parameters, self.masters, strict=True), *self.frozen]
+        everything = [*zip(self.parameters, self.masters, strict=True), *self.frozen.values()]
         rounded = [p.data for p, _ in everything]
         for parameter, exact in everything:
             parameter.data = exact.data
@@ -121,11 +127,17 @@ class MasterAdamW:
             master.copy_(weights[name])
         self.publish()
 
-    def state_dict(self) -> dict[str, object]:
-        """Masters by name and AdamW's moments."""
-        return {"masters": self.weights(), "adamw": self.adamw.state_dict()}
+    def state_dict(self) -> dict[str, Any]:
+        """Masters by name, AdamW's moments, and the frozen weights: where those came from may change meanwhile."""
+        frozen = {name: exact for name, (_, exact) in self.frozen.items()}
+        return {"masters": self.weights(), "adamw": self.adamw.state_dict(), "frozen": frozen}
 
-    def load_state_dict(self, state: dict[str, object]) -> None:
+    @torch.no_grad()
+    def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take up a saved state and put its weights into the network."""
-        self.set_weights(state["masters"])  # type: ignore[arg-type]
-        self.adamw.load_state_dict(state["adamw"])  # type: ignore[arg-type]
+        self.set_weights(state["masters"])
+        self.adamw.load_state_dict(state["adamw"])
+        for name, saved in state["frozen"].items():
+            parameter, exact = self.frozen[name]
+            exact.copy_(saved)
+            parameter.copy_(exact)

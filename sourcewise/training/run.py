@@ -15,6 +15,10 @@ from typing import Any
 from sourcewise.config import Recipe, load_recipe, save_recipe
 from sourcewise.errors import RequestError
 from sourcewise.evaluation.results import Evaluation
+from sourcewise.files import new_folder
+
+LOCK = ".lock"
+UNUSED = (LOCK, "recipe.yaml.part")  # all that a kill before a training began may leave
 
 
 @dataclass
@@ -40,6 +44,16 @@ class Run:
         return self.folder / "state" / "state.pt"
 
     @property
+    def tokenizer(self) -> Path:
+        """The folder of the tokenizer it was trained with."""
+        return self.folder / "tokenizer"
+
+    @property
+    def has_tokenizer(self) -> bool:
+        """Whether that folder is complete: its configuration is written last."""
+        return (self.tokenizer / "tokenizer_config.json").is_file()
+
+    @property
     def recipe(self) -> Recipe:
         """The complete recipe of this run."""
         return load_recipe(self.folder / "recipe.yaml")
@@ -50,6 +64,12 @@ class Run:
         if not path.is_file():
             return []
         return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.endswith("}")]
+
+    def clear(self) -> None:
+        """Delete what a former run left in the folder."""
+        for path in self.folder.iterdir():
+            if path.name != LOCK:
+                shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
 
     def append(self, line: dict[str, Any]) -> None:
         """Add a line to metrics.jsonl."""
@@ -65,7 +85,7 @@ class Run:
 
 
 def create_run(recipe: Recipe, *, resume: bool = False, overwrite: bool = False) -> Run:
-    """Make the run's folder with its complete recipe, or find the one to go on with.
+    """Where a recipe's run will be, or the run to go on with. Nothing is written, or deleted, yet.
 
     Raises RequestError when the folder is in use and neither `resume` nor `overwrite` was asked for.
     """
@@ -74,19 +94,13 @@ def create_run(recipe: Recipe, *, resume: bool = False, overwrite: bool = False)
         if not (folder / "recipe.yaml").is_file():
             raise RequestError(f"{folder}: no run to resume here")
         return Run(folder)
-    if folder.exists() and any(p.name != ".lock" for p in folder.iterdir()):
+    if folder.exists() and not folder.is_dir():
+        raise RequestError(f"{folder}: a file is in the way; set --name or --output")
+    if folder.exists() and any(p.name not in UNUSED for p in folder.iterdir()):
         if not overwrite:
             raise RequestError(f"{folder}: in use; go on with --resume, replace with --overwrite, or set --name")
         if not (folder / "recipe.yaml").is_file():
             raise RequestError(f"{folder}: not a run, so it is not overwritten; set --name")
-        with locked(folder):
-            for path in folder.iterdir():
-                if path.name != ".lock":
-                    shutil.rmtree(path) if path.is_dir() else path.unlink()
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise RequestError(f"{folder}: cannot be made ({error.strerror})") from None
     return Run(folder)
 
 
@@ -99,10 +113,24 @@ def write_recipe(run: Run, recipe: Recipe) -> None:
 
 @contextlib.contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Hold the run: a second training of the same folder raises RequestError. A killed holder lets go by itself."""
-    with (folder / ".lock").open("w") as file:
+    """Hold the run, made where it is not there: a second training of the same folder raises RequestError.
+
+    A killed holder lets go by itself. Where the block fails before it wrote anything, the folder is gone again.
+    """
+    lock = folder / LOCK
+    with contextlib.ExitStack() as stack:
+        try:
+            stack.enter_context(new_folder(folder))
+            file = stack.enter_context(lock.open("w"))
+        except OSError as error:
+            raise RequestError(f"{folder}: cannot be made ({error.strerror})") from None
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             raise RequestError(f"{folder}: another process is training here") from None
-        yield
+        try:
+            yield
+        except BaseException:
+            if all(p.name == LOCK for p in folder.iterdir()):
+                lock.unlink()
+            raise

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import platform
 import signal
 import time
 from collections.abc import Iterator, Sequence
@@ -19,6 +20,7 @@ from sourcewise.data.encoding import Encoded
 from sourcewise.data.tokenizer import Tokenizer
 from sourcewise.errors import RequestError
 from sourcewise.evaluation.evaluate import evaluate_encoded
+from sourcewise.evaluation.results import without_nan
 from sourcewise.model.checkpoint import save_network
 from sourcewise.model.seq2seq import Seq2Seq
 from sourcewise.training.augment import Augmenter
@@ -126,13 +128,13 @@ class Trainer:
             self.tokens += _source_size(batch)
         self.targets += targets
         self.tokens += targets
-        if not math.isfinite(self.nats):
-            raise RequestError(
-                f"step {self.step + 1}: the loss is {self.nats}; the last state is kept. "
-                "Lower train.learning_rate, or set train.precision fp32"
-            )
         rate = learning_rate(self.step, self.total, self.recipe.train)
         norm = self.optimizer.step(rate)
+        if not (math.isfinite(self.nats) and math.isfinite(norm)):
+            raise RequestError(
+                f"step {self.step + 1}: the loss is {self.nats / self.targets}, the norm of its gradient {norm}; "
+                "the last state is kept. Lower train.learning_rate, or set train.precision fp32"
+            )
         self.optimizer.zero_grad()
         return norm, rate
 
@@ -192,7 +194,8 @@ class Trainer:
         assert self.valid is not None
         self.network.eval()
         evaluation = evaluate_encoded(self.network, self.tokenizer, self.valid, self.options)
-        return {k: (None if isinstance(v, float) and math.isnan(v) else v) for k, v in evaluation.metrics.items()}
+        evaluation.write_translations(self.run.folder)
+        return dict(without_nan(evaluation.metrics))
 
     def _is_best(self, value: float) -> bool:
         if self.best is None:
@@ -259,6 +262,8 @@ class Trainer:
         state = load_state(self.run.state)
         self.run.rewind(state["step"] if state else 0)
         if state is None:
+            if not self.run.metrics():
+                self.run.append({"kind": "start", "step": 0, **_machine(self.network.device)})
             return
         self.optimizer.load_state_dict(state.pop("optimizer"))
         restore_random_states(state.pop("random"))
@@ -271,6 +276,16 @@ def _spread(valid: Encoded, recipe: Recipe, tokenizer: Tokenizer) -> Encoded:
     size = min(len(valid), recipe.train.evaluate_examples)
     chosen = np.linspace(0, len(valid) - 1, size).astype(int).tolist()
     return valid if size == len(valid) else Encoded(valid.dataset.select(chosen), tokenizer, recipe.data)
+
+
+def _machine(device: torch.device) -> dict[str, Any]:
+    """What a run was made with, for the report."""
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or platform.machine()
+    return {
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "device": f"{device.type} ({name}), {torch.get_num_threads()} threads",
+    }
 
 
 def _augmenter(recipe: Recipe, network: Seq2Seq) -> Augmenter | None:

@@ -46,7 +46,7 @@ def test_a_run_leaves_the_files_of_the_contract_and_learns(tmp_path: Path) -> No
     assert load_recipe(run.folder / "recipe.yaml") == run.recipe  # complete, and it reads back as itself
     lines = run.metrics()
     assert [line["step"] for line in lines if line["kind"] == "evaluation"] == [200, 400]
-    assert lines[0]["loss"] > 3 * lines[-2]["loss"]
+    assert lines[1]["loss"] > 3 * lines[-2]["loss"]
     figures = json.loads((run.folder / "metrics.json").read_text())
     assert figures["exact_match_pct"] >= 80
     assert figures["source_bits"] > 1
@@ -54,8 +54,8 @@ def test_a_run_leaves_the_files_of_the_contract_and_learns(tmp_path: Path) -> No
     model = sourcewise.load(run.folder)
     assert model.generate(["ba do ki"]) == ["one two three"]
     assert "".join(model.stream("ba do ki")) == "one two three"
-    memory = model.encode(["ba do ki", "no"])
-    assert model.generate(memory) == model.generate(memory) == ["one two three", "six"]
+    memory = model.encode(["ba do ki", "no lu"])
+    assert model.generate(memory) == model.generate(memory) == ["one two three", "six four"]
 
 
 @pytest.mark.parametrize("average", [0, 2])
@@ -130,7 +130,7 @@ def test_killed_at_any_moment_and_resumed_the_weights_are_the_same(tmp_path: Pat
     assert same(weights(whole.folder), weights(run.folder))
     best = [load_file(r.best / "model.safetensors") for r in (whole, run)]
     assert same(*best)
-    timed = ("seconds", "tokens_per_s")
+    timed = ("seconds", "tokens_per_s", "device")
     logs = [[{k: v for k, v in line.items() if k not in timed} for line in r.metrics()] for r in (whole, run)]
     assert logs[0] == logs[1]
     assert not [p for p in run.folder.rglob(".*") if p.name != ".lock"]  # nothing half-written stays
@@ -257,7 +257,7 @@ def test_ctrl_c_saves_and_says_how_to_go_on(tmp_path: Path) -> None:
     )
     metrics = tmp_path / "runs" / "stopped" / "metrics.jsonl"
     for _ in range(600):
-        if metrics.exists() and metrics.stat().st_size:
+        if metrics.exists() and '"train"' in metrics.read_text():
             break
         time.sleep(0.05)
     process.send_signal(signal.SIGINT)

@@ -1,0 +1,78 @@
+"""Writing: a file appears whole or not at all, and a failure leaves no folder made for it behind."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from sourcewise.errors import RequestError
+
+STREAMS = ("/dev", "/proc")  # what is named here is never replaced, though /dev/stdout may lead to a file
+
+
+def write_atomically(path: Path, content: str | bytes) -> None:
+    """Write a file whole or not at all: a reader, or a kill, never sees half of it.
+
+    A device or a pipe is written into, as a link's target is. Raises RequestError where the folder cannot be made or
+    written (permissions, a full disk).
+    """
+    data = content if isinstance(content, bytes) else content.encode("utf-8", errors="replace")
+    try:
+        if is_stream(path):
+            with path.open("ab", buffering=0) as stream:  # `-o /dev/stdout >> log` keeps what is in the log
+                _write_all(stream.fileno(), data)
+            return
+        path = path.resolve()
+        with new_folder(path.parent):
+            _replace(path, data)
+    except OSError as error:
+        raise RequestError(f"{path}: cannot be written ({error.strerror or error})") from None
+
+
+def is_stream(path: Path) -> bool:
+    """Whether what is there takes bytes but is no file to replace: a device, a pipe, /dev/stdout."""
+    if not path.exists() or path.is_dir():
+        return False
+    return not path.is_file() or any(path.absolute().is_relative_to(place) for place in STREAMS)
+
+
+def check_writable(path: Path) -> None:
+    """Before long work: can its result be written there? Raises RequestError."""
+    if path.is_dir():
+        raise RequestError(f"{path}: is a folder; name a file to write")
+    if is_stream(path):
+        return
+    folder = next(p for p in (path.absolute().parent, *path.absolute().parents) if p.exists())
+    if not folder.is_dir() or not os.access(folder, os.W_OK):
+        raise RequestError(f"{path}: cannot be written; {folder} is not a folder that you may write to")
+
+
+@contextlib.contextmanager
+def new_folder(folder: Path) -> Iterator[None]:
+    """Make a folder and those above it; where the block fails, those it made are removed again if they are empty."""
+    made = [place for place in (folder, *folder.parents) if not place.exists()]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        yield
+    except BaseException:
+        with contextlib.suppress(OSError):  # something is in it, or it was never made
+            for place in made:
+                place.rmdir()
+        raise
+
+
+def _replace(path: Path, data: bytes) -> None:
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        part.write_bytes(data)
+        part.replace(path)
+    finally:
+        with contextlib.suppress(OSError):
+            part.unlink()
+
+
+def _write_all(descriptor: int, data: bytes) -> None:
+    while data:
+        data = data[os.write(descriptor, data) :]
