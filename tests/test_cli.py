@@ -291,9 +291,12 @@ def test_tokenizer_is_trained_on_files(elsewhere: Path, capsys: pytest.CaptureFi
 def test_train_passes_the_recipe_and_its_overrides(
     elsewhere: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    from sourcewise.config import Recipe, load_recipe
+
     called: list[Any] = []
 
-    def train(recipe: Any, **options: Any) -> Any:
+    def train(recipe: Any, overrides: Any = None, **options: Any) -> Any:
+        recipe = recipe if isinstance(recipe, Recipe) else load_recipe(recipe, overrides)
         called.append((recipe, options))
         return SimpleNamespace(folder=Path(recipe.output) / recipe.name, evaluation=None)
 

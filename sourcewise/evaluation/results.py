@@ -63,9 +63,12 @@ class Evaluation:
         """
         folder = Path(folder)
         figures = json.dumps(without_nan(self.metrics), indent=2, ensure_ascii=False)
-        with new_folder(folder):
-            write_atomically(folder / METRICS_FILE, figures + "\n")
-            self.write_translations(folder)
+        try:
+            with new_folder(folder):
+                write_atomically(folder / METRICS_FILE, figures + "\n")
+                self.write_translations(folder)
+        except OSError as error:
+            raise RequestError(f"{folder}: cannot be written ({error.strerror})") from None
 
     def write_translations(self, folder: Path) -> None:
         """Write translations.tsv alone, as `write` does."""

@@ -1,0 +1,55 @@
+"""Fixtures of tests that give whole command lines."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+import sourcewise
+from sourcewise.cli import main
+from tests.commands import TINY, Models, tree, write_features
+from tests.training.recipes import recipe
+
+
+@pytest.fixture(scope="session")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Models:
+    folder = tmp_path_factory.mktemp("models")
+    text = sourcewise.train(recipe(folder, name="text", train__steps=2, train__evaluate_every=2))
+    write_features(folder)
+    manifest = {"manifest": str(folder / "m.tsv"), "features": str(folder / "features")}
+    data = {"train": manifest, "valid": manifest, "vocabulary": 64}
+    features = sourcewise.train(recipe(folder, name="features", data=data, train__steps=2, train__evaluate_every=2))
+    return Models(text.folder, features.folder)
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty current folder, with good data beside the bad."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("SOURCEWISE_TRACEBACK", raising=False)
+    (tmp_path / "good.tsv").write_text("source\ttarget\nba do\tone two\nki\tthree\nlu me no\tfour\n")
+    write_features(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def refused(here: Path, models: Models, capsys: pytest.CaptureFixture[str]) -> Iterator[Callable[..., str]]:
+    """Runs a command line that must be refused; gives what it said after `sourcewise: error: `."""
+
+    def run(words: str, *, begun: bool = False) -> str:
+        before = tree(here)
+        capsys.readouterr()
+        status = main(words.format(text=models.text, features=models.features, tiny=TINY).split())
+        said = capsys.readouterr()
+        assert status == 2, said.err
+        assert said.out == "" and "Traceback" not in said.err
+        *progress, line = said.err.splitlines()
+        assert begun or not progress, said.err
+        assert line.startswith("sourcewise: error: ") and said.err.endswith("\n")
+        assert tree(here) == before, "something half-written stays"
+        return line.removeprefix("sourcewise: error: ")
+
+    yield run
+    capsys.readouterr()
