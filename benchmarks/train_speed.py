@@ -1,0 +1,196 @@
+"""Training speed side by side: sourcewise and Hugging Face's Seq2SeqTrainer, same pairs, same shape, one run.
+
+    python benchmarks/train_speed.py --data FOLDER/multi30k [--shape small] [--quick] [--json FILE]
+
+Counted are source and target tokens without padding, a second, over whole optimizer steps (loading, forward, backward,
+AdamW), after a warm-up; the median of several stretches. `matmul_share` is the matrix-product work of those tokens over
+the peak of a bf16 product measured in the same process.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import platform
+import resource
+import statistics
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from sourcewise.config import Recipe
+from sourcewise.data.datasets import open_training
+from sourcewise.data.encoding import Encoded
+from sourcewise.data.tokenizer import Tokenizer
+from sourcewise.model.checkpoint import save_network
+from sourcewise.model.seq2seq import Seq2Seq
+from sourcewise.model.transformer import Transformer, TransformerConfig
+from sourcewise.training.run import Run
+from sourcewise.training.trainer import Trainer
+
+SHAPES = {
+    "small": TransformerConfig(8000, d_model=256, d_kv=64, d_ff=1024, heads=4, encoder_layers=4, decoder_layers=4),
+    "t5_small": TransformerConfig(32128, d_model=512, d_kv=64, d_ff=2048, heads=8, encoder_layers=6, decoder_layers=6),
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", required=True, type=Path, help="folder with train.tsv (source, target)")
+    parser.add_argument("--shape", action="append", choices=SHAPES, help="default: all")
+    parser.add_argument("--quick", action="store_true", help="few steps: a look, not a measurement")
+    parser.add_argument("--json", type=Path, help="write rows, ratios and machine there")
+    arguments = parser.parse_args()
+    rows: list[dict[str, Any]] = []
+    ratios: dict[str, Any] = {"train": {}}
+    peak = bf16_peak()
+    for shape in arguments.shape or list(SHAPES):
+        found = measure(shape, arguments.data, arguments.quick)
+        rows += found
+        ratios["train"][shape] = compare(found, SHAPES[shape], peak)
+        for row in found:
+            print(
+                f"{shape:9} {row['engine']:34} {row['tokens_per_s']:>9,.0f} tokens/s  {row['peak_mb']:>6,.0f} MB so far"
+            )
+        print(shape, json.dumps(ratios["train"][shape]))
+    machine = {"cpu": platform.processor(), "threads": torch.get_num_threads(), "torch": torch.__version__}
+    report = {"rows": rows, "ratios": ratios, "machine": {**machine, "bf16_peak_gflops": peak / 1e9}}
+    if arguments.json:
+        arguments.json.write_text(json.dumps(report, indent=2) + "\n")
+
+
+def measure(shape: str, data: Path, quick: bool) -> list[dict[str, Any]]:
+    """A row an engine."""
+    work = Recipe.model_validate(
+        {
+            "data": {"train": {"pairs": str(data / "train.tsv")}, "vocabulary": 8000},
+            "train": {"batch_tokens": 6144, "steps": 10_000},
+        }
+    )
+    dataset = open_training(work.data)
+    tokenizer = Tokenizer.train([t for e in dataset for t in (e.source, e.target)], 8000)
+    encoded = Encoded(dataset, tokenizer, work.data)
+    torch.manual_seed(0)
+    network = Seq2Seq(Transformer(SHAPES[shape]))
+    steps, stretches = (4, 1) if quick else ((20, 5) if shape == "small" else (8, 3))
+    count = steps * (1 + stretches)
+    rows = []
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        save_network(network, folder / "start")
+        for engine, run in (
+            ("sourcewise bf16", lambda: ours(work, network, tokenizer, encoded, folder, count)),
+            ("Seq2SeqTrainer as it comes", lambda: theirs(folder, encoded, False, count)),
+            ("Seq2SeqTrainer at its best", lambda: theirs(folder, encoded, True, count)),
+        ):
+            speed = median_speed(run(), steps)
+            peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+            rows.append({"work": f"train {shape}", "engine": engine, "tokens_per_s": speed, "peak_mb": peak})
+    return rows
+
+
+def median_speed(taken: list[tuple[int, float]], steps: int) -> float:
+    """Tokens a second from (tokens, seconds) of each step: the median of stretches of `steps`, the first left out."""
+    stretches = [taken[i : i + steps] for i in range(steps, len(taken), steps)]
+    return statistics.median(sum(n for n, _ in part) / sum(s for _, s in part) for part in stretches)
+
+
+def ours(
+    work: Recipe, network: Seq2Seq, tokenizer: Tokenizer, encoded: Encoded, folder: Path, steps: int
+) -> list[tuple[int, float]]:
+    """(tokens, seconds) of the trainer's own steps."""
+    trainer = Trainer(work, Run(folder), network, tokenizer, encoded, None)
+    taken = []
+    for rows in trainer._batches(0)[:steps]:
+        started, before = time.perf_counter(), trainer.tokens
+        trainer._learn([trainer._batch(rows)])
+        trainer.step += 1
+        taken.append((trainer.tokens - before, time.perf_counter() - started))
+    return taken
+
+
+def theirs(folder: Path, encoded: Encoded, best: bool, steps: int) -> list[tuple[int, float]]:
+    """(tokens, seconds) of Seq2SeqTrainer's steps from the same weights on the same examples."""
+    from transformers import Seq2SeqTrainer, Seq2SeqTrainingArguments, T5ForConditionalGeneration, TrainerCallback
+    from transformers.utils import logging
+
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    tokens: list[int] = []
+    ends: list[float] = []
+
+    class Clock(TrainerCallback):
+        def on_train_begin(self, *_: Any, **__: Any) -> None:
+            ends.append(time.perf_counter())
+
+        def on_step_end(self, *_: Any, **__: Any) -> None:
+            ends.append(time.perf_counter())
+
+    def collate(examples: list[dict[str, Any]]) -> dict[str, Any]:
+        batch = encoded.batch([e["index"] for e in examples])
+        assert batch.source.tokens is not None and batch.source.token_lengths is not None
+        tokens.append(int(batch.source.token_lengths.sum()) + batch.target_tokens)
+        mask = batch.source.token_mask.long()
+        return {"input_ids": batch.source.tokens, "attention_mask": mask, "labels": batch.labels}
+
+    attention = {"attn_implementation": "sdpa"} if best else {}
+    model = T5ForConditionalGeneration.from_pretrained(folder / "start", **attention)
+    options = {"bf16": True, "train_sampling_strategy": "group_by_length", "optim": "adamw_torch_fused"} if best else {}
+    arguments = Seq2SeqTrainingArguments(
+        output_dir=str(folder / "trainer"),
+        per_device_train_batch_size=64,
+        max_steps=steps,
+        learning_rate=1e-3,
+        use_cpu=True,
+        save_strategy="no",
+        logging_strategy="no",
+        report_to="none",
+        disable_tqdm=True,
+        remove_unused_columns=False,
+        **options,
+    )
+    lengths = encoded.source_lengths
+    examples = [{"index": i, "input_ids": range(int(lengths[i]))} for i in range(len(encoded))]
+    Seq2SeqTrainer(
+        model=model, args=arguments, train_dataset=examples, data_collator=collate, callbacks=[Clock()]
+    ).train()
+    return list(zip(tokens, (b - a for a, b in itertools.pairwise(ends)), strict=False))
+
+
+def compare(rows: list[dict[str, Any]], shape: TransformerConfig, peak: float) -> dict[str, float]:
+    """Ours over the others, and the share of the peak that our matrix products reach."""
+    mine, default, best = (row["tokens_per_s"] for row in rows)
+    return {
+        "vs_trainer_default": round(mine / default, 2),
+        "vs_trainer_best": round(mine / best, 2),
+        "matmul_share": round(mine * flops_a_token(shape) / peak, 3),
+    }
+
+
+def flops_a_token(c: TransformerConfig) -> float:
+    """Matrix-product FLOPs of training one token, averaged over as many source as target tokens; attention left out."""
+    inner = c.heads * c.d_kv
+    feedforward = 2 * c.d_model * c.d_ff
+    encoder = c.encoder_layers * (4 * c.d_model * inner + feedforward)
+    cross_keys = c.decoder_layers * 2 * c.d_model * inner  # a source token
+    decoder = c.decoder_layers * (6 * c.d_model * inner + feedforward) + c.d_model * c.vocabulary  # a target token
+    return 6 * (encoder + cross_keys + decoder) / 2
+
+
+def bf16_peak() -> float:
+    """FLOP/s of the best of several bf16 products of 2048 x 2048 x 2048."""
+    a, b = (torch.randn(2048, 2048).bfloat16() for _ in range(2))
+    best = float("inf")
+    for _ in range(12):
+        started = time.perf_counter()
+        a @ b
+        best = min(best, time.perf_counter() - started)
+    return 2 * 2048**3 / best
+
+
+if __name__ == "__main__":
+    main()
