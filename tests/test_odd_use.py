@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import os
@@ -40,15 +41,17 @@ def test_a_place_that_cannot_be_written(words: str, refused: Callable[..., str])
     assert refused(words).startswith(PLACES[words])
 
 
-@pytest.fixture
+@contextlib.contextmanager
 def full_disk() -> Iterator[None]:
-    """Within: no file grows beyond 40 bytes."""
+    """Within: no file grows beyond 40 bytes. No fixture: pytest's own output would meet the limit."""
     kept = resource.getrlimit(resource.RLIMIT_FSIZE)
     handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (40, kept[1]))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, kept)
-    signal.signal(signal.SIGXFSZ, handler)
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, kept)
+        signal.signal(signal.SIGXFSZ, handler)
 
 
 @pytest.mark.parametrize(
@@ -59,8 +62,9 @@ def full_disk() -> Iterator[None]:
         ("tokenizer good.tsv -o new/t.json", "new/t.json"),
     ],
 )
-def test_a_full_disk(words: str, file: str, here: Path, refused: Callable[..., str], full_disk: None) -> None:
-    line = refused(words, begun=True)
+def test_a_full_disk(words: str, file: str, here: Path, refused: Callable[..., str]) -> None:
+    with full_disk():
+        line = refused(words, begun=True)
     assert re.match(rf"(.*/)?{file}: cannot be written \(", line), line
 
 
