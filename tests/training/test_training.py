@@ -155,16 +155,15 @@ def test_micro_batches_weigh_as_many_tokens_as_they_have(tmp_path: Path) -> None
 @pytest.mark.parametrize("bridge", ["projection", "attention", "perceiver", "convolution"])
 @pytest.mark.parametrize("route", ["encoder", "bypass"])
 def test_every_bridge_and_route_trains_saves_and_loads(tmp_path: Path, bridge: str, route: str) -> None:
-    augment = {"time_masks": 1, "frequency_masks": 1, "frequency_width": 2, "speed": 0.2, "noise": 0.1}
     made = feature_recipe(
         tmp_path,
         model__bridge={"kind": bridge, "latents": 8},
         model__route=route,
         train__ctc_weight=0.3,
         train__steps=16,
+        train__augment={"time_masks": 1, "frequency_masks": 1, "frequency_width": 2, "speed": 0.2, "noise": 0.1},
     )
-    made = made.model_copy(update={"train": made.train.model_copy(update={"augment": augment})})
-    run = sourcewise.train(type(made).model_validate(made.model_dump()))
+    run = sourcewise.train(made)
     losses = [line["loss"] for line in run.metrics() if line["kind"] == "train"]
     assert all(map(math.isfinite, losses)) and losses[-1] < losses[0]
     assert run.evaluation is not None
