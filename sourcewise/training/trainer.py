@@ -31,7 +31,10 @@ from sourcewise.training.schedule import learning_rate
 from sourcewise.training.state import load_state, random_states, restore_random_states, save_state
 
 LOWER_IS_BETTER = ("loss", "wer")
-COUNTERS = ("step", "epoch", "position", "best", "snapshots", "seconds", "nats", "targets", "tokens", "logged_at")
+COUNTERS = (
+    *("step", "epoch", "position", "epoch_batches", "best", "snapshots"),
+    *("seconds", "nats", "targets", "tokens", "logged_at"),
+)
 PRECISIONS = {"bf16": torch.bfloat16, "fp32": torch.float32}
 
 
@@ -81,6 +84,7 @@ class Trainer:
         self.total = recipe.train.steps or sum(counts)
         self.evaluate_every = recipe.train.evaluate_every or counts[0]
         self.step = self.epoch = self.position = 0  # position: batches of this epoch already learnt from
+        self.epoch_batches = 1  # of the epoch under way
         self.best: float | None = None
         self.snapshots: list[str] = []
         self.seconds, self.nats, self.targets, self.tokens = 0.0, 0.0, 0, 0  # the last three since the last log line
@@ -105,6 +109,7 @@ class Trainer:
     def _epoch(self, interrupted: list[bool]) -> None:
         """The batches of one epoch from `position` on, as far as the steps go."""
         batches = self._batches(self.epoch)
+        self.epoch_batches = len(batches)
         stride = self.recipe.train.accumulate
         while self.position < len(batches) and self.step < self.total and not interrupted:
             started = time.perf_counter()
@@ -252,7 +257,7 @@ class Trainer:
         return [math.ceil(len(self._batches(e)) / self.recipe.train.accumulate) for e in range(epochs)]
 
     def _epochs_done(self) -> float:
-        return self.epoch + self.position / max(1, len(self._batches(self.epoch)))
+        return self.epoch + min(1.0, self.position / self.epoch_batches)
 
     def _save(self) -> None:
         state = {name: getattr(self, name) for name in COUNTERS}
