@@ -51,10 +51,8 @@ def train(
         if not run.has_tokenizer:
             trainer.tokenizer.save(run.tokenizer)
         trainer.fit()
-        progress = trainer.listeners[0]
-        assert isinstance(progress, TrainingProgress)
         try:
-            run.evaluation = evaluate_run(run, test, progress) if test is not None else None
+            run.evaluation = evaluate_run(run, test) if test is not None else None
             LiveReport().stopped(run, finished=True)
         except KeyboardInterrupt:
             problem = "trained, but not evaluated"
@@ -96,11 +94,12 @@ def open_tokenizer(recipe: Recipe, dataset: Dataset) -> Tokenizer:
     return Tokenizer.train(texts, recipe.data.vocabulary)
 
 
-def evaluate_run(run: Run, test: Dataset, progress: TrainingProgress) -> Evaluation:
+def evaluate_run(run: Run, test: Dataset) -> Evaluation:
     """Measure the best checkpoint of a run on a set and write metrics.json and translations.tsv."""
     model = load(run.folder, run.recipe.train.device)
     encoded = Encoded(test, model.tokenizer, model.data)
-    evaluation = evaluate_encoded(model.network, model.tokenizer, encoded, model.generation, progress.evaluating)
+    progress = TrainingProgress().evaluating
+    evaluation = evaluate_encoded(model.network, model.tokenizer, encoded, model.generation, progress)
     evaluation.write(run.folder)
     return evaluation
 
