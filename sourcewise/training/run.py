@@ -15,7 +15,7 @@ from typing import Any
 from sourcewise.config import Recipe, load_recipe, save_recipe
 from sourcewise.errors import RequestError
 from sourcewise.evaluation.results import Evaluation
-from sourcewise.files import new_folder
+from sourcewise.files import new_folder, write_atomically
 
 LOCK = ".lock"
 UNUSED = (LOCK, "recipe.yaml.part")  # all that a kill before a training began may leave
@@ -79,9 +79,7 @@ class Run:
     def rewind(self, step: int) -> None:
         """Drop the lines of metrics.jsonl after a step: a resumed run writes them again."""
         kept = [json.dumps(line) + "\n" for line in self.metrics() if line["step"] <= step]
-        part = self.folder / "metrics.jsonl.part"
-        part.write_text("".join(kept), encoding="utf-8")
-        os.replace(part, self.folder / "metrics.jsonl")
+        write_atomically(self.folder / "metrics.jsonl", "".join(kept))
 
 
 def create_run(recipe: Recipe, *, resume: bool = False, overwrite: bool = False) -> Run:
