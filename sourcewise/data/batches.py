@@ -8,12 +8,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 
 import numpy as np
 import torch
 from torch import Tensor
 
 IGNORED = -100  # label of a padded target position
+
+# Training batches come in few shapes: oneDNN writes machine code for each new one, and that costs more than the padding.
+EXAMPLES = 16  # a batch has a multiple of these
+SHARE = 8  # and a share of one, for a CPU thread
+TOKENS = 2  # widths in tokens are multiples of these
+FRAMES = 8  # in frames
 
 
 def length_mask(lengths: Tensor, width: int) -> Tensor:
@@ -72,22 +79,25 @@ class Batch:
         return replace(self, source=self.source.to(device), labels=self.labels.to(device, non_blocking=True))
 
 
-def pad(rows: Sequence[Sequence[int] | np.ndarray], value: int) -> tuple[Tensor, Tensor]:
-    """Lists of ids → (batch, longest) int64 padded on the right, and (batch,) lengths."""
-    lengths = torch.tensor([len(r) for r in rows], dtype=torch.long)
-    out = torch.full((len(rows), int(lengths.max()) if rows else 0), value, dtype=torch.long)
-    for i, row in enumerate(rows):
-        out[i, : len(row)] = torch.as_tensor(np.asarray(row, dtype=np.int64))
-    return out, lengths
+def pad(rows: Sequence[Sequence[int] | np.ndarray], value: int, multiple: int = 1) -> tuple[Tensor, Tensor]:
+    """Lists of ids → (batch, longest) int64 padded on the right, and (batch,) lengths; the width is a multiple."""
+    lengths = np.array([len(r) for r in rows], dtype=np.int64)
+    out = np.full((len(rows), _up(lengths.max(initial=0), multiple)), value, dtype=np.int64)
+    out[np.arange(out.shape[1]) < lengths[:, None]] = np.fromiter(chain.from_iterable(rows), np.int64, lengths.sum())
+    return torch.from_numpy(out), torch.from_numpy(lengths)
 
 
-def pad_features(rows: Sequence[np.ndarray]) -> tuple[Tensor, Tensor]:
+def pad_features(rows: Sequence[np.ndarray], multiple: int = 1) -> tuple[Tensor, Tensor]:
     """(frames, dims) matrices → (batch, longest, dims) float32 zero-padded, and (batch,) frame counts."""
     lengths = [len(r) for r in rows]
-    out = np.zeros((len(rows), max(lengths), rows[0].shape[1]), dtype=np.float32)
+    out = np.zeros((len(rows), _up(max(lengths), multiple), rows[0].shape[1]), dtype=np.float32)
     for i, row in enumerate(rows):
         out[i, : len(row)] = row
     return torch.from_numpy(out), torch.tensor(lengths, dtype=torch.long)
+
+
+def _up(length: int, multiple: int) -> int:
+    return -(-length // multiple) * multiple
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,18 +107,37 @@ class Budget:
     tokens: int
     examples: int | None = None
 
-    def split(self, order: np.ndarray, source: np.ndarray, target: np.ndarray) -> Iterator[np.ndarray]:
-        """Cut an order of examples into consecutive batches within the budget (one example always fits)."""
-        start, longest_source, longest_target = 0, 0, 0
-        for end, i in enumerate(order):
-            longest_source, longest_target = max(longest_source, source[i]), max(longest_target, target[i])
-            count = end - start + 1
-            over = count * (longest_source + longest_target) > self.tokens
-            if count > 1 and (over or count > (self.examples or count)):
-                yield order[start:end]
-                start, longest_source, longest_target = end, source[i], target[i]
-        if start < len(order):
-            yield order[start:]
+    def split(
+        self, order: np.ndarray, source: np.ndarray, target: np.ndarray, multiple: int = 1
+    ) -> Iterator[np.ndarray]:
+        """Cut an order of examples into consecutive batches within the budget (one example always fits).
+
+        Batches of more than `multiple` examples have a multiple of them, all but the last.
+        """
+        start = 0
+        while start < len(order):
+            count = self._fitting(source[order[start:]], target[order[start:]])
+            if multiple < count < len(order) - start:
+                count -= count % multiple
+            yield order[start : start + count]
+            start += count
+
+    def _fitting(self, source: np.ndarray, target: np.ndarray) -> int:
+        """How many examples from the first on fit together."""
+        most = min(len(source), self.examples or len(source), max(1, self.tokens))
+        longest = np.maximum.accumulate(source[:most]) + np.maximum.accumulate(target[:most])
+        over = longest * np.arange(1, len(longest) + 1) > self.tokens
+        return max(1, int(over.argmax())) if over.any() else most
+
+
+def shares(rows: np.ndarray, sizes: np.ndarray, count: int) -> list[np.ndarray]:
+    """Cut a batch into at most `count` batches of about equal size, examples of similar size together."""
+    rows = rows[np.argsort(sizes[rows], kind="stable")]
+    total = np.cumsum(sizes[rows])
+    cuts = np.searchsorted(total, total[-1] * np.arange(1, count) / count, side="right")
+    if len(rows) >= EXAMPLES:
+        cuts = cuts // SHARE * SHARE
+    return [part for part in np.split(rows, cuts) if len(part)]
 
 
 def sorted_batches(source: np.ndarray, target: np.ndarray, budget: Budget) -> list[np.ndarray]:
@@ -139,11 +168,11 @@ def training_batches(
         chosen = rng.permutation(size)
     else:
         chosen = rng.choice(size, size, p=weights / weights.sum())
-    # Sort by source in steps of a tenth, by target inside a step: both sides stay tight.
+    # Sort by source in steps of a tenth, by target inside a step, up and down in turn: both sides stay tight.
     coarse = np.floor(np.log1p(source[chosen] + rng.uniform(0, 1, size)) / 0.1)
-    fine = target[chosen] + rng.uniform(0, 2, size)
-    order = chosen[np.lexsort((fine, coarse))]
-    batches = list(budget.split(order, source, target))
+    fine = target[chosen] + rng.uniform(0, 1, size)
+    order = chosen[np.lexsort((np.where(coarse % 2 == 0, fine, -fine), coarse))]
+    batches = list(budget.split(order, source, target, EXAMPLES))
     order_of_batches = rng.permutation(len(batches))
     # The last few are left out where the ranks do not divide them; fewer batches than ranks are dealt more than once.
     even = max(world, len(batches) - len(batches) % world)

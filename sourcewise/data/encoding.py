@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from sourcewise.config import DataConfig
-from sourcewise.data.batches import IGNORED, Batch, Source, pad, pad_features
+from sourcewise.data.batches import FRAMES, IGNORED, TOKENS, Batch, Source, pad, pad_features
 from sourcewise.data.examples import Dataset
 from sourcewise.data.tokenizer import Tokenizer
 
@@ -41,21 +41,28 @@ class Encoded:
     def __len__(self) -> int:
         return len(self.dataset)
 
-    def batch(self, indices: Sequence[int] | np.ndarray, augment: Augment | None = None) -> Batch:
-        """The examples at these positions, padded; `augment` changes each (frames, dims) matrix after cutting."""
-        chosen = [int(i) for i in indices]
-        labels, _ = pad([self.targets[i] for i in chosen], IGNORED)
-        return Batch(self.source(chosen, augment), labels, chosen)
+    def batch(
+        self, indices: Sequence[int] | np.ndarray, augment: Augment | None = None, *, coarse: bool = False
+    ) -> Batch:
+        """The examples at these positions, padded; `augment` changes each (frames, dims) matrix after cutting.
 
-    def source(self, indices: Sequence[int] | np.ndarray, augment: Augment | None = None) -> Source:
+        `coarse` rounds the widths up, so that a training sees few shapes.
+        """
+        chosen = [int(i) for i in indices]
+        labels, _ = pad([self.targets[i] for i in chosen], IGNORED, TOKENS if coarse else 1)
+        return Batch(self.source(chosen, augment, coarse=coarse), labels, chosen)
+
+    def source(
+        self, indices: Sequence[int] | np.ndarray, augment: Augment | None = None, *, coarse: bool = False
+    ) -> Source:
         """The sources alone, as in `batch`."""
         source = Source()
         if self.sources is not None:
             rows = [self.sources[int(i)] for i in indices]
-            source.tokens, source.token_lengths = pad(rows, self.tokenizer.pad_id)
+            source.tokens, source.token_lengths = pad(rows, self.tokenizer.pad_id, TOKENS if coarse else 1)
         if self.dataset.dims:
             matrices = [self.dataset.features(int(i))[: self.max_frames] for i in indices]
             if augment is not None:
                 matrices = [augment(matrix) for matrix in matrices]
-            source.features, source.frames = pad_features(matrices)
+            source.features, source.frames = pad_features(matrices, FRAMES if coarse else 1)
         return source

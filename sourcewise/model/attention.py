@@ -21,10 +21,10 @@ class RelativePositions(nn.Module):
         self.distance, self.bidirectional = distance, bidirectional
 
     def forward(self, queries: int, keys: int) -> Tensor:
-        """Bias (heads, queries, keys) for both counted from position 0."""
+        """Bias (heads, queries, keys), float32, for both counted from position 0."""
         device = self.table.weight.device
         relative = torch.arange(keys, device=device)[None, :] - torch.arange(queries, device=device)[:, None]
-        return self.table(self.bucket(relative)).permute(2, 0, 1)
+        return self.table(self.bucket(relative)).float().permute(2, 0, 1)
 
     def bucket(self, relative: Tensor) -> Tensor:
         """Key position − query position → bucket: exact when near, logarithmic when far."""
@@ -49,11 +49,11 @@ def attend(query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None, p: fl
 
 
 def attention_weights(query: Tensor, key: Tensor, bias: Tensor | None) -> Tensor:
-    """(batch, heads, queries, keys) attention weights; each row sums to 1."""
-    scores = query @ key.transpose(-1, -2)
+    """(batch, heads, queries, keys) attention weights; each row sums to 1. The softmax is in fp32."""
+    scores = (query @ key.transpose(-1, -2)).float()
     if bias is not None:
         scores = scores + bias
-    return torch.softmax(scores, dim=-1)
+    return torch.softmax(scores, dim=-1).to(query.dtype)
 
 
 class SelfAttention(nn.Module):

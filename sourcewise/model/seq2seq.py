@@ -82,10 +82,10 @@ class Seq2Seq(nn.Module):
         """`loss` for a memory that is already there."""
         labels = batch.labels.to(self.device)
         states = self.transformer.run_decoder(shift_right(labels, self.start_id, self.pad_id), memory)
-        real = labels != IGNORED
-        picked = labels[real]
-        nats = linear_cross_entropy(states[real], self.transformer.output_matrix, picked, label_smoothing)
-        return nats, len(picked)
+        nats = linear_cross_entropy(
+            states.flatten(0, 1), self.transformer.output_matrix, labels.flatten(), label_smoothing
+        )
+        return nats, int((labels != IGNORED).sum())
 
 
 def _left_padded(tokens: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:

@@ -101,7 +101,7 @@ class TransformerMemory:
     bias: Tensor | None = field(init=False)  # (batch, 1, 1, slots); None where nothing is padded
 
     def __post_init__(self) -> None:
-        self.bias = padding_bias(self.mask, self.states.dtype)
+        self.bias = padding_bias(self.mask)
 
     @property
     def batch(self) -> int:
@@ -126,12 +126,13 @@ class KeyValueCache:
     """
 
     def __init__(
-        self, layers: int, rows: int, heads: int, steps: int, d_kv: int, positions: Callable[[int], Tensor]
+        self, shape: tuple[int, ...], steps: int, dtype: torch.dtype, positions: Callable[[int], Tensor]
     ) -> None:
-        self.positions, self.steps = positions, steps  # room → (heads, room, room) bias, the future barred
+        """shape (layers, 2, rows, heads, d_kv); positions: room → (heads, room, room) bias, the future barred."""
+        self.positions, self.steps = positions, steps
         self.bias = positions(min(steps, FIRST_ROOM))
-        shape = (layers, 2, rows, heads, self.bias.shape[1], d_kv)
-        self.block = torch.empty(shape, dtype=self.bias.dtype, device=self.bias.device)
+        shape = (*shape[:4], self.bias.shape[1], shape[4])
+        self.block = torch.empty(shape, dtype=dtype, device=self.bias.device)
         self.length = 0
 
     def next_bias(self, time: int) -> Tensor:
@@ -214,8 +215,8 @@ class Transformer(nn.Module):
     def run_encoder(self, vectors: Tensor, mask: Tensor) -> Tensor:
         """Vectors (batch, slots, d_model) through the encoder blocks; padded slots are never read."""
         x = dropout(vectors, self.config.dropout, self.training)
-        bias = self.encoder_positions(x.shape[1], x.shape[1]).to(x.dtype)[None]
-        padding = padding_bias(mask, x.dtype)
+        bias = self.encoder_positions(x.shape[1], x.shape[1])[None]
+        padding = padding_bias(mask)
         if padding is not None:
             bias = bias + padding
         for block in self.encoder:
@@ -255,18 +256,15 @@ class Transformer(nn.Module):
     def new_cache(self, memory: TransformerMemory, beams: int, steps: int) -> KeyValueCache:
         """An empty cache for `memory.batch * beams` hypotheses of at most `steps` tokens."""
         c = self.config
-        dtype = memory.states.dtype
-        rows = memory.batch * beams
-        return KeyValueCache(
-            c.decoder_layers, rows, c.heads, steps, c.d_kv, lambda room: self.decoder_bias(room).to(dtype)
-        )
+        shape = (c.decoder_layers, 2, memory.batch * beams, c.heads, c.d_kv)
+        return KeyValueCache(shape, steps, memory.states.dtype, self.decoder_bias)
 
 
-def padding_bias(mask: Tensor, dtype: torch.dtype) -> Tensor | None:
+def padding_bias(mask: Tensor) -> Tensor | None:
     """(batch, slots) mask → (batch, 1, 1, slots) added to scores; None where nothing is padded."""
     if bool(mask.all()):
         return None
-    return torch.zeros(mask.shape, dtype=dtype, device=mask.device).masked_fill_(~mask, MASKED)[:, None, None]
+    return torch.zeros(mask.shape, device=mask.device).masked_fill_(~mask, MASKED)[:, None, None]
 
 
 def _normal(weight: Tensor, std: float) -> None:

@@ -59,19 +59,16 @@ class MasterAdamW:
         """Start a step: no gradients."""
         for master in self.masters:
             master.grad = None
-        for parameter in self.parameters:
-            parameter.grad = None
 
-    def collect(self) -> None:
-        """Add the network's gradients to the masters' in fp32, and clear them; once a batch."""
-        for parameter, master in zip(self.parameters, self.masters, strict=True):
-            if parameter.grad is None:
+    def add(self, gradients: Sequence[Tensor | None]) -> None:
+        """Add gradients, one a parameter, to the masters' in fp32."""
+        for gradient, master in zip(gradients, self.masters, strict=True):
+            if gradient is None:
                 continue
             if master.grad is None:
-                master.grad = parameter.grad.float()
+                master.grad = torch.empty_like(master).copy_(gradient)  # never shared with another parameter
             else:
-                master.grad.add_(parameter.grad)
-            parameter.grad = None
+                master.grad.add_(gradient)
 
     def step(self, rate: float) -> float:
         """One update at this learning rate; returns the gradient norm before clipping.

@@ -8,6 +8,7 @@ import platform
 import signal
 import time
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -15,7 +16,7 @@ import numpy as np
 import torch
 
 from sourcewise.config import Recipe
-from sourcewise.data.batches import Batch, Budget, training_batches
+from sourcewise.data.batches import Batch, Budget, shares, training_batches
 from sourcewise.data.encoding import Encoded
 from sourcewise.data.tokenizer import Tokenizer
 from sourcewise.errors import RequestError
@@ -24,6 +25,7 @@ from sourcewise.evaluation.results import without_nan
 from sourcewise.model.checkpoint import save_network
 from sourcewise.model.seq2seq import Seq2Seq
 from sourcewise.training.augment import Augmenter
+from sourcewise.training.lanes import Lanes
 from sourcewise.training.objective import Objective
 from sourcewise.training.optimizer import MasterAdamW, freeze
 from sourcewise.training.run import Run
@@ -78,6 +80,7 @@ class Trainer:
         freeze(network, recipe.train.freeze)
         self.objective = Objective(network, recipe.train).to(network.device)
         self.optimizer = MasterAdamW(self.objective, recipe.train, PRECISIONS[recipe.train.precision])
+        self.lanes = Lanes(self.objective, self.optimizer.parameters, network.device)
         self.weights = np.asarray(train.dataset.weights) if train.dataset.weights else None
         self.augment = _augmenter(recipe, network)
         counts = self._steps_of_epochs()
@@ -113,7 +116,7 @@ class Trainer:
         stride = self.recipe.train.accumulate
         while self.position < len(batches) and self.step < self.total and not interrupted:
             started = time.perf_counter()
-            norm, rate = self._learn([self._batch(rows) for rows in batches[self.position : self.position + stride]])
+            norm, rate = self._learn(batches[self.position : self.position + stride])
             self.position += stride
             self.step += 1
             self.seconds += time.perf_counter() - started
@@ -121,16 +124,17 @@ class Trainer:
         if self.position >= len(batches):
             self.epoch, self.position = self.epoch + 1, 0
 
-    def _learn(self, batches: list[Batch]) -> tuple[float, float]:
+    def _learn(self, batches: list[np.ndarray]) -> tuple[float, float]:
         """One optimizer step from these batches, each weighing as many target tokens as it has."""
         self.objective.train()
-        targets = sum(batch.target_tokens for batch in batches)
-        for batch in batches:
-            minimised, nats = self.objective(batch)
-            (minimised / targets).backward()
-            self.optimizer.collect()
-            self.nats += float(nats)
-            self.tokens += _source_size(batch)
+        targets = int(sum(self.train.target_lengths[rows].sum() for rows in batches))
+        sizes = self.train.source_lengths + self.train.target_lengths
+        for rows in batches:
+            parts = [partial(self._batch, part) for part in shares(rows, sizes, self.lanes.count)]
+            for found in self.lanes.gradients(parts, targets):
+                self.optimizer.add(found.of)
+                self.nats += found.nats
+                self.tokens += found.source_tokens
         self.targets += targets
         self.tokens += targets
         rate = learning_rate(self.step, self.total, self.recipe.train)
@@ -248,9 +252,10 @@ class Trainer:
 
     def _batch(self, rows: np.ndarray) -> Batch:
         if self.augment is None:
-            return self.train.batch(rows)
+            return self.train.batch(rows, coarse=True)
         draws = iter([np.random.default_rng([self.recipe.seed, self.epoch, int(i)]) for i in rows])
-        return self.train.batch(rows, lambda matrix: self.augment(matrix, next(draws)))  # type: ignore[misc]
+        augment = self.augment
+        return self.train.batch(rows, lambda matrix: augment(matrix, next(draws)), coarse=True)
 
     def _steps_of_epochs(self) -> list[int]:
         epochs = 1 if self.recipe.train.steps else self.recipe.train.epochs
@@ -299,12 +304,6 @@ def _augmenter(recipe: Recipe, network: Seq2Seq) -> Augmenter | None:
     bridge = network.bridge
     augmenter = Augmenter(recipe.train.augment, bridge.mean.cpu().numpy(), bridge.deviation.cpu().numpy())
     return augmenter if augmenter.active else None
-
-
-def _source_size(batch: Batch) -> int:
-    lengths = batch.source.token_lengths if batch.source.frames is None else batch.source.frames
-    assert lengths is not None
-    return int(lengths.sum())
 
 
 @contextlib.contextmanager

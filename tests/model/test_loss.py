@@ -6,6 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from sourcewise.data.batches import IGNORED
 from sourcewise.model import loss
 from sourcewise.model.loss import linear_cross_entropy
 
@@ -23,6 +24,7 @@ def test_value_and_gradients(
     labels = torch.randint(0, 300, (250,), generator=draw)
     with torch.no_grad():
         labels[:120] = (states @ weight.T)[:120].argmax(-1)  # likely ones, too
+    labels[::9] = IGNORED
     nats = linear_cross_entropy(states, weight, labels, smoothing)
     (nats / 250).backward()
     exact = [t.detach().float().requires_grad_() for t in (states, weight)]

@@ -30,6 +30,10 @@ def inputs(step: int) -> Tensor:
     return torch.randn(4, 5, generator=torch.Generator().manual_seed(step))
 
 
+def add(optimizer: MasterAdamW, loss: torch.Tensor) -> None:
+    optimizer.add(torch.autograd.grad(loss, optimizer.parameters, allow_unused=True))
+
+
 def test_in_fp32_masters_do_what_plain_adamw_does() -> None:
     ours, plain = module(), module()
     optimizer = MasterAdamW(ours, config(), torch.float32)
@@ -40,8 +44,7 @@ def test_in_fp32_masters_do_what_plain_adamw_does() -> None:
     for step in range(STEPS):
         rate = 0.01 * (step + 1)
         for part in inputs(step).split(2):  # gradients of two batches add up
-            ours(part).pow(2).sum().backward()
-            optimizer.collect()
+            add(optimizer, ours(part).pow(2).sum())
         norm = optimizer.step(rate)
         optimizer.zero_grad()
         plain.zero_grad()
@@ -61,8 +64,7 @@ def test_updates_too_small_for_bf16_still_add_up_in_the_masters() -> None:
     optimizer = MasterAdamW(layer, config(weight_decay=0, clip=0), torch.bfloat16)
     assert layer.weight.dtype == torch.bfloat16
     for _ in range(40):
-        layer.weight.sum().backward()
-        optimizer.collect()
+        add(optimizer, layer.weight.sum())
         optimizer.step(1e-4)
         optimizer.zero_grad()
     torch.testing.assert_close(optimizer.masters[0], torch.full((4, 4), 1 - 40e-4), atol=1e-5, rtol=0)
@@ -76,8 +78,7 @@ def test_scaled_updates_are_a_share_of_the_size_of_the_weights() -> None:
     layer = nn.ParameterList([nn.Parameter(torch.full((3, 3), size)) for size in (10.0, 0.1, 0.0)])
     optimizer = MasterAdamW(layer, config(weight_decay=0, clip=0, scale_updates=True), torch.float32)
     before = copy.deepcopy(list(layer))
-    sum(p.sum() for p in layer).backward()
-    optimizer.collect()
+    add(optimizer, torch.stack([p.sum() for p in layer]).sum())
     optimizer.step(0.01)
     moved = [float((b - a).detach().abs().mean()) for a, b in zip(layer, before, strict=True)]
     assert moved == pytest.approx([0.01 * 10, 0.01 * 0.1, 0.01 * LEAST_RMS], rel=1e-3)
@@ -89,8 +90,7 @@ def test_a_gradient_that_is_not_finite_changes_nothing(bad: float, clip: float) 
     layer = module()
     optimizer = MasterAdamW(layer, config(clip=clip), torch.float32)
     before = copy.deepcopy(layer.state_dict())
-    (layer(inputs(0)).sum() * bad).backward()
-    optimizer.collect()
+    add(optimizer, layer(inputs(0)).sum() * bad)
     assert not math.isfinite(optimizer.step(0.1))
     assert all(torch.equal(before[name], weight) for name, weight in layer.state_dict().items())
 
@@ -103,8 +103,7 @@ def test_a_state_taken_up_again_goes_on_exactly() -> None:
             other.load_state_dict(copy.deepcopy(ours.state_dict()))
         for each, net in ((ours, first), (other, second)):
             if each is ours or step >= 5:
-                net(inputs(step).bfloat16()).float().pow(2).sum().backward()
-                each.collect()
+                add(each, net(inputs(step).bfloat16()).float().pow(2).sum())
                 each.step(0.01)
                 each.zero_grad()
     assert all(torch.equal(a, b) for a, b in zip(ours.masters, other.masters, strict=True))

@@ -145,7 +145,7 @@ def test_micro_batches_weigh_as_many_tokens_as_they_have(tmp_path: Path) -> None
     for size in (100_000, 300):
         made = recipe(tmp_path, train__batch_tokens=size, train__precision="fp32", model__dropout=0.0, train__clip=0)
         trainer, _ = prepare(made, Run(tmp_path / f"run{size}"))
-        norm, _ = trainer._learn([trainer._batch(rows) for rows in trainer._batches(0)])
+        norm, _ = trainer._learn(trainer._batches(0))
         norms.append((norm, trainer.nats, trainer.targets))
     assert norms[0][2] == norms[1][2]
     assert norms[0][1] == pytest.approx(norms[1][1], rel=1e-5)
