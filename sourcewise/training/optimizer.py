@@ -46,6 +46,7 @@ class MasterAdamW:
         self.names = [name for name, _ in named]
         self.parameters = [parameter for _, parameter in named]
         self.masters = [nn.Parameter(p.detach().float().clone()) for p in self.parameters]
+        self.room = [torch.empty_like(m, requires_grad=False) for m in self.masters]  # for their gradients
         self.frozen = {n: (p, p.detach().float()) for n, p in module.named_parameters() if not p.requires_grad}
         for parameter in module.parameters():
             parameter.data = parameter.data.to(precision)
@@ -62,11 +63,11 @@ class MasterAdamW:
 
     def add(self, gradients: Sequence[Tensor | None]) -> None:
         """Add gradients, one a parameter, to the masters' in fp32."""
-        for gradient, master in zip(gradients, self.masters, strict=True):
+        for gradient, master, room in zip(gradients, self.masters, self.room, strict=True):
             if gradient is None:
                 continue
             if master.grad is None:
-                master.grad = torch.empty_like(master).copy_(gradient)  # never shared with another parameter
+                master.grad = room.copy_(gradient)
             else:
                 master.grad.add_(gradient)
 
