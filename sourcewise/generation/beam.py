@@ -1,6 +1,6 @@
 """Beam search, hypothesis for hypothesis as transformers' `generate` does it with `early_stopping=False`.
 
-Beams of a source share its memory; finished sources leave the batch.
+Beams of a source share its memory; finished sources leave the batch, crowd by crowd.
 """
 
 from __future__ import annotations
@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from sourcewise.config import GenerationConfig
-from sourcewise.generation.sampling import Hypothesis, constrain
+from sourcewise.generation.candidates import likeliest, log_normaliser
+from sourcewise.generation.sampling import Hypothesis, constrain, who_stays
 from sourcewise.model.protocol import Memory, Network
 
 NEVER = -1.0e9  # score of a hypothesis that does not exist
@@ -42,6 +43,7 @@ def beam_search(network: Network, memory: Memory, options: GenerationConfig) -> 
     """The `beams` best hypotheses of each source, best first, scored by Σ ln p / length^length_penalty."""
     beams, steps, device = options.beams, options.max_new_tokens, memory.mask.device
     rows = torch.arange(memory.batch, device=device)
+    is_open = torch.ones_like(rows, dtype=torch.bool)
     out: list[list[Hypothesis]] = [[] for _ in range(memory.batch)]
     finished = _Finished(memory.batch, beams, steps, network.pad_id, device)
     running = torch.zeros(memory.batch, beams, 0, dtype=torch.long, device=device)
@@ -50,10 +52,10 @@ def beam_search(network: Network, memory: Memory, options: GenerationConfig) -> 
     cache = network.new_cache(memory, 1, steps)
     last = torch.full((memory.batch, 1), network.start_id, device=device)
     for step in range(steps):
-        logits = network.decode(last, memory, cache)[:, -1].float()
+        logits = network.decode(last, memory, cache)[:, -1]
         if step == 0:  # one row a source so far
             logits = logits.repeat_interleave(beams, 0)
-            cache.select(torch.arange(memory.batch, device=device).repeat_interleave(beams))
+            cache.select(torch.arange(memory.batch, device=device)[:, None].expand(-1, beams))
         total, parent, token = _candidates(logits, running, scores, options, network)
         extended = torch.cat((running.gather(1, parent[..., None].expand(-1, -1, step)), token[..., None]), dim=2)
         ended = (token == network.eos_id) | (step + 1 == steps)
@@ -69,17 +71,20 @@ def beam_search(network: Network, memory: Memory, options: GenerationConfig) -> 
 
         best_possible = scores[:, :1] / (step + 1) ** options.length_penalty
         worst = torch.where(finished.there, finished.scores.min(1, keepdim=True).values, NEVER)
-        is_open = (best_possible > worst).any(1) & (step + 1 < steps)
-        for i in (~is_open).nonzero().squeeze(1).tolist():
+        closing = is_open & ~((best_possible > worst).any(1) & (step + 1 < steps))
+        for i in closing.nonzero().squeeze(1).tolist():
             out[int(rows[i])] = _hypotheses(finished.tokens[i], finished.scores[i], network.eos_id)
-        keep = is_open.nonzero().squeeze(1)
-        if len(keep) == 0:
+        is_open &= ~closing
+        if not bool(is_open.any()):
             break
-        flat = (keep[:, None] * beams + parent[keep]).flatten()
-        if len(keep) < len(rows):
-            memory, rows, running, scores = memory.select(keep), rows[keep], running[keep], scores[keep]
-            finished.select(keep)
-        cache.select(flat)
+        staying = who_stays(is_open)
+        if staying is None:
+            staying = torch.arange(len(rows), device=device)
+        else:
+            memory, rows, running, scores = memory.select(staying), rows[staying], running[staying], scores[staying]
+            finished.select(staying)
+            is_open = is_open[staying]
+        cache.select(staying[:, None] * beams + parent[staying])
         last = running[:, :, -1].reshape(-1, 1)
     return out
 
@@ -92,10 +97,10 @@ def _candidates(
     Only each beam's own best are compared: the best of all are among them.
     """
     sources, beams, _ = running.shape
-    normaliser = logits.logsumexp(-1, keepdim=True)
+    normaliser = log_normaliser(logits)
     logits = constrain(logits, running.flatten(0, 1), options, network)
     most = min(2 * beams, logits.shape[-1])
-    values, tokens = logits.topk(most)
+    values, tokens = likeliest(logits, most)
     total = (values - normaliser).view(sources, beams, most) + scores[..., None]
     best = total.flatten(1).topk(min(2 * beams, beams * most))
     parent = best.indices // most

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,6 +14,7 @@ from sourcewise.data.batches import Budget, sorted_batches
 from sourcewise.data.encoding import Encoded
 from sourcewise.generation.beam import beam_search
 from sourcewise.generation.sampling import Hypothesis, greedy_or_sample
+from sourcewise.lanes import Lanes
 from sourcewise.model.protocol import Memory, Network
 
 Progress = Callable[[int, int], None]  # (done, of)
@@ -28,27 +30,46 @@ class Memories:
         return sum(len(indices) for indices, _ in self.batches)
 
 
-def encode_batches(network: Network, encoded: Encoded, options: GenerationConfig) -> Iterator[tuple[list[int], Memory]]:
-    """Memories of a set, longest sources first, within `options.batch_tokens` slots × beams."""
+def batch_indices(encoded: Encoded, options: GenerationConfig) -> list[list[int]]:
+    """Positions of a set in batches, longest sources first, within `options.batch_tokens` slots × beams."""
     beams = 1 if options.sample else options.beams
     lengths = np.asarray(encoded.source_lengths)
     budget = Budget(max(1, options.batch_tokens // beams))
-    for indices in sorted_batches(lengths, np.zeros_like(lengths), budget):
-        rows = [int(i) for i in indices]
-        yield rows, network.encode(encoded.batch(rows).source)
+    return [batch.tolist() for batch in sorted_batches(lengths, np.zeros_like(lengths), budget)]
 
 
 @torch.inference_mode()
+def encode_batches(network: Network, encoded: Encoded, options: GenerationConfig) -> Memories:
+    """Memories of a set."""
+    batches = batch_indices(encoded, options)
+    return Memories([(indices, network.encode(encoded.source(indices))) for indices in batches])
+
+
 def generate(
     network: Network, sources: Encoded | Memories, options: GenerationConfig, progress: Progress | None = None
 ) -> list[Hypothesis]:
-    """The best hypothesis of every source, in the order of the set."""
-    batches = sources.batches if isinstance(sources, Memories) else encode_batches(network, sources, options)
+    """The best hypothesis of every source, in the order of the set; each lane searches a batch at a time."""
+
+    @torch.inference_mode()
+    def run(batch: tuple[list[int], Memory | None]) -> dict[int, Hypothesis]:
+        indices, memory = batch
+        if memory is None:
+            assert isinstance(sources, Encoded)
+            memory = network.encode(sources.source(indices))
+        return dict(zip(indices, search(network, memory, options, indices), strict=True))
+
+    batches: list[Any] = (
+        sources.batches if isinstance(sources, Memories) else [(b, None) for b in batch_indices(sources, options)]
+    )
     found: dict[int, Hypothesis] = {}
-    for indices, memory in batches:
-        found.update(zip(indices, search(network, memory, options, indices), strict=True))
-        if progress is not None:
-            progress(len(found), len(sources))
+    lanes = Lanes(network.device if len(batches) > 1 else None)
+    try:
+        for part in lanes.map(run, batches):
+            found.update(part)
+            if progress is not None:
+                progress(len(found), len(sources))
+    finally:
+        lanes.close()
     return [found[i] for i in range(len(found))]
 
 

@@ -51,8 +51,7 @@ class Model:
 
     def encode(self, sources: str | Sequence[str] | Dataset) -> Memories:
         """Read sources once; any number of later `generate` calls reuse the memory."""
-        with torch.inference_mode():
-            return Memories(list(encode_batches(self.network, self._encoded(sources), self.generation)))
+        return encode_batches(self.network, self._encoded(sources), self.generation)
 
     def stream(self, source: str | Dataset, **options: Any) -> Iterator[str]:
         """The output of one source piece by piece, greedy or sampled."""

@@ -10,7 +10,11 @@ import torch
 from torch import Tensor
 
 from sourcewise.config import GenerationConfig
+from sourcewise.generation.candidates import likeliest, log_normaliser
 from sourcewise.model.protocol import Memory, Network
+
+LEAVING = 16  # sources stay in multiples of these
+STAYING_SHARE = 0.8  # while more than this share would stay, all do
 
 
 @dataclass(slots=True)
@@ -28,7 +32,7 @@ class Hypothesis:
 def constrain(logits: Tensor, tokens: Tensor, options: GenerationConfig, network: Network) -> Tensor:
     """Bar what may not come next: the end of text too early, an n-gram twice, ids the network never says.
 
-    logits (rows, vocabulary) float32, tokens (rows, generated so far) → logits, changed in place. A row with nothing
+    logits (rows, vocabulary), tokens (rows, generated so far) → logits, changed in place. A row with nothing
     left may only end.
     """
     generated = tokens.shape[1]
@@ -83,33 +87,47 @@ class Draws:
 def steps(
     network: Network, memory: Memory, options: GenerationConfig, indices: list[int]
 ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-    """Generate token by token; finished sources leave the batch.
+    """Generate token by token; finished sources leave the batch, crowd by crowd.
 
     Yields (sources still open (open,), their next tokens (open,), ln p of those (open,)).
     `indices` name the sources for `Draws`. An end-of-text token is yielded, then its source is gone.
     """
     device = memory.mask.device
     rows = torch.arange(memory.batch, device=device)
+    is_open = torch.ones_like(rows, dtype=torch.bool)
     draws = Draws(options.seed, indices) if options.sample else None
     cache = network.new_cache(memory, 1, options.max_new_tokens)
     tokens = torch.empty(memory.batch, 0, dtype=torch.long, device=device)
     last = torch.full((memory.batch, 1), network.start_id, device=device)
     for _ in range(options.max_new_tokens):
-        logits = constrain(network.decode(last, memory, cache)[:, -1].float(), tokens, options, network)
-        if draws is None:
-            picked = logits.argmax(-1)
-        else:
-            picked = draws.pick(filter_logits(logits, options), rows)
-        log_p = logits.gather(1, picked[:, None]).squeeze(1) - logits.logsumexp(-1)
-        yield rows, picked, log_p
-        tokens = torch.cat((tokens, picked[:, None]), dim=1)
-        keep = (picked != network.eos_id).nonzero().squeeze(1)
-        if len(keep) == 0:
+        logits = constrain(network.decode(last, memory, cache)[:, -1], tokens, options, network)
+        values, picked = likeliest(logits, 1)
+        if draws is not None:
+            picked[is_open, 0] = draws.pick(filter_logits(logits[is_open].float(), options), rows[is_open])
+            values = logits.gather(1, picked).float()
+        log_p = (values - log_normaliser(logits)).squeeze(1)
+        yield rows[is_open], picked[is_open, 0], log_p[is_open]
+        tokens = torch.cat((tokens, picked), dim=1)
+        is_open &= picked[:, 0] != network.eos_id
+        if not bool(is_open.any()):
             return
-        if len(keep) < len(rows):
-            memory, rows, tokens = memory.select(keep), rows[keep], tokens[keep]
-            cache.select(keep)
+        staying = who_stays(is_open)
+        if staying is not None:
+            memory, rows, tokens, is_open = memory.select(staying), rows[staying], tokens[staying], is_open[staying]
+            cache.select(staying[:, None])
         last = tokens[:, -1:]
+
+
+def who_stays(is_open: Tensor) -> Tensor | None:
+    """Which sources of (sources,) to go on with, or None for all of them.
+
+    Finished ones leave a batch in crowds, and a multiple of LEAVING stays: moving the rest costs, and so do new shapes.
+    """
+    size, count = len(is_open), int(is_open.sum())
+    staying = -(-count // LEAVING) * LEAVING
+    if staying > size * STAYING_SHARE:
+        return None
+    return (~is_open).to(torch.uint8).argsort(stable=True)[:staying].sort().values
 
 
 def greedy_or_sample(

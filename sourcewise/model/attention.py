@@ -65,19 +65,18 @@ class SelfAttention(nn.Module):
         self.qkv = nn.Linear(d_model, 3 * heads * d_kv, bias=False)
         self.out = nn.Linear(heads * d_kv, d_model, bias=False)
 
-    def project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """(batch, time, d_model) → q, k, v, each (batch, heads, time, d_kv)."""
-        batch, time, _ = x.shape
-        q, k, v = self.qkv(x).view(batch, time, 3, self.heads, self.d_kv).permute(2, 0, 3, 1, 4)
+    def project(self, x: Tensor, sources: int) -> tuple[Tensor, Tensor, Tensor]:
+        """(sources × hypotheses, time, d_model) → q, k, v, each (sources, heads, hypotheses × time, d_kv)."""
+        q, k, v = self.qkv(x).view(sources, -1, 3, self.heads, self.d_kv).permute(2, 0, 3, 1, 4)
         return q, k, v
 
-    def merge(self, x: Tensor) -> Tensor:
-        """(batch, heads, time, d_kv) → (batch, time, d_model)."""
-        return self.out(x.transpose(1, 2).flatten(2))
+    def merge(self, read: Tensor, x: Tensor) -> Tensor:
+        """What was read (sources, heads, hypotheses × time, d_kv) → the shape of x."""
+        return self.out(read.transpose(1, 2).reshape(x.shape[0], x.shape[1], -1))
 
     def forward(self, x: Tensor, bias: Tensor) -> Tensor:
         """(batch, time, d_model) → the same; bias holds positions and mask."""
-        return self.merge(attend(*self.project(x), bias, self.p, self.training))
+        return self.merge(attend(*self.project(x, len(x)), bias, self.p, self.training), x)
 
 
 class CrossAttention(nn.Module):

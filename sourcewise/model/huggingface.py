@@ -44,8 +44,8 @@ class HuggingFaceCache:
         self.steps = steps
 
     def select(self, rows: Tensor) -> None:
-        """Keep these hypotheses, in this order."""
-        self.cache.batch_select_indices(rows)
+        """Keep these hypotheses (sources, hypotheses), in this order."""
+        self.cache.batch_select_indices(rows.flatten())
 
 
 class HuggingFaceNetwork(nn.Module):

@@ -32,7 +32,7 @@ class Cache(Protocol):
     """The decoder's own keys and values (or state) while generating."""
 
     def select(self, rows: Tensor) -> None:
-        """Keep these hypotheses (int64 indices), in this order, in place."""
+        """Keep these hypotheses, in this order, in place: int64 (sources, hypotheses), a row those of one source."""
 
 
 @runtime_checkable
@@ -49,6 +49,10 @@ class Network(Protocol):
     @property
     def dims(self) -> int:
         """Width of the features it reads; 0: it reads text."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where its weights are."""
 
     def encode(self, source: Source) -> Any:
         """Read sources → Memory."""

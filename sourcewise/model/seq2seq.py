@@ -10,8 +10,9 @@ from torch import Tensor, nn
 from sourcewise.data.batches import IGNORED, Batch, Source, length_mask
 from sourcewise.model.bridges import Bridge
 from sourcewise.model.loss import linear_cross_entropy
+from sourcewise.model.memory import KeyValueCache, TransformerMemory
 from sourcewise.model.protocol import shift_right
-from sourcewise.model.transformer import KeyValueCache, Transformer, TransformerMemory
+from sourcewise.model.transformer import Transformer
 
 
 class Seq2Seq(nn.Module):

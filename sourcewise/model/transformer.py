@@ -10,16 +10,14 @@ target tokens ─ embedding ─ decoder blocks (causal self-attention, cross-att
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from sourcewise.model.attention import MASKED, CrossAttention, RelativePositions, SelfAttention, attend
 from sourcewise.model.layers import FeedForward, RMSNorm, SinusoidalPositions, add_dropped, dropout
-
-FIRST_ROOM = 64  # tokens a cache has room for at first
+from sourcewise.model.memory import KeyValueCache, TransformerMemory, padding_bias
 
 
 @dataclass(frozen=True)
@@ -81,87 +79,15 @@ class DecoderBlock(nn.Module):
         self, x: Tensor, bias: Tensor, memory: TransformerMemory, layer: int, cache: KeyValueCache | None
     ) -> Tensor:
         """(batch × beams, time, d_model) → the same; new keys and values go into the cache."""
-        query, key, value = self.attention.project(self.attention_norm(x))
+        sources = len(x) if cache is None else memory.batch
+        query, key, value = self.attention.project(self.attention_norm(x), sources)
         if cache is not None:
-            key, value = cache.extend(layer, key, value)
-        read = self.attention.merge(attend(query, key, value, bias, self.attention.p, self.training))
-        x = add_dropped(x, read, self.p, self.training)
+            key, value = cache.extend(layer, key, value, bias.shape[-1])
+        read = attend(query, key, value, bias, self.attention.p, self.training)
+        x = add_dropped(x, self.attention.merge(read, x), self.p, self.training)
         keys, values = memory.keys_values[layer]
         x = add_dropped(x, self.cross(self.cross_norm(x), keys, values, memory.bias), self.p, self.training)
         return add_dropped(x, self.feedforward(self.feedforward_norm(x)), self.p, self.training)
-
-
-@dataclass
-class TransformerMemory:
-    """Encoder output, its mask, and each decoder layer's cross-attention keys and values."""
-
-    states: Tensor  # (batch, slots, d_model)
-    mask: Tensor  # (batch, slots) bool
-    keys_values: list[tuple[Tensor, Tensor]]  # per decoder layer (batch, heads, slots, d_kv) twice
-    bias: Tensor | None = field(init=False)  # (batch, 1, 1, slots); None where nothing is padded
-
-    def __post_init__(self) -> None:
-        self.bias = padding_bias(self.mask)
-
-    @property
-    def batch(self) -> int:
-        """How many sources."""
-        return len(self.states)
-
-    def select(self, rows: Tensor) -> TransformerMemory:
-        """The memory of these sources, cut to their longest."""
-        mask = self.mask[rows]
-        width = int(mask.any(0).nonzero().max()) + 1 if mask.numel() else 0
-        return TransformerMemory(
-            self.states[rows, :width],
-            mask[:, :width],
-            [(k[rows, :, :width], v[rows, :, :width]) for k, v in self.keys_values],
-        )
-
-
-class KeyValueCache:
-    """Keys and values of the decoder's self-attention, all layers in one block, written in place.
-
-    The block doubles when it is full: room for `steps` from the start would be many times what most outputs need.
-    """
-
-    def __init__(
-        self, shape: tuple[int, ...], steps: int, dtype: torch.dtype, positions: Callable[[int], Tensor]
-    ) -> None:
-        """shape (layers, 2, rows, heads, d_kv); positions: room → (heads, room, room) bias, the future barred."""
-        self.positions, self.steps = positions, steps
-        self.bias = positions(min(steps, FIRST_ROOM))
-        shape = (*shape[:4], self.bias.shape[1], shape[4])
-        self.block = torch.empty(shape, dtype=dtype, device=self.bias.device)
-        self.length = 0
-
-    def next_bias(self, time: int) -> Tensor:
-        """Bias (heads, time, length + time) of the next `time` tokens, and room for them."""
-        end, room = self.length + time, self.block.shape[4]
-        if end > room:
-            room = max(end, min(2 * room, self.steps))
-            shape = (*self.block.shape[:4], room, self.block.shape[5])
-            full, self.block = self.block, self.block.new_empty(shape)
-            self.block[:, :, :, :, : self.length] = full[:, :, :, :, : self.length]
-            self.bias = self.positions(room)
-        return self.bias[:, self.length : end, :end]
-
-    def extend(self, layer: int, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
-        """Write (rows, heads, time, d_kv) after what is there; return all keys and values of the layer."""
-        end = self.length + key.shape[2]
-        self.block[layer, 0, :, :, self.length : end] = key
-        self.block[layer, 1, :, :, self.length : end] = value
-        return self.block[layer, 0, :, :, :end], self.block[layer, 1, :, :, :end]
-
-    def select(self, rows: Tensor) -> None:
-        """Keep these hypotheses, in this order."""
-        filled = self.block[:, :, :, :, : self.length].index_select(2, rows)
-        if len(rows) > self.block.shape[2]:
-            shape = list(self.block.shape)
-            shape[2] = len(rows)
-            self.block = self.block.new_empty(shape)
-        self.block = self.block[:, :, : len(rows)]
-        self.block[:, :, :, :, : self.length] = filled
 
 
 class Transformer(nn.Module):
@@ -245,26 +171,20 @@ class Transformer(nn.Module):
         if cache is None:
             bias = self.decoder_bias(time)
         else:
-            bias = cache.next_bias(time)
+            hypotheses = len(tokens) // memory.batch
+            bias = cache.next_bias(hypotheses, time)
         for layer, block in enumerate(self.decoder):
             x = block(x, bias, memory, layer, cache)
         if cache is not None:
-            cache.length += time
+            cache.advance(hypotheses, time)
         x = dropout(self.decoder_norm(x), c.dropout, self.training)
         return x * c.d_model**-0.5 if c.scaled else x
 
     def new_cache(self, memory: TransformerMemory, beams: int, steps: int) -> KeyValueCache:
         """An empty cache for `memory.batch * beams` hypotheses of at most `steps` tokens."""
         c = self.config
-        shape = (c.decoder_layers, 2, memory.batch * beams, c.heads, c.d_kv)
+        shape = (c.decoder_layers, 2, memory.batch, c.heads, c.d_kv)
         return KeyValueCache(shape, steps, memory.states.dtype, self.decoder_bias)
-
-
-def padding_bias(mask: Tensor) -> Tensor | None:
-    """(batch, slots) mask → (batch, 1, 1, slots) added to scores; None where nothing is padded."""
-    if bool(mask.all()):
-        return None
-    return torch.zeros(mask.shape, device=mask.device).masked_fill_(~mask, MASKED)[:, None, None]
 
 
 def _normal(weight: Tensor, std: float) -> None:

@@ -8,8 +8,8 @@ from torch import Tensor, nn
 
 from sourcewise.config import TrainConfig
 from sourcewise.data.batches import IGNORED, Batch
+from sourcewise.model.memory import TransformerMemory
 from sourcewise.model.seq2seq import Seq2Seq
-from sourcewise.model.transformer import TransformerMemory
 
 
 class Objective(nn.Module):

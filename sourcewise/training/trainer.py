@@ -22,10 +22,11 @@ from sourcewise.data.tokenizer import Tokenizer
 from sourcewise.errors import RequestError
 from sourcewise.evaluation.evaluate import evaluate_encoded
 from sourcewise.evaluation.results import without_nan
+from sourcewise.lanes import Lanes
 from sourcewise.model.checkpoint import save_network
 from sourcewise.model.seq2seq import Seq2Seq
 from sourcewise.training.augment import Augmenter
-from sourcewise.training.lanes import Lanes
+from sourcewise.training.gradients import gradients
 from sourcewise.training.objective import Objective
 from sourcewise.training.optimizer import MasterAdamW, freeze
 from sourcewise.training.run import Run
@@ -80,7 +81,7 @@ class Trainer:
         freeze(network, recipe.train.freeze)
         self.objective = Objective(network, recipe.train).to(network.device)
         self.optimizer = MasterAdamW(self.objective, recipe.train, PRECISIONS[recipe.train.precision])
-        self.lanes = Lanes(self.objective, self.optimizer.parameters, network.device)
+        self.lanes = Lanes(network.device)
         self.weights = np.asarray(train.dataset.weights) if train.dataset.weights else None
         self.augment = _augmenter(recipe, network)
         counts = self._steps_of_epochs()
@@ -131,7 +132,7 @@ class Trainer:
         sizes = self.train.source_lengths + self.train.target_lengths
         for rows in batches:
             parts = [partial(self._batch, part) for part in shares(rows, sizes, self.lanes.count)]
-            for found in self.lanes.gradients(parts, targets):
+            for found in gradients(self.objective, self.optimizer.parameters, parts, targets, self.lanes):
                 self.optimizer.add(found.of)
                 self.nats += found.nats
                 self.tokens += found.source_tokens
