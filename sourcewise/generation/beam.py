@@ -1,6 +1,6 @@
 """Beam search, hypothesis for hypothesis as transformers' `generate` does it with `early_stopping=False`.
 
-Beams of a source share its memory; finished sources leave the batch, crowd by crowd.
+Beams of a source share its memory; finished sources leave.
 """
 
 from __future__ import annotations
@@ -10,101 +10,93 @@ from torch import Tensor
 
 from sourcewise.config import GenerationConfig
 from sourcewise.generation.candidates import likeliest, log_normaliser
-from sourcewise.generation.sampling import Hypothesis, constrain, who_stays
-from sourcewise.model.protocol import Memory, Network
+from sourcewise.generation.flow import Feed, Known, groups
+from sourcewise.generation.sampling import Hypothesis, constrain, constrains
+from sourcewise.model.protocol import Network
 
 NEVER = -1.0e9  # score of a hypothesis that does not exist
 
 
-class _Finished:
-    """The best finished hypotheses of each source, best first."""
+def beam_search(network: Network, feed: Feed, options: GenerationConfig) -> dict[int, list[Hypothesis]]:
+    """The `beams` best hypotheses of each source by its position in the set, best first.
 
-    def __init__(self, sources: int, beams: int, steps: int, pad_id: int, device: torch.device) -> None:
-        self.tokens = torch.full((sources, beams, steps), pad_id, device=device)
-        self.scores = torch.full((sources, beams), NEVER, device=device)
-        self.there = torch.zeros(sources, beams, dtype=torch.bool, device=device)
+    They are scored by Σ ln p / length^length_penalty.
+    """
+    out: dict[int, list[Hypothesis]] = {}
+    steps = options.max_new_tokens
 
-    def add(self, tokens: Tensor, scores: Tensor, ended: Tensor) -> None:
-        """Merge candidates (sources, n, steps) whose `ended` is true, keeping the best."""
-        beams = self.scores.shape[1]
-        scores = torch.cat((self.scores, scores + ~ended * NEVER), dim=1)
-        there = torch.cat((self.there, ended), dim=1)
-        best = scores.topk(beams).indices
-        tokens = torch.cat((self.tokens, tokens), dim=1)
-        self.tokens = tokens.gather(1, best[..., None].expand(-1, -1, tokens.shape[2]))
-        self.scores, self.there = scores.gather(1, best), there.gather(1, best)
+    def fresh(indices: list[int]) -> Known:
+        return _fresh(torch.tensor(indices, device=network.device), options.beams, steps, network)
 
-    def select(self, rows: Tensor) -> None:
-        """Keep these sources."""
-        self.tokens, self.scores, self.there = self.tokens[rows], self.scores[rows], self.there[rows]
-
-
-def beam_search(network: Network, memory: Memory, options: GenerationConfig) -> list[list[Hypothesis]]:
-    """The `beams` best hypotheses of each source, best first, scored by Σ ln p / length^length_penalty."""
-    beams, steps, device = options.beams, options.max_new_tokens, memory.mask.device
-    rows = torch.arange(memory.batch, device=device)
-    is_open = torch.ones_like(rows, dtype=torch.bool)
-    out: list[list[Hypothesis]] = [[] for _ in range(memory.batch)]
-    finished = _Finished(memory.batch, beams, steps, network.pad_id, device)
-    running = torch.zeros(memory.batch, beams, 0, dtype=torch.long, device=device)
-    scores = torch.full((memory.batch, beams), NEVER, device=device)
-    scores[:, 0] = 0.0  # all beams are the same before the first token: only one may speak
-    cache = network.new_cache(memory, 1, steps)
-    last = torch.full((memory.batch, 1), network.start_id, device=device)
-    for step in range(steps):
-        logits = network.decode(last, memory, cache)[:, -1]
-        if step == 0:  # one row a source so far
-            logits = logits.repeat_interleave(beams, 0)
-            cache.select(torch.arange(memory.batch, device=device)[:, None].expand(-1, beams))
-        total, parent, token = _candidates(logits, running, scores, options, network)
-        extended = torch.cat((running.gather(1, parent[..., None].expand(-1, -1, step)), token[..., None]), dim=2)
+    for group in groups(network, feed, options.beams, steps, fresh):
+        known, step = group.known, group.step
+        total, parent, token = _candidates(group.decode(known["last"].view(-1, 1)), known, options, network)
+        extended = known["running"].gather(1, parent[..., None].expand(-1, -1, step))
+        extended = torch.cat((extended, token[..., None]), dim=2)
         ended = (token == network.eos_id) | (step + 1 == steps)
 
         # Only the best `beams` candidates may finish, those that exist; the others are spare ones to go on with.
-        first = (torch.arange(total.shape[1], device=device) < beams) & (total > NEVER / 2)
+        first = (torch.arange(total.shape[1], device=total.device) < options.beams) & (total > NEVER / 2)
         padded = torch.nn.functional.pad(extended, (0, steps - step - 1), value=network.pad_id)
-        finished.add(padded, total / (step + 1) ** options.length_penalty, ended & first)
-        going_on, chosen = (total + ended * NEVER).topk(beams)
-        scores = going_on
-        running = extended.gather(1, chosen[..., None].expand(-1, -1, step + 1))
-        parent = parent.gather(1, chosen)
+        _finish(known, padded, total / (step + 1) ** options.length_penalty, ended & first)
+        known["scores"], chosen = (total + ended * NEVER).topk(options.beams)
+        known["running"] = extended.gather(1, chosen[..., None].expand(-1, -1, step + 1))
+        known["last"] = token.gather(1, chosen)
 
-        best_possible = scores[:, :1] / (step + 1) ** options.length_penalty
-        worst = torch.where(finished.there, finished.scores.min(1, keepdim=True).values, NEVER)
-        closing = is_open & ~((best_possible > worst).any(1) & (step + 1 < steps))
-        for i in closing.nonzero().squeeze(1).tolist():
-            out[int(rows[i])] = _hypotheses(finished.tokens[i], finished.scores[i], network.eos_id)
-        is_open &= ~closing
-        if not bool(is_open.any()):
-            break
-        staying = who_stays(is_open)
-        if staying is None:
-            staying = torch.arange(len(rows), device=device)
-        else:
-            memory, rows, running, scores = memory.select(staying), rows[staying], running[staying], scores[staying]
-            finished.select(staying)
-            is_open = is_open[staying]
-        cache.select(staying[:, None] * beams + parent[staying])
-        last = running[:, :, -1].reshape(-1, 1)
+        best_possible = known["scores"][:, :1] / (step + 1) ** options.length_penalty
+        worst = torch.where(known["there"], known["done_scores"].min(1, keepdim=True).values, NEVER)
+        going_on = (best_possible > worst).any(1) & (step + 1 < steps)
+        for i in (known["is_open"] & ~going_on).nonzero().squeeze(1).tolist():
+            out[int(known["names"][i])] = _hypotheses(known["done"][i], known["done_scores"][i], network.eos_id)
+        known["is_open"] = known["is_open"] & going_on
+        group.go_on(parent.gather(1, chosen))
     return out
 
 
+def _fresh(names: Tensor, beams: int, steps: int, network: Network) -> Known:
+    """What is known of sources before their first token."""
+    shape, device = (len(names), beams), names.device
+    scores = torch.full(shape, NEVER, device=device)
+    scores[:, 0] = 0.0  # all beams are the same before the first token: only one may speak
+    return {
+        "names": names,
+        "is_open": torch.ones_like(names, dtype=torch.bool),
+        "last": torch.full(shape, network.start_id, device=device),
+        "scores": scores,
+        "running": torch.empty((*shape, 0), dtype=torch.long, device=device),  # tokens so far
+        # The best finished hypotheses, best first.
+        "done": torch.full((*shape, steps), network.pad_id, device=device),
+        "done_scores": torch.full(shape, NEVER, device=device),
+        "there": torch.zeros(shape, dtype=torch.bool, device=device),
+    }
+
+
 def _candidates(
-    logits: Tensor, running: Tensor, scores: Tensor, options: GenerationConfig, network: Network
+    logits: Tensor, known: Known, options: GenerationConfig, network: Network
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The 2 × beams likeliest continuations of each source: total ln p, beam they extend, token; best first.
 
     Only each beam's own best are compared: the best of all are among them.
     """
-    sources, beams, _ = running.shape
-    normaliser = log_normaliser(logits)
-    logits = constrain(logits, running.flatten(0, 1), options, network)
+    sources, beams = known["scores"].shape
     most = min(2 * beams, logits.shape[-1])
-    values, tokens = likeliest(logits, most)
-    total = (values - normaliser).view(sources, beams, most) + scores[..., None]
+    free = logits.clone() if constrains(options, network) else logits
+    values, tokens = likeliest(constrain(logits, known["running"].flatten(0, 1), options, network), most)
+    normaliser = log_normaliser(free)
+    total = (values - normaliser).view(sources, beams, most) + known["scores"][..., None]
     best = total.flatten(1).topk(min(2 * beams, beams * most))
-    parent = best.indices // most
-    return best.values, parent, tokens.view(sources, -1).gather(1, best.indices)
+    return best.values, best.indices // most, tokens.view(sources, -1).gather(1, best.indices)
+
+
+def _finish(known: Known, tokens: Tensor, scores: Tensor, ended: Tensor) -> None:
+    """Merge candidates (sources, n, steps) whose `ended` is true into the finished ones, keeping the best."""
+    beams = known["done_scores"].shape[1]
+    scores = torch.cat((known["done_scores"], scores + ~ended * NEVER), dim=1)
+    there = torch.cat((known["there"], ended), dim=1)
+    best = scores.topk(beams).indices
+    tokens = torch.cat((known["done"], tokens), dim=1)
+    known["done"] = tokens.gather(1, best[..., None].expand(-1, -1, tokens.shape[2]))
+    known["done_scores"], known["there"] = scores.gather(1, best), there.gather(1, best)
 
 
 def _hypotheses(tokens: Tensor, scores: Tensor, eos_id: int) -> list[Hypothesis]:

@@ -2,30 +2,35 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
-GROUPS = (32, 16, 8)  # how many entries of the vocabulary compete before the sort, the first that divides it
+HALVINGS = 5
 
 
 def likeliest(logits: Tensor, count: int) -> tuple[Tensor, Tensor]:
     """The `count` largest of each row, best first: values as float32 and ids, both (rows, count).
 
-    The vocabulary is folded into groups; the winners are in the `count` groups with the largest maxima.
+    Halves of the vocabulary are laid upon each other and the larger entries stay; whatever is among the largest has
+    won its place, so only the columns of the `count` best winners are sorted.
     """
-    rows, size = logits.shape
-    group = next((g for g in GROUPS if size % g == 0 and size // g >= count), None)
-    if group is None:
-        values, ids = logits.topk(count)
-        return values.float(), ids
-    folded = logits.view(rows, group, size // group)
-    best = folded.amax(1).topk(count).indices  # (rows, count) groups; group j holds the ids j, j + size/group, ...
-    places = best[:, None, :].expand(-1, group, -1)
-    values, chosen = folded.gather(2, places).flatten(1).topk(count)
-    ids = chosen // count * (size // group) + best.gather(1, chosen % count)
-    return values.float(), ids
+    winners, folds = logits, 1
+    while folds < 2**HALVINGS and winners.shape[1] % 2 == 0 and winners.shape[1] // 2 >= count:
+        half = winners.shape[1] // 2
+        winners, folds = torch.maximum(winners[:, :half], winners[:, half:]), folds * 2
+    values, columns = winners.topk(count)
+    if folds == 1:
+        return values.float(), columns
+    width = winners.shape[1]
+    places = columns[:, None, :].expand(-1, folds, -1)
+    values, chosen = logits.view(len(logits), folds, width).gather(2, places).flatten(1).topk(count)
+    return values.float(), chosen // count * width + columns.gather(1, chosen % count)
 
 
-def log_normaliser(logits: Tensor) -> Tensor:
-    """ln Σ exp of each row, float32 (rows, 1); exact in fp32, in bf16 as good as the logits."""
-    top = logits.amax(-1, keepdim=True)
-    return (logits - top).exp_().sum(-1, keepdim=True).float().log_() + top.float()
+def log_normaliser(logits: Tensor, top: Tensor | None = None) -> Tensor:
+    """ln Σ exp of each row, float32 (rows, 1); `top` is each row's largest, where known. The logits are spent.
+
+    Exact in fp32; in bf16 as good as the logits are.
+    """
+    top = logits.amax(-1, keepdim=True) if top is None else top.to(logits.dtype)
+    return logits.sub_(top).exp_().sum(-1, keepdim=True).float().log_() + top.float()

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -13,11 +12,15 @@ from sourcewise.config import GenerationConfig
 from sourcewise.data.batches import Budget, sorted_batches
 from sourcewise.data.encoding import Encoded
 from sourcewise.generation.beam import beam_search
+from sourcewise.generation.flow import Feed
 from sourcewise.generation.sampling import Hypothesis, greedy_or_sample
-from sourcewise.lanes import Lanes
 from sourcewise.model.protocol import Memory, Network
+from sourcewise.workers import each, worker_count
 
 Progress = Callable[[int, int], None]  # (done, of)
+TURNS = 3  # batches each worker should have at least
+LEAST_TOKENS = 2048  # but none smaller than this, in slots × beams
+BATCHES = 16  # batches a worker takes before it reports
 
 
 @dataclass(slots=True)
@@ -30,51 +33,58 @@ class Memories:
         return sum(len(indices) for indices, _ in self.batches)
 
 
-def batch_indices(encoded: Encoded, options: GenerationConfig) -> list[list[int]]:
-    """Positions of a set in batches, longest sources first, within `options.batch_tokens` slots × beams."""
+def batch_indices(encoded: Encoded, options: GenerationConfig, workers: int = 1) -> list[list[int]]:
+    """Positions of a set in batches, longest sources first, within `options.batch_tokens` slots × beams.
+
+    Batches are smaller where `workers` would otherwise wait for each other.
+    """
     beams = 1 if options.sample else options.beams
     lengths = np.asarray(encoded.source_lengths)
-    budget = Budget(max(1, options.batch_tokens // beams))
-    return [batch.tolist() for batch in sorted_batches(lengths, np.zeros_like(lengths), budget)]
+    tokens = options.batch_tokens // beams
+    if workers > 1:
+        tokens = min(tokens, max(LEAST_TOKENS // beams, int(lengths.sum()) // (TURNS * workers)))
+    batches = sorted_batches(lengths, np.zeros_like(lengths), Budget(max(1, tokens)))
+    return [batch.tolist() for batch in batches]
 
 
 @torch.inference_mode()
 def encode_batches(network: Network, encoded: Encoded, options: GenerationConfig) -> Memories:
     """Memories of a set."""
-    batches = batch_indices(encoded, options)
-    return Memories([(indices, network.encode(encoded.source(indices))) for indices in batches])
+    return Memories([(rows, network.encode(encoded.source(rows))) for rows in batch_indices(encoded, options)])
 
 
 def generate(
     network: Network, sources: Encoded | Memories, options: GenerationConfig, progress: Progress | None = None
 ) -> list[Hypothesis]:
-    """The best hypothesis of every source, in the order of the set; each lane searches a batch at a time."""
+    """The best hypothesis of every source, in the order of the set; every core searches a part of them."""
+    workers = worker_count(network.device)
+    if isinstance(sources, Memories):
+        batches = [indices for indices, _ in sources.batches]
+    else:
+        batches = batch_indices(sources, options, workers)
+    parts = max(1, min(len(batches), workers * -(-len(batches) // (workers * BATCHES))))
+
+    def feed(part: int) -> Iterator[tuple[list[int], Memory]]:
+        for i in range(part, len(batches), parts):
+            if isinstance(sources, Memories):
+                yield sources.batches[i]
+            else:
+                yield batches[i], network.encode(sources.source(batches[i]))
 
     @torch.inference_mode()
-    def run(batch: tuple[list[int], Memory | None]) -> dict[int, Hypothesis]:
-        indices, memory = batch
-        if memory is None:
-            assert isinstance(sources, Encoded)
-            memory = network.encode(sources.source(indices))
-        return dict(zip(indices, search(network, memory, options, indices), strict=True))
+    def run(part: int) -> dict[int, Hypothesis]:
+        return search(network, feed(part), options)
 
-    batches: list[Any] = (
-        sources.batches if isinstance(sources, Memories) else [(b, None) for b in batch_indices(sources, options)]
-    )
     found: dict[int, Hypothesis] = {}
-    lanes = Lanes(network.device if len(batches) > 1 else None)
-    try:
-        for part in lanes.map(run, batches):
-            found.update(part)
-            if progress is not None:
-                progress(len(found), len(sources))
-    finally:
-        lanes.close()
+    for part in each(run, parts, workers):
+        found.update(part)
+        if progress is not None:
+            progress(len(found), len(sources))
     return [found[i] for i in range(len(found))]
 
 
-def search(network: Network, memory: Memory, options: GenerationConfig, indices: list[int]) -> list[Hypothesis]:
-    """One hypothesis a source of this memory: sampled, greedy, or the best beam."""
+def search(network: Network, feed: Feed, options: GenerationConfig) -> dict[int, Hypothesis]:
+    """One hypothesis a source, by its position in the set: sampled, greedy, or the best beam."""
     if options.sample or options.beams == 1:
-        return greedy_or_sample(network, memory, options, indices)
-    return [beams[0] for beams in beam_search(network, memory, options)]
+        return greedy_or_sample(network, feed, options)
+    return {index: beams[0] for index, beams in beam_search(network, feed, options).items()}

@@ -61,7 +61,7 @@ class Model:
         shown = text = ""
         with torch.inference_mode():
             memory = self.network.encode(encoded.batch([0]).source)
-            for _, tokens, _ in steps(self.network, memory, wanted, [0]):
+            for _, tokens, _ in steps(self.network, [([0], memory)], wanted):
                 ids.append(int(tokens[0]))
                 text = self.tokenizer.decode(ids)
                 if not text.endswith("\ufffd"):  # half a character: wait for the rest

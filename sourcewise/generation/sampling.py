@@ -11,10 +11,8 @@ from torch import Tensor
 
 from sourcewise.config import GenerationConfig
 from sourcewise.generation.candidates import likeliest, log_normaliser
-from sourcewise.model.protocol import Memory, Network
-
-LEAVING = 16  # sources stay in multiples of these
-STAYING_SHARE = 0.8  # while more than this share would stay, all do
+from sourcewise.generation.flow import Feed, Known, groups
+from sourcewise.model.protocol import Network
 
 
 @dataclass(slots=True)
@@ -27,6 +25,11 @@ class Hypothesis:
     ids: list[int]
     score: float
     finished: bool
+
+
+def constrains(options: GenerationConfig, network: Network) -> bool:
+    """Whether `constrain` may bar anything."""
+    return bool(options.min_new_tokens or options.no_repeat_ngram or network.barred_ids)
 
 
 def constrain(logits: Tensor, tokens: Tensor, options: GenerationConfig, network: Network) -> Tensor:
@@ -72,74 +75,67 @@ def filter_logits(logits: Tensor, options: GenerationConfig) -> Tensor:
 class Draws:
     """Uniform numbers that belong to an example, so that a sample never depends on its neighbours."""
 
-    def __init__(self, seed: int, indices: list[int]) -> None:
-        self.streams = [np.random.default_rng([seed, i]) for i in indices]
+    def __init__(self, seed: int) -> None:
+        self.seed = seed
+        self.streams: dict[int, np.random.Generator] = {}
+
+    def _uniform(self, index: int) -> float:
+        if index not in self.streams:
+            self.streams[index] = np.random.default_rng([self.seed, index])
+        return self.streams[index].random()
 
     def pick(self, logits: Tensor, rows: Tensor) -> Tensor:
         """Draw a token a row by inverting the cumulative distribution; rows says whose draw it is."""
-        uniform = [self.streams[i].random() for i in rows.tolist()]
+        uniform = [self._uniform(i) for i in rows.tolist()]
         precise = torch.float32 if logits.device.type == "mps" else torch.float64  # MPS has no float64
         mass = logits.to(precise).softmax(-1).cumsum(-1)
         wanted = torch.tensor(uniform, dtype=mass.dtype, device=mass.device)[:, None] * mass[:, -1:]
         return torch.searchsorted(mass, wanted, right=True).squeeze(1).clamp(max=logits.shape[-1] - 1)
 
 
-def steps(
-    network: Network, memory: Memory, options: GenerationConfig, indices: list[int]
-) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-    """Generate token by token; finished sources leave the batch, crowd by crowd.
+def steps(network: Network, feed: Feed, options: GenerationConfig) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    """Generate token by token.
 
-    Yields (sources still open (open,), their next tokens (open,), ln p of those (open,)).
-    `indices` name the sources for `Draws`. An end-of-text token is yielded, then its source is gone.
+    Yields (positions in the set of the sources still open (open,), their next tokens (open,), ln p of those (open,)).
+    An end-of-text token is yielded, then its source is gone.
     """
-    device = memory.mask.device
-    rows = torch.arange(memory.batch, device=device)
-    is_open = torch.ones_like(rows, dtype=torch.bool)
-    draws = Draws(options.seed, indices) if options.sample else None
-    cache = network.new_cache(memory, 1, options.max_new_tokens)
-    tokens = torch.empty(memory.batch, 0, dtype=torch.long, device=device)
-    last = torch.full((memory.batch, 1), network.start_id, device=device)
-    for _ in range(options.max_new_tokens):
-        logits = constrain(network.decode(last, memory, cache)[:, -1], tokens, options, network)
-        values, picked = likeliest(logits, 1)
+
+    def fresh(indices: list[int]) -> Known:
+        names = torch.tensor(indices, device=network.device)
+        return {
+            "names": names,
+            "is_open": torch.ones_like(names, dtype=torch.bool),
+            "last": torch.full_like(names, network.start_id)[:, None],
+            "tokens": names.new_empty(len(names), 0),
+        }
+
+    draws = Draws(options.seed) if options.sample else None
+    for group in groups(network, feed, 1, options.max_new_tokens, fresh):
+        known = group.known
+        is_open = known["is_open"]
+        logits = constrain(group.decode(known["last"]), known["tokens"], options, network)
+        top, picked = likeliest(logits, 1)
+        values = top
         if draws is not None:
-            picked[is_open, 0] = draws.pick(filter_logits(logits[is_open].float(), options), rows[is_open])
+            picked[is_open, 0] = draws.pick(filter_logits(logits[is_open].float(), options), known["names"][is_open])
             values = logits.gather(1, picked).float()
-        log_p = (values - log_normaliser(logits)).squeeze(1)
-        yield rows[is_open], picked[is_open, 0], log_p[is_open]
-        tokens = torch.cat((tokens, picked), dim=1)
-        is_open &= picked[:, 0] != network.eos_id
-        if not bool(is_open.any()):
-            return
-        staying = who_stays(is_open)
-        if staying is not None:
-            memory, rows, tokens, is_open = memory.select(staying), rows[staying], tokens[staying], is_open[staying]
-            cache.select(staying[:, None])
-        last = tokens[:, -1:]
+        log_p = (values - log_normaliser(logits, top)).squeeze(1)
+        yield known["names"][is_open], picked[is_open, 0], log_p[is_open]
+        known["tokens"] = torch.cat((known["tokens"], picked), dim=1)
+        known["last"] = picked
+        known["is_open"] = is_open & (picked[:, 0] != network.eos_id) & (group.step + 1 < options.max_new_tokens)
+        group.go_on(torch.zeros_like(picked))
 
 
-def who_stays(is_open: Tensor) -> Tensor | None:
-    """Which sources of (sources,) to go on with, or None for all of them.
-
-    Finished ones leave a batch in crowds, and a multiple of LEAVING stays: moving the rest costs, and so do new shapes.
-    """
-    size, count = len(is_open), int(is_open.sum())
-    staying = -(-count // LEAVING) * LEAVING
-    if staying > size * STAYING_SHARE:
-        return None
-    return (~is_open).to(torch.uint8).argsort(stable=True)[:staying].sort().values
-
-
-def greedy_or_sample(
-    network: Network, memory: Memory, options: GenerationConfig, indices: list[int]
-) -> list[Hypothesis]:
-    """One hypothesis a source."""
-    out = [Hypothesis([], 0.0, False) for _ in range(memory.batch)]
-    for rows, tokens, log_p in steps(network, memory, options, indices):
-        for row, token, score in zip(rows.tolist(), tokens.tolist(), log_p.tolist(), strict=True):
-            out[row].score += score
+def greedy_or_sample(network: Network, feed: Feed, options: GenerationConfig) -> dict[int, Hypothesis]:
+    """One hypothesis a source, by its position in the set."""
+    out: dict[int, Hypothesis] = {}
+    for names, tokens, log_p in steps(network, feed, options):
+        for name, token, score in zip(names.tolist(), tokens.tolist(), log_p.tolist(), strict=True):
+            hypothesis = out.setdefault(name, Hypothesis([], 0.0, False))
+            hypothesis.score += score
             if token == network.eos_id:
-                out[row].finished = True
+                hypothesis.finished = True
             else:
-                out[row].ids.append(token)
+                hypothesis.ids.append(token)
     return out

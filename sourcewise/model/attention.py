@@ -43,17 +43,27 @@ class RelativePositions(nn.Module):
 
 
 def attend(query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None, p: float, training: bool) -> Tensor:
-    """Softmax attention over (batch, heads, time, d_kv); bias broadcasts to (batch, heads, queries, keys)."""
-    weights = attention_weights(query, key, bias)
-    return dropout(weights, p, training) @ value
+    """Softmax attention over (batch, heads, time, d_kv); bias broadcasts to (batch, heads, queries, keys).
+
+    Keys and values may be wider (fp32) than the query; the softmax is in fp32 always.
+    """
+    weights = attention_weights(query, key, bias).to(value.dtype)
+    return (dropout(weights, p, training) @ value).to(query.dtype)
 
 
 def attention_weights(query: Tensor, key: Tensor, bias: Tensor | None) -> Tensor:
-    """(batch, heads, queries, keys) attention weights; each row sums to 1. The softmax is in fp32."""
-    scores = (query @ key.transpose(-1, -2)).float()
+    """(batch, heads, queries, keys) attention weights in fp32; each row sums to 1."""
+    scores = (query.to(key.dtype) @ key.transpose(-1, -2)).float()
     if bias is not None:
         scores = scores + bias
-    return torch.softmax(scores, dim=-1).to(query.dtype)
+    return torch.softmax(scores, dim=-1)
+
+
+def kept(keys_or_values: Tensor) -> Tensor:
+    """Keys or values as a decoder keeps them: a query at a time, a CPU reads fp32 1.5 times as fast as bf16."""
+    if keys_or_values.device.type == "cpu" and torch.is_inference_mode_enabled():
+        return keys_or_values.float().contiguous()
+    return keys_or_values
 
 
 class SelfAttention(nn.Module):
@@ -92,7 +102,7 @@ class CrossAttention(nn.Module):
     def keys_values(self, states: Tensor) -> tuple[Tensor, Tensor]:
         """Encoder output (batch, slots, d_model) → k, v, each (batch, heads, slots, d_kv)."""
         batch, slots, _ = states.shape
-        k, v = self.kv(states).view(batch, slots, 2, self.heads, self.d_kv).permute(2, 0, 3, 1, 4)
+        k, v = kept(self.kv(states).view(batch, slots, 2, self.heads, self.d_kv).permute(2, 0, 3, 1, 4))
         return k, v
 
     def queries(self, x: Tensor, batch: int) -> Tensor:

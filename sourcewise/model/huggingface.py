@@ -52,6 +52,7 @@ class HuggingFaceNetwork(nn.Module):
     """Wraps a `PreTrainedModel` with an encoder and a decoder."""
 
     dims = 0  # text only
+    joins = False
 
     def __init__(self, model: Any) -> None:
         super().__init__()

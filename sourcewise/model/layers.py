@@ -152,7 +152,7 @@ def relu_dropout(x: Tensor, p: float, training: bool) -> Tensor:
     """dropout(relu(x))."""
     if training and p > 0 and x.device.type == "cpu":
         return _ReluDropout.apply(x, p)
-    return dropout(F.relu(x), p, training)
+    return dropout(F.relu(x, inplace=not torch.is_grad_enabled()), p, training)
 
 
 def add_dropped(x: Tensor, branch: Tensor, p: float, training: bool) -> Tensor:

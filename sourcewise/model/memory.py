@@ -11,7 +11,7 @@ from torch import Tensor
 
 from sourcewise.model.attention import MASKED
 
-FIRST_ROOM = 64  # tokens a cache has room for at first
+FIRST_ROOM = 32  # tokens a cache has room for at first
 SLOTS = (
     8  # on a CPU the slots that are looked at are a multiple: a product of a new shape costs more than a few idle ones
 )
@@ -44,27 +44,61 @@ class TransformerMemory:
             [(k[rows, :, :width], v[rows, :, :width]) for k, v in self.keys_values],
         )
 
+    def join(self, other: TransformerMemory) -> TransformerMemory:
+        """These sources and those of another memory."""
+        width = max(self.mask.shape[1], other.mask.shape[1])
+
+        def both(mine: Tensor, theirs: Tensor, dim: int) -> Tensor:
+            return torch.cat([_widened(t, dim, width) for t in (mine, theirs)])
+
+        return TransformerMemory(
+            both(self.states, other.states, 1),
+            both(self.mask, other.mask, 1),
+            [
+                (both(k, other_k, 2), both(v, other_v, 2))
+                for (k, v), (other_k, other_v) in zip(self.keys_values, other.keys_values, strict=True)
+            ],
+        )
+
+
+def _widened(tensor: Tensor, dim: int, width: int) -> Tensor:
+    """With zeros at the end of an axis."""
+    if tensor.shape[dim] == width:
+        return tensor
+    return F.pad(tensor, (0, 0) * (tensor.ndim - 1 - dim) + (0, width - tensor.shape[dim]))
+
 
 class KeyValueCache:
-    """Keys and values of the decoder's self-attention, all layers in one block, written in place.
+    """Keys and values of the decoder's self-attention, a block a layer for each, written in place.
 
-    Hypotheses of a source lie side by side in the block's slots and share them: each knows its ancestors' slots, and a
-    bias bars the others'. So choosing among hypotheses moves no keys, only small integers; the block is copied when
-    sources leave or room runs out. It doubles when it is full: room for `steps` from the start would be many times what
-    most outputs need.
+    Hypotheses of a source lie side by side in a block's slots and share them: each knows its ancestors' slots, and a
+    bias bars the others'. So choosing among hypotheses moves no keys, only small integers; blocks are copied when
+    sources leave or room runs out. They double when they are full: room for `steps` from the start would be many times
+    what most outputs need.
     """
 
     def __init__(
-        self, shape: tuple[int, ...], steps: int, dtype: torch.dtype, positions: Callable[[int], Tensor]
+        self, layers: int, shape: tuple[int, int, int], steps: int, like: Tensor, positions: Callable[[int], Tensor]
     ) -> None:
-        """shape (layers, 2, sources, heads, d_kv); positions: room → (heads, room, room) bias, the future barred."""
+        """shape (sources, heads, d_kv); positions: room → (heads, room, room) bias, the future barred."""
         self.positions, self.steps = positions, steps
         self.bias = positions(min(steps, FIRST_ROOM))
-        device = self.bias.device
-        self.block = torch.zeros((*shape[:4], self.bias.shape[1], shape[4]), dtype=dtype, device=device)
+        sources, heads, d_kv = shape
+        room = (sources, heads, self.bias.shape[1], d_kv)
+        self.blocks = [(like.new_empty(room), like.new_empty(room)) for _ in range(layers)]
         self.length = self.used = 0  # tokens a hypothesis has, slots taken
-        self.slots = SLOTS if device.type == "cpu" else 1
+        self.slots = SLOTS if like.device.type == "cpu" else 1
         self.ancestors: Tensor | None = None  # (sources, hypotheses, length) slots; None while there is one a source
+
+    @property
+    def sources(self) -> int:
+        """How many sources it serves."""
+        return len(self.blocks[0][0])
+
+    @property
+    def room(self) -> int:
+        """How many slots the blocks have."""
+        return self.blocks[0][0].shape[2]
 
     def next_bias(self, hypotheses: int, time: int) -> Tensor:
         """Bias of the next `time` tokens of each hypothesis, and room for them.
@@ -74,7 +108,12 @@ class KeyValueCache:
         end, taken = self.length + time, self.used + hypotheses * time
         if end > self.bias.shape[1]:
             self.bias = self.positions(max(end, min(2 * self.bias.shape[1], self.steps)))
-        shown = min(-(-taken // self.slots) * self.slots, self._make_room(taken))
+        if taken > self.room:
+            self._make_room(max(taken, 2 * self.room))
+        shown = min(-(-taken // self.slots) * self.slots, self.room)
+        for keys, values in self.blocks:  # weighed with 0: they may hold anything but NaN
+            keys[:, :, taken:shown] = 0
+            values[:, :, taken:shown] = 0
         rows = self.bias[:, self.length : end]
         if hypotheses == 1 and self.ancestors is None:
             free = shown - rows.shape[2]
@@ -91,9 +130,10 @@ class KeyValueCache:
     def extend(self, layer: int, key: Tensor, value: Tensor, slots: int) -> tuple[Tensor, Tensor]:
         """Write (sources, heads, hypotheses × time, d_kv) after what is there; the layer's first `slots` of both."""
         end = self.used + key.shape[2]
-        self.block[layer, 0, :, :, self.used : end] = key
-        self.block[layer, 1, :, :, self.used : end] = value
-        return self.block[layer, 0, :, :, :slots], self.block[layer, 1, :, :, :slots]
+        keys, values = self.blocks[layer]
+        keys[:, :, self.used : end] = key
+        values[:, :, self.used : end] = value
+        return keys[:, :, :slots], values[:, :, :slots]
 
     def advance(self, hypotheses: int, time: int) -> None:
         """All layers have written the next `time` tokens."""
@@ -107,23 +147,38 @@ class KeyValueCache:
             ancestors = self._ancestors(hypotheses)[sources]
             picked = (rows % hypotheses)[..., None].expand(-1, -1, self.length)
             self.ancestors = ancestors.gather(1, picked)
-        if len(sources) != self.block.shape[2] or not torch.equal(sources, torch.arange(len(sources)).to(sources)):
-            self._copy(self.block[:, :, :, :, : self.used].index_select(2, sources), self.block.shape[4])
+        if rows.shape[1] * FIRST_ROOM > self.room:
+            self._make_room(rows.shape[1] * FIRST_ROOM)
+        if len(sources) != self.sources or not torch.equal(sources, torch.arange(len(sources)).to(sources)):
+            self.blocks = [
+                (keys.index_select(0, sources), values.index_select(0, sources)) for keys, values in self.blocks
+            ]
+
+    def join(self, other: KeyValueCache) -> None:
+        """Take in the hypotheses of another cache of the same length."""
+        room = max(self.room, other.room)
+        for cache in (self, other):
+            if cache.room < room:
+                cache._make_room(room)
+        pairs = zip(self.blocks, other.blocks, strict=True)
+        self.blocks = [(torch.cat((k, more_k)), torch.cat((v, more_v))) for (k, v), (more_k, more_v) in pairs]
+        if self.bias.shape[1] < other.bias.shape[1]:
+            self.bias = other.bias
+        if self.ancestors is not None and other.ancestors is not None:
+            self.ancestors = torch.cat((self.ancestors, other.ancestors))
 
     def _ancestors(self, hypotheses: int) -> Tensor:
         if self.ancestors is not None:
             return self.ancestors
-        return torch.arange(self.length, device=self.block.device).expand(self.block.shape[2], hypotheses, -1)
+        return torch.arange(self.length, device=self.bias.device).expand(self.sources, hypotheses, -1)
 
-    def _make_room(self, slots: int) -> int:
-        room = self.block.shape[4]
-        if slots > room:
-            self._copy(self.block[:, :, :, :, : self.used], max(slots, 2 * room))
-        return self.block.shape[4]
+    def _make_room(self, slots: int) -> None:
+        def larger(block: Tensor) -> Tensor:
+            out = block.new_empty((*block.shape[:2], slots, block.shape[3]))
+            out[:, :, : self.used] = block[:, :, : self.used]
+            return out
 
-    def _copy(self, filled: Tensor, room: int) -> None:
-        self.block = self.block.new_zeros((*filled.shape[:4], room, filled.shape[5]))
-        self.block[:, :, :, :, : self.used] = filled
+        self.blocks = [(larger(keys), larger(values)) for keys, values in self.blocks]
 
 
 def padding_bias(mask: Tensor) -> Tensor | None:

@@ -27,12 +27,18 @@ class Memory(Protocol):
     def select(self, rows: Tensor) -> Memory:
         """The memory of these sources (int64 indices), in this order."""
 
+    def join(self, other: Any) -> Memory:
+        """These sources and those of another memory; only where the network `joins`."""
+
 
 class Cache(Protocol):
     """The decoder's own keys and values (or state) while generating."""
 
     def select(self, rows: Tensor) -> None:
         """Keep these hypotheses, in this order, in place: int64 (sources, hypotheses), a row those of one source."""
+
+    def join(self, other: Any) -> None:
+        """Take in another cache of the same length; only where the network `joins`."""
 
 
 @runtime_checkable
@@ -45,6 +51,7 @@ class Network(Protocol):
     barred_ids: tuple[int, ...]  # what is never generated
     vocabulary: int  # ids it embeds
     positions: int | None  # its longest source or target; None: any length
+    joins: bool  # whether sources of several batches may be put together: memory and cache have `join`
 
     @property
     def dims(self) -> int:

@@ -20,6 +20,7 @@ class Seq2Seq(nn.Module):
 
     barred_ids: tuple[int, ...] = ()
     positions: int | None = None  # they are relative
+    joins = True
 
     def __init__(
         self, transformer: Transformer, bridge: Bridge | None = None, route: Literal["encoder", "bypass"] = "encoder"

@@ -183,8 +183,8 @@ class Transformer(nn.Module):
     def new_cache(self, memory: TransformerMemory, beams: int, steps: int) -> KeyValueCache:
         """An empty cache for `memory.batch * beams` hypotheses of at most `steps` tokens."""
         c = self.config
-        shape = (c.decoder_layers, 2, memory.batch, c.heads, c.d_kv)
-        return KeyValueCache(shape, steps, memory.states.dtype, self.decoder_bias)
+        shape = (memory.batch, c.heads, c.d_kv)
+        return KeyValueCache(c.decoder_layers, shape, steps, memory.keys_values[0][0], self.decoder_bias)
 
 
 def _normal(weight: Tensor, std: float) -> None:

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from sourcewise.config import GenerationConfig
-from sourcewise.generation.beam import beam_search
-from sourcewise.generation.sampling import Draws, Hypothesis, constrain, filter_logits, greedy_or_sample
+from sourcewise.generation.sampling import Draws, Hypothesis, constrain, filter_logits
+from tests.generation.searching import beam_search, greedy_or_sample
 from tests.model.networks import VOCABULARY, network, rows, text_source
 
 NETWORK = network()
@@ -74,7 +74,7 @@ def test_sampling_at_its_limits_is_greedy(limits: dict[str, float]) -> None:
 
 def test_draws_come_as_often_as_they_are_likely() -> None:
     p = torch.tensor([0.0, 0.5, 0.2, 0.3, 0.0])
-    draws = Draws(5, list(range(3000)))
+    draws = Draws(5)
     picked = draws.pick(p.log().repeat(3000, 1), torch.arange(3000))
     torch.testing.assert_close(picked.bincount(minlength=5) / 3000, p, atol=0.03, rtol=0)
     assert not {0, 4} & set(picked.tolist())
@@ -161,4 +161,4 @@ def test_room_for_many_tokens_is_made_as_they_come() -> None:
         whole = NETWORK.decode(tokens, memory)
         parts = [NETWORK.decode(part, memory, cache) for part in tokens.split((1, 62, 2, 100, 1, 134), dim=1)]
     torch.testing.assert_close(torch.cat(parts, 1), whole, atol=1e-4, rtol=1e-4)
-    assert cache.block.shape[4] < 1000
+    assert cache.room < 1000

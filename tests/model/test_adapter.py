@@ -10,9 +10,8 @@ import torch
 
 from sourcewise.config import GenerationConfig
 from sourcewise.data.batches import Source, length_mask
-from sourcewise.generation.beam import beam_search
-from sourcewise.generation.sampling import greedy_or_sample
 from sourcewise.model.checkpoint import load_network
+from tests.generation.searching import beam_search, greedy_or_sample
 
 transformers = pytest.importorskip("transformers")
 SIZE, SOURCES, LONGEST, STEPS = 80, 20, 12, 10

@@ -24,11 +24,10 @@ import torch
 from sourcewise.config import GenerationConfig
 from sourcewise.data.batches import Source, length_mask
 from sourcewise.data.tokenizer import Tokenizer
-from sourcewise.generation.beam import beam_search
-from sourcewise.generation.sampling import greedy_or_sample
 from sourcewise.model.checkpoint import save_network
 from sourcewise.model.seq2seq import Seq2Seq
 from sourcewise.model.transformer import Transformer, TransformerConfig
+from tests.generation.searching import beam_search, greedy_or_sample
 
 ctranslate2 = pytest.importorskip("ctranslate2")
 model_spec = pytest.importorskip("ctranslate2.specs.model_spec")

@@ -10,12 +10,12 @@ import torch
 
 from sourcewise.config import GenerationConfig
 from sourcewise.data.batches import Source, length_mask
-from sourcewise.generation.beam import beam_search
-from sourcewise.generation.sampling import Hypothesis, greedy_or_sample
+from sourcewise.generation.sampling import Hypothesis
 from sourcewise.model.checkpoint import load_network, save_network
 from sourcewise.model.huggingface import load_huggingface_network
 from sourcewise.model.seq2seq import Seq2Seq
 from sourcewise.model.t5_weights import to_huggingface
+from tests.generation.searching import beam_search, greedy_or_sample
 
 transformers = pytest.importorskip("transformers")
 SOURCES, LONGEST, VOCABULARY = 200, 30, 120

@@ -9,11 +9,11 @@ from hypothesis import strategies as st
 
 from sourcewise.config import GenerationConfig
 from sourcewise.data.batches import IGNORED, Batch, Source
-from sourcewise.generation.beam import beam_search
-from sourcewise.generation.sampling import greedy_or_sample
+from sourcewise.generation.generate import search
 from sourcewise.model.bridges import BRIDGES
 from sourcewise.model.protocol import token_nats
 from sourcewise.model.seq2seq import Seq2Seq
+from tests.generation.searching import beam_search, greedy_or_sample
 from tests.model.networks import VOCABULARY, feature_source, network, rows, text_source
 
 KINDS = [(None, "encoder"), *((bridge, route) for bridge in BRIDGES for route in ("encoder", "bypass"))]
@@ -106,6 +106,26 @@ def test_searches_do_not_depend_on_the_batch(kind: tuple[str | None, str], sizes
                     one = [beam_search(net, alone, options)[0][0]]
                 assert one[0].ids == every[i].ids
                 assert one[0].score == pytest.approx(every[i].score, abs=1e-3)
+
+
+@pytest.mark.parametrize("kind", [(None, "encoder"), ("convolution", "encoder")], ids=str)
+@settings(max_examples=8, deadline=None)
+@given(
+    sizes=st.lists(st.integers(1, 9), min_size=3, max_size=40), crowd=st.integers(1, 7), beams=st.sampled_from([1, 3])
+)
+def test_stragglers_go_on_with_those_of_other_batches(
+    kind: tuple[str | None, str], sizes: list[int], crowd: int, beams: int
+) -> None:
+    net, source = NETWORKS[kind], source_of(kind[0], sizes, False)
+    options = GenerationConfig(beams=beams, max_new_tokens=27)
+    crowds = [list(range(i, min(i + crowd, len(sizes)))) for i in range(0, len(sizes), crowd)]
+    with torch.inference_mode():
+        together = search(net, [(list(range(len(sizes))), net.encode(source))], options)
+        entering = search(net, [(c, net.encode(rows(source, c))) for c in crowds], options)
+    assert sorted(entering) == list(range(len(sizes)))
+    for i, hypothesis in together.items():
+        assert entering[i].ids == hypothesis.ids
+        assert entering[i].score == pytest.approx(hypothesis.score, abs=1e-3)
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=str)

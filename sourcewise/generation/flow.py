@@ -1,0 +1,106 @@
+"""Sources that are decoded together, and what becomes of the slow ones.
+
+One long output must not keep a whole batch at work. Finished sources leave in crowds; when few are left they wait until
+the stragglers of other batches have come as far, and go on together with these.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sourcewise.model.protocol import Memory, Network
+
+Feed = Iterable[tuple[list[int], Memory]]  # batches of sources: their positions in the set, and their memory
+Known = dict[str, Tensor]  # what a search knows of its sources; each tensor begins with the axis of sources
+
+MULTIPLE = 16  # as many sources as make up a multiple of these stay: moving them costs, and so do new shapes
+STAYING_SHARE = 0.8  # while more than this share would stay, all do
+STOP = 8  # every so many tokens stragglers may stop
+STRAGGLERS = 0.5  # no more than this share of a full batch: they wait for others
+ENOUGH = 0.75  # this share of a full batch: they go on
+
+
+class Group:
+    """Sources with equally many tokens so far; `known["is_open"]` says which still want more."""
+
+    def __init__(self, network: Network, memory: Memory, known: Known, beams: int, steps: int) -> None:
+        self.network, self.memory, self.known, self.beams = network, memory, known, beams
+        self.cache = network.new_cache(memory, beams, steps)
+        self.step = 0
+
+    def __len__(self) -> int:
+        return len(self.known["is_open"])
+
+    def decode(self, last: Tensor) -> Tensor:
+        """Logits (sources × beams, vocabulary) after the tokens `last` (sources × beams, 1)."""
+        return self.network.decode(last, self.memory, self.cache)[:, -1]
+
+    def go_on(self, chosen: Tensor) -> None:
+        """A token is done: go on with these hypotheses, `chosen` (sources, beams) of each source's own."""
+        self.step += 1
+        staying = self._who_stays()
+        if staying is None:
+            every = torch.arange(len(self), device=chosen.device)
+            self.cache.select(every[:, None] * self.beams + chosen)
+        else:
+            self._keep(staying, chosen)
+
+    def keep_open(self) -> None:
+        """Let go of all that are closed."""
+        staying = self.known["is_open"].nonzero().squeeze(1)
+        self._keep(staying, torch.arange(self.beams, device=staying.device).expand(len(self), -1))
+
+    def join(self, other: Group) -> None:
+        """Take in the sources of another group that has come as far."""
+        self.memory = self.memory.join(other.memory)
+        self.cache.join(other.cache)
+        self.known = {name: torch.cat((mine, other.known[name])) for name, mine in self.known.items()}
+
+    def _keep(self, staying: Tensor, chosen: Tensor) -> None:
+        self.memory = self.memory.select(staying)
+        self.cache.select(staying[:, None] * self.beams + chosen[staying])
+        self.known = {name: tensor[staying] for name, tensor in self.known.items()}
+
+    def _who_stays(self) -> Tensor | None:
+        """The open ones, in order, and closed ones up to a multiple; None where too few would leave."""
+        is_open = self.known["is_open"]
+        staying = -(-int(is_open.sum()) // MULTIPLE) * MULTIPLE
+        if staying == 0 or staying > len(self) * STAYING_SHARE:
+            return None
+        return (~is_open).to(torch.uint8).argsort(stable=True)[:staying].sort().values
+
+
+def groups(
+    network: Network, feed: Feed, beams: int, steps: int, fresh: Callable[[list[int]], Known]
+) -> Iterator[Group]:
+    """The group to find a token for, again and again until all is said; the search updates it and calls `go_on`.
+
+    `fresh` is what is known of sources that have no token yet.
+    """
+    batches = iter(feed)
+    waiting: dict[int, Group] = {}  # by how far they have come
+    full = 0
+    while True:
+        ready = [step for step, group in waiting.items() if len(group) >= ENOUGH * full]
+        batch: Any = None if ready else next(batches, None)
+        if batch is not None:
+            indices, memory = batch
+            group = Group(network, memory, fresh(indices), beams, steps)
+            full = max(full, len(group))
+        elif waiting:
+            group = waiting.pop(min(ready or waiting))
+        else:
+            return
+        while bool(group.known["is_open"].any()):
+            yield group
+            if network.joins and group.step % STOP == 0 and group.known["is_open"].sum() <= STRAGGLERS * full:
+                group.keep_open()
+                if group.step in waiting:
+                    group.join(waiting.pop(group.step))
+                if len(group):
+                    waiting[group.step] = group
+                break
