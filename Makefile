@@ -1,5 +1,6 @@
 # make demo   train the demo on handwritten digits, evaluate it, write its report
 # make test   everything a change must pass
+# make bench DATA=FOLDER/multi30k   speed beside the peers, quickly: a look, not a measurement
 #
 # Both make .venv when it is missing or older than the versions it should hold.
 
@@ -7,7 +8,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: help demo test lint clean
+.PHONY: help demo test lint bench clean
 
 help:
 	@sed -n 's/^# \{0,1\}//p' Makefile
@@ -22,6 +23,12 @@ lint: .venv/installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+bench: .venv/installed
+	@test -f '$(DATA)/train.tsv' || { echo "make bench DATA=FOLDER, which holds train.tsv and test.tsv" >&2; exit 2; }
+	@$(PIP_INSTALL) -c constraints.txt -e '.[bench]'
+	$(BIN)/python benchmarks/train_speed.py --data '$(DATA)' --quick
+	$(BIN)/python benchmarks/generate_speed.py --data '$(DATA)' --shape small --train-steps 300 --quick
 
 .venv/installed: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \

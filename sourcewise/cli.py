@@ -126,6 +126,9 @@ def train(arguments: Namespace) -> int:
     argument("--prefix", metavar="TEXT", help="put before every source (default: as in training)"),
     *SEARCH,
     *SAMPLING,
+    argument(
+        "--precision", metavar="P", default="fp32", help="fp32, or bf16: twice as fast, near ties may fall otherwise"
+    ),
     argument("--json", action="store_true", help="a line is {id, source, output}"),
 )
 def generate(arguments: Namespace) -> int:
@@ -141,7 +144,7 @@ def generate(arguments: Namespace) -> int:
     if arguments.output:
         check_writable(Path(arguments.output))
     named = arguments.sources if arguments.sources != "-" else _standard_input()
-    model = sourcewise.load(arguments.model)
+    model = sourcewise.load(arguments.model, precision=arguments.precision)
     like = model.data.usual or DatasetConfig(pairs="-")
     prefix = like.prefix if arguments.prefix is None else arguments.prefix
     sources = open_sources(named, arguments.features, prefix=prefix, lowercase=like.lowercase, source=like.source)

@@ -26,8 +26,8 @@ _function: Callable[[int], Any] | None = None  # in a worker: what to do
 
 def worker_count(device: torch.device) -> int:
     """How many processes share work on this device."""
-    forks = sys.platform == "linux" and multiprocessing.current_process().name == "MainProcess"
-    return torch.get_num_threads() if device.type == "cpu" and forks else 1
+    may_fork = sys.platform == "linux" and _function is None and not multiprocessing.current_process().daemon
+    return torch.get_num_threads() if device.type == "cpu" and may_fork else 1
 
 
 def each(function: Callable[[int], Any], pieces: int, workers: int) -> Iterator[Any]:

@@ -188,7 +188,7 @@ def test_generate_writes_one_output_a_line(
     elsewhere: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model = FakeModel(train={"pairs": "t.tsv", "prefix": "upper: "})
-    monkeypatch.setattr(sourcewise, "load", lambda name: model)
+    monkeypatch.setattr(sourcewise, "load", lambda name, **_: model)
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO("eins\nzwölf\n".encode())))
     assert main(["generate", "m", "--beams", "2", "--sample"]) == 0
     assert capsys.readouterr().out == "upper: eins !\nupper: zwölf !\n"

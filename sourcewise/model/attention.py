@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -66,6 +67,29 @@ def kept(keys_or_values: Tensor) -> Tensor:
     return keys_or_values
 
 
+class _SplitHeads(torch.autograd.Function):
+    """(batch, time, parts × heads × d_kv) → `parts` tensors (batch, heads, time, d_kv), one copy each way."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, parts: int, heads: int) -> tuple[Tensor, ...]:
+        batch, time, width = x.shape
+        ctx.shape = (batch, time, parts, heads, width // parts // heads)
+        return x.view(ctx.shape).permute(2, 0, 3, 1, 4).contiguous().unbind(0)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
+        out = grads[0].new_empty(ctx.shape)
+        for part, grad in enumerate(grads):
+            out[:, :, part] = grad.transpose(1, 2)
+        return out.flatten(2), None, None
+
+
+def split_heads(x: Tensor, parts: int, heads: int) -> tuple[Tensor, ...]:
+    """(batch, time, parts × heads × d_kv) → `parts` tensors (batch, heads, time, d_kv)."""
+    found: tuple[Tensor, ...] = _SplitHeads.apply(x, parts, heads)
+    return found
+
+
 class SelfAttention(nn.Module):
     """Q, K and V of the same sequence, in one product."""
 
@@ -77,7 +101,7 @@ class SelfAttention(nn.Module):
 
     def project(self, x: Tensor, sources: int) -> tuple[Tensor, Tensor, Tensor]:
         """(sources × hypotheses, time, d_model) → q, k, v, each (sources, heads, hypotheses × time, d_kv)."""
-        q, k, v = self.qkv(x).view(sources, -1, 3, self.heads, self.d_kv).permute(2, 0, 3, 1, 4)
+        q, k, v = split_heads(self.qkv(x).view(sources, -1, self.qkv.out_features), 3, self.heads)
         return q, k, v
 
     def merge(self, read: Tensor, x: Tensor) -> Tensor:
@@ -101,9 +125,8 @@ class CrossAttention(nn.Module):
 
     def keys_values(self, states: Tensor) -> tuple[Tensor, Tensor]:
         """Encoder output (batch, slots, d_model) → k, v, each (batch, heads, slots, d_kv)."""
-        batch, slots, _ = states.shape
-        k, v = kept(self.kv(states).view(batch, slots, 2, self.heads, self.d_kv).permute(2, 0, 3, 1, 4))
-        return k, v
+        keys, values = split_heads(self.kv(states), 2, self.heads)
+        return kept(keys), kept(values)
 
     def queries(self, x: Tensor, batch: int) -> Tensor:
         """(batch × beams, time, d_model) → (batch, heads, beams × time, d_kv): beams share a source's keys."""

@@ -118,8 +118,9 @@ class _ReluDropout(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, p: float) -> Tensor:
         mask, ctx.scale = _keep_mask(x, p)
-        out = _masked(F.relu(x), mask).mul_(ctx.scale)
-        ctx.save_for_backward(out)
+        out = F.relu(x)
+        out.view(mask.dtype).bitwise_and_(mask)
+        ctx.save_for_backward(out.mul_(ctx.scale))
         return out
 
     @staticmethod

@@ -1,17 +1,22 @@
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from sourcewise.data.batches import (
+    EXAMPLES,
     IGNORED,
+    SHARE,
     Budget,
     Source,
     length_mask,
     pad,
     pad_features,
+    shares,
     sorted_batches,
     training_batches,
 )
@@ -37,6 +42,27 @@ def test_an_epoch_has_every_example_once_within_budget(pairs, budget, seed, epoc
     assert all(_within(batch, source, target, budget) for batch in batches)
     again = training_batches(source, target, budget, seed=seed, epoch=epoch)
     assert all(np.array_equal(a, b) for a, b in zip(batches, again, strict=True))
+
+
+@given(pairs=lengths, count=st.integers(1, 5))
+def test_shares_are_a_partition_of_about_equal_size(pairs, count):
+    sizes = np.array([s + t for s, t in pairs])
+    parts = shares(np.arange(len(pairs))[::-1], sizes, count)
+    assert len(parts) <= count and sorted(np.concatenate(parts).tolist()) == list(range(len(pairs)))
+    assert max(sizes[p].sum() for p in parts) <= sizes.sum() / count + (SHARE + 1) * sizes.max()
+    ends = [(sizes[p].min(), sizes[p].max()) for p in parts]
+    assert all(a[1] <= b[0] for a, b in itertools.pairwise(ends))  # like with like
+
+
+def test_batches_come_in_few_shapes():
+    rng = np.random.default_rng(0)
+    source, target = rng.integers(5, 30, (2, 5000))
+    batches = training_batches(source, target, Budget(4096), seed=0, epoch=0)
+    assert sum(len(b) % EXAMPLES != 0 for b in batches) <= 1
+    for batch in batches:
+        for part in shares(batch, source + target, 2):
+            assert len(part) % SHARE == 0 or len(batch) % EXAMPLES
+    assert pad([[1, 2, 3]], 0, 2)[0].shape == (1, 4) and pad_features([np.ones((9, 2))], 8)[0].shape == (1, 16, 2)
 
 
 @given(pairs=lengths, budget=budgets, world=st.integers(1, 4))

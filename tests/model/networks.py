@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 
 from sourcewise.config import BridgeConfig
@@ -14,20 +16,12 @@ VOCABULARY, DIMS = 40, 6
 
 
 def network(
-    bridge: str | None = None, route: str = "encoder", stride: int = 3, activation: str = "relu", **shape: int
+    bridge: str | None = None, route: str = "encoder", stride: int = 3, activation: str = "relu", **changes: Any
 ) -> Seq2Seq:
     """A random network in evaluation mode; weights large enough that every part matters."""
     torch.manual_seed(11)
-    config = TransformerConfig(
-        vocabulary=VOCABULARY,
-        d_model=24,
-        d_kv=8,
-        d_ff=32,
-        heads=3,
-        encoder_layers=2,
-        decoder_layers=2,
-        activation=activation,
-    )
+    shape = {"d_model": 24, "d_kv": 8, "d_ff": 32, "heads": 3, "encoder_layers": 2, "decoder_layers": 2}
+    config = TransformerConfig(VOCABULARY, activation=activation, **(shape | changes))
     transformer = Transformer(config)
     bridge_config = BridgeConfig.model_validate({"kind": bridge, "stride": stride, "latents": 5}) if bridge else None
     built = build_bridge(bridge_config, DIMS, config.d_model, 0.1) if bridge_config else None
