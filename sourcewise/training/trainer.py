@@ -38,6 +38,7 @@ COUNTERS = (
     *("step", "epoch", "position", "epoch_batches", "best", "snapshots"),
     *("seconds", "nats", "targets", "tokens", "logged_at"),
 )
+LEAST_FLOPS = 5e10  # a batch; below, lanes wait for the interpreter more than they gain
 PRECISIONS = {"bf16": torch.bfloat16, "fp32": torch.float32}
 
 
@@ -81,7 +82,7 @@ class Trainer:
         freeze(network, recipe.train.freeze)
         self.objective = Objective(network, recipe.train).to(network.device)
         self.optimizer = MasterAdamW(self.objective, recipe.train, PRECISIONS[recipe.train.precision])
-        self.lanes = Lanes(network.device)
+        self.lanes = Lanes(network.device if _step_flops(self.objective, recipe) > LEAST_FLOPS else None)
         self.weights = np.asarray(train.dataset.weights) if train.dataset.weights else None
         self.augment = _augmenter(recipe, network)
         counts = self._steps_of_epochs()
@@ -287,6 +288,11 @@ def _spread(valid: Encoded, recipe: Recipe, tokenizer: Tokenizer) -> Encoded:
     size = min(len(valid), recipe.train.evaluate_examples)
     chosen = np.linspace(0, len(valid) - 1, size).astype(int).tolist()
     return valid if size == len(valid) else Encoded(valid.dataset.select(chosen), tokenizer, recipe.data)
+
+
+def _step_flops(objective: Objective, recipe: Recipe) -> float:
+    """About what a full batch costs: 6 FLOPs a parameter and token (Kaplan et al. 2020)."""
+    return 6.0 * sum(p.numel() for p in objective.parameters()) * recipe.train.batch_tokens
 
 
 def _machine(device: torch.device) -> dict[str, Any]:
