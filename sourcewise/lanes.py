@@ -47,8 +47,3 @@ class Lanes:
         finally:
             for future in running:
                 future.cancel()
-
-    def close(self) -> None:
-        """Let the threads go."""
-        if self.pool is not None:
-            self.pool.shutdown(wait=False, cancel_futures=True)

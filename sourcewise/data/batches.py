@@ -114,9 +114,10 @@ class Budget:
 
         Batches of more than `multiple` examples have a multiple of them, all but the last.
         """
-        start = 0
+        start, most = 0, min(self.examples or len(order), max(1, self.tokens))
         while start < len(order):
-            count = self._fitting(source[order[start:]], target[order[start:]])
+            ahead = order[start : start + most]
+            count = self._fitting(source[ahead], target[ahead])
             if multiple < count < len(order) - start:
                 count -= count % multiple
             yield order[start : start + count]
@@ -124,10 +125,9 @@ class Budget:
 
     def _fitting(self, source: np.ndarray, target: np.ndarray) -> int:
         """How many examples from the first on fit together."""
-        most = min(len(source), self.examples or len(source), max(1, self.tokens))
-        longest = np.maximum.accumulate(source[:most]) + np.maximum.accumulate(target[:most])
+        longest = np.maximum.accumulate(source) + np.maximum.accumulate(target)
         over = longest * np.arange(1, len(longest) + 1) > self.tokens
-        return max(1, int(over.argmax())) if over.any() else most
+        return max(1, int(over.argmax())) if over.any() else len(longest)
 
 
 def shares(rows: np.ndarray, sizes: np.ndarray, count: int) -> list[np.ndarray]:

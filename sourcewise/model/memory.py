@@ -12,9 +12,8 @@ from torch import Tensor
 from sourcewise.model.attention import MASKED
 
 FIRST_ROOM = 32  # tokens a cache has room for at first
-SLOTS = (
-    8  # on a CPU the slots that are looked at are a multiple: a product of a new shape costs more than a few idle ones
-)
+# On a CPU it looks at a multiple of slots: a product of a new shape costs more than a few idle ones.
+SLOTS = 8
 
 
 @dataclass
