@@ -23,7 +23,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from sourcewise.config import DataConfig, DatasetConfig
-from sourcewise.data.tokenizer import SENTINEL
+from sourcewise.data.tokenizer_backends import SENTINEL
 
 SENTINELS = 100  # as many as T5 has
 NLU, NLG, S2S = MODES = ("[NLU]", "[NLG]", "[S2S]")  # UL2's words for regular, extreme and sequential denoising

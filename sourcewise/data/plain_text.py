@@ -15,7 +15,8 @@ from sourcewise.data.denoising import MODES, denoisers, spoil
 from sourcewise.data.encoding import Encoded
 from sourcewise.data.examples import Dataset, Example
 from sourcewise.data.tables import decode_lines, read_bytes, read_table
-from sourcewise.data.tokenizer import SENTINEL, Tokenizer
+from sourcewise.data.tokenizer import Tokenizer
+from sourcewise.data.tokenizer_backends import SENTINEL
 from sourcewise.errors import RequestError
 
 Item = TypeVar("Item")

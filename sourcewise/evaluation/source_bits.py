@@ -72,15 +72,19 @@ def partners(encoded: Encoded) -> np.ndarray:
         starts = [0, *accumulate(len(part) for part in encoded.parts)]
         own = [partners(part) for part in encoded.parts]
         return np.concatenate([np.where(o < 0, o, o + start) for o, start in zip(own, starts, strict=False)])
-    lengths = encoded.source_lengths
+    return nearest_others(encoded.source_lengths, lambda i, j: _same_source(encoded, i, j))
+
+
+def nearest_others(lengths: np.ndarray, same: Callable[[int, int], bool]) -> np.ndarray:
+    """`partners` for sources of these lengths, told apart by `same`: (examples,) positions, −1 where there is none."""
     order = np.argsort(lengths, kind="stable")
-    same = [_same_source(encoded, int(i), int(j)) for i, j in pairwise(order)]  # as the one before in the order
+    alike = [same(int(i), int(j)) for i, j in pairwise(order)]  # as the one before in the order
     size = len(order)
     after, before = np.full(size, -1), np.full(size, -1)  # positions, in the order, of the nearest that differ
     for place in range(1, size):
-        before[place] = before[place - 1] if same[place - 1] else place - 1
+        before[place] = before[place - 1] if alike[place - 1] else place - 1
     for place in range(size - 2, -1, -1):
-        after[place] = after[place + 1] if same[place] else place + 1
+        after[place] = after[place + 1] if alike[place] else place + 1
     found = np.full(size, -1)
     for place, i in enumerate(order):
         others = [order[k] for k in (after[place], before[place]) if k >= 0]

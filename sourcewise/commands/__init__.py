@@ -1,0 +1,5 @@
+"""The commands, in the order of the help: one short function each. What is heavy is imported when a command runs."""
+
+from sourcewise.commands import training, generation, diagnosis  # isort: skip
+
+__all__ = ["diagnosis", "generation", "training"]

@@ -1,0 +1,26 @@
+"""Every option of a recipe, typed, checked and documented once.
+
+A recipe is a YAML file with the sections below; `--section.key value` on the command line sets the same
+keys. Nothing here imports torch, so that reading a recipe is instant.
+"""
+
+from __future__ import annotations
+
+from sourcewise.config.data import ChatConfig, DataConfig, DatasetConfig
+from sourcewise.config.model import BridgeConfig, ModelConfig
+from sourcewise.config.options import Options
+from sourcewise.config.recipe import GenerationConfig, Recipe
+from sourcewise.config.training import AugmentConfig, TrainConfig
+
+__all__ = [
+    "AugmentConfig",
+    "BridgeConfig",
+    "ChatConfig",
+    "DataConfig",
+    "DatasetConfig",
+    "GenerationConfig",
+    "ModelConfig",
+    "Options",
+    "Recipe",
+    "TrainConfig",
+]

@@ -1,0 +1,144 @@
+"""What the model reads: sets, mixtures, conversations."""
+
+from __future__ import annotations
+
+from pathlib import PurePath
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, Field, model_validator
+
+from sourcewise.config.options import Options, Positive
+
+Metric = Literal["bleu", "chrf", "wer", "exact_match_pct", "rouge_l"]
+KINDS = ("pairs", "conversations", "text", "manifest", "builtin")  # what a set may be read from
+OF_TEXT = ("denoise", "noise_density", "mean_span")  # options of plain text
+
+
+class ChatConfig(Options):
+    """How a conversation becomes text; the defaults are FastChat's for T5."""
+
+    human: str = Field("Human", description="what the human is called in the text")
+    model: str = Field("Assistant", description="what the model is called in the text")
+    turn: str = Field("### {role}: {text}\n", description="how a turn is written; the model speaks from {text} on")
+    system: str = Field(
+        "A chat between a curious human and an artificial intelligence assistant. "
+        "The assistant gives helpful, detailed, and polite answers to the human's questions.",
+        description="system prompt of conversations that bring none; empty: none",
+    )
+    head: str = Field("{text}\n\n", description="how the system prompt is written")
+    human_roles: list[str] = Field(["human", "user"], description="who is the human in the file (its `from`)")
+    model_roles: list[str] = Field(["gpt", "chatgpt", "assistant", "model"], description="who is the model")
+    system_roles: list[str] = Field(["system"], description="whose turn is the system prompt")
+
+    @model_validator(mode="after")
+    def _one_place_for_the_text(self) -> ChatConfig:
+        for name in ("turn", "head"):
+            if getattr(self, name).count("{text}") != 1:
+                raise ValueError(f"{name} should hold {{text}} once, not {getattr(self, name)!r}")
+        roles = [role.lower() for role in (*self.human_roles, *self.model_roles, *self.system_roles)]
+        twice = next((role for role in roles if roles.count(role) > 1), None)
+        if twice is not None:
+            raise ValueError(f"{twice} is named twice among the roles; give each `from` one meaning")
+        return self
+
+
+class DatasetConfig(Options):
+    """One set of examples: pairs of texts, conversations, or a manifest with its features, or an embedded set."""
+
+    pairs: str | None = Field(None, description="a .tsv, .jsonl or .parquet file of text pairs, or hub:NAME")
+    conversations: str | None = Field(None, description="a .json or .jsonl of conversations in ShareGPT's layout")
+    text: str | None = Field(
+        None, description="plain text to pre-train on: a document a line, or the named columns of a table"
+    )
+    denoise: Literal["span", "ul2"] = Field("span", description="of text: T5's span corruption, or UL2's denoisers")
+    noise_density: float = Field(0.15, gt=0, le=0.9, description="of span corruption: share of the tokens dropped")
+    mean_span: float = Field(3.0, ge=1, description="of span corruption: tokens in a row dropped, on average")
+    manifest: str | None = Field(None, description="a .tsv that lists feature files and their target texts")
+    features: str | None = Field(None, description="the folder of the manifest's .npy files")
+    builtin: Literal["digits", "dates"] | None = Field(None, description="an embedded set, for demos")
+    split: str | None = Field(
+        None, description="the split of a hub or embedded set (default: what the set is used for)"
+    )
+    subset: str | None = Field(None, description="the configuration of a hub set")
+    source: str | None = Field(None, description="name of the source column (default: source)")
+    target: str | None = Field(None, description="name of the target column (default: target, or the manifest's own)")
+    prompt: str | None = Field(None, description="name of the column with a text prompt beside the features")
+    prefix: str = Field("", description="task prefix: put before every source text, or the prompt beside features")
+    lowercase: bool = Field(False, description="lower-case sources and targets")
+    name: str | None = Field(None, min_length=1, description="name of the task (default: that of the file)")
+    weight: float = Field(1.0, gt=0, description="share of this set in a mixture, relative to the others")
+    max_source: Positive | None = Field(None, description="data.max_source of this set (default: as there)")
+    max_target: Positive | None = Field(None, description="data.max_target of this set (default: as there)")
+    metric: Metric | None = Field(None, description="the figure this task is judged by (default: bleu)")
+    limit: Positive | None = Field(None, description="use only the first N examples")
+
+    @model_validator(mode="after")
+    def _one_kind(self) -> DatasetConfig:
+        kinds = [k for k in KINDS if getattr(self, k)]
+        if len(kinds) != 1:
+            known = f"{', '.join(KINDS[:-1])} and {KINDS[-1]}"
+            raise ValueError(f"give one of {known}, not {' and '.join(kinds) or 'none'}")
+        if self.features and not self.manifest:
+            raise ValueError("features goes with a manifest; give manifest too")
+        if not self.text and any(getattr(self, k) != type(self).model_fields[k].default for k in OF_TEXT):
+            raise ValueError(f"{', '.join(OF_TEXT[:-1])} and {OF_TEXT[-1]} go with text; give text too")
+        if self.text and (self.prefix or self.prompt):
+            raise ValueError("text has no sources to put a prefix or prompt before; leave it out")
+        if self.denoise == "ul2" and (self.noise_density, self.mean_span) != (0.15, 3.0):
+            raise ValueError("noise_density and mean_span are of denoise span; UL2's denoisers have their own")
+        return self
+
+    @property
+    def task(self) -> str:
+        """Its name: as given, else that of its file, or of its hub or embedded set with its split."""
+        path = self.pairs or self.conversations or self.text or self.manifest or self.builtin or ""
+        return self.name or "-".join(filter(None, (PurePath(path.removeprefix("hub:")).stem, self.subset, self.split)))
+
+
+def _named_apart(sets: list[DatasetConfig]) -> list[DatasetConfig]:
+    names = [each.task for each in sets]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise ValueError(f"two sets are called {twice}; give each a name of its own")
+    return sets
+
+
+Mixture = Annotated[list[DatasetConfig], Field(min_length=1), AfterValidator(_named_apart)]
+
+
+class DataConfig(Options):
+    """What the model reads."""
+
+    root: str = Field("", description="folder that relative paths of the sets start from")
+    train: DatasetConfig | Mixture | None = Field(None, description="training set, or a mixture of sets")
+    valid: DatasetConfig | Mixture | None = Field(None, description="set, or sets, for evaluation while training")
+    test: DatasetConfig | Mixture | None = Field(
+        None, description="set, or sets, for the final evaluation (default: valid)"
+    )
+    rates: Literal["equal", "proportional"] = Field(
+        "equal", description="shares of a mixture's sets, times their weights: alike, or as their examples"
+    )
+    rate_cap: Positive | None = Field(None, description="a set counts at most this many examples (proportional)")
+    temperature: float = Field(1.0, gt=0, description="rates to the power of 1/this: above 1 evener (proportional)")
+    tokenizer: str | None = Field(None, description="tokenizer.json, SentencePiece model or folder; default: train one")
+    vocabulary: Annotated[int, Field(ge=16)] = Field(8000, description="entries of a tokenizer trained here")
+    unit: Literal["subwords", "words", "characters"] = Field("subwords", description="what those entries are")
+    add_tokens: list[Annotated[str, Field(min_length=1)]] = Field(
+        default_factory=list, description="texts that become one token each where the tokenizer lacks them"
+    )
+    max_source: Positive = Field(512, description="longest source in tokens; longer ones are cut")
+    max_frames: Positive = Field(4096, description="longest source in frames; longer ones are cut")
+    max_target: Positive = Field(256, description="longest target in tokens, end of text included")
+    cache_gb: float = Field(4.0, ge=0, description="features up to this many GB are checked whole and kept in memory")
+    chat: ChatConfig = Field(default_factory=ChatConfig, description="how conversations become text")
+
+    @model_validator(mode="after")
+    def _rates_fit(self) -> DataConfig:
+        if self.rates == "equal" and (self.rate_cap is not None or self.temperature != 1):
+            raise ValueError("rate_cap and temperature go with rates: proportional")
+        return self
+
+    def sets(self, use: Literal["train", "valid", "test"]) -> list[DatasetConfig]:
+        """The sets that are used for this, one or several; none where none is named."""
+        named = getattr(self, use)
+        return named if isinstance(named, list) else [named] if named else []

@@ -1,0 +1,96 @@
+"""What the model is: its bridge, its family and its shape."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, model_validator
+
+from sourcewise import presets
+from sourcewise.config.options import Options, Positive, Rate
+
+
+class BridgeConfig(Options):
+    """Features (frames × dims) → vectors of encoder width."""
+
+    kind: Literal["projection", "attention", "perceiver", "convolution"] = Field(
+        "convolution", description="projection, attention (pooling), perceiver or convolution"
+    )
+    stride: Positive = Field(4, description="frames a slot (not for perceiver)")
+    latents: Positive = Field(64, description="slots of the perceiver")
+    layers: Positive = Field(2, description="cross-attention blocks of the perceiver")
+    kernel: Positive = Field(3, description="frames a convolution sees")
+    positions: bool = Field(True, description="add sinusoidal positions to the slots")
+    normalize: bool = Field(True, description="standardise each dimension with the training set's mean and deviation")
+
+
+class ModelConfig(Options):
+    """The network: pretrained weights, or a shape to train from scratch."""
+
+    weights: str | None = Field(None, description="start from this run, Hugging Face folder or hub name")
+    preset: str | None = Field(None, description=f"a published shape; options beside it win: {presets.TOLD}")
+    family: Literal["t5", "bart", "rnn", "decoder"] = Field(
+        "t5", description="what is trained from scratch; with weights: theirs"
+    )
+    d_model: Positive = Field(256, description="width")
+    d_kv: Positive | None = Field(None, description="width of a head (default: d_model / heads)")
+    d_ff: Positive = Field(1024, description="inner width of the feed-forward")
+    heads: Positive = Field(4, description="attention heads")
+    encoder_layers: Positive = Field(4, description="encoder blocks")
+    decoder_layers: Positive = Field(4, description="decoder blocks")
+    activation: Literal["relu", "gelu", "silu", "gated-gelu", "gated-silu"] = Field(
+        "relu", description="feed-forward activation (default of bart: gelu)"
+    )
+    tied: bool = Field(True, description="share the embedding with the projection to the vocabulary")
+    dropout: Rate = Field(0.1, description="dropout of embeddings, attention outputs and feed-forwards")
+    attention_dropout: Rate = Field(0.0, description="dropout of attention weights")
+    relative_buckets: Annotated[int, Field(ge=4)] = Field(32, description="T5's relative position buckets")
+    relative_distance: Positive = Field(128, description="distance from which all positions share a bucket")
+    decoder_positions: bool | None = Field(
+        None, description="sinusoidal positions in the decoder too (default: for features from scratch); not a T5 then"
+    )
+    cell: Literal["gru", "lstm"] = Field("gru", description="recurrent cell (family rnn)")
+    attention: Literal["bahdanau", "none"] = Field(
+        "bahdanau", description="additive attention over the source, or one fixed vector of it (family rnn)"
+    )
+    positions: Positive = Field(1024, description="longest source or target, in tokens or slots (family bart)")
+    prefix: Literal["causal", "full"] = Field(
+        "causal", description="what a token of the source sees: those before it, or all (family decoder)"
+    )
+    same_size: bool = Field(
+        False, description="as many parameters as t5 has with these options: sets layers and d_ff (family decoder)"
+    )
+    route: Literal["encoder", "bypass"] = Field(
+        "encoder", description="bridge → encoder → decoder, or bridge → decoder"
+    )
+    bridge: BridgeConfig = Field(default_factory=BridgeConfig, description="how features enter (feature sets only)")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _shorthand(cls, value: Any) -> Any:
+        return {"weights": value} if isinstance(value, str) else value
+
+    @model_validator(mode="before")
+    @classmethod
+    def _defaults(cls, value: Any) -> Any:
+        """A preset's shape, and a family's own activation, where the recipe does not say otherwise."""
+        if not isinstance(value, dict):
+            return value
+        name = value.get("preset")
+        shape = presets.shape(name) if isinstance(name, str) else {}
+        family = value.get("family", shape.get("family"))
+        return {**({"activation": "gelu"} if family == "bart" else {}), **shape, **value}
+
+    @model_validator(mode="after")
+    def _heads_divide(self) -> ModelConfig:
+        if self.preset and self.weights:
+            raise ValueError("preset is a shape to train from scratch, weights bring their own; leave one out")
+        if self.family == "rnn" and self.d_model % 2:
+            raise ValueError(f"d_model {self.d_model} is odd; an encoder of family rnn has half of it a direction")
+        if self.family != "rnn" and self.d_kv is None and self.d_model % self.heads:
+            raise ValueError(f"d_model {self.d_model} is not a multiple of heads {self.heads}; set d_kv")
+        if 2 * self.relative_distance <= self.relative_buckets:  # the decoder gives half of them to single distances
+            raise ValueError(f"relative_distance {self.relative_distance} is not above half of relative_buckets")
+        if self.same_size and self.family != "decoder":
+            raise ValueError(f"same_size goes with family decoder, not {self.family}")
+        return self

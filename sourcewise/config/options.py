@@ -1,0 +1,39 @@
+"""What a section of a recipe is, and the types its options share."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
+from pydantic_core import PydanticCustomError
+
+from sourcewise import schema
+
+Share = Annotated[float, Field(ge=0, le=1)]
+Rate = Annotated[float, Field(ge=0, lt=1)]
+Positive = Annotated[int, Field(gt=0)]
+Count = Annotated[int, Field(ge=0)]
+Seed = Annotated[int, Field(ge=0, lt=2**63)]
+
+
+class Options(BaseModel):
+    """A section of a recipe: unknown keys and wrong types are errors."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _empty_section(cls, value: Any) -> Any:
+        """`train:` with nothing under it is a section of defaults."""
+        if not isinstance(value, dict):
+            return value
+        sections = [name for name, field in cls.model_fields.items() if isinstance(field.annotation, type(Options))]
+        return {key: part for key, part in value.items() if part is not None or key not in sections}
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _true_is_no_number(cls, value: Any, info: ValidationInfo) -> Any:
+        annotation = cls.model_fields[str(info.field_name)].annotation
+        if isinstance(value, bool) and annotation is not bool and schema.plain_type(annotation) in (int, float):
+            raise PydanticCustomError("number_type", "Input should be a number")
+        return value

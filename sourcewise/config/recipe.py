@@ -1,0 +1,55 @@
+"""How the model speaks, and the recipe: everything that makes a run."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field, model_validator
+
+from sourcewise.config.data import DataConfig
+from sourcewise.config.model import ModelConfig
+from sourcewise.config.options import Count, Options, Positive, Seed
+from sourcewise.config.training import TrainConfig
+
+
+class GenerationConfig(Options):
+    """How outputs are searched for."""
+
+    beams: Annotated[int, Field(gt=0, le=1000)] = Field(4, description="hypotheses kept a source; 1 is greedy")
+    max_new_tokens: Positive = Field(128, description="longest output, end of text included")
+    min_new_tokens: Count = Field(0, description="the end of text is barred before this many tokens")
+    length_penalty: float = Field(1.0, ge=-5, le=5, description="score = log-probability / length^this")
+    no_repeat_ngram: Count = Field(0, description="no n-gram of this size occurs twice; 0: off")
+    sample: bool = Field(False, description="draw from the distribution instead of searching")
+    temperature: float = Field(1.0, gt=0, description="divides the logits when sampling")
+    top_k: Count = Field(0, description="sample among the k likeliest; 0: all")
+    top_p: Annotated[float, Field(gt=0, le=1)] = Field(1.0, description="sample within this probability mass")
+    seed: Seed = Field(0, description="seed of sampling")
+    batch_tokens: Positive = Field(8192, description="source slots × beams a batch")
+
+    @model_validator(mode="after")
+    def _room_to_speak(self) -> GenerationConfig:
+        if self.min_new_tokens > self.max_new_tokens:
+            raise ValueError(f"min_new_tokens {self.min_new_tokens} is above max_new_tokens {self.max_new_tokens}")
+        return self
+
+
+class Recipe(Options):
+    """Everything that makes a run."""
+
+    name: str = Field(
+        "run", pattern=r"^\w[\w.-]*$", description="folder of the run under output: letters, digits, . _ -"
+    )
+    output: str = Field("runs", description="folder that holds the runs")
+    seed: Seed = Field(0, description="seed of weights, order, dropout and augmentation")
+    data: DataConfig = Field(default_factory=DataConfig, description="what it reads")
+    model: ModelConfig = Field(default_factory=ModelConfig, description="what it is")
+    train: TrainConfig = Field(default_factory=TrainConfig, description="how it learns")
+    generation: GenerationConfig = Field(default_factory=GenerationConfig, description="how it speaks")
+
+    @model_validator(mode="after")
+    def _metrics_to_average(self) -> Recipe:
+        valid = self.data.sets("valid")
+        if self.train.best == "tasks_mean" and len(valid) == 1 and valid[0].metric is None:
+            raise ValueError("train.best tasks_mean is the mean of the tasks' metrics; give data.valid its metric")
+        return self

@@ -1,0 +1,77 @@
+"""How the model learns."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, field_validator
+
+from sourcewise.config.options import Count, Options, Positive, Rate, Share
+
+Part = Literal["encoder", "decoder", "embedding", "bridge"]
+
+
+class AugmentConfig(Options):
+    """Changes to training features, drawn anew each time (SpecAugment, Park et al. 2019)."""
+
+    time_masks: Count = Field(0, description="stretches of frames set to the mean")
+    time_width: Positive = Field(10, description="longest masked stretch, in frames")
+    frequency_masks: Count = Field(0, description="bands of dimensions set to the mean")
+    frequency_width: Positive = Field(8, description="widest masked band, in dimensions")
+    speed: Rate = Field(0.0, description="resample time by a factor within 1 ± this")
+    noise: float = Field(0.0, ge=0, description="Gaussian noise, in standard deviations of each dimension")
+
+
+class TrainConfig(Options):
+    """How the model learns."""
+
+    epochs: Positive = Field(10, description="passes over the training set (steps, if given, wins)")
+    steps: Positive | None = Field(None, description="optimizer steps")
+    batch_tokens: Positive = Field(4096, description="source slots + target tokens a batch, padding included")
+    batch_size: Positive | None = Field(None, description="at most this many examples a batch")
+    accumulate: Positive = Field(1, description="batches a step, weighted by their target tokens")
+    learning_rate: float = Field(1e-3, ge=0, description="peak learning rate")
+    scale_updates: bool = Field(
+        False, description="times each tensor's root mean square, as T5 was trained; rate ~1e-2"
+    )
+    schedule: Literal["cosine", "inverse_sqrt", "constant"] = Field("cosine", description="after the warm-up")
+    warmup_steps: Count = Field(200, description="steps of linear warm-up")
+    final_rate: Share = Field(0.02, description="share of the peak rate left at the end of the cosine")
+    weight_decay: float = Field(0.01, ge=0, description="AdamW's decoupled decay, of matrices only")
+    beta1: Rate = Field(0.9, description="AdamW's first-moment decay")
+    beta2: Rate = Field(0.98, description="AdamW's second-moment decay")
+    clip: float = Field(1.0, ge=0, description="largest gradient norm; 0 switches clipping off")
+    label_smoothing: Rate = Field(0.0, description="share of the target probability spread over the vocabulary")
+    ctc_weight: Share = Field(0.0, description="share of an auxiliary CTC loss on the encoder output")
+    scheduled_sampling: Literal["none", "linear", "exponential", "inverse_sigmoid"] = Field(
+        "none", description="feed the decoder its own predictions, the more the longer it learns: how their share grows"
+    )
+    sampling_half: float = Field(0.5, gt=0, description="share of the training after which half of them are its own")
+    sampling_floor: Share = Field(0.0, description="least share of the reference among what is fed")
+    token_weights: Literal["none", "inverse_frequency", "effective_number"] = Field(
+        "none", description="let rare target tokens count more in the loss, by one of these measures"
+    )
+    effective_beta: Annotated[float, Field(gt=0, lt=1)] = Field(0.999, description="β of effective_number")
+    focal: float = Field(0.0, ge=0, le=10, description="γ of the focal loss: likely tokens count less; 0: off")
+    word_dropout: Rate = Field(0.0, description="share of the words fed to the decoder that are withheld (<unk>)")
+    precision: Literal["bf16", "fp32"] = Field("bf16", description="of the arithmetic; master weights are fp32")
+    augment: AugmentConfig = Field(default_factory=AugmentConfig, description="changes to training features")
+    freeze: list[Part] = Field(default_factory=list, description="parts that do not learn")
+    log_every: Positive = Field(20, description="steps between two lines of metrics.jsonl")
+    evaluate_every: Positive | None = Field(None, description="steps between evaluations (default: once an epoch)")
+    evaluate_examples: Positive = Field(200, description="validation examples generated while training")
+    save_every: Positive | None = Field(
+        None, description="steps between resumable states (default: at each evaluation)"
+    )
+    best: Literal["bleu", "chrf", "wer", "exact_match_pct", "loss", "source_bits", "tasks_mean"] = Field(
+        "bleu", description="the figure that picks checkpoints/best; tasks_mean: the mean of the tasks' own metrics"
+    )
+    average: Count = Field(0, description="average the weights of the last K evaluations at the end; 0 or 1: off")
+    threads: Annotated[int, Field(gt=0, le=1024)] | None = Field(None, description="CPU threads (default: every core)")
+    device: str = Field("auto", pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$", description="auto, cpu, cuda, cuda:1 or mps")
+
+    @field_validator("freeze", mode="before")
+    @classmethod
+    def _freeze_words(cls, value: Any) -> Any:
+        """`encoder` or `encoder,bridge` for a list."""
+        return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
