@@ -242,11 +242,8 @@ def ctranslate2_tries(checkpoint: Path, tokenizer: Tokenizer, folder: Path, beam
 
         return work
 
-    choices = (
-        [("int8", threads, 32)]
-        if quick
-        else list(itertools.product(("int8", "float32"), sorted({1, threads}), (32, 128)))
-    )
+    kinds = sorted({"int8", "int8_bfloat16", "bfloat16", "float32"} & ctranslate2.get_supported_compute_types("cpu"))
+    choices = [("int8", threads, 32)] if quick else list(itertools.product(kinds, sorted({1, threads}), (32, 128)))
     return {f"{kind}, {inter} at once, batch {size}": way(kind, inter, size) for kind, inter, size in choices}
 
 
