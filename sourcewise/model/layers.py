@@ -1,7 +1,8 @@
 """The small parts of a Transformer: normalisation, dropout, feed-forward.
 
-Each has a CPU form written for bf16: measured on two cores, PyTorch's own RMSNorm backward and dropout
-took more time than all matrix products of a small model.
+Each has a CPU form: measured on two cores, PyTorch's own RMSNorm backward and dropout took more time than all
+matrix products of a small model. In bf16 that is compiled code (`kernels/`); for fp32, and where nothing can be
+compiled, it is made of torch's operations.
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from sourcewise.model import kernels
 
 
 def _normalised(x: Tensor, weight: Tensor, eps: float) -> tuple[Tensor, Tensor]:
@@ -56,6 +59,8 @@ class RMSNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., width) → the same shape."""
+        if kernels.takes(x):
+            return kernels.rms_norm(x, self.weight, self.eps)
         if x.device.type == "cpu":
             return _RMSNorm.apply(x, self.weight, self.eps)
         return F.rms_norm(x, (x.shape[-1],), self.weight, self.eps)
@@ -81,6 +86,10 @@ def _stream() -> np.random.SFC64:
     """Where masks come from: numpy's SFC64, four times as fast as torch's generator, which gives the seed."""
     stream: np.random.SFC64 | None = getattr(_drawn, "stream", None)
     return stream or np.random.SFC64(int(torch.empty((), dtype=torch.int64).random_()))
+
+
+def _seed() -> int:
+    return int(_stream().random_raw()) >> 1  # torch's profiler takes no larger integers than int64
 
 
 def uniform(shape: Sequence[int]) -> Tensor:
@@ -149,6 +158,8 @@ def dropout(x: Tensor, p: float, training: bool) -> Tensor:
     """Zero a share p of the elements and scale the rest by 1/(1−p), while training."""
     if not training or p == 0:
         return x
+    if kernels.takes(x):
+        return kernels.dropout(x, p, _seed())
     if x.device.type == "cpu":
         return _Dropout.apply(x, p)
     return F.dropout(x, p)
@@ -156,6 +167,8 @@ def dropout(x: Tensor, p: float, training: bool) -> Tensor:
 
 def relu_dropout(x: Tensor, p: float, training: bool) -> Tensor:
     """dropout(relu(x))."""
+    if training and p > 0 and kernels.takes(x):
+        return kernels.relu_dropout(x, p, _seed())
     if training and p > 0 and x.device.type == "cpu":
         return _ReluDropout.apply(x, p)
     return dropout(F.relu(x, inplace=not torch.is_grad_enabled()), p, training)
@@ -165,6 +178,8 @@ def add_dropped(x: Tensor, branch: Tensor, p: float, training: bool) -> Tensor:
     """x + dropout(branch): the residual connection."""
     if not training or p == 0:
         return x + branch
+    if kernels.takes(x) and kernels.takes(branch):
+        return kernels.add_dropped(x, branch, p, _seed())
     if x.device.type == "cpu":
         return _AddDropped.apply(x, branch, p)
     return x + F.dropout(branch, p)

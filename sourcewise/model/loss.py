@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from sourcewise.data.batches import IGNORED
+from sourcewise.model import kernels
 
 CHUNK_LOGITS = 32_000_000  # logits held at a time: 64 MB in bf16
 ROWS = 64  # rows come in multiples of these: a product of a new shape costs the CPU more than a few idle rows
@@ -80,8 +81,11 @@ def _probabilities(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Gradient by the logits (rows, vocabulary) but for the even share of the smoothing; nats without, with emphasis.
 
-    Both are summed. Rows whose label is IGNORED have none of all that.
+    Both are summed. Rows whose label is IGNORED have none of all that. The gradient may take the logits' place.
     """
+    if emphasis is None and kernels.takes(logits):
+        total = kernels.cross_entropy_(logits, labels, smoothing).sum()
+        return logits, total, total
     each, real = torch.arange(len(labels), device=labels.device), labels != IGNORED
     y = labels.clamp(min=0)
     p = torch.softmax(logits, dim=-1)

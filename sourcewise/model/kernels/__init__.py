@@ -1,0 +1,140 @@
+"""Loss, norm and dropout of a bf16 training step on a CPU, compiled: one pass where torch's operations take several.
+
+`takes` says whether a tensor can be given to them; where it cannot (fp32, a GPU, no compiler), `layers.py` and
+`loss.py` do the same with torch. The C++ is beside this file.
+"""
+
+from __future__ import annotations
+
+from ctypes import CDLL, c_float, c_int64, c_uint32, c_uint64, c_void_p
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sourcewise.compiled import library
+
+CODE = Path(__file__).with_name("kernels.cpp")
+NEEDS = ("avx2",)
+
+
+def takes(x: Tensor) -> bool:
+    """Whether the functions below can be given x."""
+    return x.dtype == torch.bfloat16 and x.device.type == "cpu" and library(CODE, NEEDS) is not None
+
+
+def cross_entropy_(logits: Tensor, labels: Tensor, smoothing: float) -> Tensor:
+    """Nats (rows,) of the labels (rows,), 0 for one below 0; logits (rows, vocabulary) become their own gradient.
+
+    Of the gradient the even share of the smoothing is left out: −smoothing / vocabulary for every entry.
+    """
+    nats = torch.empty(len(logits), dtype=torch.float32)
+    rows, size = (c_int64(n) for n in logits.shape)
+    _code().sourcewise_cross_entropy(_at(logits), _at(labels), rows, size, c_float(smoothing), _at(nats))
+    return nats
+
+
+class _RMSNorm(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, eps: float) -> Tensor:
+        x = x.contiguous()
+        out, rstd = torch.empty_like(x), x.new_empty(x.shape[:-1], dtype=torch.float32)
+        rows, width = c_int64(rstd.numel()), c_int64(x.shape[-1])
+        _code().sourcewise_rms_norm(_at(x), _at(weight), rows, width, c_float(eps), _at(out), _at(rstd))
+        ctx.save_for_backward(x, weight, rstd)
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, None]:
+        x, weight, rstd = ctx.saved_tensors
+        grad = grads[0].contiguous()
+        dx, dweight = torch.empty_like(x), torch.zeros_like(weight, dtype=torch.float32)
+        given = (_at(grad), _at(x), _at(weight), _at(rstd), c_int64(rstd.numel()), c_int64(x.shape[-1]))
+        _code().sourcewise_rms_norm_backward(*given, _at(dx), _at(dweight))
+        return dx, dweight.to(weight.dtype), None
+
+
+class _AddDropped(torch.autograd.Function):
+    """x + dropout(branch), or dropout(branch) alone; the mask is drawn again for the gradient."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor | None, branch: Tensor, p: float, seed: int) -> Tensor:
+        ctx.p, ctx.seed = p, seed
+        return _dropped(x, branch, p, seed)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, Tensor, None, None]:
+        kept = grads[0] if ctx.needs_input_grad[0] else None
+        return kept, _dropped(None, grads[0], ctx.p, ctx.seed), None, None
+
+
+class _ReluDropout(torch.autograd.Function):
+    """dropout(relu(x)): where its output is zero no gradient passes, so the output is all it keeps."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, p: float, seed: int) -> Tensor:
+        x = x.contiguous()
+        out, ctx.p = torch.empty_like(x), p
+        _code().sourcewise_relu_dropout(_at(x), c_int64(x.numel()), c_uint64(seed), *_share(p), _at(out))
+        ctx.save_for_backward(out)
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
+        (out,) = ctx.saved_tensors
+        grad = grads[0].contiguous()
+        dx, scale = torch.empty_like(grad), _share(ctx.p)[1]
+        _code().sourcewise_relu_dropout_backward(_at(grad), _at(out), c_int64(grad.numel()), scale, _at(dx))
+        return dx, None, None
+
+
+def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
+    """x / rms(x) · weight over the last axis (Zhang & Sennrich 2019)."""
+    out: Tensor = _RMSNorm.apply(x, weight, eps)
+    return out
+
+
+def dropout(x: Tensor, p: float, seed: int) -> Tensor:
+    """x with a share p of its elements zero, the rest times 1/(1−p); the same for the same seed."""
+    out: Tensor = _AddDropped.apply(None, x, p, seed)
+    return out
+
+
+def add_dropped(x: Tensor, branch: Tensor, p: float, seed: int) -> Tensor:
+    """x + dropout(branch)."""
+    out: Tensor = _AddDropped.apply(x, branch, p, seed)
+    return out
+
+
+def relu_dropout(x: Tensor, p: float, seed: int) -> Tensor:
+    """dropout(relu(x))."""
+    out: Tensor = _ReluDropout.apply(x, p, seed)
+    return out
+
+
+def _dropped(base: Tensor | None, x: Tensor, p: float, seed: int) -> Tensor:
+    x = x.contiguous()
+    base = None if base is None else base.contiguous()
+    out = torch.empty_like(x)
+    _code().sourcewise_dropout(_or_none(base), _at(x), c_int64(x.numel()), c_uint64(seed), *_share(p), _at(out))
+    return out
+
+
+def _or_none(x: Tensor | None) -> c_void_p:
+    return c_void_p(None) if x is None else _at(x)
+
+
+def _share(p: float) -> tuple[c_uint32, c_float]:
+    """Draws below the first are dropped; what stays is multiplied by the second."""
+    return c_uint32(min(round(p * 2**32), 2**32 - 1)), c_float(1 / (1 - p))
+
+
+def _code() -> CDLL:
+    code = library(CODE, NEEDS)
+    assert code is not None
+    return code
+
+
+def _at(x: Tensor) -> c_void_p:
+    return c_void_p(x.data_ptr())
