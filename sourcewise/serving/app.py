@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager, suppress
 from typing import Any, Literal
 
 from fastapi import FastAPI, Request
-from fastapi.responses import HTMLResponse, JSONResponse, RedirectResponse, Response, StreamingResponse
+from fastapi.responses import HTMLResponse, JSONResponse, Response, StreamingResponse
 from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
@@ -22,9 +22,10 @@ from sourcewise.generation.model import Model
 from sourcewise.serving import asked
 from sourcewise.serving.asked import Asked, Limits, Refusal
 from sourcewise.serving.batching import Batcher, Job
+from sourcewise.serving.examples import Examples
 from sourcewise.serving.guard import Guard, refused
 from sourcewise.serving.metrics import Metrics
-from sourcewise.serving.pages import render_docs
+from sourcewise.serving.pages import render_docs, render_page
 
 GONE = 499  # nginx's status of a client that hung up; nobody reads it but the metrics
 ABOUT = "Runs one encoder–decoder model. Requests that come together are generated together."
@@ -67,6 +68,7 @@ def create_app(model: Model, limits: Limits | None = None, token: str | None = N
     _tell_errors(app)
     _add_work(app, model, limits, batcher)
     _add_facts(app, model, batcher, metrics)
+    _add_pages(app, model, limits, token is not None)
     return app
 
 
@@ -105,7 +107,6 @@ def _add_work(app: FastAPI, model: Model, limits: Limits, batcher: Batcher) -> N
 
 def _add_facts(app: FastAPI, model: Model, batcher: Batcher, metrics: Metrics) -> None:
     """What is told without the model's thread."""
-    page = ""
     dims = model.network.dims
 
     @app.get("/health")
@@ -126,15 +127,35 @@ def _add_facts(app: FastAPI, model: Model, batcher: Batcher, metrics: Metrics) -
         """Counters in Prometheus's format."""
         return Response(metrics.text(), headers={"Content-Type": CONTENT_TYPE_LATEST})
 
-    @app.get("/docs", include_in_schema=False)
-    async def docs() -> Response:
-        nonlocal page
-        page = page or render_docs(app.openapi())
-        return HTMLResponse(page)
+
+def _add_pages(app: FastAPI, model: Model, limits: Limits, guarded: bool) -> None:
+    """The page at /, the examples that it offers, and /docs."""
+    examples = Examples(model)
+    home, policy = render_page(model, limits, guarded)
+    docs = ""
 
     @app.get("/", include_in_schema=False)
-    async def home() -> Response:
-        return RedirectResponse("/docs")
+    async def show_home() -> Response:
+        return HTMLResponse(home, headers={"Content-Security-Policy": policy, "Referrer-Policy": "no-referrer"})
+
+    @app.get("/docs", include_in_schema=False)
+    async def show_docs() -> Response:
+        nonlocal docs
+        docs = docs or render_docs(app.openapi())
+        return HTMLResponse(docs)
+
+    @app.get("/examples")
+    async def tell_examples() -> Response:
+        """Sources of the run's own test, validation or training set to try it with, and their references."""
+        return JSONResponse({"examples": await run_in_threadpool(examples.told)})
+
+    @app.get("/examples/{number}", response_class=Response)
+    async def tell_example(number: int) -> Response:
+        """The features of one of them as a .npy; the first is 0."""
+        found = await run_in_threadpool(examples.npy, number)
+        if found is None:
+            raise Refusal(404, f"/examples/{number}: no such features; /examples lists what there is")
+        return Response(found, media_type=asked.NPY[1])
 
 
 def _tell_errors(app: FastAPI) -> None:

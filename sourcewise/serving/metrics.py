@@ -11,7 +11,8 @@ if TYPE_CHECKING:
 
 SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 REQUESTS = (1, 2, 4, 8, 16, 32, 64, 128)
-PATHS = ("/generate", "/trace", "/health", "/metrics", "/openapi.json", "/docs", "/")  # others are one label
+# Others are one label.
+PATHS = ("/generate", "/trace", "/health", "/metrics", "/examples", "/openapi.json", "/docs", "/")
 
 
 class Metrics:

@@ -1,18 +1,74 @@
-"""The page at /docs: the routes as OpenAPI describes them, in one file that asks for nothing from elsewhere."""
+"""The pages at / and /docs, each one file that asks for nothing from elsewhere."""
 
 from __future__ import annotations
 
-from typing import Any
+import base64
+import hashlib
+import json
+import re
+from pathlib import PurePath
+from typing import TYPE_CHECKING, Any
 
-from sourcewise.serving.asked import JSON
+import sourcewise
+from sourcewise.config import GenerationConfig
+from sourcewise.data.datasets import USES
+from sourcewise.generation.model import Model
+from sourcewise.reporting.trace import script_json
+from sourcewise.serving.asked import JSON, Limits
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
+
+# Options that the page offers, of one search or of all, and what it calls them.
+OFFERED = {
+    "beam": {"beams": "beams", "length_penalty": "length penalty"},
+    "sampling": {"temperature": "temperature", "top_k": "top k", "top_p": "top p", "seed": "seed"},
+    "": {"max_new_tokens": "most tokens", "min_new_tokens": "fewest tokens", "no_repeat_ngram": "n-gram block"},
+}
+INLINED = re.compile(r"<(script|style)>(.*?)</\1>", re.DOTALL)
+
+
+def render_page(model: Model, limits: Limits, guarded: bool) -> tuple[str, str]:
+    """The page at /, and the Content-Security-Policy that lets it run its own lines and ask its own server only."""
+    mixtures = [use for use in USES if isinstance(getattr(model.data, use), list)]
+    tasks = list(dict.fromkeys(config.task for use in mixtures for config in model.data.sets(use)))
+    given = model.generation.model_dump()
+    facts = {"dims": model.network.dims, "guarded": guarded, "bytes": limits.body}
+    template = _environment().get_template("page.html.j2")
+    page = template.render(
+        name=PurePath(model.name).name or "a model",
+        dims=model.network.dims,
+        tasks=tasks,
+        searches=[(search, _offered(names, given)) for search, names in OFFERED.items()],
+        facts=script_json(json.dumps(facts)),
+        version=sourcewise.__version__,
+    )
+    sources = [f"{tag}-src {_digest(text)}" for tag, text in INLINED.findall(page)]
+    own = "connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    return page, "; ".join(["default-src 'none'", *sources, own])
+
+
+def _offered(names: dict[str, str], given: dict[str, Any]) -> list[tuple[str, str, Any, str]]:
+    """(option, what it is called, the model's own value, description)."""
+    fields = GenerationConfig.model_fields
+    # A search by beams is offered with some, even where the model's own is greedy.
+    given = {**given, "beams": given["beams"] if given["beams"] > 1 else 4}
+    return [(name, called, given[name], fields[name].description or "") for name, called in names.items()]
+
+
+def _digest(text: str) -> str:
+    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
+
+
+def _environment() -> Environment:
+    from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
+
+    loader = ChoiceLoader([PackageLoader("sourcewise.serving"), PackageLoader("sourcewise.reporting")])  # its colours
+    return Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True)
 
 
 def render_docs(openapi: dict[str, Any]) -> str:
     """The page of what `FastAPI.openapi` gives."""
-    from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
-
-    loader = ChoiceLoader([PackageLoader("sourcewise.serving"), PackageLoader("sourcewise.reporting")])  # its colours
-    environment = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True)
     routes = [
         {
             "method": method.upper(),
@@ -24,7 +80,7 @@ def render_docs(openapi: dict[str, Any]) -> str:
         for path, operations in openapi["paths"].items()
         for method, operation in operations.items()
     ]
-    return environment.get_template("docs.html.j2").render(info=openapi["info"], routes=routes)
+    return _environment().get_template("docs.html.j2").render(info=openapi["info"], routes=routes)
 
 
 def _fields(operation: dict[str, Any]) -> list[tuple[str, str, str]]:

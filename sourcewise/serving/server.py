@@ -34,6 +34,7 @@ def serve(name: str, host: str, port: int, token: str | None, precision: str, qu
         )
         address, port = bound.getsockname()[:2]
         shown = f"[{address}]" if ":" in address else address
+        bound.listen(config.backlog)  # who reads the next line may connect
         print(f"sourcewise: serving {name} at http://{shown}:{port} (Ctrl-C ends)", file=sys.stderr, flush=True)
         if token is None and not ipaddress.ip_address(address).is_loopback:
             print("sourcewise: whoever reaches that address may use it; --token asks for one", file=sys.stderr)

@@ -220,11 +220,11 @@ def test_a_token_is_asked_for_where_there_is_one(model: Model) -> None:
 
 
 def test_the_documentation_asks_for_nothing_from_elsewhere(client: TestClient) -> None:
-    page = client.get("/").text
+    page = client.get("/docs").text
     assert "POST /generate" in page and "length_penalty" in page and "batch_tokens" not in page
     assert "<script" not in page and "http" not in page.replace("http-equiv", "").replace("over HTTP", "")
     paths = client.get("/openapi.json").json()["paths"]
-    assert set(paths) == {"/generate", "/trace", "/health", "/metrics"}
+    assert set(paths) == {"/generate", "/trace", "/health", "/metrics", "/examples", "/examples/{number}"}
     body = paths["/generate"]["post"]["requestBody"]["content"]["application/json"]["schema"]["properties"]
     assert body["beams"]["description"] == "hypotheses kept a source; 1 is greedy"
 
