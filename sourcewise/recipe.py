@@ -21,6 +21,14 @@ def load_recipe(recipe: str | Path | None = None, overrides: dict[str, Any] | No
     `recipe` is a YAML file, a run folder, or the name of a recipe shipped with sourcewise.
     Raises RequestError that names the file and the key.
     """
+    tree, where = read_tree(recipe, overrides)
+    if "compare" in tree:
+        raise RequestError(f"{where}: compares several trainings; run it with: sourcewise compare {recipe}")
+    return checked(tree, where, overrides)
+
+
+def read_tree(recipe: str | Path | None, overrides: dict[str, Any] | None = None) -> tuple[dict[str, Any], str]:
+    """What a recipe says, with overrides set but unchecked, and where it stands. Raises RequestError."""
     tree: dict[str, Any] = {}
     where = "options"
     if recipe is not None:
@@ -30,7 +38,12 @@ def load_recipe(recipe: str | Path | None = None, overrides: dict[str, Any] | No
             folder = Path(recipe).resolve()
             tree |= {"name": folder.name, "output": str(Path(recipe).parent if Path(recipe).name else folder.parent)}
     for dotted, value in (overrides or {}).items():
-        _set(tree, str(dotted), value)
+        set_option(tree, str(dotted), value)
+    return tree, where
+
+
+def checked(tree: dict[str, Any], where: str, overrides: dict[str, Any] | None = None) -> Recipe:
+    """The recipe that a tree of keys makes. Raises RequestError that names the first key that is wrong."""
     try:
         return Recipe.model_validate(tree)
     except ValidationError as error:
@@ -59,10 +72,14 @@ def is_recipe(name: str | Path) -> bool:
 
 
 def shipped_recipes() -> dict[str, Path]:
-    """Name → file of the recipes that come with sourcewise (in a checkout they lie beside the package)."""
+    """Name → file of the recipes that come with sourcewise, those that compare last.
+
+    In a checkout they lie beside the package.
+    """
     package = Path(__file__).parent
     folder = next((f for f in (package / "recipes", package.parent / "recipes") if f.is_dir()), None)
-    return {path.stem: path for path in sorted(folder.glob("*.yaml"))} if folder else {}
+    found = sorted(folder.glob("*.yaml"), key=lambda path: (path.stem.startswith("compare_"), path)) if folder else []
+    return {path.stem: path for path in found}
 
 
 def save_recipe(recipe: Recipe, path: Path) -> None:
@@ -142,7 +159,8 @@ def _option_value(key: str, value: str) -> Any:
     return parsed if isinstance(parsed, (bool, int, float, list, dict, type(None))) else value
 
 
-def _set(tree: dict[str, Any], dotted: str, value: Any) -> None:
+def set_option(tree: dict[str, Any], dotted: str, value: Any) -> None:
+    """Set a dotted key of a tree, in place. Raises RequestError where its section is none."""
     *sections, key = dotted.split(".")
     node = tree
     for depth, section in enumerate(sections):

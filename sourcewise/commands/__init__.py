@@ -1,5 +1,5 @@
 """The commands, in the order of the help: one short function each. What is heavy is imported when a command runs."""
 
-from sourcewise.commands import training, generation, diagnosis  # isort: skip
+from sourcewise.commands import training, compare, generation, diagnosis  # isort: skip
 
-__all__ = ["diagnosis", "generation", "training"]
+__all__ = ["compare", "diagnosis", "generation", "training"]

@@ -6,21 +6,26 @@ keys. Nothing here imports torch, so that reading a recipe is instant.
 
 from __future__ import annotations
 
+from sourcewise.config.compare import CompareConfig
 from sourcewise.config.data import ChatConfig, DataConfig, DatasetConfig
-from sourcewise.config.model import BridgeConfig, ModelConfig
+from sourcewise.config.model import BridgeConfig, FeatureEncoderConfig, ModelConfig
 from sourcewise.config.options import Options
 from sourcewise.config.recipe import GenerationConfig, Recipe
-from sourcewise.config.training import AugmentConfig, TrainConfig
+from sourcewise.config.training import AugmentConfig, TextNoiseConfig, TrainConfig, UnfreezeConfig
 
 __all__ = [
     "AugmentConfig",
     "BridgeConfig",
     "ChatConfig",
+    "CompareConfig",
     "DataConfig",
     "DatasetConfig",
+    "FeatureEncoderConfig",
     "GenerationConfig",
     "ModelConfig",
     "Options",
     "Recipe",
+    "TextNoiseConfig",
     "TrainConfig",
+    "UnfreezeConfig",
 ]

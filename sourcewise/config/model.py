@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from sourcewise import presets
-from sourcewise.config.options import Options, Positive, Rate
+from sourcewise.config.options import Count, Options, Positive, Rate
 
 
 class BridgeConfig(Options):
@@ -22,6 +22,15 @@ class BridgeConfig(Options):
     kernel: Positive = Field(3, description="frames a convolution sees")
     positions: bool = Field(True, description="add sinusoidal positions to the slots")
     normalize: bool = Field(True, description="standardise each dimension with the training set's mean and deviation")
+
+
+class FeatureEncoderConfig(Options):
+    """An encoder of the features before the bridge: residual convolutions in time."""
+
+    layers: Count = Field(0, description="convolutions; 0: no such encoder")
+    width: Positive = Field(256, description="what it gives the bridge, in dimensions")
+    kernel: Positive = Field(5, description="frames a convolution sees")
+    weights: str | None = Field(None, description="start from the feature encoder of this run; its shape then holds")
 
 
 class ModelConfig(Options):
@@ -40,6 +49,9 @@ class ModelConfig(Options):
     decoder_layers: Positive = Field(4, description="decoder blocks")
     activation: Literal["relu", "gelu", "silu", "gated-gelu", "gated-silu"] = Field(
         "relu", description="feed-forward activation (default of bart: gelu)"
+    )
+    initialization: Literal["own", "xavier", "he", "t5"] = Field(
+        "own", description="of matrices trained from scratch: the family's own, or by one of these rules"
     )
     tied: bool = Field(True, description="share the embedding with the projection to the vocabulary")
     dropout: Rate = Field(0.1, description="dropout of embeddings, attention outputs and feed-forwards")
@@ -64,6 +76,9 @@ class ModelConfig(Options):
         "encoder", description="bridge → encoder → decoder, or bridge → decoder"
     )
     bridge: BridgeConfig = Field(default_factory=BridgeConfig, description="how features enter (feature sets only)")
+    feature_encoder: FeatureEncoderConfig = Field(
+        default_factory=FeatureEncoderConfig, description="what reads the features before the bridge"
+    )
 
     @model_validator(mode="before")
     @classmethod

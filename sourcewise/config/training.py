@@ -8,7 +8,7 @@ from pydantic import Field, field_validator
 
 from sourcewise.config.options import Count, Options, Positive, Rate, Share
 
-Part = Literal["encoder", "decoder", "embedding", "bridge"]
+Part = Literal["encoder", "decoder", "embedding", "bridge", "features"]
 
 
 class AugmentConfig(Options):
@@ -20,6 +20,25 @@ class AugmentConfig(Options):
     frequency_width: Positive = Field(8, description="widest masked band, in dimensions")
     speed: Rate = Field(0.0, description="resample time by a factor within 1 ± this")
     noise: float = Field(0.0, ge=0, description="Gaussian noise, in standard deviations of each dimension")
+
+
+class TextNoiseConfig(Options):
+    """Changes to training sources that are texts, drawn anew each time (Lample et al. 2018)."""
+
+    drop: Rate = Field(0.0, description="share of the source tokens that are left out")
+    mask: Rate = Field(0.0, description="share of them that <unk> stands for")
+    swap: Rate = Field(0.0, description="share of them that change places with the next")
+
+
+class UnfreezeConfig(Options):
+    """Parts that begin to learn later (Howard & Ruder 2018); a part that is not named learns from the start."""
+
+    embedding: float | None = Field(None, ge=0, description="epoch from which the embedding learns")
+    encoder: float | None = Field(None, ge=0, description="epoch from which the encoder learns")
+    decoder: float | None = Field(None, ge=0, description="epoch from which the decoder learns")
+    bridge: float | None = Field(None, ge=0, description="epoch from which the bridge learns")
+    features: float | None = Field(None, ge=0, description="epoch from which the feature encoder learns")
+    rate: float = Field(1.0, gt=0, description="times the learning rate, for the parts named here")
 
 
 class TrainConfig(Options):
@@ -53,10 +72,21 @@ class TrainConfig(Options):
     )
     effective_beta: Annotated[float, Field(gt=0, lt=1)] = Field(0.999, description="β of effective_number")
     focal: float = Field(0.0, ge=0, le=10, description="γ of the focal loss: likely tokens count less; 0: off")
+    resample_below: Share = Field(
+        0.0, description="draw examples more often whose target has a token that fewer than this share of them have"
+    )
+    guided_attention: float = Field(0.0, ge=0, description="weight of a loss on attention off the diagonal; 0: off")
+    guided_width: float = Field(0.2, gt=0, description="width g of the diagonal, as a share of the whole")
+    attention_mass: float = Field(0.0, ge=0, description="weight of a loss on attention off the source; 0: off")
+    contrastive: float = Field(0.0, ge=0, description="weight of a loss that wants the own source likelier; 0: off")
+    contrastive_margin: float = Field(1.0, gt=0, description="likelier by so many nats a target token")
     word_dropout: Rate = Field(0.0, description="share of the words fed to the decoder that are withheld (<unk>)")
     precision: Literal["bf16", "fp32"] = Field("bf16", description="of the arithmetic; master weights are fp32")
     augment: AugmentConfig = Field(default_factory=AugmentConfig, description="changes to training features")
+    text_noise: TextNoiseConfig = Field(default_factory=TextNoiseConfig, description="changes to training texts")
+    unfreeze: UnfreezeConfig = Field(default_factory=UnfreezeConfig, description="parts that learn later")
     freeze: list[Part] = Field(default_factory=list, description="parts that do not learn")
+    preflight: bool = Field(True, description="look at data and wiring before the first step; an error stops there")
     log_every: Positive = Field(20, description="steps between two lines of metrics.jsonl")
     evaluate_every: Positive | None = Field(None, description="steps between evaluations (default: once an epoch)")
     evaluate_examples: Positive = Field(200, description="validation examples generated while training")

@@ -11,8 +11,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sourcewise.config import BridgeConfig
+from sourcewise.config import BridgeConfig, FeatureEncoderConfig
 from sourcewise.data.batches import length_mask
+from sourcewise.model.feature_encoder import FeatureEncoder, attach
 from sourcewise.model.layers import SinusoidalPositions, dropout
 
 
@@ -21,12 +22,14 @@ class Bridge(nn.Module):
 
     mean: Tensor  # (dims,) float32, whatever the precision of the weights
     deviation: Tensor
+    encoder: FeatureEncoder | None
 
     def __init__(self, config: BridgeConfig, dims: int, d_model: int, p: float) -> None:
         super().__init__()
         self.config, self.dims, self.d_model, self.p = config, dims, d_model, p
         self.register_buffer("mean", torch.zeros(dims))
         self.register_buffer("deviation", torch.ones(dims))
+        self.encoder = None
         self.norm = nn.LayerNorm(d_model)
         self.place = SinusoidalPositions(d_model)
 
@@ -34,7 +37,8 @@ class Bridge(nn.Module):
         """Features (batch, frames, dims) float32 and frame counts → slots (batch, slots, d_model), slot counts."""
         x = (features - self.mean).div_(self.deviation)
         x = _hide_padding(x, frames)
-        slots, counts = self.slots(x.to(self.norm.weight.dtype), frames)
+        x = x.to(self.norm.weight.dtype)
+        slots, counts = self.slots(x if self.encoder is None else self.encoder(x, frames), frames)
         slots = self.norm(slots)
         if self.config.positions:
             slots = self.place(slots)
@@ -199,6 +203,12 @@ BRIDGES: dict[str, type[Bridge]] = {
 }
 
 
-def build_bridge(config: BridgeConfig, dims: int, d_model: int, p: float) -> Bridge:
-    """The bridge a recipe asks for."""
-    return BRIDGES[config.kind](config, dims, d_model, p)
+def build_bridge(
+    config: BridgeConfig, dims: int, d_model: int, p: float, encoder: FeatureEncoderConfig | None = None
+) -> Bridge:
+    """The bridge a recipe asks for, behind an encoder of the features where that has layers."""
+    if encoder is None or not encoder.layers:
+        return BRIDGES[config.kind](config, dims, d_model, p)
+    bridge = BRIDGES[config.kind](config, encoder.width, d_model, p)
+    attach(bridge, encoder, dims, p)
+    return bridge

@@ -9,9 +9,10 @@ from sourcewise.config import ModelConfig
 from sourcewise.data.examples import Dataset
 from sourcewise.data.tokenizer import Tokenizer
 from sourcewise.errors import RequestError
-from sourcewise.model.bridges import build_bridge
-from sourcewise.model.checkpoint import find_folder, load_network
+from sourcewise.model.bridges import Bridge, build_bridge
+from sourcewise.model.checkpoint import find_folder, load_feature_encoder, load_network
 from sourcewise.model.families import FAMILIES
+from sourcewise.model.initialization import initialize
 from sourcewise.model.seq2seq import Seq2Seq
 from sourcewise.model.vocabulary import embed_new
 
@@ -29,17 +30,32 @@ def build_network(model: ModelConfig, tokenizer: Tokenizer, dataset: Dataset) ->
         _check_bridge(model, network, dataset)
     else:
         network = Seq2Seq(FAMILIES[model.family].make(model, tokenizer, bool(dataset.dims)))
+        initialize(network, model.initialization)
     if model.route == "bypass" and not network.has_encoder:
         raise RequestError("model.route: bypass, but this network has no encoder to go past; use encoder")
     network.route = model.route
     if dataset.dims and network.bridge is None:
-        shape = network.body.config
-        network.bridge = build_bridge(model.bridge, dataset.dims, shape.d_model, model.dropout)
-        if model.bridge.normalize:
-            mean, deviation = feature_statistics(dataset)
-            network.bridge.mean.copy_(torch.from_numpy(mean))
-            network.bridge.deviation.copy_(torch.from_numpy(deviation))
+        network.bridge = _bridge(model, network.body.config.d_model, dataset)
     return network
+
+
+def _bridge(model: ModelConfig, d_model: int, dataset: Dataset) -> Bridge:
+    """A fresh bridge, behind a feature encoder that is fresh or another run's, with the scale of its features."""
+    before, kept = model.feature_encoder, dict[str, torch.Tensor]()
+    if before.weights:
+        before, dims, kept = load_feature_encoder(find_folder(before.weights))
+        if dims != dataset.dims:
+            problem = f"{model.feature_encoder.weights} reads {dims} dims, {dataset.name} has {dataset.dims}"
+            raise RequestError(f"model.feature_encoder.weights: {problem}")
+    bridge = build_bridge(model.bridge, dataset.dims, d_model, model.dropout, before)
+    initialize(bridge, model.initialization)
+    if model.bridge.normalize:
+        mean, deviation = feature_statistics(dataset)
+        bridge.mean.copy_(torch.from_numpy(mean))
+        bridge.deviation.copy_(torch.from_numpy(deviation))
+    if kept:
+        bridge.load_state_dict(kept, strict=False)
+    return bridge
 
 
 def feature_statistics(dataset: Dataset) -> tuple[np.ndarray, np.ndarray]:

@@ -23,7 +23,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from sourcewise.config import BridgeConfig
+from sourcewise.config import BridgeConfig, FeatureEncoderConfig
 from sourcewise.data import hub
 from sourcewise.errors import RequestError
 from sourcewise.model import families
@@ -95,13 +95,27 @@ def load_network(folder: Path) -> Network:
         extra = _read_json(folder / "sourcewise.json")
         with _described(folder / "sourcewise.json"):
             route = {"encoder": "encoder", "bypass": "bypass"}[extra["route"]]
-            bridge = build_bridge(
-                BridgeConfig(**extra["bridge"]), extra["dims"], body.config.d_model, body.config.dropout
-            )
+            shape, dropout = body.config.d_model, body.config.dropout
+            before = FeatureEncoderConfig(**extra.get("feature_encoder", {}))
+            bridge = build_bridge(BridgeConfig(**extra["bridge"]), extra["dims"], shape, dropout, before)
         _load_strict(bridge, _read_safetensors(folder / "bridge.safetensors"), folder / "bridge.safetensors")
     network = Seq2Seq(body, bridge, route)  # type: ignore[arg-type]
     network.barred_ids, network.forced_first, network.forced_last = habits
     return network.eval()
+
+
+def load_feature_encoder(folder: Path) -> tuple[FeatureEncoderConfig, int, dict[str, Tensor]]:
+    """The shape, dims and weights of the feature encoder in a checkpoint folder, and what features were scaled by.
+
+    The keys are those of a bridge: encoder.…, mean and deviation. Raises RequestError where there is none.
+    """
+    extra = _read_json(folder / "sourcewise.json") if (folder / "sourcewise.json").is_file() else {}
+    if "feature_encoder" not in extra:
+        raise RequestError(f"{folder}: holds no feature encoder; name a run with model.feature_encoder.layers")
+    with _described(folder / "sourcewise.json"):
+        config, dims = FeatureEncoderConfig(**extra["feature_encoder"]), int(extra["dims"])
+    weights = _read_safetensors(folder / "bridge.safetensors")
+    return config, dims, {k: w for k, w in weights.items() if k.startswith("encoder.") or k in ("mean", "deviation")}
 
 
 def _read_habits(path: Path, config: dict[str, Any]) -> Habits:
@@ -144,6 +158,8 @@ def save_network(network: Seq2Seq, folder: Path, tokenizer: Any = None) -> None:
         if network.bridge is not None:
             bridge = network.bridge
             extra = {"route": network.route, "bridge": bridge.config.model_dump(), "dims": bridge.dims}
+            if bridge.encoder is not None:
+                extra["feature_encoder"] = bridge.encoder.config.model_dump(exclude={"weights"})
             _write_json(fresh / "sourcewise.json", extra)
             state = {k: v.float().cpu().contiguous() for k, v in bridge.state_dict().items()}
             save_file(state, fresh / "bridge.safetensors")

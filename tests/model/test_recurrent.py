@@ -15,129 +15,34 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-import sourcewise
-from sourcewise.config import BridgeConfig, GenerationConfig, ModelConfig, Recipe
+from sourcewise.config import GenerationConfig, ModelConfig
 from sourcewise.data.batches import IGNORED, Batch, Source
-from sourcewise.data.tokenizer import Tokenizer
 from sourcewise.errors import RequestError
 from sourcewise.generation.generate import search
 from sourcewise.lanes import Lanes
 from sourcewise.model import recurrent
-from sourcewise.model.bridges import build_bridge
 from sourcewise.model.checkpoint import load_network, save_network
 from sourcewise.model.protocol import shift_right
-from sourcewise.model.recurrent import Recurrent, RecurrentConfig
-from sourcewise.model.recurrent_layers import AttentiveLayer, Product, step
+from sourcewise.model.recurrent_layers import Product, step
 from sourcewise.model.seq2seq import Seq2Seq
 from sourcewise.training.gradients import gradients
 from sourcewise.training.objective import Objective
 from sourcewise.training.optimizer import freeze
 from tests.generation.searching import beam_search, greedy_or_sample
-from tests.model.networks import DIMS, VOCABULARY, feature_source, rows, text_source
-from tests.training.recipes import feature_recipe, recipe
+from tests.model.networks import VOCABULARY, rows, text_source
+from tests.model.recurrent_networks import (
+    ATTENTIVE,
+    KINDS,
+    TOKENIZER,
+    kinds,
+    lengths,
+    logits,
+    network,
+    one_by_one,
+    source_of,
+    targets,
+)
 from tests.training.test_optimizer import config
-
-TOKENIZER = Tokenizer.train(["ba do ki lu me no"] * 3, VOCABULARY)
-WIDTH = 24
-
-
-def network(cell: str, attention: str, bridge: str | None = None, route: str = "encoder", **changes: Any) -> Seq2Seq:
-    """A random network in evaluation mode; weights large enough that every part matters."""
-    torch.manual_seed(11)
-    body = Recurrent(RecurrentConfig(VOCABULARY, WIDTH, cell=cell, attention=attention, **changes))  # type: ignore[arg-type]
-    body.reset_parameters()
-    built = None
-    if bridge:
-        built = build_bridge(BridgeConfig.model_validate({"kind": bridge, "stride": 3, "latents": 5}), DIMS, WIDTH, 0.1)
-    made = Seq2Seq(body, built, route)  # type: ignore[arg-type]
-    for parameter in body.parameters():
-        if parameter.ndim == 1:
-            nn.init.normal_(parameter, 0.0, 0.5)
-    return made.eval()
-
-
-KINDS: dict[str, Seq2Seq] = {
-    "gru": network("gru", "bahdanau"),
-    "lstm, deep, untied": network("lstm", "bahdanau", encoder_layers=2, decoder_layers=3, tied=False),
-    "gru, one vector, deep": network("gru", "none", encoder_layers=2, decoder_layers=2),
-    "lstm, one vector": network("lstm", "none"),
-    "lstm, features": network("lstm", "bahdanau", "convolution"),
-    "gru, features, bypass": network("gru", "bahdanau", "projection", "bypass"),
-    "gru, perceiver, bypass, one vector": network("gru", "none", "perceiver", "bypass"),
-}
-ATTENTIVE = [kind for kind in KINDS if "vector" not in kind]
-kinds = pytest.mark.parametrize("kind", KINDS)
-lengths = st.lists(st.integers(1, 14), min_size=2, max_size=5)
-
-
-def source_of(kind: str, sizes: list[int], extra: int = 0, prompted: bool = True) -> Source:
-    if KINDS[kind].bridge is None:
-        return text_source(sizes, max(sizes) + extra)
-    return feature_source(sizes, [1 + size % 4 for size in sizes] if prompted else None, max(sizes) + extra)
-
-
-def targets(count: int, time: int = 6) -> Tensor:
-    return torch.randint(3, VOCABULARY, (count, time), generator=torch.Generator().manual_seed(5))
-
-
-def logits(net: Seq2Seq, source: Source, tokens: Tensor) -> Tensor:
-    with torch.inference_mode():
-        return net.decode(tokens, net.encode(source))
-
-
-def after(cell: Any, x: Tensor, h: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
-    """One step of one row by the equations: the input (in,), the state (width,) and the LSTM's own (width,)."""
-    of_input = cell.weight_ih_l0 @ x + cell.bias_ih_l0
-    of_state = cell.weight_hh_l0 @ h + cell.bias_hh_l0
-    if isinstance(cell, nn.LSTM):
-        i, f, g, o = (of_input + of_state).chunk(4)
-        c = torch.sigmoid(f) * c + torch.sigmoid(i) * torch.tanh(g)
-        return torch.sigmoid(o) * torch.tanh(c), c
-    (a, b, d), (u, v, w) = of_input.chunk(3), of_state.chunk(3)
-    reset, update = torch.sigmoid(a + u), torch.sigmoid(b + v)
-    return (1 - update) * torch.tanh(d + reset * w) + update * h, c
-
-
-def one_by_one(net: Seq2Seq, source: Source, tokens: Tensor) -> tuple[Tensor, Tensor]:
-    """A single source (1 row) and what its decoder is fed (time,), step by step, without batch or padding.
-
-    Logits (time, vocabulary), and Bahdanau's weights (time, slots) or zeros.
-    """
-    body: Any = net.body
-    x, nothing = net.embed(source)[0][0], torch.zeros(WIDTH // 2)
-    vector = x.mean(0)
-    for layer in () if net.bypassed(source) else body.encoder:
-        directions, ends = [], []
-        for cell, order in ((layer.forwards, list(range(len(x)))), (layer.backwards, list(range(len(x)))[::-1])):
-            h, c, states = nothing, nothing, {}
-            for slot in order:
-                h, c = after(cell, x[slot], h, c)
-                states[slot] = h
-            directions.append(torch.stack([states[slot] for slot in range(len(x))]))
-            ends.append(h)
-        x, vector = torch.cat(directions, dim=1), torch.cat(ends)
-    first: Any = body.decoder[0]
-    starts = [torch.tanh(linear(vector)) for linear in body.decoder_start]
-    carries = len(starts) // len(body.decoder)
-    state = [(starts[carries * i], starts[carries * i + carries - 1]) for i in range(len(body.decoder))]
-    said, seen = [], []
-    for token in tokens:
-        y = body.embedding.weight[token] * math.sqrt(WIDTH)
-        weights, context = torch.zeros(len(x)), vector
-        if isinstance(first, AttentiveLayer):
-            asked = first.query.weight @ state[0][0] + first.query.bias
-            weights = torch.stack([first.score @ torch.tanh(asked + first.key.weight @ slot) for slot in x]).softmax(0)
-            context = weights @ x
-        state[0] = after(first.cell, torch.cat((y, context)), *state[0])
-        for i, layer in enumerate(body.decoder[1:], 1):
-            state[i] = after(layer.cell, state[i - 1][0], *state[i])
-        read = torch.tanh(body.decoder_readout(torch.cat((state[-1][0], y, context))))
-        said.append(body.output_matrix @ read)
-        seen.append(weights)
-    return torch.stack(said), torch.stack(seen)
-
-
-# ── the computation ───────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 @kinds
@@ -439,60 +344,3 @@ def test_its_parts_are_frozen_by_name() -> None:
 
 
 # ── trainings ─────────────────────────────────────────────────────────────────────────────────────────────────────────
-
-
-def tiny(made: Recipe, **model: Any) -> Recipe:
-    """The recurrent sibling of a tiny recipe."""
-    return made.model_copy(update={"model": made.model.model_copy(update={"family": "rnn", **model})})
-
-
-@pytest.mark.parametrize("cell", ["gru", "lstm"])
-@pytest.mark.parametrize("attention", ["bahdanau", "none"])
-@pytest.mark.parametrize("make", [recipe, feature_recipe])
-def test_ten_steps_and_everything_after_them(make: Any, attention: str, cell: str, tmp_path: Path) -> None:
-    made = make(tmp_path, train__steps=10, train__evaluate_every=5, train__log_every=1, train__learning_rate=3e-3)
-    made = made.model_copy(update={"train": made.train.model_copy(update={"average": 2})})
-    run = sourcewise.train(tiny(made, attention=attention, cell=cell, dropout=0.1))
-    losses = [line["loss"] for line in run.metrics() if line["kind"] == "train"]
-    assert len(losses) == 10 and losses[-1] < 0.9 * losses[0]
-    assert run.evaluation is not None and run.evaluation.metrics["source_bits"] is not None
-    model = sourcewise.load(run.folder)
-    if make is feature_recipe:
-        return
-    for options in ({"beams": 1}, {"beams": 3}, {"beams": 1, "sample": True}):
-        found = sourcewise.evaluate(model, str(tmp_path / "valid.tsv"), generation=options)
-        assert found.metrics["examples"] == len(found.outputs) == 24
-    assert (sourcewise.trace(model, "ba do", max_new_tokens=6).attention is None) == (attention == "none")
-    assert sourcewise.diagnose(model, str(tmp_path / "valid.tsv"))  # after ten steps it is ill, and says so
-
-
-@pytest.mark.parametrize("attention", ["bahdanau", "none"])
-def test_a_run_that_was_interrupted_goes_on_as_if_it_had_not(attention: str, tmp_path: Path, monkeypatch: Any) -> None:
-    from sourcewise.training.trainer import Trainer
-
-    made = tiny(recipe(tmp_path, train__steps=12, train__evaluate_every=4), attention=attention, dropout=0.2)
-    whole = sourcewise.train(made)
-    learn = Trainer._learn
-
-    def stopping(self: Trainer, batches: Any) -> Any:
-        if self.step == 6:
-            raise KeyboardInterrupt
-        return learn(self, batches)
-
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(Trainer, "_learn", stopping)
-        sourcewise.train(made.model_copy(update={"name": "stopped"}))
-    resumed = sourcewise.train(tmp_path / "runs" / "stopped", resume=True)
-    for checkpoint in ("last", "best"):
-        one, other = (load_network(run.folder / "checkpoints" / checkpoint) for run in (whole, resumed))
-        for a, b in zip(one.parameters(), other.parameters(), strict=True):  # type: ignore[attr-defined]
-            assert torch.equal(a, b)
-
-
-def test_it_learns_to_read_its_source(tmp_path: Path) -> None:
-    options = {"train__learning_rate": 5e-3, "train__batch_tokens": 1024, "train__evaluate_every": 250}
-    made = recipe(tmp_path, train__steps=250, data__unit="words", **options)
-    model = {"d_model": 64, "encoder_layers": 1, "decoder_layers": 1, "dropout": 0.0}
-    run = sourcewise.train(tiny(made, **model))
-    assert run.evaluation is not None
-    assert run.evaluation.metrics["exact_match_pct"] >= 90 and run.evaluation.metrics["source_bits"] > 1

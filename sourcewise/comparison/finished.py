@@ -1,0 +1,159 @@
+"""What a finished training of a comparison says: its figures, its rows, what it cost."""
+
+from __future__ import annotations
+
+import json
+import math
+import statistics
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from sourcewise.comparison.counts import counts
+from sourcewise.comparison.plan import Planned
+from sourcewise.config import Recipe
+from sourcewise.errors import RequestError
+from sourcewise.evaluation.results import METRICS_FILE, Evaluation, Row, without_nan
+from sourcewise.evaluation.verdict import Verdict, judge
+from sourcewise.files import write_atomically
+from sourcewise.training.run import Run
+
+NATS_FILE = "nats.json"
+NATS = ("tokens", "nats", "nats_shuffled")
+RESAMPLES = 1000
+CELLS = 2_000_000  # draws held in memory at once
+WITHOUT_EFFECT = (
+    "name",
+    "output",
+    "train.threads",
+    "train.device",
+    "train.log_every",
+    "train.preflight",
+)  # on what is learnt
+State = Literal["new", "interrupted", "finished", "other"]
+
+
+def state_of(planned: Planned) -> State:
+    """What is there of a training; `other`: a run of another recipe has its folder."""
+    run = Run(planned.folder)
+    if not (planned.folder / "recipe.yaml").is_file():
+        return "new"
+    if changed_key(planned, run.recipe) is not None:
+        return "other"
+    there = all((planned.folder / name).is_file() for name in (METRICS_FILE, NATS_FILE))
+    return "finished" if there else "interrupted"
+
+
+def changed_key(planned: Planned, kept: Recipe) -> str | None:
+    """The first key that a run's recipe has otherwise than planned, with both values; None: it is the same training."""
+    wanted, has = (_flat(recipe.model_dump()) for recipe in (planned.recipe, kept))
+    for key in dict.fromkeys([*wanted, *has]):
+        if key not in WITHOUT_EFFECT and wanted.get(key) != has.get(key):
+            return f"{key} {has.get(key)}, now {wanted.get(key)}"
+    return None
+
+
+def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Dotted keys of all values."""
+    found: dict[str, Any] = {}
+    for key, value in tree.items():
+        found |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+    return found
+
+
+def write_nats(run: Run) -> None:
+    """Write nats.json, what each row of a run's evaluation owes to its source: that is there when all is."""
+    assert run.evaluation is not None
+    columns = {name: [getattr(row, name) for row in run.evaluation.rows] for name in NATS}
+    write_atomically(run.folder / NATS_FILE, json.dumps(without_nan(columns)) + "\n")
+
+
+@dataclass
+class Finished:
+    """A finished training."""
+
+    planned: Planned
+    metrics: dict[str, Any]
+    rows: list[Row]
+    lines: list[dict[str, Any]]  # of metrics.jsonl
+
+    @classmethod
+    def read(cls, planned: Planned) -> Finished:
+        """Read its run folder. Raises RequestError for a file that is damaged."""
+        evaluation = Evaluation.from_folder(planned.folder)
+        rows = _with_nats(evaluation.rows, planned.folder / NATS_FILE)
+        return cls(planned, evaluation.metrics, rows, Run(planned.folder).metrics())
+
+    @property
+    def examples(self) -> list[tuple[str, str]]:
+        """Which examples it was measured on: two trainings with the same ones are compared example by example."""
+        return [(row.id, row.reference) for row in self.rows]
+
+    @property
+    def parameters(self) -> int:
+        """How many its network has."""
+        return int(self._start.get("parameters", 0))
+
+    @property
+    def device(self) -> str:
+        """What it was trained on, with how many threads."""
+        return str(self._start.get("device", ""))
+
+    @property
+    def tokens_per_s(self) -> float:
+        """Source and target tokens (or frames) learnt from a second: the median of its log lines."""
+        return statistics.median([line["tokens_per_s"] for line in self._steps] or [math.nan])
+
+    @property
+    def minutes(self) -> float:
+        """Of optimizer steps; evaluations are not counted."""
+        return float(self._steps[-1]["seconds"]) / 60 if self._steps else math.nan
+
+    @cached_property
+    def verdict(self) -> Verdict:
+        """The verdict on its evaluation."""
+        return judge(self.metrics, [r.reference for r in self.rows], [r.output for r in self.rows])
+
+    @cached_property
+    def resampled(self) -> dict[str, np.ndarray]:
+        """Figure → (resamples,), each of as many examples drawn with replacement: the same draws for every training."""
+        found = counts(self.rows)
+        cuts = np.cumsum([each.of.shape[1] for each in found.values()])[:-1]
+        sums = np.split(_resampled_sums(np.concatenate([each.of for each in found.values()], axis=1)), cuts, axis=1)
+        return {name: each.figure(part) for (name, each), part in zip(found.items(), sums, strict=True)}
+
+    @property
+    def _start(self) -> dict[str, Any]:
+        return next((line for line in self.lines if line["kind"] == "start"), {})
+
+    @property
+    def _steps(self) -> list[dict[str, Any]]:
+        return [line for line in self.lines if line["kind"] == "train"]
+
+
+def _with_nats(rows: list[Row], path: Path) -> list[Row]:
+    """The rows of translations.tsv with what nats.json says of them. Raises RequestError where it is of others."""
+    try:
+        columns = json.loads(path.read_text(encoding="utf-8"))
+        told = zip(*([math.nan if v is None else v for v in columns[name]] for name in NATS), strict=True)
+        return [
+            replace(row, tokens=int(tokens), nats=float(nats), nats_shuffled=float(shuffled))
+            for row, (tokens, nats, shuffled) in zip(rows, told, strict=True)
+        ]
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise RequestError(f"{path}: damaged ({error}); delete it, and compare again") from None
+
+
+def _resampled_sums(of: np.ndarray) -> np.ndarray:
+    """(examples, parts) → (resamples, parts): sums over examples drawn with replacement, by draws of a fixed seed."""
+    rng = np.random.default_rng(0)
+    size, sums = len(of), np.empty((RESAMPLES, of.shape[1]))
+    step = max(1, CELLS // size)
+    for start in range(0, RESAMPLES, step):
+        drawn = rng.integers(0, size, (min(step, RESAMPLES - start), size))
+        times = np.stack([np.bincount(row, minlength=size) for row in drawn]).astype(np.float64)
+        sums[start : start + len(drawn)] = times @ of
+    return sums

@@ -1,0 +1,144 @@
+"""A comparison: which variants of a recipe are trained, with which seeds.
+
+```yaml
+name: bridges
+data: …                # what all variants share, as in any recipe
+compare:
+  seeds: [0, 1, 2]
+  variants:
+    projection: {model.bridge.kind: projection}      # the first one is what the others are measured against
+    perceiver: {model.bridge.kind: perceiver, model.bridge.latents: 32}
+```
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from sourcewise import schema
+from sourcewise.config import CompareConfig, DatasetConfig, Options, Recipe
+from sourcewise.config.compare import Figure
+from sourcewise.errors import RequestError
+from sourcewise.recipe import checked, read_tree, set_option
+
+OF_THE_WHOLE = ("name", "output", "seed", "compare")  # keys that no variant sets
+LOWER_IS_BETTER = ("wer", "loss")
+
+
+class _Root(Options):
+    """For messages that say `compare.seeds`."""
+
+    compare: CompareConfig
+
+
+@dataclass(frozen=True, slots=True)
+class Planned:
+    """One training of a comparison: a variant with a seed."""
+
+    variant: str
+    seed: int
+    recipe: Recipe
+
+    @property
+    def name(self) -> str:
+        """What its folder is called."""
+        return self.recipe.name
+
+    @property
+    def folder(self) -> Path:
+        """Its run folder."""
+        return Path(self.recipe.output).expanduser() / self.recipe.name
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """What is compared, by which figure, and the trainings that this takes."""
+
+    name: str
+    folder: Path  # of the table; the runs are in it
+    metric: Figure
+    changes: dict[str, dict[str, Any]]  # variant → the dotted keys it sets
+    planned: list[Planned]  # all variants with the first seed, then with the next
+
+    @property
+    def variants(self) -> list[str]:
+        """Their names, the first that which the others are held to."""
+        return list(self.changes)
+
+    def of(self, variant: str) -> list[Planned]:
+        """The trainings of a variant."""
+        return [each for each in self.planned if each.variant == variant]
+
+
+def load_comparison(recipe: str | Path, overrides: dict[str, Any] | None = None) -> Comparison:
+    """Read a recipe with a `compare` section and check every training of it.
+
+    `overrides` set what the variants share. Raises RequestError that names the file, the variant and the key.
+    """
+    overrides = overrides or {}
+    tree, where = read_tree(recipe, overrides)
+    section = tree.pop("compare", None)
+    if section is None:
+        raise RequestError(f"{where}: has no compare section; give it compare.variants, or train it: sourcewise train")
+    compare = _checked_section(section, where)
+    shared = checked(tree, where, overrides)
+    changes = {name: dict(_dotted(keys or {}, f"{where}: variant {name}")) for name, keys in compare.variants.items()}
+    _check_overrides(overrides, changes)
+    folder = Path(shared.output).expanduser() / shared.name
+    recipes = {name: _variant(tree, keys, f"{where}: variant {name}") for name, keys in changes.items()}
+    planned = [
+        Planned(name, seed, each.model_copy(update={"name": f"{name}-{seed}", "output": str(folder), "seed": seed}))
+        for seed in compare.seeds
+        for name, each in recipes.items()
+    ]
+    return Comparison(shared.name, folder, compare.metric or shared.train.best, changes, planned)
+
+
+def _checked_section(section: Any, where: str) -> CompareConfig:
+    try:
+        return _Root.model_validate({"compare": section}).compare
+    except ValidationError as error:
+        raise RequestError(schema.explain(error, _Root, where)) from None
+
+
+def _variant(tree: dict[str, Any], changes: dict[str, Any], where: str) -> Recipe:
+    """The recipe of a variant. Raises RequestError that names it."""
+    copied = _copied(tree)
+    for key, value in changes.items():
+        try:
+            set_option(copied, key, value)
+        except RequestError as error:
+            raise RequestError(f"{where}: {str(error).removeprefix('--')}") from None
+    return checked(copied, where)
+
+
+def _dotted(keys: dict[str, Any], where: str, path: tuple[str, ...] = ()) -> Iterator[tuple[str, Any]]:
+    """`{"model": {"bridge.kind": "perceiver"}}` → ("model.bridge.kind", "perceiver"); a set of data is one value."""
+    for key, value in keys.items():
+        place = (*path, *key.split("."))
+        if place[0] in OF_THE_WHOLE:
+            raise RequestError(f"{where}: {place[0]} is of the whole comparison; a variant sets keys of data, model, …")
+        section = schema.section_at(Recipe, list(place))
+        if isinstance(value, dict) and section is not None and section is not DatasetConfig:
+            yield from _dotted(value, where, place)
+        else:
+            yield ".".join(place), value
+
+
+def _check_overrides(overrides: dict[str, Any], changes: dict[str, dict[str, Any]]) -> None:
+    """Refuse an option that a variant would override in its turn."""
+    for option in overrides:
+        for variant, keys in changes.items():
+            key = next((k for k in keys if f"{k}.".startswith(f"{option}.") or f"{option}.".startswith(f"{k}.")), None)
+            if key is not None:
+                raise RequestError(f"--{option}: variant {variant} sets {key}; change it in the recipe")
+
+
+def _copied(tree: Any) -> Any:
+    """A copy whose sections can be changed."""
+    return {key: _copied(value) for key, value in tree.items()} if isinstance(tree, dict) else tree

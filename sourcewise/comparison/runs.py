@@ -1,0 +1,139 @@
+"""The trainings of a comparison, one after the other or several at a time, each in a process of its own.
+
+A process writes what it says to `logs/NAME.log`. Where the comparison is stopped, or killed, its processes save their
+state and end; started again, it goes on where each left off.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import multiprocessing
+import os
+import signal
+import sys
+from collections import deque
+from collections.abc import Iterator, Sequence
+from multiprocessing.connection import wait
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from typing import Protocol
+
+from sourcewise.comparison.finished import State, changed_key, state_of, write_nats
+from sourcewise.comparison.plan import Comparison, Planned
+from sourcewise.config import Recipe
+from sourcewise.errors import RequestError
+from sourcewise.training.run import Run
+
+LOOK_SECONDS = 1.0  # between two looks at the processes
+PARENT_DIED = 1  # PR_SET_PDEATHSIG of prctl(2)
+
+
+class Train(Protocol):
+    """What trains a recipe: `sourcewise.train`."""
+
+    def __call__(self, recipe: Recipe, *, resume: bool, overwrite: bool) -> Run:
+        """Into its run folder, with its evaluation."""
+
+
+class Watcher(Protocol):
+    """Someone who is told every second which trainings are running."""
+
+    def looked(self, running: Sequence[Planned]) -> None:
+        """These are."""
+
+
+def settle(comparison: Comparison, *, overwrite: bool = False) -> dict[str, State]:
+    """Training → its state. Raises RequestError where a folder holds a run of another recipe, unless `overwrite`."""
+    states = {each.name: state_of(each) for each in comparison.planned}
+    for each in comparison.planned:
+        if states[each.name] == "other" and not overwrite:
+            changed = changed_key(each, Run(each.folder).recipe)
+            raise RequestError(
+                f"{each.folder}: was trained by another recipe ({changed}); replace such runs with --overwrite, "
+                "or set --name"
+            )
+    return states
+
+
+def run_all(
+    planned: Sequence[Planned], states: dict[str, State], train: Train, jobs: int, folder: Path, watcher: Watcher
+) -> Iterator[tuple[Planned, str | None]]:
+    """Train them, `jobs` at a time; gives each as it ends, with why it failed if it did.
+
+    A KeyboardInterrupt goes on up when all that run have saved.
+    """
+    waiting, running = deque(planned), dict[BaseProcess, Planned]()
+    logs = folder / "logs"
+    logs.mkdir(parents=True, exist_ok=True)
+    try:
+        while waiting or running:
+            while waiting and len(running) < jobs:
+                each = waiting.popleft()
+                running[_started(each, states[each.name], train, logs)] = each
+            wait([process.sentinel for process in running], timeout=LOOK_SECONDS)
+            watcher.looked(list(running.values()))
+            for process in [p for p in running if not p.is_alive()]:
+                each = running.pop(process)
+                yield each, _last_line(logs / f"{each.name}.log") if process.exitcode else None
+    finally:
+        _stop(list(running))
+
+
+def _started(planned: Planned, state: State, train: Train, logs: Path) -> BaseProcess:
+    """A process that trains it. Ctrl-C is for us: we tell the process, once."""
+    context = multiprocessing.get_context("spawn")
+    process = context.Process(target=_train, args=(train, planned, state, logs / f"{planned.name}.log"))
+    with _ctrl_c_ignored():  # the process inherits that
+        process.start()
+    return process
+
+
+@contextlib.contextmanager
+def _ctrl_c_ignored() -> Iterator[None]:
+    try:
+        kept = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    except ValueError:  # not in the main thread: nobody can interrupt
+        yield
+        return
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, kept)
+
+
+def _train(train: Train, planned: Planned, state: State, log: Path) -> None:
+    """In the process: everything that is said goes to the log, the exit status says whether it went well."""
+    os.setpgid(0, 0)  # a terminal's Ctrl-C does not reach it
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PARENT_DIED, signal.SIGTERM)
+    with log.open("ab") as file:
+        for stream in (1, 2):
+            os.dup2(file.fileno(), stream)
+    try:
+        write_nats(train(planned.recipe, resume=state == "interrupted", overwrite=state == "other"))
+    except KeyboardInterrupt as stop:
+        print(stop, file=sys.stderr)
+        sys.exit(130)
+    except RequestError as error:
+        print(error, file=sys.stderr)
+        sys.exit(2)
+
+
+def _stop(processes: Sequence[BaseProcess]) -> None:
+    """Ask them to save and end, and wait; whoever is interrupted while waiting kills them."""
+    for process in processes:
+        process.terminate()
+    try:
+        for process in processes:
+            process.join()
+    except KeyboardInterrupt:
+        for process in processes:
+            process.kill()
+        raise
+
+
+def _last_line(log: Path) -> str:
+    """What a training said last."""
+    lines = [line.strip() for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
+    return lines[-1][:400] if lines else "it said nothing"

@@ -1,0 +1,212 @@
+"""The table of a comparison: each variant's figures with their intervals, and what may be said of the differences.
+
+Two things make a figure of one training uncertain: the seed, and which examples it was measured on. A difference counts
+only where neither could have made it: Welch's interval over seeds excludes zero, and so does the paired bootstrap over
+examples (Koehn 2004), in which both sides are measured on the same drawn examples.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from sourcewise.comparison.finished import Finished
+from sourcewise.comparison.intervals import mean_interval, welch_interval
+from sourcewise.comparison.plan import LOWER_IS_BETTER, Comparison
+
+FIGURES = ("bleu", "chrf", "wer", "exact_match_pct", "unique_pct", "source_bits", "loss", "tasks_mean")
+Interval = tuple[float, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """A figure of a variant: its values by seed."""
+
+    values: list[float]
+
+    @property
+    def mean(self) -> float:
+        """Over seeds."""
+        return float(np.mean(self.values))
+
+    @property
+    def interval(self) -> Interval | None:
+        """95 % interval of the mean over seeds (Student's t); None with one seed."""
+        return mean_interval(self.values)
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """A figure of one variant minus that of another."""
+
+    mean: float
+    seeds: Interval | None  # 95 % over seeds (Welch); None: a side has one seed
+    examples: Interval | None  # 95 % over examples (paired bootstrap); None: not the same ones, or no such figure
+
+    @property
+    def sign(self) -> int:
+        """1 or −1 where it holds over seeds and, where that is known, over examples; 0: it may be chance."""
+        if self.seeds is None:
+            return 0
+        known = [self.seeds, *([self.examples] if self.examples else [])]
+        return 1 if all(low > 0 for low, _ in known) else -1 if all(high < 0 for _, high in known) else 0
+
+
+@dataclass
+class Line:
+    """A variant's line of the table."""
+
+    variant: str
+    finished: list[Finished]
+    missing: int  # trainings that are not finished
+
+    @property
+    def figures(self) -> dict[str, Estimate]:
+        """Its figures, by their names in metrics.json; those that every training has."""
+        values = {name: [_number(f.metrics.get(name)) for f in self.finished] for name in FIGURES}
+        return {name: Estimate(each) for name, each in values.items() if each and all(map(math.isfinite, each))}
+
+    @property
+    def parameters(self) -> int | None:
+        """Of its network."""
+        return self.finished[0].parameters if self.finished else None
+
+    @property
+    def tokens_per_s(self) -> float | None:
+        """Median over seeds."""
+        return float(np.median([f.tokens_per_s for f in self.finished])) if self.finished else None
+
+    @property
+    def minutes(self) -> float | None:
+        """Of training, mean over seeds."""
+        return float(np.mean([f.minutes for f in self.finished])) if self.finished else None
+
+    @property
+    def verdict(self) -> str:
+        """The levels of its trainings, and how they use the source where that is not all `read`."""
+        levels = Counter(f.verdict.level for f in self.finished)
+        uses = Counter(f.verdict.source_use for f in self.finished)
+        text = ", ".join(level if len(levels) == 1 else f"{count} {level}" for level, count in levels.most_common())
+        if set(uses) <= {"read"}:
+            return text
+        return f"{text}; source " + ", ".join(u if len(uses) == 1 else f"{n} {u}" for u, n in uses.most_common())
+
+
+def difference(figure: str, one: Line, other: Line) -> Difference | None:
+    """What a figure of one is above that of the other; None where one of them has none."""
+    ours, theirs = one.figures.get(figure), other.figures.get(figure)
+    if ours is None or theirs is None:
+        return None
+    return Difference(
+        ours.mean - theirs.mean, welch_interval(ours.values, theirs.values), _over_examples(figure, one, other)
+    )
+
+
+def _over_examples(figure: str, one: Line, other: Line) -> Interval | None:
+    """The paired bootstrap of means over seeds."""
+    everything = [*one.finished, *other.finished]
+    paired = all(each.examples == everything[0].examples for each in everything[1:])
+    if not paired or not all(figure in each.resampled for each in everything):
+        return None
+    ours, theirs = (np.mean([f.resampled[figure] for f in side.finished], axis=0) for side in (one, other))
+    low, high = np.nanpercentile(ours - theirs, [2.5, 97.5])
+    return float(low), float(high)
+
+
+@dataclass
+class Table:
+    """A comparison's lines, the first that which the others are held to."""
+
+    comparison: Comparison
+    lines: list[Line]
+    failed: dict[str, str]  # training → why it failed
+
+    @classmethod
+    def of(cls, comparison: Comparison, finished: Sequence[Finished], failed: dict[str, str]) -> Table:
+        """From what is finished so far."""
+        lines = []
+        for variant in comparison.variants:
+            done = [f for f in finished if f.planned.variant == variant]
+            lines.append(Line(variant, done, len(comparison.of(variant)) - len(done)))
+        return cls(comparison, lines, failed)
+
+    @property
+    def figures(self) -> list[str]:
+        """The figures that some line has."""
+        return [name for name in FIGURES if any(name in line.figures for line in self.lines)]
+
+    @property
+    def complete(self) -> bool:
+        """Whether every training is finished."""
+        return not any(line.missing for line in self.lines)
+
+    @cached_property
+    def differences(self) -> dict[str, dict[str, Difference]]:
+        """Variant → figure → what it is above the first variant's."""
+        first, found = self.lines[0], dict[str, dict[str, Difference]]()
+        for line in self.lines[1:]:
+            each = {figure: difference(figure, line, first) for figure in self.figures}
+            found[line.variant] = {figure: d for figure, d in each.items() if d is not None}
+        return found
+
+    @cached_property
+    def leader(self) -> Line | None:
+        """The line with the best mean of the deciding figure."""
+        metric = self.comparison.metric
+        lines = [line for line in self.lines if metric in line.figures]
+        return max(lines, key=lambda line: self._upward * line.figures[metric].mean, default=None)
+
+    @cached_property
+    def tied(self) -> list[str]:
+        """The variants that the leader cannot be told from."""
+        metric, leader = self.comparison.metric, self.leader
+        if leader is None:
+            return []
+        others = [line for line in self.lines if line is not leader and metric in line.figures]
+        found = [(line.variant, difference(metric, leader, line)) for line in others]
+        return [variant for variant, d in found if d is None or d.sign != self._upward]
+
+    @property
+    def winner(self) -> str | None:
+        """The leader, where it is better than every other line beyond chance."""
+        alone = self.complete and len(self.lines) > 1 and not self.tied
+        return self.leader.variant if alone and self.leader is not None else None
+
+    def better(self, variant: str, figure: str) -> int:
+        """1: better than the first variant beyond chance, −1: worse, 0: neither can be said."""
+        found = self.differences.get(variant, {}).get(figure)
+        return 0 if found is None else found.sign * (-1 if figure in LOWER_IS_BETTER else 1)
+
+    @property
+    def conclusion(self) -> str:
+        """What the table allows to say, in a sentence or two."""
+        metric, leader = self.comparison.metric, self.leader
+        if leader is None:
+            return "No training is finished yet."
+        if self.winner:
+            return f"{self.winner} is best by {metric}, over seeds and over examples."
+        if not self.complete:
+            return f"So far {leader.variant} leads by {metric}; not all trainings are finished."
+        if any(len(line.finished) < 2 for line in self.lines):
+            return f"{leader.variant} leads by {metric}; with one seed each, chance is not told from merit."
+        if len(self.lines) == 1:
+            return "There is nothing to compare it with."
+        return f"{leader.variant} leads by {metric}, but cannot be told from {', '.join(self.tied)}."
+
+    @property
+    def devices(self) -> list[str]:
+        """What the trainings ran on; minutes and tokens/s compare only where it is one thing."""
+        return sorted({f.device for line in self.lines for f in line.finished})
+
+    @property
+    def _upward(self) -> int:
+        return -1 if self.comparison.metric in LOWER_IS_BETTER else 1
+
+
+def _number(value: object) -> float:
+    return float(value) if isinstance(value, (int, float)) else math.nan

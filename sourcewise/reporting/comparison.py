@@ -1,0 +1,256 @@
+"""The table of a comparison: on the terminal, and as Markdown, HTML (one file, nothing fetched), CSV and JSON."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import sys
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+from rich import box
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table as Grid
+
+from sourcewise.comparison.finished import State
+from sourcewise.comparison.plan import Comparison
+from sourcewise.comparison.table import Difference, Estimate, Line, Table
+from sourcewise.evaluation.results import without_nan
+from sourcewise.files import write_atomically
+from sourcewise.reporting.course import comparison_charts
+from sourcewise.reporting.run_files import LINES_FILE, read_lines
+
+NAME = "comparison"  # of the files
+FORMS = {
+    "bleu": ("BLEU", "{:.2f}"),
+    "chrf": ("chrF", "{:.2f}"),
+    "wer": ("WER", "{:.3f}"),
+    "exact_match_pct": ("exact %", "{:.1f}"),
+    "unique_pct": ("unique %", "{:.1f}"),
+    "source_bits": ("source bits", "{:.2f}"),
+    "loss": ("loss", "{:.3f}"),
+    "tasks_mean": ("tasks' mean", "{:.2f}"),
+}
+ON_THE_TERMINAL = ("bleu", "chrf", "wer", "unique_pct", "source_bits")  # and the one that decides
+MARKS = {1: "+", -1: "−", 0: ""}
+LEGEND = (
+    "mean ± half of its 95 % interval over seeds (Student's t); + better, − worse than the first row beyond chance: "
+    "over seeds (Welch) and over examples (paired bootstrap)"
+)
+
+
+def write_table(table: Table) -> None:
+    """Write comparison.md, .html, .csv and .json into the comparison's folder, each whole or not at all."""
+    folder = table.comparison.folder
+    for suffix, text in (("md", as_markdown(table)), ("html", as_html(table)), ("csv", as_csv(table))):
+        write_atomically(folder / f"{NAME}.{suffix}", text)
+    write_atomically(folder / f"{NAME}.json", as_json(table) + "\n")
+
+
+def header(table: Table, figures: Sequence[str]) -> list[str]:
+    """The titles of the columns."""
+    return ["variant", *(FORMS[f][0] for f in figures), "parameters", "tokens/s", "minutes", "verdict"]
+
+
+def cells(table: Table, line: Line, figures: Sequence[str]) -> list[str]:
+    """A line of the table."""
+    name = line.variant + (" (best)" if table.winner == line.variant else "")
+    name += f" ({line.missing} missing)" if line.missing else ""
+    estimates = line.figures
+    shown = [_estimate(f, estimates.get(f), table.better(line.variant, f)) for f in figures]
+    costs = (("{:,}", line.parameters), ("{:,.0f}", line.tokens_per_s), ("{:.1f}", line.minutes))
+    return [name, *shown, *("" if value is None else form.format(value) for form, value in costs), line.verdict]
+
+
+def differences(table: Table, figures: Sequence[str]) -> list[list[str]]:
+    """A line a variant but the first: what each figure is above the first's, over seeds, then over examples."""
+    return [
+        [variant, *(_difference(figure, found.get(figure)) for figure in figures)]
+        for variant, found in table.differences.items()
+    ]
+
+
+def as_markdown(table: Table) -> str:
+    """Two tables: the figures, and the differences from the first row."""
+    figures = table.figures
+    parts = [
+        f"# {table.comparison.name}",
+        _markdown(header(table, figures), [cells(table, line, figures) for line in table.lines]),
+        f"{table.conclusion} {_capital(LEGEND)}.",
+    ]
+    if table.differences:
+        first = table.lines[0].variant
+        rows = differences(table, figures)
+        parts += [
+            f"## Differences from {first}",
+            _markdown(["variant", *(FORMS[f][0] for f in figures)], rows),
+            "In brackets: 95 % over seeds; 95 % over examples.",
+        ]
+    parts += [f"{_capital(note)}." for note in notes(table)]
+    return "\n\n".join(parts) + "\n"
+
+
+def _markdown(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [titles, ["---", *["---:"] * (len(titles) - 1)], *rows]
+    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
+
+
+def as_html(table: Table) -> str:
+    """The same as a page that opens anywhere."""
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    environment = Environment(
+        loader=PackageLoader("sourcewise.reporting"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
+    )
+    figures = table.figures
+    return environment.get_template("comparison.html.j2").render(
+        name=table.comparison.name,
+        conclusion=table.conclusion,
+        legend=_capital(LEGEND),
+        header=header(table, figures),
+        lines=[
+            {
+                "cells": cells(table, line, figures),
+                "signs": [0, *(table.better(line.variant, f) for f in figures), 0, 0, 0, 0],
+                "best": table.winner == line.variant,
+            }
+            for line in table.lines
+        ],
+        charts=comparison_charts({line.variant: _course(line) for line in table.lines}),
+        figures=[FORMS[f][0] for f in figures],
+        first=table.lines[0].variant,
+        differences=differences(table, figures),
+        changes=[(name, _changes(keys)) for name, keys in table.comparison.changes.items()],
+        seeds=sorted({each.seed for each in table.comparison.planned}),
+        notes=[_capital(note) for note in notes(table)],
+        written=time.strftime("%Y-%m-%d %H:%M"),
+    )
+
+
+def _course(line: Line) -> list[dict[str, Any]]:
+    """What the first seed of a variant logged; nothing where that is gone."""
+    paths = [each.planned.folder / LINES_FILE for each in line.finished[:1]]
+    return [logged for path in paths if path.is_file() for logged in read_lines(path)]
+
+
+def as_csv(table: Table) -> str:
+    """A line a variant: every figure with its mean, the ends of its interval, and those of its differences."""
+    rows = [_flat(line, table) for line in table.lines]
+    columns = list(dict.fromkeys(key for row in rows for key in row))
+    out = io.StringIO()
+    writer = csv.DictWriter(out, columns, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return out.getvalue()
+
+
+def _flat(line: Line, table: Table) -> dict[str, Any]:
+    row: dict[str, Any] = {"variant": line.variant, "seeds": len(line.finished), "missing": line.missing}
+    for figure, estimate in line.figures.items():
+        row[figure] = estimate.mean
+        row[f"{figure}_low"], row[f"{figure}_high"] = estimate.interval or ("", "")
+    for figure, found in table.differences.get(line.variant, {}).items():
+        row[f"{figure}_difference"] = found.mean
+        for name, interval in (("seeds", found.seeds), ("examples", found.examples)):
+            row[f"{figure}_difference_{name}_low"], row[f"{figure}_difference_{name}_high"] = interval or ("", "")
+    costs = {"parameters": line.parameters, "tokens_per_s": line.tokens_per_s, "minutes": line.minutes}
+    return row | costs | {"verdict": line.verdict, "best": table.winner == line.variant}
+
+
+def as_json(table: Table) -> str:
+    """Everything: values by seed, intervals, differences, what was changed."""
+    lines = [
+        {
+            "variant": line.variant,
+            "changes": table.comparison.changes[line.variant],
+            "seeds": [f.planned.seed for f in line.finished],
+            "missing": line.missing,
+            "figures": {f: {"mean": e.mean, "ci95": e.interval, "values": e.values} for f, e in line.figures.items()},
+            "differences": {f: asdict(d) for f, d in table.differences.get(line.variant, {}).items()},
+            "parameters": line.parameters,
+            "tokens_per_s": line.tokens_per_s,
+            "minutes": line.minutes,
+            "verdict": line.verdict,
+            "runs": [str(f.planned.folder) for f in line.finished],
+        }
+        for line in table.lines
+    ]
+    whole = {"name": table.comparison.name, "metric": table.comparison.metric, "winner": table.winner}
+    told = {"conclusion": table.conclusion, "notes": notes(table), "failed": table.failed, "lines": lines}
+    return json.dumps(without_nan(whole | told), indent=2, ensure_ascii=False)
+
+
+def print_table(table: Table) -> None:
+    """The table on the terminal, its conclusion, and where the rest is; tab-separated where nobody looks."""
+    figures = [f for f in table.figures if f in ON_THE_TERMINAL or f == table.comparison.metric]
+    console = Console(highlight=False)
+    rows = [cells(table, line, figures) for line in table.lines]
+    if console.is_terminal:
+        grid = Grid(box=box.SIMPLE_HEAD, pad_edge=False)
+        for i, title in enumerate(header(table, figures)):
+            grid.add_column(title, justify="left" if i == 0 else "right", overflow="fold")
+        for line, row in zip(table.lines, rows, strict=True):
+            grid.add_row(*map(escape, row), style="bold green" if table.winner == line.variant else None)
+        console.print(grid)
+        console.print(f"{_capital(LEGEND)}.\n", style="dim")
+    else:
+        for row in (header(table, figures), *rows):
+            print("\t".join(row))
+    for text in (table.conclusion, *(f"{_capital(note)}." for note in notes(table))):
+        print(text)
+    print(f"All of it: {table.comparison.folder / NAME}.html, .md, .csv, .json")
+
+
+def print_listing(comparison: Comparison, states: dict[str, State]) -> None:
+    """What would be trained: a line a variant, tab-separated, and how many trainings are left."""
+    print("variant\ttrainings\tsets")
+    for variant, keys in comparison.changes.items():
+        counted = Counter(states[each.name] for each in comparison.of(variant))
+        print(f"{variant}\t{', '.join(f'{n} {state}' for state, n in counted.items())}\t{_changes(keys)}")
+    left = sum(state != "finished" for state in states.values())
+    print(f"{left} of {len(states)} trainings to do, in {comparison.folder}", file=sys.stderr)
+
+
+def notes(table: Table) -> list[str]:
+    """What a reader should know before quoting the table."""
+    found = [f"training {name} failed: {error}" for name, error in table.failed.items()]
+    if len(table.devices) > 1:
+        found.append(f"minutes and tokens/s do not compare, they come from {' and from '.join(table.devices)}")
+    unpaired = any(d.examples is None and f == "bleu" for each in table.differences.values() for f, d in each.items())
+    if unpaired:
+        found.append("the variants were not measured on the same examples, so differences are over seeds alone")
+    if table.lines and max(len(line.finished) for line in table.lines) == 1:
+        found.append("one seed each: no intervals over seeds, and nothing is marked")
+    return found
+
+
+def _estimate(figure: str, estimate: Estimate | None, sign: int) -> str:
+    if estimate is None:
+        return ""
+    form, interval = FORMS[figure][1], estimate.interval
+    spread = "" if interval is None else f" ± {form.format((interval[1] - interval[0]) / 2)}"
+    return f"{form.format(estimate.mean)}{spread}{' ' if sign else ''}{MARKS[sign]}"
+
+
+def _difference(figure: str, found: Difference | None) -> str:
+    if found is None:
+        return ""
+    form = FORMS[figure][1].replace("{:", "{:+")
+    ends = [interval and ", ".join(form.format(end) for end in interval) for interval in (found.seeds, found.examples)]
+    return f"{form.format(found.mean)} " + " ".join(f"[{end or 'unknown'}]" for end in ends)
+
+
+def _changes(keys: dict[str, Any]) -> str:
+    """What a variant sets, as it is set on a command line."""
+    return " ".join(
+        f"{key}={json.dumps(value) if not isinstance(value, str) else value}" for key, value in keys.items()
+    )
+
+
+def _capital(text: str) -> str:
+    return text[:1].upper() + text[1:]

@@ -1,0 +1,106 @@
+"""What a comparison shows while it runs: a bar over all trainings on a terminal, a line a training in a log."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Sequence
+from types import TracebackType
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn
+
+from sourcewise.comparison.finished import Finished, State
+from sourcewise.comparison.plan import Comparison, Planned
+from sourcewise.reporting.comparison import FORMS
+
+TAIL = 4000  # bytes at the end of a metrics.jsonl that hold its last line
+
+
+class ComparisonProgress:
+    """Tells how many trainings are done, what the running ones do, and about how long the rest takes."""
+
+    def __init__(self, comparison: Comparison, states: dict[str, State]) -> None:
+        self.comparison, self.total = comparison, len(states)
+        self.done = self.kept = sum(state == "finished" for state in states.values())
+        self.began = time.monotonic()
+        console = Console(stderr=True)
+        columns = (TextColumn("{task.completed}/{task.total}"), BarColumn(20), TextColumn("{task.description}"))
+        self.bar = Progress(*columns, console=console, transient=True) if console.is_terminal else None
+        self.task = self.bar.add_task("", total=self.total, completed=self.done) if self.bar else None
+        going_on = sum(state == "interrupted" for state in states.values())
+        self._say(
+            f"comparing {len(comparison.variants)} variants in {comparison.folder}: {self.total} trainings"
+            + (f", {self.kept} finished" if self.kept else "")
+            + (f", {going_on} interrupted" if going_on else "")
+        )
+
+    def __enter__(self) -> ComparisonProgress:
+        self.began = time.monotonic()
+        if self.bar:
+            self.bar.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self.bar:
+            self.bar.stop()
+
+    def checking(self, planned: Planned) -> None:
+        """A variant is opened, to see whether it can be trained."""
+        self._say(f"checking {planned.variant}")
+
+    def looked(self, running: Sequence[Planned]) -> None:
+        """See Watcher."""
+        if self.bar and self.task is not None:
+            self.bar.update(self.task, completed=self.done, description="   ".join(map(_where, running)))
+
+    def ended(self, planned: Planned, error: str | None) -> None:
+        """A training ended, and what it found is on disk."""
+        self.done += 1
+        if error is not None:
+            self._say(f"{self.done}/{self.total} {planned.name} failed: {error}")
+            return
+        self._say(f"{self.done}/{self.total} {planned.name}: {_found(Finished.read(planned))}{self._left()}")
+
+    def _left(self) -> str:
+        """About how long the rest takes, if it goes on as it went."""
+        left = (time.monotonic() - self.began) / (self.done - self.kept) * (self.total - self.done)
+        return f"; about {left / 60:.0f} min left" if self.done < self.total else ""
+
+    def _say(self, text: str) -> None:
+        if self.bar and self.bar.live.is_started:
+            self.bar.console.print(text, highlight=False, markup=False)
+        else:
+            print(text, file=sys.stderr, flush=True)
+
+
+def _found(finished: Finished) -> str:
+    """The figures of one training in a few words."""
+    shown = [(key, finished.metrics.get(key)) for key in ("bleu", "wer", "source_bits")]
+    words = [f"{FORMS[key][0]} {FORMS[key][1].format(value)}" for key, value in shown if isinstance(value, float)]
+    return ", ".join([*words, f"{finished.minutes:.1f} min"])
+
+
+def _where(planned: Planned) -> str:
+    """Where a training that runs stands."""
+    line = _last_line(planned)
+    if line is None:
+        return f"{planned.name} starting"
+    of = f"/{planned.recipe.train.steps}" if planned.recipe.train.steps else ""
+    loss = f" loss {line['loss']:.2f}" if isinstance(line.get("loss"), float) else ""
+    return f"{planned.name} step {line.get('step', 0)}{of}{loss}"
+
+
+def _last_line(planned: Planned) -> dict[str, Any] | None:
+    """The last whole line of its metrics.jsonl."""
+    try:
+        with (planned.folder / "metrics.jsonl").open("rb") as file:
+            file.seek(max(0, file.seek(0, 2) - TAIL))
+            lines = file.read().decode(errors="replace").splitlines()
+        return next(dict(json.loads(line)) for line in reversed(lines) if line.startswith("{") and line.endswith("}"))
+    except (OSError, ValueError, StopIteration):
+        return None

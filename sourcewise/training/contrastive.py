@@ -1,0 +1,71 @@
+"""A loss that wants the own source likelier than another's: the source bits, as something to learn from.
+
+Of an example with target y and source x, and another's source x̃ of similar length: max(0, m·T − (ln p(y | x) −
+ln p(y | x̃))), m being the margin in nats a target token and T their number. It is a max-margin loss (Yang et al. 2019,
+there against targets with words left out); the bound keeps p(y | x̃) from being pushed down for ever.
+"""
+
+from __future__ import annotations
+
+from itertools import accumulate
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from sourcewise.data.batches import IGNORED
+from sourcewise.data.encoding import Encoded
+from sourcewise.model.loss import chunk_rows, linear_cross_entropy
+
+STREAM = 11  # of the draws of an example
+REACH = 32  # another's source is among so many of next length, on either side
+
+
+class Partners:
+    """Whose source an example is held against: drawn for (seed, epoch, example), of the same task."""
+
+    def __init__(self, examples: Encoded, seed: int) -> None:
+        self.seed = seed
+        starts = [0, *accumulate(len(part) for part in examples.parts)]
+        self.starts = np.array(starts[:-1])
+        self.orders = [
+            np.argsort(part.source_lengths, kind="stable") + s for part, s in zip(examples.parts, starts, strict=False)
+        ]
+        self.ranks = np.concatenate([np.argsort(order) for order in self.orders])
+
+    def __call__(self, indices: list[int], epoch: int) -> np.ndarray:
+        """Example indices → as many others; an example that is alone in its task gets itself."""
+        return np.array([self._of(index, epoch) for index in indices])
+
+    def _of(self, index: int, epoch: int) -> int:
+        order = self.orders[int(np.searchsorted(self.starts, index, side="right")) - 1]
+        rng = np.random.default_rng([self.seed, epoch, index, STREAM])
+        step = int(rng.integers(1, max(2, min(REACH, len(order) - 1) + 1))) * (1 if rng.random() < 0.5 else -1)
+        rank = int(self.ranks[index])
+        place = rank + step if 0 <= rank + step < len(order) else rank - step
+        return int(order[min(max(place, 0), len(order) - 1)])
+
+
+def contrastive(own: Tensor, other: Tensor, matrix: Tensor, labels: Tensor, margin: float) -> Tensor:
+    """The loss above, summed over examples.
+
+    `own` and `other` are the decoder's states (batch × time, width) by the own and by another's source, `matrix`
+    (vocabulary, width) makes their logits, `labels` are (batch, time).
+    """
+    gained = _example_nats(other, matrix, labels) - _example_nats(own, matrix, labels)
+    wanted = margin * (labels != IGNORED).sum(1)
+    short = gained < wanted
+    if not bool(short.any()):
+        return own.sum() * 0
+    kept = labels.masked_fill(~short[:, None], IGNORED).flatten()
+    return wanted[short].sum() + linear_cross_entropy(own, matrix, kept) - linear_cross_entropy(other, matrix, kept)
+
+
+@torch.no_grad()
+def _example_nats(states: Tensor, matrix: Tensor, labels: Tensor) -> Tensor:
+    """(batch,) nats of each example's labels; logits exist a chunk of tokens at a time."""
+    flat, rows = labels.flatten(), chunk_rows(len(matrix))
+    parts = zip(states.split(rows), flat.split(rows), strict=True)
+    nats = [F.cross_entropy((x @ matrix.T).float(), y, ignore_index=IGNORED, reduction="none") for x, y in parts]
+    return torch.cat(nats).view_as(labels).sum(1)

@@ -1,0 +1,37 @@
+"""Examples with rare target tokens drawn more often, so that frequent targets do not drown the others."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from sourcewise.data.encoding import Encoded
+from sourcewise.errors import RequestError
+
+
+def repeat_factors(examples: Encoded, below: float) -> np.ndarray:
+    """(examples,) how often each is drawn, relative to one whose target tokens are all frequent (Gupta et al. 2019).
+
+    A token that a share f of the examples have in their targets has the factor max(1, √(below / f)); an example, the
+    largest of its tokens'.
+    """
+    rows = np.repeat(np.arange(len(examples)), examples.target_lengths)
+    ids = np.concatenate([np.asarray(target, dtype=np.int64) for target in examples.targets])
+    pairs = np.unique(np.stack([rows, ids]), axis=1)  # a token counts once an example
+    shares = np.bincount(pairs[1]) / len(examples)
+    factors = np.sqrt(np.maximum(1.0, below / np.maximum(shares, 1e-12)))
+    found = np.ones(len(examples))
+    np.maximum.at(found, pairs[0], factors[pairs[1]])
+    return found
+
+
+def resample(examples: Encoded, below: float) -> None:
+    """Set how often a training set's examples are drawn (`weights`), times what a mixture's rates give them.
+
+    Raises RequestError for plain text, whose targets are drawn anew each epoch.
+    """
+    if not below:
+        return
+    if any(part.at(1) is not part for part in examples.parts):
+        raise RequestError("train.resample_below: the targets of plain text are drawn anew each epoch; set 0")
+    factors = repeat_factors(examples, below)
+    examples.weights = factors if examples.weights is None else factors * examples.weights
