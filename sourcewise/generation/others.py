@@ -10,6 +10,7 @@ import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import PurePath
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,6 +22,7 @@ from sourcewise.data.encoding import Encoded
 from sourcewise.data.pairs import HUB
 from sourcewise.errors import RequestError
 from sourcewise.generation.model import Model
+from sourcewise.model.protocol import Network
 
 MOST = 8  # other sources: one alone may share a word by chance
 LOOKED_AT = 256  # examples of the run's set
@@ -32,6 +34,13 @@ class Others:
 
     source: Source
     told: str
+    memory: Any = None  # of the sources, once they are read
+
+    def read_by(self, network: Network) -> Any:
+        """Their memory; read once, however many outputs are held against them."""
+        if self.memory is None:
+            self.memory = network.encode(self.source)
+        return self.memory
 
 
 def find_others(model: Model, encoded: Encoded, index: int, against: Encoded | None = None) -> Others | None:
@@ -54,13 +63,13 @@ def _pools(model: Model, encoded: Encoded, index: int, against: Encoded | None) 
         return
     yield encoded
     text = encoded.dataset[index].source
-    for use, config in sorted(_own_sets(model), key=lambda own: -_likeness(own[1], text)):
+    for use, config in sorted(own_sets(model), key=lambda own: -_likeness(own[1], text)):
         limited = config.model_copy(update={"limit": min(config.limit or LOOKED_AT, LOOKED_AT)})
         with contextlib.suppress(RequestError):  # the data has moved: a trace can do without
             yield model.lay_out(open_dataset(limited, model.data, use))
 
 
-def _own_sets(model: Model) -> Iterator[tuple[Use, DatasetConfig]]:
+def own_sets(model: Model) -> Iterator[tuple[Use, DatasetConfig]]:
     """The run's sets that have sources, but those of the hub: nothing is fetched that was not asked for."""
     for use in USES:
         yield from ((use, config) for config in model.data.sets(use) if not (config.text or _is_fetched(config)))

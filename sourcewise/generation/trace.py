@@ -91,8 +91,12 @@ class Trace:
         chosen = chosen if head is None else chosen[:, head : head + 1]
         return np.asarray(chosen.mean((0, 1), dtype=np.float64))
 
-    def to_dict(self) -> dict[str, Any]:
-        """What docs/trace.md describes; made of what JSON has."""
+    def to_dict(self, most_weights: int | None = None) -> dict[str, Any]:
+        """What docs/trace.md describes; made of what JSON has.
+
+        Where there are more weights than `most_weights` those of a layer are averaged over its heads; where these are
+        still more, over the layers too.
+        """
         return {
             "version": 1,
             "model": self.model,
@@ -120,15 +124,15 @@ class Trace:
                 }
                 for step in self.steps
             ],
-            "attention": None if self.attention is None else _packed(self.attention),
+            "attention": None if self.attention is None else _packed(self.attention, most_weights),
             "beams": None
             if self.beams is None
             else {"length_penalty": self.length_penalty, "steps": self._beams(self.beams)},
         }
 
-    def to_json(self) -> str:
+    def to_json(self, most_weights: int | None = None) -> str:
         """`to_dict` as compact JSON."""
-        return json.dumps(self.to_dict(), ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+        return json.dumps(self.to_dict(most_weights), ensure_ascii=False, allow_nan=False, separators=(",", ":"))
 
     def _beams(self, beams: list[list[Beam]]) -> list[list[dict[str, Any]]]:
         return [
@@ -160,14 +164,20 @@ def bits_text(bits: float) -> str:
 
 
 def slot_name(slots: list[Slot], number: int) -> str:
-    """What a slot is called."""
+    """What a slot is called; of a text that is there several times, which of them: `o (2nd)`."""
     slot = slots[number]
     if slot.frames is not None:
         start, stop = slot.frames
         return f"frame {start}" if stop - start == 1 else f"frames {start}–{stop - 1}"
     if slot.kind in ("latent", "other"):
         return f"{'latent' if slot.kind == 'latent' else 'slot'} {number + 1}"
-    return visible(slot.text)
+    same = [i for i, other in enumerate(slots) if other.kind == slot.kind and visible(other.text) == visible(slot.text)]
+    return visible(slot.text) + (f" ({_ordinal(same.index(number) + 1)})" if len(same) > 1 else "")
+
+
+def _ordinal(number: int) -> str:
+    ending = "th" if number % 100 in (11, 12, 13) else {1: "st", 2: "nd", 3: "rd"}.get(number % 10, "th")
+    return f"{number}{ending}"
 
 
 def picture(features: np.ndarray) -> dict[str, Any]:
@@ -192,11 +202,20 @@ def _shrunk(matrix: np.ndarray, most: int, axis: int) -> np.ndarray:
     return np.asarray(sums / (counts[:, None] if axis == 0 else counts))
 
 
-def _packed(attention: np.ndarray) -> dict[str, Any]:
+def _packed(attention: np.ndarray, most: int | None) -> dict[str, Any]:
     """Weights as whole numbers of `unit`: half as many digits, and no weight further off than half a unit."""
     layers, heads = attention.shape[:2]
-    whole = np.rint(attention.astype(np.float64) / UNIT).astype(int)
-    return {"layers": layers, "heads": heads, "unit": UNIT, "weights": whole.tolist()}
+    averaged = most is not None and attention.size > most
+    kept = attention.astype(np.float64)
+    for axis in (1, 0):
+        kept = kept.mean(axis, keepdims=True) if most is not None and kept.size > most else kept
+    return {
+        "layers": kept.shape[0],
+        "heads": kept.shape[1],
+        "averaged": {"layers": layers, "heads": heads} if averaged else None,
+        "unit": UNIT,
+        "weights": np.rint(kept / UNIT).astype(int).tolist(),
+    }
 
 
 def _figure(value: float) -> float | None:

@@ -56,9 +56,23 @@ def trace(
 
 @torch.inference_mode()
 def _trace(model: Model, encoded: Encoded, index: int, others: Others | None, options: GenerationConfig) -> Trace:
+    found, lineage = _search(model.network, model.network.encode(encoded.source([index])), index, options)
+    return trace_output(model, encoded, index, found, others, options, lineage)
+
+
+@torch.inference_mode()
+def trace_output(
+    model: Model,
+    encoded: Encoded,
+    index: int,
+    found: Hypothesis,
+    others: Others | None,
+    options: GenerationConfig,
+    lineage: Lineage | None = None,
+) -> Trace:
+    """The trace of an output that is there already: what `options` found for `encoded[index]`."""
     network, tokenizer, example = model.network, model.tokenizer, encoded.dataset[index]
     memory = network.encode(encoded.source([index]))
-    found, lineage = _search(network, memory, index, options)
     ids = [*found.ids, *([network.eos_id] if found.finished else [])]
     labels = torch.tensor([ids], device=network.device)
     tokens = shift_right(labels, network.start_id, network.pad_id)
@@ -85,6 +99,17 @@ def _trace(model: Model, encoded: Encoded, index: int, others: Others | None, op
     )
 
 
+@torch.inference_mode()
+def token_bits(network: Network, encoded: Encoded, index: int, ids: list[int], others: Others | None) -> list[float]:
+    """What each of these target tokens owes to the source of `encoded[index]`, in bits; NaNs without other sources."""
+    labels = torch.tensor([ids], device=network.device)
+    with_others = _log2_with(network, labels, others)
+    if with_others is None:
+        return [math.nan] * len(ids)
+    own = -token_nats(network, network.encode(encoded.source([index])), labels)[0].double() / math.log(2)
+    return [float(bits) for bits in own - with_others]
+
+
 def _search(
     network: Network, memory: Memory, index: int, options: GenerationConfig
 ) -> tuple[Hypothesis, Lineage | None]:
@@ -102,7 +127,7 @@ def _log2_with(network: Network, labels: Tensor, others: Others | None) -> Tenso
     if others is None:
         return None
     rows = labels.expand(len(others.source), -1)
-    return -token_nats(network, network.encode(others.source), rows).double().mean(0) / math.log(2)
+    return -token_nats(network, others.read_by(network), rows).double().mean(0) / math.log(2)
 
 
 def _steps(tokenizer: Tokenizer, ids: list[int], logits: Tensor, with_others: Tensor | None) -> list[Step]:
@@ -129,7 +154,7 @@ def _slots(network: Any, encoded: Encoded, index: int, count: int | None) -> tup
         ids = encoded.sources[index]
         kind: Literal["prompt", "token"] = "prompt" if encoded.dataset.dims else "token"
         slots = [Slot(kind, piece) for piece in encoded.tokenizer.pieces([int(i) for i in ids])]
-        unread = len(encoded.tokenizer.encode(example.source)) - len(ids)
+        unread = max(0, len(encoded.tokenizer.encode(example.source)) - len(ids))
     if encoded.dataset.dims:
         frames = int(encoded.source_lengths[index])
         unread = example.frames - frames

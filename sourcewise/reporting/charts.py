@@ -1,7 +1,7 @@
 """Charts as inline SVG: they open anywhere, scale, follow light and dark, and need no library.
 
 Colours come from the page's style sheet by class; every chart carries its figures for the page's script
-(`data-chart`) and a sentence for those who do not see it.
+(`data-chart`), which lets one zoom, and a sentence for those who do not see it.
 """
 
 from __future__ import annotations
@@ -20,7 +20,10 @@ Points = Sequence[tuple[float, float]]
 
 WIDTH, HEIGHT = 440, 230
 LEFT, RIGHT, TOP, BOTTOM = 46, 10, 10, 26
-MOST_POINTS = 300
+MOST_POINTS = 300  # drawn; of the figures for zooming there are more
+MOST_FIGURES = 1500
+MOST_BINS = 24
+STYLES = ("first", "second", "third", "fourth", "fifth", "sixth")  # classes of the style sheet, in order
 
 
 @dataclass(slots=True)
@@ -34,22 +37,30 @@ class Line:
     faint: Points = field(default_factory=list)  # drawn thin behind the curve: what it was smoothed from
 
 
-def line_chart(title: str, lines: Sequence[Line], *, log: bool = False, at_least: float | None = None) -> Markup:
+def line_chart(
+    title: str,
+    lines: Sequence[Line],
+    *,
+    log: bool = False,
+    at_least: float | None = None,
+    steps: tuple[float, float] | None = None,
+) -> Markup:
     """Curves over steps as one SVG, with axes, or an empty string where there is nothing to draw.
 
     With `at_least` the axis starts at zero and reaches that far, so that a figure near zero looks near zero.
+    `steps` are the ends of the other axis; without them those of the curves.
     """
     from markupsafe import Markup
 
-    lines = [Line(ln.name, thinned(ln.points), ln.style, ln.dots, thinned(ln.faint)) for ln in lines if ln.points]
+    figured, lines = _thinned(lines, MOST_FIGURES), _thinned(lines, MOST_POINTS)
     values = [v for ln in lines for _, v in (*ln.points, *ln.faint) if not log or v > 0]
     if not values:
         return Markup("")
     if at_least is not None:
         values += [0.0, at_least]
-    steps = [s for ln in lines for s, _ in ln.points]
+    own = [s for ln in lines for s, _ in ln.points]
     ticks = log_ticks(min(values), max(values)) if log else nice_ticks(min(values), max(values))
-    frame = _Frame((min(steps), max(steps)), (min(ticks[0], *values), max(ticks[-1], *values)), log)
+    frame = _Frame(steps or (min(own), max(own)), (min(ticks[0], *values), max(ticks[-1], *values)), log)
     parts = [_axes(frame, ticks)]
     for line in lines:
         if line.faint:
@@ -57,22 +68,30 @@ def line_chart(title: str, lines: Sequence[Line], *, log: bool = False, at_least
         parts.append(_path(frame, line.points, line.style))
         if line.dots or len(line.points) == 1:
             parts += [_dot(frame, point, line.style) for point in line.points]
-    parts.append(Markup('<line class="cursor" y1="{}" y2="{}" hidden=""/>').format(TOP, HEIGHT - BOTTOM))
-    figures = {
-        "x": [LEFT, WIDTH - RIGHT, frame.steps[0], frame.steps[1]],
-        "lines": [{"name": ln.name, "points": [[s, _shortened(v)] for s, v in ln.points]} for ln in lines],
-    }
+    figures = {"steps": frame.steps, "log": log, "least": at_least, "lines": [_figures(line) for line in figured]}
     return _svg(title, _summary(title, lines), Markup("").join(parts), figures)
 
 
-def length_chart(title: str, references: Sequence[int], outputs: Sequence[int], most_bins: int = 24) -> Markup:
+def _thinned(lines: Sequence[Line], most: int) -> list[Line]:
+    return [
+        Line(ln.name, thinned(ln.points, most), ln.style, ln.dots, thinned(ln.faint, most)) for ln in lines if ln.points
+    ]
+
+
+def _figures(line: Line) -> dict[str, object]:
+    """A curve for the page's script."""
+    points, faint = ([[s, _shortened(v)] for s, v in some] for some in (line.points, line.faint))
+    return {"name": line.name, "style": line.style, "dots": line.dots, "points": points, "faint": faint}
+
+
+def length_chart(title: str, references: Sequence[int], outputs: Sequence[int], unit: str = "words") -> Markup:
     """Two histograms side by side: how many references and outputs have how many words."""
     from markupsafe import Markup
 
     if not references and not outputs:
         return Markup("")
     longest = max((*references, *outputs))
-    width = max(1, math.ceil((longest + 1) / most_bins))
+    width = max(1, math.ceil((longest + 1) / MOST_BINS))
     bins = longest // width + 1
     counted = [Counter(length // width for length in lengths) for lengths in (references, outputs)]
     ticks = nice_ticks(0, max(max(c.values(), default=0) for c in counted))
@@ -91,13 +110,37 @@ def length_chart(title: str, references: Sequence[int], outputs: Sequence[int], 
                     frame.y(counts[b]),
                     max(0.5, right - left),
                     frame.y(0) - frame.y(counts[b]),
-                    f"{name} words: {counted[0][b]} references, {counted[1][b]} outputs",
+                    f"{name} {unit}: {counted[0][b]} references, {counted[1][b]} outputs",
                 )
             )
         if b % max(1, math.ceil(bins / 8)) == 0:
             parts.append(_label(frame.x(b + 0.5), HEIGHT - 8, str(b * width), "middle"))
     means = [sum(lengths) / len(lengths) if lengths else 0.0 for lengths in (references, outputs)]
-    summary = f"{title}: references have {means[0]:.1f} words on average, outputs {means[1]:.1f}."
+    summary = f"{title}: references have {means[0]:.1f} {unit} on average, outputs {means[1]:.1f}."
+    return _svg(title, summary, Markup("").join(parts), None)
+
+
+def pair_chart(title: str, references: Sequence[int], outputs: Sequence[int], unit: str = "words") -> Markup:
+    """A dot a pair of lengths, the larger the more examples have it, and a line where both are equal."""
+    from markupsafe import Markup
+
+    if not references:
+        return Markup("")
+    ticks = nice_ticks(0, max((*references, *outputs, 5)))
+    end = 1.05 * ticks[-1]
+    frame = _Frame((0, end), (0, end))
+    parts = [_axes(frame, ticks), _path(frame, [(0, 0), (end, end)], "reference dotted")]
+    counts = Counter(zip(references, outputs, strict=True))
+    most = max(counts.values())
+    for (reference, output), count in sorted(counts.items()):
+        told = f"references of {reference} {unit}, outputs of {output}: {count}"
+        parts.append(
+            Markup('<circle class="first pair" cx="{:.1f}" cy="{:.1f}" r="{:.1f}"><title>{}</title></circle>').format(
+                frame.x(reference), frame.y(output), 2 + 6 * math.sqrt(count / most), told
+            )
+        )
+    same = sum(count for (reference, output), count in counts.items() if reference == output)
+    summary = f"{title}: {same} of {len(references)} outputs are as long as their reference."
     return _svg(title, summary, Markup("").join(parts), None)
 
 
@@ -159,7 +202,11 @@ class _Frame:
 def _svg(title: str, summary: str, inside: Markup, figures: dict[str, object] | None) -> Markup:
     from markupsafe import Markup
 
-    data = Markup(' tabindex="0" data-chart="{}"').format(json.dumps(figures)) if figures else Markup("")
+    if figures:
+        inside = Markup('<g class="drawn">{}</g>').format(inside)
+        figures["frame"] = [LEFT, WIDTH - RIGHT, TOP, HEIGHT - BOTTOM]
+    packed = json.dumps(figures, separators=(",", ":"))
+    data = Markup(' tabindex="0" data-chart="{}"').format(packed) if figures else Markup("")
     return Markup('<svg viewBox="0 0 {} {}" role="img" aria-label="{}"{}>{}</svg>').format(
         WIDTH, HEIGHT, summary or title, data, inside
     )
@@ -177,7 +224,8 @@ def _axes(frame: _Frame, ticks: Sequence[float], x_labels: bool = True) -> Marku
         parts.append(_label(LEFT - 6, y + 4, tick_text(tick), "end"))
     if x_labels:
         low, high = frame.steps
-        inner = [t for t in nice_ticks(low, high, 4) if low <= t <= high] if high > low else [low]
+        wholes = [t for t in nice_ticks(low, high, 4) if t == round(t)]  # there is no step 2.5
+        inner = [t for t in wholes if low <= t <= high] if high > low else [low]
         for tick in inner:
             anchor = "end" if tick == high else "middle"
             parts.append(_label(frame.x(tick), HEIGHT - 8, tick_text(tick), anchor))

@@ -8,12 +8,14 @@ from typing import Any
 
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
+from sourcewise.diagnosis.finding import Finding
 from sourcewise.reporting.curves import training_curves
 from sourcewise.reporting.report import write_report
 from sourcewise.reporting.tasks import own_figure
 from sourcewise.training.run import Run
 
 QUIET_SECONDS = 10  # between two lines of a log
+LEAST_SECONDS = 15  # between two reports without an evaluation
 
 
 class TrainingProgress:
@@ -65,6 +67,12 @@ class TrainingProgress:
             + ("  (best)" if line.get("best") else "")
         )
 
+    def found(self, step: int, finding: Finding) -> None:
+        """The doctor found something: one line, and where to read on."""
+        place = f"step {step}" if step else "before the first step"
+        said = f"{place}: {finding.level} {finding.code}, {finding.name}: {finding.evidence}"
+        self._say(f"{said}  (sourcewise explain {finding.code})")
+
     def stopped(self, run: Run, finished: bool) -> None:
         """See Listener."""
         if self.bar is not None:
@@ -86,10 +94,14 @@ class TrainingProgress:
 
 
 class LiveReport:
-    """A `Listener` that rewrites report.html at each evaluation, and draws training_curves.png at the end."""
+    """A `Listener` that keeps report.html up to date, and draws training_curves.png at the end.
+
+    It is written at each evaluation, and between two of them as often as takes a hundredth of the time.
+    """
 
     def __init__(self) -> None:
         self.run: Run | None = None
+        self.next = 0.0  # when it may be written between two evaluations
 
     def started(self, run: Run, step: int, total: int) -> None:
         """See Listener."""
@@ -97,11 +109,12 @@ class LiveReport:
 
     def stepped(self, step: int, line: dict[str, Any] | None) -> None:
         """See Listener."""
+        if line is not None and time.monotonic() > self.next:
+            self._write()
 
     def evaluated(self, line: dict[str, Any]) -> None:
         """See Listener."""
-        if self.run is not None:
-            write_report(self.run.folder)
+        self._write()
 
     def stopped(self, run: Run, finished: bool) -> None:
         """See Listener."""
@@ -109,6 +122,13 @@ class LiveReport:
         if lines:
             training_curves(lines, run.folder / "training_curves.png")
         write_report(run.folder)
+
+    def _write(self) -> None:
+        if self.run is not None:
+            began = time.monotonic()
+            write_report(self.run.folder)
+            now = time.monotonic()
+            self.next = now + max(LEAST_SECONDS, 100 * (now - began))
 
 
 def _minutes(seconds: float) -> str:

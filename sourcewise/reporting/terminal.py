@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import sys
 import textwrap
@@ -20,6 +21,7 @@ from sourcewise.reporting.tasks import COLUMNS, task_rows
 if TYPE_CHECKING:
     from sourcewise.data.examples import Note
     from sourcewise.diagnosis.diagnose import Diagnosis
+    from sourcewise.diagnosis.finding import Finding
     from sourcewise.evaluation.results import Evaluation, Row
     from sourcewise.evaluation.verdict import Verdict
 
@@ -179,16 +181,26 @@ def print_diagnosis(diagnosis: Diagnosis) -> None:
         console.print(f"[bold red]ill[/]  the cause: {diagnosis.cause}")
     else:
         console.print("[bold green]healthy[/]  no errors, but:")
-    for finding in diagnosis.findings:
-        colour = COLOURS[finding.level]
-        console.print(f"\n[bold {colour}]{finding.level} {finding.code}[/] {escape(finding.name)}")
-        for title, text in (("evidence", finding.evidence), ("cure", finding.cure)):
-            _print_filled(f"  {title + ':':10}", text)
+    _print_findings(console, diagnosis.findings)
     if diagnosis.findings:
         code = diagnosis.findings[0].code
         console.print(f"\n[dim]a rule in full: sourcewise explain {code}[/]", highlight=False)
     for missing in diagnosis.not_checked:
         _print_filled("not checked: ", missing)
+
+
+def print_findings(findings: Sequence[Finding]) -> None:
+    """Findings with their evidence and cure, on standard error: beside a progress bar, before a refusal."""
+    with contextlib.redirect_stdout(sys.stderr):
+        _print_findings(_console(), findings)
+
+
+def _print_findings(console: Console, findings: Sequence[Finding]) -> None:
+    for finding in findings:
+        colour = COLOURS[finding.level]
+        console.print(f"\n[bold {colour}]{finding.level} {finding.code}[/] {escape(finding.name)}")
+        for title, text in (("evidence", finding.evidence), ("cure", finding.cure)):
+            _print_filled(f"  {title + ':':10}", text)
 
 
 def print_options(rows: Sequence[tuple[str, str, str, str]]) -> None:

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from markupsafe import Markup
 
 
+MOST_WEIGHTS = 1_000_000  # of a page, about four megabytes; above, averages over heads
+
+
 def write_trace(trace: Trace, path: Path | str) -> Path:
     """Write a trace as a page, whole or not at all, and return its path. Raises RequestError."""
     path = Path(path)
@@ -34,7 +37,7 @@ def render(trace: Trace) -> str:
     return environment.get_template("trace.html.j2").render(
         trace=trace,
         facts=facts(trace),
-        data=script_json(trace.to_json()),
+        data=script_json(trace.to_json(MOST_WEIGHTS)),
         written=time.strftime("%Y-%m-%d %H:%M"),
     )
 

@@ -17,6 +17,7 @@ from sourcewise.reporting.charts import (
     line_chart,
     log_ticks,
     nice_ticks,
+    pair_chart,
     thinned,
     tick_text,
 )
@@ -66,10 +67,9 @@ def test_a_falling_loss_falls_from_left_to_right():
     assert [y for _, y in drawn] == sorted(y for _, y in drawn)  # y grows downwards
     root = ElementTree.fromstring(str(svg))
     assert root.attrib["aria-label"] == "Loss over steps, to step 100: train from 2 to 0.5."
-    assert json.loads(root.attrib["data-chart"])["lines"][0] == {
-        "name": "train",
-        "points": [[0, 2], [50, 1], [100, 0.5]],
-    }
+    figures = json.loads(root.attrib["data-chart"])
+    assert figures["lines"][0]["name"] == "train" and figures["lines"][0]["points"] == [[0, 2], [50, 1], [100, 0.5]]
+    assert figures["steps"] == [0, 100]
 
 
 def test_a_figure_near_zero_looks_near_zero():
@@ -113,6 +113,18 @@ def test_long_texts_are_binned_without_losing_any():
     titles = [t.text for t in root.iter("title")][::2]
     assert len(titles) <= 24
     assert sum(int(t.split(": ")[1].split(" ")[0]) for t in titles) == 500
+
+
+def test_pairs_of_lengths_lie_on_the_line_where_they_are_equal():
+    root = ElementTree.fromstring(str(pair_chart("Lengths", [4, 4, 9], [4, 4, 2])))
+    same, other = list(root.iter("circle"))
+    (line,) = ([tuple(map(float, p.split(","))) for p in ln.attrib["points"].split()] for ln in root.iter("polyline"))
+    (x1, y1), (x2, y2) = line
+    on_it = y1 + (y2 - y1) * (float(same.attrib["cx"]) - x1) / (x2 - x1)
+    assert float(same.attrib["cy"]) == pytest.approx(on_it, abs=0.1)
+    assert float(same.attrib["r"]) > float(other.attrib["r"]) and "outputs of 2: 1" in other.find("title").text
+    assert "2 of 3 outputs are as long" in root.attrib["aria-label"]
+    assert pair_chart("Lengths", [], []) == ""
 
 
 @given(st.lists(st.floats(-10, 10), min_size=1, max_size=2000), st.integers(2, 300))

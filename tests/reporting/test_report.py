@@ -12,12 +12,15 @@ from sourcewise.errors import RequestError
 from sourcewise.evaluation.metrics import output_metrics
 from sourcewise.evaluation.results import Evaluation, Row
 from sourcewise.evaluation.verdict import judge
-from sourcewise.reporting.report import differences, paragraphs, read_lines, write_report
+from sourcewise.reporting.report import write_report
+from sourcewise.reporting.run_files import read_lines
+from sourcewise.reporting.samples import differences
+from sourcewise.reporting.summary import paragraphs
 
 REFERENCES = [
     f"the {a} man {b} a {c} dog" for a in ("old", "tall", "sad") for b in ("sees", "has") for c in ("red", "big")
 ]
-VOID = {"meta", "link", "br", "img", "input", "line", "circle", "polyline"}
+VOID = {"meta", "link", "br", "img", "input", "line", "polyline"}
 
 
 class Page(HTMLParser):
@@ -87,10 +90,10 @@ def test_a_healthy_run(tmp_path):
     assert "step 400 of 400" in found.text("") and "3 min 20 s" in found.text("")
     for title in ("Loss", "BLEU", "Source bits", "Learning rate", "Gradient norm"):
         assert title in found.text("curves")
-    assert sum(tag == "svg" for tag, _ in found.tags) == 6
+    assert sum(tag == "svg" for tag, _ in found.tags) == 7
     assert "the old man sees a red dog" in found.text("samples")
     assert "steps: 400" in found.text("again") and "sourcewise train" in found.text("again")
-    assert "Python" in found.text("again")
+    assert "python" in found.text("again") and "3 min 20 s for 400 steps" in found.text("again")
     assert ("html", {"lang": "en"}) in found.tags
 
 
@@ -103,7 +106,70 @@ def test_a_collapsed_run_says_so_first(tmp_path):
     assert findings.index("SRC001") < findings.index("OUT001")
     assert "0.020 bits" in findings and "--data.train.limit 20" in findings
     headings = [attributes.get("id") for tag, attributes in found.tags if tag == "h2"]
-    assert headings == ["verdict", "findings", "curves", "samples", "lengths", "again"]
+    assert headings == ["verdict", "findings", "curves", "samples", "traces", "lengths", "again"]
+
+
+def test_what_training_noted_stands_among_the_findings(tmp_path):
+    write_run(tmp_path)
+    noted = {"kind": "finding", "code": "ZZZ001", "name": "rate too high", "evidence": "it rose", "cure": "lower it"}
+    lines = [
+        {**noted, "step": 20, "level": "error"},
+        {**noted, "step": 1200, "level": "warning"},  # the later one counts
+        {**noted, "step": 0, "code": "ZZZ002", "level": "note"},
+        {**noted, "step": 40, "code": "X", "level": "none of ours"},
+    ]
+    with (tmp_path / "metrics.jsonl").open("a", encoding="utf-8") as file:
+        file.write("".join(json.dumps(line) + "\n" for line in lines))
+    found = page(tmp_path)
+    told = found.text("findings")
+    assert "warning ZZZ001 rate too high in training, step 1,200 It rose".lower() in told.lower()
+    assert "note ZZZ002 rate too high before training" in told
+    assert told.index("ZZZ001") < told.index("ZZZ002") and "X rate" not in told
+    assert "the findings below cost quality" in found.text("verdict")
+
+
+def test_an_error_on_the_way_does_not_condemn_a_run_that_ended_well(tmp_path):
+    write_run(tmp_path)
+    line = {
+        "kind": "finding",
+        "step": 20,
+        "code": "ZZZ001",
+        "name": "n",
+        "level": "error",
+        "evidence": "e",
+        "cure": "c",
+    }
+    with (tmp_path / "metrics.jsonl").open("a", encoding="utf-8") as file:
+        file.write(json.dumps(line) + "\n")
+    assert "It reads and speaks; ZZZ001" in page(tmp_path).text("verdict")
+    write_run(tmp_path, ["the station"] * len(REFERENCES), (0.0, 0.04))
+    with (tmp_path / "metrics.jsonl").open("a", encoding="utf-8") as file:
+        file.write(json.dumps(line) + "\n")
+    assert "Start with " in page(tmp_path).text("verdict")
+
+
+def test_written_again_it_is_the_same_page(tmp_path):
+    write_run(tmp_path)
+    first = write_report(tmp_path).read_text(encoding="utf-8")
+    again = write_report(tmp_path).read_text(encoding="utf-8")
+    assert re.sub(r"Written [\d: -]+", "", first) == re.sub(r"Written [\d: -]+", "", again)
+
+
+def test_a_broken_traces_file_is_named(tmp_path):
+    write_run(tmp_path)
+    (tmp_path / "traces.json").write_text('{"version": 1, "examples": [{"id"')
+    with pytest.raises(RequestError, match=r"traces\.json: not what a training writes"):
+        write_report(tmp_path)
+    (tmp_path / "traces.json").write_text('{"version": 99}')
+    assert "No traces are here" in page(tmp_path).text("traces")
+
+
+def test_lengths_of_single_words_are_counted_in_characters(tmp_path):
+    write_run(tmp_path)
+    assert "Words examples by length" in page(tmp_path).text("lengths")
+    rows = [Row(str(i), "", f"2020-01-{i:02}", "2020-01-01") for i in range(1, 13)]
+    Evaluation(output_metrics([r.reference for r in rows], [r.output for r in rows], [True] * 12), rows).write(tmp_path)
+    assert "Characters examples by length references 10.0 on average" in page(tmp_path).text("lengths")
 
 
 def test_nothing_is_fetched(tmp_path):
@@ -111,7 +177,7 @@ def test_nothing_is_fetched(tmp_path):
     text = (write_report(tmp_path)).read_text(encoding="utf-8")
     found = Page(text)
     assert "default-src 'none'" in text
-    assert not re.search(r"https?://|@import|url\(", text)
+    assert not re.search(r"https?://(?!www\.w3\.org/)|@import|url\(", text)
     for tag, attributes in found.tags:
         assert "src" not in attributes and (tag != "link" or attributes["href"] == "data:,")
         assert tag not in ("img", "iframe", "object", "embed")
@@ -155,9 +221,12 @@ def test_whatever_is_there_makes_a_page(tmp_path, kept):
         if path.name not in kept:
             path.unlink()
     found = page(tmp_path)
-    assert bool(found.text("curves")) == ("metrics.jsonl" in kept)
-    assert bool(found.text("samples")) == ("translations.tsv" in kept)
-    assert bool(found.text("findings")) == ("translations.tsv" in kept and len(kept) > 1 and "recipe.yaml" not in kept)
+    assert ("Nothing was logged" in found.text("curves")) == ("metrics.jsonl" not in kept)
+    assert ("No outputs are here" in found.text("samples")) == ("translations.tsv" not in kept)
+    judged = "translations.tsv" in kept and len(kept) > 1 and "recipe.yaml" not in kept
+    assert ("Not checked yet" in found.text("findings")) == (not judged)
+    assert "No traces are here" in found.text("traces")
+    assert ("No outputs are here" in found.text("lengths")) == ("translations.tsv" not in kept)
     assert ("400 of" in found.text("")) == ({"recipe.yaml", "metrics.jsonl"} <= kept)
     assert ("still training" in found.text("")) == ("metrics.jsonl" in kept)
 

@@ -18,7 +18,8 @@ from sourcewise.config import GenerationConfig
 from sourcewise.data.tokenizer import Tokenizer
 from sourcewise.errors import RequestError
 from sourcewise.generation.model import Model
-from sourcewise.generation.trace import Slot, Trace
+from sourcewise.generation.trace import Slot, Trace, slot_name, visible
+from sourcewise.reporting import trace as page_of_a_trace
 from sourcewise.reporting.terminal_trace import print_trace, read_from, strip
 from sourcewise.reporting.trace import write_trace
 from tests.browser import Visit, open_browser, visit_file
@@ -113,6 +114,49 @@ def test_a_layer_and_a_head_are_chosen_and_averages_are_called_so(browser: Any, 
     tile.click()
     assert told.inner_text() == "weights: average over 3 heads of 2 layers"
     visit.check_silent()
+
+
+def test_a_large_trace_has_averages_over_heads_and_says_so(
+    browser: Any, text: Trace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert text.attention is not None
+    layers, heads = text.attention.shape[:2]
+    monkeypatch.setattr(page_of_a_trace, "MOST_WEIGHTS", text.attention.size // heads)
+    visit = visit_file(browser, write_trace(text, tmp_path / "t.html"))
+    assert f"average over {heads} heads of {layers} layers" in visit.page.locator(".reading").inner_text()
+    assert "averages over the heads of each layer" in visit.page.locator("#trace").inner_text()
+    assert visit.page.get_by_label("Head", exact=True).count() == 0
+    assert visit.page.locator(".heads button").count() == layers
+    visit.page.get_by_label("layer 2, average of 3 heads").click()
+    assert visit.page.locator(".reading").inner_text() == "weights: average over 3 heads of layer 2"
+    assert np.abs(np.array(lit(visit)) - text.weights(1)[0]).max() <= 1e-5  # type: ignore[index]
+    visit.check_silent()
+    monkeypatch.setattr(page_of_a_trace, "MOST_WEIGHTS", 1)
+    visit = visit_file(browser, write_trace(text, tmp_path / "t.html"))
+    assert visit.page.locator("select, .heads").count() == 0
+    assert np.abs(np.array(lit(visit)) - text.weights()[0]).max() <= 1e-5  # type: ignore[index]
+    visit.check_silent()
+
+
+def test_a_text_that_is_there_twice_is_told_apart(browser: Any, tokenizer: Tokenizer, tmp_path: Path) -> None:
+    traced = trace_of(tokenizer, ["ba do ba", "lu"])
+    texts = [visible(slot.text) for slot in traced.slots]
+    names = [slot_name(traced.slots, i) for i in range(len(texts))]
+    twice = {text for text in texts if texts.count(text) == 2}
+    assert twice
+    for text in twice:
+        assert [name for name in names if name.startswith(f"{text} (")] == [f"{text} (1st)", f"{text} (2nd)"]
+    assert all(name == text for name, text in zip(names, texts, strict=True) if texts.count(text) == 1)
+    visit = visit_file(browser, write_trace(traced, tmp_path / "t.html"))
+    titles = visit.page.eval_on_selector_all(".slot", "nodes => nodes.map(n => n.title.split(':')[0])")
+    assert titles == names
+    visit.check_silent()
+
+
+def test_ordinals() -> None:
+    slots = [Slot("token", "a")] * 123
+    ends = {slot_name(slots, i - 1)[3:-1] for i in (1, 2, 3, 4, 11, 12, 13, 21, 111, 112, 122, 123)}
+    assert ends == {"1st", "2nd", "3rd", "4th", "11th", "12th", "13th", "21st", "111th", "112th", "122nd", "123rd"}
 
 
 def test_arrow_keys_go_from_token_to_token(browser: Any, text: Trace, tmp_path: Path) -> None:

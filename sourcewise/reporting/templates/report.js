@@ -1,38 +1,46 @@
-// Reading a chart: the pointer, a finger or the arrow keys choose a step; the figures are written below.
+// The traces of a few examples, one at a time; and a page that follows a training, if one wants that.
 "use strict";
-for (const svg of document.querySelectorAll("svg[data-chart]")) {
-  const chart = JSON.parse(svg.dataset.chart);
-  const [left, right, first, last] = chart.x;
-  const cursor = svg.querySelector(".cursor");
-  const output = svg.parentElement.querySelector("output");
-  const steps = [...new Set(chart.lines.flatMap(line => line.points.map(point => point[0])))].sort((a, b) => a - b);
-  let at = steps.length;
-
-  function nearest(points, step) {
-    return points.reduce((best, point) => Math.abs(point[0] - step) < Math.abs(best[0] - step) ? point : best);
-  }
-  function show(index) {
-    at = Math.max(0, Math.min(steps.length - 1, index));
-    const step = steps[at];
-    const x = last > first ? left + (right - left) * (step - first) / (last - first) : (left + right) / 2;
-    cursor.setAttribute("x1", x);
-    cursor.setAttribute("x2", x);
-    cursor.removeAttribute("hidden");
-    const figures = chart.lines.map(line => `${line.name} ${nearest(line.points, step)[1]}`);
-    output.textContent = `step ${step.toLocaleString("en")}: ${figures.join(", ")}`;
-  }
-  svg.addEventListener("pointermove", event => {
-    const box = svg.getBoundingClientRect();
-    const x = (event.clientX - box.left) * svg.viewBox.baseVal.width / box.width;
-    const step = first + (last - first) * (x - left) / (right - left);
-    show(steps.indexOf(steps.reduce((best, s) => Math.abs(s - step) < Math.abs(best - step) ? s : best)));
-  });
-  svg.addEventListener("pointerleave", () => cursor.setAttribute("hidden", ""));
-  svg.addEventListener("keydown", event => {
-    const moves = { ArrowLeft: at - 1, ArrowRight: at + 1, Home: 0, End: steps.length - 1 };
-    if (event.key in moves) {
+(() => {
+  const holder = document.getElementById("traces-data"), place = document.getElementById("trace");
+  const tabs = [...document.querySelectorAll("[role=tab]")];
+  if (holder && place) {
+    const traces = JSON.parse(holder.textContent);
+    const show = number => {
+      tabs.forEach((tab, i) => {
+        tab.setAttribute("aria-selected", String(i === number));
+        tab.tabIndex = i === number ? 0 : -1;
+      });
+      place.setAttribute("aria-labelledby", tabs[number].id);
+      drawTrace(place, traces[number]);
+    };
+    tabs.forEach((tab, i) => tab.addEventListener("click", () => show(i)));
+    tabs[0].parentElement.addEventListener("keydown", event => {
+      const now = tabs.indexOf(document.activeElement), last = tabs.length - 1;
+      const moves = { ArrowLeft: now - 1, ArrowRight: now + 1, Home: 0, End: last };
+      if (!(event.key in moves)) return;
       event.preventDefault();
-      show(moves[event.key]);
-    }
+      const next = Math.max(0, Math.min(last, moves[event.key]));
+      show(next);
+      tabs[next].focus();
+    });
+    for (const button of document.querySelectorAll("[data-trace]"))
+      button.addEventListener("click", () => {
+        show(Number(button.dataset.trace));
+        document.getElementById("traces").scrollIntoView();
+        tabs[Number(button.dataset.trace)].focus({ preventScroll: true });
+      });
+    show(0);
+  }
+
+  // The page is rewritten while its run trains. The wish to follow it is in the address, which outlives a reload.
+  const follow = document.getElementById("follow");
+  if (!follow) return;
+  const FOLLOWING = "#following", EVERY = 15_000; // milliseconds
+  const plan = () => setTimeout(() => { if (follow.checked) location.reload(); }, EVERY);
+  follow.checked = location.hash === FOLLOWING;
+  if (follow.checked) plan();
+  follow.addEventListener("change", () => {
+    location.hash = follow.checked ? FOLLOWING : "#still";
+    if (follow.checked) plan();
   });
-}
+})();

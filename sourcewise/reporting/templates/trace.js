@@ -28,6 +28,16 @@ const drawTrace = (() => {
 
   const minus = figure => figure.replace("-", "−");
   const bitsText = bits => (bits === null ? "–" : minus((Math.abs(bits) < 0.05 ? 0 : bits).toFixed(1)));
+  const ordinal = n => n + (n % 100 > 10 && n % 100 < 14 ? "th" : ["th", "st", "nd", "rd"][n % 10] ?? "th");
+  // What slots are called; of a text that is there several times, which of them.
+  function slotNames(slots) {
+    const names = slots.map(slotName), count = new Map(), seen = new Map();
+    names.forEach(name => count.set(name, (count.get(name) ?? 0) + 1));
+    return names.map(name => {
+      seen.set(name, (seen.get(name) ?? 0) + 1);
+      return count.get(name) > 1 ? `${name} (${ordinal(seen.get(name))})` : name;
+    });
+  }
   function slotName(slot, number) {
     if (slot.kind === "latent") return `latent ${number + 1}`;
     if (slot.kind === "other") return `slot ${number + 1}`;
@@ -98,8 +108,15 @@ const drawTrace = (() => {
       const picture = make("canvas", { class: "picture", role: "img", "aria-label": told });
       painters.push(() => paint(picture, features.rows.map(row => row.map(grey => grey / 255)), "--ink"));
       const film = make("div", { class: strip.childNodes.length ? "film" : "film plain" }, picture, strip);
-      const ends = [make("span", {}, "frame 0"), make("span", {}, String(features.frames - 1))];
-      parts.push(film, make("p", { class: "axis note", "aria-hidden": "true" }, ...ends));
+      const wide = `max(24rem, ${9 * features.frames / features.dims}rem)`; // points of a small matrix stay square
+      const turn = make("button", { type: "button", title: "Turn the picture upside down" });
+      const name = () => { turn.textContent = `value 0 at the ${picture.classList.contains("turned") ? "bottom" : "top"} ⇅`; };
+      turn.addEventListener("click", () => { picture.classList.toggle("turned"); name(); });
+      name();
+      const ends = [make("span", {}, "frame 0"), turn, make("span", {}, String(features.frames - 1))];
+      const axis = make("p", { class: "axis note" }, ...ends);
+      for (const part of [film, axis]) part.style.maxWidth = wide;
+      parts.push(film, axis);
     }
     if (slots.some(slot => slot.kind === "latent"))
       parts.push(note("The numbers are latents. Each has read all frames: from which a token was read is unknown."));
@@ -133,7 +150,7 @@ const drawTrace = (() => {
   // A small picture a head, those of a layer in a row; a click chooses one, another click all again. The keyboard has
   // the two lists for that.
   function drawHeads(data, read, toggle, painters) {
-    const { layers, heads } = data.attention;
+    const { layers, heads, averaged } = data.attention;
     const grid = make("div", { class: "heads", role: "group", "aria-label": "Layers and heads" });
     grid.style.setProperty("--heads", heads);
     grid.style.setProperty("--steps", data.steps.length);
@@ -141,7 +158,7 @@ const drawTrace = (() => {
     for (const layer of upTo(layers)) {
       grid.append(note(`layer ${layer + 1}`, "span"));
       for (const head of upTo(heads)) {
-        const name = `layer ${layer + 1}, head ${head + 1}`;
+        const name = `layer ${layer + 1}, ${averaged ? `average of ${averaged.heads} heads` : `head ${head + 1}`}`;
         const canvas = make("canvas");
         const settings = { type: "button", "aria-label": name, title: name, tabindex: -1 };
         const tile = make("button", settings, canvas, make("span", { class: "now" }));
@@ -227,12 +244,15 @@ const drawTrace = (() => {
   }
 
   return function drawTrace(element, data) {
-    const id = `trace-${drawn++}`, painters = [];
+    const id = `trace-${drawn++}`, painters = [], slotNamed = slotNames(data.source.slots);
     const at = { step: 0, layer: null, head: null };
     const read = data.attention && weightReader(data);
     const source = drawSource(data, painters), target = drawTarget(data, id, choose);
     const heads = read && drawHeads(data, read, toggle, painters);
-    const selects = read ? [select("Layer", data.attention.layers), select("Head", data.attention.heads)] : [];
+    // Of a large trace the page has averages only, and says of how many heads and layers.
+    const averaged = read && data.attention.averaged, whole = averaged || data.attention;
+    const counts = read ? [data.attention.layers, data.attention.heads] : [];
+    const selects = ["Layer", "Head"].slice(0, counts.length).map((name, i) => select(name, counts[i]));
     const reading = make("span", { class: "note reading" }), detail = make("div", { class: "detail" });
     const told = make("p", { class: "unseen", role: "status" });
 
@@ -246,6 +266,7 @@ const drawTrace = (() => {
       update();
     }
     function toggle(layer, head) {
+      if (averaged) head = null;
       const again = at.layer === layer && at.head === head;
       pick(again ? null : layer, again ? null : head);
     }
@@ -259,7 +280,7 @@ const drawTrace = (() => {
     const labelled = (name, box) => make("span", {}, make("label", { for: box.id }, name), " ", box);
     // An average is always called one.
     function readingName() {
-      const layers = counted(data.attention.layers, "layer"), heads = counted(data.attention.heads, "head");
+      const layers = counted(whole.layers, "layer"), heads = counted(whole.heads, "head");
       if (at.layer !== null && at.head !== null) return `layer ${at.layer + 1}, head ${at.head + 1}`;
       if (at.head !== null) return `average of head ${at.head + 1} over ${layers}`;
       return `average over ${heads} of ${at.layer === null ? layers : `layer ${at.layer + 1}`}`;
@@ -280,7 +301,7 @@ const drawTrace = (() => {
       });
       if (read) light(weights, order[0]);
       describe(step, top, weights);
-      const names = top.slice(0, 3).map(s => `${slotName(data.source.slots[s], s)} ${percent(weights[s])}`);
+      const names = top.slice(0, 3).map(s => `${slotNamed[s]} ${percent(weights[s])}`);
       const figures = `probability ${step.p.toPrecision(2)}, ${bitsWords(step)}`;
       told.textContent = `Token ${at.step + 1} of ${data.steps.length}: ${shown(step.text)}, ${figures}.`
         + (names.length ? ` Read from ${names.join(", ")}.` : "");
@@ -292,7 +313,7 @@ const drawTrace = (() => {
         node.style.setProperty("--height", (weights[s] / weights[most]).toFixed(3)); // of a bar
         node.style.setProperty("--lit", Math.sqrt(weights[s]).toFixed(3));
         node.classList.toggle("most", s === most);
-        node.title = `${slotName(data.source.slots[s], s)}: ${percent(weights[s])}`;
+        node.title = `${slotNamed[s]}: ${percent(weights[s])}`;
         const told = weights[s] >= 0.005 && (s === most || node.classList.contains("token"));
         node.querySelector(".figure").textContent = told ? percent(weights[s]) : "";
       });
@@ -311,10 +332,11 @@ const drawTrace = (() => {
     function describe(step, top, weights) {
       const next = step.likeliest.map(({ id, text, p }) => ({ name: tokenText(text), share: p, said: id === step.id }));
       if (!next.some(({ said }) => said)) next.push({ name: tokenText(step.text), share: step.p, said: true });
-      const named = s => make("span", { class: "text" }, slotName(data.source.slots[s], s));
+      const named = s => make("span", { class: "text" }, slotNamed[s]);
       const rows = top.map(s => ({ name: named(s), share: weights[s] }));
       const before = data.steps.slice(0, at.step).map(({ text }) => plain(text)).join("").trimStart();
-      const own = make("b", {}, plain(step.text) || ` ${step.text}`.slice(before ? 0 : 1));
+      const said = isSpecial(step.text) ? ` ${step.text}` : plain(step.text).trim() ? plain(step.text) : shown(step.text);
+      const own = make("b", {}, before ? said : said.trimStart());
       detail.replaceChildren(
         make("p", { class: "so-far", dir: "auto" }, make("span", { class: "before" }, before), own),
         note(`token ${at.step + 1} of ${data.steps.length} · p ${step.p.toPrecision(3)} · ${bitsWords(step)}`),
@@ -324,14 +346,21 @@ const drawTrace = (() => {
 
     const parts = [told];
     if (read) {
-      const lists = [labelled("Layer", selects[0]), labelled("Head", selects[1])];
+      const lists = ["Layer", "Head"].map((name, i) => labelled(name, selects[i])).filter((_, i) => !averaged || counts[i] > 1);
       parts.push(make("div", { class: "controls" }, ...lists));
+      if (averaged) {
+        const of = counts[0] > 1 ? "the heads of each layer" : "all heads of all layers";
+        parts.push(note(`To keep this page small, its weights are averages over ${of}; sourcewise trace has each.`));
+      }
     } else {
       parts.push(note("This network has no cross-attention: how much a token owes to its source is known, not where."));
     }
     parts.push(heading("Source", reading), ...source.parts);
     parts.push(heading("Target"), target.list, legend(data.source_bits), detail);
-    if (read) parts.push(heading("Every head", note("a row a target token, a column a slot", "span")), heads.grid);
+    if (read && heads.tiles.length > 1) {
+      const how = note("a row a target token, a column a slot", "span");
+      parts.push(heading(averaged ? "Every layer" : "Every head", how), heads.grid);
+    }
     if (data.beams) {
       const fates = note("best first at each step; those that died are pale", "span");
       parts.push(heading("Beams", fates), drawBeams(data.beams), drawEnded(data.beams));

@@ -1,0 +1,116 @@
+"""A few examples of an evaluation shown whole: each output token by token, with what of the source it was read from.
+
+They lie in traces.json beside translations.tsv, so that the report is made of the run folder alone. What they may cost
+is bounded: one example of `EVERY` at most, the first `TOKENS` tokens of a text, weights averaged where there are many.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass
+from itertools import accumulate
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from sourcewise.data.encoding import Encoded
+from sourcewise.errors import RequestError
+from sourcewise.files import write_atomically
+from sourcewise.generation.generate import search
+from sourcewise.generation.model import Model
+from sourcewise.generation.others import find_others
+from sourcewise.generation.sampling import Hypothesis
+from sourcewise.generation.tracing import token_bits, trace_output
+
+TRACES_FILE = "traces.json"
+VERSION = 1
+MOST, LEAST, EVERY = 8, 2, 20  # examples; and at most one of so many, since each costs a dozen passes
+TOKENS = 64  # of an output, and of a reference
+WEIGHTS = 30_000  # of a trace; where there are more, heads are averaged, then layers
+CHARACTERS = 1_000_000  # of the file
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """One example: its id, its reference's tokens with their source bits (None: unknown), and its output's trace.
+
+    `cut` says that either text goes on; `trace` is what docs/trace.md describes.
+    """
+
+    id: str
+    reference: list[tuple[str, float | None]]
+    trace: dict[str, Any]
+    cut: bool = False
+
+    def to_dict(self) -> dict[str, Any]:
+        """What traces.json has of it."""
+        return {"id": self.id, "reference": self.reference, "cut": self.cut, "trace": self.trace}
+
+
+def write_shown(model: Model, encoded: Encoded, folder: Path) -> None:
+    """Write traces.json: some examples of an evaluated set, evenly spread over it, as its options generate them.
+
+    The same outputs as in translations.tsv: what is sampled belongs to a position in the set.
+    """
+    kept, size = [], 0
+    for shown in _shown(model, encoded):
+        text = json.dumps(shown.to_dict(), ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+        size += len(text)
+        if size > CHARACTERS:
+            break
+        kept.append(text)
+    write_atomically(folder / TRACES_FILE, f'{{"version":{VERSION},"examples":[{",".join(kept)}]}}\n')
+
+
+def read_shown(folder: Path) -> list[Shown]:
+    """What `write_shown` wrote; nothing where it is not there. Raises RequestError for a broken file."""
+    path = folder / TRACES_FILE
+    if not path.is_file():
+        return []
+    try:
+        tree = json.loads(path.read_text(encoding="utf-8"))
+        if tree["version"] != VERSION:
+            return []  # of another time: a report can do without
+        return [Shown(**each) for each in tree["examples"]]
+    except (ValueError, KeyError, TypeError) as error:
+        raise RequestError(
+            f"{path}: not what a training writes ({error}); delete it, the report can do without"
+        ) from None
+
+
+@torch.inference_mode()
+def _shown(model: Model, encoded: Encoded) -> list[Shown]:
+    rows = chosen(len(encoded))
+    memory = model.network.encode(encoded.source(rows))
+    found = search(model.network, [(rows, memory)], model.generation)
+    return [_one(model, *_part(encoded, row), found[row]) for row in rows]
+
+
+def chosen(examples: int) -> list[int]:
+    """Which of so many examples are shown: the first among them, the others evenly spread."""
+    count = min(examples, MOST, max(LEAST, examples // EVERY))
+    return [i * examples // count for i in range(count)]
+
+
+def _part(encoded: Encoded, row: int) -> tuple[Encoded, int]:
+    """The set of a mixture that a row is of, and its place in it."""
+    ends = accumulate(len(part) for part in encoded.parts)
+    part, end = next((part, end) for part, end in zip(encoded.parts, ends, strict=True) if row < end)
+    return part, row - (end - len(part))
+
+
+def _one(model: Model, encoded: Encoded, index: int, found: Hypothesis) -> Shown:
+    short = Hypothesis(found.ids[:TOKENS], found.score, found.finished and len(found.ids) < TOKENS)
+    others = find_others(model, encoded, index, against=encoded)
+    traced = trace_output(model, encoded, index, short, others, model.generation)
+    ids = [int(i) for i in encoded.targets[index][:TOKENS]]
+    bits = token_bits(model.network, encoded, index, ids, others)
+    known = [round(b, 3) if math.isfinite(b) else None for b in bits]
+    return Shown(
+        id=traced.id,
+        reference=list(zip(model.tokenizer.pieces(ids), known, strict=True)),
+        trace=traced.to_dict(WEIGHTS),
+        cut=len(found.ids) >= TOKENS or len(encoded.targets[index]) > TOKENS,
+    )

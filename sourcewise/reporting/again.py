@@ -1,0 +1,60 @@
+"""What a report says of how a run was made: versions, hardware and time."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from sourcewise.reporting.curves import EVALUATION, TRAIN, is_finite
+from sourcewise.reporting.run_files import RunFiles
+
+PACKAGES = ("sourcewise", "torch", "transformers", "tokenizers", "sacrebleu", "jiwer", "numpy")
+OF_THE_NETWORK = ("kind", "step", "steps", "target_entropy")  # in a start line, but no version and no hardware
+
+
+def environment(lines: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
+    """Versions and hardware: those the run noted (a line of kind "start"), or those of this process."""
+    noted = next((ln for ln in lines if ln.get("kind") == "start"), None)
+    if noted is not None:
+        return [(str(key), _written(value)) for key, value in noted.items() if key not in OF_THE_NETWORK]
+    versions = []
+    for package in PACKAGES:
+        try:
+            versions.append((package, importlib.metadata.version(package)))
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    versions.append(("python", platform.python_version()))
+    versions.append(("system", f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores"))
+    torch = sys.modules.get("torch")  # only if this process runs it: the report alone need not wait for torch
+    if torch is not None and torch.cuda.is_available():
+        versions.append(("accelerator", torch.cuda.get_device_name()))
+    return versions
+
+
+def times(run: RunFiles) -> list[tuple[str, str]]:
+    """How long it took: training, evaluations, the final one; only what was noted."""
+    steps = [ln for ln in run.lines if ln.get("kind") == TRAIN and is_finite(ln.get("seconds"))]
+    evaluations = [ln["seconds"] for ln in run.lines if ln.get("kind") == EVALUATION and is_finite(ln.get("seconds"))]
+    found = []
+    if steps:
+        found.append(("training", f"{duration(steps[-1]['seconds'])} for {steps[-1].get('step', 0):,} steps"))
+    if evaluations:
+        found.append(("evaluations", f"{duration(sum(evaluations))} for {len(evaluations)}"))
+    if run.final and is_finite(run.metrics.get("seconds")):
+        found.append(("final evaluation", duration(run.metrics["seconds"])))
+    return found
+
+
+def duration(seconds: float) -> str:
+    """Seconds in words: `1 h 2 min`, `3 min 20 s`, `4 s`."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s" if minutes else f"{rest} s"
+
+
+def _written(value: Any) -> str:
+    return f"{value:,}" if isinstance(value, int) else str(value)

@@ -1,0 +1,108 @@
+"""The course of a training as charts: what report.html and any page that sets runs side by side have in common."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from sourcewise.reporting.charts import STYLES, Line, line_chart
+from sourcewise.reporting.curves import EVALUATION, TRAIN, is_finite, series, smoothed
+
+if TYPE_CHECKING:
+    from markupsafe import Markup
+
+Lines = Sequence[Mapping[str, Any]]  # of a metrics.jsonl
+
+# Figures that runs are compared by: key of an evaluation line → title, unit, how far the axis goes at least.
+COMPARED = {
+    "loss": ("Validation loss", "nats a target token", None),
+    "bleu": ("BLEU", "0 to 100", 10.0),
+    "source_bits": ("Source bits", "bits a target token", 1.0),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Chart:
+    """One chart of a page: `template` parts.html.j2 draws it with its title, unit and legend (name, style)."""
+
+    title: str
+    unit: str
+    svg: Markup
+    legend: list[tuple[str, str]]
+
+
+def course_charts(lines: Lines) -> list[Chart]:
+    """Loss, BLEU, source bits, learning rate and gradient norms of one run over the same steps; only what is there."""
+    train, norm = series(lines, TRAIN, "loss"), series(lines, TRAIN, "gradient_norm")
+    drawn: list[tuple[str, str, list[Line], dict[str, Any]]] = [
+        (
+            "Loss",
+            "nats a target token",
+            [
+                Line("train", smoothed(train), "first", faint=train),
+                Line("valid", series(lines, EVALUATION, "loss"), "second", dots=True),
+                Line("valid, another's source", series(lines, EVALUATION, "loss_shuffled"), "second dotted"),
+            ],
+            {},
+        ),
+        (
+            "Source bits",
+            "bits a target token; at zero the source is not read",
+            [Line("source bits", series(lines, EVALUATION, "source_bits"), "first", dots=True)],
+            {"at_least": 1},
+        ),
+        (
+            "BLEU",
+            "0 to 100",
+            [Line("BLEU", series(lines, EVALUATION, "bleu"), "third", dots=True)],
+            {"at_least": 10},
+        ),
+        ("Learning rate", "", [Line("rate", series(lines, TRAIN, "learning_rate"), "fourth")], {"at_least": 0}),
+        (
+            "Gradient norm",
+            "before clipping, log scale",
+            [Line("norm", smoothed(norm), "fourth", faint=norm)],
+            {"log": True},
+        ),
+        ("Gradient norm by part", "log scale", _norms_by_part(lines), {"log": True}),
+    ]
+    steps = _steps(lines)
+    return [
+        chart
+        for title, unit, curves, options in drawn
+        if (chart := _chart(title, unit, curves, steps=steps, **options))
+    ]
+
+
+def comparison_charts(runs: Mapping[str, Lines], keys: Sequence[str] = tuple(COMPARED)) -> list[Chart]:
+    """A chart a figure with a curve a run, named as given, over the steps of all; only figures that some run has."""
+    steps = _steps([line for lines in runs.values() for line in lines])
+    charts = []
+    for key in keys:
+        title, unit, at_least = COMPARED.get(key, (key, "", None))
+        curves = [
+            Line(name, series(lines, EVALUATION, key), STYLES[i % len(STYLES)], dots=True)
+            for i, (name, lines) in enumerate(runs.items())
+        ]
+        if chart := _chart(title, unit, curves, steps=steps, at_least=at_least):
+            charts.append(chart)
+    return charts
+
+
+def _norms_by_part(lines: Lines) -> list[Line]:
+    """A curve a part of the network."""
+    noted = [{**line, **line["gradient_norms"]} for line in lines if isinstance(line.get("gradient_norms"), dict)]
+    parts = list(dict.fromkeys(part for line in noted for part in line["gradient_norms"]))
+    return [Line(part, smoothed(series(noted, TRAIN, part)), STYLES[i % len(STYLES)]) for i, part in enumerate(parts)]
+
+
+def _steps(lines: Lines) -> tuple[float, float] | None:
+    steps = [float(ln["step"]) for ln in lines if ln.get("kind") in (TRAIN, EVALUATION) and is_finite(ln.get("step"))]
+    return (min(steps), max(steps)) if steps else None
+
+
+def _chart(title: str, unit: str, curves: list[Line], **options: Any) -> Chart | None:
+    svg = line_chart(title, curves, **options)
+    legend = [(ln.name, ln.style) for ln in curves if ln.points]
+    return Chart(title, unit, svg, legend if len(legend) > 1 else []) if svg else None

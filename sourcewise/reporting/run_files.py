@@ -1,0 +1,115 @@
+"""What a run folder holds so far, read for its report: nothing but files, and whatever of them is there."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from sourcewise.diagnosis.finding import LEVELS, Finding
+from sourcewise.errors import RequestError
+from sourcewise.evaluation.results import (
+    METRICS_FILE,
+    TRANSLATIONS_FILE,
+    Evaluation,
+    Row,
+    read_translations,
+)
+from sourcewise.evaluation.shown import Shown, read_shown
+from sourcewise.reporting.curves import EVALUATION
+
+RECIPE_FILE = "recipe.yaml"
+LINES_FILE = "metrics.jsonl"
+
+
+@dataclass(slots=True)
+class RunFiles:
+    """What a run folder holds so far; a part that is not there is empty."""
+
+    folder: Path
+    recipe_text: str = ""
+    recipe: dict[str, Any] = field(default_factory=dict)
+    lines: list[dict[str, Any]] = field(default_factory=list)
+    metrics: dict[str, Any] = field(default_factory=dict)
+    rows: list[Row] = field(default_factory=list)
+    shown: list[Shown] = field(default_factory=list)
+    final: bool = False  # metrics come from metrics.json, not from the last evaluation line
+
+    @property
+    def name(self) -> str:
+        """What the run is called."""
+        return str(self.recipe.get("name") or self.folder.resolve().name)
+
+    @property
+    def measured_on(self) -> str:
+        """Which set the figures are of, in words; empty where the recipe does not tell."""
+        data = self.recipe.get("data")
+        if not isinstance(data, dict):
+            return ""
+        return "the test set" if self.final and data.get("test") else "the validation set" if data.get("valid") else ""
+
+
+def read_run(folder: Path) -> RunFiles:
+    """Read what a run folder holds.
+
+    Raises RequestError for a missing folder, one with nothing to report, a broken metrics.json, translations.tsv or
+    traces.json.
+    """
+    if not folder.is_dir():
+        raise RequestError(f"{folder}: no such run folder")
+    found = [name for name in (RECIPE_FILE, LINES_FILE, METRICS_FILE) if (folder / name).is_file()]
+    if not found:
+        raise RequestError(f"{folder}: not a run: none of {RECIPE_FILE}, {LINES_FILE}, {METRICS_FILE} is here")
+    run = RunFiles(folder, shown=read_shown(folder))
+    if RECIPE_FILE in found:
+        run.recipe_text = (folder / RECIPE_FILE).read_text(encoding="utf-8", errors="replace")
+        run.recipe = _mapping(run.recipe_text)
+    if LINES_FILE in found:
+        run.lines = read_lines(folder / LINES_FILE)
+    has_rows = (folder / TRANSLATIONS_FILE).is_file()
+    if METRICS_FILE in found and has_rows:
+        evaluation = Evaluation.from_folder(folder)
+        run.metrics, run.rows, run.final = evaluation.metrics, evaluation.rows, True
+    else:
+        run.metrics = next((dict(ln) for ln in reversed(run.lines) if ln.get("kind") == EVALUATION), {})
+        if METRICS_FILE in found:
+            run.metrics, run.final = _mapping((folder / METRICS_FILE).read_text(encoding="utf-8")), True
+        if has_rows:
+            run.rows = read_translations(folder / TRANSLATIONS_FILE)
+    return run
+
+
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    """The lines of a metrics.jsonl; a line that is cut (a run killed, or writing just now) is left out."""
+    lines = []
+    for text in path.read_text(encoding="utf-8", errors="replace").splitlines():
+        try:
+            line = json.loads(text)
+        except json.JSONDecodeError:
+            continue
+        if isinstance(line, dict):
+            lines.append(line)
+    return lines
+
+
+def noted_findings(lines: Sequence[Mapping[str, Any]]) -> dict[str, tuple[Finding, int]]:
+    """Findings that a training noted on its way, by code: each as it was noted last, and at which step."""
+    found: dict[str, tuple[Finding, int]] = {}
+    for line in lines:
+        if line.get("kind") == "finding" and line.get("level") in LEVELS and line.get("code"):
+            texts = {key: str(line.get(key, "")) for key in ("code", "name", "evidence", "cure")}
+            found[texts["code"]] = Finding(level=line["level"], **texts), int(line.get("step") or 0)
+    return found
+
+
+def _mapping(text: str) -> dict[str, Any]:
+    """YAML or JSON text as a mapping; empty where it is none (the page then shows the text alone)."""
+    try:
+        tree = yaml.safe_load(text)
+    except yaml.YAMLError:
+        return {}
+    return tree if isinstance(tree, dict) else {}

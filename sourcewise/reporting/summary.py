@@ -1,0 +1,128 @@
+"""The head of a report: verdict, findings, figures, where training stands, and what to do next."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sourcewise.diagnosis.diagnose import Diagnosis, Piece, put_together
+from sourcewise.diagnosis.finding import Finding
+from sourcewise.evaluation.results import TRANSLATIONS_FILE
+from sourcewise.evaluation.verdict import Verdict, judge
+from sourcewise.reporting.again import duration
+from sourcewise.reporting.curves import EVALUATION, TRAIN, is_finite, series
+from sourcewise.reporting.run_files import RunFiles, noted_findings
+
+JUDGED_BY = ("bleu", "chrf", "exact_match_pct", "unique_pct")
+
+# Key of metrics.json, name on the page, format, what it means.
+FIGURES = (
+    ("bleu", "BLEU", "{:.1f}", "n-gram overlap with the references, 0 to 100"),
+    ("source_bits", "Source bits", "{:.2f}", "what a target token gains from its own source, in bits"),
+    ("exact_match_pct", "Exactly right", "{:.1f} %", "outputs equal to their reference"),
+    ("wer", "Word error rate", "{:.3f}", "word errors a reference word"),
+    ("chrf", "chrF", "{:.1f}", "character n-gram overlap, 0 to 100"),
+    ("unique_pct", "Distinct outputs", "{:.1f} %", "distinct outputs a hundred examples"),
+    ("length_ratio", "Length", "{:.2f} ×", "words of the outputs over words of the references"),
+    ("loss", "Loss", "{:.3f}", "nats a target token, with its own source"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Noted:
+    """A finding, and where it was made, in words: empty for the evaluation that the page shows."""
+
+    finding: Finding
+    where: str = ""
+
+    @property
+    def cure(self) -> list[tuple[str, bool]]:
+        """The lines of its cure, and which of them are to paste."""
+        return paragraphs(self.finding.cure)
+
+
+def paragraphs(text: str) -> list[tuple[str, bool]]:
+    """A rule's text as (line, is it to paste): such lines begin with two spaces."""
+    return [(line.strip(), line.startswith("  ")) for line in text.split("\n") if line.strip()]
+
+
+def verdict(run: RunFiles) -> Verdict | None:
+    """The verdict on the evaluation the folder holds; None without outputs or figures."""
+    if not run.rows or any(run.metrics.get(key) is None for key in JUDGED_BY):
+        return None
+    metrics = {"reference_unique_pct": 100.0 * len({r.reference for r in run.rows}) / len(run.rows)} | run.metrics
+    return judge(metrics, [r.reference for r in run.rows], [r.output for r in run.rows])
+
+
+def findings(lines: Sequence[Mapping[str, Any]], diagnosis: Diagnosis | None) -> list[Noted]:
+    """What the evaluation shows, and what training noted on its way, ranked together, the cause first.
+
+    A finding of both is told as of the evaluation.
+    """
+    noted = {
+        code: Noted(found, f"in training, step {step:,}" if step else "before training")
+        for code, (found, step) in noted_findings(lines).items()
+    }
+    noted |= {found.code: Noted(found) for found in (diagnosis.findings if diagnosis else [])}
+    together = put_together([Piece([each.finding for each in noted.values()])])
+    return [Noted(found, noted[found.code].where) for found in together.findings]
+
+
+def next_step(run: RunFiles, diagnosis: Diagnosis | None, noted: Sequence[Noted], said: Verdict | None) -> str:
+    """One sentence: what to do now."""
+    cause = next((each.finding.code for each in noted if each.finding.level == "error"), None)
+    ended_well = diagnosis is not None and not diagnosis.cause and said is not None and said.level != "failed"
+    if cause and ended_well:
+        return f"It reads and speaks; {cause} and what else was found on the way stands below."
+    if cause:
+        return f"Start with {cause}, the first finding below: what is listed under it may be its consequence."
+    if diagnosis is None and run.final:
+        return f"The outputs ({TRANSLATIONS_FILE}) are not here: without them there is no verdict and no diagnosis."
+    if diagnosis is None:
+        return "No outputs yet: the verdict and the findings follow with the first evaluation that writes them."
+    if noted:
+        return "Nothing that makes the model useless; the findings below cost quality."
+    losses = series(run.lines, EVALUATION, "loss")
+    if len(losses) > 1 and losses[-1][1] <= min(value for _, value in losses):
+        return "Nothing is wrong, and the validation loss was lowest at the end: longer training may still help."
+    return "Nothing is wrong in what was checked."
+
+
+def progress(run: RunFiles) -> str:
+    """Where training stands, in words; empty without log lines."""
+    last = next((ln for ln in reversed(run.lines) if ln.get("kind") == TRAIN), None)
+    if last is None:
+        return ""
+    start = next((ln for ln in run.lines if ln.get("kind") == "start"), {})
+    asked = run.recipe.get("train")
+    steps = start.get("steps") or (asked.get("steps") if isinstance(asked, dict) else None)
+    text = f"step {last.get('step', 0):,}" + (f" of {steps:,}" if isinstance(steps, int) else "")
+    if is_finite(last.get("epoch")):
+        text += f", epoch {last['epoch']:.4g}"
+    if is_finite(last.get("seconds")):
+        text += f", {duration(last['seconds'])}"
+    if is_finite(last.get("tokens_per_s")):
+        text += f", {last['tokens_per_s']:,.0f} tokens/s"
+    return text
+
+
+def figures(metrics: Mapping[str, Any]) -> list[dict[str, str]]:
+    """The tiles at the top."""
+    return [
+        {"name": name, "value": shape.format(metrics[key]), "meaning": meaning, "aside": _aside(key, metrics)}
+        for key, name, shape, meaning in FIGURES
+        if is_finite(metrics.get(key))
+    ]
+
+
+def _aside(key: str, metrics: Mapping[str, Any]) -> str:
+    """What a figure is to be read beside."""
+    interval = metrics.get("source_bits_ci95")
+    if key == "source_bits" and isinstance(interval, Sequence) and all(map(is_finite, interval)):
+        return f"{interval[0]:.2f} to {interval[1]:.2f} (95\u00a0%)"
+    if key == "unique_pct" and is_finite(metrics.get("reference_unique_pct")):
+        return f"references: {metrics['reference_unique_pct']:.1f}\u00a0%"
+    if key == "loss" and is_finite(metrics.get("loss_shuffled")):
+        return f"another's source: {metrics['loss_shuffled']:.3f}"
+    return ""
