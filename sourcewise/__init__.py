@@ -5,9 +5,11 @@
     model = sourcewise.load("runs/digits")                  # a run, a Hugging Face folder or a hub name
     model.generate(["a source"], beams=4)
     sourcewise.train("digits", {"train.steps": 100})
+    sourcewise.compare("compare_bridges_fsdd", jobs=2).winner   # variants × seeds, with intervals
     sourcewise.evaluate(model, "test.tsv").metrics["source_bits"]
     sourcewise.diagnose(model, "valid.tsv").findings
     sourcewise.trace(model, "a source").steps               # what each token was read from
+    sourcewise.source_bits(any_model, batch).bits           # of any torch module, one batch
 
 Importing it is instant: torch and the rest come with the first function used.
 """
@@ -21,22 +23,35 @@ from sourcewise.errors import RequestError
 
 if TYPE_CHECKING:
     from sourcewise.api import preflight, train
+    from sourcewise.comparing import compare
     from sourcewise.diagnosis.diagnose import diagnose
     from sourcewise.evaluation.evaluate import evaluate
-    from sourcewise.evaluation.source_bits import source_bits
+    from sourcewise.evaluation.one_batch import source_bits
     from sourcewise.generation.model import load
     from sourcewise.generation.tracing import trace
 
 __version__ = "0.1.0"
-__all__ = ["RequestError", "__version__", "diagnose", "evaluate", "load", "preflight", "source_bits", "trace", "train"]
+__all__ = [
+    "RequestError",
+    "__version__",
+    "compare",
+    "diagnose",
+    "evaluate",
+    "load",
+    "preflight",
+    "source_bits",
+    "trace",
+    "train",
+]
 
 _HOMES = {
     "load": "sourcewise.generation.model",
     "train": "sourcewise.api",
     "preflight": "sourcewise.api",
+    "compare": "sourcewise.comparing",
     "evaluate": "sourcewise.evaluation.evaluate",
     "diagnose": "sourcewise.diagnosis.diagnose",
-    "source_bits": "sourcewise.evaluation.source_bits",
+    "source_bits": "sourcewise.evaluation.one_batch",
     "trace": "sourcewise.generation.tracing",
 }
 

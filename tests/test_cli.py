@@ -26,7 +26,7 @@ HEAVY = ("torch", "transformers", "pydantic", "numpy", "datasets", "rich", "yaml
 # (words, exit status, what the line on standard error begins with)
 REFUSED = [
     ("trian", "trian: no such command; did you mean train?"),
-    ("frobnicate", "frobnicate: no such command; known: demo, train, tokenizer, generate"),
+    ("frobnicate", "frobnicate: no such command; known: demo, train, tokenizer, compare, generate"),
     ("--halp", "--halp: no such command; "),
     ("train", "nothing to train on: name a RECIPE (chat, dates, digits, "),
     ("train nope", "nope: no such recipe; a file, a run folder, or one of chat, dates, digits"),

@@ -51,7 +51,10 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"seed": -1}, "seed should be greater than or equal to 0, not -1"),
     ({"train": {"learning_rate": float("nan")}}, "train.learning_rate should be a finite number, not nan"),
     ({"train": {"schedule": "cos"}}, "train.schedule should be 'cosine', 'inverse_sqrt' or 'constant', not 'cos'"),
-    ({"train": {"freeze": ["encodr"]}}, "train.freeze.0 should be 'encoder', 'decoder', 'embedding' or 'bridge', not"),
+    (
+        {"train": {"freeze": ["encodr"]}},
+        "train.freeze.0 should be 'encoder', 'decoder', 'embedding', 'bridge' or 'features', not",
+    ),
     ({"train": {"device": "gpu"}}, "train.device should be auto, cpu, cuda, cuda:1 or mps, not 'gpu'"),
     ({"name": "../up"}, "name should be folder of the run under output: letters, digits, . _ -, not '../up'"),
     ({"name": ".."}, "name should be folder of the run"),
@@ -263,7 +266,7 @@ def test_every_option_says_what_it_is() -> None:
     kinds = {key: (kind, default) for key, kind, default, _ in rows}
     assert kinds["train.steps"] == ("integer", "")
     assert kinds["train.schedule"] == ("cosine|inverse_sqrt|constant", "cosine")
-    assert kinds["train.freeze"] == ("list of encoder|decoder|embedding|bridge", "")
+    assert kinds["train.freeze"] == ("list of encoder|decoder|embedding|bridge|features", "")
     assert kinds["generation.sample"] == ("true|false", "false")
     assert kinds["data.train.builtin"][0] == "digits|dates"
     assert kinds["generation.top_p"] == ("number", "1.0")

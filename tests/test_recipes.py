@@ -22,8 +22,18 @@ NAMES = [
 ]
 
 
+COMPARED = [  # these are of tests/comparison/test_published.py
+    "compare_bridges_fsdd",
+    "compare_bridges_phoenix14t",
+    "compare_cures_deep",
+    "compare_cures_few",
+    "compare_cures_imbalanced",
+    "compare_cures_pooled",
+]
+
+
 def test_all_are_found_by_name() -> None:
-    assert list(shipped_recipes()) == NAMES
+    assert list(shipped_recipes()) == [*NAMES, *COMPARED]
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -6,15 +6,17 @@ import difflib
 import json
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from sourcewise.diagnosis.finding import LEVELS, Finding
 from sourcewise.diagnosis.rules import EVALUATION_CHECKS, RULES
 from sourcewise.diagnosis.rules.outputs import MIN_EXAMPLES
+from sourcewise.diagnosis.rules.training_texts import TOO_SHORT
 from sourcewise.errors import RequestError
-from sourcewise.evaluation.results import METRICS_FILE, Evaluation
+from sourcewise.evaluation.results import Evaluation
 from sourcewise.evaluation.verdict import source_use
 
 if TYPE_CHECKING:
@@ -26,6 +28,14 @@ _NEEDS_MORE = (
     "the wiring: masks, labels, frozen parts, gradients",
     "the course of training: learning rate, over-fitting",
 )
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """What one look found, and what it could not look at, in words."""
+
+    findings: Sequence[Finding] = ()
+    not_checked: Sequence[str] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,26 +76,51 @@ def diagnose(
 ) -> Diagnosis:
     """Diagnose a model on a set: a loaded model, a run folder, a Hugging Face folder or a hub name.
 
-    Without `data`, a run folder is judged by the evaluation it holds, and else on its own test or validation set.
+    Of a run all is looked at that is still there: its recipe's data and wiring, its course, its network, its outputs.
+    Without `data` it is judged by the evaluation it holds, and else on its own test or validation set.
     `task` says of which task of a mixture `data` is. Raises RequestError where there is nothing to judge by.
     """
-    if data is None and isinstance(model, (str, Path)) and (Path(model) / METRICS_FILE).is_file():
-        return diagnose_evaluation(Evaluation.from_folder(model))
-    from sourcewise.evaluation.evaluate import evaluate
-    from sourcewise.generation.model import load
+    from sourcewise.diagnosis.whole import whole
 
-    loaded = load(model) if isinstance(model, (str, Path)) else model
-    chosen = data if data is not None else loaded.data.test or loaded.data.valid
-    if chosen is None:
-        raise RequestError("no evaluation and no test set of its own; name one: sourcewise diagnose MODEL DATA")
-    return diagnose_evaluation(evaluate(loaded, chosen, task=task))
+    start = time.perf_counter()
+    pieces = whole(model, data, task)
+    return put_together(pieces, time.perf_counter() - start)
+
+
+def put_together(pieces: Sequence[Piece], seconds: float = 0.0) -> Diagnosis:
+    """One diagnosis of several looks: a finding a code, ranked."""
+    found = [finding for piece in pieces for finding in piece.findings]
+    missing = [words for piece in pieces for words in piece.not_checked]
+    return Diagnosis(ranked(_judged_fairly(_once(found))), missing, round(seconds, 4))
+
+
+def _once(findings: Sequence[Finding]) -> list[Finding]:
+    """One finding a code, the gravest and then the first; a rule may speak of the recipe and of the trained network."""
+    kept: dict[str, Finding] = {}
+    for finding in sorted(findings, key=lambda f: LEVELS.index(f.level)):
+        kept.setdefault(finding.code, finding)
+    return list(kept.values())
+
+
+def _judged_fairly(findings: list[Finding]) -> list[Finding]:
+    """Of a training too short to judge, what it shows and what came of it are notes."""
+    if all(finding.code != TOO_SHORT.code for finding in findings):
+        return findings
+    early = ("TRN", "SRC", "MEM", "ATT", "OUT")
+    return [replace(f, level="note") if f.code.startswith(early) else f for f in findings]
 
 
 def diagnose_evaluation(evaluation: Evaluation) -> Diagnosis:
     """Every rule that needs no more than an evaluation (rows E1 and E2), in well under a second."""
     start = time.perf_counter()
-    found = [finding for check in EVALUATION_CHECKS for finding in check(evaluation)]
-    return Diagnosis(ranked(found), _not_checked(evaluation), round(time.perf_counter() - start, 4))
+    piece = of_evaluation(evaluation)
+    missing = [*piece.not_checked, *_NEEDS_MORE]
+    return Diagnosis(ranked(piece.findings), missing, round(time.perf_counter() - start, 4))
+
+
+def of_evaluation(evaluation: Evaluation) -> Piece:
+    """What an evaluation shows: source use and outputs."""
+    return Piece([finding for check in EVALUATION_CHECKS for finding in check(evaluation)], _not_checked(evaluation))
 
 
 def ranked(findings: Sequence[Finding]) -> list[Finding]:
@@ -115,6 +150,7 @@ def explain(code: str) -> str:
     return rule.page()
 
 
+@cache
 def _all_causes(code: str) -> set[str]:
     """The codes that explain this one, directly or through others."""
     known: set[str] = set()
@@ -137,4 +173,4 @@ def _not_checked(evaluation: Evaluation) -> list[str]:
         missing.append(f"outputs (OUT001 to OUT008): {len(rows)} examples, at least {MIN_EXAMPLES} are needed")
     elif not any(row.source for row in rows):
         missing.append("copying of the source (OUT008): the evaluation has no source texts")
-    return [*missing, *_NEEDS_MORE]
+    return missing

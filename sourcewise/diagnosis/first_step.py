@@ -18,7 +18,7 @@ from sourcewise.data.batches import Batch
 from sourcewise.diagnosis.wiring import borrowed
 from sourcewise.model.seq2seq import Seq2Seq
 from sourcewise.training.objective import Objective
-from sourcewise.training.optimizer import PARTS, MasterAdamW, freeze
+from sourcewise.training.optimizer import MasterAdamW, freeze, part_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,8 +37,7 @@ class Weight:
     @property
     def part(self) -> str:
         """The part of the network it belongs to, as `train.freeze` names them; `other` where it is none."""
-        name = self.name.removeprefix("network.")
-        return next((part for part, starts in PARTS.items() if name.startswith(starts)), "other")
+        return part_of(self.name)
 
     @property
     def layer(self) -> tuple[str, int] | None:

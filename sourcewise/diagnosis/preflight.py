@@ -4,22 +4,21 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+
+import torch
 
 from sourcewise.data.plain_text import Denoised
 from sourcewise.diagnosis.diagnose import Diagnosis, ranked
 from sourcewise.diagnosis.finding import Finding
-from sourcewise.diagnosis.rules import data, data_features, wiring
+from sourcewise.diagnosis.rules import data, data_features, signals, wiring
 from sourcewise.diagnosis.rules.alignment import FEWEST
 from sourcewise.diagnosis.rules.data_texts import REFUSED
 from sourcewise.errors import FaultyData
+from sourcewise.training.opening import Prepared
+from sourcewise.training.state import random_states, restore_random_states
 
-if TYPE_CHECKING:
-    from sourcewise.config import Recipe
-    from sourcewise.data.encoding import Encoded
-    from sourcewise.data.tokenizer import Tokenizer
-    from sourcewise.model.seq2seq import Seq2Seq
+__all__ = ["PREFLIGHT_CHECKS", "Prepared", "preflight"]
+
 
 _ONLY_TRAINED = (
     "the course of training: learning rate, over-fitting",
@@ -27,22 +26,12 @@ _ONLY_TRAINED = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Prepared:
-    """A training that is about to begin: all that its recipe opens, and no step taken."""
-
-    recipe: Recipe
-    tokenizer: Tokenizer
-    network: Seq2Seq
-    train: Encoded
-    valid: Encoded | None = None
-
-
 # Causes before symptoms: the data, then the wiring.
 PREFLIGHT_CHECKS: tuple[Callable[[Prepared], list[Finding]], ...] = (
     data.check,
     data_features.check,
     wiring.wiring_findings,
+    signals.check,
 )
 
 
@@ -55,13 +44,23 @@ def preflight(opened: Callable[[], Prepared]) -> Diagnosis:
     try:
         prepared = opened()
         found = [finding for check in PREFLIGHT_CHECKS for finding in check(prepared)]
-        missing = _not_checked(prepared)
+        missing = left_unchecked(prepared)
     except FaultyData as fault:
         found, missing = [REFUSED.finding(str(fault))], ["everything else: the data cannot be opened"]
     return Diagnosis(ranked(found), [*missing, *_ONLY_TRAINED], round(time.perf_counter() - start, 4))
 
 
-def _not_checked(prepared: Prepared) -> list[str]:
+def before_training(prepared: Prepared) -> list[Finding]:
+    """The same findings, of a training that goes on from here: it will not know that it was looked at."""
+    threads, states = torch.get_num_threads(), random_states()
+    try:
+        return ranked([finding for check in PREFLIGHT_CHECKS for finding in check(prepared)])
+    finally:
+        restore_random_states(states)
+        torch.set_num_threads(threads)
+
+
+def left_unchecked(prepared: Prepared) -> list[str]:
     """What these rules cannot say of this training, in words."""
     missing = []
     for part in prepared.train.parts:
@@ -76,4 +75,6 @@ def _not_checked(prepared: Prepared) -> list[str]:
         missing.append("validation examples in the training set (DAT008): there is no validation set")
     if prepared.train.dataset.dims:
         missing.append("duplicates and several targets for one source (DAT009, DAT010): sources are features")
+    if too_large := signals.not_tried(prepared):
+        missing.append(too_large)
     return missing

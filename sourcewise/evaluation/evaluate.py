@@ -44,6 +44,21 @@ def evaluate(
     """
     if not isinstance(model, Model):
         model = load(model)
+    encoded = lay_out(model, data, task=task, features=features, source=source, target=target)
+    options = model.options(**(generation or {}))
+    return evaluate_encoded(model.network, model.tokenizer, encoded, options, progress)
+
+
+def lay_out(
+    model: Model,
+    data: str | Path | Dataset | DatasetConfig | Sequence[DatasetConfig],
+    *,
+    task: str | None = None,
+    features: str | None = None,
+    source: str | None = None,
+    target: str | None = None,
+) -> Encoded:
+    """The set that `evaluate` is asked for, or several as one, as this model's ids. Raises RequestError."""
     if isinstance(data, Dataset):
         sets = [data]
     elif isinstance(data, (str, Path)):
@@ -52,9 +67,7 @@ def evaluate(
         configs = [data] if isinstance(data, DatasetConfig) else data
         sets = [open_dataset(config, model.data, "test") for config in configs]
     encoded = [model.lay_out(each) for each in sets]
-    options = model.options(**(generation or {}))
-    whole = encoded[0] if len(encoded) == 1 else EncodedMixture(encoded)
-    return evaluate_encoded(model.network, model.tokenizer, whole, options, progress)
+    return encoded[0] if len(encoded) == 1 else EncodedMixture(encoded)
 
 
 def evaluate_encoded(

@@ -20,7 +20,7 @@ from sourcewise.generation.model import Model
 from sourcewise.model.protocol import Network, token_nats
 
 LABELS = "labels"
-_MASKS = ("attention_mask", "encoder_attention_mask", "speech_attention_mask")
+MASKS = ("attention_mask", "encoder_attention_mask")  # of sources, (batch, slots)
 
 
 def source_bits(model: Any, batch: Any) -> SourceBits:
@@ -45,26 +45,27 @@ def source_bits(model: Any, batch: Any) -> SourceBits:
     if isinstance(batch, (Batch, Encoded)):
         if not isinstance(model, Network):
             raise RequestError(f"source_bits: a {type(batch).__name__} is for a network of sourcewise; give a dict")
-        with _at_rest(model):
+        with at_rest(model):
             return sets.source_bits(model, batch) if isinstance(batch, Encoded) else _of_network(model, batch)
     if not isinstance(batch, Mapping):
         raise RequestError(f"source_bits: a batch is a dict of tensors, not {type(batch).__name__}")
     config = getattr(model, "config", None)
     if config is not None and getattr(config, "is_encoder_decoder", True) is False:
         raise RequestError(f"source_bits: {type(model).__name__} is decoder-only: its source is part of its target")
-    with _at_rest(model):
+    with at_rest(model):
         return _of_callable(model, batch)
 
 
 def _of_network(network: Network, batch: Batch) -> SourceBits:
     source, labels = batch.source.to(network.device), batch.labels.to(network.device)
-    table, lengths = (source.tokens, source.token_lengths) if source.frames is None else (source.features, source.frames)
-    assert table is not None and lengths is not None
+    table = source.tokens if source.features is None else source.features
+    assert table is not None
 
     def nats(rows: Tensor | None) -> Tensor:
         return token_nats(network, network.encode(source if rows is None else chosen(source, rows)), labels)
 
-    return _measured(nats, labels, [table], lengths.cpu().numpy())
+    mask = source.token_mask if source.frames is None else source.frame_mask
+    return _measured(nats, labels, [table], mask)
 
 
 def chosen(source: Source, rows: Tensor) -> Source:
@@ -79,7 +80,7 @@ def _of_callable(model: Any, batch: Mapping[str, Any]) -> SourceBits:
         raise RequestError("source_bits: the batch has no labels (batch, time)")
     own = {k: v for k, v in batch.items() if isinstance(v, Tensor) and v.ndim and len(v) == len(labels)}
     source = {k: v for k, v in own.items() if k != LABELS and not k.startswith(("decoder_", "cross_"))}
-    content = [value for name, value in source.items() if name not in _MASKS]
+    content = [value for name, value in source.items() if name not in MASKS]
     if not content:
         raise RequestError(f"source_bits: no source among the keys {', '.join(map(str, batch))}; as input_ids")
     device = next((p.device for p in model.parameters()), labels.device) if isinstance(model, nn.Module) else None
@@ -92,41 +93,39 @@ def _of_callable(model: Any, batch: Mapping[str, Any]) -> SourceBits:
         out = model(**inputs) if isinstance(model, nn.Module) else model(inputs)
         return _nats(out if isinstance(out, Tensor) else getattr(out, "logits", None), given[LABELS])
 
-    return _measured(nats, labels, content, _lengths(source, len(labels)))
+    mask = next((source[name].bool() for name in MASKS if name in source and source[name].ndim == 2), None)
+    return _measured(nats, labels, content, mask)
 
 
 def _measured(
-    nats: Callable[[Tensor | None], Tensor], labels: Tensor, content: list[Tensor], lengths: np.ndarray
+    nats: Callable[[Tensor | None], Tensor], labels: Tensor, content: list[Tensor], mask: Tensor | None
 ) -> SourceBits:
-    """The bits of a batch whose (batch, time) nats are those of `nats(rows)` with the sources of these rows."""
-    padded = torch.arange(int(lengths.max(initial=1))) >= torch.from_numpy(lengths)[:, None]
-    tables = [_emptied(table.detach().cpu(), padded) for table in content]
+    """The bits of a batch whose (batch, time) nats are those of `nats(rows)` with the sources of these rows.
+
+    `content` holds the sources' tensors; `mask` (batch, slots) is true where they are real, everywhere without one.
+    """
+    size = len(labels)
+    lengths = np.full(size, 1) if mask is None else mask.sum(1).cpu().numpy().astype(np.int64)
+    tables = [_emptied(table.detach(), mask).cpu() for table in content]
     other = nearest_others(lengths, lambda i, j: all(torch.equal(table[i], table[j]) for table in tables))
     if (other < 0).all():
-        raise RequestError(f"source_bits: the {len(labels)} sources of the batch do not differ; give more of them")
+        what = f"the {size} sources of the batch are all alike" if size > 1 else "a batch of 1 holds no other source"
+        raise RequestError(f"source_bits: {what}; give a batch of several different ones")
     tokens = (labels != IGNORED).sum(1).cpu().double().numpy()
     if not tokens.any():
         raise RequestError(f"source_bits: no label of the batch counts, all are {IGNORED}")
-    rows = torch.from_numpy(np.where(other < 0, np.arange(len(other)), other)).to(labels.device)
+    rows = torch.from_numpy(np.where(other < 0, np.arange(size), other)).to(labels.device)
     with torch.no_grad():
         mine, theirs = (nats(which).double().sum(1).cpu().numpy() for which in (None, rows))
     return SourceBits(mine, np.where(other < 0, np.nan, theirs), tokens)
 
 
-def _lengths(source: Mapping[str, Tensor], size: int) -> np.ndarray:
-    """(batch,) real positions of each source by its mask; without one all are as wide as the batch."""
-    mask = next((source[name] for name in _MASKS if name in source), None)
-    if mask is not None and mask.ndim == 2:
-        return mask.bool().sum(1).cpu().numpy().astype(np.int64)
-    return np.full(size, max((value.shape[1] for value in source.values() if value.ndim > 1), default=1))
-
-
-def _emptied(table: Tensor, padded: Tensor) -> Tensor:
-    """A source tensor with zeros where it is padded, so that padding tells no two sources apart."""
-    if table.ndim < 2 or table.shape[1] < padded.shape[1]:
+def _emptied(table: Tensor, mask: Tensor | None) -> Tensor:
+    """A source tensor (batch, slots, ...) with zeros where it is padded, so that padding tells no two sources apart."""
+    if mask is None or table.shape[:2] != mask.shape:
         return table
-    wide = F.pad(padded, (0, table.shape[1] - padded.shape[1]), value=True)
-    return table.masked_fill(wide.view(*wide.shape, *[1] * (table.ndim - 2)), 0)
+    padded = ~mask.to(table.device)
+    return table.masked_fill(padded.view(*padded.shape, *[1] * (table.ndim - 2)), 0)
 
 
 def _nats(logits: Tensor | None, labels: Tensor) -> Tensor:
@@ -142,7 +141,7 @@ def _nats(logits: Tensor | None, labels: Tensor) -> Tensor:
 
 
 @contextlib.contextmanager
-def _at_rest(model: Any) -> Iterator[None]:
+def at_rest(model: Any) -> Iterator[None]:
     """Within: no dropout; afterwards every part is in the mode it was in."""
     modes = {module: module.training for module in model.modules()} if isinstance(model, nn.Module) else {}
     if isinstance(model, nn.Module):

@@ -1,24 +1,29 @@
-"""What is minimised: the decoder's cross-entropy, and where asked a CTC loss on the encoder output."""
+"""What is minimised: the decoder's cross-entropy, and where asked losses that help it to read its source."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sourcewise.config import TrainConfig
-from sourcewise.data.batches import IGNORED, Batch
+from sourcewise.data.batches import IGNORED, Batch, Source
 from sourcewise.errors import RequestError
 from sourcewise.model.loss import Emphasis, emphasised_cross_entropy
 from sourcewise.model.memory import TransformerMemory
 from sourcewise.model.seq2seq import Seq2Seq
+from sourcewise.training.contrastive import contrastive
 from sourcewise.training.decoder_inputs import decoder_inputs
+from sourcewise.training.supervision import check_supervised, supervision
 
 
 class Objective(nn.Module):
     """The network with the heads that only training needs."""
 
     weights: Tensor | None
+    others: Callable[[list[int]], Source] | None = None  # sources of other examples, for a batch's; None: no contrast
 
     def __init__(
         self, network: Seq2Seq, train: TrainConfig, unknown: int | None = None, weights: Tensor | None = None
@@ -32,6 +37,9 @@ class Objective(nn.Module):
         self.register_buffer("weights", weights, persistent=False)
         self.focal = train.focal
         self.word_dropout = train.word_dropout
+        self.guided, self.mass = (train.guided_attention, train.guided_width), train.attention_mass
+        self.contrast, self.margin = train.contrastive, train.contrastive_margin
+        check_supervised(network, train.guided_attention, train.attention_mass)
         self.unknown = network.pad_id if unknown in (None, network.eos_id) else unknown
         if self.ctc_weight:
             if not network.has_encoder:
@@ -52,6 +60,11 @@ class Objective(nn.Module):
         minimised, nats = emphasised_cross_entropy(states, matrix, labels.flatten(), self.smoothing, emphasis)
         if self.ctc_weight:
             minimised = (1 - self.ctc_weight) * minimised + self.ctc_weight * self.ctc(memory, batch)
+        if self.guided[0] or self.mass:
+            minimised = minimised + supervision(network, tokens, memory, batch, labels, self.guided, self.mass)
+        if self.contrast and self.others is not None:
+            other, _ = network.projection(tokens, network.encode(self.others(batch.indices)))
+            minimised = minimised + self.contrast * contrastive(states, other, matrix, labels, self.margin)
         return minimised, nats
 
     def ctc(self, memory: TransformerMemory, batch: Batch) -> Tensor:

@@ -22,20 +22,27 @@ PARTS = {
     "embedding": ("body.embedding", "body.head"),
     "encoder": ("body.encoder",),
     "decoder": ("body.decoder",),
-    "bridge": ("bridge",),
+    "features": ("bridge.encoder",),
+    "bridge": ("bridge",),  # the rest of it
 }
 
 
 def freeze(network: nn.Module, parts: Sequence[str]) -> None:
-    """Stop these parts (embedding, encoder, decoder, bridge) from learning. Raises RequestError for one not there."""
+    """Stop these parts (the keys of PARTS) from learning. Raises RequestError for one that is not there."""
     for part in parts:
         if part not in PARTS:
             raise RequestError(f"train.freeze: {part!r} is not one of {', '.join(PARTS)}")
-        found = [parameter for name, parameter in network.named_parameters() if name.startswith(PARTS[part])]
+        found = [parameter for name, parameter in network.named_parameters() if part_of(name) == part]
         if not found:
             raise RequestError(f"train.freeze: this network has no {part}")
         for parameter in found:
             parameter.requires_grad_(False)
+
+
+def part_of(name: str) -> str:
+    """The part of a network that a parameter belongs to, as `freeze` names them; `other` where it is none."""
+    bare = name.removeprefix("network.")
+    return next((part for part, starts in PARTS.items() if bare.startswith(starts)), "other")
 
 
 class MasterAdamW:
@@ -73,19 +80,24 @@ class MasterAdamW:
             else:
                 master.grad.add_(gradient)
 
-    def step(self, rate: float) -> float:
-        """One update at this learning rate; returns the gradient norm before clipping.
+    def step(self, rate: float, factors: Sequence[float] | None = None) -> float:
+        """One update at this learning rate, times a factor a parameter; returns the gradient norm before clipping.
 
-        A norm that is not finite changes nothing.
+        What has the factor 0 stays as it is, and its gradient counts nowhere. A norm that is not finite changes
+        nothing.
         """
+        for master, factor in zip(self.masters, factors or [], strict=factors is not None):
+            if not factor:
+                master.grad = None
         grads = [m.grad for m in self.masters if m.grad is not None]
         norm = torch.nn.utils.get_total_norm(grads)
         if not math.isfinite(norm):
             return float(norm)
         if self.clip:
             torch.nn.utils.clip_grads_with_norm_(self.masters, self.clip, norm)
-        for group, master in zip(self.adamw.param_groups, self.masters, strict=True):
-            group["lr"] = rate * self._scale(master)
+        groups = zip(self.adamw.param_groups, self.masters, factors or [1.0] * len(self.masters), strict=True)
+        for group, master, factor in groups:
+            group["lr"] = rate * self._scale(master) * factor
         self.adamw.step()
         self.publish()
         return float(norm)

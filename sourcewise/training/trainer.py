@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import math
-import platform
 import signal
 import time
 from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NoReturn, Protocol
 
 import numpy as np
 import torch
@@ -19,27 +18,35 @@ from sourcewise.config import Recipe
 from sourcewise.data.batches import Batch, Budget, shares, training_batches
 from sourcewise.data.encoding import Encoded
 from sourcewise.data.mixtures import spread
+from sourcewise.data.text_noise import TextNoise
 from sourcewise.data.tokenizer import Tokenizer
 from sourcewise.errors import RequestError
 from sourcewise.evaluation.evaluate import evaluate_encoded
 from sourcewise.evaluation.results import without_nan
+from sourcewise.evaluation.shown import write_shown
+from sourcewise.generation.model import Model
 from sourcewise.lanes import Lanes
 from sourcewise.model.checkpoint import save_network
 from sourcewise.model.seq2seq import Seq2Seq
 from sourcewise.training.augment import Augmenter
+from sourcewise.training.contrastive import Partners
 from sourcewise.training.decoder_inputs import reference_share
 from sourcewise.training.gradients import gradients
+from sourcewise.training.machine import machine
 from sourcewise.training.objective import Objective
 from sourcewise.training.optimizer import MasterAdamW, freeze
+from sourcewise.training.resampling import resample
 from sourcewise.training.run import Run
 from sourcewise.training.schedule import learning_rate
 from sourcewise.training.state import load_state, random_states, restore_random_states, save_state
 from sourcewise.training.token_weights import token_weights
+from sourcewise.training.unfreezing import Unfreezing
+from sourcewise.training.vitals import gradient_norms, target_entropy, update_ratios
 
 LOWER_IS_BETTER = ("loss", "wer")
 COUNTERS = (
     *("step", "epoch", "position", "epoch_batches", "best", "snapshots"),
-    *("seconds", "nats", "targets", "tokens", "logged_at"),
+    *("seconds", "nats", "targets", "tokens", "logged_at", "step_logged", "clipped", "largest_norm"),
 )
 LEAST_FLOPS = 5e10  # a batch; below, lanes wait for the interpreter more than they gain
 PRECISIONS = {"bf16": torch.bfloat16, "fp32": torch.float32}
@@ -83,20 +90,28 @@ class Trainer:
         self.valid = None if valid is None else spread(valid, recipe.train.evaluate_examples)
         self.options = recipe.generation.model_copy(update={"beams": 1, "sample": False})
         freeze(network, recipe.train.freeze)
+        resample(train, recipe.train.resample_below)
         rarity = token_weights(train, network.vocabulary, recipe.train)
         self.objective = Objective(network, recipe.train, tokenizer.unk_id, rarity).to(network.device)
         self.optimizer = MasterAdamW(self.objective, recipe.train, PRECISIONS[recipe.train.precision])
+        self.unfreezing = Unfreezing(self.optimizer.names, recipe.train.unfreeze)
         self.lanes = Lanes(network.device if _step_flops(self.objective, recipe) > LEAST_FLOPS else None)
-        self.augment = _augmenter(recipe, network)
+        self.augment, self.noise = _augmenter(recipe, network), _text_noise(recipe, network, tokenizer)
         counts = self._steps_of_epochs()
         self.total = recipe.train.steps or sum(counts)
         self.evaluate_every = recipe.train.evaluate_every or counts[0]
         self.step = self.epoch = self.position = 0  # position: batches of this epoch already learnt from
         self.epoch_batches = 1  # of the epoch under way
+        if recipe.train.contrastive:
+            partners = Partners(train, recipe.seed)
+            self.objective.others = lambda indices: self._batch(partners(indices, self.epoch)).source
         self.best: float | None = None
         self.snapshots: list[str] = []
         self.seconds, self.nats, self.targets, self.tokens = 0.0, 0.0, 0, 0  # the last three since the last log line
         self.logged_at = 0.0  # `seconds` then
+        self.step_logged = self.clipped = 0  # `step` then; steps whose gradient was clipped since
+        self.largest_norm = 0.0  # of the gradients since
+        self.vitals: dict[str, Any] = {}  # of the step that is to be logged
 
     def fit(self) -> None:
         """Train to the end, resuming where the run's state left off. Raises Interrupted after a saved Ctrl-C."""
@@ -145,20 +160,35 @@ class Trainer:
         self.targets += targets
         self.tokens += targets
         rate = learning_rate(self.step, self.total, self.recipe.train)
-        norm = self.optimizer.step(rate)
+        logged = self._is_logged(self.step + 1)
+        norms = gradient_norms(self.optimizer) if logged else {}
+        factors = self.unfreezing.factors(self._epochs_done()) if self.unfreezing.active else None
+        norm = self.optimizer.step(rate, factors)
         if not (math.isfinite(self.nats) and math.isfinite(norm)):
-            raise RequestError(
-                f"step {self.step + 1}: the loss is {self.nats / self.targets}, the norm of its gradient {norm}; "
-                "the last state is kept. Lower train.learning_rate, or set train.precision fp32"
-            )
+            self._stop(norm)
+        self.clipped += bool(self.recipe.train.clip) and norm > self.recipe.train.clip
+        self.largest_norm = max(self.largest_norm, norm)
+        self.vitals = {"gradient_norms": norms, "update_ratios": update_ratios(self.optimizer)} if logged else {}
         self.optimizer.zero_grad()
         return norm, rate
+
+    def _stop(self, norm: float) -> NoReturn:
+        """A loss or gradient that is not finite ends a training before it reaches the weights."""
+        loss = self.nats / self.targets
+        self.run.append(without_nan({"kind": "stopped", "step": self.step + 1, "loss": loss, "gradient_norm": norm}))
+        raise RequestError(
+            f"step {self.step + 1}: the loss is {loss}, the norm of its gradient {norm}; "
+            "the last state is kept. Lower train.learning_rate, or set train.precision fp32"
+        )
+
+    def _is_logged(self, step: int) -> bool:
+        return step % self.recipe.train.log_every == 0 or step == self.total
 
     def _after_step(self, norm: float, rate: float) -> None:
         """Log, evaluate and save when it is time."""
         config = self.recipe.train
         line = None
-        if self.step % config.log_every == 0 or self.step == self.total:
+        if self._is_logged(self.step):
             line = self._log_line(norm, rate)
             self.run.append(line)
         for listener in self.listeners:
@@ -176,12 +206,16 @@ class Trainer:
             "loss": self.nats / self.targets,
             "learning_rate": rate,
             "gradient_norm": norm,
+            "largest_norm": self.largest_norm,  # this and the next: of the steps since the line before
+            "clipped": self.clipped / (self.step - self.step_logged),
+            **self.vitals,
             "tokens_per_s": self.tokens / max(self.seconds - self.logged_at, 1e-9),
             "seconds": self.seconds,
         }
         if self.recipe.train.scheduled_sampling != "none":
             line["reference_share"] = reference_share(self.step - 1, self.total, self.recipe.train)
         self.nats, self.targets, self.tokens, self.logged_at = 0.0, 0, 0, self.seconds
+        self.step_logged, self.clipped, self.largest_norm = self.step, 0, 0.0
         return line
 
     def _evaluate(self) -> None:
@@ -213,6 +247,8 @@ class Trainer:
         self.network.eval()
         evaluation = evaluate_encoded(self.network, self.tokenizer, self.valid, self.options)
         evaluation.write_translations(self.run.folder)
+        model = Model(self.network, self.tokenizer, self.recipe.name, self.recipe.data, self.options)
+        write_shown(model, self.valid, self.run.folder)
         return dict(without_nan(evaluation.metrics))
 
     def _is_best(self, value: float) -> bool:
@@ -262,7 +298,8 @@ class Trainer:
 
     def _batch(self, rows: np.ndarray) -> Batch:
         if self.augment is None:
-            return self.train.batch(rows, coarse=True)
+            batch = self.train.batch(rows, coarse=True)
+            return batch if self.noise is None else self.noise(batch, self.epoch)
         draws = iter([np.random.default_rng([self.recipe.seed, self.epoch, int(i)]) for i in rows])
         augment = self.augment
         return self.train.batch(rows, lambda matrix: augment(matrix, next(draws)), coarse=True)
@@ -284,7 +321,9 @@ class Trainer:
         if state is None:
             if not self.run.metrics():
                 parameters = sum(p.numel() for p in self.network.parameters())
-                self.run.append({"kind": "start", "step": 0, "parameters": parameters, **_machine(self.network.device)})
+                start = {"kind": "start", "step": 0, "steps": self.total, "parameters": parameters}
+                start["target_entropy"] = target_entropy(self.train)
+                self.run.append(start | machine(self.network.device))
             return
         self.optimizer.load_state_dict(state.pop("optimizer"))
         restore_random_states(state.pop("random"))
@@ -297,22 +336,18 @@ def _step_flops(objective: Objective, recipe: Recipe) -> float:
     return 6.0 * sum(p.numel() for p in objective.parameters()) * recipe.train.batch_tokens
 
 
-def _machine(device: torch.device) -> dict[str, Any]:
-    """What a run was made with, for the report."""
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or platform.machine()
-    return {
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "device": f"{device.type} ({name}), {torch.get_num_threads()} threads",
-    }
-
-
 def _augmenter(recipe: Recipe, network: Seq2Seq) -> Augmenter | None:
     if network.bridge is None:
         return None
     bridge = network.bridge
     augmenter = Augmenter(recipe.train.augment, bridge.mean.cpu().numpy(), bridge.deviation.cpu().numpy())
     return augmenter if augmenter.active else None
+
+
+def _text_noise(recipe: Recipe, network: Seq2Seq, tokenizer: Tokenizer) -> TextNoise | None:
+    unknown = network.pad_id if tokenizer.unk_id is None else tokenizer.unk_id
+    noise = TextNoise(recipe.train.text_noise, unknown, network.pad_id, recipe.seed)
+    return noise if noise.active else None
 
 
 @contextlib.contextmanager

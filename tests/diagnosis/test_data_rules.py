@@ -220,7 +220,7 @@ def spoiled(change: Callable[[int, np.ndarray], np.ndarray]) -> tuple[list[np.nd
         ("DAT011", "warning", lambda i, m: m * [1, 1, 0, 0, 0, 0]),
         ("DAT012", "error", lambda i, m: np.resize(clips(1)[0][0], m.shape)),
         ("DAT012", "warning", lambda i, m: m if i % 2 else np.resize(clips(1)[0][0], m.shape)),
-        ("DAT014", "warning", lambda i, m: m if i else 1e5 * m),
+        ("DAT014", "error", lambda i, m: m if i else 1e5 * m),
     ],
 )
 def test_spoiled_features(tmp_path: Path, code: str, level: str, change: Callable[..., np.ndarray]) -> None:
@@ -297,6 +297,36 @@ def test_plain_text_and_mixtures_are_looked_at_part_by_part(tmp_path: Path) -> N
 def test_the_same_set_gives_the_same_evidence(tmp_path: Path) -> None:
     tree = recipe(tmp_path, shuffled(translations()))
     assert found(tree) == found(tree)
+
+
+def test_few_examples_seen_again_and_again(tmp_path: Path) -> None:
+    few = recipe(tmp_path, translations()[:40]) | {"train": {"steps": 300}}
+    assert grave(found(few)) == ["DAT015"]
+    limited = recipe(tmp_path, translations()) | {"train": {"steps": 300}}
+    limited["data"]["train"]["limit"] = 40
+    assert "data.train.limit is 40" in found(limited)["DAT015"].evidence
+    assert grave(found({**limited, "train": {"steps": 5}})) == []  # a trial
+
+
+def test_targets_that_are_their_sources(tmp_path: Path) -> None:
+    copies = [(source, source) for source, _ in translations()]
+    finding = found(recipe(tmp_path, copies))["DAT016"]
+    assert finding.level == "error" and "100 % of the targets" in finding.evidence
+    some = [(source, source if i % 5 == 0 else target) for i, (source, target) in enumerate(translations())]
+    assert found(recipe(tmp_path, some))["DAT016"].level == "warning"
+    both = recipe(tmp_path, copies, [(source, source) for source, _ in translations(60, 1)])
+    assert "DAT016" not in found(both)  # a task that copies
+
+
+def test_outputs_that_may_not_be_as_long_as_targets(tmp_path: Path) -> None:
+    short = recipe(tmp_path, translations()) | {"generation": {"max_new_tokens": 3}}
+    finding = found(short)["DAT007"]
+    assert finding.level == "error" and "generation.max_new_tokens 3" in finding.evidence
+    assert grave(found(recipe(tmp_path, translations()) | {"generation": {"max_new_tokens": 60}})) == []
+
+
+def test_sources_cut_away_are_not_called_shuffled(tmp_path: Path) -> None:
+    assert grave(found(recipe(tmp_path, translations(), max_source=2))) == ["DAT007"]
 
 
 def test_every_rule_of_the_data_is_planted_here() -> None:

@@ -105,6 +105,16 @@ def test_each_fault_is_found_with_its_figure(references, given, code, level, evi
     assert findings[code].cure
 
 
+def test_several_references_of_a_source_are_no_collapse():
+    sources = [f"question {i // 5}" for i in range(200)]
+    given = [TEXTS[i // 5 * 5] for i in range(200)]  # one of the five each time
+    assert found(TEXTS, given, sources) == {}
+    assert found(TEXTS, given)["OUT002"].level == "error"  # without sources nobody knows
+    same = [TEXTS[i // 40] for i in range(200)]  # 5 outputs for 40 questions
+    finding = found(TEXTS, same, sources)["OUT002"]
+    assert finding.level == "error" and "of the 40 different sources of 200 examples" in finding.evidence
+
+
 def test_endless_outputs_are_told_from_a_limit_that_is_too_low():
     unfinished = [False] * 100 + [True] * 100
     rambling = found(TEXTS, [t + " and more and yet more words so" for t in TEXTS], finished=unfinished)["OUT007"]

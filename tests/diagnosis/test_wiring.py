@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 import torch
 
-from sourcewise.api import open_tokenizer
 from sourcewise.config import Recipe
 from sourcewise.data.batches import IGNORED, Batch
 from sourcewise.data.datasets import open_sets
@@ -22,6 +21,7 @@ from sourcewise.model.attention import MASKED
 from sourcewise.model.builder import build_network
 from sourcewise.model.huggingface import HuggingFaceNetwork
 from sourcewise.training import optimizer
+from sourcewise.training.opening import open_tokenizer
 
 DIGITS = {"data__train": {"builtin": "digits", "limit": 60}}
 HEALTHY: dict[str, dict[str, Any]] = {
@@ -338,6 +338,7 @@ def nothing(network: Any) -> None:
         ("WIR003", nothing, {"train__freeze": ["encoder", "embedding", "decoder"]}),
         ("WIR014", nothing, {"train__learning_rate": 0.0}),
         ("WIR014", nothing, {"train__learning_rate": 1e-6}),
+        ("WIR014", nothing, {"train__warmup_steps": 2000}),
         ("WIR014", nothing, {"train__learning_rate": 1.0}),
         ("WIR014", nothing, {"train__learning_rate": 1.0, "model__family": "rnn"}),
     ],
@@ -346,6 +347,12 @@ def test_what_will_not_learn_is_found(code: str, plant: Any, changes: dict[str, 
     training = prepared(**changes)
     plant(training.network)
     assert codes(training)[:1] == [code]
+
+
+@pytest.mark.parametrize("changes", [{"train__learning_rate": 1e-5}, {"train__warmup_steps": 2000}])
+def test_a_trial_of_a_few_steps_need_not_get_anywhere(changes: dict[str, Any]) -> None:
+    assert codes(prepared(**changes)) == ["WIR014"]
+    assert codes(prepared(**changes, train__steps=20)) == []
 
 
 def test_a_frozen_pretrained_decoder_is_no_finding() -> None:

@@ -43,6 +43,7 @@ def recipe(folder: Path, **changes: Any) -> Recipe:
             "log_every": 4,
             "warmup_steps": 4,
             "threads": 1,
+            "preflight": False,  # its own tests are in tests/diagnosis
         },
         "generation": {"beams": 2, "max_new_tokens": 12},
     }

@@ -16,8 +16,10 @@ from sourcewise.diagnosis.finding import Finding, Level
 from sourcewise.diagnosis.rules import alignment
 from sourcewise.diagnosis.rules.data_texts import (
     AMBIGUOUS,
+    COPIES,
     CUT,
     DUPLICATES,
+    FEW,
     LEAK,
     LOST_CHARACTERS,
     MISALIGNED,
@@ -32,25 +34,30 @@ if TYPE_CHECKING:
 
 SAMPLE = 1000  # examples that are looked at closely
 FEWEST = 20  # a set of fewer is an experiment: shares mean nothing
+MANY, AGAIN = 100, 20  # examples below which a set is learnt by heart, and how often each is seen by then
 VARIED = 10  # different targets from which a set is no list of labels
 
 
 def check(prepared: Prepared) -> list[Finding]:
-    """DAT002 to DAT010 but for features, of each set of the training; plain text makes its pairs itself."""
+    """DAT002 to DAT010 but for features, DAT015 and DAT016; plain text makes its pairs itself."""
     found: list[Finding] = []
     for part in prepared.train.parts:
         if isinstance(part, Denoised) or len(part) < FEWEST:
             continue
-        found += _targets(part)
-        found += _tokens(part)
-        found += _characters(part, prepared)
-        found += _cut(part, prepared)
-        if not part.dataset.dims:
-            found += _sources(part)
-            found += _ambiguous(part)
-            found += _misaligned_texts(part)
+        lost = [*_characters(part, prepared), *_cut(part, prepared)]
+        gone = any(finding.level == "error" for finding in lost)  # what is left of such texts may not belong together
+        found += [*check_pairs(part, aligned=not gone), *lost]
+    found += [*_few(prepared), *_cut_outputs(prepared), *_copies(prepared)]
     if prepared.valid is not None:
         found += _leak(prepared.train, prepared.valid)
+    return found
+
+
+def check_pairs(part: Encoded, *, aligned: bool = True) -> list[Finding]:
+    """DAT002 to DAT005, DAT009 and DAT010: what needs no more than a set as ids; DAT003 where `aligned`."""
+    found = [*_targets(part), *_tokens(part)]
+    if not part.dataset.dims:
+        found += [*_sources(part), *_ambiguous(part), *(_misaligned_texts(part) if aligned else [])]
     return found
 
 
@@ -173,6 +180,60 @@ def _cut_finding(part: Encoded, side: str, whole: np.ndarray, limit: int, option
     )
     cure = f"{CUT.cure}\n  --data.{option} {int(whole.max())}"
     return [CUT.finding(named(part, evidence), level, cure)]
+
+
+def _cut_outputs(prepared: Prepared) -> list[Finding]:
+    """DAT007 of what is generated: targets that are longer than an output may be."""
+    examples, limit = prepared.valid or prepared.train, prepared.recipe.generation.max_new_tokens
+    if len(examples) < FEWEST or any(isinstance(part, Denoised) for part in examples.parts):
+        return []
+    lengths = examples.target_lengths.astype(np.float64)
+    over = lengths > limit
+    gone = float((lengths[over] - limit).sum() / lengths.sum())
+    if over.mean() < 0.05:
+        return []
+    evidence = f"{100 * over.mean():.0f} % of {len(lengths)} targets are longer than generation.max_new_tokens {limit}"
+    evidence += f"; outputs would lack {100 * gone:.0f} % of their tokens"
+    cure = f"{CUT.cure}\n  --generation.max_new_tokens {int(lengths.max())}"
+    return [CUT.finding(named(examples, evidence), "error" if gone >= 0.5 else "warning", cure)]
+
+
+def _few(prepared: Prepared) -> list[Finding]:
+    """DAT015, of a training from random weights that comes to each example again and again."""
+    train, options = prepared.train, prepared.recipe.train
+    if len(train) >= MANY or prepared.recipe.model.weights or any(isinstance(part, Denoised) for part in train.parts):
+        return []
+    tokens = int(train.source_lengths.sum() + train.target_lengths.sum())
+    batches = math.ceil(max(tokens / options.batch_tokens, len(train) / (options.batch_size or len(train))))
+    epochs = options.steps * options.accumulate / batches if options.steps else options.epochs
+    if epochs < AGAIN:
+        return []
+    evidence = f"{len(train)} examples, each of which the training sees {epochs:.0f} times"
+    limits = [config.limit for config in prepared.recipe.data.sets("train") if config.limit]
+    if limits:
+        evidence += f"; data.train.limit is {', '.join(map(str, limits))}"
+    return [FEW.finding(named(train, evidence))]
+
+
+def _copies(prepared: Prepared) -> list[Finding]:
+    """DAT016: untranslated pairs, beyond those of the validation set."""
+    if prepared.train.dataset.dims or any(isinstance(part, Denoised) for part in prepared.train.parts):
+        return []
+    share, of_valid = _copied(prepared.train), _copied(prepared.valid) if prepared.valid else None
+    usual = of_valid or 0.0
+    if len(prepared.train) < FEWEST or share < 0.1 or usual > 0.2 * share:
+        return []
+    evidence = f"{100 * share:.0f} % of the targets are the text of their source"
+    evidence += f"; of those of the validation set {100 * usual:.0f} %" if of_valid is not None else ""
+    grave = share >= 0.5 and of_valid is not None
+    return [COPIES.finding(named(prepared.train, evidence), "error" if grave else "warning")]
+
+
+def _copied(examples: Encoded) -> float:
+    """The share of pairs whose target ends their source, and is half of it or more: a prefix may stand before it."""
+    chosen = [examples.dataset[int(i)] for i in sample(len(examples))]
+    pairs = [(" ".join(e.source.casefold().split()), " ".join(e.target.casefold().split())) for e in chosen]
+    return sum(source.endswith(target) and 2 * len(target) >= len(source) for source, target in pairs) / len(pairs)
 
 
 def _sources(part: Encoded) -> list[Finding]:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 SAMPLE = 500  # matrices, spread through a set
 QUIET = 0.05  # of the largest singular value: directions below are noise, not contents
 EXPLODED = 100  # times what nine of ten examples reach
+DROWNED = 0.1  # deviations within which standardised features tell nothing
 IDENTICAL = 1e-3  # of the deviation of both
 
 
@@ -53,7 +54,8 @@ def check(prepared: Prepared) -> list[Finding]:
         if not any(finding.level == "error" for finding in dead):
             found += [*_alike(part, summary), *_outliers(part, summary), *_misaligned(part)]
         found += _scale(part, summary, prepared)
-    if prepared.train.dataset.dims and prepared.valid is not None:
+    alike = any(finding.level == "error" for finding in found)  # then examples of both sets are, too
+    if prepared.train.dataset.dims and prepared.valid is not None and not alike:
         found += _leak(prepared.train, prepared.valid)
     return found
 
@@ -133,7 +135,11 @@ def _outliers(part: Encoded, summary: Summary) -> list[Finding]:
         f"{part.dataset[int(summary.places[row])].where} reaches {reach[row, dim]:.3g} in dimension {dim}, nine of ten "
         f"examples stay within {usual[dim]:.3g}"
     )
-    return [OUTLIERS.finding(named(part, evidence))]
+    left = usual / np.maximum(summary.deviation, CONSTANT)
+    drowned = (left < DROWNED).mean() >= 0.5
+    if drowned:
+        evidence += f"; over the deviation of all, they stay within {float(np.median(left)):.2g}"
+    return [OUTLIERS.finding(named(part, evidence), "error" if drowned else "warning")]
 
 
 def _scale(part: Encoded, summary: Summary, prepared: Prepared) -> list[Finding]:

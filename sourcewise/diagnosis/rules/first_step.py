@@ -30,6 +30,8 @@ EPSILON = 1e-8  # AdamW's
 DROWNED = 1e-4  # of the largest layer's gradient
 WIPES, LARGE = 1.0, 0.3  # updates as a share of the weights
 LEAST_WAY = 0.1  # all updates together, as a share of random weights
+ENDLESS = 4  # times as many steps of warm-up as there are steps
+TRIAL = 100  # steps; a training of fewer tries whether all runs, and need not get anywhere
 
 
 def check(prepared: Prepared, batch: Batch, known: Collection[str] = ()) -> list[Finding]:
@@ -43,14 +45,24 @@ def check(prepared: Prepared, batch: Batch, known: Collection[str] = ()) -> list
         step = measure_first_step(prepared.network, batch, recipe.train, prepared.tokenizer.unk_id)
     except RequestError as nothing:
         return [NOT_TRAINED.finding(str(nothing))]
+    steps = _steps(prepared)
+    found = judge(step, known, fresh=not recipe.model.weights, steps=steps)
+    if not found and steps >= TRIAL and recipe.train.warmup_steps >= ENDLESS * steps:
+        evidence = f"the warm-up has {recipe.train.warmup_steps:,} steps, the training {steps:,}"
+        return [RATE.finding(evidence, "warning", "A twentieth of the steps:\n  --train.warmup_steps 200")]
+    return found
+
+
+def judge(step: FirstStep, known: Collection[str] = (), *, fresh: bool, steps: int) -> list[Finding]:
+    """The findings of a first step; `fresh`: from random weights, `steps`: how many there are to be."""
     if not math.isfinite(step.norm):
         return [NOT_FINITE.finding(f"the norm of the first gradient is {step.norm}, the loss {step.loss:.3g}")]
-    found = [*_not_trained(step.weights, fresh=not recipe.model.weights)]
+    found = [*_not_trained(step.weights, fresh)]
     if {SCALE.code, ENCODER_PATH.code}.isdisjoint(known):
         # Where the source does not reach the logits, no gradient reaches it: that is said already.
         silent = [] if SOURCE_UNREACHED.code in known else _no_gradient(step.weights)
         found += silent or _vanishing(step.weights)
-    return found or _rate(step, _steps(prepared), fresh=not recipe.model.weights)
+    return found or _rate(step, steps, fresh)
 
 
 def _not_trained(weights: Sequence[Weight], fresh: bool) -> list[Finding]:
@@ -63,7 +75,7 @@ def _not_trained(weights: Sequence[Weight], fresh: bool) -> list[Finding]:
             found.append(NOT_TRAINED.finding(f"{_counted(rows, weights)} {what}"))
     frozen = [w for w in weights if w.frozen and (fresh or w.part == "bridge")]
     if frozen:
-        evidence = f"train.freeze keeps {_counted(frozen, weights)} at their random initialisation"
+        evidence = f"{_counted(frozen, weights)} are frozen at their random initialisation"
         found.append(NOT_TRAINED.finding(evidence, "error" if any(w.part == "bridge" for w in frozen) else "warning"))
     return found
 
@@ -102,7 +114,7 @@ def _rate(step: FirstStep, steps: int, fresh: bool) -> list[Finding]:
     evidence = f"a step at the peak rate changes a tensor by {median:.2g} of its size (median of {len(ratios)})"
     if median > LARGE:
         return [RATE.finding(evidence, "error" if median > WIPES else "warning")]
-    if fresh and median * steps < LEAST_WAY:
+    if fresh and steps >= TRIAL and median * steps < LEAST_WAY:
         evidence += f"; {steps} such steps in one direction, by {median * steps:.2g}"
         cure = "A higher rate, or more steps:\n  --train.learning_rate 1e-3"
         return [RATE.finding(evidence, "warning", cure)]

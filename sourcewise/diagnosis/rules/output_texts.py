@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from sourcewise.diagnosis.rules.rule import Rule
 
+# What a training shows explains what its outputs do.
+TRAINED = ("TRN009", "TRN001", "TRN002", "TRN003", "TRN004", "TRN005", "TRN011", "TRN013")
+
 EMPTY = Rule(
     code="OUT006",
     name="empty outputs",
@@ -20,7 +23,7 @@ EMPTY = Rule(
         "bar the end of text for the first tokens or favour longer ones:\n"
         "  --generation.min_new_tokens 2 --generation.length_penalty 1.2"
     ),
-    causes=("SRC001",),
+    causes=("SRC001", *TRAINED),
 )
 
 SAME_OUTPUT = Rule(
@@ -41,7 +44,20 @@ SAME_OUTPUT = Rule(
         "collapses first):\n"
         "  --generation.beams 1"
     ),
-    causes=("DAT004", "SRC001", "OUT006"),
+    causes=(
+        "DAT002",
+        "DAT004",
+        "DAT005",
+        "DAT007",
+        "DAT012",
+        "DAT014",
+        "DAT015",
+        "WIR018",
+        "WIR019",
+        "SRC001",
+        "OUT006",
+        *TRAINED,
+    ),
 )
 
 FEW_DISTINCT = Rule(
@@ -51,7 +67,8 @@ FEW_DISTINCT = Rule(
     what=(
         "The variety of the outputs as a share of the references' own: distinct texts, or the effective number of "
         "texts (exp of the entropy), whichever speaks more for the model. The effective number keeps a classifier "
-        "that never gives its rarest labels from being called collapsed."
+        "that never gives its rarest labels from being called collapsed. Each source counts once, where texts are "
+        "known: of several references one may be said."
     ),
     why="Many sources share an output: the model tells groups of sources apart, not sources.",
     threshold=(
@@ -62,7 +79,7 @@ FEW_DISTINCT = Rule(
         "survives: fewer frames a slot (--model.bridge.stride), more latents (--model.bridge.latents), longer "
         "sources (--data.max_source, --data.max_frames)."
     ),
-    causes=("SRC001", "OUT006", "OUT001"),
+    causes=("DAT015", "SRC001", "OUT006", "OUT001"),
 )
 
 GENERIC = Rule(
@@ -101,6 +118,7 @@ COPIES_SOURCE = Rule(
         "the source, and that the task prefix at evaluation is the one used in training (--data.train.prefix, "
         "--data.test.prefix)."
     ),
+    causes=("DAT016",),
 )
 
 REPETITION = Rule(

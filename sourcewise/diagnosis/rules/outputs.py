@@ -49,7 +49,7 @@ def check(evaluation: Evaluation) -> list[Finding]:
     found = [
         *_empty(references, outputs),
         *_same_output(references, outputs),
-        *_few_distinct(references, outputs),
+        *_few_distinct([plain(r.source) for r in rows], references, outputs),
         *_generic(references, outputs),
         *_copies_source([plain(r.source) for r in rows], references, outputs),
         *_repetition(metrics["repetition_pct"]),
@@ -95,7 +95,15 @@ def _same_output(references: Sequence[str], outputs: Sequence[str]) -> list[Find
     return [SAME_OUTPUT.finding(evidence, level)]
 
 
-def _few_distinct(references: Sequence[str], outputs: Sequence[str]) -> list[Finding]:
+def _few_distinct(sources: Sequence[str], references: Sequence[str], outputs: Sequence[str]) -> list[Finding]:
+    """Of a source that comes with several references one is enough: a model says the same to it each time."""
+    given = len(outputs)
+    if any(sources):
+        places = {source: i for i, source in reversed(list(enumerate(sources)))}
+        firsts = [i for i, source in enumerate(sources) if not source or places[source] == i]
+        references, outputs = [references[i] for i in firsts], [outputs[i] for i in firsts]
+    if len(outputs) < MIN_EXAMPLES:
+        return []
     distinct, distinct_references = len(set(outputs)), len(set(references))
     effective, effective_references = _effective_number(outputs), _effective_number(references)
     share = 100 * max(distinct / distinct_references, effective / effective_references)
@@ -106,6 +114,8 @@ def _few_distinct(references: Sequence[str], outputs: Sequence[str]) -> list[Fin
         f"{distinct} distinct outputs where the references have {distinct_references} "
         f"(effective number {effective:.1f} against {effective_references:.1f}), {share:.0f} % of their variety"
     )
+    if len(outputs) < given:
+        evidence += f"; of the {len(outputs)} different sources of {given} examples"
     return [FEW_DISTINCT.finding(evidence, level)]
 
 

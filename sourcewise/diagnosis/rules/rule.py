@@ -27,16 +27,20 @@ class Rule:
         """This rule found, with the numbers that show it; level and cure are the rule's own unless given."""
         return Finding(self.code, self.name, level or self.level, evidence, cure or self.cure)
 
-    def page(self) -> str:
-        """The rule in full, for a terminal."""
-        sections = [f"{self.code}: {self.name} ({self.level})"]
-        for title, text in (
+    @property
+    def sections(self) -> tuple[tuple[str, str], ...]:
+        """Titles and texts of its page."""
+        return (
             ("What it measures", self.what),
             ("Why that is bad", self.why),
             ("From where on, and where that comes from", self.threshold),
             ("What to do", self.cure),
-        ):
-            sections.append(f"{title}\n{_filled(text)}")
+        )
+
+    def page(self) -> str:
+        """The rule in full, for a terminal."""
+        sections = [f"{self.code}: {self.name} ({self.level})"]
+        sections += [f"{title}\n{_filled(text)}" for title, text in self.sections]
         if self.causes:
             sections.append(
                 f"Look first at\n{_filled(', '.join(self.causes) + ': where one is found, it is the cause.')}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from sourcewise.diagnosis.finding import Finding
-from sourcewise.diagnosis.rules import wiring_texts
+from sourcewise.diagnosis.rules import signals_texts, wiring_texts
 from sourcewise.diagnosis.rules.rule import Rule
 from sourcewise.evaluation.results import Evaluation
 from sourcewise.evaluation.verdict import SOURCE_BITS, source_use, unread_below
@@ -36,7 +36,24 @@ SOURCE_UNUSED = Rule(
         "If that works, the model needs longer training, more data or a bridge with fewer frames a slot:\n"
         "  --model.bridge.kind convolution --model.bridge.stride 4"
     ),
-    causes=("DAT001", "DAT002", "DAT003", "DAT004", "DAT011", "DAT012", *(rule.code for rule in wiring_texts.RULES)),
+    causes=(
+        *(
+            "DAT001",
+            "DAT002",
+            "DAT003",
+            "DAT004",
+            "DAT005",
+            "DAT006",
+            "DAT007",
+            "DAT011",
+            "DAT012",
+            "DAT013",
+            "DAT014",
+            "DAT015",
+        ),
+        *(rule.code for rule in (*wiring_texts.RULES, *signals_texts.RULES)),
+        *("TRN009", "TRN006", "TRN001", "TRN002", "TRN003", "TRN004", "TRN005", "TRN013", "MEM001"),
+    ),
 )
 
 RULES = (SOURCE_UNUSED,)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -50,12 +51,17 @@ def wiring_findings(prepared: Prepared) -> list[Finding]:
     return [*found, *_start(network, prepared.tokenizer), *first_step.check(prepared, batch, {f.code for f in found})]
 
 
-def check_network(network: Network, batch: Batch, *, as_asked: bool = False) -> list[Finding]:
-    """The rules that need no more than a network of the protocol and a batch; `as_asked`: its bypass is wanted."""
+def check_network(
+    network: Network, batch: Batch, *, as_asked: bool = False, summed: Callable[[Batch], Any] | None = None
+) -> list[Finding]:
+    """The rules that need no more than a network of the protocol and a batch; `as_asked`: its bypass is wanted.
+
+    `summed` gives the nats of a batch as training sums them, where that is not the network's own `loss`.
+    """
     paths, labels = measure_paths(network, batch), measure_labels(network, batch)
     if not paths.finite:
         return [NOT_FINITE.finding(f"the logits of {len(batch)} examples are not all finite numbers")]
-    loss = _loss(measure_loss(network, batch))
+    loss = _loss(measure_loss(network, batch, summed))
     found = [*_scale(paths, _width(network)), *_paths(paths, as_asked), *_labels(labels)]
     known = {finding.code for finding in found}
     return found + [finding for finding in loss if finding.code not in known]

@@ -217,7 +217,7 @@ SOURCE_UNREACHED = Rule(
         "cross-attention (is every slot masked, its output projection zero?). The first place where two sources look "
         "alike is the fault."
     ),
-    causes=("WIR001", "WIR002", "WIR005", "WIR013"),
+    causes=("DAT014", "WIR001", "WIR002", "WIR005", "WIR013"),
 )
 
 NO_GRADIENT = Rule(
@@ -281,7 +281,8 @@ RATE = Rule(
     threshold=(
         "Error at 0 and above 1 (a step replaces the weights), warning above 0.3. " + MEASURED + ", at 1e-3: 0.0048 to "
         "0.049. From random weights, a warning where all steps together, each in the same direction at the peak rate, "
-        "would change them by less than a tenth."
+        "would change them by less than a tenth; not for a trial of fewer than 100 steps. "
+        "Also a warning: a warm-up of four times the training and more."
     ),
     cure="From scratch about 1e-3, fine-tuning about 5e-5:\n  --train.learning_rate 1e-3",
     causes=("WIR003", "WIR012", "WIR013"),

@@ -1,0 +1,106 @@
+"""The rules as Markdown, a page each and an index, of the same text as `sourcewise explain`.
+
+python -m sourcewise.diagnosis.rules.pages docs/rules
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from itertools import groupby
+from pathlib import Path
+
+from sourcewise.diagnosis.rules import RULES, Rule
+from sourcewise.errors import RequestError
+from sourcewise.files import write_atomically
+
+INDEX = "README.md"
+ROOMS = {  # by the letters of a code, in the order in which causes come before symptoms
+    "DAT": "Data",
+    "WIR": "Wiring",
+    "TRN": "Training",
+    "MEM": "Memory",
+    "ATT": "Cross-attention",
+    "SRC": "Source use",
+    "OUT": "Outputs",
+}
+_SPECIAL = re.compile(r"([\\*_<>\[\]])")
+_MADE = "<!-- Made by `python -m sourcewise.diagnosis.rules.pages docs/rules`; what is written here is lost. -->"
+
+
+def pages() -> dict[str, str]:
+    """File name → Markdown: a page a rule, and the index."""
+    return {INDEX: index(list(RULES.values())), **{f"{rule.code}.md": page(rule) for rule in RULES.values()}}
+
+
+def index(rules: list[Rule]) -> str:
+    """All rules by room: code, name, level, and what is measured."""
+    parts = [
+        _MADE,
+        "# Rules",
+        "What `sourcewise diagnose` looks for. An error makes a model useless as it is, a warning costs quality, a "
+        "note is worth knowing; the level is the gravest that a rule has. `sourcewise explain CODE` shows a page in "
+        "the terminal.",
+    ]
+    order = [*ROOMS, *sorted({_room(rule) for rule in rules} - {*ROOMS})]
+    ordered = sorted(rules, key=lambda rule: (order.index(_room(rule)), rule.code))
+    for room, found in groupby(ordered, key=_room):
+        rows = [f"| [{rule.code}]({rule.code}.md) | {_escaped(rule.name)} | {rule.level} |" for rule in found]
+        parts += [f"## {ROOMS.get(room, room)}", "\n".join(["| code | name | level |", "|---|---|---|", *rows])]
+    return "\n\n".join(parts) + "\n"
+
+
+def page(rule: Rule) -> str:
+    """One rule in full."""
+    parts = [_MADE, f"# {rule.code}: {_escaped(rule.name)}", f"Level: {rule.level}."]
+    for title, text in rule.sections:
+        parts += [f"## {title}", _markdown(text)]
+    if rule.causes:
+        codes = ", ".join(f"[{code}]({code}.md)" for code in rule.causes)
+        parts += ["## Look first at", f"{codes}: where one is found, it is the cause."]
+    return "\n\n".join([*parts, f"[All rules]({INDEX})"]) + "\n"
+
+
+def write(folder: Path) -> None:
+    """Write all pages into a folder; those of rules that are no more are removed. Raises RequestError."""
+    made = pages()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, text in made.items():
+            write_atomically(folder / name, text)
+        for old in folder.glob("[A-Z][A-Z][A-Z][0-9]*.md"):
+            if old.name not in made:
+                old.unlink()
+    except OSError as error:
+        raise RequestError(f"{folder}: cannot be written ({error.strerror})") from None
+
+
+def _room(rule: Rule) -> str:
+    return rule.code.rstrip("0123456789")
+
+
+def _markdown(text: str) -> str:
+    """Paragraphs; lines that begin with two spaces are to be pasted."""
+    blocks = []
+    for pasted, lines in groupby(text.split("\n"), key=lambda line: line.startswith("  ")):
+        if pasted:
+            blocks.append("\n".join(["```sh", *(line.strip() for line in lines), "```"]))
+        else:
+            blocks += [_escaped(line) for line in lines if line.strip()]
+    return "\n\n".join(blocks)
+
+
+def _escaped(text: str) -> str:
+    """What Markdown would take for its own, outside of `code`."""
+    parts = text.split("`")
+    return "`".join(part if place % 2 else _SPECIAL.sub(r"\\\1", part) for place, part in enumerate(parts))
+
+
+if __name__ == "__main__":
+    if len(sys.argv) != 2:
+        sys.exit(__doc__)
+    try:
+        write(Path(sys.argv[1]))
+    except RequestError as problem:
+        print(f"sourcewise: error: {problem}", file=sys.stderr)
+        sys.exit(2)

@@ -1,0 +1,192 @@
+"""What runs through a network before its first step: activations, gradients over time, noise; and can it learn at all?
+
+All on fp32 copies of the weights; weights, modes and random states are afterwards as before.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from sourcewise.config import TrainConfig
+from sourcewise.data.batches import IGNORED, Batch
+from sourcewise.data.encoding import Encoded
+from sourcewise.diagnosis.wiring import LOGITS, SEED, borrowed, fed
+from sourcewise.model.layers import dropout_seed
+from sourcewise.model.loss import linear_cross_entropy
+from sourcewise.model.recurrent_layers import RecurrentMemory
+from sourcewise.model.seq2seq import Seq2Seq
+from sourcewise.training.objective import Objective
+from sourcewise.training.optimizer import MasterAdamW
+
+LONG = 4  # of the longest examples
+SLOTS = 1024  # of a source that are looked at
+TRIAL_EXAMPLES, TRIAL_STEPS, TRIAL_RATE = 6, 40, 3e-3
+TRIAL_FLOPS, TRIAL_SECONDS = 3e11, 4.0  # the seconds are those of the processor
+BLOCK = re.compile(r".*(?:encoder|decoder)\.(\d+)")
+
+
+@dataclass(frozen=True, slots=True)
+class Fading:
+    """The gradient of the loss by the vectors that enter, along the longest sources; root mean squares of eighths."""
+
+    eighths: tuple[float, ...]  # from the beginning of a source to its end
+    slots: int
+
+
+def long_batch(encoded: Encoded) -> Batch:
+    """The longest sources of a set, with their targets."""
+    longest = np.argsort(-encoded.source_lengths, kind="stable")[:LONG]
+    return encoded.batch(longest)
+
+
+def measure_fading(network: Seq2Seq, batch: Batch) -> Fading | None:
+    """Gradients along the sources; None where these are too short to tell."""
+    with borrowed(network):
+        batch = batch.to(network.device)
+        with torch.no_grad():
+            vectors, mask = network.embed(batch.source)
+        if vectors.shape[1] < 16 or vectors.shape[1] > SLOTS:
+            return None
+        vectors = vectors.detach().requires_grad_()
+        body = network.body
+        with torch.enable_grad():
+            encode = body.bypass if network.bypassed(batch.source) else body.encode
+            tokens = fed(batch.labels, network.start_id, network.pad_id)
+            states, matrix = network.projection(tokens, encode(vectors, mask))
+            nats = linear_cross_entropy(states, matrix, batch.labels.flatten())
+            found: Sequence[Tensor | None] = torch.autograd.grad(nats, [vectors], allow_unused=True)
+        if found[0] is None:
+            return None
+        squares = (found[0] / batch.target_tokens).square().mean(-1)
+        sums, counts = np.zeros(8), np.zeros(8)
+        for row, real in zip(squares, mask, strict=True):
+            places = real.nonzero()[:, 0]
+            for eighth, part in enumerate(np.array_split(places.cpu().numpy(), 8)):
+                sums[eighth] += float(row[part].sum())
+                counts[eighth] += len(part)
+        return Fading(tuple(np.sqrt(sums / np.maximum(counts, 1)).tolist()), int(mask.sum(1).max()))
+
+
+@torch.no_grad()
+def measure_activations(network: Seq2Seq, batch: Batch) -> dict[str, list[float]]:
+    """By stack, the root mean square of what each block gives, first block first."""
+    found: dict[tuple[str, int], float] = {}
+
+    def note(stack: str, place: int, module: nn.Module, given: Any, out: Any) -> None:
+        tensor = next(_tensors(out), None)
+        if tensor is not None:
+            found[stack, place] = float(tensor.float().square().mean().sqrt())
+
+    with borrowed(network), ExitStack() as hooks:
+        for name, module in network.named_modules():
+            if match := BLOCK.fullmatch(name):
+                hook = module.register_forward_hook(partial(note, name.rpartition(".")[0], int(match[1])))
+                hooks.callback(hook.remove)
+        batch = batch.to(network.device)
+        network.decode(fed(batch.labels, network.start_id, network.pad_id), network.encode(batch.source))
+    stacks: dict[str, list[float]] = {}
+    for stack, place in sorted(found):
+        stacks.setdefault(stack, []).append(found[stack, place])
+    return stacks
+
+
+@torch.no_grad()
+def measure_noise(network: Seq2Seq, batch: Batch) -> float:
+    """How alike two passes with dropout are: the correlation of their logits, 1 without dropout, 0 where it is all."""
+    with borrowed(network):
+        batch = batch.to(network.device)
+        longest = max(2, LOGITS // (len(batch) * network.vocabulary))
+        labels = batch.labels[:, :longest]
+        tokens = fed(labels, network.start_id, network.pad_id)
+        network.train()
+        draws = []
+        for seed in (SEED, SEED + 1):
+            torch.manual_seed(seed)
+            with dropout_seed(seed):
+                logits = network.decode(tokens, network.encode(batch.source)).float()[labels != IGNORED]
+            draws.append(logits - logits.mean(-1, keepdim=True))
+        first, second = draws
+        return float((first * second).sum() / (first.norm() * second.norm()).clamp(min=1e-12))
+
+
+@torch.no_grad()
+def memory_slots(network: Seq2Seq, batch: Batch) -> int:
+    """How many vectors of its longest source the decoder reads."""
+    with borrowed(network):
+        memory = network.encode(batch.source)
+        if isinstance(memory, RecurrentMemory) and memory.keys is None:
+            return 1  # it reads the one vector of all
+        return int(memory.mask.sum(1).max())
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """One batch learnt by heart: losses in nats a target token before and after, and what frequencies alone give."""
+
+    before: float
+    after: float
+    frequencies: float  # entropy of the batch's own target tokens
+    falling: float  # by what share of itself the loss fell in the last quarter of the steps
+    steps: int
+    examples: int
+
+
+def trial_flops(network: Seq2Seq, batch: Batch) -> float:
+    """About what `learn_by_heart` costs: 6 FLOPs a parameter and position (Kaplan et al. 2020)."""
+    source = batch.source.frames if batch.source.frames is not None else batch.source.token_lengths
+    assert source is not None
+    positions = len(batch) * (int(source.max()) + batch.labels.shape[1])
+    return 6.0 * sum(p.numel() for p in network.parameters()) * positions * TRIAL_STEPS
+
+
+def learn_by_heart(network: Seq2Seq, batch: Batch) -> Trial | None:
+    """Train a copy on one batch, without dropout and with a rate of its own: what is tried is the wiring.
+
+    It ends when half of what frequencies alone give is reached. None where that takes longer than `TRIAL_SECONDS`.
+    """
+    real = batch.labels[batch.labels != IGNORED]
+    shares = torch.bincount(real).float() / len(real)
+    frequencies = float(-torch.xlogy(shares, shares).sum())
+    started, losses = time.process_time(), []
+    with borrowed(network), torch.enable_grad():
+        for parameter in network.parameters():
+            parameter.requires_grad_(True)
+        options = TrainConfig(learning_rate=TRIAL_RATE, weight_decay=0.0)
+        objective = Objective(network, options).eval()
+        optimizer = MasterAdamW(objective, options, torch.float32)
+        for _ in range(TRIAL_STEPS):
+            nats, _ = objective(batch)
+            losses.append(float(nats.detach()) / batch.target_tokens)
+            if losses[-1] <= 0.5 * frequencies or not math.isfinite(losses[-1]) or not nats.requires_grad:
+                break
+            if time.process_time() - started > TRIAL_SECONDS:
+                return None
+            optimizer.add(torch.autograd.grad(nats / batch.target_tokens, optimizer.parameters, allow_unused=True))
+            if not math.isfinite(optimizer.step(TRIAL_RATE)):
+                break
+            optimizer.zero_grad()
+    falling = 1 - losses[-1] / losses[-1 - len(losses) // 4]
+    return Trial(losses[0], losses[-1], frequencies, falling, len(losses), len(batch))
+
+
+def _tensors(value: Any) -> Iterator[Tensor]:
+    """The tensors of a block's output, however it is wrapped."""
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, (tuple, list)):
+        for item in value:
+            yield from _tensors(item)
+    elif hasattr(value, "__slots__") or hasattr(value, "__dict__"):
+        for name in getattr(value, "__slots__", None) or vars(value):
+            yield from _tensors(getattr(value, name))

@@ -1,0 +1,187 @@
+"""The wiring of somebody else's training: its model, its optimizer, and a batch as its collator made it.
+
+The checks are those of `sourcewise diagnose`; here is only what they need to be told of a training that is not ours.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from sourcewise.data.batches import IGNORED, Batch
+from sourcewise.diagnosis.finding import Finding
+from sourcewise.diagnosis.first_step import FirstStep, Weight
+from sourcewise.diagnosis.rules.first_step import judge
+from sourcewise.diagnosis.rules.wiring import check_network
+from sourcewise.diagnosis.rules.wiring_texts import NOT_TRAINED, PADDING_READ, RATE, WRONG_START
+from sourcewise.diagnosis.wiring import borrowed
+from sourcewise.integrations.collated import LABELS, MASK, TEXT, VECTORS, CollatedNetwork, Collation
+
+READ, READ_MASK = "decoder_input_ids", "decoder_attention_mask"
+LAYER = re.compile(r"(?:^|\.)(encoder|decoder)\.(?:block|layers?)\.(\d+)\.")
+
+
+@dataclass(frozen=True, slots=True)
+class Training:
+    """What is known of a training: its optimizer, how many steps, at which norm it clips (0: never)."""
+
+    optimizer: Any
+    steps: int
+    clip: float
+    fresh: bool  # from random weights
+
+
+@dataclass(frozen=True, slots=True)
+class StrangersWeight(Weight):
+    """A tensor of a Hugging Face model."""
+
+    @property
+    def part(self) -> str:
+        """embedding, encoder, decoder, or other."""
+        return part(self.name)
+
+    @property
+    def layer(self) -> tuple[str, int] | None:
+        """The stack and the place in it."""
+        found = LAYER.search(self.name)
+        return (found[1], int(found[2])) if found else None
+
+
+def part(name: str) -> str:
+    """The part of an encoder–decoder of Hugging Face that a parameter belongs to, as we name parts."""
+    if any(word in name for word in ("shared", "embed_tokens", "lm_head", "final_logits_bias")):
+        return "embedding"
+    return next((word for word in name.split(".") if word in ("encoder", "decoder")), "other")
+
+
+def check_wiring(network: CollatedNetwork, batch: Batch, collation: Collation, training: Training) -> list[Finding]:
+    """WIR001 to WIR014 of a training on its own batch; `batch` holds the examples of `collation`, in their order."""
+    found = _mask(collation, network)
+    found += check_network(network, batch, summed=None if found else Summed(network, collation))
+    found += _start(network.model)
+    learning = [p for p in network.model.parameters() if p.requires_grad]
+    if not learning:
+        return [*found, NOT_TRAINED.finding("no parameter of the model requires a gradient")]
+    rates = _rates(training.optimizer)
+    if rates and not any(rates.values()):
+        return [*found, RATE.finding("the learning rate of every parameter group is 0: no weight will ever change")]
+    step = measure_first_step(network, batch, collation, training)
+    return found + judge(step, {f.code for f in found}, fresh=training.fresh, steps=training.steps)
+
+
+class Summed:
+    """The nats of a batch's targets as the training's own model sums them, given all that its collator gives."""
+
+    def __init__(self, network: CollatedNetwork, collation: Collation) -> None:
+        self.network, self.collation = network, collation
+
+    def __call__(self, batch: Batch) -> float:
+        """By the model's logits; with padding counted, where that is what its loss is the mean of."""
+        out, labels = self.run(batch)
+        logits, loss = out.logits.float().flatten(0, 1), getattr(out, "loss", None)
+        everywhere = labels.masked_fill(labels == IGNORED, self.network.pad_id)
+        nats, all_nats = (_nats(logits, of.flatten()) for of in (labels, everywhere))
+        counts_all = loss is not None and math.isclose(float(loss) * labels.numel(), float(all_nats), rel_tol=1e-4)
+        return float(all_nats if counts_all else nats)
+
+    def run(self, batch: Batch) -> tuple[Any, Tensor]:
+        """What the model gives for these labels, which may be padded further than its collator padded them."""
+        device, labels = self.network.device, batch.labels.to(self.network.device)
+        inputs = {k: v.to(device) if isinstance(v, Tensor) else v for k, v in self.collation.items()}
+        for name, filled in ((READ, self.network.pad_id), (READ_MASK, 0)):
+            if name in inputs:
+                inputs[name] = F.pad(inputs[name], (0, labels.shape[1] - inputs[name].shape[1]), value=filled)
+        return self.network.model(**{**inputs, LABELS: labels}, return_dict=True), labels
+
+
+def _nats(logits: Tensor, labels: Tensor) -> Tensor:
+    return F.cross_entropy(logits, labels, ignore_index=IGNORED, reduction="sum")
+
+
+def measure_first_step(network: CollatedNetwork, batch: Batch, collation: Collation, training: Training) -> FirstStep:
+    """Gradients of a batch, and the updates of an Adam: as large as its rate, whatever the gradient (Kingma & Ba)."""
+    rates = _rates(training.optimizer)
+    with borrowed(network), torch.enable_grad():
+        named = list(network.model.named_parameters())
+        learning = [(name, p) for name, p in named if p.requires_grad]
+        out, labels = Summed(network, collation).run(batch)
+        loss = _nats(out.logits.float().flatten(0, 1), labels.flatten()) / batch.target_tokens
+        gradients = torch.autograd.grad(loss, [p for _, p in learning], allow_unused=True)
+        found = {name: gradient for (name, _), gradient in zip(learning, gradients, strict=True)}
+        norm = float(torch.nn.utils.get_total_norm([g for g in gradients if g is not None]))
+        clipped = min(1.0, training.clip / norm) if training.clip and norm > 0 and math.isfinite(norm) else 1.0
+        weights = tuple(
+            StrangersWeight(
+                name,
+                p.numel(),
+                _rms(p),
+                learns=True,
+                frozen=not p.requires_grad,
+                gradient=None if (g := found.get(name)) is None else _rms(g) * clipped,
+                optimised=not rates or id(p) in rates,
+                update=rates.get(id(p), 0.0) if _is_adam(training.optimizer) else 0.0,
+            )
+            for name, p in named
+            if not _is_table(network.model, name)
+        )
+        return FirstStep(weights, float(loss.detach()), norm)
+
+
+def _rms(tensor: Tensor) -> float:
+    return float(tensor.detach().float().square().mean().sqrt())
+
+
+def _rates(optimizer: Any) -> dict[int, float]:
+    """The peak learning rate of each parameter that an optimizer has, by identity; empty where that is not known."""
+    groups = getattr(optimizer, "param_groups", None) or []
+    return {id(p): float(group.get("initial_lr", group.get("lr") or 0)) for group in groups for p in group["params"]}
+
+
+def _is_adam(optimizer: Any) -> bool:
+    own = getattr(optimizer, "optimizer", optimizer)  # accelerate wraps it
+    return isinstance(own, torch.optim.Adam)
+
+
+def _is_table(model: Any, name: str) -> bool:
+    """Whether a parameter is a table of sinusoids, which is not meant to learn."""
+    return "Sinusoidal" in type(model.get_submodule(name.rpartition(".")[0])).__name__
+
+
+def _mask(collation: Collation, network: CollatedNetwork) -> list[Finding]:
+    """WIR005 where the attention mask is not that of the padding."""
+    tokens, mask = collation.get(TEXT), collation.get(MASK)
+    if tokens is None:
+        if mask is not None:
+            return []  # whatever it hides: vectors do not tell
+        zeros = (collation[VECTORS] == 0).all(-1)
+        padded = zeros.flip(1).cumprod(1).flip(1).bool()  # zeros to the end are no frames
+    else:
+        padded = tokens == network.pad_id
+        if network.pad_id == network.eos_id:  # the first of them ends the text
+            padded = padded & (padded.cumsum(1) > 1)
+    mask = torch.ones_like(padded) if mask is None else mask
+    shown, hidden = int((padded & mask.bool()).sum()), int((~padded & ~mask.bool()).sum())
+    if not shown and not hidden:
+        return []
+    evidence = f"of {int((~padded).sum())} source positions of a batch the attention mask hides {hidden}"
+    evidence += f", and of {int(padded.sum())} of padding it shows {shown}"
+    if MASK not in collation:
+        evidence += "; the batch has no attention_mask"
+    elif 2 * hidden > int((~padded).sum()):
+        evidence += ": it looks inverted"
+    return [PADDING_READ.finding(evidence)]
+
+
+def _start(model: Any) -> list[Finding]:
+    """WIR010 where training and generation do not begin with the same token."""
+    trained = getattr(model.config, "decoder_start_token_id", None)
+    said = getattr(getattr(model, "generation_config", None), "decoder_start_token_id", None)
+    if trained is None or said is None or trained == said:
+        return []
+    return [WRONG_START.finding(f"config.json says {trained}, generation_config.json {said}")]

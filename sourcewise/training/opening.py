@@ -1,0 +1,84 @@
+"""What a training needs but its folder: its sets, its tokenizer, its network before the first step."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from sourcewise.config import Recipe
+from sourcewise.data.datasets import open_sets
+from sourcewise.data.denoising import special_tokens
+from sourcewise.data.encoding import Encoded
+from sourcewise.data.examples import Dataset
+from sourcewise.data.mixtures import encode_sets, encode_training, join
+from sourcewise.data.tokenizer import Tokenizer
+from sourcewise.errors import RequestError
+from sourcewise.generation.model import choose_device
+from sourcewise.model.builder import build_network
+from sourcewise.model.checkpoint import find_folder
+from sourcewise.model.seq2seq import Seq2Seq
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A training that is about to begin: all that its recipe opens, and no step taken."""
+
+    recipe: Recipe
+    tokenizer: Tokenizer
+    network: Seq2Seq
+    train: Encoded
+    valid: Encoded | None = None
+
+
+def open_training(recipe: Recipe, tokenizer_of: Path | None = None) -> tuple[Prepared, list[Dataset]]:
+    """Open everything in the order in which a mistake is cheapest; beside it the sets for the final evaluation.
+
+    The tokenizer is that of a folder where one is given. Raises RequestError.
+    """
+    torch.set_num_threads(recipe.train.threads or torch.get_num_threads())
+    device = choose_device(recipe.train.device)
+    train, valid, test = (open_sets(recipe.data, use) for use in ("train", "valid", "test"))
+    for other in (*valid, *test):
+        if other.dims != train[0].dims:
+            raise RequestError(
+                f"{other.name}: its sources are {_kind(other)}, those of {train[0].name} {_kind(train[0])}"
+            )
+    tokenizer = Tokenizer.load(tokenizer_of) if tokenizer_of else open_tokenizer(recipe, train)
+    torch.manual_seed(recipe.seed)
+    network = build_network(recipe.model, tokenizer, join(train)).to(device)
+    _check_lengths(recipe, network.positions, (*train, *valid, *test))
+    encoded = encode_training(train, tokenizer, recipe.data, recipe.seed)
+    encoded_valid = encode_sets(valid, tokenizer, recipe.data) if valid else None
+    return Prepared(recipe, tokenizer, network, encoded, encoded_valid), test or valid
+
+
+def open_tokenizer(recipe: Recipe, sets: Sequence[Dataset]) -> Tokenizer:
+    """The tokenizer that the recipe names, the pretrained model's, or one trained on the training sets."""
+    return _find_tokenizer(recipe, sets).add(recipe.data.add_tokens)
+
+
+def _find_tokenizer(recipe: Recipe, sets: Sequence[Dataset]) -> Tokenizer:
+    if recipe.data.tokenizer:
+        return Tokenizer.load(recipe.data.tokenizer)
+    if recipe.model.weights:
+        return Tokenizer.load(find_folder(recipe.model.weights))
+    texts = (text for example in join(sets) for text in (example.source, example.target) if text)
+    special = max((special_tokens(each.plain, recipe.data) for each in sets if each.plain), key=len, default=[])
+    return Tokenizer.train(texts, recipe.data.vocabulary, recipe.data.unit, special)
+
+
+def _check_lengths(recipe: Recipe, positions: int | None, sets: Sequence[Dataset]) -> None:
+    """Refuse sources and targets that are longer than the network has positions."""
+    for where, asked in (("data", recipe.data), ("generation", recipe.generation), *((s.name, s.task) for s in sets)):
+        for name in ("max_source", "max_target", "max_new_tokens"):
+            longest = getattr(asked, name, None)
+            if positions is not None and longest is not None and longest > positions:
+                problem = f"{longest} tokens, but the model has {positions} positions"
+                raise RequestError(f"{where}.{name}: {problem}; set it to {positions}")
+
+
+def _kind(dataset: Dataset) -> str:
+    return f"features {dataset.dims} wide" if dataset.dims else "text"

@@ -1,0 +1,76 @@
+"""What a log line tells of a step, part by part: how large the gradients are, and how far the weights move."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+
+import torch
+from torch import Tensor
+
+from sourcewise.data.encoding import Encoded
+from sourcewise.training.optimizer import MasterAdamW, part_of
+
+ENTRIES = 16_384  # of a tensor that are looked at for its update
+EXAMPLES = 5_000  # whose targets are counted
+
+
+def gradient_norms(optimizer: MasterAdamW) -> dict[str, float]:
+    """Norm of the gradient of each part (embedding, encoder, decoder, bridge), before clipping."""
+    parts: dict[str, list[Tensor]] = {}
+    for name, master in zip(optimizer.names, optimizer.masters, strict=True):
+        found = parts.setdefault(part_of(name), [])
+        if master.grad is not None:
+            found.append(master.grad)
+    return {part: float(torch.nn.utils.get_total_norm(grads)) for part, grads in parts.items()}
+
+
+@torch.no_grad()
+def update_ratios(optimizer: MasterAdamW) -> dict[str, float]:
+    """How far the step that was just taken moved the weights of each part, as a share of their own size.
+
+    Root mean square of the update over that of the tensor, the median over the tensors of a part; without weight decay,
+    from up to `ENTRIES` entries of each, spread through it. A tensor at zero has no size and is left out.
+    """
+    parts: dict[str, list[float]] = {}
+    for name, master, group in zip(optimizer.names, optimizer.masters, optimizer.adamw.param_groups, strict=True):
+        state = optimizer.adamw.state.get(master)
+        found = parts.setdefault(part_of(name), [])
+        size = _rms(_some(master))
+        if not size or not state:
+            continue
+        steps, (beta1, beta2) = float(state["step"]), group["betas"]
+        first = _some(state["exp_avg"]) / (1 - beta1**steps)
+        second = (_some(state["exp_avg_sq"]) / (1 - beta2**steps)).sqrt_().add_(group["eps"])
+        found.append(float(group["lr"]) * _rms(first / second) / size)
+    return {part: _median(ratios) for part, ratios in parts.items()}
+
+
+def target_entropy(examples: Encoded) -> float:
+    """Entropy of the target tokens' frequencies in nats: the loss of whoever knows these and nothing else.
+
+    Counted over `EXAMPLES` examples, spread through the set.
+    """
+    size = len(examples)
+    chosen = range(0, size, max(1, size // EXAMPLES))
+    counts: dict[int, int] = {}
+    for i in chosen:
+        for token in examples.targets[i]:
+            counts[int(token)] = counts.get(int(token), 0) + 1
+    total = sum(counts.values())
+    return -sum(n / total * math.log(n / total) for n in counts.values()) if total else 0.0
+
+
+def _some(tensor: Tensor) -> Tensor:
+    """Up to `ENTRIES` entries; an odd step through them, so that no column is always met."""
+    flat = tensor.detach().flatten()
+    return flat[:: max(1, flat.numel() // ENTRIES) | 1]
+
+
+def _rms(tensor: Tensor) -> float:
+    return float(tensor.norm()) / math.sqrt(tensor.numel())
+
+
+def _median(values: Sequence[float] | Iterable[float]) -> float:
+    ordered = sorted(values)
+    return ordered[len(ordered) // 2] if ordered else 0.0

@@ -1,0 +1,149 @@
+"""Collated batches as a set of ours, and a Trainer's course as lines of ours."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch.utils.data import DataLoader, IterableDataset
+
+pytest.importorskip("transformers")
+
+from sourcewise.data.batches import IGNORED, Source
+from sourcewise.errors import RequestError
+from sourcewise.integrations.collated import Collated, CollatedNetwork, Speaker, collate_some
+from sourcewise.integrations.recorder import Recorder
+from sourcewise.integrations.wiring import part
+from tests.integrations.trainings import EOS, PAD, bart, collate, rows, t5
+
+
+@pytest.fixture(scope="module")
+def network() -> CollatedNetwork:
+    return CollatedNetwork(t5()).eval()
+
+
+def test_a_set_holds_what_the_collator_was_given(network: CollatedNetwork) -> None:
+    given = rows(20)
+    encoded = Collated([collate(given[:8]), collate(given[8:])], Speaker(None, network))
+    assert encoded.sources is not None
+    assert [list(ids) for ids in encoded.sources] == [row["input_ids"] for row in given]
+    assert encoded.targets == [row["labels"] for row in given]
+    assert encoded.dataset[0].target == " ".join(map(str, given[0]["labels"][:-1]))  # without the end of text
+    batch = encoded.batch([3, 5])
+    assert batch.labels.shape[0] == 2 and set(batch.labels[batch.labels < 0].tolist()) <= {IGNORED}
+
+
+@pytest.mark.parametrize("where", ["left", "inverted"])
+def test_padding_on_the_left_and_an_inverted_mask_are_seen_through(where: str, network: CollatedNetwork) -> None:
+    given, batch = rows(6), collate(rows(6))
+    if where == "inverted":
+        batch["attention_mask"] = 1 - batch["attention_mask"]
+    else:
+        shifts = [batch["input_ids"].shape[1] - len(row["input_ids"]) for row in given]
+        for name in ("input_ids", "attention_mask"):
+            batch[name] = torch.stack([row.roll(by) for row, by in zip(batch[name], shifts, strict=True)])
+    encoded = Collated([batch], Speaker(None, network))
+    assert encoded.sources is not None
+    assert [list(ids) for ids in encoded.sources] == [row["input_ids"] for row in given]
+
+
+def test_vectors_are_features_and_read_as_the_model_reads_them(network: CollatedNetwork) -> None:
+    batch = collate(rows(6))
+    vectors = network.model.get_input_embeddings()(batch.pop("input_ids")).detach()
+    encoded = Collated([{"inputs_embeds": vectors, **batch}], Speaker(None, network))
+    assert encoded.dataset.dims == 48
+    reader = CollatedNetwork(network.model, 48).eval()
+    with torch.inference_mode():
+        memory = reader.encode(encoded.source(range(6)))
+        mask = batch["attention_mask"]
+        expected = network.model.get_encoder()(inputs_embeds=vectors, attention_mask=mask).last_hidden_state
+    real = mask.bool()
+    torch.testing.assert_close(memory.states[memory.mask], expected[real], rtol=1e-4, atol=1e-5)
+
+
+def test_what_a_set_cannot_hold_is_said(network: CollatedNetwork) -> None:
+    speaker, batch = Speaker(None, network), collate(rows(4))
+    with pytest.raises(RequestError, match="the batch has sounds, labels"):
+        Collated([{"sounds": batch["input_ids"], "labels": batch["labels"]}], speaker)
+    with pytest.raises(RequestError, match="no example with a label that counts"):
+        Collated([batch | {"labels": torch.full_like(batch["labels"], IGNORED)}], speaker)
+
+
+class Stream(IterableDataset):  # type: ignore[type-arg]
+    def __iter__(self) -> Any:
+        return iter(rows(50))
+
+
+def test_examples_are_taken_from_data_of_any_kind() -> None:
+    table = DataLoader(rows(50), batch_size=4, collate_fn=collate)  # type: ignore[arg-type]
+    batches = collate_some(table, 20, 8)
+    assert [len(batch["labels"]) for batch in batches] == [8, 8, 4]
+    widths = [batch["input_ids"].shape[1] for batch in batches]
+    assert widths == sorted(widths)  # similar lengths together
+    stream = DataLoader(Stream(), batch_size=4, collate_fn=collate)
+    assert sum(len(batch["labels"]) for batch in collate_some(stream, 10, 8)) == 12
+
+
+def test_what_a_collator_draws_is_not_missed_afterwards() -> None:
+    def drawing(chosen: Any) -> Any:
+        torch.rand(3), np.random.rand(3)  # noqa: NPY002
+        return collate(chosen)
+
+    torch.manual_seed(0), np.random.seed(0)  # noqa: NPY002
+    expected = torch.rand(1), np.random.rand()  # noqa: NPY002
+    torch.manual_seed(0), np.random.seed(0)  # noqa: NPY002
+    collate_some(DataLoader(rows(9), collate_fn=drawing), 9, 4)  # type: ignore[arg-type]
+    assert (torch.rand(1), np.random.rand()) == expected  # noqa: NPY002
+
+
+def test_a_speaker_speaks_as_its_tokenizer_does(network: CollatedNetwork) -> None:
+    class Tokenizer:
+        def decode(self, ids: list[int], skip_special_tokens: bool = False) -> str:
+            return "".join(chr(96 + i) for i in ids if not (skip_special_tokens and i in (EOS, PAD))) + " "
+
+    speaker = Speaker(Tokenizer(), network)
+    assert speaker.decode_batch([[5, 6, EOS], [EOS]]) == ["ef", ""]
+    assert Speaker(object(), network).decode([5, 6, EOS]) == "5 6"
+
+
+@pytest.mark.parametrize("make", [t5, bart])
+def test_every_weight_belongs_to_a_part(make: Any) -> None:
+    parts = {name: part(name) for name, _ in make().named_parameters()}
+    assert set(parts.values()) == {"embedding", "encoder", "decoder"}
+
+
+def test_a_course_is_made_of_what_a_trainer_logs() -> None:
+    model = t5()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
+    recorder = Recorder()
+    recorder.started(30, 2.5)
+    for step in range(1, 4):
+        optimizer.zero_grad()
+        loss = model(**collate(rows(8))).loss
+        loss.backward()
+        norm = float(torch.nn.utils.clip_grad_norm_(model.parameters(), 0.1))
+        recorder.before_step(model)
+        optimizer.step()
+        recorder.after_step(model, optimizer)
+        recorder.logged({"loss": loss.item(), "grad_norm": norm, "learning_rate": 1e-2}, step, 0.1)
+    recorder.evaluated({"loss": 2.0, "source_bits": 0.5}, 3)
+    course = recorder.course
+    assert (course.total, course.step, course.target_entropy, course.fresh) == (30, 3, 2.5, True)
+    assert course.evaluations[0]["source_bits"] == 0.5
+    line = course.train[-1]
+    whole = sum(each**2 for each in line["gradient_norms"].values()) ** 0.5
+    assert whole == pytest.approx(line["gradient_norm"])  # before clipping
+    assert set(line["update_ratios"]) == {"embedding", "encoder", "decoder"}
+    assert 0 < line["update_ratios"]["decoder"] < 1
+    assert "clipped" not in line  # another limit than the rules take for granted
+    assert not Recorder(pretrained=True).course.fresh
+
+
+def test_a_text_network_refuses_nothing_it_read_before(network: CollatedNetwork) -> None:
+    batch = collate(rows(3))
+    source = Source(batch["input_ids"], batch["attention_mask"].sum(1))
+    with torch.inference_mode():
+        memory = network.encode(source)
+    assert memory.states.shape[:2] == batch["input_ids"].shape
