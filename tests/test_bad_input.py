@@ -194,7 +194,6 @@ OPTIONS = {
     "--seed 99999999999999999999": "--seed should be less than 9223372036854775808",
     "--train.threads 100000": "--train.threads should be less than or equal to 1024",
     "--train.freeze encoder,bridg": "--train.freeze",
-    "--train.freeze encoder,decoder,embedding": "train.freeze: nothing is left to train",
     "--name ../up": "--name should be folder of the run under output",
     "--train.device tpu": "--train.device should be auto, cpu, cuda, cuda:1 or mps, not 'tpu'",
     "--train.device cuda:99": "device cuda:99: not available here",
@@ -218,6 +217,11 @@ def test_options(words: str, refused: Callable[..., str]) -> None:
     assert refused(command).startswith(OPTIONS[words])
 
 
+def test_a_training_with_nothing_to_train_is_stopped_by_its_preflight(refused: Callable[..., str]) -> None:
+    line = refused("train --data.train.pairs good.tsv --train.freeze encoder,decoder,embedding", begun=True)
+    assert line.startswith("before the first step: WIR003") and "train.freeze: nothing is left to train" in line
+
+
 USES = {
     "generate {text} good.tsv --beams 0 -o o": "generation: beams should be greater than 0, not 0",
     "generate {text} good.tsv --beams 1000000 -o o": "generation: beams should be less than or equal to 1000",
@@ -229,7 +233,7 @@ USES = {
     "report features": "features: not a run: none of recipe.yaml, metrics.jsonl, metrics.json is here",
     "report nowhere": "nowhere: no such run folder",
     "diagnose features": "features: neither a run nor a Hugging Face folder",
-    "explain SRC9": "SRC9: no such rule; did you mean SRC001?",
+    "explain SRC9": "SRC9: no such rule; did you mean SRC003?",
     "tokenizer good.tsv -o o.json --vocabulary 2": "--vocabulary should be greater than or equal to 16, not 2",
     "tokenizer good.tsv -o o.txt": "-o o.txt: name a file that ends in .json",
     "tokenizer /dev/null -o o.json": "tokenizer: no text to train on",

@@ -106,7 +106,8 @@ def _train(train: Train, planned: Planned, state: State, log: Path) -> None:
     """In the process: everything that is said goes to the log, the exit status says whether it went well."""
     os.setpgid(0, 0)  # a terminal's Ctrl-C does not reach it
     if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(PARENT_DIED, signal.SIGTERM)
+        signal.signal(signal.SIGUSR1, _end_once)
+        ctypes.CDLL(None).prctl(PARENT_DIED, signal.SIGUSR1)
     with log.open("ab") as file:
         for stream in (1, 2):
             os.dup2(file.fileno(), stream)
@@ -118,6 +119,12 @@ def _train(train: Train, planned: Planned, state: State, log: Path) -> None:
     except RequestError as error:
         print(error, file=sys.stderr)
         sys.exit(2)
+
+
+def _end_once(*_: object) -> None:
+    """The kernel may say more than once that the parent died, a thread at a time; a second SIGTERM would cut a save."""
+    signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 def _stop(processes: Sequence[BaseProcess]) -> None:

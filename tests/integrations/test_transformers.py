@@ -245,7 +245,7 @@ def test_a_part_frozen_at_random_is_a_warning_and_a_pretrained_one_is_not(tmp_pa
 def test_a_collapse_is_found_at_the_evaluations(tmp_path: Path) -> None:
     """Sources that say nothing: the language model of the targets is learned, and so the log says."""
     alike = [row | {"input_ids": [5, 6, 7, 8, EOS]} for row in rows(300)]
-    made = trainer(tmp_path, steps=40, train=alike, valid=rows(64, seed=1), eval_steps=20, learning_rate=8e-3)
+    made = trainer(tmp_path, steps=60, train=alike, valid=rows(64, seed=1), eval_steps=30, learning_rate=8e-3)
     callback = watched(made, wiring=False)
     made.train()
     assert {"SRC001", "DAT002"} <= set(codes(callback))
