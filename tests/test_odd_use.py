@@ -221,8 +221,19 @@ def test_ctrl_c_is_one_line(words: str, here: Path, models: Models) -> None:
     command = [sys.executable, "-m", "sourcewise", *words.format(text=models.text).split()]
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     process = subprocess.Popen(command, text=True, env=ENVIRONMENT, **pipes)
-    time.sleep(1)  # it waits for standard input
+    until_it_waits(process)
     process.send_signal(signal.SIGINT)
     _, said = process.communicate(timeout=60)
     assert (process.returncode, said) == (130, "sourcewise: interrupted\n")
     assert tree(here) == before
+
+
+def until_it_waits(process: subprocess.Popen[str]) -> None:
+    """Until it reads its standard input: it has begun, and for half a second its processor time stands still."""
+    begun, spent = time.monotonic(), ""
+    stat = Path(f"/proc/{process.pid}/stat")
+    while time.monotonic() < begun + 60:
+        before, spent = spent, " ".join(stat.read_text().split()[13:15]) if stat.exists() else "unknown"
+        if before == spent and time.monotonic() > begun + 1:
+            return
+        time.sleep(0.5)
