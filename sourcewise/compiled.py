@@ -1,7 +1,7 @@
 """C++ beside a module, compiled for this processor on first use and kept in the user's cache.
 
 As `torch.compile` does on a CPU, this takes whatever compiler the machine has; where there is none, or the processor
-lacks what the code needs, `library` says no and the caller goes on in Python.
+lacks what the code needs, `machine_code` says no and the caller goes on in Python.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ SECONDS = 120  # a compiler that takes longer is stuck
 
 
 @functools.cache
-def library(source: Path, needs: tuple[str, ...] = ()) -> ctypes.CDLL | None:
+def machine_code(source: Path, needs: tuple[str, ...] = ()) -> ctypes.CDLL | None:
     """The functions of a C++ file and the headers beside it, or None where it cannot be had.
 
     `needs` are flags of /proc/cpuinfo.

@@ -221,7 +221,7 @@ def test_a_model_in_int8_searches_with_the_engine_and_samples_with_torch(models:
 
 
 def test_where_it_cannot_work_it_says_why(models: Models, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(search, "library", lambda source, needs: None)
+    monkeypatch.setattr(search, "machine_code", lambda source, needs: None)
     with pytest.raises(RequestError, match=r"precision int8 needs a processor with AVX-512 .* take bf16 or fp32"):
         sourcewise.load(models.text, precision="int8")
     assert why_not(network(), torch.device("meta")) == "is for the CPU, not meta"

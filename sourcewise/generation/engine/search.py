@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sourcewise.compiled import library
+from sourcewise.compiled import machine_code
 from sourcewise.config import GenerationConfig
 from sourcewise.data.encoding import Encoded
 from sourcewise.generation.engine.layout import LONGEST, Layout, Network, Options, computes
@@ -42,7 +42,7 @@ def why_not(network: protocol.Network, device: torch.device) -> str | None:
         return "is for the T5 family"
     if device.type != "cpu":
         return f"is for the CPU, not {device}"
-    if library(CODE, NEEDS) is None:
+    if machine_code(CODE, NEEDS) is None:
         return "needs a processor with AVX-512 VNNI and a C++ compiler (g++ or clang++)"
     return None
 
@@ -51,7 +51,7 @@ class Engine:
     """A network's weights in int8, and searches with them."""
 
     def __init__(self, network: Seq2Seq) -> None:
-        code = library(CODE, NEEDS)
+        code = machine_code(CODE, NEEDS)
         assert code is not None
         self.network, self.code = network, code
         self.layout = Layout(code, network.body)

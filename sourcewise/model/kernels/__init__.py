@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sourcewise.compiled import library
+from sourcewise.compiled import machine_code
 
 CODE = Path(__file__).with_name("kernels.cpp")
 NEEDS = ("avx2",)
@@ -21,7 +21,7 @@ NEEDS = ("avx2",)
 
 def takes(x: Tensor) -> bool:
     """Whether the functions below can be given x."""
-    return x.dtype == torch.bfloat16 and x.device.type == "cpu" and library(CODE, NEEDS) is not None
+    return x.dtype == torch.bfloat16 and x.device.type == "cpu" and machine_code(CODE, NEEDS) is not None
 
 
 def cross_entropy_(logits: Tensor, labels: Tensor, smoothing: float) -> Tensor:
@@ -131,7 +131,7 @@ def _share(p: float) -> tuple[c_uint32, c_float]:
 
 
 def _code() -> CDLL:
-    code = library(CODE, NEEDS)
+    code = machine_code(CODE, NEEDS)
     assert code is not None
     return code
 
