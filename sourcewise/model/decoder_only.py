@@ -298,24 +298,10 @@ def right_aligned(vectors: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
 def make(model: ModelConfig, tokenizer: Tokenizer, features: bool) -> DecoderOnly:
     """A fresh network as a recipe wants it."""
     shape = DecoderOnlyConfig(
-        vocabulary=-(-tokenizer.size // 8) * 8,
-        d_model=model.d_model,
-        d_kv=model.d_kv or model.d_model // model.heads,
-        d_ff=model.d_ff,
-        heads=model.heads,
+        **t5.shape_options(model, tokenizer),
         layers=model.decoder_layers,
         prefix=model.prefix,
-        activation=model.activation,
-        tied=model.tied,
-        scaled=model.tied,
-        dropout=model.dropout,
-        attention_dropout=model.attention_dropout,
-        relative_buckets=model.relative_buckets,
-        relative_distance=model.relative_distance,
         target_positions=features if model.decoder_positions is None else model.decoder_positions,
-        pad_id=tokenizer.pad_id,
-        eos_id=tokenizer.eos_id,
-        start_id=tokenizer.pad_id,
     )
     if model.same_size:
         with torch.device("meta"):

@@ -26,26 +26,33 @@ ACTIVATIONS = {  # Hugging Face's feed_forward_proj → ours
 def make(model: ModelConfig, tokenizer: Tokenizer, features: bool) -> Transformer:
     """A fresh network as a recipe wants it."""
     shape = TransformerConfig(
-        vocabulary=-(-tokenizer.size // 8) * 8,
-        d_model=model.d_model,
-        d_kv=model.d_kv or model.d_model // model.heads,
-        d_ff=model.d_ff,
-        heads=model.heads,
+        **shape_options(model, tokenizer),
         encoder_layers=model.encoder_layers,
         decoder_layers=model.decoder_layers,
-        activation=model.activation,
-        tied=model.tied,
-        scaled=model.tied,
-        dropout=model.dropout,
-        attention_dropout=model.attention_dropout,
-        relative_buckets=model.relative_buckets,
-        relative_distance=model.relative_distance,
         decoder_positions=features if model.decoder_positions is None else model.decoder_positions,
-        pad_id=tokenizer.pad_id,
-        eos_id=tokenizer.eos_id,
-        start_id=tokenizer.pad_id,
     )
     return Transformer(shape)
+
+
+def shape_options(model: ModelConfig, tokenizer: Tokenizer) -> dict[str, Any]:
+    """What stacks of T5's blocks have in common, whether there are two of them or one."""
+    return {
+        "vocabulary": -(-tokenizer.size // 8) * 8,
+        "d_model": model.d_model,
+        "d_kv": model.d_kv or model.d_model // model.heads,
+        "d_ff": model.d_ff,
+        "heads": model.heads,
+        "activation": model.activation,
+        "tied": model.tied,
+        "scaled": model.tied,
+        "dropout": model.dropout,
+        "attention_dropout": model.attention_dropout,
+        "relative_buckets": model.relative_buckets,
+        "relative_distance": model.relative_distance,
+        "pad_id": tokenizer.pad_id,
+        "eos_id": tokenizer.eos_id,
+        "start_id": tokenizer.pad_id,
+    }
 
 
 def read(config: dict[str, Any], weights: dict[str, Tensor], folder: str) -> Transformer:

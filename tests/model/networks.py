@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from sourcewise.config import BridgeConfig
 from sourcewise.data.batches import Source
@@ -94,3 +95,14 @@ def rows(source: Source, chosen: list[int]) -> Source:
         out.frames = source.frames[chosen]
         out.features = source.features[chosen, : int(out.frames.max())]
     return out
+
+
+def targets(count: int, time: int = 6) -> Tensor:
+    """Random target tokens, the same for the same shape."""
+    return torch.randint(3, VOCABULARY, (count, time), generator=torch.Generator().manual_seed(5))
+
+
+def logits(net: Seq2Seq, source: Source, tokens: Tensor) -> Tensor:
+    """What a network says of tokens, by teacher forcing."""
+    with torch.inference_mode():
+        return net.decode(tokens, net.encode(source))

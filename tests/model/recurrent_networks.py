@@ -58,15 +58,6 @@ def source_of(kind: str, sizes: list[int], extra: int = 0, prompted: bool = True
     return feature_source(sizes, [1 + size % 4 for size in sizes] if prompted else None, max(sizes) + extra)
 
 
-def targets(count: int, time: int = 6) -> Tensor:
-    return torch.randint(3, VOCABULARY, (count, time), generator=torch.Generator().manual_seed(5))
-
-
-def logits(net: Seq2Seq, source: Source, tokens: Tensor) -> Tensor:
-    with torch.inference_mode():
-        return net.decode(tokens, net.encode(source))
-
-
 def after(cell: Any, x: Tensor, h: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
     """One step of one row by the equations: the input (in,), the state (width,) and the LSTM's own (width,)."""
     of_input = cell.weight_ih_l0 @ x + cell.bias_ih_l0

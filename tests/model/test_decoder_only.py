@@ -29,7 +29,7 @@ from sourcewise.model.seq2seq import Seq2Seq
 from sourcewise.training.objective import Objective
 from sourcewise.training.optimizer import freeze
 from tests.generation.searching import beam_search, greedy_or_sample
-from tests.model.networks import DIMS, VOCABULARY, feature_source, rows, text_source
+from tests.model.networks import DIMS, VOCABULARY, feature_source, logits, rows, targets, text_source
 from tests.training.recipes import recipe
 
 TOKENIZER = Tokenizer.train(["ba do ki lu me no"] * 3, VOCABULARY)
@@ -66,15 +66,6 @@ def source_of(kind: str, sizes: list[int], extra: int = 0, prompted: bool = True
     if KINDS[kind].bridge is None:
         return text_source(sizes, max(sizes) + extra)
     return feature_source(sizes, [1 + size % 4 for size in sizes] if prompted else None, max(sizes) + extra)
-
-
-def targets(count: int, time: int = 6) -> Tensor:
-    return torch.randint(3, VOCABULARY, (count, time), generator=torch.Generator().manual_seed(5))
-
-
-def logits(net: Seq2Seq, source: Source, tokens: Tensor) -> Tensor:
-    with torch.inference_mode():
-        return net.decode(tokens, net.encode(source))
 
 
 def one_pass(net: Seq2Seq, source: Source, tokens: Tensor) -> tuple[Tensor, Tensor]:

@@ -29,18 +29,16 @@ from sourcewise.training.gradients import gradients
 from sourcewise.training.objective import Objective
 from sourcewise.training.optimizer import freeze
 from tests.generation.searching import beam_search, greedy_or_sample
-from tests.model.networks import VOCABULARY, rows, text_source
+from tests.model.networks import VOCABULARY, logits, rows, targets, text_source
 from tests.model.recurrent_networks import (
     ATTENTIVE,
     KINDS,
     TOKENIZER,
     kinds,
     lengths,
-    logits,
     network,
     one_by_one,
     source_of,
-    targets,
 )
 from tests.training.test_optimizer import config
 
