@@ -32,6 +32,7 @@ CODE = Path(__file__).with_name("engine.cpp")
 NEEDS = ("avx512f", "avx512bw", "avx512dq", "avx512vl", "avx512_vnni")
 # Given to a thread at a time: sources, their slots, and the room for their tokens.
 CHUNK, CHUNK_SLOTS, CHUNK_TOKENS = 1024, 65536, 2**22
+TOGETHER = 32  # sources embedded at a time
 PATIENCE = 0.1  # seconds between two looks at how far it is
 
 
@@ -124,12 +125,18 @@ class Engine:
 
     def _vectors(self, encoded: Encoded, rows: list[int]) -> tuple[Tensor, np.ndarray, bool]:
         """The sources' vectors one after the other (slots, d_model), how many each, and whether they are encoded."""
+        pieces = [self._embedded(encoded, rows[i : i + TOGETHER]) for i in range(0, len(rows), TOGETHER)]
+        read = pieces[0][2]
+        if not read and max(mask.shape[1] for _, mask, _ in pieces) > LONGEST:
+            encoder = self.layout.body.run_encoder
+            pieces, read = [(encoder(vectors, mask), mask, True) for vectors, mask, _ in pieces], True
+        vectors = torch.cat([vectors[mask].float() for vectors, mask, _ in pieces])
+        return vectors, np.concatenate([mask.sum(1).numpy() for _, mask, _ in pieces]), read
+
+    def _embedded(self, encoded: Encoded, rows: list[int]) -> tuple[Tensor, Tensor, bool]:
+        """Padded vectors and their mask of a few sources of like length, and whether the encoder is to be bypassed."""
         source = encoded.source(rows)
-        vectors, mask = self.network.embed(source.to(self.network.device))
-        read = self.network.bypassed(source)
-        if not read and mask.shape[1] > LONGEST:
-            vectors, read = self.layout.body.run_encoder(vectors, mask), True
-        return vectors[mask].float().contiguous(), mask.sum(1).numpy(), read
+        return *self.network.embed(source.to(self.network.device)), self.network.bypassed(source)
 
 
 def _chunks(lengths: np.ndarray, threads: int, steps: int) -> list[list[int]]:
