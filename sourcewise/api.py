@@ -10,8 +10,7 @@ from typing import Any
 from sourcewise.config import Recipe
 from sourcewise.data.examples import Dataset
 from sourcewise.data.mixtures import encode_sets
-from sourcewise.diagnosis.diagnose import Diagnosis
-from sourcewise.diagnosis.finding import Finding
+from sourcewise.diagnosis.diagnose import Diagnosis, Piece
 from sourcewise.diagnosis.preflight import before_training
 from sourcewise.diagnosis.preflight import preflight as diagnosed
 from sourcewise.diagnosis.watch import Watch
@@ -49,8 +48,8 @@ def train(
         _check_unchanged(asked, recipe, overrides or {})
     with locked(run.folder):
         opened, test = open_training(recipe, run.tokenizer if resume and run.has_tokenizer else None)
-        found = [] if resume or not recipe.train.preflight else _without_errors(before_training(opened))
-        trainer = _trainer(recipe, run, opened, found)
+        before = None if resume or not recipe.train.preflight else _without_errors(before_training(opened))
+        trainer = _trainer(recipe, run, opened, before)
         if overwrite and not resume:
             run.clear()
         write_recipe(run, recipe)  # only now: a request that cannot be met leaves everything as it was
@@ -79,19 +78,19 @@ def prepare(recipe: Recipe, run: Run, *, resume: bool = False) -> tuple[Trainer,
     return _trainer(recipe, run, opened), test
 
 
-def _trainer(recipe: Recipe, run: Run, opened: Prepared, found: Sequence[Finding] = ()) -> Trainer:
-    """The training, watched; `found` are the findings of its pre-flight."""
+def _trainer(recipe: Recipe, run: Run, opened: Prepared, before: Piece | None = None) -> Trainer:
+    """The training, watched; `before` is what its pre-flight saw."""
     progress = TrainingProgress()
-    listeners = (progress, Watch(recipe, progress.found, found), LiveReport())
+    listeners = (progress, Watch(recipe, progress.found, before), LiveReport())
     return Trainer(recipe, run, opened.network, opened.tokenizer, opened.train, opened.valid, listeners)
 
 
-def _without_errors(found: list[Finding]) -> list[Finding]:
-    """The findings of a pre-flight that lets the training begin. Raises RequestError for an error, all of it shown."""
-    grave = next((finding for finding in found if finding.level == "error"), None)
+def _without_errors(before: Piece) -> Piece:
+    """A pre-flight that lets the training begin. Raises RequestError for an error, all of it shown."""
+    grave = next((finding for finding in before.findings if finding.level == "error"), None)
     if grave is None:
-        return found
-    print_findings(found)
+        return before
+    print_findings(before.findings)
     problem = f"before the first step: {grave.code}, {grave.name}: {grave.evidence}"
     raise RequestError(f"{problem}; to train all the same: --train.preflight false")
 

@@ -10,6 +10,7 @@ import numpy as np
 
 TINY = (
     "--model.d_model 8 --model.d_ff 8 --model.heads 1 --model.encoder_layers 1 --model.decoder_layers 1 --train.steps 2"
+    " --train.preflight false"
 )
 DIMS = 4
 ENVIRONMENT = {**os.environ, "HF_HUB_OFFLINE": "1", "PYTHONPATH": str(Path(__file__).parents[1])}

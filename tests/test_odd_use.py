@@ -171,25 +171,26 @@ def test_a_run_without_a_checkpoint(here: Path, models: Models, refused: Callabl
 # ── through a process of its own ──────────────────────────────────────────────────────────────────────────────────────
 
 
-@pytest.mark.parametrize(
-    "words",
-    [
-        "train --name new --data.train.pairs none.tsv",
-        "generate {text} none.txt -o out.txt",
-        "evaluate nobody/no-such-model good.tsv -o out",
-    ],
+WRONG = (
+    "train --name new --data.train.pairs none.tsv",
+    "generate {text} none.txt -o out.txt",
+    "evaluate nobody/no-such-model good.tsv -o out",
 )
-def test_a_process_says_one_line(words: str, here: Path, models: Models) -> None:
+
+
+def begun(words: str, models: Models, **pipes: int) -> subprocess.Popen[str]:
+    """A command in a process of its own; several are begun before the first is waited for."""
+    command = [sys.executable, "-m", "sourcewise", *words.format(text=models.text).split()]
+    streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **pipes}
+    return subprocess.Popen(command, text=True, env=ENVIRONMENT, **streams)
+
+
+def test_a_process_says_one_line(here: Path, models: Models) -> None:
     before = tree(here)
-    done = subprocess.run(
-        [sys.executable, "-m", "sourcewise", *words.format(text=models.text).split()],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        env=ENVIRONMENT,
-    )
-    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
-    assert done.stderr.startswith("sourcewise: error: ")
+    for process in [begun(words, models) for words in WRONG]:
+        out, said = process.communicate(timeout=60)
+        assert (process.returncode, out, said.count("\n")) == (2, "", 1)
+        assert said.startswith("sourcewise: error: ")
     assert tree(here) == before
 
 
@@ -215,16 +216,14 @@ def test_closed_and_narrow_streams(here: Path, models: Models) -> None:
         assert "Traceback" not in said and "bug" not in said and said.count("\n") <= 1, (words, said)
 
 
-@pytest.mark.parametrize("words", ["generate {text} -", "tokenizer - -o o.json"])
-def test_ctrl_c_is_one_line(words: str, here: Path, models: Models) -> None:
+def test_ctrl_c_is_one_line(here: Path, models: Models) -> None:
     before = tree(here)
-    command = [sys.executable, "-m", "sourcewise", *words.format(text=models.text).split()]
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    process = subprocess.Popen(command, text=True, env=ENVIRONMENT, **pipes)
-    until_it_waits(process)
-    process.send_signal(signal.SIGINT)
-    _, said = process.communicate(timeout=60)
-    assert (process.returncode, said) == (130, "sourcewise: interrupted\n")
+    both = [begun(words, models, stdin=subprocess.PIPE) for words in ("generate {text} -", "tokenizer - -o o.json")]
+    for process in both:
+        until_it_waits(process)
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=60)
+        assert (process.returncode, said) == (130, "sourcewise: interrupted\n")
     assert tree(here) == before
 
 

@@ -81,8 +81,15 @@ _ALL: tuple[Fault, ...] = (
         "the first digit alone: ten targets",
         "digits decoder",
         spoil=aim(lambda row: row.target.split()[0]),
+        options={"train.steps": 720},
     ),
-    control("short targets", "the year alone", "dates t5", spoil=aim(lambda row: row.target[:4])),
+    control(
+        "short targets",
+        "the year alone",
+        "dates t5",
+        spoil=aim(lambda row: row.target[:4]),
+        options={"train.steps": 700},
+    ),
     control(
         "long sources",
         "two clips end to end",
@@ -103,12 +110,17 @@ _ALL: tuple[Fault, ...] = (
         options={"model.cell": "lstm", "model.attention": "none", "train.steps": 400},
     ),
     control("projection", "a linear bridge", "digits t5", options={"model.bridge.kind": "projection"}),
-    control("attention bridge", "attention pooling", "digits decoder", options={"model.bridge.kind": "attention"}),
+    control(
+        "attention bridge",
+        "attention pooling",
+        "digits decoder",
+        options={"model.bridge.kind": "attention", "train.steps": 720},
+    ),
     control(
         "perceiver",
         "16 latents",
         "digits decoder",
-        options={"model.bridge.kind": "perceiver", "model.bridge.latents": 16, "train.steps": 400},
+        options={"model.bridge.kind": "perceiver", "model.bridge.latents": 16, "train.steps": 720},
     ),
     control(
         "smoothed",

@@ -11,7 +11,7 @@ from planted.fault import Fault, Spoil, fault
 from planted.material import Material, Row
 
 FEATURES = ("digits t5", "fsdd t5")
-TEXTS = ("dates rnn", "multi30k t5")
+TEXTS = ("dates rnn", "multi30k rnn")
 BOTH = ("digits rnn", "dates decoder", "digits decoder", "dates t5")
 
 
@@ -232,8 +232,8 @@ FAULTS: tuple[Fault, ...] = (
     fault(
         "untranslated targets",
         "the training targets are the sources",
-        "OUT008",
-        ("dates decoder", "multi30k t5"),
+        "DAT016 OUT008",
+        ("dates decoder", "multi30k rnn"),
         spoil=in_training(untranslated),
         options={"data.max_target": 64, "generation.max_new_tokens": 64},
     ),
@@ -242,7 +242,7 @@ FAULTS: tuple[Fault, ...] = (
     fault(
         "forty examples",
         "a limit was left in: 40 examples, seen hundreds of times",
-        "TRN010",
+        "DAT015 TRN010",
         ("digits t5", "dates t5"),
         spoil=few,
     ),

@@ -151,7 +151,7 @@ FAULTS: tuple[Fault, ...] = (
     fault(
         "hf prompt in the loss",
         "labels hold the prompt and the answer",
-        "OUT008 OUT005",
+        "DAT017 OUT008 OUT005",
         BOTH,
         stranger={"features": with_prompt},
     ),

@@ -86,7 +86,7 @@ FAULTS: tuple[Fault, ...] = (
     fault(
         "outputs cut",
         "max_new_tokens 3",
-        "OUT007",
+        "DAT007 OUT007",
         ("digits rnn", "dates t5"),
         options={"generation.max_new_tokens": 3},
     ),

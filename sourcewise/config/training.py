@@ -94,7 +94,8 @@ class TrainConfig(Options):
         None, description="steps between resumable states (default: at each evaluation)"
     )
     best: Literal["bleu", "chrf", "wer", "exact_match_pct", "loss", "source_bits", "tasks_mean"] = Field(
-        "bleu", description="the figure that picks checkpoints/best; tasks_mean: the mean of the tasks' own metrics"
+        "bleu",
+        description="the figure that picks checkpoints/best, then the loss; tasks_mean: the mean of the tasks' own",
     )
     average: Count = Field(0, description="average the weights of the last K evaluations at the end; 0 or 1: off")
     threads: Annotated[int, Field(gt=0, le=1024)] | None = Field(None, description="CPU threads (default: every core)")

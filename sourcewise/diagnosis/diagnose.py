@@ -40,7 +40,7 @@ class Piece:
 
 @dataclass(frozen=True, slots=True)
 class Diagnosis:
-    """The answer of `sourcewise diagnose`: ill if any finding is an error, the first of which is the cause."""
+    """The answer of `sourcewise diagnose`: ill if any finding is an error; what is listed first is then the cause."""
 
     findings: list[Finding]
     not_checked: list[str] = field(default_factory=list)
@@ -48,8 +48,9 @@ class Diagnosis:
 
     @property
     def cause(self) -> str | None:
-        """The code of the first error, or None."""
-        return next((f.code for f in self.findings if f.level == "error"), None)
+        """The code of the first finding if any is an error: that error, or what explains it; else None."""
+        ill = any(finding.level == "error" for finding in self.findings)
+        return self.findings[0].code if ill else None
 
     @property
     def verdict(self) -> Literal["healthy", "ill"]:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import torch
 
 from sourcewise.data.plain_text import Denoised
-from sourcewise.diagnosis.diagnose import Diagnosis, ranked
+from sourcewise.diagnosis.diagnose import Diagnosis, Piece, ranked
 from sourcewise.diagnosis.finding import Finding
 from sourcewise.diagnosis.rules import data, data_features, signals, wiring
 from sourcewise.diagnosis.rules.alignment import FEWEST
@@ -50,11 +50,12 @@ def preflight(opened: Callable[[], Prepared]) -> Diagnosis:
     return Diagnosis(ranked(found), [*missing, *_ONLY_TRAINED], round(time.perf_counter() - start, 4))
 
 
-def before_training(prepared: Prepared) -> list[Finding]:
-    """The same findings, of a training that goes on from here: it will not know that it was looked at."""
+def before_training(prepared: Prepared) -> Piece:
+    """The same of a training that goes on from here, ranked: it will not know that it was looked at."""
     threads, states = torch.get_num_threads(), random_states()
     try:
-        return ranked([finding for check in PREFLIGHT_CHECKS for finding in check(prepared)])
+        found = [finding for check in PREFLIGHT_CHECKS for finding in check(prepared)]
+        return Piece(ranked(found), left_unchecked(prepared))
     finally:
         restore_random_states(states)
         torch.set_num_threads(threads)

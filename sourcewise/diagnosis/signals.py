@@ -22,6 +22,7 @@ from sourcewise.config import TrainConfig
 from sourcewise.data.batches import IGNORED, Batch
 from sourcewise.data.encoding import Encoded
 from sourcewise.diagnosis.wiring import LOGITS, SEED, borrowed, fed
+from sourcewise.model.decoder_only import DecoderOnly
 from sourcewise.model.layers import dropout_seed
 from sourcewise.model.loss import linear_cross_entropy
 from sourcewise.model.recurrent_layers import RecurrentMemory
@@ -83,8 +84,8 @@ def measure_activations(network: Seq2Seq, batch: Batch) -> dict[str, list[float]
     """By stack, the root mean square of what each block gives, first block first."""
     found: dict[tuple[str, int], float] = {}
 
-    def note(stack: str, place: int, module: nn.Module, given: Any, out: Any) -> None:
-        tensor = next(_tensors(out), None)
+    def note(stack: str, place: int, module: nn.Module, given: Any, out: Any = None) -> None:
+        tensor = next(_tensors(given if out is None else out), None)
         if tensor is not None:
             found[stack, place] = float(tensor.float().square().mean().sqrt())
 
@@ -93,6 +94,11 @@ def measure_activations(network: Seq2Seq, batch: Batch) -> dict[str, list[float]
             if match := BLOCK.fullmatch(name):
                 hook = module.register_forward_hook(partial(note, name.rpartition(".")[0], int(match[1])))
                 hooks.callback(hook.remove)
+        body: Any = network.body
+        if isinstance(body, DecoderOnly):  # its blocks are never called whole: what one gives, the next norm is given
+            following = [*(block.attention_norm for block in body.blocks[1:]), body.decoder_norm]
+            for place, norm in enumerate(following):
+                hooks.callback(norm.register_forward_pre_hook(partial(note, "body.decoder", place)).remove)
         batch = batch.to(network.device)
         network.decode(fed(batch.labels, network.start_id, network.pad_id), network.encode(batch.source))
     stacks: dict[str, list[float]] = {}
@@ -118,6 +124,13 @@ def measure_noise(network: Seq2Seq, batch: Batch) -> float:
             draws.append(logits - logits.mean(-1, keepdim=True))
         first, second = draws
         return float((first * second).sum() / (first.norm() * second.norm()).clamp(min=1e-12))
+
+
+@torch.no_grad()
+def bridge_slots(network: Seq2Seq, batch: Batch) -> int:
+    """How many vectors of its longest source enter the body."""
+    with borrowed(network):
+        return int(network.embed(batch.source.to(network.device))[1].sum(1).max())
 
 
 @torch.no_grad()

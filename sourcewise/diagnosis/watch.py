@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 from sourcewise.config import Recipe
 from sourcewise.diagnosis.course import Course
+from sourcewise.diagnosis.diagnose import Piece
 from sourcewise.diagnosis.finding import LEVELS, Finding, Level
 from sourcewise.diagnosis.rules import COURSE_CHECKS
 from sourcewise.training.run import Run
@@ -18,11 +19,11 @@ class Watch:
     """A `Listener` that writes each new finding to metrics.jsonl, a line of kind "finding", and tells what is no note.
 
     A finding is new when its code was not found before, or not as grave. What it says depends on the lines alone: a
-    resumed run finds the same.
+    resumed run finds the same. A line of kind "watch" says that the doctor looks on, and what the pre-flight left out.
     """
 
-    def __init__(self, recipe: Recipe, told: Callable[[int, Finding], None], before: Sequence[Finding] = ()) -> None:
-        """`told` is given the step and the finding; `before` are those of the pre-flight."""
+    def __init__(self, recipe: Recipe, told: Callable[[int, Finding], None], before: Piece | None = None) -> None:
+        """`told` is given the step and the finding; `before` is what the pre-flight found, and could not look at."""
         self.recipe, self.told, self.before = recipe, told, before
         self.run: Run | None = None
         self.lines: list[dict[str, Any]] = []
@@ -34,7 +35,10 @@ class Watch:
         for line in self.lines:
             if line["kind"] == "finding":
                 self._is_new(line["code"], line["level"])
-        for finding in self.before:
+        if step == 0 and all(line["kind"] != "watch" for line in self.lines):
+            unseen = None if self.before is None else list(self.before.not_checked)
+            run.append({"kind": "watch", "step": 0, "preflight": unseen is not None, "not_checked": unseen or []})
+        for finding in self.before.findings if self.before else ():
             self._tell(0, finding)
         course = [line for line in self.lines if line["kind"] != "finding"]
         if step and course[-1]["kind"] == "evaluation":

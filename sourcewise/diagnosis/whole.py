@@ -7,13 +7,15 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from sourcewise.data.plain_text import Denoised
 from sourcewise.diagnosis.course import Course
 from sourcewise.diagnosis.diagnose import Piece, of_evaluation
 from sourcewise.diagnosis.looked import Looked
 from sourcewise.diagnosis.preflight import PREFLIGHT_CHECKS, left_unchecked
 from sourcewise.diagnosis.rules import COURSE_CHECKS, NETWORK_CHECKS, reading
+from sourcewise.diagnosis.rules.data import check_characters
 from sourcewise.diagnosis.rules.data_texts import REFUSED
-from sourcewise.diagnosis.rules.wiring import check_network, one_batch
+from sourcewise.diagnosis.rules.wiring import check_network, check_start, one_batch
 from sourcewise.errors import FaultyData, RequestError
 from sourcewise.evaluation.evaluate import evaluate_encoded, lay_out
 from sourcewise.evaluation.results import METRICS_FILE, Evaluation
@@ -27,7 +29,7 @@ if TYPE_CHECKING:
     from sourcewise.data.examples import Dataset
 
 NO_TRAINING = (
-    "the training data: imbalance, duplicates, misaligned pairs",
+    "the training data: imbalance, duplicates, misaligned pairs, cut texts",
     "the course of training: learning rate, over-fitting",
 )
 
@@ -55,12 +57,15 @@ def of_course(course: Course) -> Piece:
     return Piece([finding for check in COURSE_CHECKS for finding in check(course)], missing)
 
 
-def look(network: Any, tokenizer: Any, encoded: Encoded, *, bypass: bool = False) -> Piece:
-    """The wiring of a trained network, and every rule over it, on a set laid out for it."""
+def look(model: Model, encoded: Encoded) -> Piece:
+    """What its tokenizer loses of a set, the wiring of a trained network, and every rule over it, on that set."""
+    network: Any = model.network
     network.eval()
-    batch = one_batch(encoded)
-    looked = Looked(network, tokenizer, encoded, batch, bypass)
-    found = check_network(network, batch, as_asked=bypass)
+    batch, bypass = one_batch(encoded), getattr(network, "route", "encoder") == "bypass"
+    looked = Looked(network, model.tokenizer, encoded, batch, bypass)
+    pairs = [part for part in encoded.parts if not isinstance(part, Denoised)]
+    found = [finding for part in pairs for finding in check_characters(part, model.data)]
+    found += [*check_network(network, batch, as_asked=bypass), *check_start(network, model.tokenizer)]
     found += [finding for check in NETWORK_CHECKS for finding in check(looked)]
     return Piece(found, reading.not_checked(looked))
 
@@ -104,7 +109,7 @@ def _of_model(
     try:
         loaded = model if isinstance(model, Model) else load(model)
         encoded = _set_of(loaded, data, task)
-        seen = look(loaded.network, loaded.tokenizer, encoded, bypass=_bypasses(loaded.network))
+        seen = look(loaded, encoded)
         if evaluation is None:
             evaluation = evaluate_encoded(loaded.network, loaded.tokenizer, encoded, loaded.options())
         else:
@@ -128,7 +133,3 @@ def _set_of(model: Model, data: str | Path | Dataset | None, task: str | None) -
     if chosen is None:
         raise RequestError("no evaluation and no test set of its own; name one: sourcewise diagnose MODEL DATA")
     return lay_out(model, chosen, task=task)
-
-
-def _bypasses(network: Any) -> bool:
-    return getattr(network, "route", "encoder") == "bypass"

@@ -26,8 +26,8 @@ from sourcewise.model.protocol import Network
 from sourcewise.model.seq2seq import Seq2Seq
 from sourcewise.recipe import load_recipe
 
-# Of torch's arithmetic: with int8, of what the engine leaves to it.
-PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "int8": torch.bfloat16}
+PRECISIONS = ("fp32", "bf16", "int8")
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}  # of torch's arithmetic
 
 
 @dataclass
@@ -112,19 +112,21 @@ class Model:
         return encoded
 
 
-def load(name: str | Path, device: str = "auto", precision: str = "fp32") -> Model:
+def load(name: str | Path, device: str = "auto", precision: str = "fp32", *, beside: str = "bf16") -> Model:
     """Open a run folder, a Hugging Face folder or a hub name (fetched). Raises RequestError.
 
     precision: fp32; bf16, twice as fast where the processor knows it; int8, the fastest on a CPU with AVX-512 and a C++
-    compiler. In the last two near ties may fall otherwise.
+    compiler. In the last two near ties may fall otherwise. `beside` is the precision of what int8 leaves to torch
+    (samples, streams, traces, bridges): bf16, or fp32, in which no new shape needs machine code of its own.
     """
-    if precision not in PRECISIONS:
-        raise RequestError(f"precision {precision}: not one of {', '.join(PRECISIONS)}")
+    for name_of, given, known in (("precision", precision, PRECISIONS), ("beside", beside, DTYPES)):
+        if given not in known:
+            raise RequestError(f"{name_of} {given}: not one of {', '.join(known)}")
     folder = find_folder(name)
     network: Any = load_network(folder)
     target = choose_device(device)
     engine = _engine(network, target, str(name)) if precision == "int8" else None
-    network.to(target, PRECISIONS[precision])
+    network.to(target, DTYPES[beside if engine else precision])
     data, generation = DataConfig(), GenerationConfig()
     run = folder.parent.parent
     if folder.parent.name == "checkpoints" and (run / "recipe.yaml").is_file():

@@ -54,6 +54,11 @@ class Speaker:
             return " ".join(map(str, shown))
         return str(self._processing.decode(shown, skip_special_tokens=True)).strip()
 
+    def text(self, token: int) -> str:
+        """What a token says as text; nothing for special ones, those that were added, and without a tokenizer."""
+        added = getattr(self._processing, "added_tokens_decoder", {})
+        return "" if self._processing is None or token in added else self.decode([token])
+
     def decode_batch(self, batch: Sequence[Sequence[int]]) -> list[str]:
         """Several texts."""
         return [self.decode(ids) for ids in batch]

@@ -20,7 +20,8 @@ from sourcewise.evaluation.one_batch import source_bits
 from sourcewise.evaluation.results import Evaluation, Row, without_nan
 from sourcewise.evaluation.source_bits import SourceBits
 from sourcewise.integrations.collated import LABELS, Collated, CollatedNetwork, Collation, Speaker, collate_some
-from sourcewise.integrations.wiring import Training, check_wiring
+from sourcewise.integrations.cut import check_cut
+from sourcewise.integrations.wiring import Training, check_start, check_wiring
 from sourcewise.training.vitals import target_entropy
 
 LONGEST = 256  # tokens of an output
@@ -30,14 +31,16 @@ NOT_READ = "all rules but source use (SRC001) and the course: its sources are no
 def look_at_wiring(model: Any, loader: Any, processing: Any, training: Training) -> Piece:
     """The wiring rules on a batch of a training's DataLoader, as its collator makes it."""
     (collation, *_) = collate_some(loader, EXAMPLES, EXAMPLES)
+    speaker = _speaker(model, processing)
     try:
-        encoded = Collated([collation], _speaker(model, processing))
+        encoded = Collated([collation], speaker)
     except RequestError as problem:
         return Piece((), [f"the wiring: {problem}"])
     if len(encoded) < len(collation[LABELS]):
         return Piece((), ["the wiring: a batch of the training data has empty sources or labels"])
     network = CollatedNetwork(model, encoded.dataset.dims)
-    return Piece(check_wiring(network, encoded.batch(range(len(encoded))), collation, training))
+    batch = encoded.batch(range(len(encoded)))
+    return Piece([*check_wiring(network, batch, collation, training), *check_start(model, speaker)])
 
 
 def look_at_data(model: Any, loader: Any, processing: Any) -> tuple[Piece, float | None]:
@@ -47,12 +50,16 @@ def look_at_data(model: Any, loader: Any, processing: Any) -> tuple[Piece, float
         encoded = Collated(batches, _speaker(model, processing), "training data")
     except RequestError as problem:
         return Piece((), [f"the training data: {problem}"]), None
-    missing = ["lost characters, cut texts and leakage (DAT006 to DAT008): the trainer's data is ids already"]
+    missing = ["lost characters, cut targets and leakage (DAT006 to DAT008): the trainer's data is ids already"]
     if encoded.dataset.dims:
         missing.append("whether sources and targets belong together (DAT003): sources are vectors")
     if len(encoded) < data.FEWEST:
         return Piece((), [f"the training data: {len(encoded)} examples, at least {data.FEWEST} are needed"]), None
-    return Piece(data.check_pairs(encoded), missing), target_entropy(encoded)
+    cut = check_cut(encoded, processing)
+    told = all(finding.level != "error" for finding in cut)  # what is left of cut sources tells little of the whole
+    if not told:
+        missing.append("what sources tell (DAT002, DAT003, DAT009, DAT010): most of them are cut")
+    return Piece([*cut, *data.check_pairs(encoded, sources=told)], missing), target_entropy(encoded)
 
 
 def look_at_network(

@@ -21,7 +21,7 @@ from sourcewise.diagnosis.rules.first_step import judge
 from sourcewise.diagnosis.rules.wiring import check_network
 from sourcewise.diagnosis.rules.wiring_texts import NOT_TRAINED, PADDING_READ, RATE, WRONG_START
 from sourcewise.diagnosis.wiring import borrowed
-from sourcewise.integrations.collated import LABELS, MASK, TEXT, VECTORS, CollatedNetwork, Collation
+from sourcewise.integrations.collated import LABELS, MASK, TEXT, VECTORS, CollatedNetwork, Collation, Speaker
 
 READ, READ_MASK = "decoder_input_ids", "decoder_attention_mask"
 LAYER = re.compile(r"(?:^|\.)(encoder|decoder)\.(?:block|layers?)\.(\d+)\.")
@@ -64,7 +64,6 @@ def check_wiring(network: CollatedNetwork, batch: Batch, collation: Collation, t
     """WIR001 to WIR014 of a training on its own batch; `batch` holds the examples of `collation`, in their order."""
     found = _mask(collation, network)
     found += check_network(network, batch, summed=None if found else Summed(network, collation))
-    found += _start(network.model)
     learning = [p for p in network.model.parameters() if p.requires_grad]
     if not learning:
         return [*found, NOT_TRAINED.finding("no parameter of the model requires a gradient")]
@@ -178,10 +177,13 @@ def _mask(collation: Collation, network: CollatedNetwork) -> list[Finding]:
     return [PADDING_READ.finding(evidence)]
 
 
-def _start(model: Any) -> list[Finding]:
-    """WIR010 where training and generation do not begin with the same token."""
+def check_start(model: Any, speaker: Speaker) -> list[Finding]:
+    """WIR010 where training and generation do not begin with the same token, or with a piece of text."""
     trained = getattr(model.config, "decoder_start_token_id", None)
     said = getattr(getattr(model, "generation_config", None), "decoder_start_token_id", None)
-    if trained is None or said is None or trained == said:
-        return []
-    return [WRONG_START.finding(f"config.json says {trained}, generation_config.json {said}")]
+    if trained is not None and said is not None and trained != said:
+        return [WRONG_START.finding(f"config.json says {trained}, generation_config.json {said}")]
+    text = "" if trained is None else speaker.text(int(trained))
+    if text:
+        return [WRONG_START.finding(f"the start token (id {trained}) is a piece of text, {text!r}", "warning")]
+    return []

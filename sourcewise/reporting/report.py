@@ -12,17 +12,17 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from sourcewise.diagnosis.diagnose import diagnose_evaluation
 from sourcewise.evaluation.metrics import words
-from sourcewise.evaluation.results import Evaluation, Row
+from sourcewise.evaluation.results import Row
 from sourcewise.files import write_atomically
 from sourcewise.reporting.again import environment, times
 from sourcewise.reporting.charts import length_chart, pair_chart
+from sourcewise.reporting.checked import check
 from sourcewise.reporting.course import course_charts
 from sourcewise.reporting.curves import EVALUATION
 from sourcewise.reporting.run_files import RECIPE_FILE, RunFiles, read_run
 from sourcewise.reporting.samples import differences, text_samples, token_samples
-from sourcewise.reporting.summary import figures, findings, next_step, progress, verdict
+from sourcewise.reporting.summary import figures, next_step, progress, verdict
 from sourcewise.reporting.tasks import COLUMNS, task_rows
 from sourcewise.reporting.trace import script_json
 
@@ -50,19 +50,14 @@ def render(run: RunFiles) -> str:
         loader=PackageLoader("sourcewise.reporting"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
     templates.globals["pieces"] = differences
-    judged = bool(run.metrics and run.rows)
-    diagnosis = diagnose_evaluation(Evaluation(run.metrics, run.rows)) if judged else None
-    noted = findings(run.lines, diagnosis)
-    said = verdict(run)
+    checked, said = check(run), verdict(run)
     return templates.get_template("report.html.j2").render(
         name=run.name,
         final=run.final,
         measured_on=run.measured_on,
         verdict=said,
-        findings=noted,
-        not_checked=diagnosis.not_checked if diagnosis else [],
-        checked=diagnosis is not None,
-        next_step=next_step(run, diagnosis, noted, said),
+        checked=checked,
+        next_step=next_step(run, checked, said),
         progress=progress(run),
         figures=figures(run.metrics),
         task_columns=COLUMNS,

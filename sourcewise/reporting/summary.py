@@ -1,18 +1,16 @@
-"""The head of a report: verdict, findings, figures, where training stands, and what to do next."""
+"""The head of a report: verdict, figures, where training stands, and what to do next."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
-from sourcewise.diagnosis.diagnose import Diagnosis, Piece, put_together
-from sourcewise.diagnosis.finding import Finding
 from sourcewise.evaluation.results import TRANSLATIONS_FILE
 from sourcewise.evaluation.verdict import Verdict, judge
 from sourcewise.reporting.again import duration
+from sourcewise.reporting.checked import Checked
 from sourcewise.reporting.curves import EVALUATION, TRAIN, is_finite, series
-from sourcewise.reporting.run_files import RunFiles, noted_findings
+from sourcewise.reporting.run_files import RunFiles
 
 JUDGED_BY = ("bleu", "chrf", "exact_match_pct", "unique_pct")
 
@@ -29,24 +27,6 @@ FIGURES = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Noted:
-    """A finding, and where it was made, in words: empty for the evaluation that the page shows."""
-
-    finding: Finding
-    where: str = ""
-
-    @property
-    def cure(self) -> list[tuple[str, bool]]:
-        """The lines of its cure, and which of them are to paste."""
-        return paragraphs(self.finding.cure)
-
-
-def paragraphs(text: str) -> list[tuple[str, bool]]:
-    """A rule's text as (line, is it to paste): such lines begin with two spaces."""
-    return [(line.strip(), line.startswith("  ")) for line in text.split("\n") if line.strip()]
-
-
 def verdict(run: RunFiles) -> Verdict | None:
     """The verdict on the evaluation the folder holds; None without outputs or figures."""
     if not run.rows or any(run.metrics.get(key) is None for key in JUDGED_BY):
@@ -55,23 +35,10 @@ def verdict(run: RunFiles) -> Verdict | None:
     return judge(metrics, [r.reference for r in run.rows], [r.output for r in run.rows])
 
 
-def findings(lines: Sequence[Mapping[str, Any]], diagnosis: Diagnosis | None) -> list[Noted]:
-    """What the evaluation shows, and what training noted on its way, ranked together, the cause first.
-
-    A finding of both is told as of the evaluation.
-    """
-    noted = {
-        code: Noted(found, f"in training, step {step:,}" if step else "before training")
-        for code, (found, step) in noted_findings(lines).items()
-    }
-    noted |= {found.code: Noted(found) for found in (diagnosis.findings if diagnosis else [])}
-    together = put_together([Piece([each.finding for each in noted.values()])])
-    return [Noted(found, noted[found.code].where) for found in together.findings]
-
-
-def next_step(run: RunFiles, diagnosis: Diagnosis | None, noted: Sequence[Noted], said: Verdict | None) -> str:
+def next_step(run: RunFiles, checked: Checked, said: Verdict | None) -> str:
     """One sentence: what to do now."""
-    cause = next((each.finding.code for each in noted if each.finding.level == "error"), None)
+    diagnosis = checked.outputs
+    cause = next((each.finding.code for each in checked.findings if each.finding.level == "error"), None)
     ended_well = diagnosis is not None and not diagnosis.cause and said is not None and said.level != "failed"
     if cause and ended_well:
         return f"It reads and speaks; {cause} and what else was found on the way stands below."
@@ -81,7 +48,7 @@ def next_step(run: RunFiles, diagnosis: Diagnosis | None, noted: Sequence[Noted]
         return f"The outputs ({TRANSLATIONS_FILE}) are not here: without them there is no verdict and no diagnosis."
     if diagnosis is None:
         return "No outputs yet: the verdict and the findings follow with the first evaluation that writes them."
-    if noted:
+    if checked.findings:
         return "Nothing that makes the model useless; the findings below cost quality."
     losses = series(run.lines, EVALUATION, "loss")
     if len(losses) > 1 and losses[-1][1] <= min(value for _, value in losses):

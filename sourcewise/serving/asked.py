@@ -39,6 +39,7 @@ class Limits:
     queue: int = 128  # requests that wait
     streams: int = 8  # that run at once
     slots: int = 8192  # source slots × beams of the requests that are put together
+    weights: int = 1_000_000  # attention weights in a trace; above, averages over heads
     patience: float = 0.005  # seconds that a request waits for company
     seconds: float = 30.0  # for a body to arrive, and to finish what is in flight at the end
 

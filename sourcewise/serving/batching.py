@@ -187,7 +187,7 @@ class Batcher:
             self._streams.append((first, self.model.stream(first.sources, **options)))
             return [None]
         if first.kind == "trace":
-            return [trace(self.model, first.sources, **options).to_json()]
+            return [trace(self.model, first.sources, **options).to_json(self.limits.weights)]
         self.metrics.batch.observe(len(jobs))
         outputs = iter(self.model.generate(joined([job.sources for job in jobs]), **options))
         return [[next(outputs) for _ in job.sources] for job in jobs]

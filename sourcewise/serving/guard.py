@@ -27,7 +27,7 @@ class Guard:
 
     def __init__(self, app: ASGIApp, limits: Limits, metrics: Metrics, token: str | None) -> None:
         self.app, self.limits, self.metrics = app, limits, metrics
-        self.token = None if token is None else b"Bearer " + token.encode()
+        self.token = None if token is None else token.encode()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Admit a request or refuse it."""
@@ -57,8 +57,8 @@ class Guard:
     def _check_token(self, scope: Scope) -> None:
         if self.token is None or scope["path"] in OPEN:
             return
-        given = _header(scope, b"authorization")
-        if not hmac.compare_digest(given, self.token):
+        scheme, _, given = _header(scope, b"authorization").partition(b" ")
+        if scheme.lower() != b"bearer" or not hmac.compare_digest(given.strip(), self.token):
             raise Refusal(401, "Authorization: should be Bearer and the server's token", {"WWW-Authenticate": "Bearer"})
 
     async def _read(self, scope: Scope, receive: Receive) -> bytes:

@@ -13,19 +13,23 @@ import uvicorn
 from sourcewise.errors import RequestError
 from sourcewise.generation.model import load
 from sourcewise.serving.app import create_app
+from sourcewise.serving.arenas import keep_few
 from sourcewise.serving.asked import Limits
 
 CONNECTIONS = 64  # beside those whose requests may wait
+# Of what int8 leaves to torch: in bf16 oneDNN keeps machine code for each shape, and clients make any number of them.
+BESIDE = "fp32"
 
 
 def serve(name: str, host: str, port: int, token: str | None, precision: str, queue: int) -> None:
     """Serve a model until a signal ends it; what is in flight then is finished. Raises RequestError."""
     if queue < 1:
         raise RequestError(f"--queue should be greater than 0, not {queue}")
+    keep_few()
     limits = Limits(queue=queue)
     with bind(host, port) as bound:  # before the model, which takes longer
         config = uvicorn.Config(
-            create_app(load(name, precision=precision), limits, token),
+            create_app(load(name, precision=precision, beside=BESIDE), limits, token),
             log_level="warning",
             access_log=False,
             server_header=False,

@@ -105,7 +105,7 @@ class Trainer:
         if recipe.train.contrastive:
             partners = Partners(train, recipe.seed)
             self.objective.others = lambda indices: self._batch(partners(indices, self.epoch)).source
-        self.best: float | None = None
+        self.best: tuple[float, float] | None = None  # of the best checkpoint, as `_standing` has it
         self.snapshots: list[str] = []
         self.seconds, self.nats, self.targets, self.tokens = 0.0, 0.0, 0, 0  # the last three since the last log line
         self.logged_at = 0.0  # `seconds` then
@@ -222,14 +222,9 @@ class Trainer:
         """Generate on the validation examples; keep the last and the best checkpoint; save the state."""
         self._checkpoint(self.run.last)
         line: dict[str, Any] = {"kind": "evaluation", "step": self.step, "epoch": round(self._epochs_done(), 3)}
-        value = None
         if self.valid is not None:
             line |= self._measure()
-            value = line[self.recipe.train.best]
-        if value is None or self._is_best(value):
-            self.best = value
-            line["best"] = True
-            self._checkpoint(self.run.best)
+        self._keep_if_best(line)
         self._snapshot()
         self.run.append(line)
         self._save()
@@ -251,10 +246,19 @@ class Trainer:
         write_shown(model, self.valid, self.run.folder)
         return dict(without_nan(evaluation.metrics))
 
-    def _is_best(self, value: float) -> bool:
-        if self.best is None:
-            return True
-        return value < self.best if self.recipe.train.best in LOWER_IS_BETTER else value > self.best
+    def _keep_if_best(self, line: dict[str, Any]) -> None:
+        """Make these weights the best checkpoint if no evaluation did better; without a validation set the last is."""
+        standing = None if self.valid is None else self._standing(line)
+        if standing is None or self.best is None or standing < self.best:
+            self.best = standing
+            line["best"] = True
+            self._checkpoint(self.run.best)
+
+    def _standing(self, line: dict[str, Any]) -> tuple[float, float]:
+        """Lower is better; the loss decides between equals: BLEU is 0 as long as no four words are right."""
+        value, loss = line[self.recipe.train.best], line["loss"]
+        signed = value if value is None or self.recipe.train.best in LOWER_IS_BETTER else -value
+        return math.inf if signed is None else signed, math.inf if loss is None else loss
 
     def _snapshot(self) -> None:
         """Keep the weights of the last K evaluations for the average at the end."""
@@ -278,9 +282,7 @@ class Trainer:
         self.optimizer.set_weights(mean)
         line: dict[str, Any] = {"kind": "evaluation", "step": self.step, "epoch": round(self._epochs_done(), 3)}
         line |= {"averaged": len(weights), **(self._measure() if self.valid is not None else {})}
-        if self.valid is None or self._is_best(line[self.recipe.train.best]):
-            line["best"] = True
-            self._checkpoint(self.run.best)
+        self._keep_if_best(line)
         self.optimizer.set_weights(kept)
         self.run.append(line)
 

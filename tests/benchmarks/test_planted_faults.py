@@ -71,7 +71,7 @@ def test_what_breaks_is_a_row(exam: ModuleType, monkeypatch: pytest.MonkeyPatch)
 
 
 def test_data_that_is_not_there_is_skipped(exam: ModuleType) -> None:
-    row = exam.answer(exam.Question("fault", "shuffled pairs", "multi30k t5"))
+    row = exam.answer(exam.Question("fault", "shuffled pairs", "multi30k rnn"))
     assert "--data" in row["skipped"] and row["error"] is None
 
 

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import sourcewise
 from sourcewise.cli import main
+from sourcewise.comparison import runs
 from sourcewise.errors import RequestError
 from tests.commands import ENVIRONMENT
 
@@ -35,6 +38,8 @@ compare:
     {other}
 """
 
+OTHER = "other: {train.focal: 1.0}"
+
 
 def written(folder: Path, other: str, steps: int = 2) -> Path:
     path = folder / "tiny.yaml"
@@ -42,7 +47,21 @@ def written(folder: Path, other: str, steps: int = 2) -> Path:
     return path
 
 
-@pytest.mark.slow  # it starts Python three times
+@pytest.fixture
+def forked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Trainings in processes that are forked off this one: they need not import all again, as spawned ones do."""
+    fork, train = multiprocessing.get_context("fork"), runs._train
+
+    def speaking(*given: Any) -> None:
+        # Into the log: pytest's own streams would keep it.
+        sys.stdout, sys.stderr = (os.fdopen(number, "w", buffering=1, closefd=False) for number in (1, 2))
+        train(*given)
+
+    monkeypatch.setattr(runs.multiprocessing, "get_context", lambda kind: fork)
+    monkeypatch.setattr(runs, "_train", speaking)
+
+
+@pytest.mark.usefixtures("forked")
 def test_a_comparison_leaves_its_table_and_trains_nothing_twice(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -82,25 +101,53 @@ def test_jobs_are_counted_from_one(tmp_path: Path, capsys: pytest.CaptureFixture
     assert "--jobs should be 1 or more" in capsys.readouterr().err
 
 
-@pytest.mark.slow  # it starts Python five times
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
-def test_what_is_stopped_is_saved_and_goes_on(tmp_path: Path, number: signal.Signals) -> None:
-    recipe = written(tmp_path, "other: {train.focal: 1.0}", steps=400)
+@pytest.mark.usefixtures("forked")
+def test_what_is_interrupted_is_saved_and_goes_on(tmp_path: Path) -> None:
+    recipe, said = written(tmp_path, OTHER, steps=400), tmp_path / "said"
+    process = multiprocessing.get_context("fork").Process(target=_compare, args=(recipe, said))
+    process.start()
+    started = under_way(tmp_path)
+    os.kill(process.pid, signal.SIGINT)
+    process.join(300)
+    assert process.exitcode == 130 and "go on with the same command" in said.read_text()
+    check_that_it_goes_on(recipe, started)
+
+
+@pytest.mark.slow  # it starts Python three times
+@pytest.mark.usefixtures("forked")
+def test_what_is_killed_is_saved_and_goes_on(tmp_path: Path) -> None:
+    recipe = written(tmp_path, OTHER, steps=400)
     words = [sys.executable, "-m", "sourcewise", "compare", str(recipe), "--jobs", "2"]
-    process = subprocess.Popen(words, env=ENVIRONMENT, stderr=subprocess.PIPE, text=True, start_new_session=True)
-    runs = [tmp_path / "runs" / "tiny" / name for name in ("plain-0", "other-0")]
-    wait_until(lambda: all((run / "metrics.jsonl").is_file() for run in runs))
-    wait_until(lambda: all(len((run / "metrics.jsonl").read_text().splitlines()) > 5 for run in runs))
-    os.kill(process.pid, number)
-    said = process.communicate(timeout=300)[1]
-    if number == signal.SIGINT:
-        assert process.returncode == 130 and "go on with the same command" in said
-    wait_until(lambda: all((run / "state" / "state.pt").is_file() for run in runs))  # killed, too, they save and end
-    assert not any((run / "metrics.json").exists() for run in runs)
-    wait_until(lambda: not any(_held(run) for run in runs))
+    process = subprocess.Popen(words, env=ENVIRONMENT, stderr=subprocess.DEVNULL, start_new_session=True)
+    started = under_way(tmp_path)
+    process.kill()
+    process.wait(300)
+    check_that_it_goes_on(recipe, started)
+
+
+def _compare(recipe: Path, said: Path) -> None:
+    """`sourcewise compare`, as somebody's own command."""
+    os.setsid()
+    with said.open("w") as sys.stderr:
+        sys.exit(main(["compare", str(recipe), "--jobs", "2"]))
+
+
+def under_way(folder: Path) -> list[Path]:
+    """The two runs, when both have taken some steps."""
+    found = [folder / "runs" / "tiny" / name for name in ("plain-0", "other-0")]
+    wait_until(lambda: all((run / "metrics.jsonl").is_file() for run in found))
+    wait_until(lambda: all(len((run / "metrics.jsonl").read_text().splitlines()) > 5 for run in found))
+    return found
+
+
+def check_that_it_goes_on(recipe: Path, started: list[Path]) -> None:
+    """Both have saved and ended, and a second comparison goes on with them."""
+    wait_until(lambda: all((run / "state" / "state.pt").is_file() for run in started))
+    assert not any((run / "metrics.json").exists() for run in started)
+    wait_until(lambda: not any(_held(run) for run in started))
     table = sourcewise.compare(recipe, jobs=2)
     assert table.complete
-    assert "resuming" in (tmp_path / "runs" / "tiny" / "logs" / "plain-0.log").read_text()
+    assert "resuming" in (started[0].parent / "logs" / "plain-0.log").read_text()
 
 
 def _held(run: Path) -> bool:

@@ -329,6 +329,41 @@ def test_sources_cut_away_are_not_called_shuffled(tmp_path: Path) -> None:
     assert grave(found(recipe(tmp_path, translations(), max_source=2))) == ["DAT007"]
 
 
+def test_frames_cut_away_are_not_called_shuffled(tmp_path: Path) -> None:
+    tree = feature_recipe(tmp_path, *clips())
+    tree["data"]["max_frames"] = 1
+    assert grave(found(tree)) == ["DAT007"]
+
+
+def test_sources_lost_in_the_tokenizer_are_not_called_shuffled(tmp_path: Path) -> None:
+    from sourcewise.data.tokenizer import Tokenizer
+
+    Tokenizer.train([target for _, target in translations()], 300).save(tmp_path / "tokenizer.json")
+    table = {ord(letter): 0x5E00 + i for i, letter in enumerate("abcdefghijklmnopqrstuvwxyz")}
+    pairs = [(source.translate(table), target) for source, target in translations()]
+    assert grave(found(recipe(tmp_path, pairs, tokenizer=str(tmp_path / "tokenizer.json")))) == ["DAT006"]
+
+
+def test_what_damages_sources_stands_above_their_independence() -> None:
+    from sourcewise.diagnosis.diagnose import ranked
+    from sourcewise.diagnosis.rules import RULES as EVERY
+
+    damaged = [EVERY[code].finding("") for code in ("DAT003", "DAT007", "DAT006")]
+    assert [finding.code for finding in ranked(damaged)] == ["DAT006", "DAT007", "DAT003"]
+    a_little = [EVERY["DAT003"].finding(""), EVERY["DAT007"].finding("", "warning")]
+    assert [finding.code for finding in ranked(a_little)] == ["DAT003", "DAT007"]
+
+
+def test_targets_that_begin_with_their_source(tmp_path: Path) -> None:
+    both = [(source, f"{source} {target}") for source, target in translations()]
+    finding = found(recipe(tmp_path, both))["DAT017"]
+    assert finding.level == "warning" and "100 % of 800 targets begin with all of their source" in finding.evidence
+    ended = [(source, f"{source} .") for source, _ in translations()]  # punctuation
+    assert "DAT017" not in found(recipe(tmp_path, ended))
+    some = [(s, f"{s} {t}" if i % 5 else t) for i, (s, t) in enumerate(translations())]
+    assert "DAT017" not in found(recipe(tmp_path, some))
+
+
 def test_every_rule_of_the_data_is_planted_here() -> None:
     source = Path(__file__).read_text(encoding="utf-8")
     assert all(f'"{rule.code}"' in source for rule in RULES)

@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from sourcewise.diagnosis.diagnose import _all_causes, diagnose, diagnose_evaluation, explain, ranked
+from sourcewise.diagnosis.diagnose import Diagnosis, _all_causes, diagnose, diagnose_evaluation, explain, ranked
 from sourcewise.diagnosis.finding import Finding
 from sourcewise.diagnosis.rules import RULES
 from sourcewise.errors import RequestError
@@ -88,6 +88,12 @@ def test_unrelated_findings_come_gravest_first():
 def test_only_the_cause_of_the_gravest_finding_overtakes_it():
     given = [finding("OUT008", "warning"), finding("OUT007", "warning"), finding("OUT005", "error")]
     assert [f.code for f in ranked(given)] == ["OUT007", "OUT005", "OUT008"]
+
+
+def test_what_explains_the_first_error_is_the_cause_however_mild_it_is():
+    given = [finding("OUT002", "error"), finding("WIR019", "warning"), finding("DAT009", "warning")]
+    assert Diagnosis(ranked(given)).cause == "WIR019"
+    assert Diagnosis(ranked(given[1:])).cause is None
 
 
 def test_no_rule_is_its_own_cause_and_all_causes_are_rules():

@@ -4,6 +4,7 @@ import random
 
 import pytest
 
+from sourcewise.diagnosis.diagnose import ranked
 from sourcewise.diagnosis.rules import RULES, outputs, source_use
 from sourcewise.diagnosis.rules.outputs import MIN_EXAMPLES
 from sourcewise.evaluation.metrics import output_metrics
@@ -123,6 +124,33 @@ def test_endless_outputs_are_told_from_a_limit_that_is_too_low():
     cut = found(TEXTS, [t.rsplit(" ", 1)[0] for t in TEXTS], finished=unfinished)["OUT007"]
     assert cut.level == "warning"
     assert "--generation.max_new_tokens" in cut.cure
+
+
+def test_sources_that_share_their_right_replies_are_no_collapse():
+    """Questions asked in many ways, each with several right replies, of which the model has one favourite."""
+    sources = [f"question {i // 4}" for i in range(160)]
+    references = [TEXTS[4 * (i // 16) + i % 4] for i in range(160)]  # four replies to the four ways of each question
+    given = [TEXTS[4 * (i // 16)] for i in range(160)]
+    assert found(references, given, sources) == {}
+    assert found(references, given)["OUT002"].level == "error"  # without sources nobody knows
+    assert found(references, [TEXTS[0]] * 160, sources)["OUT001"].level == "error"
+
+
+def test_a_limit_that_cuts_all_outputs_explains_that_they_are_alike():
+    cut = [t.split(" ")[0] for t in STRINGS]
+    findings = found(STRINGS, cut, finished=[False] * len(cut))
+    assert set(findings) == {"OUT005", "OUT007"}
+    assert [f.code for f in ranked(list(findings.values()))] == ["OUT007", "OUT005"]
+    collapsed = found(STRINGS, ["one"] * len(cut), finished=[False] * len(cut))
+    assert collapsed["OUT001"].level == "error"
+
+
+@pytest.mark.parametrize(("unfinished", "level"), [(4, None), (12, "note"), (20, "warning"), (60, "error")])
+def test_some_outputs_that_do_not_end_are_no_more_than_they_are(unfinished, level):
+    given = [t + " and more and yet more words of it" * (i < unfinished) for i, t in enumerate(TEXTS)]
+    given[100:] = [t + " so" * 2 for t in given[100:]]  # longer than the references in any case
+    finding = found(TEXTS, given, finished=[i >= unfinished for i in range(200)]).get("OUT007")
+    assert (finding.level if finding else None) == level
 
 
 def test_copies_of_the_source_are_found_behind_a_task_prefix():

@@ -67,8 +67,20 @@ def long_sources(folder: Path, words: int) -> dict[str, Any]:
     return {"data": {"train": {"pairs": str(path)}, "vocabulary": 64, "unit": "words", "max_source": 1024}}
 
 
+def test_the_blocks_of_a_decoder_only_stack_are_seen() -> None:
+    training = prepared(model__family="decoder")
+    sizes = measured.measure_activations(training.network, measured.long_batch(training.train))
+    assert {stack: len(each) for stack, each in sizes.items()} == {"body.decoder": len(training.network.body.decoder)}  # type: ignore[attr-defined]
+    with torch.no_grad():
+        training.network.body.decoder[1].feedforward.wo.weight.mul_(1000)  # type: ignore[attr-defined]
+    larger = measured.measure_activations(training.network, measured.long_batch(training.train))["body.decoder"]
+    assert larger[0] == sizes["body.decoder"][0] and larger[1] > 50 > sizes["body.decoder"][1]
+    assert "WIR016" in [code for code, _ in found(training)]
+
+
 def test_one_vector_for_a_long_source(tmp_path: Path) -> None:
     assert ("WIR019", "note") in found(prepared(**HEALTHY["rnn fixed"]))
+    assert ("WIR019", "note") in found(prepared(**DIGITS, model__family="rnn", model__attention="none"))
     pooled = {**DIGITS, "model__bridge__kind": "perceiver", "model__bridge__latents": 1}
     assert ("WIR019", "warning") in found(prepared(**pooled))
 
@@ -77,7 +89,11 @@ def test_gradients_that_fade_along_a_long_source(tmp_path: Path, monkeypatch: py
     monkeypatch.setattr(measured, "TRIAL_FLOPS", 0.0)
     data = long_sources(tmp_path, 400)
     recurrent = {"model__family": "rnn", "model__attention": "none"}
-    assert "WIR015" in [code for code, _ in found(prepared(**data, **recurrent))]
+    assert ("WIR015", "warning") in found(prepared(**data, **recurrent))
+    monkeypatch.setattr(signals, "GONE", 0.0)
+    assert ("WIR015", "note") in found(prepared(**data, **recurrent))  # as the recipe asks
+    monkeypatch.setattr(signals, "_one_vector_asked", lambda given: False)
+    assert ("WIR015", "warning") in found(prepared(**data, **recurrent))
     assert "WIR015" not in [code for code, _ in found(prepared(**data))]
 
 

@@ -23,7 +23,7 @@ TIMED = ("seconds", "tokens_per_s", "device", "began")
 
 
 def logged(run: Run) -> list[dict[str, Any]]:
-    lines = [line for line in run.metrics() if line["kind"] != "finding"]
+    lines = [line for line in run.metrics() if line["kind"] not in ("watch", "finding")]
     return [{key: value for key, value in line.items() if key not in TIMED} for line in lines]
 
 
@@ -53,7 +53,11 @@ def test_an_error_stops_it_before_the_first_step(tmp_path: Path, capsys: pytest.
 def test_a_warning_is_told_once_and_logged(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run = sourcewise.train(recipe(tmp_path, train__preflight=True, train__steps=4))  # half of its pairs are copies
     assert capsys.readouterr().err.count("before the first step: warning DAT010") == 1
-    (line,) = [line for line in run.metrics() if line["kind"] == "finding" and line["code"] == "DAT010"]
+    looked, *found = [line for line in run.metrics() if line["kind"] in ("watch", "finding")]
+    assert looked["kind"] == "watch" and looked["preflight"] is True and looked["not_checked"] == []
+    (line,) = [line for line in found if line["code"] == "DAT010"]
+    told = (run.folder / "report.html").read_text(encoding="utf-8")
+    assert "Looked at: the data and the wiring, before the first step; the course of training, up to step 4;" in told
     assert list(line) == ["kind", "step", "code", "name", "level", "evidence", "cure"] and line["step"] == 0
 
 

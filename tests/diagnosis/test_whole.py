@@ -12,12 +12,15 @@ import pytest
 import sourcewise
 from sourcewise.cli import main
 from sourcewise.config import Recipe
+from sourcewise.data.tokenizer import Tokenizer
 from sourcewise.diagnosis.course import Course
 from sourcewise.diagnosis.whole import of_course
 from sourcewise.errors import RequestError
 from sourcewise.training.run import Run
 from tests.diagnosis.test_data_rules import recipe as pairs_recipe
 from tests.diagnosis.test_data_rules import shuffled, translations
+
+EOS = 1  # of the tokenizers that are trained here
 
 
 def trained(folder: Path, train: Any, steps: int = 20, **options: Any) -> Run:
@@ -79,6 +82,38 @@ def test_a_model_alone_says_what_it_cannot_know(ill: Run, tmp_path: Path) -> Non
     assert any("the course of training" in item for item in diagnosis.not_checked)
     with pytest.raises(RequestError, match="name one: sourcewise diagnose MODEL DATA"):
         sourcewise.diagnose(tmp_path / "model")
+
+
+@pytest.fixture
+def alone(ill: Run, tmp_path: Path) -> Path:
+    """A folder as others save theirs, and beside it pairs.tsv."""
+    shutil.copytree(ill.best, tmp_path / "model")
+    pairs_recipe(tmp_path, translations(60, 4))
+    (tmp_path / "train.tsv").rename(tmp_path / "pairs.tsv")
+    return tmp_path / "model"
+
+
+def codes(folder: Path) -> list[str]:
+    found = sourcewise.diagnose(folder, str(folder.parent / "pairs.tsv")).findings
+    return [finding.code for finding in found if finding.level != "note"]
+
+
+def test_a_folder_with_the_tokenizer_of_another_training(alone: Path) -> None:
+    assert not {"DAT006", "WIR010"} & set(codes(alone))
+    cyrillic = ["".join(chr(0x430 + (i * k) % 32) for k in (3, 5, 7, 11)) for i in range(500)]
+    Tokenizer.train(cyrillic, 64).save(alone)
+    assert codes(alone)[0] == "DAT006"
+
+
+@pytest.mark.parametrize(("start", "said"), [(20, "is a piece of text"), (EOS, "begins with its padding")])
+def test_a_folder_whose_start_token_was_changed(alone: Path, start: int, said: str) -> None:
+    for name in ("config.json", "generation_config.json"):
+        options = json.loads((alone / name).read_text())
+        (alone / name).write_text(json.dumps(options | {"decoder_start_token_id": start}))
+    diagnosis = sourcewise.diagnose(alone, str(alone.parent / "pairs.tsv"))
+    finding = next(finding for finding in diagnosis.findings if finding.code == "WIR010")
+    assert said in finding.evidence
+    assert codes(alone)[0] == "WIR010"
 
 
 def test_a_course_that_is_not_there_or_not_over_is_said() -> None:

@@ -7,7 +7,7 @@ import pytest
 
 from sourcewise.data.tokenizer import Tokenizer
 from sourcewise.errors import RequestError
-from sourcewise.generation.model import Model, choose_device
+from sourcewise.generation.model import Model, choose_device, load
 from tests.model.networks import DIMS, VOCABULARY, network
 
 TEXTS = ["ba do ki", "lu", "me no ba do ki lu me", "ba", "no no no"]
@@ -86,6 +86,13 @@ def test_sources_of_another_kind_are_refused(model: Model) -> None:
     with pytest.raises(RequestError, match="features 4 wide"):
         reader.generate([np.zeros((3, 4), dtype=np.float32)])  # type: ignore[list-item]
     assert len(reader.generate([np.zeros((3, DIMS), dtype=np.float32)], max_new_tokens=3)) == 1  # type: ignore[list-item]
+
+
+def test_a_precision_that_does_not_exist_is_named() -> None:
+    with pytest.raises(RequestError, match="precision fp8: not one of fp32, bf16, int8"):
+        load("nowhere", precision="fp8")
+    with pytest.raises(RequestError, match="beside int8: not one of fp32, bf16"):
+        load("nowhere", precision="int8", beside="int8")
 
 
 def test_a_device_that_is_not_there_is_named() -> None:

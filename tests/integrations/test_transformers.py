@@ -253,6 +253,61 @@ def test_a_collapse_is_found_at_the_evaluations(tmp_path: Path) -> None:
     assert logged(made, "sourcewise_source_bits")[-1] < 0.1
 
 
+def ending() -> Any:
+    """A tokenizer of letters that ends each text."""
+    from tokenizers.processors import TemplateProcessing
+
+    words = tokenizer()
+    words.backend_tokenizer.post_processor = TemplateProcessing(single="$A </s>", special_tokens=[("</s>", EOS)])
+    return words
+
+
+def watched_data(folder: Path, train: list[Row], processing: Any, **given: Any) -> SourcewiseCallback:
+    made = trainer(folder, steps=1, train=train, eval_strategy="no", processing=processing, **given)
+    callback = watched(made, wiring=False)
+    made.train()
+    return callback
+
+
+def test_sources_cut_to_almost_nothing(tmp_path: Path) -> None:
+    cut = [
+        row | {"input_ids": row["input_ids"][:1], "labels": [*row["labels"][:-1], *row["labels"]]} for row in rows(600)
+    ]
+    callback = watched_data(tmp_path, cut, ending())
+    assert codes(callback) == ["DAT007"] and codes(callback, "warning") == []
+    evidence = callback.diagnosis.findings[0].evidence
+    assert "100 % of 600 sources have 1 tokens" in evidence and "not the end of text" in evidence
+    assert any("DAT002, DAT003" in words for words in callback.diagnosis.not_checked)
+    assert "DAT007" not in codes(watched_data(tmp_path, cut, tokenizer()))  # which ends no text itself
+
+
+def test_sources_as_long_as_the_tokenizer_lets_them(tmp_path: Path) -> None:
+    words = ending()
+    words.model_max_length = 5
+    callback = watched_data(tmp_path, rows(600), words)
+    assert codes(callback, "warning") == ["DAT007"] and "model_max_length" in callback.diagnosis.findings[0].evidence
+    assert codes(watched_data(tmp_path, rows(600), ending()), "warning") == []
+    assert codes(watched_data(tmp_path, rows(600), ending(), collator=unmasked), "warning") == []
+
+
+def test_prompts_in_the_labels(tmp_path: Path) -> None:
+    def joined(row: Row) -> Row:
+        return row | {"labels": [*row["input_ids"][:-1], *row["labels"]]}
+
+    callback = watched_data(tmp_path, [joined(row) for row in rows(600)], ending())
+    assert codes(callback, "warning")[0] == "DAT017" and codes(callback) == []
+
+
+def test_a_start_token_that_is_a_piece_of_text(tmp_path: Path) -> None:
+    model = t5()
+    model.config.decoder_start_token_id = model.generation_config.decoder_start_token_id = 7
+    made = trainer(tmp_path, model, steps=1, eval_strategy="no", processing=tokenizer())
+    callback = watched(made)
+    made.train()
+    finding = next(finding for finding in callback.diagnosis.findings if finding.code == "WIR010")
+    assert finding.level == "warning" and "(id 7) is a piece of text" in finding.evidence
+
+
 # ── what it reads ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
 

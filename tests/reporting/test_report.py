@@ -12,10 +12,10 @@ from sourcewise.errors import RequestError
 from sourcewise.evaluation.metrics import output_metrics
 from sourcewise.evaluation.results import Evaluation, Row
 from sourcewise.evaluation.verdict import judge
+from sourcewise.reporting.checked import paragraphs
 from sourcewise.reporting.report import write_report
 from sourcewise.reporting.run_files import read_lines
 from sourcewise.reporting.samples import differences
-from sourcewise.reporting.summary import paragraphs
 
 REFERENCES = [
     f"the {a} man {b} a {c} dog" for a in ("old", "tall", "sad") for b in ("sees", "has") for c in ("red", "big")
@@ -128,6 +128,28 @@ def test_what_training_noted_stands_among_the_findings(tmp_path):
     assert "the findings below cost quality" in found.text("verdict")
 
 
+def test_it_tells_what_was_looked_at_and_lists_what_was_not(tmp_path):
+    def told(**watch):
+        write_run(tmp_path)
+        if watch:
+            line = {"kind": "watch", "step": 0} | watch
+            path = tmp_path / "metrics.jsonl"
+            path.write_text(json.dumps(line) + "\n" + path.read_text())
+        seen, left = page(tmp_path).text("findings").split(" Not checked here")
+        return seen.split("Looked at: ")[1], left
+
+    seen, left = told()
+    assert seen == "the evaluation, of 12 examples."
+    assert all(code in left for code in ("DAT001", "WIR001", "TRN001", "MEM001")) and "SRC001" not in left
+    seen, left = told(preflight=False, not_checked=[])
+    assert seen == "the course of training, up to step 400; the evaluation, of 12 examples."
+    assert "DAT001" in left and "WIR001" in left and "TRN001" not in left
+    seen, left = told(preflight=True, not_checked=["validation examples (DAT008): <none>"])
+    assert seen.startswith("the data and the wiring, before the first step; the course of training, up to step 400;")
+    assert "DAT001" not in left and "WIR001" not in left and "MEM001" in left
+    assert "validation examples (DAT008): <none>" in left
+
+
 def test_an_error_on_the_way_does_not_condemn_a_run_that_ended_well(tmp_path):
     write_run(tmp_path)
     line = {
@@ -224,7 +246,8 @@ def test_whatever_is_there_makes_a_page(tmp_path, kept):
     assert ("Nothing was logged" in found.text("curves")) == ("metrics.jsonl" not in kept)
     assert ("No outputs are here" in found.text("samples")) == ("translations.tsv" not in kept)
     judged = "translations.tsv" in kept and len(kept) > 1 and "recipe.yaml" not in kept
-    assert ("Not checked yet" in found.text("findings")) == (not judged)
+    assert ("Looked at: the evaluation, of 12 examples." in found.text("findings")) == judged
+    assert ("Nothing was looked at yet" in found.text("findings")) == (not judged)
     assert "No traces are here" in found.text("traces")
     assert ("No outputs are here" in found.text("lengths")) == ("translations.tsv" not in kept)
     assert ("400 of" in found.text("")) == ({"recipe.yaml", "metrics.jsonl"} <= kept)

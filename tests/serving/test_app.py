@@ -104,6 +104,14 @@ def test_a_trace_is_that_of_the_library(client: TestClient, seeing: TestClient, 
     assert traced["steps"] == json.loads(sourcewise.trace(features, [matrix(9)]).to_json())["steps"]
 
 
+def test_a_trace_with_more_weights_than_are_given_has_averages(model: Model) -> None:
+    wanted = sourcewise.trace(model, TEXTS[0])
+    with TestClient(create_app(model, Limits(weights=1))) as client:
+        attention = client.post("/trace", json={"source": TEXTS[0]}).json()["attention"]
+    assert attention["averaged"] == {"layers": 2, "heads": 3}
+    assert np.abs(np.array(attention["weights"][0][0]) * attention["unit"] - wanted.weights()).max() <= 1e-5
+
+
 # (body, status, what the line says)
 REFUSED: list[tuple[bytes | dict[str, Any] | list[Any], int, str]] = [
     (b"", 400, "body: is not JSON"),
@@ -210,13 +218,24 @@ def test_a_body_too_large_or_of_another_type_is_refused(client: TestClient) -> N
 
 def test_a_token_is_asked_for_where_there_is_one(model: Model) -> None:
     with TestClient(create_app(model, LIMITS, "sécret")) as client:
-        for headers in ({}, {"Authorization": "Bearer wrong"}, {"Authorization": "sécret".encode()}):
+        for given in ("", "Bearer wrong", "sécret", "Bearer ", "Basic sécret"):
+            headers = {"Authorization": given.encode()} if given else {}
             answer = client.post("/generate", json={"source": "ba"}, headers=headers)
             assert answer.status_code == 401 and answer.headers["www-authenticate"] == "Bearer"
             assert client.get("/metrics", headers=headers).status_code == 401
-        right = {"Authorization": "Bearer sécret".encode()}
-        assert client.post("/generate", json={"source": "ba"}, headers=right).status_code == 200
+        for right in ("Bearer sécret", "bearer  sécret"):  # RFC 9110: the scheme in any case
+            headers = {"Authorization": right.encode()}
+            assert client.post("/generate", json={"source": "ba"}, headers=headers).status_code == 200
         assert client.get("/health").status_code == 200
+
+
+def test_it_says_when_the_model_can_be_asked_no_more(model: Model) -> None:
+    app = create_app(model, LIMITS)
+    with TestClient(app) as client:
+        app.state.batcher.close()
+        health, answer = client.get("/health"), client.post("/generate", json={"source": "ba"})
+    assert health.status_code == 503 and health.json()["status"] == "the model's thread has stopped"
+    assert (answer.status_code, answer.json()) == (503, {"error": "the server is shutting down"})
 
 
 def test_the_documentation_asks_for_nothing_from_elsewhere(client: TestClient) -> None:

@@ -162,8 +162,10 @@ def test_what_was_dropped_is_not_run_and_frees_its_place(model: Model, monkeypat
     jobs = [job(model, "ba"), job(model, "lu")]
     for each in jobs:
         batcher.submit(each)
-    with pytest.raises(Refusal):
+    batcher._pace = 2.2  # seconds a request, of late
+    with pytest.raises(Refusal) as refusal:
         batcher.submit(job(model, "no"))
+    assert refusal.value.status == 429 and refusal.value.headers == {"Retry-After": "5"}
     jobs[0].drop()
     batcher.submit(job(model, "no"))
     assert batcher.waiting == 2

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import itertools
 import json
 import os
@@ -11,16 +12,22 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Event
+from types import SimpleNamespace
 
 import httpx2
 import pytest
+import torch
 
 from sourcewise import serving
 from sourcewise.cli import main
 from sourcewise.data.datasets import open_sources
-from sourcewise.generation.model import Model
+from sourcewise.generation.engine.search import why_not
+from sourcewise.generation.model import Model, load
+from sourcewise.generation.tracing import trace
 from sourcewise.serving.app import _Stream, create_app
 from sourcewise.serving.asked import Limits
 from sourcewise.serving.batching import Job
@@ -35,6 +42,12 @@ def model() -> Model:
 
 def asks(text: str, **more: object) -> bytes:
     return json.dumps({"source": text, **more}).encode()
+
+
+def forever(*_: object, **__: object) -> Iterator[str]:
+    for n in itertools.count():
+        time.sleep(0.001)
+        yield f"{n} "
 
 
 def test_a_client_that_hangs_up_has_its_waiting_work_dropped(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -52,11 +65,6 @@ def test_a_client_that_hangs_up_has_its_waiting_work_dropped(model: Model, monke
 
 
 def test_a_stream_ends_when_its_client_hangs_up(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
-    def forever(*_: object, **__: object) -> object:
-        for n in itertools.count():
-            time.sleep(0.001)
-            yield f"{n} "
-
     monkeypatch.setattr(model, "stream", forever)
     app = create_app(model, Limits(streams=1))
     with listening(app) as (port, _):
@@ -118,6 +126,36 @@ def test_events_arrive_as_they_come(model: Model, monkeypatch: pytest.MonkeyPatc
         assert list(lines) == ['data: {"text": " two"}', "event: done", 'data: {"output": "one two"}']
 
 
+def test_a_client_that_does_not_read_keeps_nobody_waiting(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    piece, count, ended = "Z" * 1_000_000, 12, Event()  # more than sockets hold
+
+    def stream(*_: object, **__: object) -> object:
+        yield from (piece for _ in range(count))
+        ended.set()
+
+    monkeypatch.setattr(model, "stream", stream)
+    app = create_app(model, Limits(streams=1))
+    with listening(app) as (port, _), send(port, asks("ba", stream=True)) as slow:
+        assert ended.wait(20)
+        wait_for(lambda: not app.state.batcher._streams)  # its place is free
+        for more in ({}, {"stream": True}):
+            answer = httpx2.post(f"http://127.0.0.1:{port}/generate", json={"source": "lu", **more}, timeout=20)
+            assert answer.status_code == 200
+        said = bytearray()
+        while not said.endswith(b"0\r\n\r\n"):  # the end of a body in chunks
+            said += slow.recv(1 << 20)
+    assert said.count(b"Z") == 2 * count * len(piece)  # piece by piece, and the whole at the end
+
+
+def test_a_body_in_chunks_is_read_to_its_limit(model: Model) -> None:
+    with listening(create_app(model, Limits(body=20_000))) as (port, _):
+        for spaces, status in ((19_000, 200), (30_000, 413)):
+            parts = itertools.chain(itertools.repeat(b" " * 1000, spaces // 1000), [asks("ba")])
+            headers = {"Content-Type": "application/json"}
+            answer = httpx2.post(f"http://127.0.0.1:{port}/generate", content=parts, headers=headers, timeout=20)
+            assert answer.request.headers["transfer-encoding"] == "chunked" and answer.status_code == status
+
+
 def test_a_body_that_dawdles_is_refused(model: Model) -> None:
     with listening(create_app(model, Limits(seconds=0.2))) as (port, _):
         with send(port, b'{"sou', declared=100) as client:
@@ -128,18 +166,31 @@ def test_a_body_that_dawdles_is_refused(model: Model) -> None:
 
 def test_a_shutdown_finishes_what_is_in_flight(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
     gate = Gate(model)
-    wanted = [model.generate(text) for text in TEXTS]
+    wanted, greedy = [model.generate(text) for text in TEXTS], model.generate(TEXTS[0], beams=1)[0]
     monkeypatch.setattr(model, "generate", gate)
     app = create_app(model)
-    with ThreadPoolExecutor(len(TEXTS)) as pool, listening(app) as (port, server):
+    with ThreadPoolExecutor(len(TEXTS) + 1) as pool, listening(app) as (port, server):
         url = f"http://127.0.0.1:{port}/generate"
         asked = [pool.submit(httpx2.post, url, json={"source": text}, timeout=20) for text in TEXTS]
-        wait_for(lambda: app.state.batcher.waiting + len(gate.calls[0] if gate.calls else []) == len(TEXTS))
+        assert gate.entered.wait(20)
+        streamed = pool.submit(httpx2.post, url, json={"source": TEXTS[0], "stream": True}, timeout=20)
+        wait_for(lambda: app.state.batcher.waiting + len(gate.calls[0]) == len(TEXTS) + 1)
         server.should_exit = True
         wait_for(lambda: _refuses(port))
         gate.opened.set()
         assert [each.result().json()["outputs"] for each in asked] == wanted
+        event, data = streamed.result().text.strip().split("\n")[-2:]
+        assert (event, json.loads(data.removeprefix("data: "))) == ("event: done", {"output": greedy})
     assert not app.state.batcher.running
+
+
+def test_a_shutdown_does_not_wait_for_ever(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(model, "stream", forever)
+    app = create_app(model)
+    with listening(app, grace=1) as (port, server), send(port, asks("ba", stream=True)) as client:
+        wait_for(lambda: b'{"text": "0 "}' in client.recv(1000))
+        server.should_exit = True
+        wait_for(lambda: not app.state.batcher.running)
 
 
 def _refuses(port: int) -> bool:
@@ -150,7 +201,7 @@ def _refuses(port: int) -> bool:
     return False
 
 
-def test_the_command_serves_a_run_until_it_is_ended(models: Models) -> None:
+def test_the_command_serves_a_run_until_it_is_ended_and_finishes_a_stream(models: Models) -> None:
     command = [sys.executable, "-m", "sourcewise", "serve", str(models.text), "--port", "0"]
     environment = {**ENVIRONMENT, "SOURCEWISE_TOKEN": "secret"}
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment) as process:
@@ -164,9 +215,17 @@ def test_the_command_serves_a_run_until_it_is_ended(models: Models) -> None:
             answer = httpx2.post(f"{url}/generate", json={"source": "ba do"}, headers=headers, timeout=60)
             assert answer.status_code == 200, answer.text
             assert httpx2.post(f"{url}/generate", json={"source": "ba do"}, timeout=60).status_code == 401
-        finally:
-            process.send_signal(signal.SIGINT)
+            long = {"source": "ba do", "stream": True, "min_new_tokens": 1000, "max_new_tokens": 1024, "sample": True}
+            with httpx2.stream("POST", f"{url}/generate", json=long, headers=headers, timeout=60) as stream:
+                lines = stream.iter_lines()
+                assert next(lines).startswith("data: ")
+                process.send_signal(signal.SIGINT)  # while it speaks
+                *_, event, data = (line for line in lines if line)
+            assert event == "event: done" and len(data) > 500
             rest = process.communicate(timeout=60)[1]
+        except BaseException:
+            process.kill()
+            raise
     assert "Traceback" not in rest, rest
     assert process.returncode == 0
 
@@ -207,3 +266,40 @@ def test_the_token_of_the_command_line_is_before_that_of_the_environment(monkeyp
         monkeypatch.setitem(os.environ, "SOURCEWISE_TOKEN", environment)
         serving.serve(Namespace(**arguments, token=given))
     assert seen == ["mine", "theirs", None]
+
+
+def machine_code(capfd: pytest.CaptureFixture[str], work: Callable[[], object]) -> int:
+    """How many pieces of machine code oneDNN writes and keeps for the shapes that it meets in some work."""
+    capfd.readouterr()
+    with torch.backends.mkldnn.verbose(torch.backends.mkldnn.VERBOSE_ON_CREATION):
+        work()
+    ctypes.CDLL(None).fflush(None)
+    return capfd.readouterr().out.count("create:cache_miss")
+
+
+def test_what_int8_leaves_to_torch_needs_no_machine_code_a_shape(
+    models: Models, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    from sourcewise.serving import server
+
+    exact = load(models.text)
+    if (reason := why_not(exact.network, torch.device("cpu"))) is not None:
+        pytest.skip(f"int8 {reason}")
+    served: list[Model] = []
+    monkeypatch.setattr(server, "create_app", lambda model, *_: served.append(model))
+    monkeypatch.setattr(server.uvicorn, "Server", lambda _: SimpleNamespace(run=lambda **_: None))
+    server.serve(str(models.text), "127.0.0.1", 0, None, "int8", 8)
+    texts = [" ".join(["ba", "do", "ki", "lu", "me"] * 4)[:length] for length in range(2, 60, 3)]
+
+    def said(model: Model) -> list[object]:
+        """What is asked for in many shapes, but searches."""
+        streams = ["".join(model.stream(text)) for text in texts]
+        samples = [model.generate([text], sample=True, seed=1, max_new_tokens=n) for n, text in enumerate(texts, 1)]
+        return [streams, samples, [trace(model, text).to_json() for text in texts]]
+
+    (model,) = served
+    assert model.engine is not None and said(model) == said(exact)  # as of a server in fp32
+    assert machine_code(capfd, lambda: said(model)) == 0
+    if torch.ops.mkldnn._is_mkldnn_bf16_supported():
+        rounded = load(models.text, precision="int8")
+        assert machine_code(capfd, lambda: said(rounded)) > len(texts)

@@ -17,7 +17,7 @@ from sourcewise.errors import RequestError
 from sourcewise.recipe import load_recipe, save_recipe
 from sourcewise.training.run import create_run, locked
 from sourcewise.training.state import load_state
-from tests.training.recipes import feature_recipe, recipe
+from tests.training.recipes import SPOKEN, WORDS, feature_recipe, recipe
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:
@@ -57,6 +57,17 @@ def test_a_run_leaves_the_files_of_the_contract_and_learns(tmp_path: Path) -> No
     assert "".join(model.stream("ba do ki")) == "one two three"
     memory = model.encode(["ba do ki", "no lu"])
     assert model.generate(memory) == model.generate(memory) == ["one two three", "six four"]
+
+
+def test_of_evaluations_with_equal_figures_the_lowest_loss_is_best(tmp_path: Path) -> None:
+    words = "source\ttarget\n" + "".join(f"{a}\t{b}\n" for a, b in zip(WORDS, SPOKEN, strict=True))
+    (tmp_path / "words.tsv").write_text(words)  # BLEU of one word is 0, whether it is right or wrong
+    files = {"train": {"pairs": str(tmp_path / "words.tsv")}, "valid": {"pairs": str(tmp_path / "words.tsv")}}
+    run = sourcewise.train(recipe(tmp_path, data=files | {"vocabulary": 32}, train__learning_rate=1e-2))
+    told = [line for line in run.metrics() if line["kind"] == "evaluation"]
+    assert {line["bleu"] for line in told} == {0}
+    assert [line["step"] for line in told if line.get("best")][-1] == min(told, key=lambda line: line["loss"])["step"]
+    assert told[0]["loss"] > told[-1]["loss"]
 
 
 @pytest.mark.parametrize("average", [0, 2])

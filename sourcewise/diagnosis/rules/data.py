@@ -26,9 +26,11 @@ from sourcewise.diagnosis.rules.data_texts import (
     SAME_SOURCE,
     SAME_TARGET,
     SAME_TOKEN,
+    WITH_SOURCE,
 )
 
 if TYPE_CHECKING:
+    from sourcewise.config import DataConfig
     from sourcewise.data.tokenizer import Tokenizer
     from sourcewise.diagnosis.preflight import Prepared
 
@@ -36,15 +38,17 @@ SAMPLE = 1000  # examples that are looked at closely
 FEWEST = 20  # a set of fewer is an experiment: shares mean nothing
 MANY, AGAIN = 100, 20  # examples below which a set is learnt by heart, and how often each is seen by then
 VARIED = 10  # different targets from which a set is no list of labels
+PROMPT, BEYOND = 3, 2  # tokens of a source from which on a copy is no chance, and what follows it at least
 
 
 def check(prepared: Prepared) -> list[Finding]:
-    """DAT002 to DAT010 but for features, DAT015 and DAT016; plain text makes its pairs itself."""
+    """DAT002 to DAT010 but for features, DAT015 to DAT017; plain text makes its pairs itself."""
     found: list[Finding] = []
+    data = prepared.recipe.data
     for part in prepared.train.parts:
         if isinstance(part, Denoised) or len(part) < FEWEST:
             continue
-        lost = [*_characters(part, prepared), *_cut(part, prepared)]
+        lost = [*check_characters(part, data), *check_cut(part, data)]
         gone = any(finding.level == "error" for finding in lost)  # what is left of such texts may not belong together
         found += [*check_pairs(part, aligned=not gone), *lost]
     found += [*_few(prepared), *_cut_outputs(prepared), *_copies(prepared)]
@@ -53,10 +57,13 @@ def check(prepared: Prepared) -> list[Finding]:
     return found
 
 
-def check_pairs(part: Encoded, *, aligned: bool = True) -> list[Finding]:
-    """DAT002 to DAT005, DAT009 and DAT010: what needs no more than a set as ids; DAT003 where `aligned`."""
-    found = [*_targets(part), *_tokens(part)]
-    if not part.dataset.dims:
+def check_pairs(part: Encoded, *, sources: bool = True, aligned: bool = True) -> list[Finding]:
+    """DAT002 to DAT005, DAT009, DAT010 and DAT017: what needs no more than a set as ids.
+
+    Without `sources` what these say is left out (DAT002, DAT003, DAT009, DAT010); DAT003 where not `aligned`.
+    """
+    found = [*_targets(part), *_tokens(part), *_with_source(part)]
+    if sources and not part.dataset.dims:
         found += [*_sources(part), *_ambiguous(part), *(_misaligned_texts(part) if aligned else [])]
     return found
 
@@ -105,11 +112,12 @@ def _tokens(part: Encoded) -> list[Finding]:
     return [SAME_TOKEN.finding(named(part, f"{name} is {100 * share:.0f} % of {counts.sum()} target tokens"), level)]
 
 
-def _characters(part: Encoded, prepared: Prepared) -> list[Finding]:
+def check_characters(part: Encoded, data: DataConfig) -> list[Finding]:
+    """DAT006, of the texts of a set; `data` tells whether its tokenizer has whole words."""
     chosen = [part.dataset[int(i)] for i in sample(len(part))]
     found = []
     sides = {"targets": [e.target for e in chosen], "sources": [e.source for e in chosen]}
-    words = prepared.recipe.data.unit == "words" and not prepared.recipe.data.tokenizer
+    words = data.unit == "words" and not data.tokenizer
     for side, texts in sides.items():
         lost, total, unknown = _lost(part.tokenizer, texts)
         share = sum(lost.values()) / total if total else 0.0
@@ -140,8 +148,9 @@ def _comparable(text: str) -> Counter[str]:
     return Counter("".join(unicodedata.normalize("NFKC", text).casefold().split()))
 
 
-def _cut(part: Encoded, prepared: Prepared) -> list[Finding]:
-    data, task, dataset = prepared.recipe.data, part.dataset.task, part.dataset
+def check_cut(part: Encoded, data: DataConfig) -> list[Finding]:
+    """DAT007, of what is read."""
+    task, dataset = part.dataset.task, part.dataset
     max_target = task.max_target or data.max_target
     max_source = task.max_source or data.max_source
     found = _cut_side(part, "targets", part.targets, part.target_lengths, max_target, "max_target")
@@ -234,6 +243,24 @@ def _copied(examples: Encoded) -> float:
     chosen = [examples.dataset[int(i)] for i in sample(len(examples))]
     pairs = [(" ".join(e.source.casefold().split()), " ".join(e.target.casefold().split())) for e in chosen]
     return sum(source.endswith(target) and 2 * len(target) >= len(source) for source, target in pairs) / len(pairs)
+
+
+def _with_source(part: Encoded) -> list[Finding]:
+    if part.sources is None:
+        return []
+    asked = 0
+    begun: list[int] = []
+    for i in map(int, sample(len(part))):
+        source, target = np.asarray(part.sources[i]), np.asarray(part.targets[i])
+        source = source[source != part.tokenizer.eos_id]
+        if len(source) >= PROMPT:
+            asked += 1
+            if len(target) > len(source) + BEYOND and np.array_equal(target[: len(source)], source):
+                begun.append(i)
+    if asked < FEWEST or len(begun) < 0.9 * asked:
+        return []
+    evidence = f"{100 * len(begun) / asked:.0f} % of {asked} targets begin with all of their source and go on, such as "
+    return [WITH_SOURCE.finding(named(part, f"{evidence}{quoted(part.dataset[begun[0]].target)}"))]
 
 
 def _sources(part: Encoded) -> list[Finding]:

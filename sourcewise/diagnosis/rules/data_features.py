@@ -11,7 +11,7 @@ import numpy as np
 from sourcewise.data.encoding import Encoded
 from sourcewise.diagnosis.finding import Finding, Level
 from sourcewise.diagnosis.rules import alignment
-from sourcewise.diagnosis.rules.data import FEWEST, named, sample
+from sourcewise.diagnosis.rules.data import FEWEST, check_cut, named, sample
 from sourcewise.diagnosis.rules.data_texts import ALIKE, DEAD, LEAK, MISALIGNED, OUTLIERS, SCALE
 from sourcewise.model.builder import CONSTANT
 
@@ -52,7 +52,9 @@ def check(prepared: Prepared) -> list[Finding]:
         dead = _dead(part, summary)
         found += dead
         if not any(finding.level == "error" for finding in dead):
-            found += [*_alike(part, summary), *_outliers(part, summary), *_misaligned(part)]
+            found += [*_alike(part, summary), *_outliers(part, summary)]
+            cut = check_cut(part, prepared.recipe.data)  # what is left of such examples may not belong together
+            found += [] if any(finding.level == "error" for finding in cut) else _misaligned(part)
         found += _scale(part, summary, prepared)
     alike = any(finding.level == "error" for finding in found)  # then examples of both sets are, too
     if prepared.train.dataset.dims and prepared.valid is not None and not alike:

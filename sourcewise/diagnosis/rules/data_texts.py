@@ -111,6 +111,7 @@ LOST_CHARACTERS = Rule(
         "is lacking:\n"
         "  --data.add_tokens '[ß, ä]'"
     ),
+    causes=("DAT015",),
 )
 
 CUT = Rule(
@@ -119,11 +120,14 @@ CUT = Rule(
     level="error",
     what=(
         "The share of examples longer than data.max_source, data.max_frames or data.max_target, and the share of all "
-        "tokens or frames that is cut off; and of targets longer than generation.max_new_tokens lets outputs be."
+        "tokens or frames that is cut off; and of targets longer than generation.max_new_tokens lets outputs be. In a "
+        "Trainer's data, which is ids already: sources of the largest length there is that lack the end of text, which "
+        "the tokenizer gives each text, or have as many tokens as its model_max_length."
     ),
     why="What is cut off a source cannot be told; a cut target teaches to stop in the middle of a sentence.",
     threshold=(
-        "Warning from 5 % of the examples, error where half of all tokens or frames are cut off. Ours. "
+        "Warning from 5 % of the examples, error where half of all tokens or frames are cut off. Ours. Of ids nobody "
+        "knows how much is gone: there an error where half of the sources are cut, and shorter than an average target. "
         "Conversations are cut by turns, on purpose, and not counted on the source's side."
     ),
     cure="Raise the limit to the longest, or leave long examples out:",
@@ -269,8 +273,29 @@ COPIES = Rule(
     cure="See that the target column is the one meant, and leave untranslated pairs out:\n  --data.train.target COLUMN",
 )
 
+WITH_SOURCE = Rule(
+    code="DAT017",
+    name="targets that begin with their source",
+    level="warning",
+    what=(
+        "The share of pairs whose target tokens begin with all of their source's, the end of text left out, and go on "
+        "for two tokens or more; of sources of three tokens and more; up to 1,000 pairs."
+    ),
+    why=(
+        "A decoder-only model is trained on the prompt and the answer in one. Here the encoder reads the source: the "
+        "loss then counts mostly the copying of what is known, outputs repeat the prompt before they answer, and the "
+        "answer is learned from that copy instead of from the source."
+    ),
+    threshold=(
+        "From 90 % of the pairs. Ours: a script does it to all of them; a task that adds to its source, such as "
+        "punctuation, changes it in between. In dates and Multi30k no pair is so; of a chat set's replies one in nine "
+        "begins with the question, as greetings do."
+    ),
+    cure="Let targets (labels) hold the answer and its end of text alone; the source is read from where it is.",
+)
+
 # Causes before symptoms.
 RULES = (
-    REFUSED, DEAD, ALIKE, SAME_SOURCE, SAME_TARGET, COPIES, MISALIGNED, LOST_CHARACTERS, CUT, SAME_TOKEN, SCALE,
-    OUTLIERS, LEAK, FEW, AMBIGUOUS, DUPLICATES,
+    REFUSED, DEAD, ALIKE, SAME_SOURCE, SAME_TARGET, COPIES, WITH_SOURCE, FEW, LOST_CHARACTERS, CUT, MISALIGNED,
+    SAME_TOKEN, SCALE, OUTLIERS, LEAK, AMBIGUOUS, DUPLICATES,
 )  # fmt: skip

@@ -36,7 +36,8 @@ SAME_OUTPUT = Rule(
         "Error where one text is at least half of the outputs and at least 30 points more common than any reference. "
         "Warning where, on skewed targets, the commonest output went at least 80 % of the way from the commonest "
         "reference's share to 100 % (and at least 5 points). Ours; relative, so that a set with two labels is not a "
-        "collapse."
+        "collapse. Of several references of one source the one that was said counts; where the length limit cuts the "
+        "outputs (OUT007), references are cut alike."
     ),
     cure=(
         "If SRC001 is found too, the source does not reach the decoder: start there. If not, the targets are likely "
@@ -67,8 +68,8 @@ FEW_DISTINCT = Rule(
     what=(
         "The variety of the outputs as a share of the references' own: distinct texts, or the effective number of "
         "texts (exp of the entropy), whichever speaks more for the model. The effective number keeps a classifier "
-        "that never gives its rarest labels from being called collapsed. Each source counts once, where texts are "
-        "known: of several references one may be said."
+        "that never gives its rarest labels from being called collapsed. Where source texts are known each source "
+        "counts once, and of several references that it has, the one that was said."
     ),
     why="Many sources share an output: the model tells groups of sources apart, not sources.",
     threshold=(
@@ -118,7 +119,7 @@ COPIES_SOURCE = Rule(
         "the source, and that the task prefix at evaluation is the one used in training (--data.train.prefix, "
         "--data.test.prefix)."
     ),
-    causes=("DAT016",),
+    causes=("DAT016", "DAT017"),
 )
 
 REPETITION = Rule(
@@ -148,8 +149,10 @@ ENDLESS = Rule(
     what="The share of outputs that reached the length limit without an end of text.",
     why="They are cut, not finished: BLEU counts the surplus as errors, and generation takes as long as it can.",
     threshold=(
-        "Warning from 5 %, error from 30 %. Ours. Where outputs have less than 1.1 times the references' words the "
-        "limit is too low rather than the outputs endless: then it is a warning."
+        "Warning from 10 %, error from 30 %: the bounds of repetition (OUT004), which is what most outputs that do not "
+        "end have come to. A note from 5 %: a training that is not over has some. Where those that reached it (all "
+        "outputs, where it is not known which) have less than 1.1 times their references' words the limit is too low "
+        "rather than the outputs endless: at most a warning."
     ),
     cure=(
         "The end of text was not learned: check that the tokenizer ends every target with it, that -100 covers "
@@ -157,7 +160,7 @@ ENDLESS = Rule(
         "not cut in training:\n"
         "  --data.max_target 256"
     ),
-    causes=("DAT007", "WIR009", "SRC001", "OUT001", "OUT004"),
+    causes=("DAT007", "DAT016", "DAT017", "WIR009", "SRC001", "OUT001", "OUT004"),
 )
 
 LENGTH = Rule(
@@ -177,7 +180,7 @@ LENGTH = Rule(
         "see OUT007). Then shift the search:\n"
         "  --generation.length_penalty 1.2      longer; below 1 shorter"
     ),
-    causes=("DAT007", "SRC001", "OUT006", "OUT001", "OUT004", "OUT007"),
+    causes=("DAT007", "DAT016", "DAT017", "SRC001", "OUT006", "OUT001", "OUT004", "OUT007"),
 )
 
 # Causes before symptoms.

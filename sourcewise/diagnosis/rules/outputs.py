@@ -7,7 +7,7 @@ short targets or repeating targets are judged by what is normal for them.
 from __future__ import annotations
 
 import math
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 
 import numpy as np
@@ -24,13 +24,14 @@ from sourcewise.diagnosis.rules.output_texts import (
     RULES,
     SAME_OUTPUT,
 )
-from sourcewise.evaluation.metrics import output_metrics, plain, words
-from sourcewise.evaluation.results import Evaluation
+from sourcewise.evaluation.metrics import length_ratio, output_metrics, plain, words
+from sourcewise.evaluation.results import Evaluation, Row
 
 __all__ = ["MIN_EXAMPLES", "RULES", "check"]
 
 MIN_EXAMPLES = 8  # below, one example moves every share by more than a threshold
 PHRASE_WORDS = 3
+RAMBLING = 1.1  # times the references' words; outputs that reach the limit with fewer are cut, not endless
 
 _FIGURES = ("repetition_pct", "unfinished_pct", "length_ratio", "length_sd_ratio")
 
@@ -46,17 +47,39 @@ def check(evaluation: Evaluation) -> list[Finding]:
     if any(metrics.get(key) is None for key in _FIGURES):
         known = {key: value for key, value in metrics.items() if value is not None}
         metrics = output_metrics(references, outputs, [r.finished for r in rows]) | known
+    sources = [plain(r.source) for r in rows]
+    cut = _reached(rows, metrics["unfinished_pct"])
+    ratio = length_ratio([references[i] for i in cut], [outputs[i] for i in cut]) if cut else metrics["length_ratio"]
+    wanted = _as_said(sources, references, outputs)
+    if ratio < RAMBLING:
+        for i in cut:  # so that what the limit explains is not said of the model
+            wanted[i] = wanted[i][: len(outputs[i])].rstrip()
     found = [
         *_empty(references, outputs),
-        *_same_output(references, outputs),
-        *_few_distinct([plain(r.source) for r in rows], references, outputs),
-        *_generic(references, outputs),
-        *_copies_source([plain(r.source) for r in rows], references, outputs),
+        *_same_output(wanted, outputs),
+        *_few_distinct(sources, wanted, outputs),
+        *_generic(wanted, outputs),
+        *_copies_source(sources, references, outputs),
         *_repetition(metrics["repetition_pct"]),
-        *_endless(metrics["unfinished_pct"], metrics["length_ratio"]),
+        *_endless(metrics["unfinished_pct"], ratio),
         *_length(references, outputs, metrics["length_ratio"], metrics["length_sd_ratio"]),
     ]
     return _without_implied(found)
+
+
+def _as_said(sources: Sequence[str], references: Sequence[str], outputs: Sequence[str]) -> list[str]:
+    """Of several references of a source the one that was said, where one was: a model may have its favourite."""
+    right: defaultdict[str, set[str]] = defaultdict(set)
+    for source, reference in zip(sources, references, strict=True):
+        right[source].add(reference)
+    rows = zip(sources, references, outputs, strict=True)
+    return [output if source and output in right[source] else reference for source, reference, output in rows]
+
+
+def _reached(rows: Sequence[Row], unfinished_pct: float) -> list[int]:
+    """The rows that reached the length limit. Those read from a folder do not tell: then all, where most did."""
+    known = [i for i, row in enumerate(rows) if not row.finished]
+    return known or (list(range(len(rows))) if unfinished_pct >= 50 else [])
 
 
 def _without_implied(found: list[Finding]) -> list[Finding]:
@@ -163,27 +186,25 @@ def _repetition(repetition_pct: float) -> list[Finding]:
     ]
 
 
-def _endless(unfinished_pct: float, length_ratio: float) -> list[Finding]:
-    level = _level(unfinished_pct, warning=5, error=30)
+def _endless(unfinished_pct: float, ratio: float) -> list[Finding]:
+    level = _level(unfinished_pct, warning=10, error=30) or ("note" if unfinished_pct >= 5 else None)
     if level is None:
         return []
     evidence = f"{unfinished_pct:.1f} % of the outputs reached the length limit"
-    evidence += f"; outputs have {length_ratio:.2f} times the references' words"
-    if length_ratio < 1.1:  # cut, not rambling: the limit is too low for these targets
+    evidence += f"; outputs have {ratio:.2f} times the references' words"
+    if ratio < RAMBLING:  # the limit is too low for these targets
         cure = "The limit is lower than these targets need: raise it.\n  --generation.max_new_tokens 256"
-        return [ENDLESS.finding(evidence, "warning", cure)]
+        return [ENDLESS.finding(evidence, "warning" if level == "error" else level, cure)]
     return [ENDLESS.finding(evidence, level)]
 
 
-def _length(
-    references: Sequence[str], outputs: Sequence[str], length_ratio: float, length_sd_ratio: float
-) -> list[Finding]:
+def _length(references: Sequence[str], outputs: Sequence[str], ratio: float, length_sd_ratio: float) -> list[Finding]:
     if not any(words(r) for r in references):
         return []
-    level = _level(-length_ratio, warning=-0.7, error=-0.4, strictly=True) or _level(
-        length_ratio, warning=1.5, error=2.5, strictly=True
+    level = _level(-ratio, warning=-0.7, error=-0.4, strictly=True) or _level(
+        ratio, warning=1.5, error=2.5, strictly=True
     )
-    sizes = f"outputs have {length_ratio:.2f} times the words of the references"
+    sizes = f"outputs have {ratio:.2f} times the words of the references"
     if level is not None:
         return [LENGTH.finding(sizes, level)]
     deviation = float(np.std([len(words(r)) for r in references]))

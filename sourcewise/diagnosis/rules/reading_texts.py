@@ -124,7 +124,7 @@ FIRST_TOKENS = Rule(
         "With features, positions and an aligning loss:\n"
         "  --model.decoder_positions true --train.ctc_weight 0.5"
     ),
-    causes=("DAT003", "MEM001", "MEM002", "ATT001", "ATT002", "WIR006", "WIR007"),
+    causes=("DAT003", "DAT017", "MEM001", "MEM002", "ATT001", "ATT002", "WIR006", "WIR007", "WIR019"),
 )
 
 LONG_LOST_RULE = Rule(

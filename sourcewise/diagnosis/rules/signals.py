@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 __all__ = ["RULES", "check", "not_tried"]
 
-FADED, GONE = 1e-3, 1e-6  # the weakest eighth of a source beside the strongest
+FADED, GONE = 1e-4, 1e-6  # the weakest eighth of a source beside the strongest
 LARGE, HUGE, SMALL = 50.0, 1e3, 0.01  # root mean square of what a block gives
 HEAVY, MUFFLED, SILENT = 0.5, 0.1, 0.05  # dropout, and how alike two draws of the logits are
 STUCK = 0.9  # of what tokens' frequencies alone give
@@ -29,7 +29,7 @@ def check(prepared: Prepared) -> list[Finding]:
     network, batch = prepared.network, one_batch(prepared.train)
     found = [*_activations(prepared, batch), *_dropout(prepared, batch), *_one_vector(prepared, batch)]
     fading = signals.measure_fading(network, signals.long_batch(prepared.train))
-    return [*found, *_fading(fading), *_by_heart(prepared, batch)]
+    return [*found, *_fading(fading, _one_vector_asked(prepared)), *_by_heart(prepared, batch)]
 
 
 def _activations(prepared: Prepared, batch: Batch) -> list[Finding]:
@@ -63,7 +63,7 @@ def _dropout(prepared: Prepared, batch: Batch) -> list[Finding]:
 
 
 def _one_vector(prepared: Prepared, batch: Batch) -> list[Finding]:
-    train, recipe = prepared.train, prepared.recipe
+    train = prepared.train
     length, said = float(train.source_lengths.mean()), float(train.target_lengths.mean())
     if length < LONG or said < SAID or signals.memory_slots(prepared.network, batch) > 1:
         return []
@@ -71,14 +71,18 @@ def _one_vector(prepared: Prepared, batch: Batch) -> list[Finding]:
     evidence = (
         f"sources of {length:.0f} {units} on average become one vector, from which {said:.0f} target tokens are told"
     )
-    if train.dataset.dims:
+    if train.dataset.dims and signals.bridge_slots(prepared.network, batch) == 1:
         cure = "More slots:\n  --model.bridge.kind convolution --model.bridge.stride 4"
         return [ONE_VECTOR.finding(evidence, "warning", cure)]
-    asked = recipe.model.family == "rnn"
-    return [ONE_VECTOR.finding(evidence, "note" if asked else "warning")]
+    return [ONE_VECTOR.finding(evidence, "note" if _one_vector_asked(prepared) else "warning")]
 
 
-def _fading(fading: signals.Fading | None) -> list[Finding]:
+def _one_vector_asked(prepared: Prepared) -> bool:
+    """Whether it is a recurrent network without attention, as its recipe has it."""
+    return getattr(prepared.network.body.config, "attention", "") == "none"
+
+
+def _fading(fading: signals.Fading | None, asked: bool) -> list[Finding]:
     if fading is None or not max(fading.eighths) > 0:
         return []
     share = min(fading.eighths) / max(fading.eighths)
@@ -86,7 +90,8 @@ def _fading(fading: signals.Fading | None) -> list[Finding]:
         return []
     weakest = fading.eighths.index(min(fading.eighths)) + 1
     evidence = f"in sources of {fading.slots} slots the {weakest}th eighth has {share:.1e} of the strongest's gradient"
-    return [FADING.finding(evidence, "error" if share < GONE else "warning")]
+    gone = share < GONE
+    return [FADING.finding(evidence, ("warning" if gone else "note") if asked else "error" if gone else "warning")]
 
 
 def _by_heart(prepared: Prepared, batch: Batch) -> list[Finding]:

@@ -45,14 +45,16 @@ SOURCE_UNUSED = Rule(
             "DAT005",
             "DAT006",
             "DAT007",
+            "DAT010",
             "DAT011",
             "DAT012",
             "DAT013",
             "DAT014",
             "DAT015",
+            "DAT017",
         ),
         *(rule.code for rule in (*wiring_texts.RULES, *signals_texts.RULES)),
-        *("TRN009", "TRN006", "TRN001", "TRN002", "TRN003", "TRN004", "TRN005", "TRN013", "MEM001"),
+        *("TRN009", "TRN006", "TRN001", "TRN002", "TRN003", "TRN004", "TRN005", "TRN013", "MEM001", "MEM002"),
     ),
 )
 

@@ -117,7 +117,8 @@ def _language_model(course: Course) -> list[Finding]:
         unread += 1
     last, first = measured[-1], measured[-unread] if unread else {}
     ended = course.finished and last["step"] >= course.total
-    if not unread or not (ended or (unread > 1 and course.step >= EARLY * course.total)):
+    late = course.step >= max(FIRST_STEPS, EARLY * course.total)
+    if not unread or not (ended or (unread > 1 and late)):
         return []
     evidence = (
         f"source bits are {last['source_bits']:.3f} (95 % interval to {last['source_bits_ci95'][1]:.3f}) at step "

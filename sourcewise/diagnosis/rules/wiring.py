@@ -24,6 +24,7 @@ from sourcewise.diagnosis.rules.wiring_texts import (
     WRONG_START,
 )
 from sourcewise.diagnosis.wiring import Labels, Loss, Paths, measure_labels, measure_loss, measure_paths
+from sourcewise.model.transformer import Transformer
 
 if TYPE_CHECKING:
     from sourcewise.data.batches import Batch
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
     from sourcewise.diagnosis.preflight import Prepared
     from sourcewise.model.protocol import Network
 
-__all__ = ["RULES", "check_network", "one_batch", "wiring_findings"]
+__all__ = ["RULES", "check_network", "check_start", "one_batch", "wiring_findings"]
 
 EXAMPLES = 12  # of the batch
 STILL = 1e-6  # logits that move no further do not move
@@ -48,7 +49,8 @@ def wiring_findings(prepared: Prepared) -> list[Finding]:
     loss = measure_loss(network, batch, _training_loss(prepared))
     known = {finding.code for finding in found}
     found += [finding for finding in _loss(loss) if finding.code not in known]
-    return [*found, *_start(network, prepared.tokenizer), *first_step.check(prepared, batch, {f.code for f in found})]
+    found += check_start(network, prepared.tokenizer)
+    return [*found, *first_step.check(prepared, batch, {f.code for f in found})]
 
 
 def check_network(
@@ -164,14 +166,21 @@ def _loss(loss: Loss) -> list[Finding]:
     return [(WRONG_START if "start token" in loss.like else NOT_SHIFTED_ONCE).finding(evidence)]
 
 
-def _start(network: Any, tokenizer: Tokenizer) -> list[Finding]:
-    start = network.start_id
+def check_start(network: Any, tokenizer: Tokenizer) -> list[Finding]:
+    """WIR010 of a network and its tokenizer, as far as these alone tell."""
+    start, body = network.start_id, getattr(network, "body", None)
     if not 0 <= start < network.vocabulary:
         return [WRONG_START.finding(f"the start token has the id {start}, the vocabulary {network.vocabulary} entries")]
-    configured = network.body.config.start_id
+    configured = start if body is None else body.config.start_id
     if start != configured:
         return [WRONG_START.finding(f"training starts with the id {start}, the configuration says {configured}")]
-    text = tokenizer.decode([start]) if start < tokenizer.size and start not in tokenizer.added else ""
-    if text.strip():
+    if start >= tokenizer.size or start in tokenizer.added:
+        return []  # what was added, such as a language, may well begin a target
+    text = tokenizer.decode([start]).strip()
+    if text:
         return [WRONG_START.finding(f"the start token (id {start}) is a piece of text, {text!r}", "warning")]
+    if type(body) is Transformer and start != network.pad_id and start in (network.eos_id, tokenizer.unk_id):
+        name = "end of text" if start == network.eos_id else "unknown token"
+        evidence = f"the start token (id {start}) is the {name}; a T5 begins with its padding (id {network.pad_id})"
+        return [WRONG_START.finding(evidence, "warning")]
     return []

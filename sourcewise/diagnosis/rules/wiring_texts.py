@@ -144,7 +144,7 @@ NOT_SHIFTED_ONCE = Rule(
         "Shift in one place only: labels are the target as it is, with its end of text and without a start token; the "
         "network makes the decoder's input of them."
     ),
-    causes=("WIR001",),
+    causes=("WIR001", "WIR010"),
 )
 
 PADDING_COUNTED = Rule(
@@ -192,7 +192,8 @@ WRONG_START = Rule(
     why="Generation starts with a token that training never began with: the first words are wrong, often all.",
     threshold=(
         "Any difference is an error; an id outside the vocabulary too. A start token that is a piece of text, not a "
-        "special token, is a warning."
+        "special token, is a warning. So is the end of text, or the unknown token, in a T5, which begins with its "
+        "padding. Tokens that were added, such as languages, are left alone."
     ),
     cure="Set decoder_start_token_id to what the model was trained with: T5 padding, BART the end of text.",
 )
@@ -217,7 +218,7 @@ SOURCE_UNREACHED = Rule(
         "cross-attention (is every slot masked, its output projection zero?). The first place where two sources look "
         "alike is the fault."
     ),
-    causes=("DAT014", "WIR001", "WIR002", "WIR005", "WIR013"),
+    causes=("DAT014", "WIR001", "WIR002", "WIR005", "WIR013", "WIR014"),
 )
 
 NO_GRADIENT = Rule(
@@ -237,7 +238,7 @@ NO_GRADIENT = Rule(
         "route bypass goes past."
     ),
     cure="Look for detach(), no_grad() or .data between these weights and the loss.",
-    causes=("WIR001", "WIR002", "WIR003", "WIR004", "WIR011"),
+    causes=("WIR001", "WIR002", "WIR003", "WIR004", "WIR011", "WIR019"),
 )
 
 VANISHING = Rule(
@@ -285,7 +286,7 @@ RATE = Rule(
         "Also a warning: a warm-up of four times the training and more."
     ),
     cure="From scratch about 1e-3, fine-tuning about 5e-5:\n  --train.learning_rate 1e-3",
-    causes=("WIR003", "WIR012", "WIR013"),
+    causes=("WIR003", "WIR013"),
 )
 
 # Causes before symptoms.

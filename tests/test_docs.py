@@ -1,0 +1,174 @@
+"""The pages: every command parses, every option and link is there, and docs/features.md works, on a small scale."""
+
+from __future__ import annotations
+
+import re
+import runpy
+import shlex
+import subprocess
+from collections.abc import Iterator
+from itertools import takewhile
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from sourcewise import schema
+from sourcewise.cli import main
+from sourcewise.command_line import COMMANDS
+from sourcewise.comparison.plan import load_comparison
+from sourcewise.config import CompareConfig, Recipe
+from sourcewise.data import digits
+from sourcewise.data.manifests import read_manifest
+from sourcewise.recipe import checked, load_recipe, set_option
+
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+RULES = sorted((ROOT / "docs" / "rules").glob("*.md"))
+FEATURES = (ROOT / "docs" / "features.md").read_text(encoding="utf-8")
+SMALL = {"train": 240, "valid": 24, "test": 24}  # rows of digits; DAT003 judges sets of 200 and more
+SHORT = ("--train.steps", "2", "--model.d_model", "16", "--train.preflight", "false")
+# Tried elsewhere (tests/serving, tests/comparison, tests/training), or not in small, or not without the hub.
+LEFT_OUT = ("python ", "serve ", "curl ", "compare ", "diagnose runs/bart", "killed", "google/")
+
+each_page = pytest.mark.parametrize("page", PAGES, ids=[page.name for page in PAGES])
+
+
+def blocks(text: str, language: str) -> list[str]:
+    """The fenced blocks of a page in this language."""
+    return re.findall(rf"^```{language}\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+
+
+def shell_lines(block: str) -> list[str]:
+    """The commands of a block; a line that ends in a backslash, and a document behind <<, belong to the line before."""
+    lines: list[str] = []
+    end = ""
+    for line in block.splitlines():
+        if end or (lines and lines[-1].endswith("\\")):
+            lines[-1] = f"{lines[-1]}\n{line}"
+            end = "" if line == end else end
+            continue
+        lines.append(line)
+        document = re.search(r"<<\s*'?(\w+)'?$", line)
+        end = document[1] if document else ""
+    return [line for line in lines if line.strip()]
+
+
+def called(line: str) -> list[str] | None:
+    """The words after `sourcewise` in a line of a shell block; None where it calls something else."""
+    words = shlex.split(line.replace("\\\n", " ").partition("\n")[0], comments=True)
+    if "sourcewise" not in words:
+        return None
+    return list(takewhile(lambda word: word not in ("|", ">", "&"), words[words.index("sourcewise") + 1 :]))
+
+
+def commands(text: str) -> Iterator[list[str]]:
+    """The words after `sourcewise` of all commands of a page, in blocks and in its sentences."""
+    for block in blocks(text, "sh"):
+        yield from (words for line in shell_lines(block) if (words := called(line)))
+    for said in re.findall(r"`sourcewise ([a-z][^`]*)`", text):
+        if "…" not in said:
+            yield shlex.split(said)
+
+
+@each_page
+def test_every_command_parses(page: Path) -> None:
+    for words in commands(page.read_text(encoding="utf-8")):
+        assert words[0] in COMMANDS, words
+        if len(words) > 1:  # a sentence may only name a command
+            COMMANDS[words[0]].parse(words[1:])
+
+
+@pytest.mark.parametrize("page", [*PAGES, *RULES], ids=lambda page: page.name)
+def test_every_option_is_one(page: Path) -> None:
+    text = page.read_text(encoding="utf-8").replace("\\_", "_")
+    text = re.sub(r"^sourcewise: error:.*$", "", text, flags=re.MULTILINE)
+    for option in re.findall(r"--((?:data|model|train|generation|compare)\.[a-z_.]*[a-z_])", text):
+        section, *rest = option.split(".")
+        root, path = (CompareConfig, rest) if section == "compare" else (Recipe, [section, *rest])
+        assert schema.field_at(root, path) is not None, option
+
+
+@each_page
+def test_every_link_leads_somewhere(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    for link in re.findall(r"\]\(([^)\s]+)\)|(?:src|srcset)=\"([^\"]+)\"", text):
+        path, _, anchor = "".join(link).partition("#")
+        if path.startswith("http"):
+            continue
+        there = page.parent / path if path else page
+        assert there.exists(), path
+        if anchor:
+            titles = re.findall(r"^#+ (.*)$", there.read_text(encoding="utf-8"), re.MULTILINE)
+            assert anchor in [re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in titles], link
+
+
+@pytest.mark.parametrize("name", ["features.md", "compare.md"])
+def test_every_cure_is_a_line_of_a_recipe(name: str) -> None:
+    text = (ROOT / "docs" / name).read_text(encoding="utf-8")
+    cures = re.findall(r"^\| `((?:train|model)\.[^`]+)`", text, re.MULTILINE)
+    assert len(cures) >= 5
+    for cure in cures:
+        tree: dict[str, Any] = {}
+        for key, value in yaml.safe_load(cure).items():
+            set_option(tree, key, value)
+        checked(tree, cure)
+
+
+def written(text: str, folder: Path) -> list[Path]:
+    """The files of a page: blocks that begin with a comment of their name, and documents that the shell writes."""
+    made = []
+    for block in (*blocks(text, "yaml"), *blocks(text, "python")):
+        if name := re.match(r"# ([\w.-]+)\n", block):
+            made.append(folder / name[1])
+            made[-1].write_text(block, encoding="utf-8")
+    return made
+
+
+@each_page
+def test_every_recipe_is_one(page: Path, tmp_path: Path) -> None:
+    for path in written(page.read_text(encoding="utf-8"), tmp_path):
+        if path.suffix == ".yaml":
+            is_comparison = "\ncompare:\n" in path.read_text(encoding="utf-8")
+            load_comparison(path) if is_comparison else load_recipe(path)
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The reader's folder, with the files of the page in it, and few digits."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(digits, "SIZES", SMALL)
+    runpy.run_path(str(next(path for path in written(FEATURES, tmp_path) if path.suffix == ".py")))
+    return tmp_path
+
+
+def test_its_files_are_a_manifest_and_its_matrices(place: Path) -> None:
+    for split, size in SMALL.items():
+        dataset = read_manifest(place / "manifests" / f"{split}.tsv", place / "features" / split)
+        assert len(dataset) == size and dataset.dims == 8
+        assert [e.target for e in dataset] == [e.target for e in digits.read_digits(split)]
+    first = (place / "manifests" / "train.tsv").read_text().splitlines()[:3]
+    assert "\n".join(first) in FEATURES
+
+
+@pytest.mark.slow
+def test_the_page_of_features_works(place: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """Its commands in their order, with two steps for a training; what is not ours is the shell's to do."""
+    said = ""
+    for line in (line for block in blocks(FEATURES, "sh") for line in shell_lines(block)):
+        words = called(line)
+        if any(left in line for left in LEFT_OUT):
+            continue
+        if words is None:
+            subprocess.run(["bash", "-c", line], check=True)
+            continue
+        status = main([*words, *(SHORT if words[0] == "train" else ())])
+        out = capfd.readouterr()
+        said += out.out + out.err
+        assert status == (1 if "wrong" in line or "slipped" in line else 0), said
+    for found in ("error DAT001", "error DAT003", "the manifest says 7"):
+        assert found in said and found in FEATURES
+    for name in ("results/translations.tsv", "trace.html", "outputs.txt", "runs/mine/report.html"):
+        assert (place / name).is_file(), name
+    assert load_comparison(place / "which.yaml", {"name": "which"}).variants == ["convolution", "projection", "bypass"]
