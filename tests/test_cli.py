@@ -14,7 +14,6 @@ from typing import Any
 import pytest
 
 import sourcewise
-from sourcewise import command_line
 from sourcewise.cli import main
 from sourcewise.command_line import COMMANDS
 from sourcewise.errors import RequestError
@@ -320,17 +319,3 @@ def test_train_passes_the_recipe_and_its_overrides(
     assert main(["demo", "-o", "here"]) == 0  # another name where the demo's run is there already
     recipe, _ = called.pop()
     assert Path(recipe.output) / recipe.name == Path("here/digits-2")
-
-
-def test_every_command_of_the_readme_parses() -> None:
-    text = (ROOT / "README.md").read_text(encoding="utf-8").replace("\\\n", " ")
-    lines = [
-        line.strip() for line in text.splitlines() if line.startswith("sourcewise ") and ":" not in line.split()[0]
-    ]
-    lines = [line for line in lines if line.split()[1] in command_line.COMMANDS]
-    assert len(lines) >= 7
-    for line in lines:
-        import shlex
-
-        words = shlex.split(line, comments=True)
-        COMMANDS[words[1]].parse(words[2:])

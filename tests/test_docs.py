@@ -80,6 +80,11 @@ def test_every_command_parses(page: Path) -> None:
             COMMANDS[words[0]].parse(words[1:])
 
 
+def test_the_commands_of_a_page_are_found() -> None:
+    for text in (FEATURES, (ROOT / "README.md").read_text(encoding="utf-8")):
+        assert len(list(commands(text))) >= 15
+
+
 @pytest.mark.parametrize("page", [*PAGES, *RULES], ids=lambda page: page.name)
 def test_every_option_is_one(page: Path) -> None:
     text = page.read_text(encoding="utf-8").replace("\\_", "_")

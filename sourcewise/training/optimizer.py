@@ -7,6 +7,7 @@ masters are rounded into the network again.
 from __future__ import annotations
 
 import contextlib
+import inspect
 import math
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -45,6 +46,13 @@ def part_of(name: str) -> str:
     return next((part for part, starts in PARTS.items() if bare.startswith(starts)), "other")
 
 
+class PlainAdamW(torch.optim.AdamW):
+    """torch's AdamW without its wrappers for torch.compile, whose import alone takes most of a second."""
+
+    add_param_group = inspect.unwrap(torch.optim.Optimizer.add_param_group)
+    step = torch.no_grad()(inspect.unwrap(torch.optim.AdamW.step))
+
+
 class MasterAdamW:
     """torch's fused AdamW on fp32 copies of the trainable parameters."""
 
@@ -60,7 +68,7 @@ class MasterAdamW:
         for parameter in module.parameters():
             parameter.data = parameter.data.to(precision)
         groups = [{"params": [m], "weight_decay": train.weight_decay if m.ndim > 1 else 0.0} for m in self.masters]
-        self.adamw = torch.optim.AdamW(groups, lr=train.learning_rate, betas=(train.beta1, train.beta2), fused=True)
+        self.adamw = PlainAdamW(groups, lr=train.learning_rate, betas=(train.beta1, train.beta2), fused=True)
         self.scaled = train.scale_updates
         self.clip = train.clip
         self.zero_grad()
