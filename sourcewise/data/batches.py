@@ -16,7 +16,7 @@ from torch import Tensor
 
 IGNORED = -100  # label of a padded target position
 
-# Training batches come in few shapes: oneDNN writes machine code for each new one, and that costs more than the padding.
+# Training batches come in few shapes: oneDNN writes machine code for each new one, which costs more than padding.
 EXAMPLES = 16  # a batch has a multiple of these
 SHARE = 8  # and a share of one, for a CPU thread
 TOKENS = 2  # widths in tokens are multiples of these

@@ -58,5 +58,6 @@ def _load() -> tuple[np.ndarray, np.ndarray]:
     found = importlib.util.find_spec("sklearn")
     if found is None or found.origin is None:
         raise RequestError("digits: needs scikit-learn; pip install 'sourcewise[demo]'")
-    table = np.loadtxt(Path(found.origin).with_name("datasets") / "data" / "digits.csv.gz", delimiter=",", dtype=np.uint8)
+    scans = Path(found.origin).with_name("datasets") / "data" / "digits.csv.gz"
+    table = np.loadtxt(scans, delimiter=",", dtype=np.uint8)
     return table[:, :-1].reshape(-1, 8, 8).astype(np.float32) / 16, table[:, -1].astype(int)

@@ -1,4 +1,4 @@
-"""The libraries behind `Tokenizer`: tokenizers, which reads SentencePiece models too, and whatever transformers opens."""
+"""The libraries behind `Tokenizer`: tokenizers, which reads SentencePiece models too, and what transformers opens."""
 
 from __future__ import annotations
 
