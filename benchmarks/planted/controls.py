@@ -95,7 +95,7 @@ _ALL: tuple[Fault, ...] = (
         "two clips end to end",
         "digits rnn",
         spoil=everywhere(doubled),
-        options={"train.steps": 320, "data.max_target": 48},
+        options={"train.steps": 640, "data.max_target": 48},
     ),
     control(
         "several replies", "each source with three right targets", "dates decoder", spoil=everywhere(three_replies)

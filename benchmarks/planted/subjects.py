@@ -56,7 +56,7 @@ COMMON: dict[str, Any] = {
 }
 CAREFUL = {"train.scale_updates": True, "train.learning_rate": 1.5e-2}  # times each tensor's own size
 HEARD = {"train.ctc_weight": 0.5, "model.bridge.stride": 8}  # speech is aligned by a second loss
-SENTENCES = {"data.vocabulary": 600, "data.max_target": 64, "generation.max_new_tokens": 48}
+SENTENCES = {"data.vocabulary": 600, "data.max_target": 64, "generation.max_new_tokens": 64}
 WIDE = {"model.decoder_layers": 3}
 
 SUBJECTS: dict[str, Subject] = {

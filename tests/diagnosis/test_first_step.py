@@ -77,6 +77,14 @@ def test_a_frozen_pretrained_decoder_is_no_finding() -> None:
     assert codes(replace(training, recipe=training.recipe.model_copy(update={"model": model}))) == []
 
 
+def test_a_frozen_feature_encoder_is_no_finding_where_it_was_lent() -> None:
+    training = prepared(**DIGITS, model__feature_encoder={"layers": 1, "width": 16}, train__freeze=["features"])
+    assert codes(training) == ["WIR003"]
+    encoder = training.recipe.model.feature_encoder.model_copy(update={"weights": "somewhere"})
+    model = training.recipe.model.model_copy(update={"feature_encoder": encoder})
+    assert codes(replace(training, recipe=training.recipe.model_copy(update={"model": model}))) == []
+
+
 def test_weights_that_the_optimizer_lacks_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
     usual = optimizer.MasterAdamW.__init__
 

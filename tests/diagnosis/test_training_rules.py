@@ -126,6 +126,7 @@ def test_only_the_tokens_frequencies() -> None:
     course = changed(lines(loss=lambda step: ENTROPY + 5 * math.exp(-step / 50)), "evaluation", loss=ENTROPY)
     assert ("TRN004", "error") in found(course)
     assert ("TRN004", "warning") in found(course[:40])
+    assert not found(course[:9])  # step 160 of 1,000: there is time yet
     barely = changed(course, "train", update_ratios=dict.fromkeys(PARTS, 1e-4))
     assert not {"TRN004"} & {code for code, _ in found(barely[:40])}
 

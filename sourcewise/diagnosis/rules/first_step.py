@@ -46,18 +46,24 @@ def check(prepared: Prepared, batch: Batch, known: Collection[str] = ()) -> list
     except RequestError as nothing:
         return [NOT_TRAINED.finding(str(nothing))]
     steps = _steps(prepared)
-    found = judge(step, known, fresh=not recipe.model.weights, steps=steps)
+    loaded = ("features",) if recipe.model.feature_encoder.weights else ()
+    found = judge(step, known, fresh=not recipe.model.weights, steps=steps, loaded=loaded)
     if not found and steps >= TRIAL and recipe.train.warmup_steps >= ENDLESS * steps:
         evidence = f"the warm-up has {recipe.train.warmup_steps:,} steps, the training {steps:,}"
         return [RATE.finding(evidence, "warning", "A twentieth of the steps:\n  --train.warmup_steps 200")]
     return found
 
 
-def judge(step: FirstStep, known: Collection[str] = (), *, fresh: bool, steps: int) -> list[Finding]:
-    """The findings of a first step; `fresh`: from random weights, `steps`: how many there are to be."""
+def judge(
+    step: FirstStep, known: Collection[str] = (), *, fresh: bool, steps: int, loaded: Collection[str] = ()
+) -> list[Finding]:
+    """The findings of a first step; `fresh`: from random weights, but for the parts that were `loaded` by themselves.
+
+    `steps`: how many there are to be.
+    """
     if not math.isfinite(step.norm):
         return [NOT_FINITE.finding(f"the norm of the first gradient is {step.norm}, the loss {step.loss:.3g}")]
-    found = [*_not_trained(step.weights, fresh)]
+    found = [*_not_trained(step.weights, fresh, loaded)]
     if {SCALE.code, ENCODER_PATH.code}.isdisjoint(known):
         # Where the source does not reach the logits, no gradient reaches it: that is said already.
         silent = [] if SOURCE_UNREACHED.code in known else _no_gradient(step.weights)
@@ -65,7 +71,7 @@ def judge(step: FirstStep, known: Collection[str] = (), *, fresh: bool, steps: i
     return found or _rate(step, steps, fresh)
 
 
-def _not_trained(weights: Sequence[Weight], fresh: bool) -> list[Finding]:
+def _not_trained(weights: Sequence[Weight], fresh: bool, loaded: Collection[str]) -> list[Finding]:
     found = []
     for what, rows in (
         ("are frozen, though not by train.freeze", [w for w in weights if not w.learns]),
@@ -73,7 +79,8 @@ def _not_trained(weights: Sequence[Weight], fresh: bool) -> list[Finding]:
     ):
         if rows:
             found.append(NOT_TRAINED.finding(f"{_counted(rows, weights)} {what}"))
-    frozen = [w for w in weights if w.frozen and (fresh or w.part == "bridge")]
+    drawn = [w for w in weights if (fresh or w.part in ("bridge", "features")) and w.part not in loaded]
+    frozen = [w for w in drawn if w.frozen]
     if frozen:
         evidence = f"{_counted(frozen, weights)} are frozen at their random initialisation"
         found.append(NOT_TRAINED.finding(evidence, "error" if any(w.part == "bridge" for w in frozen) else "warning"))

@@ -94,13 +94,18 @@ def _not_falling(course: Course) -> list[Finding]:
 def _tokens_alone(course: Course) -> list[Finding]:
     entropy, parts = course.target_entropy, course.parts("update_ratios")
     way = max((course.way(part) for part in parts), default=0.0)
-    if not entropy or len(course.train) < 5 or not (way >= WAY or course.step >= LONG):
+    moved = way >= WAY or course.step >= LONG
+    if not entropy or len(course.train) < 5 or not moved or not (course.finished or _late(course)):
         return []
     recent = middle(course.losses[-3:])
     if recent < FREQUENCIES * entropy:
         return []
     evidence = f"{recent:.3f} nats a target token at step {course.step}; knowing how frequent each token is alone gives"
     return [TOKENS_ALONE.finding(f"{evidence} {entropy:.3f}", "error" if course.finished else "warning")]
+
+
+def _late(course: Course) -> bool:
+    return course.step >= max(FIRST_STEPS, EARLY * course.total)
 
 
 def _language_model(course: Course) -> list[Finding]:
@@ -117,8 +122,7 @@ def _language_model(course: Course) -> list[Finding]:
         unread += 1
     last, first = measured[-1], measured[-unread] if unread else {}
     ended = course.finished and last["step"] >= course.total
-    late = course.step >= max(FIRST_STEPS, EARLY * course.total)
-    if not unread or not (ended or (unread > 1 and late)):
+    if not unread or not (ended or (unread > 1 and _late(course))):
         return []
     evidence = (
         f"source bits are {last['source_bits']:.3f} (95 % interval to {last['source_bits_ci95'][1]:.3f}) at step "

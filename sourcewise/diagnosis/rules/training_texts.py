@@ -80,8 +80,8 @@ TOKENS_ALONE = Rule(
     why="Every network gets there in its first hundred steps, through the output bias or embedding alone.",
     threshold=(
         "At most 3 % below that entropy, when the weights had time to move by 0.3 of their size (update ratios "
-        "added up) or 1,000 steps are over; a warning while training, an error at its end. Digits and dates cross it "
-        "at a way of 0.07, after 60 to 80 steps."
+        "added up) or 1,000 steps are over; an error at the end of the training, before it a warning, from a fifth of "
+        "it on. Digits and dates cross it at a way of 0.07, after 60 to 80 steps; speech rests there for longer."
     ),
     cure=(
         "The states that reach the output matrix hardly differ: look for vanishing gradients, a rate that is too "
