@@ -193,7 +193,7 @@ def print_table(table: Table) -> None:
     if console.is_terminal:
         grid = Grid(box=box.SIMPLE_HEAD, pad_edge=False)
         for i, title in enumerate(header(table, figures)):
-            grid.add_column(title, justify="left" if i == 0 else "right", overflow="fold")
+            grid.add_column(title, justify="left" if i == 0 else "right", overflow="fold", no_wrap=i == 0)
         for line, row in zip(table.lines, rows, strict=True):
             grid.add_row(*map(escape, row), style="bold green" if table.winner == line.variant else None)
         console.print(grid)
