@@ -8,15 +8,23 @@ from typing import Any
 
 from sourcewise.diagnosis.diagnose import Diagnosis, Piece, of_evaluation, put_together
 from sourcewise.diagnosis.finding import Finding
+from sourcewise.diagnosis.rules import RULES
 from sourcewise.evaluation.results import Evaluation
 from sourcewise.reporting.curves import TRAIN, is_finite
 from sourcewise.reporting.run_files import RunFiles, noted_findings
 
+
+def _span(letters: str) -> str:
+    """The rules of a group, such as "DAT001 to DAT017"."""
+    codes = sorted(code for code in RULES if code.startswith(letters))
+    return f"{codes[0]} to {codes[-1]}"
+
+
 NO_PREFLIGHT = (
-    "the training data (DAT001 to DAT016): no pre-flight is noted here",
-    "the wiring (WIR001 to WIR019): no pre-flight is noted here",
+    f"the training data ({_span('DAT')}): no pre-flight is noted here",
+    f"the wiring ({_span('WIR')}): no pre-flight is noted here",
 )
-NO_OUTPUTS = "source use and outputs (SRC001, OUT001 to OUT008): none are here"
+NO_OUTPUTS = f"source use and outputs (SRC001, {_span('OUT')}): none are here"
 NO_NETWORK = "the trained network (MEM001, MEM002, ATT001, ATT002, SRC002, SRC003): a report is made of files alone"
 
 
@@ -72,7 +80,7 @@ def _in_training(lines: Sequence[Mapping[str, Any]]) -> tuple[list[str], list[st
         looked_at.append(f"the course of training, up to step {last:,}")
     else:
         why = "no step is logged yet" if watch else "nobody is noted to have watched it"
-        not_checked.append(f"the course of training (TRN001 to TRN013): {why}")
+        not_checked.append(f"the course of training ({_span('TRN')}): {why}")
     return looked_at, not_checked
 
 
