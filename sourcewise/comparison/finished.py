@@ -16,6 +16,7 @@ from sourcewise.comparison.counts import counts
 from sourcewise.comparison.plan import Planned
 from sourcewise.config import Recipe
 from sourcewise.errors import RequestError
+from sourcewise.evaluation.bootstrap import resampled_sums
 from sourcewise.evaluation.results import METRICS_FILE, Evaluation, Row, without_nan
 from sourcewise.evaluation.verdict import Verdict, judge
 from sourcewise.files import write_atomically
@@ -23,8 +24,6 @@ from sourcewise.training.run import Run
 
 NATS_FILE = "nats.json"
 NATS = ("tokens", "nats", "nats_shuffled")
-RESAMPLES = 1000
-CELLS = 2_000_000  # draws held in memory at once
 WITHOUT_EFFECT = (
     "name",
     "output",
@@ -122,7 +121,7 @@ class Finished:
         """Figure → (resamples,), each of as many examples drawn with replacement: the same draws for every training."""
         found = counts(self.rows)
         cuts = np.cumsum([each.of.shape[1] for each in found.values()])[:-1]
-        sums = np.split(_resampled_sums(np.concatenate([each.of for each in found.values()], axis=1)), cuts, axis=1)
+        sums = np.split(resampled_sums(np.concatenate([each.of for each in found.values()], axis=1)), cuts, axis=1)
         return {name: each.figure(part) for (name, each), part in zip(found.items(), sums, strict=True)}
 
     @property
@@ -145,15 +144,3 @@ def _with_nats(rows: list[Row], path: Path) -> list[Row]:
         ]
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise RequestError(f"{path}: damaged ({error}); delete it, and compare again") from None
-
-
-def _resampled_sums(of: np.ndarray) -> np.ndarray:
-    """(examples, parts) → (resamples, parts): sums over examples drawn with replacement, by draws of a fixed seed."""
-    rng = np.random.default_rng(0)
-    size, sums = len(of), np.empty((RESAMPLES, of.shape[1]))
-    step = max(1, CELLS // size)
-    for start in range(0, RESAMPLES, step):
-        drawn = rng.integers(0, size, (min(step, RESAMPLES - start), size))
-        times = np.stack([np.bincount(row, minlength=size) for row in drawn]).astype(np.float64)
-        sums[start : start + len(drawn)] = times @ of
-    return sums

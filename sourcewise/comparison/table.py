@@ -18,6 +18,7 @@ import numpy as np
 from sourcewise.comparison.finished import Finished
 from sourcewise.comparison.intervals import mean_interval, welch_interval
 from sourcewise.comparison.plan import LOWER_IS_BETTER, Comparison
+from sourcewise.evaluation.bootstrap import percentiles
 
 FIGURES = ("bleu", "chrf", "wer", "exact_match_pct", "unique_pct", "source_bits", "loss", "tasks_mean")
 Interval = tuple[float, float]
@@ -114,8 +115,7 @@ def _over_examples(figure: str, one: Line, other: Line) -> Interval | None:
     if not paired or not all(figure in each.resampled for each in everything):
         return None
     ours, theirs = (np.mean([f.resampled[figure] for f in side.finished], axis=0) for side in (one, other))
-    low, high = np.nanpercentile(ours - theirs, [2.5, 97.5])
-    return float(low), float(high)
+    return percentiles(ours - theirs)
 
 
 @dataclass

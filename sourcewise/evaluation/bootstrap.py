@@ -20,7 +20,7 @@ def interval(
     lengths, or weights that are negative or all zero.
     """
     ratios = _resampled_ratios(_checked(sums, weights), resamples, seed)[:, 0]
-    return _percentiles(ratios, confidence)
+    return percentiles(ratios, confidence)
 
 
 def difference_interval(
@@ -39,7 +39,7 @@ def difference_interval(
     """
     columns = np.concatenate([_checked(sums, weights), _checked(other_sums, other_weights)], axis=1)
     ratios = _resampled_ratios(columns, resamples, seed)
-    return _percentiles(ratios[:, 0] - ratios[:, 1], confidence)
+    return percentiles(ratios[:, 0] - ratios[:, 1], confidence)
 
 
 def _checked(sums: np.ndarray, weights: np.ndarray) -> np.ndarray:
@@ -54,20 +54,26 @@ def _checked(sums: np.ndarray, weights: np.ndarray) -> np.ndarray:
 
 def _resampled_ratios(columns: np.ndarray, resamples: int, seed: int) -> np.ndarray:
     """(examples, 2 × sides) → (resamples, sides): each resample's sum of sums over sum of weights."""
-    rng = np.random.default_rng(seed)
-    size = len(columns)
-    totals = np.empty((resamples, columns.shape[1]))
-    step = max(1, _CELLS // size)
-    for start in range(0, resamples, step):
-        drawn = rng.integers(0, size, (min(step, resamples - start), size), dtype=np.int32)
-        for column in range(columns.shape[1]):
-            totals[start : start + len(drawn), column] = columns[:, column][drawn].sum(axis=1)
+    totals = resampled_sums(columns, resamples, seed)
     weights = totals[:, 1::2]
     # A resample that drew only weightless examples says nothing: the percentiles leave it out.
     return np.divide(totals[:, 0::2], weights, out=np.full_like(weights, np.nan), where=weights > 0)
 
 
-def _percentiles(ratios: np.ndarray, confidence: float) -> tuple[float, float]:
+def resampled_sums(columns: np.ndarray, resamples: int = 1000, seed: int = 0) -> np.ndarray:
+    """(examples, parts) → (resamples, parts): sums over examples drawn with replacement, the same for a seed."""
+    rng = np.random.default_rng(seed)
+    size, totals = len(columns), np.empty((resamples, columns.shape[1]))
+    step = max(1, _CELLS // size)
+    for start in range(0, resamples, step):
+        drawn = rng.integers(0, size, (min(step, resamples - start), size), dtype=np.int32)
+        times = np.stack([np.bincount(row, minlength=size) for row in drawn]).astype(np.float64)
+        totals[start : start + len(drawn)] = times @ columns
+    return totals
+
+
+def percentiles(resampled: np.ndarray, confidence: float = 0.95) -> tuple[float, float]:
+    """The ends between which that share of the resamples' figures (resamples,) lies; NaN is left out."""
     tail = 50 * (1 - confidence)
-    low, high = np.nanpercentile(ratios, [tail, 100 - tail])
+    low, high = np.nanpercentile(resampled, [tail, 100 - tail])
     return float(low), float(high)
