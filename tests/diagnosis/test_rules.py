@@ -88,8 +88,9 @@ def test_healthy_sets_have_no_findings(references, given):
         (ZIPF, [f"class {k % 2 + 1}" for k in range(len(ZIPF))], "OUT002", "error", "2 distinct"),
         (TEXTS, [f"i am going to {t}" for t in TEXTS], "OUT003", "error", "100 % of the outputs and in 0 %"),
         (TEXTS, [f"i am going to {t}" for t in TEXTS[:60]] + TEXTS[60:], "OUT003", "warning", "30 % of the outputs"),
-        (TEXTS, [t + " la la la la" for t in TEXTS[:70]] + TEXTS[70:], "OUT004", "error", "35.0 %"),
-        (TEXTS, [t + " la la la la" for t in TEXTS[:20]] + TEXTS[20:], "OUT004", "warning", "10.0 %"),
+        (TEXTS, [t + " la la la la" for t in TEXTS[:72]] + TEXTS[72:], "OUT004", "error", "36.0 %"),
+        (TEXTS, [t + " la la la la" for t in TEXTS[:28]] + TEXTS[28:], "OUT004", "warning", "14.0 % of 200"),
+        (TEXTS, [t + " la la la la" for t in TEXTS[:20]] + TEXTS[20:], "OUT004", "note", "10.0 %"),
         (TEXTS, [t.split(" ")[0] + t.split(" ")[-1] for t in TEXTS], "OUT005", "error", "times the words"),
         (TEXTS, [" ".join(t.split(" ")[: len(t.split(" ")) * 3 // 5]) for t in TEXTS], "OUT005", "warning", "0.5"),
         (TEXTS, [t + " " + u for t, u in zip(TEXTS, TEXTS[::-1], strict=True)], "OUT005", "warning", "2.00 times"),
@@ -145,7 +146,7 @@ def test_a_limit_that_cuts_all_outputs_explains_that_they_are_alike():
     assert collapsed["OUT001"].level == "error"
 
 
-@pytest.mark.parametrize(("unfinished", "level"), [(4, None), (12, "note"), (20, "warning"), (60, "error")])
+@pytest.mark.parametrize(("unfinished", "level"), [(4, None), (20, "note"), (28, "warning"), (60, "warning"), (72, "error")])
 def test_some_outputs_that_do_not_end_are_no_more_than_they_are(unfinished, level):
     given = [t + " and more and yet more words of it" * (i < unfinished) for i, t in enumerate(TEXTS)]
     given[100:] = [t + " so" * 2 for t in given[100:]]  # longer than the references in any case

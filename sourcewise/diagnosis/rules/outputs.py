@@ -31,6 +31,7 @@ __all__ = ["MIN_EXAMPLES", "RULES", "check"]
 
 MIN_EXAMPLES = 8  # below, one example moves every share by more than a threshold
 PHRASE_WORDS = 3
+Z95 = 1.645  # standard deviations above which a normal variable lies one time in twenty
 RAMBLING = 1.1  # times the references' words; outputs that reach the limit with fewer are cut, not endless
 
 _FIGURES = ("repetition_pct", "unfinished_pct", "length_ratio", "length_sd_ratio")
@@ -60,8 +61,8 @@ def check(evaluation: Evaluation) -> list[Finding]:
         *_few_distinct(sources, wanted, outputs),
         *_generic(wanted, outputs),
         *_copies_source(sources, references, outputs),
-        *_repetition(metrics["repetition_pct"]),
-        *_endless(metrics["unfinished_pct"], ratio),
+        *_repetition(metrics["repetition_pct"], len(rows)),
+        *_endless(metrics["unfinished_pct"], len(rows), ratio),
         *_length(references, outputs, metrics["length_ratio"], metrics["length_sd_ratio"]),
     ]
     return _without_implied(found)
@@ -175,22 +176,19 @@ def _copies_source(sources: Sequence[str], references: Sequence[str], outputs: S
     ]
 
 
-def _repetition(repetition_pct: float) -> list[Finding]:
-    level = _level(repetition_pct, warning=10, error=30)
+def _repetition(repetition_pct: float, examples: int) -> list[Finding]:
+    level = _certain(repetition_pct, examples, warning=10, error=30)
     if level is None:
         return []
-    return [
-        REPETITION.finding(
-            f"{repetition_pct:.1f} % of the outputs repeat themselves where their reference does not", level
-        )
-    ]
+    evidence = f"{repetition_pct:.1f} % of {examples} outputs repeat themselves where their reference does not"
+    return [REPETITION.finding(evidence, level)]
 
 
-def _endless(unfinished_pct: float, ratio: float) -> list[Finding]:
-    level = _level(unfinished_pct, warning=10, error=30) or ("note" if unfinished_pct >= 5 else None)
+def _endless(unfinished_pct: float, examples: int, ratio: float) -> list[Finding]:
+    level = _certain(unfinished_pct, examples, warning=10, error=30)
     if level is None:
         return []
-    evidence = f"{unfinished_pct:.1f} % of the outputs reached the length limit"
+    evidence = f"{unfinished_pct:.1f} % of {examples} outputs reached the length limit"
     evidence += f"; outputs have {ratio:.2f} times the references' words"
     if ratio < RAMBLING:  # the limit is too low for these targets
         cure = "The limit is lower than these targets need: raise it.\n  --generation.max_new_tokens 256"
@@ -221,6 +219,20 @@ def _level(value: float, *, warning: float, error: float, strictly: bool = False
     if value > error or (value == error and not strictly):
         return "error"
     return "warning" if value > warning or (value == warning and not strictly) else None
+
+
+def _certain(percent: float, examples: int, *, warning: float, error: float) -> Level | None:
+    """How grave a share of the examples is for sure; a note from half of what makes a warning."""
+    return _level(_at_least(percent, examples), warning=warning, error=error) or (
+        "note" if percent >= warning / 2 else None
+    )
+
+
+def _at_least(percent: float, examples: int) -> float:
+    """The lower end of a one-sided 95 % interval of a share, in percent (Wilson 1927)."""
+    share, spread = percent / 100, Z95**2 / examples
+    half = math.sqrt(spread * share * (1 - share) + spread**2 / 4)
+    return 100 * (share + spread / 2 - half) / (1 + spread)
 
 
 def _share(flags: Iterable[bool]) -> float:
