@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sourcewise.model.layers import dropout
+from sourcewise.model.layers import Linear, dropout
 
 MASKED = -1e9  # added to the score of a slot that may not be seen
 
@@ -98,8 +98,8 @@ class SelfAttention(nn.Module):
     ) -> None:
         super().__init__()
         self.heads, self.d_kv, self.p, self.scale = heads, d_kv, p, scale
-        self.qkv = nn.Linear(d_model, 3 * heads * d_kv, bias=biases)
-        self.out = nn.Linear(heads * d_kv, d_model, bias=biases)
+        self.qkv = Linear(d_model, 3 * heads * d_kv, bias=biases)
+        self.out = Linear(heads * d_kv, d_model, bias=biases)
 
     def project(self, x: Tensor, sources: int) -> tuple[Tensor, Tensor, Tensor]:
         """(sources × hypotheses, time, d_model) → q, k, v, each (sources, heads, hypotheses × time, d_kv)."""
@@ -123,9 +123,9 @@ class CrossAttention(nn.Module):
     ) -> None:
         super().__init__()
         self.heads, self.d_kv, self.p, self.scale = heads, d_kv, p, scale
-        self.q = nn.Linear(d_model, heads * d_kv, bias=biases)
-        self.kv = nn.Linear(d_model, 2 * heads * d_kv, bias=biases)
-        self.out = nn.Linear(heads * d_kv, d_model, bias=biases)
+        self.q = Linear(d_model, heads * d_kv, bias=biases)
+        self.kv = Linear(d_model, 2 * heads * d_kv, bias=biases)
+        self.out = Linear(heads * d_kv, d_model, bias=biases)
 
     def keys_values(self, states: Tensor) -> tuple[Tensor, Tensor]:
         """Encoder output (batch, slots, d_model) → k, v, each (batch, heads, slots, d_kv)."""

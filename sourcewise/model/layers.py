@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sourcewise.model import kernels
+from sourcewise.model.kernels.across import linear
 
 
 def _normalised(x: Tensor, weight: Tensor, eps: float) -> tuple[Tensor, Tensor]:
@@ -185,6 +186,14 @@ def add_dropped(x: Tensor, branch: Tensor, p: float, training: bool) -> Tensor:
     return x + F.dropout(branch, p)
 
 
+class Linear(nn.Linear):
+    """torch's layer, whose weights' gradient is compiled code where that is faster (`kernels/across.py`)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., inputs) → (..., outputs)."""
+        return linear(x, self.weight, self.bias)
+
+
 class FeedForward(nn.Module):
     """Two products and an activation between them, or gated (Shazeer 2020) with gate and value in one product."""
 
@@ -193,8 +202,8 @@ class FeedForward(nn.Module):
         self.gated = activation.startswith("gated-")
         self.activation = activation.removeprefix("gated-")
         self.d_ff, self.p = d_ff, p
-        self.wi = nn.Linear(d_model, d_ff * (2 if self.gated else 1), bias=biases)
-        self.wo = nn.Linear(d_ff, d_model, bias=biases)
+        self.wi = Linear(d_model, d_ff * (2 if self.gated else 1), bias=biases)
+        self.wo = Linear(d_ff, d_model, bias=biases)
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., d_model) → (..., d_model)."""

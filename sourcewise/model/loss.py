@@ -10,6 +10,7 @@ from torch import Tensor
 
 from sourcewise.data.batches import IGNORED
 from sourcewise.model import kernels
+from sourcewise.model.kernels.across import across, takes
 
 CHUNK_LOGITS = 32_000_000  # logits held at a time: 64 MB in bf16
 ROWS = 64  # rows come in multiples of these: a product of a new shape costs the CPU more than a few idle rows
@@ -55,7 +56,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
             minimised += chunk_minimised
             if wanted:
                 torch.mm(p, weight, out=dstates[start : start + rows])
-                part = p.T @ x
+                part = across(p, x) if takes(p, x) else p.T @ x
                 dweight = part if dweight is None else dweight.float().add_(part)
         if wanted:
             assert dweight is not None

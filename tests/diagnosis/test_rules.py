@@ -146,7 +146,9 @@ def test_a_limit_that_cuts_all_outputs_explains_that_they_are_alike():
     assert collapsed["OUT001"].level == "error"
 
 
-@pytest.mark.parametrize(("unfinished", "level"), [(4, None), (20, "note"), (28, "warning"), (60, "warning"), (72, "error")])
+@pytest.mark.parametrize(
+    ("unfinished", "level"), [(4, None), (20, "note"), (28, "warning"), (60, "warning"), (72, "error")]
+)
 def test_some_outputs_that_do_not_end_are_no_more_than_they_are(unfinished, level):
     given = [t + " and more and yet more words of it" * (i < unfinished) for i, t in enumerate(TEXTS)]
     given[100:] = [t + " so" * 2 for t in given[100:]]  # longer than the references in any case

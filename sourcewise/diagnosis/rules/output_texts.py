@@ -132,9 +132,9 @@ REPETITION = Rule(
     ),
     why="The decoder is caught in a loop: what it has just said makes the same thing likeliest again.",
     threshold=(
-        "Warning from 10 % of the outputs, error from 30 %. Ours; what references repeat themselves is not counted. The "
-        "lower end of the share's one-sided 95 % interval (Wilson 1927) must be there: of 60 outputs 10 for a warning, "
-        "of 1,000 116. A note from 5 %: a training that is not over has some."
+        "Warning from 10 % of the outputs, error from 30 %. Ours; what references repeat themselves is not counted. "
+        "The lower end of the share's one-sided 95 % interval (Wilson 1927) must be there: of 60 outputs 10 for a "
+        "warning, of 1,000 116. A note from 5 %: a training that is not over has some."
     ),
     cure=(
         "A model that is trained enough seldom loops: train longer first. At generation, beams and blocking help "
