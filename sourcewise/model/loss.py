@@ -12,7 +12,7 @@ from sourcewise.data.batches import IGNORED
 from sourcewise.model import kernels
 from sourcewise.model.kernels.across import across, takes
 
-CHUNK_LOGITS = 32_000_000  # logits held at a time: 64 MB in bf16
+CHUNK_LOGITS = 64_000_000  # logits held at a time: 128 MB in bf16
 ROWS = 64  # rows come in multiples of these: a product of a new shape costs the CPU more than a few idle rows
 LEAST = 1e-30  # probabilities below are not told from the softmax
 
@@ -49,9 +49,12 @@ class _LinearCrossEntropy(torch.autograd.Function):
         rows = chunk_rows(len(weight))
         minimised, nats = (torch.zeros((), dtype=torch.float32, device=states.device) for _ in range(2))
         dstates, dweight = torch.empty_like(states), None
+        # Once: fresh pages are cleared before they are given.
+        room = states.new_empty(min(rows, len(states)), len(weight))
         for start in range(0, len(states), rows):
             x, y = states[start : start + rows], labels[start : start + rows]
-            p, chunk_nats, chunk_minimised = _probabilities(x @ weight.T, y, smoothing, emphasis)
+            logits = torch.mm(x, weight.T, out=room[: len(x)])
+            p, chunk_nats, chunk_minimised = _probabilities(logits, y, smoothing, emphasis)
             nats += chunk_nats
             minimised += chunk_minimised
             if wanted:
