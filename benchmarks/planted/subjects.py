@@ -73,7 +73,7 @@ SUBJECTS: dict[str, Subject] = {
         Subject("fsdd t5", "exam", "fsdd", "t5", 1500, 3000, CAREFUL | HEARD),
         Subject("multi30k rnn", "exam", "multi30k", "rnn", 900, 8000, SENTENCES),
         Subject(
-            "dates hf t5 v1.1", "exam", "dates", "t5", 300, 2000, {"feed_forward_proj": "gated-gelu"}, stranger=True
+            "dates hf t5 v1.1", "exam", "dates", "t5", 450, 2000, {"feed_forward_proj": "gated-gelu"}, stranger=True
         ),
     )
 }

@@ -11,10 +11,11 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from sourcewise.diagnosis.finding import LEVELS, Finding
+from sourcewise.diagnosis.finding import LEVELS, Finding, Level
 from sourcewise.diagnosis.rules import EVALUATION_CHECKS, RULES
+from sourcewise.diagnosis.rules.output_texts import ENDLESS, REPETITION
 from sourcewise.diagnosis.rules.outputs import MIN_EXAMPLES
-from sourcewise.diagnosis.rules.training_texts import TOO_SHORT
+from sourcewise.diagnosis.rules.training_texts import STILL_LEARNING, TOO_SHORT
 from sourcewise.errors import RequestError
 from sourcewise.evaluation.results import Evaluation
 from sourcewise.evaluation.verdict import source_use
@@ -28,6 +29,7 @@ _NEEDS_MORE = (
     "the wiring: masks, labels, frozen parts, gradients",
     "the course of training: learning rate, over-fitting",
 )
+LOWER: dict[Level, Level] = {"error": "warning", "warning": "note", "note": "note"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,11 +106,15 @@ def _once(findings: Sequence[Finding]) -> list[Finding]:
 
 
 def _judged_fairly(findings: list[Finding]) -> list[Finding]:
-    """Of a training too short to judge, what it shows and what came of it are notes."""
-    if all(finding.code != TOO_SHORT.code for finding in findings):
-        return findings
-    early = ("TRN", "SRC", "MEM", "ATT", "OUT")
-    return [replace(f, level="note") if f.code.startswith(early) else f for f in findings]
+    """Of a training too short to judge, what it shows and what came of it are notes; loops may go if it goes on."""
+    codes = {finding.code for finding in findings}
+    if TOO_SHORT.code in codes:
+        early = ("TRN", "SRC", "MEM", "ATT", "OUT")
+        return [replace(f, level="note") if f.code.startswith(early) else f for f in findings]
+    if STILL_LEARNING.code in codes:
+        loops = {rule.code: rule.cure for rule in (REPETITION, ENDLESS)}  # with another cure, the limit is too low
+        return [replace(f, level=LOWER[f.level]) if loops.get(f.code) == f.cure else f for f in findings]
+    return findings
 
 
 def diagnose_evaluation(evaluation: Evaluation) -> Diagnosis:

@@ -5,7 +5,16 @@ import json
 
 import pytest
 
-from sourcewise.diagnosis.diagnose import Diagnosis, _all_causes, diagnose, diagnose_evaluation, explain, ranked
+from sourcewise.diagnosis.diagnose import (
+    Diagnosis,
+    Piece,
+    _all_causes,
+    diagnose,
+    diagnose_evaluation,
+    explain,
+    put_together,
+    ranked,
+)
 from sourcewise.diagnosis.finding import Finding
 from sourcewise.diagnosis.rules import RULES
 from sourcewise.errors import RequestError
@@ -130,3 +139,17 @@ def test_a_run_folder_is_diagnosed_by_the_evaluation_it_holds(tmp_path):
     diagnosis = diagnose(tmp_path)
     assert diagnosis.cause == "SRC001"
     assert any("OUT008" in item for item in diagnosis.not_checked)  # a folder keeps no sources
+
+
+def test_loops_of_a_training_that_ended_too_early_are_taken_a_level_lower():
+    loops, endless = (RULES[code].finding("half of them", "error") for code in ("OUT004", "OUT007"))
+    cut = RULES["OUT007"].finding("all of them", "warning", "The limit is too low")
+    still = RULES["TRN014"].finding("it fell")
+    assert {f.level for f in put_together([Piece([loops, endless])]).findings} == {"error"}
+    found = put_together([Piece([still, loops, endless])])
+    assert found.verdict == "healthy" and [(f.code, f.level) for f in found.findings] == [
+        ("TRN014", "note"),
+        ("OUT004", "warning"),
+        ("OUT007", "warning"),
+    ]
+    assert [f.level for f in put_together([Piece([still, cut])]).findings] == ["note", "warning"]

@@ -156,6 +156,13 @@ def test_some_outputs_that_do_not_end_are_no_more_than_they_are(unfinished, leve
     assert (finding.level if finding else None) == level
 
 
+def test_a_loop_without_spaces_is_no_limit_that_is_too_low():
+    dates = [f"19{k:02}-05-28" for k in range(60)]
+    looping = [d + "-28" * 12 if k < 20 else d for k, d in enumerate(dates)]
+    finding = found(dates, looping, finished=[k >= 20 for k in range(60)])["OUT007"]
+    assert "end of text was not learned" in finding.cure and "times the references' characters" in finding.evidence
+
+
 def test_copies_of_the_source_are_found_behind_a_task_prefix():
     sources = [f"translate English to German: {t}" for t in sentences(100, 6, 12)]
     copied = [s.split(": ")[1] for s in sources]

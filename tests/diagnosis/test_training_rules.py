@@ -200,5 +200,22 @@ def test_a_training_too_short_to_judge() -> None:
     assert found(short) == [("TRN013", "note")]
 
 
+def test_a_training_that_ended_while_it_fell() -> None:
+    slow = changed(lines(loss=lambda step: 3 - step / 500), "evaluation")
+    for line in slow:
+        if line["kind"] == "evaluation":
+            line["loss"] = 3 - line["step"] / 500
+    assert ("TRN014", "note") in found(slow)
+    assert "TRN014" not in {code for code, _ in found(slow[:-10])}  # it has not ended
+    assert "TRN014" not in {code for code, _ in found(lines())}
+
+
+def test_a_plateau_of_three_hundred_steps_is_no_news() -> None:
+    at_rest = lines(loss=lambda step: ENTROPY + 5 * math.exp(-step / 50))
+    assert {("TRN004", "warning")} <= set(found([line for line in at_rest if line["step"] <= 320]))
+    brief = [{**line, "steps": 640} if line["kind"] == "start" else line for line in at_rest]
+    assert not {"TRN004", "TRN005"} & {code for code, _ in found([line for line in brief if line["step"] <= 280])}
+
+
 def test_stretches_are_medians_in_order() -> None:
     assert list(stretches(np.arange(30.0))) == [1, 4, 7, 10, 13, 16, 19, 22, 25, 28]

@@ -141,7 +141,7 @@ REPETITION = Rule(
         "(not where targets repeat, as digit strings do):\n"
         "  --generation.beams 4 --generation.no_repeat_ngram 3"
     ),
-    causes=("SRC001", "OUT001", "OUT002"),
+    causes=("SRC001", "OUT001", "OUT002", "TRN014"),
 )
 
 ENDLESS = Rule(
@@ -153,8 +153,8 @@ ENDLESS = Rule(
     threshold=(
         "Warning from 10 %, error from 30 %, a note from 5 %: the bounds of repetition (OUT004), which is what most "
         "outputs that do not end have come to, held against the same interval. Where those that reached it (all "
-        "outputs, where it is not known which) have less than 1.1 times their references' words the limit is too low "
-        "rather than the outputs endless: at most a warning."
+        "outputs, where it is not known which) have less than 1.1 times their references' characters the limit is too "
+        "low rather than the outputs endless: at most a warning."
     ),
     cure=(
         "The end of text was not learned: check that the tokenizer ends every target with it, that -100 covers "
@@ -162,7 +162,7 @@ ENDLESS = Rule(
         "not cut in training:\n"
         "  --data.max_target 256"
     ),
-    causes=("DAT007", "DAT016", "DAT017", "WIR009", "SRC001", "OUT001", "OUT004"),
+    causes=("DAT007", "DAT016", "DAT017", "WIR009", "SRC001", "OUT001", "OUT004", "TRN014"),
 )
 
 LENGTH = Rule(

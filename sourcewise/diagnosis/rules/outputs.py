@@ -24,7 +24,7 @@ from sourcewise.diagnosis.rules.output_texts import (
     RULES,
     SAME_OUTPUT,
 )
-from sourcewise.evaluation.metrics import length_ratio, output_metrics, plain, words
+from sourcewise.evaluation.metrics import output_metrics, plain, words
 from sourcewise.evaluation.results import Evaluation, Row
 
 __all__ = ["MIN_EXAMPLES", "RULES", "check"]
@@ -32,7 +32,7 @@ __all__ = ["MIN_EXAMPLES", "RULES", "check"]
 MIN_EXAMPLES = 8  # below, one example moves every share by more than a threshold
 PHRASE_WORDS = 3
 Z95 = 1.645  # standard deviations above which a normal variable lies one time in twenty
-RAMBLING = 1.1  # times the references' words; outputs that reach the limit with fewer are cut, not endless
+RAMBLING = 1.1  # times the references' characters; outputs that reach the limit with fewer are cut, not endless
 
 _FIGURES = ("repetition_pct", "unfinished_pct", "length_ratio", "length_sd_ratio")
 
@@ -50,7 +50,7 @@ def check(evaluation: Evaluation) -> list[Finding]:
         metrics = output_metrics(references, outputs, [r.finished for r in rows]) | known
     sources = [plain(r.source) for r in rows]
     cut = _reached(rows, metrics["unfinished_pct"])
-    ratio = length_ratio([references[i] for i in cut], [outputs[i] for i in cut]) if cut else metrics["length_ratio"]
+    ratio = _longer(references, outputs, cut or range(len(rows)))
     wanted = _as_said(sources, references, outputs)
     if ratio < RAMBLING:
         for i in cut:  # so that what the limit explains is not said of the model
@@ -81,6 +81,11 @@ def _reached(rows: Sequence[Row], unfinished_pct: float) -> list[int]:
     """The rows that reached the length limit. Those read from a folder do not tell: then all, where most did."""
     known = [i for i, row in enumerate(rows) if not row.finished]
     return known or (list(range(len(rows))) if unfinished_pct >= 50 else [])
+
+
+def _longer(references: Sequence[str], outputs: Sequence[str], rows: Sequence[int]) -> float:
+    """Characters of these rows' outputs over their references'; a loop need not have spaces."""
+    return sum(len(outputs[i]) for i in rows) / max(1, sum(len(references[i]) for i in rows))
 
 
 def _without_implied(found: list[Finding]) -> list[Finding]:
@@ -189,7 +194,7 @@ def _endless(unfinished_pct: float, examples: int, ratio: float) -> list[Finding
     if level is None:
         return []
     evidence = f"{unfinished_pct:.1f} % of {examples} outputs reached the length limit"
-    evidence += f"; outputs have {ratio:.2f} times the references' words"
+    evidence += f"; outputs have {ratio:.2f} times the references' characters"
     if ratio < RAMBLING:  # the limit is too low for these targets
         cure = "The limit is lower than these targets need: raise it.\n  --generation.max_new_tokens 256"
         return [ENDLESS.finding(evidence, "warning" if level == "error" else level, cure)]

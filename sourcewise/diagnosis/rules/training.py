@@ -17,6 +17,7 @@ from sourcewise.diagnosis.rules.training_texts import (
     OUT_OF_STEP,
     OVERFITTED,
     RULES,
+    STILL_LEARNING,
     TOKENS_ALONE,
 )
 from sourcewise.evaluation.verdict import SOURCE_BITS
@@ -31,17 +32,19 @@ FREQUENCIES = 0.97  # of the target tokens' entropy
 WAY, LONG = 0.3, 1000  # a way of the weights, or else steps, after which tokens' frequencies are known
 SOME_DROPOUT = 0.3
 APART = 3  # times the training loss
-EARLY = 0.2  # of a training, in which a source need not be read yet
+EARLY, PLATEAU = 0.2, 300  # of a training, and steps, in which a source need not be read yet
+LAST, SOME = 1 / 3, 0.1  # of a training, and of the loss before it
 
 
 def check(course: Course) -> list[Finding]:
-    """TRN001 to TRN013; of a training too short to judge, that alone."""
+    """TRN001 to TRN014; of a training too short to judge, that alone."""
     if short := training_steps.too_short(course):
         return [*_not_finite(course), *short]
     found = [*_not_finite(course), *training_steps.check(course), *_diverged(course)]
     if course.step > _warm(course):
         found += _not_falling(course) or _tokens_alone(course)
-    return [*found, *_language_model(course), *_overfitted(course), *_out_of_step(course), *_dropout(course)]
+    found += [*_language_model(course), *_overfitted(course), *_out_of_step(course), *_dropout(course)]
+    return [*found, *_still_learning(course)]
 
 
 def _warm(course: Course) -> int:
@@ -105,7 +108,7 @@ def _tokens_alone(course: Course) -> list[Finding]:
 
 
 def _late(course: Course) -> bool:
-    return course.step >= max(FIRST_STEPS, EARLY * course.total)
+    return course.step >= max(PLATEAU, EARLY * course.total)
 
 
 def _language_model(course: Course) -> list[Finding]:
@@ -166,6 +169,20 @@ def _best(lines: Sequence[Line], name: str) -> int:
     sign = 1.0 if name in ("loss", "wer") else -1.0
     known = [(sign * float(line[name]), i) for i, line in enumerate(lines) if line.get(name) is not None]
     return min(known)[1] if known else len(lines) - 1
+
+
+def _still_learning(course: Course) -> list[Finding]:
+    if not course.finished or not course.fresh:
+        return []
+    known = [(int(e["step"]), float(e["loss"])) for e in course.evaluations if e.get("loss") is not None]
+    before = [(step, loss) for step, loss in known if step <= (1 - LAST) * course.step]
+    if not before:
+        return []
+    (then, high), low = before[-1], known[-1][1]
+    if high - low < max(SOME * high, LEAST_FALL):
+        return []
+    evidence = f"the validation loss went from {high:.3f} nats at step {then} to {low:.3f} at step {known[-1][0]}"
+    return [STILL_LEARNING.finding(evidence)]
 
 
 def _out_of_step(course: Course) -> list[Finding]:
