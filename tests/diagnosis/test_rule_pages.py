@@ -8,10 +8,14 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
+from sourcewise.config import Recipe
 from sourcewise.diagnosis.diagnose import explain
 from sourcewise.diagnosis.rules import RULES
 from sourcewise.diagnosis.rules.pages import INDEX, ROOMS, pages
+from sourcewise.recipe import load_recipe
+from sourcewise.schema import field_at
 
 FOLDER = Path(__file__).parents[2] / "docs" / "rules"
 COMMAND = [sys.executable, "-m", "sourcewise.diagnosis.rules.pages"]
@@ -48,3 +52,23 @@ def test_the_command_writes_and_removes(tmp_path: Path) -> None:
     failed = subprocess.run([*COMMAND, str(tmp_path / "file")], capture_output=True, text=True)
     assert failed.returncode == 2 and "cannot be written" in failed.stderr
     assert subprocess.run(COMMAND, capture_output=True).returncode == 1
+
+
+PASTED = [
+    (code, key, value)
+    for code, rule in RULES.items()
+    for line in rule.cure.split("\n")
+    if line.startswith("  ")
+    for key, value in re.findall(r"--([a-z_]+\.[a-z_.]+) ('[^']*'|\S+)", line)
+]
+
+
+@pytest.mark.parametrize(("code", "key", "value"), PASTED)
+def test_what_a_cure_says_to_paste_is_an_option_of_a_recipe(code: str, key: str, value: str) -> None:
+    assert field_at(Recipe, key.split(".")) is not None or key == "data.train.limit", code
+    if value not in ("NAME", "FOLDER") and key != "data.train.limit":
+        load_recipe("multi30k", {key: yaml.safe_load(value.strip("'"))})
+
+
+def test_cures_name_options() -> None:
+    assert len({key for _, key, _ in PASTED}) > 20

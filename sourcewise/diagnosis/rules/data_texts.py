@@ -70,8 +70,9 @@ SAME_TARGET = Rule(
         "healthy chat set has 17 %."
     ),
     cure=(
-        "Keep fewer of these examples, or let rare tokens count more:\n"
-        "  --train.token_weights effective_number --train.focal 2"
+        "Keep fewer of these examples, or let rare tokens count more, or be seen more often:\n"
+        "  --train.token_weights effective_number --train.focal 2\n"
+        "  --train.resample_below 0.01"
     ),
 )
 
@@ -87,8 +88,9 @@ SAME_TOKEN = Rule(
     ),
     cure=(
         "Look whether the tokenizer makes one token of all that it does not know (DAT006) and whether targets are "
-        "padded with a word of their own. Else let rare tokens count more:\n"
-        "  --train.token_weights effective_number --train.focal 2"
+        "padded with a word of their own. Else let rare tokens count more, or be seen more often:\n"
+        "  --train.token_weights effective_number --train.focal 2\n"
+        "  --train.resample_below 0.01"
     ),
     causes=("DAT004", "DAT006"),
 )
@@ -254,7 +256,15 @@ FEW = Rule(
         "recipe is still in it."
     ),
     threshold="Fewer than 100, seen 20 times each and more. Ours; the smallest set of a recipe here has 1,000.",
-    cure="All examples, or pretrained weights to start from:\n  --data.train.limit null\n  --model.weights NAME",
+    cure=(
+        "All examples, or pretrained weights to start from:\n"
+        "  --data.train.limit null\n"
+        "  --model.weights NAME\n"
+        "Or show each example anew every time, features or texts, and align them by a second loss:\n"
+        "  --train.augment.time_masks 2 --train.augment.frequency_masks 2 --train.augment.speed 0.15\n"
+        "  --train.text_noise.drop 0.1 --train.text_noise.swap 0.1\n"
+        "  --train.ctc_weight 0.3"
+    ),
 )
 
 COPIES = Rule(

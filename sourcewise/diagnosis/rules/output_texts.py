@@ -43,6 +43,7 @@ SAME_OUTPUT = Rule(
         "If SRC001 is found too, the source does not reach the decoder: start there. If not, the targets are likely "
         "skewed: give rarer ones more weight, train longer, and compare greedy search with beams (a large beam "
         "collapses first):\n"
+        "  --train.token_weights effective_number --train.resample_below 0.01\n"
         "  --generation.beams 1"
     ),
     causes=(

@@ -77,8 +77,9 @@ ATTENTION_STILL = Rule(
     ),
     cure=(
         "Train longer; where it stays, give memory and decoder positions to find their place by, and an auxiliary loss "
-        "that aligns the memory with the targets.\n"
-        "  --model.bridge.positions true --model.decoder_positions true --train.ctc_weight 0.5"
+        "that aligns the memory with the targets; where both go the same way, one on attention off the diagonal.\n"
+        "  --model.bridge.positions true --model.decoder_positions true --train.ctc_weight 0.5\n"
+        "  --train.guided_attention 1"
     ),
     causes=("DAT003", "MEM001", "MEM002", "SRC001", "WIR001", "WIR003", "WIR011", "WIR012", "WIR014"),
 )

@@ -47,7 +47,11 @@ ACTIVATIONS = Rule(
         "Above 50 a warning, above 1,000 an error; below 0.01 a warning. " + MEASURED + ": 0.2 to 5.4, at most four "
         "times from the first block to the last."
     ),
-    cure="Initialise as the family does: a fresh network of a recipe is, unless its weights were changed afterwards.",
+    cure=(
+        "Initialise as the family does: a fresh network of a recipe is, unless its weights were changed afterwards. Or "
+        "draw the matrices by another rule:\n"
+        "  --model.initialization xavier"
+    ),
     causes=("WIR001",),
 )
 

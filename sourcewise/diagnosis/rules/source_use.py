@@ -33,8 +33,10 @@ SOURCE_UNUSED = Rule(
         "and encoder are trained and not frozen. Then overfit 20 examples: a healthy model reaches a loss near zero "
         "on them.\n"
         "  sourcewise train RECIPE.yaml --data.train.limit 20 --train.steps 300 --train.freeze '[]'\n"
-        "If that works, the model needs longer training, more data or a bridge with fewer frames a slot:\n"
-        "  --model.bridge.kind convolution --model.bridge.stride 4"
+        "If that works, the model needs longer training, more data, a bridge with fewer frames a slot, or a loss that "
+        "asks for the source:\n"
+        "  --model.bridge.kind convolution --model.bridge.stride 4\n"
+        "  --train.ctc_weight 0.3 --train.contrastive 0.3"
     ),
     causes=(
         *(

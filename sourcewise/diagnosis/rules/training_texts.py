@@ -114,7 +114,7 @@ LANGUAGE_MODEL = Rule(
     cure=(
         "See whether the source can help at all: sources and targets must be of the same row. Then make it easier to "
         "read (fewer frames a slot less, more slots) and the decoder's own way harder:\n"
-        "  --train.word_dropout 0.3 --train.ctc_weight 0.3"
+        "  --train.word_dropout 0.3 --train.ctc_weight 0.3 --train.contrastive 0.3"
     ),
     causes=(
         *("DAT002", "DAT003", "DAT004", "DAT006", "DAT007", "DAT010", "DAT011", "DAT012", "DAT013", "DAT014", "DAT015"),
@@ -204,7 +204,10 @@ OVERFITTED = Rule(
     ),
     cure=(
         "More data, or less to learn it by heart with; checkpoints/best is from before, so nothing is lost but time:\n"
-        "  --model.dropout 0.3 --train.label_smoothing 0.1"
+        "  --model.dropout 0.3 --train.label_smoothing 0.1\n"
+        "Of features, or of texts, each example anew every time:\n"
+        "  --train.augment.time_masks 2 --train.augment.frequency_masks 2\n"
+        "  --train.text_noise.drop 0.1 --train.text_noise.swap 0.1"
     ),
     causes=("DAT003", "DAT010", "DAT015"),
 )

@@ -40,7 +40,8 @@ SCALE = Rule(
     ),
     cure=(
         "Initialise as the family does: a fresh network of a recipe is, unless its weights were changed afterwards. "
-        "If the weights are pretrained, check that all of them were loaded."
+        "If the weights are pretrained, check that all of them were loaded. Or draw the matrices by another rule:\n"
+        "  --model.initialization xavier"
     ),
     causes=("WIR001",),
 )
@@ -260,9 +261,10 @@ VANISHING = Rule(
         "a tenth (30 GRU layers)."
     ),
     cure=(
-        "Fewer layers, or ones with residuals and norms.\n"
+        "Fewer layers, ones with residuals and norms, or attention past them.\n"
         "  --model.encoder_layers 2 --model.decoder_layers 2\n"
-        "  --model.family t5"
+        "  --model.family t5\n"
+        "  --model.attention bahdanau"
     ),
     causes=("WIR001", "WIR002"),
 )
