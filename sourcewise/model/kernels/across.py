@@ -20,7 +20,7 @@ from sourcewise.compiled import machine_code
 CODE = Path(__file__).with_name("across.cpp")
 NEEDS = ("amx_tile", "amx_bf16", "avx512f", "avx512bw", "avx512_bf16")
 SIDE = 32  # widths are multiples of it
-FEW = 256  # rows below which bringing them into tiles is most of the work
+FEW = 768  # rows below which torch is as fast: bringing them into tiles is most of the work
 
 
 @functools.cache
