@@ -33,7 +33,7 @@ WAY, LONG = 0.3, 1000  # a way of the weights, or else steps, after which tokens
 SOME_DROPOUT = 0.3
 APART = 3  # times the training loss
 EARLY, PLATEAU = 0.2, 300  # of a training, and steps, in which a source need not be read yet
-LAST, SOME = 1 / 3, 0.1  # of a training, and of the loss before it
+LAST, SOME, NATS = 1 / 3, 0.1, 0.05  # of a training, of the loss before it, and the fall that counts
 
 
 def check(course: Course) -> list[Finding]:
@@ -179,7 +179,7 @@ def _still_learning(course: Course) -> list[Finding]:
     if not before:
         return []
     (then, high), low = before[-1], known[-1][1]
-    if high - low < max(SOME * high, LEAST_FALL):
+    if high - low < max(SOME * high, NATS):
         return []
     evidence = f"the validation loss went from {high:.3f} nats at step {then} to {low:.3f} at step {known[-1][0]}"
     return [STILL_LEARNING.finding(evidence)]
