@@ -17,7 +17,7 @@ from torch import Tensor
 from sourcewise.data.batches import IGNORED, Batch
 from sourcewise.diagnosis.finding import Finding
 from sourcewise.diagnosis.first_step import FirstStep, Weight
-from sourcewise.diagnosis.rules.first_step import judge
+from sourcewise.diagnosis.rules.first_step import decay, judge
 from sourcewise.diagnosis.rules.wiring import check_network
 from sourcewise.diagnosis.rules.wiring_texts import NOT_TRAINED, PADDING_READ, RATE, WRONG_START
 from sourcewise.diagnosis.wiring import borrowed
@@ -71,7 +71,8 @@ def check_wiring(network: CollatedNetwork, batch: Batch, collation: Collation, t
     if rates and not any(rates.values()):
         return [*found, RATE.finding("the learning rate of every parameter group is 0: no weight will ever change")]
     step = measure_first_step(network, batch, collation, training)
-    return found + judge(step, {f.code for f in found}, fresh=training.fresh, steps=training.steps)
+    found += judge(step, {f.code for f in found}, fresh=training.fresh, steps=training.steps)
+    return found + decay(*_strongest_decay(training.optimizer))
 
 
 class Summed:
@@ -140,6 +141,17 @@ def _rates(optimizer: Any) -> dict[int, float]:
     """The peak learning rate of each parameter that an optimizer has, by identity; empty where that is not known."""
     groups = getattr(optimizer, "param_groups", None) or []
     return {id(p): float(group.get("initial_lr", group.get("lr") or 0)) for group in groups for p in group["params"]}
+
+
+def _strongest_decay(optimizer: Any) -> tuple[float, float]:
+    """Peak rate and weight decay of the group of an AdamW where their product is largest; zeros for others."""
+    groups = getattr(optimizer, "param_groups", None) or []
+    pairs = [
+        (float(group.get("initial_lr", group.get("lr") or 0)), float(group.get("weight_decay") or 0))
+        for group in groups
+        if group.get("decoupled_weight_decay")
+    ]
+    return max(pairs, key=lambda pair: pair[0] * pair[1], default=(0.0, 0.0))
 
 
 def _is_adam(optimizer: Any) -> bool:

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 
+from sourcewise.diagnosis.rules.first_step import decay
 from sourcewise.diagnosis.rules.wiring import wiring_findings
 from sourcewise.model import recurrent_layers
 from sourcewise.training import optimizer
@@ -56,12 +57,28 @@ def nothing(network: Any) -> None:
         ("WIR014", nothing, {"train__warmup_steps": 2000}),
         ("WIR014", nothing, {"train__learning_rate": 1.0}),
         ("WIR014", nothing, {"train__learning_rate": 1.0, "model__family": "rnn"}),
+        ("WIR014", nothing, {"train__weight_decay": 100.0}),
     ],
 )
 def test_what_will_not_learn_is_found(code: str, plant: Any, changes: dict[str, Any]) -> None:
     training = prepared(**changes)
     plant(training.network)
     assert codes(training)[:1] == [code]
+
+
+@pytest.mark.parametrize(
+    ("rate", "weight_decay", "level", "said"),
+    [
+        (3e-3, 0.1, None, ""),
+        (1e-2, 2.0, "warning", "takes 0.02 of the weights in a step: after 35 steps half"),
+        (3e-3, 100.0, "error", "after 2 steps half"),
+        (1.0, 1.0, "error", "after 1 step half"),
+    ],
+)
+def test_a_decay_that_takes_more_than_is_learned(rate: float, weight_decay: float, level: str, said: str) -> None:
+    findings = decay(rate, weight_decay)
+    assert [f.level for f in findings] == ([level] if level else [])
+    assert all(said in f.evidence for f in findings)
 
 
 @pytest.mark.parametrize("changes", [{"train__learning_rate": 1e-5}, {"train__warmup_steps": 2000}])

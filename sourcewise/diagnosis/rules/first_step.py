@@ -30,6 +30,7 @@ EPSILON = 1e-8  # AdamW's
 DROWNED = 1e-4  # of the largest layer's gradient
 WIPES, LARGE = 1.0, 0.3  # updates as a share of the weights
 LEAST_WAY = 0.1  # all updates together, as a share of random weights
+FADES, FORGETS = 0.01, 0.1  # of the weights, taken by weight decay in a step
 ENDLESS = 4  # times as many steps of warm-up as there are steps
 TRIAL = 100  # steps; a training of fewer tries whether all runs, and need not get anywhere
 
@@ -48,6 +49,7 @@ def check(prepared: Prepared, batch: Batch, known: Collection[str] = ()) -> list
     steps = _steps(prepared)
     loaded = ("features",) if recipe.model.feature_encoder.weights else ()
     found = judge(step, known, fresh=not recipe.model.weights, steps=steps, loaded=loaded)
+    found += decay(recipe.train.learning_rate, recipe.train.weight_decay)
     if not found and steps >= TRIAL and recipe.train.warmup_steps >= ENDLESS * steps:
         evidence = f"the warm-up has {recipe.train.warmup_steps:,} steps, the training {steps:,}"
         return [RATE.finding(evidence, "warning", "A twentieth of the steps:\n  --train.warmup_steps 200")]
@@ -69,6 +71,20 @@ def judge(
         silent = [] if SOURCE_UNREACHED.code in known else _no_gradient(step.weights)
         found += silent or _vanishing(step.weights)
     return found or _rate(step, steps, fresh)
+
+
+def decay(rate: float, weight_decay: float) -> list[Finding]:
+    """WIR014 where a step's decay, peak rate times weight decay, takes more than the gradient can give."""
+    share = rate * weight_decay
+    if share <= FADES:
+        return []
+    half = math.ceil(math.log(0.5) / math.log1p(-share)) if share < 1 else 1
+    evidence = (
+        f"a weight decay of {weight_decay:g} at the peak rate of {rate:g} takes {share:.2g} of the weights in a step: "
+        f"after {half} {'step' if half == 1 else 'steps'} half of what was learned is gone"
+    )
+    cure = "Usual is 0.01 to 0.1:\n  --train.weight_decay 0.01"
+    return [RATE.finding(evidence, "error" if share > FORGETS else "warning", cure)]
 
 
 def _not_trained(weights: Sequence[Weight], fresh: bool, loaded: Collection[str]) -> list[Finding]:

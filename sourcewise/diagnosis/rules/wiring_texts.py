@@ -285,7 +285,9 @@ RATE = Rule(
         "Error at 0 and above 1 (a step replaces the weights), warning above 0.3. " + MEASURED + ", at 1e-3: 0.0048 to "
         "0.049. From random weights, a warning where all steps together, each in the same direction at the peak rate, "
         "would change them by less than a tenth; not for a trial of fewer than 100 steps. "
-        "Also a warning: a warm-up of four times the training and more."
+        "Also a warning: a warm-up of four times the training and more. And the weight decay times the peak rate, what "
+        "a step takes of the weights whatever it learns: above 0.01 a warning, above 0.1 an error. In use are 1e-5 to "
+        "1e-4; 1 / that is how many steps a weight remembers (Wang & Aitchison 2024)."
     ),
     cure="From scratch about 1e-3, fine-tuning about 5e-5:\n  --train.learning_rate 1e-3",
     causes=("WIR003", "WIR013"),
