@@ -49,7 +49,8 @@ def check(prepared: Prepared, batch: Batch, known: Collection[str] = ()) -> list
     steps = _steps(prepared)
     loaded = ("features",) if recipe.model.feature_encoder.weights else ()
     found = judge(step, known, fresh=not recipe.model.weights, steps=steps, loaded=loaded)
-    found += decay(recipe.train.learning_rate, recipe.train.weight_decay)
+    if faded := decay(recipe.train.learning_rate, recipe.train.weight_decay):
+        found = [*faded, *(f for f in found if f.code != RATE.code)]
     if not found and steps >= TRIAL and recipe.train.warmup_steps >= ENDLESS * steps:
         evidence = f"the warm-up has {recipe.train.warmup_steps:,} steps, the training {steps:,}"
         return [RATE.finding(evidence, "warning", "A twentieth of the steps:\n  --train.warmup_steps 200")]
