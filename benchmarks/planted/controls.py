@@ -107,7 +107,7 @@ _ALL: tuple[Fault, ...] = (
         "fixed vector",
         "an LSTM without attention",
         "digits rnn",
-        options={"model.cell": "lstm", "model.attention": "none", "train.steps": 400},
+        options={"model.cell": "lstm", "model.attention": "none", "train.steps": 600},
     ),
     control("projection", "a linear bridge", "digits t5", options={"model.bridge.kind": "projection"}),
     control(

@@ -71,7 +71,7 @@ SUBJECTS: dict[str, Subject] = {
         Subject("dates t5", "exam", "dates", "t5", 350, 3000),
         Subject("dates bart", "exam", "dates", "bart", 800, 3000, CAREFUL),
         Subject("fsdd t5", "exam", "fsdd", "t5", 1500, 3000, CAREFUL | HEARD),
-        Subject("multi30k rnn", "exam", "multi30k", "rnn", 900, 8000, SENTENCES),
+        Subject("multi30k rnn", "exam", "multi30k", "rnn", 1300, 8000, SENTENCES),
         Subject(
             "dates hf t5 v1.1", "exam", "dates", "t5", 450, 2000, {"feed_forward_proj": "gated-gelu"}, stranger=True
         ),
