@@ -11,6 +11,7 @@ from sourcewise.config import Recipe
 from sourcewise.data.batches import IGNORED, Batch
 from sourcewise.data.datasets import open_sets
 from sourcewise.data.mixtures import encode_training, join
+from sourcewise.diagnosis import wiring
 from sourcewise.diagnosis.diagnose import ranked
 from sourcewise.diagnosis.preflight import Prepared
 from sourcewise.diagnosis.rules.wiring import check_network, one_batch, wiring_findings
@@ -277,6 +278,17 @@ def test_a_loss_over_padding_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(seq2seq, "linear_cross_entropy", counting)
     assert codes(training) == ["WIR008"]
+
+
+@pytest.mark.parametrize(("summed", "like"), [(4.26e-4, None), (0.42, "")])
+def test_what_a_certain_model_has_of_loss_is_rounding(
+    summed: float, like: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    training = prepared()
+    monkeypatch.setattr(wiring, "_nats", lambda *_: 4.2e-4)
+    batch = one_batch(training.train)
+    assert int((batch.labels != IGNORED).sum()) > 20
+    assert wiring.measure_loss(training.network, batch, lambda _: summed).like == like
 
 
 def test_a_start_token_out_of_place_is_found() -> None:
