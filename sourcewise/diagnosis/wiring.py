@@ -85,7 +85,12 @@ def borrowed(network: Network) -> Iterator[None]:
 
 
 def is_encoder(name: str) -> bool:
-    """Whether a parameter of this name is the encoder's: the first part of it that names a stack says so."""
+    """Whether a parameter of this name is the encoder's: the first part of it that names a stack says so.
+
+    What encodes features inside the bridge is before the encoder, on both routes.
+    """
+    if name.startswith("bridge."):
+        return False
     stacks = [part for part in name.split(".") if part.startswith(("encoder", "decoder"))]
     return bool(stacks) and stacks[0].startswith("encoder")
 

@@ -33,6 +33,7 @@ HEALTHY: dict[str, dict[str, Any]] = {
     "decoder": {"model__family": "decoder"},
     **{f"{kind} bridge": DIGITS | {"model__bridge__kind": kind} for kind in ("projection", "attention", "perceiver")},
     "digits": DIGITS,
+    "digits behind a feature encoder": DIGITS | {"model__feature_encoder__layers": 2},
     "digits bart": DIGITS | {"model__family": "bart"},
     "digits rnn": DIGITS | {"model__family": "rnn"},
     "digits decoder": DIGITS | {"model__family": "decoder"},
@@ -71,8 +72,9 @@ def test_nothing_is_found_on_healthy_networks(name: str) -> None:
     assert wiring_findings(prepared(**HEALTHY[name])) == []
 
 
-def test_a_bypass_that_was_asked_for_is_a_note() -> None:
-    (found,) = wiring_findings(prepared(**DIGITS, model__route="bypass"))
+@pytest.mark.parametrize("layers", [0, 2])
+def test_a_bypass_that_was_asked_for_is_a_note(layers: int) -> None:
+    (found,) = wiring_findings(prepared(**DIGITS, model__route="bypass", model__feature_encoder__layers=layers))
     assert (found.code, found.level) == ("WIR004", "note")
 
 
