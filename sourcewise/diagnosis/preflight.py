@@ -10,7 +10,7 @@ import torch
 from sourcewise.data.plain_text import Denoised
 from sourcewise.diagnosis.diagnose import Diagnosis, Piece, ranked
 from sourcewise.diagnosis.finding import Finding
-from sourcewise.diagnosis.rules import data, data_features, signals, wiring
+from sourcewise.diagnosis.rules import data, data_features, settings, signals, wiring
 from sourcewise.diagnosis.rules.alignment import FEWEST
 from sourcewise.diagnosis.rules.data_texts import REFUSED
 from sourcewise.errors import FaultyData
@@ -30,6 +30,7 @@ _ONLY_TRAINED = (
 PREFLIGHT_CHECKS: tuple[Callable[[Prepared], list[Finding]], ...] = (
     data.check,
     data_features.check,
+    settings.check,
     wiring.wiring_findings,
     signals.check,
 )

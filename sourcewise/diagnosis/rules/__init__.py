@@ -7,7 +7,16 @@ from collections.abc import Callable
 from sourcewise.diagnosis.course import Course
 from sourcewise.diagnosis.finding import Finding
 from sourcewise.diagnosis.looked import Looked
-from sourcewise.diagnosis.rules import data_texts, outputs, reading, signals_texts, source_use, training, wiring_texts
+from sourcewise.diagnosis.rules import (
+    data_texts,
+    outputs,
+    reading,
+    settings,
+    signals_texts,
+    source_use,
+    training,
+    wiring_texts,
+)
 from sourcewise.diagnosis.rules.rule import Rule
 from sourcewise.evaluation.results import Evaluation
 
@@ -16,6 +25,7 @@ RULES: dict[str, Rule] = {
     rule.code: rule
     for rule in (
         *data_texts.RULES,
+        *settings.RULES,
         *wiring_texts.RULES,
         *signals_texts.RULES,
         *training.RULES,

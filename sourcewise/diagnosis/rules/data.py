@@ -6,6 +6,7 @@ import math
 import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -53,8 +54,17 @@ def check(prepared: Prepared) -> list[Finding]:
         found += [*check_pairs(part, aligned=not gone), *lost]
     found += [*_few(prepared), *_cut_outputs(prepared), *_copies(prepared)]
     if prepared.valid is not None:
-        found += _leak(prepared.train, prepared.valid)
+        found += [*_leak(prepared.train, prepared.valid), *_valid_aligned(prepared.valid, data, found)]
     return found
+
+
+def _valid_aligned(valid: Encoded, data: DataConfig, found: Sequence[Finding]) -> list[Finding]:
+    """DAT003 of the validation set, where nothing else explains it: a training goes well, and is judged by chance."""
+    if any(finding.level == "error" for finding in found):
+        return []
+    parts = [p for p in valid.parts if not isinstance(p, Denoised) and not p.dataset.dims]
+    misaligned = [f for p in parts if not check_cut(p, data) for f in _misaligned_texts(p)]
+    return [replace(finding, level="warning") for finding in misaligned]
 
 
 def check_pairs(part: Encoded, *, sources: bool = True, aligned: bool = True) -> list[Finding]:

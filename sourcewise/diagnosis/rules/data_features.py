@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
@@ -59,6 +59,9 @@ def check(prepared: Prepared) -> list[Finding]:
     alike = any(finding.level == "error" for finding in found)  # then examples of both sets are, too
     if prepared.train.dataset.dims and prepared.valid is not None and not alike:
         found += _leak(prepared.train, prepared.valid)
+        for part in prepared.valid.parts:
+            if part.dataset.dims and not check_cut(part, prepared.recipe.data):
+                found += [replace(f, level="warning") for f in _misaligned(part)]
     return found
 
 

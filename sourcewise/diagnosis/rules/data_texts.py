@@ -48,7 +48,9 @@ MISALIGNED = Rule(
         "Both figures below 4 is no better than shuffled; for a quarter, while another is above 20. Also where the "
         "target of the next or previous line fits twice as well by tokens or features, and above 20. Measured: six "
         "healthy sets have 27 to 777 in their larger figure from 300 examples on, the same sets shuffled at most 2.4. "
-        "Sets, and quarters, of fewer than 200 examples are not judged: an unusual task could look like chance."
+        "Sets, and quarters, of fewer than 200 examples are not judged: an unusual task could look like chance. Of a "
+        "validation set a warning: the training goes well, but what it is judged by, and its best checkpoint, are "
+        "chance."
     ),
     cure=(
         "Look at ten pairs. Then pair them anew by id instead of by line, or find the line where one side slipped. A "

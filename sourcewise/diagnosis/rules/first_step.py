@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from sourcewise.config import UnfreezeConfig
 from sourcewise.diagnosis.finding import Finding
 from sourcewise.diagnosis.first_step import FirstStep, Weight, layers, measure_first_step
 from sourcewise.diagnosis.rules.wiring_texts import (
@@ -46,8 +48,9 @@ def check(prepared: Prepared, batch: Batch, known: Collection[str] = ()) -> list
         step = measure_first_step(prepared.network, batch, recipe.train, prepared.tokenizer.unk_id)
     except RequestError as nothing:
         return [NOT_TRAINED.finding(str(nothing))]
-    steps = _steps(prepared)
+    steps, epochs = planned(prepared)
     loaded = ("features",) if recipe.model.feature_encoder.weights else ()
+    step = _never_unfrozen(step, recipe.train.unfreeze, epochs)
     found = judge(step, known, fresh=not recipe.model.weights, steps=steps, loaded=loaded)
     if faded := decay(recipe.train.learning_rate, recipe.train.weight_decay):
         found = [*faded, *(f for f in found if f.code != RATE.code)]
@@ -72,6 +75,13 @@ def judge(
         silent = [] if SOURCE_UNREACHED.code in known else _no_gradient(step.weights)
         found += silent or _vanishing(step.weights)
     return found or _rate(step, steps, fresh)
+
+
+def _never_unfrozen(step: FirstStep, unfreeze: UnfreezeConfig, epochs: float) -> FirstStep:
+    """The same with parts frozen whose epoch to begin at does not come."""
+    never = {part for part, epoch in unfreeze.model_dump(exclude={"rate"}).items() if epoch and epoch >= epochs}
+    weights = tuple(replace(w, frozen=True) if w.part in never and w.learns else w for w in step.weights)
+    return replace(step, weights=weights)
 
 
 def decay(rate: float, weight_decay: float) -> list[Finding]:
@@ -145,14 +155,15 @@ def _rate(step: FirstStep, steps: int, fresh: bool) -> list[Finding]:
     return []
 
 
-def _steps(prepared: Prepared) -> int:
-    """How many steps the training has, padding left out: at least so many."""
+def planned(prepared: Prepared) -> tuple[int, float]:
+    """How many steps and epochs the training has; steps with padding left out: at least so many."""
     train, examples = prepared.recipe.train, prepared.train
-    if train.steps:
-        return train.steps
     tokens = int(examples.source_lengths.sum() + examples.target_lengths.sum())
     batches = max(tokens / train.batch_tokens, len(examples) / (train.batch_size or len(examples)))
-    return max(1, math.ceil(batches * train.epochs / train.accumulate))
+    epoch = max(1.0, batches / train.accumulate)
+    if train.steps:
+        return train.steps, train.steps / epoch
+    return max(1, math.ceil(epoch * train.epochs)), float(train.epochs)
 
 
 def _counted(rows: Sequence[Weight], all_rows: Sequence[Weight]) -> str:

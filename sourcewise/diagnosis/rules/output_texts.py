@@ -47,6 +47,8 @@ SAME_OUTPUT = Rule(
         "  --generation.beams 1"
     ),
     causes=(
+        "DAT018",
+        "WIR020",
         "DAT002",
         "DAT004",
         "DAT005",
@@ -81,7 +83,7 @@ FEW_DISTINCT = Rule(
         "survives: fewer frames a slot (--model.bridge.stride), more latents (--model.bridge.latents), longer "
         "sources (--data.max_source, --data.max_frames)."
     ),
-    causes=("DAT015", "SRC001", "OUT006", "OUT001"),
+    causes=("DAT018", "WIR020", "DAT015", "SRC001", "OUT006", "OUT001"),
 )
 
 GENERIC = Rule(
@@ -142,7 +144,7 @@ REPETITION = Rule(
         "(not where targets repeat, as digit strings do):\n"
         "  --generation.beams 4 --generation.no_repeat_ngram 3"
     ),
-    causes=("SRC001", "OUT001", "OUT002", "TRN014"),
+    causes=("DAT018", "WIR020", "SRC001", "OUT001", "OUT002", "TRN014"),
 )
 
 ENDLESS = Rule(
@@ -163,7 +165,7 @@ ENDLESS = Rule(
         "not cut in training:\n"
         "  --data.max_target 256"
     ),
-    causes=("DAT007", "DAT016", "DAT017", "WIR009", "SRC001", "OUT001", "OUT004", "TRN014"),
+    causes=("DAT018", "WIR020", "DAT007", "DAT016", "DAT017", "WIR009", "SRC001", "OUT001", "OUT004", "TRN014"),
 )
 
 LENGTH = Rule(

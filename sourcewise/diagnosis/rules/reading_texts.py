@@ -81,7 +81,19 @@ ATTENTION_STILL = Rule(
         "  --model.bridge.positions true --model.decoder_positions true --train.ctc_weight 0.5\n"
         "  --train.guided_attention 1"
     ),
-    causes=("DAT003", "MEM001", "MEM002", "SRC001", "WIR001", "WIR003", "WIR011", "WIR012", "WIR014"),
+    causes=(
+        "DAT018",
+        "WIR020",
+        "DAT003",
+        "MEM001",
+        "MEM002",
+        "SRC001",
+        "WIR001",
+        "WIR003",
+        "WIR011",
+        "WIR012",
+        "WIR014",
+    ),
 )
 
 ATTENTION_FIXED = Rule(

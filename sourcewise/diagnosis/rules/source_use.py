@@ -39,6 +39,8 @@ SOURCE_UNUSED = Rule(
         "  --train.ctc_weight 0.3 --train.contrastive 0.3"
     ),
     causes=(
+        "DAT018",
+        "WIR020",
         *(
             "DAT001",
             "DAT002",

@@ -89,6 +89,8 @@ TOKENS_ALONE = Rule(
         "  --train.learning_rate 3e-4 --model.dropout 0.1"
     ),
     causes=(
+        "DAT018",
+        "WIR020",
         *("DAT013", "WIR001", "WIR002", "WIR003", "WIR012", "WIR013", "WIR014", "WIR016", "WIR017", "WIR018"),
         *("TRN009", "TRN006", "TRN003"),
     ),
@@ -117,6 +119,8 @@ LANGUAGE_MODEL = Rule(
         "  --train.word_dropout 0.3 --train.ctc_weight 0.3 --train.contrastive 0.3"
     ),
     causes=(
+        "DAT018",
+        "WIR020",
         *("DAT002", "DAT003", "DAT004", "DAT006", "DAT007", "DAT010", "DAT011", "DAT012", "DAT013", "DAT014", "DAT015"),
         "DAT017",
         *("WIR001", "WIR002", "WIR003", "WIR004", "WIR005", "WIR011", "WIR012", "WIR013", "WIR014", "WIR015", "WIR016"),
@@ -209,7 +213,7 @@ OVERFITTED = Rule(
         "  --train.augment.time_masks 2 --train.augment.frequency_masks 2\n"
         "  --train.text_noise.drop 0.1 --train.text_noise.swap 0.1"
     ),
-    causes=("DAT003", "DAT010", "DAT015"),
+    causes=("DAT018", "WIR020", "DAT003", "DAT010", "DAT015"),
 )
 
 OUT_OF_STEP = Rule(

@@ -1,0 +1,106 @@
+"""Settings that leave little to learn from: what augmentation leaves of a source, and options far from use."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from sourcewise.config import TrainConfig
+from sourcewise.diagnosis.finding import Finding
+from sourcewise.diagnosis.rules.data import sample
+from sourcewise.diagnosis.rules.first_step import planned
+from sourcewise.diagnosis.rules.rule import Rule
+from sourcewise.training.augment import Augmenter
+
+if TYPE_CHECKING:
+    from sourcewise.data.encoding import Encoded
+    from sourcewise.diagnosis.preflight import Prepared
+
+DAMAGED = Rule(
+    code="DAT018",
+    name="augmentation leaves little of the sources",
+    level="error",
+    what=(
+        "Of features, the squared correlation of augmented sources with what they were (masks and noise, not speed), "
+        "over 32 examples; of texts, the share of tokens that is neither left out nor masked."
+    ),
+    why="What a source says is gone before the network sees it: it learns to do without, as a language model does.",
+    threshold=(
+        "Error below 0.1, warning below 0.3. SpecAugment's strongest policy for LibriSpeech (Park et al. 2019) leaves "
+        "0.6, noise of one standard deviation 0.5, BART's text infilling (Lewis et al. 2020) 0.7."
+    ),
+    cure=(
+        "Fewer and narrower masks, less noise:\n"
+        "  --train.augment.time_masks 2 --train.augment.time_width 10 --train.augment.noise 0.3\n"
+        "  --train.text_noise.drop 0.1 --train.text_noise.mask 0.1"
+    ),
+)
+
+FAR = Rule(
+    code="WIR020",
+    name="a setting far from any in use",
+    level="warning",
+    what="Options that take something away from the training, or weigh a loss against the main one.",
+    why=(
+        "Each is a cure in small amounts. In large ones the loss hardly depends on what is right any more, and what "
+        "follows looks like a fault of the network."
+    ),
+    threshold=(
+        "train.label_smoothing from 0.5 (0.1 is usual), model.attention_dropout from 0.7 (0.1), train.word_dropout "
+        "from 0.9 (Bowman et al. 2016 go to 0.75), the weights of guided_attention, attention_mass and contrastive "
+        "from 10 (1), and a train.beta1 that remembers more than a tenth of the training: 1 / (1 - beta1) steps (10)."
+    ),
+    cure="As usual:\n  --train.label_smoothing 0.1 --model.attention_dropout 0.1 --train.beta1 0.9",
+)
+
+# Causes before symptoms.
+RULES = (DAMAGED, FAR)
+
+EXAMPLES = 32
+LITTLE, NOTHING = 0.3, 0.1
+LIMITS = {"label_smoothing": 0.5, "word_dropout": 0.9, "guided_attention": 10, "attention_mass": 10, "contrastive": 10}
+ATTENTION_DROPOUT = 0.7
+MEMORY, TRIAL = 0.1, 100  # of a training; steps below which it is none
+
+
+def check(prepared: Prepared) -> list[Finding]:
+    """DAT018 and WIR020."""
+    recipe, (steps, _) = prepared.recipe, planned(prepared)
+    found = _damaged(prepared)
+    train: TrainConfig = recipe.train
+    far = [f"train.{key} {getattr(train, key):g}" for key, limit in LIMITS.items() if getattr(train, key) >= limit]
+    if recipe.model.attention_dropout >= ATTENTION_DROPOUT:
+        far.append(f"model.attention_dropout {recipe.model.attention_dropout:g}")
+    if steps >= TRIAL and 1 - train.beta1 < 1 / (MEMORY * steps):
+        memory = f"remembers {1 / (1 - train.beta1):,.0f} steps of {steps:,}" if train.beta1 < 1 else "never forgets"
+        far.append(f"train.beta1 {train.beta1:g} ({memory})")
+    return [*found, FAR.finding(", ".join(far))] if far else found
+
+
+def _damaged(prepared: Prepared) -> list[Finding]:
+    noise, bridge, shares = prepared.recipe.train.text_noise, prepared.network.bridge, {}
+    if bridge is None:
+        shares["the share of source tokens that are neither left out nor masked"] = (1 - noise.drop) * (1 - noise.mask)
+    else:
+        config = prepared.recipe.train.augment.model_copy(update={"speed": 0.0})
+        augmenter = Augmenter(config, bridge.mean.cpu().numpy(), bridge.deviation.cpu().numpy())
+        parts = [part for part in prepared.train.parts if part.dataset.dims]
+        if augmenter.active and parts:
+            kept = min(left(part, augmenter) for part in parts)
+            shares["the squared correlation of augmented features with what they were"] = kept
+    return [
+        DAMAGED.finding(f"{what} is {share:.2g}", "error" if share < NOTHING else "warning")
+        for what, share in shares.items()
+        if share < LITTLE
+    ]
+
+
+def left(examples: Encoded, augmenter: Augmenter) -> float:
+    """Squared correlation of augmented features with the original, both about the set's mean; 1: unchanged."""
+    rng, sums = np.random.default_rng(0), np.zeros(3)
+    for place in sample(len(examples), EXAMPLES):
+        matrix = examples.dataset.features(int(place))[: examples.max_frames]
+        x, y = ((each - augmenter.mean) / augmenter.deviation for each in (matrix, augmenter(matrix, rng)))
+        sums += [float((x * y).sum()), float((x * x).sum()), float((y * y).sum())]
+    return float(sums[0] ** 2 / (sums[1] * sums[2])) if sums[1] * sums[2] else 0.0

@@ -1,0 +1,75 @@
+"""Settings that leave little to learn from are told before training; those in use are left alone."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from sourcewise.diagnosis.finding import Finding
+from sourcewise.diagnosis.rules.data import check as check_data
+from sourcewise.diagnosis.rules.first_step import planned
+from sourcewise.diagnosis.rules.settings import check
+from sourcewise.diagnosis.rules.wiring import wiring_findings
+from tests.diagnosis.test_wiring import DIGITS, prepared
+
+
+def found(**changes: Any) -> list[tuple[str, str]]:
+    return [(f.code, f.level) for f in check(prepared(**changes))]
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"train__text_noise": {"drop": 0.95}}, [("DAT018", "error")]),
+        ({"train__text_noise": {"drop": 0.5, "mask": 0.6}}, [("DAT018", "warning")]),
+        ({"train__text_noise": {"drop": 0.1, "mask": 0.3, "swap": 0.1}}, []),
+        (DIGITS | {"train__augment": {"noise": 50.0}}, [("DAT018", "error")]),
+        (DIGITS | {"train__augment": {"time_masks": 30, "time_width": 30}}, [("DAT018", "error")]),
+        (DIGITS | {"train__augment": {"noise": 1.7}}, [("DAT018", "warning")]),
+        (DIGITS | {"train__augment": {"time_masks": 2, "frequency_masks": 1, "frequency_width": 2, "noise": 0.3}}, []),
+        ({"train__label_smoothing": 0.95}, [("WIR020", "warning")]),
+        ({"train__word_dropout": 0.95}, [("WIR020", "warning")]),
+        ({"model__attention_dropout": 0.99}, [("WIR020", "warning")]),
+        ({"train__contrastive": 50.0}, [("WIR020", "warning")]),
+        ({"train__beta1": 0.9999}, [("WIR020", "warning")]),
+        ({"train__beta1": 0.9999, "train__steps": 50}, []),
+        ({"train__label_smoothing": 0.2, "train__word_dropout": 0.5, "model__attention_dropout": 0.3}, []),
+    ],
+)
+def test_what_leaves_little_to_learn_from(changes: dict[str, Any], expected: list[tuple[str, str]]) -> None:
+    assert found(**changes) == expected
+
+
+def test_the_evidence_names_option_and_value() -> None:
+    (finding,) = check(prepared(train__beta1=0.999, train__label_smoothing=0.6))
+    assert "train.label_smoothing 0.6" in finding.evidence and "remembers 1,000 steps of 300" in finding.evidence
+
+
+@pytest.mark.parametrize(("part", "level"), [("bridge", "error"), ("decoder", "warning")])
+def test_a_part_whose_epoch_never_comes_is_frozen(part: str, level: str) -> None:
+    def grave(**changes: Any) -> list[Finding]:
+        return [f for f in wiring_findings(prepared(**DIGITS, **changes)) if f.level != "note"]
+
+    (finding,) = grave(**{f"train__unfreeze__{part}": 1e6})
+    assert (finding.code, finding.level) == ("WIR003", level) and part in finding.evidence
+    assert grave(**{f"train__unfreeze__{part}": 1.0}) == []
+
+
+def test_the_epochs_that_are_planned() -> None:
+    by_steps = prepared(train__steps=300, train__batch_size=10)
+    assert planned(by_steps) == (300, pytest.approx(300 / 6))
+    by_epochs = prepared(train__steps=None, train__epochs=4, train__batch_size=10, train__accumulate=2)
+    assert planned(by_epochs) == (12, 4.0)
+
+
+def test_a_validation_set_out_of_step_is_a_warning() -> None:
+    valid = prepared(data__train={"builtin": "dates", "split": "valid", "limit": 300}).train
+    training = replace(prepared(data__train={"builtin": "dates", "limit": 400}), valid=valid)
+    assert check_data(training) == []
+    order = [(7 * i + 3) % len(valid) for i in range(len(valid))]
+    valid.targets = [valid.targets[i] for i in order]
+    valid.target_lengths = valid.target_lengths[order]
+    (finding,) = check_data(training)
+    assert (finding.code, finding.level) == ("DAT003", "warning")
