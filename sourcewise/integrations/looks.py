@@ -13,6 +13,7 @@ from sourcewise.diagnosis.diagnose import Piece, of_evaluation
 from sourcewise.diagnosis.looked import Looked
 from sourcewise.diagnosis.rules import NETWORK_CHECKS, data, reading, source_use
 from sourcewise.diagnosis.rules.wiring import EXAMPLES, one_batch
+from sourcewise.diagnosis.rules.wiring_texts import NO_END
 from sourcewise.errors import RequestError
 from sourcewise.evaluation import source_bits as sets
 from sourcewise.evaluation.evaluate import evaluate_encoded
@@ -31,6 +32,8 @@ NOT_READ = "all rules but source use (SRC001) and the course: its sources are no
 def look_at_wiring(model: Any, loader: Any, processing: Any, training: Training) -> Piece:
     """The wiring rules on a batch of a training's DataLoader, as its collator makes it."""
     (collation, *_) = collate_some(loader, EXAMPLES, EXAMPLES)
+    if not (collation[LABELS] != IGNORED).any():
+        return Piece([NO_END.finding(f"no label of {len(collation[LABELS])} rows counts: all are {IGNORED}")])
     speaker = _speaker(model, processing)
     try:
         encoded = Collated([collation], speaker)

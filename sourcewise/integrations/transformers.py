@@ -74,7 +74,8 @@ class SourcewiseCallback(TrainerCallback):
         self.recorder = Recorder(pretrained=not _fresh(model))
         loader, processing, entropy = given.get("train_dataloader"), given.get("processing_class"), None
         if loader is not None:
-            training = Training(given.get("optimizer"), state.max_steps, args.max_grad_norm or 0.0, _fresh(model))
+            known = (state.max_steps, args.max_grad_norm or 0.0, _fresh(model), args.label_smoothing_factor)
+            training = Training(given.get("optimizer"), *known)
             with self._timed(), _as_it_was(model):
                 if self.wiring:
                     self.pieces["wiring"] = look_at_wiring(model, loader, processing, training)
@@ -108,7 +109,11 @@ class SourcewiseCallback(TrainerCallback):
         model = _own(given["model"])
         with self._timed(), _as_it_was(model):
             batches = collate_some(loader, self.examples, max(BATCH, args.per_device_eval_batch_size))
-            found, figures = look_at_network(model, batches, given.get("processing_class"), self.outputs)
+            try:
+                found, figures = look_at_network(model, batches, given.get("processing_class"), self.outputs)
+            except RequestError as problem:  # nobody's training should end for it
+                self.pieces["outputs"] = Piece((), [f"the evaluation at step {state.global_step}: {problem}"])
+                return
         self.pieces |= found
         self.recorder.evaluated(figures, state.global_step)
         self._judge_course()

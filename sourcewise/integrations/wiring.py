@@ -18,6 +18,7 @@ from sourcewise.data.batches import IGNORED, Batch
 from sourcewise.diagnosis.finding import Finding
 from sourcewise.diagnosis.first_step import FirstStep, Weight
 from sourcewise.diagnosis.rules.first_step import decay, judge
+from sourcewise.diagnosis.rules.settings import DROPOUT, SMOOTHING, far_from_use
 from sourcewise.diagnosis.rules.wiring import check_network
 from sourcewise.diagnosis.rules.wiring_texts import NOT_TRAINED, PADDING_READ, RATE, WRONG_START
 from sourcewise.diagnosis.wiring import borrowed
@@ -35,6 +36,7 @@ class Training:
     steps: int
     clip: float
     fresh: bool  # from random weights
+    smoothing: float = 0.0  # of labels
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +74,16 @@ def check_wiring(network: CollatedNetwork, batch: Batch, collation: Collation, t
         return [*found, RATE.finding("the learning rate of every parameter group is 0: no weight will ever change")]
     step = measure_first_step(network, batch, collation, training)
     found += judge(step, {f.code for f in found}, fresh=training.fresh, steps=training.steps)
-    return found + decay(*_strongest_decay(training.optimizer))
+    return [*found, *decay(*_strongest_decay(training.optimizer)), *_far(network.model, training)]
+
+
+def _far(model: Any, training: Training) -> list[Finding]:
+    """WIR020 of the Trainer's arguments and the model's dropout."""
+    dropout = max((float(m.p) for m in model.modules() if isinstance(m, torch.nn.Dropout)), default=0.0)
+    values = {"dropout": (dropout, DROPOUT), "label_smoothing_factor": (training.smoothing, SMOOTHING)}
+    groups = getattr(training.optimizer, "param_groups", None) or []
+    first = max((float(group["betas"][0]) for group in groups if "betas" in group), default=0.0)
+    return far_from_use(values, ("adam_beta1", first), training.steps)
 
 
 class Summed:

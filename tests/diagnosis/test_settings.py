@@ -35,6 +35,8 @@ def found(**changes: Any) -> list[tuple[str, str]]:
         ({"train__contrastive": 50.0}, [("WIR020", "warning")]),
         ({"train__beta1": 0.9999}, [("WIR020", "warning")]),
         ({"train__beta1": 0.9999, "train__steps": 50}, []),
+        ({"train__beta1": 0.9, "train__steps": 100}, []),
+        ({"train__beta1": 0.95, "train__steps": 100}, []),
         ({"train__label_smoothing": 0.2, "train__word_dropout": 0.5, "model__attention_dropout": 0.3}, []),
     ],
 )

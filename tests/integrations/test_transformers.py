@@ -22,6 +22,13 @@ from sourcewise.integrations.transformers import SourcewiseCallback  # noqa: E40
 from tests.integrations.trainings import EOS, PAD, Row, bart, collate, rows, t5, tokenizer, trainer  # noqa: E402
 
 
+class Stop(transformers.TrainerCallback):
+    """Ends a training after its first step."""
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **given: Any) -> None:
+        control.should_training_stop = True
+
+
 def watched(made: Any, **options: Any) -> SourcewiseCallback:
     """The callback of a trainer, added."""
     callback = SourcewiseCallback(made, **options)
@@ -203,6 +210,11 @@ FAULTS: dict[str, tuple[str, dict[str, Any]]] = {
     "no mask beside vectors": ("WIR005", {"collator": lambda: unmasked_vectors}),
     "mask inverted": ("WIR005", {"collator": lambda: changed(attention_mask=lambda b: 1 - b["attention_mask"])}),
     "learning rate 0": ("WIR014", {"options": lambda: {"learning_rate": 0.0}}),
+    "weight decay 100": ("WIR014", {"options": lambda: {"weight_decay": 100.0}}),
+    "no label counts": (
+        "WIR009",
+        {"collator": lambda: changed(labels=lambda b: torch.full_like(b["labels"], IGNORED))},
+    ),
 }
 
 
@@ -217,6 +229,29 @@ def test_a_fault_is_found_before_the_first_step(name: str, tmp_path: Path, capsy
     assert logged(made, f"sourcewise_{code}")[0] == 1
     assert code in [each["code"] for each in logged(made, "sourcewise_findings")[0]]
     assert capsys.readouterr().err.count(f"error {code}") == 1
+
+
+def test_arguments_far_from_use_are_a_warning(tmp_path: Path) -> None:
+    model = t5()
+    for module in model.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.9
+    made = trainer(tmp_path, model, steps=200, eval_strategy="no", adam_beta1=0.9999)
+    made.add_callback(Stop())
+    callback = watched(made)
+    made.train()
+    (finding,) = [f for f in callback.diagnosis.findings if f.code == "WIR020"]
+    assert finding.level == "warning"
+    assert finding.evidence == "dropout 0.9, adam_beta1 0.9999 (remembers 10,000 steps of 200)"
+
+
+def test_an_evaluation_that_cannot_be_measured_ends_no_training(tmp_path: Path) -> None:
+    blank = changed(labels=lambda b: torch.full_like(b["labels"], IGNORED))
+    made = trainer(tmp_path, steps=4, collator=blank)
+    callback = watched(made, wiring=False)
+    made.train()
+    assert made.state.global_step == 4
+    assert any("no label of the batch counts" in words for words in callback.diagnosis.not_checked)
 
 
 def test_what_no_optimizer_has_is_found(tmp_path: Path) -> None:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sourcewise.config import TrainConfig
 from sourcewise.diagnosis.finding import Finding
 from sourcewise.diagnosis.rules.data import sample
 from sourcewise.diagnosis.rules.first_step import planned
@@ -47,9 +47,10 @@ FAR = Rule(
         "follows looks like a fault of the network."
     ),
     threshold=(
-        "train.label_smoothing from 0.5 (0.1 is usual), model.attention_dropout from 0.7 (0.1), train.word_dropout "
-        "from 0.9 (Bowman et al. 2016 go to 0.75), the weights of guided_attention, attention_mass and contrastive "
-        "from 10 (1), and a train.beta1 that remembers more than a tenth of the training: 1 / (1 - beta1) steps (10)."
+        "train.label_smoothing from 0.5 (0.1 is usual), model.attention_dropout, and any dropout of a Trainer's model, "
+        "from 0.7 (0.1), train.word_dropout from 0.9 (Bowman et al. 2016 go to 0.75), the weights of guided_attention, "
+        "attention_mass and contrastive from 10 (1), and a train.beta1 that remembers more than a fifth of the "
+        "training, and 30 steps: 1 / (1 - beta1) (10)."
     ),
     cure="As usual:\n  --train.label_smoothing 0.1 --model.attention_dropout 0.1 --train.beta1 0.9",
 )
@@ -59,23 +60,36 @@ RULES = (DAMAGED, FAR)
 
 EXAMPLES = 32
 LITTLE, NOTHING = 0.3, 0.1
-LIMITS = {"label_smoothing": 0.5, "word_dropout": 0.9, "guided_attention": 10, "attention_mass": 10, "contrastive": 10}
-ATTENTION_DROPOUT = 0.7
-MEMORY, TRIAL = 0.1, 100  # of a training; steps below which it is none
+SMOOTHING, WEIGHT = 0.5, 10
+LIMITS = {
+    "label_smoothing": SMOOTHING,
+    "word_dropout": 0.9,
+    "guided_attention": WEIGHT,
+    "attention_mass": WEIGHT,
+    "contrastive": WEIGHT,
+}
+DROPOUT = 0.7
+MEMORY, USUAL, TRIAL = 0.2, 30, 100  # of a training; steps that any may remember; steps below which it is none
 
 
 def check(prepared: Prepared) -> list[Finding]:
     """DAT018 and WIR020."""
-    recipe, (steps, _) = prepared.recipe, planned(prepared)
-    found = _damaged(prepared)
-    train: TrainConfig = recipe.train
-    far = [f"train.{key} {getattr(train, key):g}" for key, limit in LIMITS.items() if getattr(train, key) >= limit]
-    if recipe.model.attention_dropout >= ATTENTION_DROPOUT:
-        far.append(f"model.attention_dropout {recipe.model.attention_dropout:g}")
-    if steps >= TRIAL and 1 - train.beta1 < 1 / (MEMORY * steps):
-        memory = f"remembers {1 / (1 - train.beta1):,.0f} steps of {steps:,}" if train.beta1 < 1 else "never forgets"
-        far.append(f"train.beta1 {train.beta1:g} ({memory})")
-    return [*found, FAR.finding(", ".join(far))] if far else found
+    train, (steps, _) = prepared.recipe.train, planned(prepared)
+    values = {f"train.{key}": (float(getattr(train, key)), limit) for key, limit in LIMITS.items()}
+    values["model.attention_dropout"] = (prepared.recipe.model.attention_dropout, DROPOUT)
+    return [*_damaged(prepared), *far_from_use(values, ("train.beta1", train.beta1), steps)]
+
+
+def far_from_use(
+    values: Mapping[str, tuple[float, float]], first_moment: tuple[str, float], steps: int
+) -> list[Finding]:
+    """WIR020 of options with their values and limits, and of AdamW's first decay in a training of so many steps."""
+    found = [f"{name} {value:g}" for name, (value, limit) in values.items() if value >= limit]
+    name, decay = first_moment
+    if steps >= TRIAL and 1 - decay < 1 / max(MEMORY * steps, USUAL):
+        memory = f"remembers {1 / (1 - decay):,.0f} steps of {steps:,}" if decay < 1 else "never forgets"
+        found.append(f"{name} {decay:g} ({memory})")
+    return [FAR.finding(", ".join(found))] if found else []
 
 
 def _damaged(prepared: Prepared) -> list[Finding]:
