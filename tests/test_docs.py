@@ -89,7 +89,7 @@ def test_the_commands_of_a_page_are_found() -> None:
 def test_every_option_is_one(page: Path) -> None:
     text = page.read_text(encoding="utf-8").replace("\\_", "_")
     text = re.sub(r"^sourcewise: error:.*$", "", text, flags=re.MULTILINE)
-    for option in re.findall(r"--((?:data|model|train|generation|compare)\.[a-z_.]*[a-z_])", text):
+    for option in re.findall(r"--((?:data|model|train|generation|compare)\.[a-z_.]*[a-z_0-9])", text):
         section, *rest = option.split(".")
         root, path = (CompareConfig, rest) if section == "compare" else (Recipe, [section, *rest])
         assert schema.field_at(root, path) is not None, option
