@@ -262,10 +262,10 @@ FEW = Rule(
         "All examples, or pretrained weights to start from:\n"
         "  --data.train.limit null\n"
         "  --model.weights NAME\n"
-        "Or show each example anew every time, features or texts, and align them by a second loss:\n"
+        "Or a loss that aligns targets with sources; and, in a long training, each example anew every time:\n"
+        "  --train.guided_attention 1 --train.ctc_weight 0.3\n"
         "  --train.augment.time_masks 2 --train.augment.frequency_masks 2 --train.augment.speed 0.15\n"
-        "  --train.text_noise.drop 0.1 --train.text_noise.swap 0.1\n"
-        "  --train.ctc_weight 0.3"
+        "  --train.text_noise.drop 0.1 --train.text_noise.swap 0.1"
     ),
 )
 

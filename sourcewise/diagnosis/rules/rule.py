@@ -6,6 +6,7 @@ import textwrap
 from dataclasses import dataclass
 
 from sourcewise.diagnosis.finding import Finding, Level
+from sourcewise.diagnosis.rules.measured import told
 
 WIDTH = 88  # columns of `sourcewise explain`
 
@@ -30,11 +31,13 @@ class Rule:
     @property
     def sections(self) -> tuple[tuple[str, str], ...]:
         """Titles and texts of its page."""
+        measured = told(self.cure)
         return (
             ("What it measures", self.what),
             ("Why that is bad", self.why),
             ("From where on, and where that comes from", self.threshold),
             ("What to do", self.cure),
+            *([("What that did when it was measured", measured)] if measured else []),
         )
 
     def page(self) -> str:

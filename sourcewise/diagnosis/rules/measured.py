@@ -1,0 +1,63 @@
+"""What cures did when they were measured: each alone, three seeds, beside none. The tables are in docs/results.md.
+
+measured.json is made by `measuring.py`.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+FILE = Path(__file__).with_suffix(".json")
+ILLNESSES = {  # the comparison of cures → what they were tried on
+    "compare_cures_few": "300 recordings of spoken digits",
+    "compare_cures_imbalanced": "signed weather, most words of it rare",
+    "compare_cures_pooled": "written digits pooled into one vector",
+    "compare_cures_deep": "written digits through ten layers of GRU and one fixed vector",
+}
+_OPTION = re.compile(r"--([a-z_]+(?:\.[a-z_]+)+)")
+
+
+@dataclass(frozen=True, slots=True)
+class Effect:
+    """Means over seeds of a comparison's figure and of the source bits, without and with a cure."""
+
+    comparison: str
+    changes: dict[str, Any]
+    metric: str
+    before: float
+    after: float
+    bits_before: float
+    bits_after: float
+    effect: Literal["better", "worse", "chance"]
+
+    def __str__(self) -> str:
+        changes = " ".join(f"{key} {json.dumps(value)}" for key, value in self.changes.items()).replace('"', "")
+        figure = f"{self.metric.upper()} {_figure(self.metric, self.before)} → {_figure(self.metric, self.after)}"
+        doubt = " (may be chance)" if self.effect == "chance" else ""
+        return f"{changes}: {figure}{doubt}, source bits {self.bits_before:.2f} → {self.bits_after:.2f}"
+
+
+def told(cure: str) -> str:
+    """What the options of a cure's text did, an illness a paragraph; empty where none was measured."""
+    options = set(_OPTION.findall(cure))
+    paragraphs = []
+    for comparison, illness in ILLNESSES.items():
+        found = [e for e in effects() if e.comparison == comparison and options & set(e.changes)]
+        if found:
+            paragraphs.append("\n".join([f"On {illness}:", *(f"- {effect}" for effect in found)]))
+    return "\n".join(paragraphs)
+
+
+@functools.cache
+def effects() -> tuple[Effect, ...]:
+    """All that was measured."""
+    return tuple(Effect(**each) for each in json.loads(FILE.read_text(encoding="utf-8")))
+
+
+def _figure(metric: str, value: float) -> str:
+    return f"{value:.2f}" if metric == "wer" else f"{value:.1f}"
