@@ -81,8 +81,7 @@ def _far(model: Any, training: Training) -> list[Finding]:
     """WIR020 of the Trainer's arguments and the model's dropout."""
     dropout = max((float(m.p) for m in model.modules() if isinstance(m, torch.nn.Dropout)), default=0.0)
     values = {"dropout": (dropout, DROPOUT), "label_smoothing_factor": (training.smoothing, SMOOTHING)}
-    groups = getattr(training.optimizer, "param_groups", None) or []
-    first = max((float(group["betas"][0]) for group in groups if "betas" in group), default=0.0)
+    first = max((float(g["betas"][0]) for g in _groups(training.optimizer) if "betas" in g), default=0.0)
     return far_from_use(values, ("adam_beta1", first), training.steps)
 
 
@@ -150,19 +149,22 @@ def _rms(tensor: Tensor) -> float:
 
 def _rates(optimizer: Any) -> dict[int, float]:
     """The peak learning rate of each parameter that an optimizer has, by identity; empty where that is not known."""
-    groups = getattr(optimizer, "param_groups", None) or []
-    return {id(p): float(group.get("initial_lr", group.get("lr") or 0)) for group in groups for p in group["params"]}
+    return {id(p): _peak(group) for group in _groups(optimizer) for p in group["params"]}
 
 
 def _strongest_decay(optimizer: Any) -> tuple[float, float]:
     """Peak rate and weight decay of the group of an AdamW where their product is largest; zeros for others."""
-    groups = getattr(optimizer, "param_groups", None) or []
-    pairs = [
-        (float(group.get("initial_lr", group.get("lr") or 0)), float(group.get("weight_decay") or 0))
-        for group in groups
-        if group.get("decoupled_weight_decay")
-    ]
+    decoupled = [group for group in _groups(optimizer) if group.get("decoupled_weight_decay")]
+    pairs = [(_peak(group), float(group.get("weight_decay") or 0)) for group in decoupled]
     return max(pairs, key=lambda pair: pair[0] * pair[1], default=(0.0, 0.0))
+
+
+def _groups(optimizer: Any) -> list[dict[str, Any]]:
+    return getattr(optimizer, "param_groups", None) or []
+
+
+def _peak(group: dict[str, Any]) -> float:
+    return float(group.get("initial_lr", group.get("lr") or 0))
 
 
 def _is_adam(optimizer: Any) -> bool:
