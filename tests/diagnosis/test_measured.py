@@ -19,7 +19,7 @@ RESULTS = Path(__file__).parents[2] / "docs" / "results.md"
 
 def line(variant: str, wer: float, bits: float, interval: tuple[float, float] | None, **changes: Any) -> dict[str, Any]:
     figures = {"wer": {"mean": wer}, "source_bits": {"mean": bits}}
-    differences = {"wer": {"seeds": interval, "examples": interval}} if interval else {}
+    differences = {"wer": {"mean": sum(interval) / 2, "seeds": interval, "examples": interval}} if interval else {}
     return {"variant": variant, "changes": changes, "missing": 0, "figures": figures, "differences": differences}
 
 

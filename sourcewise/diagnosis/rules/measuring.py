@@ -13,12 +13,14 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
 
+from sourcewise.comparison.plan import LOWER_IS_BETTER
+from sourcewise.comparison.table import Difference
 from sourcewise.diagnosis.rules import measured
 from sourcewise.diagnosis.rules.measured import ILLNESSES, Effect, effects
 from sourcewise.errors import RequestError
 from sourcewise.files import write_atomically
 
-BETTER = {"bleu": 1, "wer": -1}  # the sign of a difference that is good
+JUDGED: dict[int, Literal["better", "worse", "chance"]] = {1: "better", -1: "worse", 0: "chance"}
 
 
 def effects_of(folder: Path) -> list[Effect]:
@@ -35,12 +37,10 @@ def effects_of(folder: Path) -> list[Effect]:
 
 def _effect(name: str, metric: str, none: dict[str, Any], line: dict[str, Any]) -> Effect:
     difference, figures = line["differences"][metric], line["figures"]
-    known = [interval for interval in (difference["seeds"], difference["examples"]) if interval]
-    sign = 1 if all(low > 0 for low, _ in known) else -1 if all(high < 0 for _, high in known) else 0
+    sign = Difference(**difference).sign * (-1 if metric in LOWER_IS_BETTER else 1)
     before, after = ({key: round(side[key]["mean"], 4) for key in (metric, "source_bits")} for side in (none, figures))
-    judged: dict[int, Literal["better", "worse", "chance"]] = {BETTER[metric]: "better", -BETTER[metric]: "worse"}
     bits = before["source_bits"], after["source_bits"]
-    return Effect(name, line["changes"], metric, before[metric], after[metric], *bits, judged.get(sign, "chance"))
+    return Effect(name, line["changes"], metric, before[metric], after[metric], *bits, JUDGED[sign])
 
 
 def main(folders: list[str]) -> None:
