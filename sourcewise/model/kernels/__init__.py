@@ -31,7 +31,7 @@ def cross_entropy_(logits: Tensor, labels: Tensor, smoothing: float) -> Tensor:
     """
     nats = torch.empty(len(logits), dtype=torch.float32)
     rows, size = (c_int64(n) for n in logits.shape)
-    _code().sourcewise_cross_entropy(_at(logits), _at(labels), rows, size, c_float(smoothing), _at(nats))
+    _code().sourcewise_cross_entropy(at(logits), at(labels), rows, size, c_float(smoothing), at(nats))
     return nats
 
 
@@ -41,7 +41,7 @@ class _RMSNorm(torch.autograd.Function):
         x = x.contiguous()
         out, rstd = torch.empty_like(x), x.new_empty(x.shape[:-1], dtype=torch.float32)
         rows, width = c_int64(rstd.numel()), c_int64(x.shape[-1])
-        _code().sourcewise_rms_norm(_at(x), _at(weight), rows, width, c_float(eps), _at(out), _at(rstd))
+        _code().sourcewise_rms_norm(at(x), at(weight), rows, width, c_float(eps), at(out), at(rstd))
         ctx.save_for_backward(x, weight, rstd)
         return out
 
@@ -50,8 +50,8 @@ class _RMSNorm(torch.autograd.Function):
         x, weight, rstd = ctx.saved_tensors
         grad = grads[0].contiguous()
         dx, dweight = torch.empty_like(x), torch.zeros_like(weight, dtype=torch.float32)
-        given = (_at(grad), _at(x), _at(weight), _at(rstd), c_int64(rstd.numel()), c_int64(x.shape[-1]))
-        _code().sourcewise_rms_norm_backward(*given, _at(dx), _at(dweight))
+        given = (at(grad), at(x), at(weight), at(rstd), c_int64(rstd.numel()), c_int64(x.shape[-1]))
+        _code().sourcewise_rms_norm_backward(*given, at(dx), at(dweight))
         return dx, dweight.to(weight.dtype), None
 
 
@@ -76,7 +76,7 @@ class _ReluDropout(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, p: float, seed: int) -> Tensor:
         x = x.contiguous()
         out, ctx.p = torch.empty_like(x), p
-        _code().sourcewise_relu_dropout(_at(x), c_int64(x.numel()), c_uint64(seed), *_share(p), _at(out))
+        _code().sourcewise_relu_dropout(at(x), c_int64(x.numel()), c_uint64(seed), *_share(p), at(out))
         ctx.save_for_backward(out)
         return out
 
@@ -85,7 +85,7 @@ class _ReluDropout(torch.autograd.Function):
         (out,) = ctx.saved_tensors
         grad = grads[0].contiguous()
         dx, scale = torch.empty_like(grad), _share(ctx.p)[1]
-        _code().sourcewise_relu_dropout_backward(_at(grad), _at(out), c_int64(grad.numel()), scale, _at(dx))
+        _code().sourcewise_relu_dropout_backward(at(grad), at(out), c_int64(grad.numel()), scale, at(dx))
         return dx, None, None
 
 
@@ -117,12 +117,12 @@ def _dropped(base: Tensor | None, x: Tensor, p: float, seed: int) -> Tensor:
     x = x.contiguous()
     base = None if base is None else base.contiguous()
     out = torch.empty_like(x)
-    _code().sourcewise_dropout(_or_none(base), _at(x), c_int64(x.numel()), c_uint64(seed), *_share(p), _at(out))
+    _code().sourcewise_dropout(_or_none(base), at(x), c_int64(x.numel()), c_uint64(seed), *_share(p), at(out))
     return out
 
 
 def _or_none(x: Tensor | None) -> c_void_p:
-    return c_void_p(None) if x is None else _at(x)
+    return c_void_p(None) if x is None else at(x)
 
 
 def _share(p: float) -> tuple[c_uint32, c_float]:
@@ -136,5 +136,6 @@ def _code() -> CDLL:
     return code
 
 
-def _at(x: Tensor) -> c_void_p:
+def at(x: Tensor) -> c_void_p:
+    """Where a tensor's numbers begin, for compiled code."""
     return c_void_p(x.data_ptr())

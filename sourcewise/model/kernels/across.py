@@ -7,7 +7,7 @@ be given to `across`; where not, `linear` is torch's.
 from __future__ import annotations
 
 import functools
-from ctypes import CDLL, c_int, c_int64, c_void_p
+from ctypes import CDLL, c_int, c_int64
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from sourcewise.compiled import machine_code
+from sourcewise.model.kernels import at
 
 CODE = Path(__file__).with_name("across.cpp")
 NEEDS = ("amx_tile", "amx_bf16", "avx512f", "avx512bw", "avx512_bf16")
@@ -50,7 +51,7 @@ def across(a: Tensor, b: Tensor) -> Tensor:
     flip = a.shape[1] > b.shape[1]
     x, y = (_rows(each) for each in ((b, a) if flip else (a, b)))
     sizes = (c_int64(n) for n in (len(x), x.shape[1], y.shape[1]))
-    if code.sourcewise_across(_at(x), _stride(x), _at(y), _stride(y), *sizes, c_int(flip), _at(out)):
+    if code.sourcewise_across(at(x), _stride(x), at(y), _stride(y), *sizes, c_int(flip), at(out)):
         raise MemoryError(f"no room for the tiles of {len(a):,} rows")
     return out
 
@@ -84,7 +85,3 @@ def _rows(x: Tensor) -> Tensor:
 
 def _stride(x: Tensor) -> c_int64:
     return c_int64(x.stride(0))
-
-
-def _at(x: Tensor) -> c_void_p:
-    return c_void_p(x.data_ptr())
