@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sourcewise.model.layers import Linear, dropout
+from sourcewise.model.kernels import attention as compiled
+from sourcewise.model.layers import Linear, draw_seed, dropout
 
 MASKED = -1e9  # added to the score of a slot that may not be seen
 
@@ -48,6 +49,9 @@ def attend(query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None, p: fl
 
     Keys and values may be wider (fp32) than the query; the softmax is in fp32 always.
     """
+    if query.dtype == key.dtype and all(compiled.takes(x, x.shape[2], x.shape[3]) for x in (query, key)):
+        p = p if training else 0.0
+        return compiled.attention(query, key, value, bias, p, draw_seed() if p else 0)
     weights = attention_weights(query, key, bias).to(value.dtype)
     return (dropout(weights, p, training) @ value).to(query.dtype)
 
@@ -68,16 +72,20 @@ def kept(keys_or_values: Tensor) -> Tensor:
 
 
 class _SplitHeads(torch.autograd.Function):
-    """(batch, time, parts × heads × d_kv) → `parts` tensors (batch, heads, time, d_kv), one copy each way."""
+    """(batch, time, parts × heads × d_kv) → `parts` tensors (batch, heads, time, d_kv), at most one copy each way."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, parts: int, heads: int) -> tuple[Tensor, ...]:
         batch, time, width = x.shape
         ctx.shape = (batch, time, parts, heads, width // parts // heads)
-        return x.view(ctx.shape).permute(2, 0, 3, 1, 4).contiguous().unbind(0)
+        split = x.view(ctx.shape).permute(2, 0, 3, 1, 4)
+        return (split if compiled.takes(x, time, ctx.shape[-1]) else split.contiguous()).unbind(0)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
+        found = compiled.whole(grads)
+        if found is not None:
+            return found, None, None
         out = grads[0].new_empty(ctx.shape)
         for part, grad in enumerate(grads):
             out[:, :, part] = grad.transpose(1, 2)

@@ -26,7 +26,7 @@ from sourcewise.data.tokenizer import Tokenizer
 from sourcewise.errors import RequestError
 from sourcewise.model import t5
 from sourcewise.model.attention import MASKED, RelativePositions, SelfAttention, attend, kept
-from sourcewise.model.layers import FeedForward, RMSNorm, SinusoidalPositions, add_dropped, dropout
+from sourcewise.model.layers import Embedding, FeedForward, RMSNorm, SinusoidalPositions, add_dropped, dropout
 from sourcewise.model.memory import KeyValueCache, padding_bias
 
 MODEL_TYPES = ("sourcewise-decoder",)  # of config.json
@@ -134,7 +134,7 @@ class DecoderOnly(nn.Module):
     def __init__(self, config: DecoderOnlyConfig) -> None:
         super().__init__()
         c = self.config = config
-        self.embedding = nn.Embedding(c.vocabulary, c.d_model)
+        self.embedding = Embedding(c.vocabulary, c.d_model)
         self.decoder_positions = RelativePositions(
             c.relative_buckets, c.relative_distance, c.heads, bidirectional=c.prefix == "full"
         )

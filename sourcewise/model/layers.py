@@ -89,7 +89,8 @@ def _stream() -> np.random.SFC64:
     return stream or np.random.SFC64(int(torch.empty((), dtype=torch.int64).random_()))
 
 
-def _seed() -> int:
+def draw_seed() -> int:
+    """What compiled code draws from, drawn where dropout draws."""
     return int(_stream().random_raw()) >> 1  # torch's profiler takes no larger integers than int64
 
 
@@ -160,7 +161,7 @@ def dropout(x: Tensor, p: float, training: bool) -> Tensor:
     if not training or p == 0:
         return x
     if kernels.takes(x):
-        return kernels.dropout(x, p, _seed())
+        return kernels.dropout(x, p, draw_seed())
     if x.device.type == "cpu":
         return _Dropout.apply(x, p)
     return F.dropout(x, p)
@@ -169,7 +170,7 @@ def dropout(x: Tensor, p: float, training: bool) -> Tensor:
 def relu_dropout(x: Tensor, p: float, training: bool) -> Tensor:
     """dropout(relu(x))."""
     if training and p > 0 and kernels.takes(x):
-        return kernels.relu_dropout(x, p, _seed())
+        return kernels.relu_dropout(x, p, draw_seed())
     if training and p > 0 and x.device.type == "cpu":
         return _ReluDropout.apply(x, p)
     return dropout(F.relu(x, inplace=not torch.is_grad_enabled()), p, training)
@@ -180,7 +181,7 @@ def add_dropped(x: Tensor, branch: Tensor, p: float, training: bool) -> Tensor:
     if not training or p == 0:
         return x + branch
     if kernels.takes(x) and kernels.takes(branch):
-        return kernels.add_dropped(x, branch, p, _seed())
+        return kernels.add_dropped(x, branch, p, draw_seed())
     if x.device.type == "cpu":
         return _AddDropped.apply(x, branch, p)
     return x + F.dropout(branch, p)
@@ -192,6 +193,36 @@ class Linear(nn.Linear):
     def forward(self, x: Tensor) -> Tensor:
         """(..., inputs) → (..., outputs)."""
         return linear(x, self.weight, self.bias)
+
+
+class _Lookup(torch.autograd.Function):
+    """Rows of a matrix, whose gradient is the rows that were met: where the matrix has another gradient too, as that of
+    a tied head, they are added to it. The sums are fp32; torch's own are bf16, in which frequent tokens get lost."""
+
+    @staticmethod
+    def forward(ctx: Any, tokens: Tensor, weight: Tensor) -> Tensor:
+        ctx.save_for_backward(tokens)
+        ctx.shape = weight.shape
+        return F.embedding(tokens, weight)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[None, Tensor]:
+        (grad,), (tokens,) = grads, ctx.saved_tensors
+        met, place = tokens.unique(return_inverse=True)
+        sums = torch.zeros(len(met), grad.shape[-1]).index_add_(0, place.flatten(), grad.flatten(0, -2).float())
+        rows = torch.sparse_coo_tensor(met[None], sums.to(grad.dtype), ctx.shape, check_invariants=False)
+        return None, rows._coalesced_(True)
+
+
+class Embedding(nn.Embedding):
+    """torch's layer; in bf16 on a CPU its gradient is sparse."""
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """(...) → (..., width)."""
+        if self.weight.dtype == torch.bfloat16 and self.weight.device.type == "cpu" and torch.is_grad_enabled():
+            out: Tensor = _Lookup.apply(tokens, self.weight)
+            return out
+        return super().forward(tokens)
 
 
 class FeedForward(nn.Module):

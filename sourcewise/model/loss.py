@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,8 +13,9 @@ from sourcewise.data.batches import IGNORED
 from sourcewise.model import kernels
 from sourcewise.model.kernels.across import across, takes
 
-CHUNK_LOGITS = 64_000_000  # logits held at a time: 128 MB in bf16
+CHUNK_LOGITS = 80_000_000  # logits held at a time: 160 MB in bf16
 ROWS = 64  # rows come in multiples of these: a product of a new shape costs the CPU more than a few idle rows
+SHIFTED = 2048  # rows of the vocabulary's gradient shifted at a time
 LEAST = 1e-30  # probabilities below are not told from the softmax
 
 
@@ -49,8 +51,9 @@ class _LinearCrossEntropy(torch.autograd.Function):
         rows = chunk_rows(len(weight))
         minimised, nats = (torch.zeros((), dtype=torch.float32, device=states.device) for _ in range(2))
         dstates, dweight = torch.empty_like(states), None
-        # Once: fresh pages are cleared before they are given.
-        room = states.new_empty(min(rows, len(states)), len(weight))
+        parts = max(1, -(-len(states) // rows))
+        rows = max(1, -(-len(states) // parts // ROWS) * ROWS)  # alike
+        room = _room(states, min(rows, len(states)), len(weight))
         for start in range(0, len(states), rows):
             x, y = states[start : start + rows], labels[start : start + rows]
             logits = torch.mm(x, weight.T, out=room[: len(x)])
@@ -68,7 +71,9 @@ class _LinearCrossEntropy(torch.autograd.Function):
                 if emphasis is not None and emphasis.weights is not None:
                     real = (emphasis.weights[labels.clamp(min=0)][:, None] * real).to(states.dtype)
                 dstates -= even * weight.sum(0, dtype=torch.float32).to(weight.dtype) * real
-                dweight = dweight.float() - even * (states * real).sum(0, dtype=torch.float32)
+                shift = even * (states * real).sum(0, dtype=torch.float32)
+                for part in dweight.split(SHIFTED):
+                    part.copy_(part.float() - shift)
             ctx.save_for_backward(dstates, dweight.to(weight.dtype))
         ctx.mark_non_differentiable(nats)
         return minimised, nats
@@ -76,8 +81,24 @@ class _LinearCrossEntropy(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, None, None, None]:
         dstates, dweight = ctx.saved_tensors
-        scale = grads[0]
-        return dstates * scale.to(dstates.dtype), dweight * scale.to(dweight.dtype), None, None, None
+        if grads[0].device.type != "cpu" or grads[0] != 1:
+            # In place, for want of pages: torch refuses a second backward pass, which would find them scaled.
+            for each in (dstates, dweight):
+                each.mul_(grads[0].to(each.dtype))
+        return dstates, dweight, None, None, None
+
+
+_kept = threading.local()
+
+
+def _room(like: Tensor, rows: int, size: int) -> Tensor:
+    """Room for logits (rows, size); on a CPU each thread keeps its own: fresh pages are cleared before they come."""
+    room: Tensor | None = getattr(_kept, "room", None)
+    if room is None or room.dtype != like.dtype or room.numel() < rows * size or room.device != like.device:
+        room = like.new_empty(rows * size)
+        if like.device.type == "cpu":
+            _kept.room = room
+    return room[: rows * size].view(rows, size)
 
 
 def _probabilities(

@@ -26,7 +26,7 @@ from sourcewise.config import ModelConfig
 from sourcewise.data.tokenizer import Tokenizer
 from sourcewise.errors import RequestError
 from sourcewise.model.interchange import copies, fill
-from sourcewise.model.layers import dropout
+from sourcewise.model.layers import Embedding, dropout
 from sourcewise.model.recurrent_layers import (
     CARRIES,
     AttentiveLayer,
@@ -84,7 +84,7 @@ class Recurrent(nn.Module):
     def __init__(self, config: RecurrentConfig) -> None:
         super().__init__()
         c = self.config = config
-        self.embedding = nn.Embedding(c.vocabulary, c.d_model)
+        self.embedding = Embedding(c.vocabulary, c.d_model)
         self.encoder = nn.ModuleList(EncoderLayer(c.cell, c.d_model) for _ in range(c.encoder_layers))
         carried = c.decoder_layers * CARRIES[c.cell]
         self.decoder_start = nn.ModuleList(nn.Linear(c.d_model, c.d_model) for _ in range(carried))

@@ -27,7 +27,7 @@ from sourcewise.model.attention import (
     attend,
     attention_weights,
 )
-from sourcewise.model.layers import FeedForward, RMSNorm, SinusoidalPositions, add_dropped, dropout
+from sourcewise.model.layers import Embedding, FeedForward, RMSNorm, SinusoidalPositions, add_dropped, dropout
 from sourcewise.model.memory import KeyValueCache, TransformerMemory, padding_bias
 
 
@@ -152,7 +152,7 @@ class Transformer(nn.Module):
     def __init__(self, config: TransformerConfig) -> None:
         super().__init__()
         c = self.config = config
-        self.embedding = nn.Embedding(c.vocabulary, c.d_model)
+        self.embedding = Embedding(c.vocabulary, c.d_model)
         self.encoder_positions = self.positions_of("encoder")
         self.encoder_embedding_norm = _norm(c, c.embedding_norm)
         self.encoder = nn.ModuleList(EncoderBlock(c) for _ in range(c.encoder_layers))

@@ -1,8 +1,8 @@
-"""The gradients of a batch, each lane those of its share of the examples."""
+"""The gradients of a batch, each lane those of its share of the examples; then each sums its share of the weights'."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -10,12 +10,13 @@ from torch import Tensor
 
 from sourcewise.data.batches import Batch
 from sourcewise.lanes import Lanes
+from sourcewise.model import kernels
 from sourcewise.model.layers import dropout_seed
 
 
 @dataclass(slots=True)
 class Gradients:
-    """Of one part: a gradient a parameter, summed cross-entropy in nats, and the source tokens (frames) it read."""
+    """Of a batch: a gradient a parameter, summed cross-entropy in nats, and the source tokens (frames) it read."""
 
     of: Sequence[Tensor | None]
     nats: float
@@ -28,23 +29,67 @@ def gradients(
     parts: Sequence[Callable[[], Batch]],
     targets: int,
     lanes: Lanes,
-) -> Iterator[Gradients]:
-    """Gradients of the parts' loss a target token, in the order of the parts; `targets` tokens are in the step.
+    room: Sequence[Tensor] | None = None,
+) -> Gradients:
+    """Gradients of the parts' loss a target token; `targets` tokens are in the step.
 
     `objective` gives what to minimise and the cross-entropy of a part, in nats summed over its target tokens. What it
     draws (dropout, what the decoder is fed) has a seed a part, drawn here: nothing depends on which lane is first.
+    The sums of several parts are in fp32, in `room` where it is given, one tensor a parameter.
     """
     seeds = torch.empty(len(parts), dtype=torch.int64).random_().tolist()
+    share = 1 / targets if len(parts) == 1 else 1.0  # else sums are scaled, which takes no pass of its own
 
     def run(work: tuple[Callable[[], Batch], int]) -> Gradients:
         part, seed = work
         with dropout_seed(seed):
             batch = part()
             minimised, nats = objective(batch)
-            found = torch.autograd.grad(minimised / targets, parameters, allow_unused=True)
-        return Gradients(found, float(nats), _source_tokens(batch))
+            found = torch.autograd.grad(minimised * share, parameters, allow_unused=True)
+        return Gradients([_dense(each) for each in found], float(nats), _source_tokens(batch))
 
-    return lanes.map(run, zip(parts, seeds, strict=True))
+    found = list(lanes.map(run, zip(parts, seeds, strict=True)))
+    of = found[0].of if len(found) == 1 else _summed([each.of for each in found], 1 / targets, lanes, room)
+    return Gradients(of, sum(each.nats for each in found), sum(each.source_tokens for each in found))
+
+
+def _summed(
+    parts: Sequence[Sequence[Tensor | None]], scale: float, lanes: Lanes, room: Sequence[Tensor] | None
+) -> list[Tensor | None]:
+    """The sum of each parameter's gradients in fp32, in the order of the parts, times scale; each lane does a share."""
+    sums: list[Tensor | None] = []
+    work: list[tuple[Tensor, list[Tensor]]] = []  # flat
+    for i, of_one in enumerate(zip(*parts, strict=True)):
+        there = [gradient for gradient in of_one if gradient is not None]
+        if not there:
+            sums.append(None)
+            continue
+        to = torch.empty_like(there[0], dtype=torch.float32) if room is None else room[i]
+        sums.append(to)
+        work.append((to.view(-1), [gradient.flatten() for gradient in there]))
+
+    def add(lane: int) -> None:
+        for to, there in work:
+            start, end = (len(to) * n // lanes.count for n in (lane, lane + 1))
+            _add_up([gradient[start:end] for gradient in there], scale, to[start:end])
+
+    for _ in lanes.map(add, range(lanes.count)):
+        pass
+    return sums
+
+
+def _add_up(gradients: list[Tensor], scale: float, to: Tensor) -> None:
+    if all(kernels.takes(gradient) for gradient in gradients):
+        kernels.add_up(gradients, scale, to)
+        return
+    to.copy_(gradients[0])
+    for gradient in gradients[1:]:
+        to.add_(gradient)
+    to.mul_(scale)
+
+
+def _dense(gradient: Tensor | None) -> Tensor | None:
+    return gradient.to_dense() if gradient is not None and gradient.is_sparse else gradient
 
 
 def _source_tokens(batch: Batch) -> int:

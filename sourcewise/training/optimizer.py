@@ -79,11 +79,13 @@ class MasterAdamW:
             master.grad = None
 
     def add(self, gradients: Sequence[Tensor | None]) -> None:
-        """Add gradients, one a parameter, to the masters' in fp32."""
+        """Add gradients, one a parameter, to the masters' in fp32; what lies in `room` already is taken as it is."""
         for gradient, master, room in zip(gradients, self.masters, self.room, strict=True):
             if gradient is None:
                 continue
-            if master.grad is None:
+            if gradient.data_ptr() == room.data_ptr():
+                master.grad = room
+            elif master.grad is None:
                 master.grad = room.copy_(gradient)
             else:
                 master.grad.add_(gradient)
@@ -101,8 +103,9 @@ class MasterAdamW:
         norm = torch.nn.utils.get_total_norm(grads)
         if not math.isfinite(norm):
             return float(norm)
-        if self.clip:
-            torch.nn.utils.clip_grads_with_norm_(self.masters, self.clip, norm)
+        # What the gradients are divided by as they are read; `clip_grad_norm_` would pass over them once more.
+        excess = (norm + 1e-6) / self.clip if self.clip else norm.new_zeros(())
+        self.adamw.grad_scale = excess if excess > 1 else None  # type: ignore[attr-defined]
         groups = zip(self.adamw.param_groups, self.masters, factors or [1.0] * len(self.masters), strict=True)
         for group, master, factor in groups:
             group["lr"] = rate * self._scale(master) * factor

@@ -151,12 +151,13 @@ class Trainer:
         targets = int(sum(self.train.target_lengths[rows].sum() for rows in batches))
         sizes = self.train.source_lengths + self.train.target_lengths
         objective = partial(self.objective, reference=reference_share(self.step, self.total, self.recipe.train))
-        for rows in batches:
+        for i, rows in enumerate(batches):
             parts = [partial(self._batch, part) for part in shares(rows, sizes, self.lanes.count)]
-            for found in gradients(objective, self.optimizer.parameters, parts, targets, self.lanes):
-                self.optimizer.add(found.of)
-                self.nats += found.nats
-                self.tokens += found.source_tokens
+            room = None if i else self.optimizer.room
+            found = gradients(objective, self.optimizer.parameters, parts, targets, self.lanes, room)
+            self.optimizer.add(found.of)
+            self.nats += found.nats
+            self.tokens += found.source_tokens
         self.targets += targets
         self.tokens += targets
         rate = learning_rate(self.step, self.total, self.recipe.train)

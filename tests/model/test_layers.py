@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from sourcewise.model.layers import RMSNorm, SinusoidalPositions, add_dropped, dropout
+from sourcewise.model.layers import Embedding, RMSNorm, SinusoidalPositions, add_dropped, dropout
 
 
 @pytest.mark.parametrize("transposed", [False, True])
@@ -47,3 +47,26 @@ def test_positions_do_not_depend_on_how_the_table_grew() -> None:
     whole = first(torch.zeros(1, 1000, 30))
     assert torch.equal(whole, second(torch.zeros(1, 1000, 30)))
     assert torch.equal(whole[:, 500:503], second(torch.zeros(1, 3, 30), 500))
+
+
+def test_the_gradient_of_an_embedding_loses_no_frequent_token() -> None:
+    layer = Embedding(50, 16).bfloat16()
+    tokens = torch.randint(0, 50, (40, 30), generator=torch.Generator().manual_seed(0))
+    tokens[:, ::2] = 7  # in bf16, 600 rows added one by one stop adding up
+    grad = torch.rand(40, 30, 16, generator=torch.Generator().manual_seed(1)).bfloat16()
+    layer(tokens).backward(grad)
+    expected = torch.zeros(50, 16).index_add_(0, tokens.flatten(), grad.flatten(0, 1).float())
+    assert layer.weight.grad is not None
+    torch.testing.assert_close(layer.weight.grad.to_dense().float(), expected, rtol=2**-8, atol=0)
+
+
+def test_a_matrix_that_embeds_and_predicts_has_one_dense_gradient() -> None:
+    found = []
+    for precision in (torch.bfloat16, torch.float32):
+        torch.manual_seed(0)
+        layer = Embedding(30, 8).to(precision)
+        out = layer(torch.tensor([[1, 2, 2], [29, 0, 1]])) @ layer.weight.T
+        (grad,) = torch.autograd.grad(out.square().sum(), [layer.weight])
+        assert not grad.is_sparse
+        found.append(grad.float())
+    assert (found[0] - found[1]).norm() < 0.02 * found[1].norm()

@@ -175,16 +175,15 @@ def test_lanes_share_the_gradient() -> None:
     torch.set_num_threads(2)
     try:
         cut, whole = (
-            list(gradients(objective, parameters, [partial(part, p) for p in parts], 30, Lanes(torch.device("cpu"))))
+            gradients(objective, parameters, [partial(part, p) for p in parts], 30, Lanes(torch.device("cpu")))
             for parts in ([[3, 1], [0], [4, 2]], [[0, 1, 2, 3, 4]])
         )
     finally:
         torch.set_num_threads(kept)
-    assert sum(p.nats for p in cut) == pytest.approx(whole[0].nats, rel=1e-5)
-    for i, expected in enumerate(whole[0].of):
-        assert expected is not None
-        total = torch.stack([p.of[i] for p in cut if p.of[i] is not None]).sum(0)  # type: ignore[arg-type]
-        torch.testing.assert_close(total, expected, atol=1e-5, rtol=1e-4)
+    assert cut.nats == pytest.approx(whole.nats, rel=1e-5)
+    for found, expected in zip(cut.of, whole.of, strict=True):
+        assert found is not None and expected is not None
+        torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-4)
 
 
 # ── generation ────────────────────────────────────────────────────────────────────────────────────────────────────────

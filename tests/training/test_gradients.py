@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator
 from functools import partial
 
 import pytest
@@ -9,7 +11,7 @@ import torch
 
 from sourcewise.data.batches import IGNORED, Batch
 from sourcewise.lanes import Lanes
-from sourcewise.training.gradients import gradients
+from sourcewise.training.gradients import Gradients, gradients
 from sourcewise.training.objective import Objective
 from tests.model.networks import network, text_source
 from tests.training.test_optimizer import config
@@ -26,34 +28,48 @@ def part(rows: list[int]) -> Batch:
     return Batch(source, labels[rows], rows)
 
 
-def found(objective: Objective, shares: list[list[int]], seed: int = 0) -> tuple[list[torch.Tensor], float, int]:
-    """Summed gradients, nats and source tokens over the shares, in two lanes."""
+def found(objective: Objective, shares: list[list[int]], seed: int = 0) -> Gradients:
+    """Of the shares, in two lanes."""
     kept = torch.get_num_threads()
     torch.set_num_threads(2)
     torch.manual_seed(seed)
     try:
         parameters = [p for p in objective.parameters() if p.requires_grad]
         lanes = Lanes(torch.device("cpu"))
-        parts = list(gradients(objective, parameters, [partial(part, rows) for rows in shares], 28, lanes))
+        return gradients(objective, parameters, [partial(part, rows) for rows in shares], 28, lanes)
     finally:
         torch.set_num_threads(kept)
-    total = [
-        torch.stack([torch.zeros_like(p) if g is None else g for g in of]).sum(0)
-        for p, *of in zip(parameters, *(p.of for p in parts), strict=True)
-    ]
-    return total, sum(p.nats for p in parts), sum(p.source_tokens for p in parts)
 
 
-def test_shares_add_up_to_the_whole() -> None:
-    objective = Objective(network(dropout=0.0, attention_dropout=0.0).train(), config())
+def pairs(first: Gradients, second: Gradients) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    for one, other in zip(first.of, second.of, strict=True):
+        assert (one is None) == (other is None)
+        if one is not None and other is not None:
+            yield one, other
+
+
+@pytest.mark.parametrize(("precision", "tolerance"), [(torch.float32, 1e-5), (torch.bfloat16, 0.03)])
+def test_shares_add_up_to_the_whole(precision: torch.dtype, tolerance: float) -> None:
+    objective = Objective(network(dropout=0.0, attention_dropout=0.0).train(), config()).to(precision)
     whole, cut = found(objective, [[0, 1, 2, 3, 4]]), found(objective, [[3, 1], [0], [4, 2]])
-    assert whole[1] == pytest.approx(cut[1], rel=1e-5) and whole[2] == cut[2] == sum(LENGTHS)
-    for one, other in zip(whole[0], cut[0], strict=True):
-        torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-4)
+    assert whole.nats == pytest.approx(cut.nats, rel=tolerance)
+    assert whole.source_tokens == cut.source_tokens == sum(LENGTHS)
+    for one, other in pairs(whole, cut):
+        assert other.dtype == torch.float32 and not one.is_sparse
+        assert (one.float() - other).norm() <= tolerance * one.float().norm() + 1e-7
+
+
+def test_sums_are_put_where_they_are_wanted() -> None:
+    objective = Objective(network(dropout=0.0, attention_dropout=0.0).train(), config()).bfloat16()
+    room = [torch.full_like(p, math.nan, dtype=torch.float32) for p in objective.parameters()]
+    parts = [partial(part, rows) for rows in ([3, 1], [0, 4, 2])]
+    summed = gradients(objective, list(objective.parameters()), parts, 28, Lanes(None), room)
+    for to, one in zip(room, summed.of, strict=True):
+        assert (one is None and to.isnan().all()) or (one is to and to.isfinite().all())
 
 
 def test_dropout_depends_on_the_seed_alone() -> None:
     objective = Objective(network(dropout=0.3, attention_dropout=0.3).train(), config())
     first, second, third = (found(objective, [[3, 1], [0, 2, 4]], seed) for seed in (1, 1, 2))
-    assert first[1] == second[1] != third[1]
-    assert all(torch.equal(a, b) for a, b in zip(first[0], second[0], strict=True))
+    assert first.nats == second.nats != third.nats
+    assert all(torch.equal(a, b) for a, b in pairs(first, second))

@@ -1,4 +1,4 @@
-"""Loss, norm and dropout of a bf16 training step on a CPU, compiled: one pass where torch's operations take several.
+"""Loss, norm, dropout and sums of a bf16 training step on a CPU, compiled: one pass where torch takes several.
 
 `takes` says whether a tensor can be given to them; where it cannot (fp32, a GPU, no compiler), `layers.py` and
 `loss.py` do the same with torch. The C++ is beside this file.
@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from ctypes import CDLL, c_float, c_int64, c_uint32, c_uint64, c_void_p
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,8 @@ from sourcewise.compiled import machine_code
 
 CODE = Path(__file__).with_name("kernels.cpp")
 NEEDS = ("avx2",)
+LANES = 16  # numbers that compiled code looks at together
+DRAWS = 2**16
 
 
 def takes(x: Tensor) -> bool:
@@ -49,10 +52,10 @@ class _RMSNorm(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, None]:
         x, weight, rstd = ctx.saved_tensors
         grad = grads[0].contiguous()
-        dx, dweight = torch.empty_like(x), torch.zeros_like(weight, dtype=torch.float32)
+        dx, dweight = torch.empty_like(x), torch.zeros(len(weight) + LANES)
         given = (at(grad), at(x), at(weight), at(rstd), c_int64(rstd.numel()), c_int64(x.shape[-1]))
         _code().sourcewise_rms_norm_backward(*given, at(dx), at(dweight))
-        return dx, dweight.to(weight.dtype), None
+        return dx, dweight[: len(weight)].to(weight.dtype), None
 
 
 class _AddDropped(torch.autograd.Function):
@@ -76,7 +79,7 @@ class _ReluDropout(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, p: float, seed: int) -> Tensor:
         x = x.contiguous()
         out, ctx.p = torch.empty_like(x), p
-        _code().sourcewise_relu_dropout(at(x), c_int64(x.numel()), c_uint64(seed), *_share(p), at(out))
+        _code().sourcewise_relu_dropout(at(x), c_int64(x.numel()), c_uint64(seed), *share(p), at(out))
         ctx.save_for_backward(out)
         return out
 
@@ -84,7 +87,7 @@ class _ReluDropout(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
         (out,) = ctx.saved_tensors
         grad = grads[0].contiguous()
-        dx, scale = torch.empty_like(grad), _share(ctx.p)[1]
+        dx, scale = torch.empty_like(grad), share(ctx.p)[1]
         _code().sourcewise_relu_dropout_backward(at(grad), at(out), c_int64(grad.numel()), scale, at(dx))
         return dx, None, None
 
@@ -113,21 +116,29 @@ def relu_dropout(x: Tensor, p: float, seed: int) -> Tensor:
     return out
 
 
+def add_up(parts: Sequence[Tensor], scale: float, to: Tensor) -> None:
+    """Put the sum of bf16 tensors, times `scale`, into one of fp32; all contiguous and of the same size."""
+    places = (c_void_p * len(parts))(*(part.data_ptr() for part in parts))
+    _code().sourcewise_add_up(places, c_int64(len(parts)), c_int64(to.numel()), c_float(scale), at(to))
+
+
 def _dropped(base: Tensor | None, x: Tensor, p: float, seed: int) -> Tensor:
     x = x.contiguous()
     base = None if base is None else base.contiguous()
     out = torch.empty_like(x)
-    _code().sourcewise_dropout(_or_none(base), at(x), c_int64(x.numel()), c_uint64(seed), *_share(p), at(out))
+    _code().sourcewise_dropout(at_or_none(base), at(x), c_int64(x.numel()), c_uint64(seed), *share(p), at(out))
     return out
 
 
-def _or_none(x: Tensor | None) -> c_void_p:
+def at_or_none(x: Tensor | None) -> c_void_p:
+    """The same, and a null pointer for none."""
     return c_void_p(None) if x is None else at(x)
 
 
-def _share(p: float) -> tuple[c_uint32, c_float]:
-    """Draws below the first are dropped; what stays is multiplied by the second."""
-    return c_uint32(min(round(p * 2**32), 2**32 - 1)), c_float(1 / (1 - p))
+def share(p: float) -> tuple[c_uint32, c_float]:
+    """Of `DRAWS` draws those below the first are dropped; what stays is multiplied by the second."""
+    dropped = min(round(p * DRAWS), DRAWS - 1)
+    return c_uint32(dropped), c_float(DRAWS / (DRAWS - dropped))
 
 
 def _code() -> CDLL:

@@ -1,50 +1,11 @@
-// What torch does in many passes over bf16 tensors on a CPU, in one: loss, norm and dropout of a training step.
-// Plain loops that a compiler turns into vector code; sums are fp32. Arrays are contiguous. One thread a call.
+// What torch does in many passes over bf16 tensors on a CPU, in one: loss, norm, dropout of a training step, and gradients
+// added up. Sums are fp32. Arrays are contiguous. One thread a call.
 
-#include <algorithm>
-#include <cmath>
-#include <cstdint>
-#include <cstring>
 #include <vector>
 
-using bf16 = uint16_t;
+#include "numbers.h"
 
-static inline float wide(bf16 x) {
-    uint32_t bits = uint32_t(x) << 16;
-    float value;
-    std::memcpy(&value, &bits, 4);
-    return value;
-}
-
-// To the nearest, halves to even. A NaN stays one: what makes one is found by the trainer in the loss.
-static inline bf16 narrow(float value) {
-    uint32_t bits;
-    std::memcpy(&bits, &value, 4);
-    uint32_t rounded = (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
-    return bf16(value != value ? 0x7fc0 : rounded);
-}
-
-// exp(x) for x <= 0: 2^n times a polynomial of the rest, within 2e-7 of it.
-static inline float exponential(float x) {
-    float y = std::max(x, -87.0f) * 1.44269504f;
-    float whole = std::nearbyint(y);
-    float r = (y - whole) * 0.69314718f;
-    float p = 0.041666667f + r * (0.0083333333f + r * 0.0013888889f);
-    p = 1 + r * (1 + r * (0.5f + r * (0.16666667f + r * p)));
-    int32_t bits = (int32_t(whole) + 127) << 23;
-    float scale;
-    std::memcpy(&scale, &bits, 4);
-    return x < -87.0f ? 0.0f : p * scale;
-}
-
-// 32 even bits of a counter (lowbias32 of Chris Wellons), the seed on both sides of the mixing.
-static inline uint32_t draw(uint32_t at, uint64_t seed) {
-    uint32_t x = at ^ uint32_t(seed);
-    x = (x ^ (x >> 16)) * 0x7feb352dU;
-    x = (x ^ (x >> 15)) + uint32_t(seed >> 32);
-    x *= 0x846ca68bU;
-    return x ^ (x >> 16);
-}
+constexpr bf16 LOWEST = 0xff80;  // -inf
 
 extern "C" {
 
@@ -52,39 +13,37 @@ extern "C" {
 // A row whose label is below 0 has neither.
 void sourcewise_cross_entropy(bf16* logits, const int64_t* labels, int64_t rows, int64_t size, float smoothing,
                               float* nats) {
-    std::vector<float> kept(size);
+    std::vector<float> kept(size + LANES);
     for (int64_t r = 0; r < rows; r++) {
         bf16* row = logits + r * size;
-        int64_t label = labels[r];
+        const int64_t label = labels[r];
         if (label < 0) {
             std::fill(row, row + size, bf16(0));
             nats[r] = 0;
             continue;
         }
-        float highest = -INFINITY, total = 0, sum = 0;
-#pragma omp simd reduction(max : highest)
-        for (int64_t i = 0; i < size; i++) highest = std::max(highest, wide(row[i]));
-#pragma omp simd reduction(+ : total, sum)
-        for (int64_t i = 0; i < size; i++) {
-            float value = wide(row[i]), e = exponential(value - highest);
-            kept[i] = e;
-            total += e;
-            sum += value;
+        Lanes most = Lanes{} - INFINITY, totals = {}, sums = {}, rest = {};
+        for (int64_t i = 0; i < size; i += LANES) most = higher(most, wide(row + i, size - i, LOWEST));
+        const float top = highest(most);
+        for (int64_t i = 0; i < size; i += LANES) {
+            const Lanes e = exponential(wide(row + i, size - i, LOWEST) - top);
+            store(&kept[i], e);
+            totals += e;
+            sums += wide(row + i, size - i);
         }
-        float of_label = wide(row[label]), own = kept[label], others = 0;
+        const float of_label = wide(row + label, 1)[0], own = kept[label], total = sum(totals), part = 1 / total;
         kept[label] = 0;
-        float part = 1 / total;
-#pragma omp simd reduction(+ : others)
-        for (int64_t i = 0; i < size; i++) {
-            others += kept[i];
-            row[i] = narrow(kept[i] * part);
+        for (int64_t i = 0; i < size; i += LANES) {
+            const Lanes e = load(&kept[i]);
+            rest += e;
+            narrow(row + i, e * part, size - i);
         }
-        others *= part;
-        row[label] = narrow(smoothing - others);
+        const float others = sum(rest) * part;
+        narrow(row + label, Lanes{} + (smoothing - others), 1);
         // Of a likely label 1 - p says more than p.
-        float log_p = own * part > 0.5f ? std::log1p(-others) : of_label - highest - std::log(total);
+        const float log_p = own * part > 0.5f ? std::log1p(-others) : of_label - top - std::log(total);
         nats[r] = -(1 - smoothing) * log_p;
-        if (smoothing > 0) nats[r] -= smoothing * (sum / size - of_label + log_p);
+        if (smoothing > 0) nats[r] -= smoothing * (sum(sums) / size - of_label + log_p);
     }
 }
 
@@ -92,56 +51,80 @@ void sourcewise_cross_entropy(bf16* logits, const int64_t* labels, int64_t rows,
 void sourcewise_rms_norm(const bf16* x, const bf16* weight, int64_t rows, int64_t width, float eps, bf16* out,
                          float* rstd) {
     for (int64_t r = 0; r < rows; r++, x += width, out += width) {
-        float squares = 0;
-#pragma omp simd reduction(+ : squares)
-        for (int64_t i = 0; i < width; i++) squares += wide(x[i]) * wide(x[i]);
-        float scale = rstd[r] = 1 / std::sqrt(squares / width + eps);
-        for (int64_t i = 0; i < width; i++) out[i] = narrow(wide(x[i]) * scale * wide(weight[i]));
+        Lanes squares = {};
+        for (int64_t i = 0; i < width; i += LANES) {
+            const Lanes value = wide(x + i, width - i);
+            squares += value * value;
+        }
+        const float scale = rstd[r] = 1 / std::sqrt(sum(squares) / width + eps);
+        for (int64_t i = 0; i < width; i += LANES)
+            narrow(out + i, wide(x + i, width - i) * scale * wide(weight + i, width - i), width - i);
     }
 }
 
-// Gradients by x (rows, width) and, added up, by the weight (width,).
+// Gradients by x (rows, width) and, added up, by the weight (width and up to a multiple of 16).
 void sourcewise_rms_norm_backward(const bf16* grad, const bf16* x, const bf16* weight, const float* rstd, int64_t rows,
                                   int64_t width, bf16* dx, float* dweight) {
     for (int64_t r = 0; r < rows; r++, grad += width, x += width, dx += width) {
-        float scale = rstd[r], along = 0;
-#pragma omp simd reduction(+ : along)
-        for (int64_t i = 0; i < width; i++) {
-            float normal = wide(x[i]) * scale, g = wide(grad[i]);
-            dweight[i] += g * normal;
-            along += g * wide(weight[i]) * normal;
+        const float scale = rstd[r];
+        Lanes products = {};
+        for (int64_t i = 0; i < width; i += LANES) {
+            const Lanes g = wide(grad + i, width - i), normal = wide(x + i, width - i) * scale;
+            store(dweight + i, load(dweight + i) + g * normal);
+            products += g * wide(weight + i, width - i) * normal;
         }
-        along /= width;
-        for (int64_t i = 0; i < width; i++)
-            dx[i] = narrow(scale * (wide(grad[i]) * wide(weight[i]) - wide(x[i]) * scale * along));
+        const float along = sum(products) / width;
+        for (int64_t i = 0; i < width; i += LANES) {
+            const Lanes g = wide(grad + i, width - i), normal = wide(x + i, width - i) * scale;
+            narrow(dx + i, scale * (g * wide(weight + i, width - i) - normal * along), width - i);
+        }
     }
 }
 
-// out = base + (x where it stays) * scale, base may be absent. An element stays where its draw is not below `dropped`.
-void sourcewise_dropout(const bf16* base, const bf16* x, int64_t count, uint64_t seed, uint32_t dropped, float scale,
+// out = base + (x where it stays) * scale; base may be absent.
+void sourcewise_dropout(const bf16* base, const bf16* x, int64_t count, uint64_t seed, uint32_t dropped, float kept,
                         bf16* out) {
-    if (base == nullptr)
-        for (int64_t i = 0; i < count; i++)
-            out[i] = draw(uint32_t(i), seed) < dropped ? bf16(0) : narrow(wide(x[i]) * scale);
-    else
-        for (int64_t i = 0; i < count; i++)
-            out[i] = narrow(wide(base[i]) + (draw(uint32_t(i), seed) < dropped ? 0.0f : wide(x[i]) * scale));
+    const Dropout draws{seed, dropped, kept};
+    for (int64_t i = 0; i < count; i += 2 * LANES) {
+        Lanes f[2];
+        draws.factors(uint32_t(i / 2), f[0], f[1]);
+        for (int64_t half = 0, j = i; half < 2; half++, j += LANES) {
+            // What is dropped is not multiplied: an infinity would leave a NaN.
+            Lanes value = f[half] > 0 ? wide(x + j, count - j) * f[half] : Lanes{};
+            if (base) value += wide(base + j, count - j);
+            narrow(out + j, value, count - j);
+        }
+    }
 }
 
 // out = relu(x) where it stays, * scale.
-void sourcewise_relu_dropout(const bf16* x, int64_t count, uint64_t seed, uint32_t dropped, float scale, bf16* out) {
-    for (int64_t i = 0; i < count; i++) {
-        float value = wide(x[i]) * scale;
-        bool stays = draw(uint32_t(i), seed) >= dropped && value > 0;
-        out[i] = stays ? narrow(value) : bf16(0);
+void sourcewise_relu_dropout(const bf16* x, int64_t count, uint64_t seed, uint32_t dropped, float kept, bf16* out) {
+    const Dropout draws{seed, dropped, kept};
+    for (int64_t i = 0; i < count; i += 2 * LANES) {
+        Lanes f[2];
+        draws.factors(uint32_t(i / 2), f[0], f[1]);
+        for (int64_t half = 0, j = i; half < 2; half++, j += LANES) {
+            const Lanes value = wide(x + j, count - j);
+            narrow(out + j, f[half] > 0 && !(value <= 0) ? value * f[half] : Lanes{}, count - j);
+        }
     }
 }
 
 // dx = grad * scale where relu_dropout gave more than zero.
-void sourcewise_relu_dropout_backward(const bf16* grad, const bf16* out, int64_t count, float scale, bf16* dx) {
-    for (int64_t i = 0; i < count; i++) {
-        bf16 value = narrow(wide(grad[i]) * scale);
-        dx[i] = int16_t(out[i]) > 0 ? value : bf16(0);
+void sourcewise_relu_dropout_backward(const bf16* grad, const bf16* out, int64_t count, float kept, bf16* dx) {
+    for (int64_t i = 0; i < count; i += LANES) {
+        const Lanes value = wide(grad + i, count - i) * kept;
+        narrow(dx + i, wide(out + i, count - i) > 0 ? value : Lanes{}, count - i);
+    }
+}
+
+// to (count,) = the sum of `parts` arrays, times `scale`.
+void sourcewise_add_up(const bf16* const* from, int64_t parts, int64_t count, float scale, float* to) {
+    for (int64_t i = 0; i < count; i += LANES) {
+        Lanes total = {};
+        for (int64_t part = 0; part < parts; part++) total += wide(from[part] + i, count - i);
+        total *= scale;
+        std::memcpy(to + i, &total, sizeof(float) * std::min(LANES, count - i));
     }
 }
 

@@ -1,0 +1,134 @@
+"""Attention of a bf16 training step on a CPU, compiled: forward and backward one pass a head, where heads lie.
+
+`takes` says whether heads can be given to `attention`; where not, `model/attention.py` does the same with torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from ctypes import CDLL, Structure, byref, c_float, c_int64, c_uint32, c_uint64
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sourcewise.compiled import machine_code, processor_has
+from sourcewise.model.kernels import LANES, at, at_or_none, share
+
+CODE = Path(__file__).with_name("attention.cpp")
+NEEDS = ("avx2", "fma")
+WIDTH = 32  # of a head: a multiple of it
+MOST, MOST_BESIDE_TILES = 64, 16  # positions; with more torch is faster: soon, where its products use AMX
+
+
+class _Strides(Structure):
+    _fields_ = [("batch", c_int64), ("head", c_int64), ("time", c_int64)]
+
+
+class _Shape(Structure):
+    """As attention.cpp has it."""
+
+    _fields_ = [
+        *((name, c_int64) for name in ("batch", "heads", "queries", "keys", "width")),
+        *((name, _Strides) for name in ("query", "key", "value", "out", "bias", "dquery", "dkey", "dvalue")),
+        ("seed", c_uint64),
+        ("dropped", c_uint32),
+        ("kept", c_float),
+    ]
+
+
+def takes(x: Tensor, time: int, d_kv: int) -> bool:
+    """Whether heads of this type, so long and wide, can be given to `attention`, and gain by it."""
+    return (
+        x.dtype == torch.bfloat16
+        and x.device.type == "cpu"
+        and d_kv % WIDTH == 0
+        and 0 < time <= (MOST_BESIDE_TILES if processor_has("amx_bf16") else MOST)
+        and machine_code(CODE, NEEDS) is not None
+    )
+
+
+def side_by_side(batch: int, time: int, parts: int, heads: int, like: Tensor) -> tuple[Tensor, ...]:
+    """`parts` empty tensors (batch, heads, time, d_kv), slices of one (batch, time, parts, heads, d_kv)."""
+    return like.new_empty(batch, time, parts, heads, like.shape[-1]).permute(2, 0, 3, 1, 4).unbind(0)
+
+
+def whole(parts: Sequence[Tensor]) -> Tensor | None:
+    """The tensor (batch, time, parts × heads × d_kv) whose slices these are, in order; None where they are not."""
+    first, (batch, heads, time, width) = parts[0], parts[0].shape
+    row = len(parts) * heads * width
+    strides = (time * row, width, row, 1)
+    for i, part in enumerate(parts):
+        place = first.data_ptr() + i * heads * width * first.element_size()
+        if part.shape != first.shape or part.stride() != strides or part.data_ptr() != place:
+            return None
+    if any(part.untyped_storage().data_ptr() != first.untyped_storage().data_ptr() for part in parts):
+        return None
+    return first.as_strided((batch, time, row), (time * row, row, 1))
+
+
+class _Attention(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, p: float, seed: int) -> Tensor:
+        q, k, v = (_in_rows(x) for x in (q, k, v))
+        bias = None if bias is None else _in_rows(bias.float())
+        batch, heads, queries, _ = q.shape
+        (out,) = side_by_side(batch, queries, 1, heads, q)
+        weights = (
+            torch.empty(batch, heads, queries, -(-k.shape[2] // LANES) * LANES) if any(ctx.needs_input_grad) else None
+        )
+        shape = _shape(q, k, p, seed, query=q, key=k, value=v, out=out, bias=bias)
+        _code().sourcewise_attention(byref(shape), at(q), at(k), at(v), at_or_none(bias), at(out), at_or_none(weights))
+        ctx.save_for_backward(q, k, v, bias, weights)
+        ctx.p, ctx.seed = p, seed
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor | None, None, None]:
+        q, k, v, bias, weights = ctx.saved_tensors
+        grad = _in_rows(grads[0])
+        dq, dk, dv = _gradients_of(q, k, v)
+        dbias = torch.zeros_like(bias) if ctx.needs_input_grad[3] else None
+        lying = {"query": q, "key": k, "value": v, "out": grad, "bias": dbias, "dquery": dq, "dkey": dk, "dvalue": dv}
+        shape = _shape(q, k, ctx.p, ctx.seed, **lying)
+        found = (at(dq), at(dk), at(dv), at_or_none(dbias))
+        _code().sourcewise_attention_backward(byref(shape), at(q), at(k), at(v), at(weights), at(grad), *found)
+        return dq, dk, dv, dbias, None, None
+
+
+def attention(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, p: float, seed: int) -> Tensor:
+    """dropout(softmax(q kᵀ + bias)) v of (batch, heads, time, d_kv), the bias broadcasting to (…, queries, keys)."""
+    out: Tensor = _Attention.apply(q, k, v, bias, p, seed)
+    return out
+
+
+def _gradients_of(q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Room for the gradients, side by side where q, k, v are: what they were split from gets its own without a copy."""
+    batch, heads, time, _ = q.shape
+    if whole((q, k, v)) is not None:
+        dq, dk, dv = side_by_side(batch, time, 3, heads, q)
+    else:
+        (dq,), (dk, dv) = side_by_side(batch, time, 1, heads, q), side_by_side(batch, k.shape[2], 2, heads, k)
+    return dq, dk, dv
+
+
+def _shape(q: Tensor, k: Tensor, p: float, seed: int, **lying: Tensor | None) -> _Shape:
+    batch, heads, queries, width = q.shape
+    dropped, kept = share(p)
+    shape = _Shape(batch, heads, queries, k.shape[2], width, seed=seed, dropped=dropped, kept=kept)
+    for name, x in lying.items():
+        if x is not None:
+            wide = x if name != "bias" else x.expand(batch, heads, queries, k.shape[2])
+            setattr(shape, name, _Strides(*wide.stride()[:3]))
+    return shape
+
+
+def _in_rows(x: Tensor) -> Tensor:
+    return x if x.stride(-1) == 1 else x.contiguous()
+
+
+def _code() -> CDLL:
+    code = machine_code(CODE, NEEDS)
+    assert code is not None
+    return code
