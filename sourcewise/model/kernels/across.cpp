@@ -4,71 +4,20 @@
 // a first and reads it again for every panel of b. Here each operand is brought into tiles once, as it is read.
 // Sums are fp32. One thread a call.
 
-#include <immintrin.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
 #include <algorithm>
-#include <cstdint>
-#include <cstdlib>
+
+#include "room.h"
+#include "tiles.h"
 
 using bf16 = uint16_t;
 
 namespace {
 
-constexpr int64_t SIDE = 16;    // rows and fp32 columns of a tile
-constexpr int64_t DEEP = 32;    // rows of the batch in a tile
-constexpr int64_t TILE = SIDE * DEEP;
 constexpr int64_t CHUNK = 256;  // rows of the batch brought into tiles at a time: b's stay in the first cache
 constexpr int64_t PANEL = 512;  // columns of b whose sums are held at a time: they stay in the second
-
-struct Room {  // grows, and is used again by the next call of its thread
-    void* at = nullptr;
-    size_t size = 0;
-
-    void* of(size_t bytes) {
-        if (bytes > size) {
-            std::free(at);
-            size = (bytes + 4095) / 4096 * 4096;
-            at = std::aligned_alloc(64, size);
-            if (!at) size = 0;
-        }
-        return at;
-    }
-    ~Room() { std::free(at); }
-};
-
-struct alignas(64) Shapes {  // what ldtilecfg reads: eight tiles of 16 rows of 64 bytes
-    uint8_t palette = 1, start = 0, reserved[14] = {};
-    uint16_t bytes[16] = {64, 64, 64, 64, 64, 64, 64, 64};
-    uint8_t rows[16] = {16, 16, 16, 16, 16, 16, 16, 16};
-};
-
-inline void transpose(__m512i r[16]) {  // 16 × 16 values of 32 bits
-    __m512i t[16];
-    for (int i = 0; i < 8; i++) {
-        t[2 * i] = _mm512_unpacklo_epi32(r[2 * i], r[2 * i + 1]);
-        t[2 * i + 1] = _mm512_unpackhi_epi32(r[2 * i], r[2 * i + 1]);
-    }
-    for (int i = 0; i < 4; i++) {
-        r[4 * i] = _mm512_unpacklo_epi64(t[4 * i], t[4 * i + 2]);
-        r[4 * i + 1] = _mm512_unpackhi_epi64(t[4 * i], t[4 * i + 2]);
-        r[4 * i + 2] = _mm512_unpacklo_epi64(t[4 * i + 1], t[4 * i + 3]);
-        r[4 * i + 3] = _mm512_unpackhi_epi64(t[4 * i + 1], t[4 * i + 3]);
-    }
-    for (int i = 0; i < 4; i++) {
-        t[i] = _mm512_shuffle_i32x4(r[i], r[i + 4], 0x88);
-        t[i + 4] = _mm512_shuffle_i32x4(r[i], r[i + 4], 0xdd);
-        t[i + 8] = _mm512_shuffle_i32x4(r[i + 8], r[i + 12], 0x88);
-        t[i + 12] = _mm512_shuffle_i32x4(r[i + 8], r[i + 12], 0xdd);
-    }
-    for (int i = 0; i < 4; i++) {
-        r[i] = _mm512_shuffle_i32x4(t[i], t[i + 8], 0x88);
-        r[i + 8] = _mm512_shuffle_i32x4(t[i], t[i + 8], 0xdd);
-        r[i + 4] = _mm512_shuffle_i32x4(t[i + 4], t[i + 12], 0x88);
-        r[i + 12] = _mm512_shuffle_i32x4(t[i + 4], t[i + 12], 0xdd);
-    }
-}
 
 inline int64_t blocks_of(int64_t rows) { return (rows + DEEP - 1) / DEEP; }
 

@@ -31,6 +31,11 @@ def _tiles() -> CDLL | None:
     return code if code is not None and code.sourcewise_tiles() else None
 
 
+def has_tiles() -> bool:
+    """Whether this process may use tiles."""
+    return _tiles() is not None
+
+
 def takes(a: Tensor, b: Tensor) -> bool:
     """Whether `across` can be given a and b, and gains by it: it uses one thread, torch all that the caller has."""
     return (
@@ -40,7 +45,7 @@ def takes(a: Tensor, b: Tensor) -> bool:
         and b.shape[-1] % SIDE == 0
         and a.numel() >= FEW * a.shape[-1]
         and torch.get_num_threads() == 1
-        and _tiles() is not None
+        and has_tiles()
     )
 
 

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from ctypes import CDLL, Structure, byref, c_float, c_int64, c_uint32, c_uint64
 from pathlib import Path
@@ -13,13 +14,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sourcewise.compiled import machine_code, processor_has
-from sourcewise.model.kernels import LANES, at, at_or_none, share
+from sourcewise.compiled import machine_code
+from sourcewise.model.kernels import LANES, across, at, at_or_none, share
 
-CODE = Path(__file__).with_name("attention.cpp")
-NEEDS = ("avx2", "fma")
+CODE, NEEDS = Path(__file__).with_name("attention.cpp"), ("avx2", "fma")
+IN_TILES = Path(__file__).with_name("attention_tiles.cpp")
 WIDTH = 32  # of a head: a multiple of it
-MOST, MOST_BESIDE_TILES = 64, 16  # positions; with more torch is faster: soon, where its products use AMX
+MOST = 512  # positions: with more, torch's products are faster
 
 
 class _Strides(Structure):
@@ -44,8 +45,8 @@ def takes(x: Tensor, time: int, d_kv: int) -> bool:
         x.dtype == torch.bfloat16
         and x.device.type == "cpu"
         and d_kv % WIDTH == 0
-        and 0 < time <= (MOST_BESIDE_TILES if processor_has("amx_bf16") else MOST)
-        and machine_code(CODE, NEEDS) is not None
+        and 0 < time <= MOST
+        and _found() is not None
     )
 
 
@@ -79,7 +80,8 @@ class _Attention(torch.autograd.Function):
             torch.empty(batch, heads, queries, -(-k.shape[2] // LANES) * LANES) if any(ctx.needs_input_grad) else None
         )
         shape = _shape(q, k, p, seed, query=q, key=k, value=v, out=out, bias=bias)
-        _code().sourcewise_attention(byref(shape), at(q), at(k), at(v), at_or_none(bias), at(out), at_or_none(weights))
+        found = (at_or_none(bias), at(out), at_or_none(weights))
+        _done(_code().sourcewise_attention(byref(shape), at(q), at(k), at(v), *found))
         ctx.save_for_backward(q, k, v, bias, weights)
         ctx.p, ctx.seed = p, seed
         return out
@@ -93,7 +95,7 @@ class _Attention(torch.autograd.Function):
         lying = {"query": q, "key": k, "value": v, "out": grad, "bias": dbias, "dquery": dq, "dkey": dk, "dvalue": dv}
         shape = _shape(q, k, ctx.p, ctx.seed, **lying)
         found = (at(dq), at(dk), at(dv), at_or_none(dbias))
-        _code().sourcewise_attention_backward(byref(shape), at(q), at(k), at(v), at(weights), at(grad), *found)
+        _done(_code().sourcewise_attention_backward(byref(shape), at(q), at(k), at(v), at(weights), at(grad), *found))
         return dq, dk, dv, dbias, None, None
 
 
@@ -128,7 +130,19 @@ def _in_rows(x: Tensor) -> Tensor:
     return x if x.stride(-1) == 1 else x.contiguous()
 
 
+def _done(failed: int) -> None:
+    if failed:
+        raise MemoryError("no room for the weights of a head")
+
+
+@functools.cache
+def _found() -> CDLL | None:
+    """The compiled code: with tiles where this processor and its system have them."""
+    in_tiles = machine_code(IN_TILES, across.NEEDS) if across.has_tiles() else None
+    return in_tiles or machine_code(CODE, NEEDS)
+
+
 def _code() -> CDLL:
-    code = machine_code(CODE, NEEDS)
+    code = _found()
     assert code is not None
     return code
