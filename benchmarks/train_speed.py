@@ -41,14 +41,15 @@ SHAPES = {
 }
 
 
-BATCH_TOKENS = 8192  # ours, padding included
+BATCH_TOKENS, PEER_BATCHES = (8192, 16384), (64, 128, 256)  # padding included; examples
 
 
 @dataclass(frozen=True)
 class Way:
-    """An engine, and for the peer its batch size and whether it is set for speed."""
+    """An engine with its batch: ours in tokens, the peer's in examples, and whether the peer is set for speed."""
 
     engine: str
+    batch_tokens: int = BATCH_TOKENS[0]
     peer_batch: int | None = None
     best: bool = False
 
@@ -79,11 +80,13 @@ def main() -> None:
 
 
 def measure(shape: str, data: Path, quick: bool) -> list[dict[str, Any]]:
-    """A row an engine, each in a process of its own and the peer with several batch sizes, the fastest kept."""
-    best = [Way("Seq2SeqTrainer at its best", size, True) for size in ((64,) if quick else (64, 128))]
+    """A row an engine, each in a process of its own and with several batch sizes, the fastest kept."""
+    mine = [Way("sourcewise bf16", size) for size in BATCH_TOKENS[: 1 if quick else None]]
+    default = [Way("Seq2SeqTrainer as it comes", peer_batch=64)]
+    best = [Way("Seq2SeqTrainer at its best", 0, size, True) for size in PEER_BATCHES[: 1 if quick else None]]
     rows = []
     with tempfile.TemporaryDirectory() as name:
-        for ways in ([Way("sourcewise bf16")], [Way("Seq2SeqTrainer as it comes", 64)], best):
+        for ways in (mine, default, best):
             found = []
             for way in ways:
                 with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
@@ -97,7 +100,7 @@ def measure_one(way: Way, shape: str, data: Path, folder: Path, quick: bool) -> 
     work = Recipe.model_validate(
         {
             "data": {"train": {"pairs": str(data / "train.tsv")}, "vocabulary": 8000},
-            "train": {"batch_tokens": BATCH_TOKENS, "steps": 10_000},
+            "train": {"batch_tokens": way.batch_tokens or BATCH_TOKENS[0], "steps": 10_000},
         }
     )
     dataset = open_sets(work.data, "train")[0]
@@ -115,7 +118,7 @@ def measure_one(way: Way, shape: str, data: Path, folder: Path, quick: bool) -> 
         taken = theirs(folder, encoded, way.best, way.peer_batch, count)
     return {
         "work": f"train {shape}",
-        "engine": way.engine + (f", batch {way.peer_batch}" if way.best else ""),
+        "engine": f"{way.engine}, batch {way.peer_batch or way.batch_tokens}",
         "tokens_per_s": median_speed(taken, steps),
         "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
         "bf16_peak_gflops": bf16_peak() / 1e9,
@@ -134,7 +137,8 @@ def ours(work: Recipe, tokenizer: Tokenizer, encoded: Encoded, folder: Path, ste
     assert isinstance(network, Seq2Seq)
     trainer = Trainer(work, Run(folder), network, tokenizer, encoded, None)
     taken = []
-    for rows in trainer._batches(0)[:steps]:
+    epochs = itertools.chain.from_iterable(trainer._batches(epoch) for epoch in itertools.count())
+    for rows in itertools.islice(epochs, steps):
         started, before = time.perf_counter(), trainer.tokens
         trainer._learn([rows])
         trainer.step += 1

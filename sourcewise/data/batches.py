@@ -136,7 +136,7 @@ def shares(rows: np.ndarray, sizes: np.ndarray, count: int) -> list[np.ndarray]:
     total = np.cumsum(sizes[rows])
     cuts = np.searchsorted(total, total[-1] * np.arange(1, count) / count, side="right")
     if len(rows) >= EXAMPLES:
-        cuts = cuts // SHARE * SHARE
+        cuts = (cuts + SHARE // 2) // SHARE * SHARE
     return [part for part in np.split(rows, cuts) if len(part)]
 
 

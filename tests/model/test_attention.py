@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -10,6 +12,7 @@ from torch import Tensor
 
 from sourcewise.model import attention
 from sourcewise.model.attention import MASKED, attend, split_heads
+from sourcewise.model.kernels import across
 from sourcewise.model.kernels import attention as compiled
 from sourcewise.model.layers import dropout_seed
 
@@ -17,6 +20,19 @@ D_KV = 32
 
 if not compiled.takes(torch.zeros(1, dtype=torch.bfloat16), 8, D_KV):
     pytest.skip("no C++ compiler, or a processor without AVX2", allow_module_level=True)
+
+
+@pytest.fixture(params=["vectors", "tiles"], autouse=True, scope="module")
+def code(request: pytest.FixtureRequest) -> Iterator[None]:
+    """What multiplies: each in turn."""
+    if request.param == "tiles" and not across.has_tiles():
+        pytest.skip("a processor without AMX")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(across, "has_tiles", lambda: request.param == "tiles")
+        compiled._found.cache_clear()
+        yield
+    compiled._found.cache_clear()
+
 
 Case = tuple[Tensor, Tensor, Tensor | None]  # queries and keys and values projected, as split_heads takes them; bias
 
