@@ -92,11 +92,11 @@ _kept = threading.local()
 
 
 def _room(like: Tensor, rows: int, size: int) -> Tensor:
-    """Room for logits (rows, size); on a CPU each thread keeps its own: fresh pages are cleared before they come."""
+    """Room for logits (rows, size); a thread that trains on a CPU keeps it: fresh pages are cleared first."""
     room: Tensor | None = getattr(_kept, "room", None)
     if room is None or room.dtype != like.dtype or room.numel() < rows * size or room.device != like.device:
         room = like.new_empty(rows * size)
-        if like.device.type == "cpu":
+        if like.device.type == "cpu" and like.dtype == torch.bfloat16:
             _kept.room = room
     return room[: rows * size].view(rows, size)
 

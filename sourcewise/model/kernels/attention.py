@@ -21,6 +21,7 @@ CODE, NEEDS = Path(__file__).with_name("attention.cpp"), ("avx2", "fma")
 IN_TILES = Path(__file__).with_name("attention_tiles.cpp")
 WIDTH = 32  # of a head: a multiple of it
 MOST = 512  # positions: with more, torch's products are faster
+THREADS = 2  # a call uses one, torch all that its caller has: with more of them it is as fast
 
 
 class _Strides(Structure):
@@ -46,6 +47,7 @@ def takes(x: Tensor, time: int, d_kv: int) -> bool:
         and x.device.type == "cpu"
         and d_kv % WIDTH == 0
         and 0 < time <= MOST
+        and torch.get_num_threads() <= THREADS
         and _found() is not None
     )
 
@@ -76,9 +78,8 @@ class _Attention(torch.autograd.Function):
         bias = None if bias is None else _in_rows(bias.float())
         batch, heads, queries, _ = q.shape
         (out,) = side_by_side(batch, queries, 1, heads, q)
-        weights = (
-            torch.empty(batch, heads, queries, -(-k.shape[2] // LANES) * LANES) if any(ctx.needs_input_grad) else None
-        )
+        columns = -(-k.shape[2] // LANES) * LANES
+        weights = torch.empty(batch, heads, queries, columns) if any(ctx.needs_input_grad) else None
         shape = _shape(q, k, p, seed, query=q, key=k, value=v, out=out, bias=bias)
         found = (at_or_none(bias), at(out), at_or_none(weights))
         _done(_code().sourcewise_attention(byref(shape), at(q), at(k), at(v), *found))
@@ -100,7 +101,7 @@ class _Attention(torch.autograd.Function):
 
 
 def attention(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, p: float, seed: int) -> Tensor:
-    """dropout(softmax(q kᵀ + bias)) v of (batch, heads, time, d_kv), the bias broadcasting to (…, queries, keys)."""
+    """dropout(softmax(q kᵀ + bias)) v of (batch, heads, time, d_kv); the bias is (…, queries or 1, keys)."""
     out: Tensor = _Attention.apply(q, k, v, bias, p, seed)
     return out
 
