@@ -19,8 +19,8 @@ from pathlib import Path
 FLAGS = (
     *("-std=c++17", "-O3", "-march=native", "-fno-math-errno", "-fno-trapping-math", "-shared", "-fPIC", "-w"),
     *("-fopenmp-simd", "-mprefer-vector-width=512"),  # sums of a loop may be taken in any order where it says so
-    "-fno-tree-pre",  # with it gcc 12 keeps the sums of products.h in memory, at half the speed
 )
+OF_GCC = ("-fno-tree-pre",)  # without it gcc 12 keeps the sums of products.h in memory, at half the speed
 COMPILERS = ("c++", "g++", "clang++")
 SECONDS = 120  # a compiler that takes longer is stuck
 
@@ -36,7 +36,7 @@ def machine_code(source: Path, needs: tuple[str, ...] = ()) -> ctypes.CDLL | Non
     if compiler is None or os.environ.get("SOURCEWISE_COMPILE") == "0" or not processor_has(*needs):
         return None
     texts = (path.read_text(encoding="utf-8") for path in sorted(source.parent.glob("*.[ch]*")))
-    told = "\n".join((*texts, compiler, *FLAGS, processor, platform.platform()))
+    told = "\n".join((*texts, compiler, *FLAGS, *OF_GCC, processor, platform.platform()))
     kept = _cache() / f"{source.stem}-{hashlib.sha256(told.encode()).hexdigest()[:24]}.so"
     try:
         if not kept.is_file():
@@ -56,7 +56,10 @@ def _compile(compiler: str, source: Path, to: Path) -> None:
     with tempfile.TemporaryDirectory(dir=to.parent) as folder:  # beside it: a rename within a file system is whole
         fresh = Path(folder) / to.name
         command = [compiler, *FLAGS, "-o", str(fresh), str(source)]
-        subprocess.run(command, check=True, capture_output=True, timeout=SECONDS)
+        try:
+            subprocess.run([*command, *OF_GCC], check=True, capture_output=True, timeout=SECONDS)
+        except subprocess.CalledProcessError:  # clang does not know them
+            subprocess.run(command, check=True, capture_output=True, timeout=SECONDS)
         fresh.replace(to)
 
 

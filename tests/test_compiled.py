@@ -52,3 +52,11 @@ def test_without_a_compiler_there_is_none(source: Path, name: str, value: str, m
 
 def test_a_processor_without_what_it_needs_gets_none(source: Path) -> None:
     assert compiled.machine_code(source, ("an-instruction-of-the-future",)) is None
+
+
+def test_a_compiler_that_does_not_know_all_options_is_asked_without_them(
+    source: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(compiled, "OF_GCC", ("-fno-such-option",))
+    found = compiled.machine_code(source)
+    assert found is not None and found.answer() == 42

@@ -41,7 +41,8 @@ struct Bytes {  // rows of activations
         __m512 most = _mm512_setzero_ps();
         for (int64_t i = 0; i < n; i += 16)
             most = _mm512_max_ps(most, _mm512_abs_ps(_mm512_maskz_loadu_ps(first(n - i), x + i)));
-        const float largest = _mm512_reduce_max_ps(most);
+        // clang's maximum over lanes knows no NaN.
+        const float largest = _mm512_cmp_ps_mask(most, most, _CMP_UNORD_Q) ? NAN : _mm512_reduce_max_ps(most);
         const __m512 inverse = _mm512_set1_ps(largest > 0 ? 127.0f / largest : 0.0f);
         int8_t* out = values.data() + row * width;
         __m512i sum = _mm512_setzero_si512();
