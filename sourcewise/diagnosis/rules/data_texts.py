@@ -60,6 +60,15 @@ MISALIGNED = Rule(
     causes=("DAT002", "DAT004", "DAT011", "DAT012"),
 )
 
+IMBALANCE = (
+    "A loss that wants the own source likelier than another's, and one for which what is certain counts little:\n"
+    "  --train.contrastive 0.3 --train.focal 2\n"
+    "To let rare tokens come more often, or weigh more, is meant for few that dominate; where many words are rare it "
+    "did harm:\n"
+    "  --train.resample_below 0.01\n"
+    "  --train.token_weights effective_number"
+)
+
 SAME_TARGET = Rule(
     code="DAT004",
     name="one target for many sources",
@@ -71,11 +80,7 @@ SAME_TARGET = Rule(
         "such a set. Ours: two labels of half of the examples each are no imbalance, and the commonest reply of a "
         "healthy chat set has 17 %."
     ),
-    cure=(
-        "Keep fewer of these examples, or let rare tokens count more, or be seen more often:\n"
-        "  --train.token_weights effective_number --train.focal 2\n"
-        "  --train.resample_below 0.01"
-    ),
+    cure=("Keep fewer of these examples. " + IMBALANCE),
 )
 
 SAME_TOKEN = Rule(
@@ -90,9 +95,7 @@ SAME_TOKEN = Rule(
     ),
     cure=(
         "Look whether the tokenizer makes one token of all that it does not know (DAT006) and whether targets are "
-        "padded with a word of their own. Else let rare tokens count more, or be seen more often:\n"
-        "  --train.token_weights effective_number --train.focal 2\n"
-        "  --train.resample_below 0.01"
+        "padded with a word of their own. " + IMBALANCE
     ),
     causes=("DAT004", "DAT006"),
 )

@@ -39,7 +39,7 @@ class Effect:
         changes = " ".join(f"{key} {json.dumps(value)}" for key, value in self.changes.items()).replace('"', "")
         figure = f"{self.metric.upper()} {_figure(self.metric, self.before)} → {_figure(self.metric, self.after)}"
         doubt = " (may be chance)" if self.effect == "chance" else ""
-        return f"{changes}: {figure}{doubt}, source bits {self.bits_before:.2f} → {self.bits_after:.2f}"
+        return f"{changes}: {figure}{doubt}, source bits {self.bits_before:z.2f} → {self.bits_after:z.2f}"
 
 
 def told(cure: str) -> str:

@@ -41,9 +41,9 @@ SAME_OUTPUT = Rule(
     ),
     cure=(
         "If SRC001 is found too, the source does not reach the decoder: start there. If not, the targets are likely "
-        "skewed: give rarer ones more weight, train longer, and compare greedy search with beams (a large beam "
-        "collapses first):\n"
-        "  --train.token_weights effective_number --train.resample_below 0.01\n"
+        "skewed: train longer, with a loss that wants the own source likelier than another's, and compare greedy "
+        "search with beams (a large beam collapses first):\n"
+        "  --train.contrastive 0.3\n"
         "  --generation.beams 1"
     ),
     causes=(

@@ -115,8 +115,8 @@ LANGUAGE_MODEL = Rule(
     ),
     cure=(
         "See whether the source can help at all: sources and targets must be of the same row. Then make it easier to "
-        "read (fewer frames a slot less, more slots) and the decoder's own way harder:\n"
-        "  --train.word_dropout 0.3 --train.ctc_weight 0.3 --train.contrastive 0.3"
+        "read (fewer frames a slot, more slots), let the loss ask for it, and make the decoder's own way harder:\n"
+        "  --train.contrastive 0.3 --train.ctc_weight 0.3 --train.word_dropout 0.3"
     ),
     causes=(
         "DAT018",
