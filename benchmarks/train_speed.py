@@ -83,7 +83,9 @@ def measure(shape: str, data: Path, quick: bool) -> list[dict[str, Any]]:
     """A row an engine, each in a process of its own and with several batch sizes, the fastest kept."""
     mine = [Way("sourcewise bf16", size) for size in BATCH_TOKENS[: 1 if quick else None]]
     default = [Way("Seq2SeqTrainer as it comes", peer_batch=64)]
-    best = [Way("Seq2SeqTrainer at its best", 0, size, True) for size in PEER_BATCHES[: 1 if quick else None]]
+    best = [
+        Way("Seq2SeqTrainer at its best", peer_batch=size, best=True) for size in PEER_BATCHES[: 1 if quick else None]
+    ]
     rows = []
     with tempfile.TemporaryDirectory() as name:
         for ways in (mine, default, best):
@@ -100,7 +102,7 @@ def measure_one(way: Way, shape: str, data: Path, folder: Path, quick: bool) -> 
     work = Recipe.model_validate(
         {
             "data": {"train": {"pairs": str(data / "train.tsv")}, "vocabulary": 8000},
-            "train": {"batch_tokens": way.batch_tokens or BATCH_TOKENS[0], "steps": 10_000},
+            "train": {"batch_tokens": way.batch_tokens, "steps": 10_000},
         }
     )
     dataset = open_sets(work.data, "train")[0]

@@ -33,7 +33,7 @@ def machine_code(source: Path, needs: tuple[str, ...] = ()) -> ctypes.CDLL | Non
     """
     compiler = os.environ.get("CXX") or next((c for c in COMPILERS if shutil.which(c)), None)
     processor = _processor()
-    if compiler is None or os.environ.get("SOURCEWISE_COMPILE") == "0" or not processor_has(*needs):
+    if compiler is None or os.environ.get("SOURCEWISE_COMPILE") == "0" or not set(needs) <= set(processor.split()):
         return None
     texts = (path.read_text(encoding="utf-8") for path in sorted(source.parent.glob("*.[ch]*")))
     told = "\n".join((*texts, compiler, *FLAGS, *OF_GCC, processor, platform.platform()))
@@ -44,11 +44,6 @@ def machine_code(source: Path, needs: tuple[str, ...] = ()) -> ctypes.CDLL | Non
         return ctypes.CDLL(str(kept))
     except (OSError, subprocess.SubprocessError):
         return None
-
-
-def processor_has(*flags: str) -> bool:
-    """Whether /proc/cpuinfo has all of these flags."""
-    return set(flags) <= set(_processor().split())
 
 
 def _compile(compiler: str, source: Path, to: Path) -> None:

@@ -80,7 +80,7 @@ SAME_TARGET = Rule(
         "such a set. Ours: two labels of half of the examples each are no imbalance, and the commonest reply of a "
         "healthy chat set has 17 %."
     ),
-    cure=("Keep fewer of these examples. " + IMBALANCE),
+    cure="Keep fewer of these examples. " + IMBALANCE,
 )
 
 SAME_TOKEN = Rule(

@@ -130,9 +130,19 @@ def _dropped(base: Tensor | None, x: Tensor, p: float, seed: int) -> Tensor:
     return out
 
 
+def at(x: Tensor) -> c_void_p:
+    """Where a tensor's numbers begin, for compiled code."""
+    return c_void_p(x.data_ptr())
+
+
 def at_or_none(x: Tensor | None) -> c_void_p:
     """The same, and a null pointer for none."""
     return c_void_p(None) if x is None else at(x)
+
+
+def in_rows(x: Tensor) -> Tensor:
+    """The same numbers, those of the last axis beside each other."""
+    return x if x.stride(-1) == 1 else x.contiguous()
 
 
 def share(p: float) -> tuple[c_uint32, c_float]:
@@ -145,8 +155,3 @@ def _code() -> CDLL:
     code = machine_code(CODE, NEEDS)
     assert code is not None
     return code
-
-
-def at(x: Tensor) -> c_void_p:
-    """Where a tensor's numbers begin, for compiled code."""
-    return c_void_p(x.data_ptr())

@@ -82,11 +82,6 @@ void widen(const bf16* from, int64_t stride, int64_t count, int64_t rows, int64_
     std::fill(to + count * width, to + rows * width, 0.0f);
 }
 
-void narrow_rows(const float* from, int64_t count, int64_t width, bf16* to, int64_t stride) {
-    for (int64_t t = 0; t < count; t++)
-        for (int64_t i = 0; i < width; i += LANES) narrow(to + t * stride + i, load(from + t * width + i));
-}
-
 }  // namespace
 
 extern "C" {

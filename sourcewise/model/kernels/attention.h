@@ -21,6 +21,12 @@ struct Shape {
     int64_t columns() const { return up(keys, LANES); }
 };
 
+// x (rows, columns) fp32 → bf16 rows of `stride`.
+inline void narrow_rows(const float* x, int64_t rows, int64_t columns, bf16* to, int64_t stride) {
+    for (int64_t t = 0; t < rows; t++)
+        for (int64_t i = 0; i < columns; i += LANES) narrow(to + t * stride + i, load(x + t * columns + i));
+}
+
 // Of `columns` scores, a multiple of 16, the first `count` become weights that sum to 1, the others 0.
 inline void softmax(float* scores, const float* bias, int64_t count, int64_t columns) {
     if (bias)

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from sourcewise.compiled import machine_code
-from sourcewise.model.kernels import LANES, across, at, at_or_none, share
+from sourcewise.model.kernels import LANES, across, at, at_or_none, in_rows, share
 
 CODE, NEEDS = Path(__file__).with_name("attention.cpp"), ("avx2", "fma")
 IN_TILES = Path(__file__).with_name("attention_tiles.cpp")
@@ -74,8 +74,8 @@ def whole(parts: Sequence[Tensor]) -> Tensor | None:
 class _Attention(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, p: float, seed: int) -> Tensor:
-        q, k, v = (_in_rows(x) for x in (q, k, v))
-        bias = None if bias is None else _in_rows(bias.float())
+        q, k, v = (in_rows(x) for x in (q, k, v))
+        bias = None if bias is None else in_rows(bias.float())
         batch, heads, queries, _ = q.shape
         (out,) = side_by_side(batch, queries, 1, heads, q)
         columns = -(-k.shape[2] // LANES) * LANES
@@ -90,7 +90,7 @@ class _Attention(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor | None, None, None]:
         q, k, v, bias, weights = ctx.saved_tensors
-        grad = _in_rows(grads[0])
+        grad = in_rows(grads[0])
         dq, dk, dv = _gradients_of(q, k, v)
         dbias = torch.zeros_like(bias) if ctx.needs_input_grad[3] else None
         lying = {"query": q, "key": k, "value": v, "out": grad, "bias": dbias, "dquery": dq, "dkey": dk, "dvalue": dv}
@@ -125,10 +125,6 @@ def _shape(q: Tensor, k: Tensor, p: float, seed: int, **lying: Tensor | None) ->
             wide = x if name != "bias" else x.expand(batch, heads, queries, k.shape[2])
             setattr(shape, name, _Strides(*wide.stride()[:3]))
     return shape
-
-
-def _in_rows(x: Tensor) -> Tensor:
-    return x if x.stride(-1) == 1 else x.contiguous()
 
 
 def _done(failed: int) -> None:

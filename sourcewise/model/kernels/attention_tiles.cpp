@@ -48,12 +48,6 @@ void beside_turned(const bf16* x, int64_t stride, int64_t count, int64_t width, 
         }
 }
 
-// x (rows, columns) fp32 → bf16 rows of `stride`.
-void narrow_rows(const float* x, int64_t rows, int64_t columns, bf16* to, int64_t stride) {
-    for (int64_t t = 0; t < rows; t++)
-        for (int64_t i = 0; i < columns; i += LANES) narrow(to + t * stride + i, load(x + t * columns + i));
-}
-
 // xᵀ of x (rows, columns), both multiples of 16, in bf16 rows of `stride`.
 void narrow_turned(const float* x, int64_t rows, int64_t columns, bf16* to, int64_t stride) {
     for (int64_t row = 0; row < rows; row += SIDE)
