@@ -64,8 +64,7 @@ def measure_fading(network: Seq2Seq, batch: Batch) -> Fading | None:
         with torch.enable_grad():
             encode = body.bypass if network.bypassed(batch.source) else body.encode
             tokens = fed(batch.labels, network.start_id, network.pad_id)
-            states, matrix = network.projection(tokens, encode(vectors, mask))
-            nats = linear_cross_entropy(states, matrix, batch.labels.flatten())
+            nats = linear_cross_entropy(*network.projection(tokens, encode(vectors, mask), batch.labels))
             found: Sequence[Tensor | None] = torch.autograd.grad(nats, [vectors], allow_unused=True)
         if found[0] is None:
             return None

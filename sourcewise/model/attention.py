@@ -98,6 +98,11 @@ def split_heads(x: Tensor, parts: int, heads: int) -> tuple[Tensor, ...]:
     return found
 
 
+def merge_heads(read: Tensor, x: Tensor) -> Tensor:
+    """What was read (sources, heads, hypotheses × time, d_kv) → (rows, time, heads × d_kv), laid out as x."""
+    return read.transpose(1, 2).reshape(x.shape[0], x.shape[1], -1)
+
+
 class SelfAttention(nn.Module):
     """Q, K and V of the same sequence, in one product; `scale` multiplies the scores."""
 
@@ -109,18 +114,10 @@ class SelfAttention(nn.Module):
         self.qkv = Linear(d_model, 3 * heads * d_kv, bias=biases)
         self.out = Linear(heads * d_kv, d_model, bias=biases)
 
-    def project(self, x: Tensor, sources: int) -> tuple[Tensor, Tensor, Tensor]:
-        """(sources × hypotheses, time, d_model) → q, k, v, each (sources, heads, hypotheses × time, d_kv)."""
-        q, k, v = split_heads(self.qkv(x).view(sources, -1, self.qkv.out_features), 3, self.heads)
+    def split(self, projected: Tensor, sources: int) -> tuple[Tensor, Tensor, Tensor]:
+        """What `qkv` gives of (rows, time) → q, k, v, each (sources, heads, hypotheses × time, d_kv)."""
+        q, k, v = split_heads(projected.view(sources, -1, self.qkv.out_features), 3, self.heads)
         return (q if self.scale == 1 else q * self.scale), k, v
-
-    def merge(self, read: Tensor, x: Tensor) -> Tensor:
-        """What was read (sources, heads, hypotheses × time, d_kv) → the shape of x."""
-        return self.out(read.transpose(1, 2).reshape(x.shape[0], x.shape[1], -1))
-
-    def forward(self, x: Tensor, bias: Tensor | None) -> Tensor:
-        """(batch, time, d_model) → the same; bias holds positions and mask."""
-        return self.merge(attend(*self.project(x, len(x)), bias, self.p, self.training), x)
 
 
 class CrossAttention(nn.Module):
@@ -140,12 +137,7 @@ class CrossAttention(nn.Module):
         keys, values = split_heads(self.kv(states), 2, self.heads)
         return kept(keys), kept(values)
 
-    def queries(self, x: Tensor, batch: int) -> Tensor:
-        """(batch × beams, time, d_model) → (batch, heads, beams × time, d_kv): beams share a source's keys."""
-        q: Tensor = self.q(x).view(batch, -1, self.heads, self.d_kv).transpose(1, 2)
+    def split(self, projected: Tensor, batch: int) -> Tensor:
+        """What `q` gives of (batch × beams, time) → (batch, heads, beams × time, d_kv): beams share a source's keys."""
+        q: Tensor = projected.view(batch, -1, self.heads, self.d_kv).transpose(1, 2)
         return q if self.scale == 1 else q * self.scale
-
-    def forward(self, x: Tensor, keys: Tensor, values: Tensor, bias: Tensor | None) -> Tensor:
-        """(batch × beams, time, d_model) → the same; bias (batch, 1, 1, slots) bars padding."""
-        read = attend(self.queries(x, len(keys)), keys, values, bias, self.p, self.training)
-        return self.out(read.transpose(1, 2).reshape(x.shape[0], x.shape[1], -1))

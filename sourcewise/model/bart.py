@@ -20,7 +20,7 @@ from sourcewise.errors import RequestError
 from sourcewise.model.attention import MASKED
 from sourcewise.model.interchange import check_embedding, copies, fill, first_id, is_tied
 from sourcewise.model.layers import Positions
-from sourcewise.model.memory import TransformerMemory, padding_bias
+from sourcewise.model.memory import PackedMemory, TransformerMemory, padding_bias
 from sourcewise.model.transformer import Transformer, TransformerConfig
 
 MODEL_TYPES = ("bart", "mbart", "marian")  # of config.json
@@ -74,7 +74,7 @@ class Bart(Transformer):
         with torch.no_grad():
             self.embedding.weight[self.config.pad_id] = 0
 
-    def encode(self, vectors: Tensor, mask: Tensor) -> TransformerMemory:
+    def encode(self, vectors: Tensor, mask: Tensor) -> TransformerMemory | PackedMemory:
         """Vectors (batch, slots, d_model) through the encoder → memory; of each row the first `positions` slots."""
         if mask.shape[1] > self.config.positions:
             mask = mask & (mask.cumsum(1) <= self.config.positions)

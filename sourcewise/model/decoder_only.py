@@ -25,9 +25,10 @@ from sourcewise.config import ModelConfig
 from sourcewise.data.tokenizer import Tokenizer
 from sourcewise.errors import RequestError
 from sourcewise.model import t5
-from sourcewise.model.attention import MASKED, RelativePositions, SelfAttention, attend, kept
-from sourcewise.model.layers import Embedding, FeedForward, RMSNorm, SinusoidalPositions, add_dropped, dropout
+from sourcewise.model.attention import MASKED, RelativePositions, SelfAttention, attend, kept, merge_heads
+from sourcewise.model.layers import Embedding, FeedForward, RMSNorm, SinusoidalPositions, dropout
 from sourcewise.model.memory import KeyValueCache, padding_bias
+from sourcewise.model.residual import ResidualBlock
 
 MODEL_TYPES = ("sourcewise-decoder",)  # of config.json
 IDS = {"pad_id": "pad_token_id", "eos_id": "eos_token_id", "start_id": "decoder_start_token_id"}  # in config.json
@@ -103,25 +104,24 @@ class PrefixMemory:
         return PrefixMemory(self.mask[rows], [(k[rows], v[rows]) for k, v in self.keys_values])
 
 
-class Block(nn.Module):
+class Block(ResidualBlock):
     """Self-attention and feed-forward, each behind a norm and beside a residual."""
 
     def __init__(self, c: DecoderOnlyConfig) -> None:
-        super().__init__()
+        super().__init__(c.dropout)
         self.attention_norm = RMSNorm(c.d_model, c.eps)
         self.attention = SelfAttention(c.d_model, c.heads, c.d_kv, c.attention_dropout)
         self.feedforward_norm = RMSNorm(c.d_model, c.eps)
         self.feedforward = FeedForward(c.d_model, c.d_ff, c.activation, c.dropout)
-        self.p = c.dropout
 
-    def project(self, x: Tensor, sources: int) -> tuple[Tensor, Tensor, Tensor]:
-        """(rows, time, d_model) → q, k, v, each (sources, heads, hypotheses × time, d_kv)."""
-        return self.attention.project(self.attention_norm(x), sources)
+    def project(self, x: Tensor, sources: int) -> tuple[Tensor, tuple[Tensor, Tensor, Tensor]]:
+        """x (rows, time, d_model), to go on with, and its q, k, v, each (sources, heads, hypotheses × time, d_kv)."""
+        projected, x = self.enter(x, self.attention_norm, self.attention.qkv)
+        return x, self.attention.split(projected, sources)
 
     def go_on(self, x: Tensor, read: Tensor) -> Tensor:
         """x (rows, time, d_model) and what its queries read → the block's output, the shape of x."""
-        x = add_dropped(x, self.attention.merge(read, x), self.p, self.training)
-        return add_dropped(x, self.feedforward(self.feedforward_norm(x)), self.p, self.training)
+        return self.feed(self.leave(x, merge_heads(read, x), self.attention.out, self.attention_norm))
 
 
 class DecoderOnly(nn.Module):
@@ -190,7 +190,7 @@ class DecoderOnly(nn.Module):
         bias = bias[None] if padding is None else bias + padding
         keys_values: list[tuple[Tensor, Tensor]] = []
         for block in self.blocks:
-            query, key, value = block.project(x, len(x))
+            x, (query, key, value) = block.project(x, len(x))
             keys_values.append((kept(key), kept(value)))
             if len(keys_values) < c.layers:  # nobody reads what the last block makes of the source
                 x = block.go_on(x, attend(query, key, value, bias, c.attention_dropout, self.training))
@@ -238,7 +238,7 @@ class DecoderOnly(nn.Module):
         x = self.embed(tokens)
         x = dropout(self.place(x, begin) if c.target_positions else x, c.dropout, self.training)
         for layer, block in enumerate(self.blocks):
-            query, key, value = block.project(x, memory.batch)
+            x, (query, key, value) = block.project(x, memory.batch)
             if cache is None:
                 key, value = kept(key), kept(value)
             else:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sourcewise.model import kernels
-from sourcewise.model.kernels.across import linear
+from sourcewise.model.kernels import sublayers
 
 
 def _normalised(x: Tensor, weight: Tensor, eps: float) -> tuple[Tensor, Tensor]:
@@ -188,41 +188,66 @@ def add_dropped(x: Tensor, branch: Tensor, p: float, training: bool) -> Tensor:
 
 
 class Linear(nn.Linear):
-    """torch's layer, whose weights' gradient is compiled code where that is faster (`kernels/across.py`)."""
+    """torch's layer, compiled where that is faster (`kernels/sublayers.py`)."""
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., inputs) → (..., outputs)."""
-        return linear(x, self.weight, self.bias)
+        if sublayers.takes(x, self.weight):
+            return sublayers.entering(x, None, self.weight, self.bias)[0]
+        return super().forward(x)
 
 
-class _Lookup(torch.autograd.Function):
-    """Rows of a matrix, whose gradient is the rows that were met: where the matrix has another gradient too, as that of
-    a tied head, they are added to it. The sums are fp32; torch's own are bf16, in which frequent tokens get lost."""
+class Lookup(NamedTuple):
+    """Rows of an embedding that were looked up, as a leaf: what its gradient is put into is the embedding's."""
 
-    @staticmethod
-    def forward(ctx: Any, tokens: Tensor, weight: Tensor) -> Tensor:
-        ctx.save_for_backward(tokens)
-        ctx.shape = weight.shape
-        return F.embedding(tokens, weight)
+    weight: Tensor  # (vocabulary, width)
+    tokens: Tensor  # (...)
+    vectors: Tensor  # (..., width)
 
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[None, Tensor]:
-        (grad,), (tokens,) = grads, ctx.saved_tensors
-        met, place = tokens.unique(return_inverse=True)
-        sums = torch.zeros(len(met), grad.shape[-1]).index_add_(0, place.flatten(), grad.flatten(0, -2).float())
-        rows = torch.sparse_coo_tensor(met[None], sums.to(grad.dtype), ctx.shape, check_invariants=False)
-        return None, rows._coalesced_(True)
+
+_looked_up = threading.local()
+
+
+@contextlib.contextmanager
+def lookups() -> Iterator[list[Lookup]]:
+    """Within, on this thread: bf16 embeddings on a CPU note what is looked up in them, to be given to `put_lookups`.
+
+    autograd would make the gradient of a whole matrix of each, and add it to that of a tied head in a third, all in
+    bf16, in which frequent tokens get lost.
+    """
+    _looked_up.found = []
+    try:
+        yield _looked_up.found
+    finally:
+        del _looked_up.found
+
+
+def put_lookups(found: Sequence[Lookup], gradients: Sequence[Tensor], weight: Tensor, to: Tensor | None) -> Tensor:
+    """The gradient by `weight`, with those by what was looked up in it; `to`, which is changed, is what it had else.
+
+    The rows' sums are fp32, rounded once.
+    """
+    of = [(look.tokens.flatten(), g.flatten(0, -2)) for look, g in zip(found, gradients, strict=True)]
+    tokens, rows = (torch.cat(each) for each in zip(*of, strict=True))
+    met, place = tokens.unique(return_inverse=True)
+    to = torch.zeros_like(weight) if to is None else to.contiguous()
+    sums = to.index_select(0, met).float().index_add_(0, place, rows.float())
+    return to.index_copy_(0, met, sums.to(to.dtype))
 
 
 class Embedding(nn.Embedding):
-    """torch's layer; in bf16 on a CPU its gradient is sparse."""
+    """torch's layer, which notes what is looked up within `lookups`."""
 
     def forward(self, tokens: Tensor) -> Tensor:
         """(...) → (..., width)."""
-        if self.weight.dtype == torch.bfloat16 and self.weight.device.type == "cpu" and torch.is_grad_enabled():
-            out: Tensor = _Lookup.apply(tokens, self.weight)
-            return out
-        return super().forward(tokens)
+        weight = self.weight
+        found: list[Lookup] | None = getattr(_looked_up, "found", None)
+        learns = weight.requires_grad and torch.is_grad_enabled()
+        if found is None or not learns or weight.dtype != torch.bfloat16 or weight.device.type != "cpu":
+            return super().forward(tokens)
+        vectors = F.embedding(tokens, weight.detach()).requires_grad_()
+        found.append(Lookup(weight, tokens, vectors))
+        return vectors
 
 
 class FeedForward(nn.Module):
@@ -232,21 +257,25 @@ class FeedForward(nn.Module):
         super().__init__()
         self.gated = activation.startswith("gated-")
         self.activation = activation.removeprefix("gated-")
-        self.d_ff, self.p = d_ff, p
+        self.d_ff, self.p, self.biases = d_ff, p, biases
         self.wi = Linear(d_model, d_ff * (2 if self.gated else 1), bias=biases)
         self.wo = Linear(d_ff, d_model, bias=biases)
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., d_model) → (..., d_model)."""
-        hidden = self.wi(x)
+        out: Tensor = self.wo(self.inner(self.wi(x)))
+        return out
+
+    def inner(self, hidden: Tensor) -> Tensor:
+        """What stands between the products: (..., d_ff, or twice that where it is gated) → (..., d_ff)."""
         if self.activation == "relu" and not self.gated:
-            return self.wo(relu_dropout(hidden, self.p, self.training))
+            return relu_dropout(hidden, self.p, self.training)
         if self.gated:
             gate, value = hidden.split(self.d_ff, dim=-1)
             hidden = self._act(gate) * value
         else:
             hidden = self._act(hidden)
-        return self.wo(dropout(hidden, self.p, self.training))
+        return dropout(hidden, self.p, self.training)
 
     def _act(self, x: Tensor) -> Tensor:
         if self.activation == "relu":

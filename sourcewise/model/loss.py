@@ -11,7 +11,7 @@ from torch import Tensor
 
 from sourcewise.data.batches import IGNORED
 from sourcewise.model import kernels
-from sourcewise.model.kernels.across import across, takes
+from sourcewise.model.kernels import cross_entropy
 
 CHUNK_LOGITS = 80_000_000  # logits held at a time: 160 MB in bf16
 ROWS = 64  # rows come in multiples of these: a product of a new shape costs the CPU more than a few idle rows
@@ -48,44 +48,70 @@ class _LinearCrossEntropy(torch.autograd.Function):
         ctx: Any, states: Tensor, weight: Tensor, labels: Tensor, smoothing: float, emphasis: Emphasis | None
     ) -> tuple[Tensor, Tensor]:
         wanted = any(ctx.needs_input_grad[:2])
-        rows = chunk_rows(len(weight))
-        minimised, nats = (torch.zeros((), dtype=torch.float32, device=states.device) for _ in range(2))
-        dstates, dweight = torch.empty_like(states), None
-        parts = max(1, -(-len(states) // rows))
-        rows = max(1, -(-len(states) // parts // ROWS) * ROWS)  # alike
-        room = _room(states, min(rows, len(states)), len(weight))
-        for start in range(0, len(states), rows):
-            x, y = states[start : start + rows], labels[start : start + rows]
-            logits = torch.mm(x, weight.T, out=room[: len(x)])
-            p, chunk_nats, chunk_minimised = _probabilities(logits, y, smoothing, emphasis)
-            nats += chunk_nats
-            minimised += chunk_minimised
-            if wanted:
-                torch.mm(p, weight, out=dstates[start : start + rows])
-                part = across(p, x) if takes(p, x) else p.T @ x
-                dweight = part if dweight is None else dweight.float().add_(part)
-        if wanted:
-            assert dweight is not None
-            if smoothing:  # the even share of every entry, smoothing / size, without a pass over p
-                even, real = smoothing / len(weight), (labels != IGNORED)[:, None]
-                if emphasis is not None and emphasis.weights is not None:
-                    real = (emphasis.weights[labels.clamp(min=0)][:, None] * real).to(states.dtype)
-                dstates -= even * weight.sum(0, dtype=torch.float32).to(weight.dtype) * real
-                shift = even * (states * real).sum(0, dtype=torch.float32)
-                for part in dweight.split(SHIFTED):
-                    part.copy_(part.float() - shift)
-            ctx.save_for_backward(dstates, dweight.to(weight.dtype))
+        if emphasis is None and cross_entropy.takes(states, weight):
+            each, dstates, dweight = cross_entropy.linear_cross_entropy(states, weight, labels, smoothing, wanted)
+            minimised, nats = each.sum(), each.sum()
+        else:
+            minimised, nats, dstates, dweight = _in_chunks(states, weight, labels, smoothing, emphasis, wanted)
+        if dstates is not None and dweight is not None:
+            if smoothing:
+                _spread_evenly(states, weight, labels, smoothing, emphasis, dstates, dweight)
+            ctx.found = (dstates, dweight.to(weight.dtype))
         ctx.mark_non_differentiable(nats)
         return minimised, nats
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, None, None, None]:
-        dstates, dweight = ctx.saved_tensors
+        if ctx.found is None:
+            raise RuntimeError("this loss has given its gradients: a second backward pass would find them changed")
+        # Nothing else holds them: so they are scaled in place, and what a tied embedding adds to the matrix's is, too.
+        (dstates, dweight), ctx.found = ctx.found, None
         if grads[0].device.type != "cpu" or grads[0] != 1:
-            # In place, for want of pages: torch refuses a second backward pass, which would find them scaled.
             for each in (dstates, dweight):
                 each.mul_(grads[0].to(each.dtype))
         return dstates, dweight, None, None, None
+
+
+def _in_chunks(
+    states: Tensor, weight: Tensor, labels: Tensor, smoothing: float, emphasis: Emphasis | None, wanted: bool
+) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
+    """What is minimised, nats, and, where they are wanted, gradients but for the even share of the smoothing."""
+    rows = chunk_rows(len(weight))
+    minimised, nats = (torch.zeros((), dtype=torch.float32, device=states.device) for _ in range(2))
+    dstates, dweight = torch.empty_like(states), None
+    parts = max(1, -(-len(states) // rows))
+    rows = max(1, -(-len(states) // parts // ROWS) * ROWS)  # alike
+    room = _room(states, min(rows, len(states)), len(weight))
+    for start in range(0, len(states), rows):
+        x, y = states[start : start + rows], labels[start : start + rows]
+        logits = torch.mm(x, weight.T, out=room[: len(x)])
+        p, chunk_nats, chunk_minimised = _probabilities(logits, y, smoothing, emphasis)
+        nats += chunk_nats
+        minimised += chunk_minimised
+        if wanted:
+            torch.mm(p, weight, out=dstates[start : start + rows])
+            part = p.T @ x
+            dweight = part if dweight is None else dweight.float().add_(part)
+    return minimised, nats, dstates if wanted else None, dweight
+
+
+def _spread_evenly(
+    states: Tensor,
+    weight: Tensor,
+    labels: Tensor,
+    smoothing: float,
+    emphasis: Emphasis | None,
+    dstates: Tensor,
+    dweight: Tensor,
+) -> None:
+    """Put the even share of every entry, smoothing / size, into the gradients, without a pass over the logits."""
+    even, real = smoothing / len(weight), (labels != IGNORED)[:, None]
+    if emphasis is not None and emphasis.weights is not None:
+        real = (emphasis.weights[labels.clamp(min=0)][:, None] * real).to(states.dtype)
+    dstates -= even * weight.sum(0, dtype=torch.float32).to(weight.dtype) * real
+    shift = even * (states * real).sum(0, dtype=torch.float32)
+    for part in dweight.split(SHIFTED):
+        part.copy_(part.float() - shift)
 
 
 _kept = threading.local()
@@ -168,7 +194,9 @@ def emphasised_cross_entropy(
 ) -> tuple[Tensor, Tensor]:
     """(what is minimised, the nats of `linear_cross_entropy`, without a gradient): without emphasis the same."""
     real = labels != IGNORED
-    count = -(-int(real.sum()) // ROWS) * ROWS
-    chosen = (~real).to(torch.uint8).argsort(stable=True)[:count]
-    minimised, nats = _LinearCrossEntropy.apply(states[chosen], weight, labels[chosen], smoothing, emphasis)
+    if not bool(real.all()):
+        count = -(-int(real.sum()) // ROWS) * ROWS
+        chosen = (~real).to(torch.uint8).argsort(stable=True)[:count]
+        states, labels = states[chosen], labels[chosen]
+    minimised, nats = _LinearCrossEntropy.apply(states, weight, labels, smoothing, emphasis)
     return minimised, nats

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from sourcewise.model.attention import MASKED
+from sourcewise.model.packing import Packing
 
 FIRST_ROOM = 32  # tokens a cache has room for at first
 # On a CPU it looks at a multiple of slots: a product of a new shape costs more than a few idle ones.
@@ -58,6 +59,53 @@ class TransformerMemory:
                 for (k, v), (other_k, other_v) in zip(self.keys_values, other.keys_values, strict=True)
             ],
         )
+
+
+@dataclass
+class PackedMemory:
+    """A memory for learning: encoder output and each decoder layer's keys and values, sources one after another.
+
+    What knows nothing of that sees a `TransformerMemory`: states, and keys and values of a layer, are padded when
+    they are asked for.
+    """
+
+    rows: Tensor  # (slots of all sources, d_model)
+    packing: Packing
+    heads: Sequence[Tensor]  # per decoder layer (keys' and values' heads, rows and some more, d_kv)
+    bias: Tensor | None = field(init=False)  # (batch, 1, 1, slots); None where nothing is padded
+
+    def __post_init__(self) -> None:
+        self.bias = padding_bias(self.mask)
+
+    @property
+    def mask(self) -> Tensor:
+        """(batch, slots) bool."""
+        return self.packing.mask
+
+    @property
+    def batch(self) -> int:
+        """How many sources."""
+        return len(self.mask)
+
+    @property
+    def states(self) -> Tensor:
+        """(batch, slots, d_model)."""
+        return self.packing.unpack(self.rows)
+
+    @property
+    def keys_values(self) -> _PaddedHeads:
+        """Per decoder layer (batch, heads, slots, d_kv) twice."""
+        return _PaddedHeads(self)
+
+
+class _PaddedHeads:
+    def __init__(self, memory: PackedMemory) -> None:
+        self.memory = memory
+
+    def __getitem__(self, layer: int) -> tuple[Tensor, Tensor]:
+        rows = self.memory.heads[layer][:, : self.memory.packing.rows].transpose(0, 1)
+        keys, values = self.memory.packing.unpack(rows).transpose(1, 2).chunk(2, dim=1)
+        return keys, values
 
 
 def _widened(tensor: Tensor, dim: int, width: int) -> Tensor:

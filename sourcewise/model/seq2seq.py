@@ -10,6 +10,8 @@ from torch import Tensor, nn
 from sourcewise.data.batches import IGNORED, Batch, Source, length_mask
 from sourcewise.model.bridges import Bridge
 from sourcewise.model.loss import linear_cross_entropy
+from sourcewise.model.memory import PackedMemory
+from sourcewise.model.packing import Packing
 from sourcewise.model.protocol import shift_right
 
 
@@ -56,6 +58,9 @@ class Body(Protocol):
 
     def run_decoder(self, tokens: Tensor, memory: Any, cache: Any = None) -> Tensor:
         """Tokens (memory.batch × beams, time) → states (rows, time, width), ready for the head."""
+
+    def run_packed(self, tokens: Tensor, memory: PackedMemory, packing: Packing) -> Tensor:
+        """States (rows, width) of these places of the tokens, for a body whose `encode` gives such a memory."""
 
     def cross_attention(self, tokens: Tensor, memory: Any) -> Tensor | None:
         """Tokens (memory.batch, time) → (layers, batch, heads, time, slots) float32; None: no attention."""
@@ -149,21 +154,33 @@ class Seq2Seq(nn.Module):
         """Summed nats of the batch's target tokens, and how many; the logits exist a chunk at a time."""
         labels = batch.labels.to(self.device)
         tokens = shift_right(labels, self.start_id, self.pad_id)
-        states, matrix = self.projection(tokens, self.encode(batch.source))
-        nats = linear_cross_entropy(states, matrix, labels.flatten(), label_smoothing)
+        states, matrix, flat = self.projection(tokens, self.encode(batch.source), labels)
+        nats = linear_cross_entropy(states, matrix, flat, label_smoothing)
         return nats, int((labels != IGNORED).sum())
 
-    def projection(self, tokens: Tensor, memory: Any) -> tuple[Tensor, Tensor]:
-        """Tokens (memory.batch, time) → states (memory.batch × time, width) and matrix (vocabulary, width).
+    def projection(
+        self, tokens: Tensor, memory: Any, labels: Tensor, *, padded: bool = False
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Tokens and labels (memory.batch, time) → states (rows, width), matrix (vocabulary, width) and labels (rows,).
 
-        Their product, states @ matrix.T, is the logits: what a loss takes that never holds them all.
+        states @ matrix.T is the logits: what a loss takes that never holds them all. Rows are the tokens one after
+        another; unless they shall be `padded`, padding may be left out.
         """
-        states = self.body.run_decoder(tokens, memory)
+        if isinstance(memory, PackedMemory):
+            places = torch.arange(1, labels.shape[1] + 1)
+            packing = Packing(length_mask(((labels != IGNORED) * places).amax(1).clamp(min=1), labels.shape[1]))
+            states = self.body.run_packed(tokens, memory, packing)
+            if padded:
+                states, labels = packing.unpack(states).flatten(0, 1), labels.flatten()
+            else:
+                labels = packing.gather(labels)
+        else:
+            states, labels = self.body.run_decoder(tokens, memory).flatten(0, 1), labels.flatten()
         matrix = self.body.output_matrix
         if self.body.output_bias is not None:  # as one more column of the matrix, so that the loss knows no bias
             matrix = torch.cat((matrix, self.body.output_bias[:, None]), dim=1)
-            states = torch.cat((states, torch.ones_like(states[..., :1])), dim=-1)
-        return states.flatten(0, 1), matrix
+            states = torch.cat((states, torch.ones_like(states[:, :1])), dim=-1)
+        return states, matrix, labels
 
 
 def _left_padded(tokens: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:

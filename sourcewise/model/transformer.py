@@ -12,7 +12,6 @@ target tokens ─ embedding ─ decoder blocks (causal self-attention, cross-att
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -26,9 +25,13 @@ from sourcewise.model.attention import (
     SelfAttention,
     attend,
     attention_weights,
+    merge_heads,
 )
-from sourcewise.model.layers import Embedding, FeedForward, RMSNorm, SinusoidalPositions, add_dropped, dropout
-from sourcewise.model.memory import KeyValueCache, TransformerMemory, padding_bias
+from sourcewise.model.kernels import attention_part
+from sourcewise.model.layers import Embedding, FeedForward, Linear, RMSNorm, SinusoidalPositions, draw_seed, dropout
+from sourcewise.model.memory import KeyValueCache, PackedMemory, TransformerMemory, padding_bias
+from sourcewise.model.packing import Packing
+from sourcewise.model.residual import ResidualBlock
 
 
 @dataclass(frozen=True)
@@ -66,23 +69,31 @@ class TransformerConfig:
     activation_dropout: float | None = None  # within feed-forwards; None: as elsewhere
 
 
-class Block(nn.Module):
-    """What blocks of encoder and decoder share: parts beside a residual, with a norm before them or after."""
+class Block(ResidualBlock):
+    """What blocks of encoder and decoder share: self-attention beside a residual, and a feed-forward as their last."""
 
     def __init__(self, c: TransformerConfig) -> None:
-        super().__init__()
-        self.norm_first, self.p = c.norm_first, c.dropout
+        super().__init__(c.dropout, norm_first=c.norm_first)
         self.attention_norm = _norm(c)
         self.attention = SelfAttention(
             c.d_model, c.heads, c.d_kv, c.attention_dropout, biases=c.biases, scale=c.attention_scale
         )
 
-    def beside(self, x: Tensor, norm: nn.Module, part: Callable[[Tensor], Tensor]) -> Tensor:
-        """x + part(x), normed where it enters the part or where the sum leaves."""
-        if self.norm_first:
-            return add_dropped(x, part(norm(x)), self.p, self.training)
-        out: Tensor = norm(add_dropped(x, part(x), self.p, self.training))
-        return out
+    def read_packed(
+        self,
+        x: Tensor,
+        norm: RMSNorm,
+        into: Linear,
+        part: SelfAttention | CrossAttention,
+        bias: Tensor | None,
+        keys_values: Tensor | None,
+        packings: tuple[Packing, Packing],
+    ) -> Tensor:
+        """An attention and its residual, of rows (rows, d_model) without padding."""
+        ps = (part.p, self.p) if self.training else (0.0, 0.0)
+        settings = attention_part.Settings(*packings, part.d_kv, norm.eps, ps, (draw_seed(), draw_seed()))
+        weights = (norm.weight, into.weight, part.out.weight)
+        return attention_part.attention_part(x, *weights, bias, keys_values, settings)
 
 
 class EncoderBlock(Block):
@@ -95,8 +106,14 @@ class EncoderBlock(Block):
 
     def forward(self, x: Tensor, bias: Tensor | None) -> Tensor:
         """(batch, slots, d_model) → the same."""
-        x = self.beside(x, self.attention_norm, lambda normed: self.attention(normed, bias))
-        return self.beside(x, self.feedforward_norm, self.feedforward)
+        projected, x = self.enter(x, self.attention_norm, self.attention.qkv)
+        read = attend(*self.attention.split(projected, len(x)), bias, self.attention.p, self.training)
+        return self.feed(self.leave(x, merge_heads(read, x), self.attention.out, self.attention_norm))
+
+    def packed(self, x: Tensor, bias: Tensor, packing: Packing) -> Tensor:
+        """The same of rows (rows, d_model) without padding."""
+        own, norm = self.attention, self.attention_norm
+        return self.feed(self.read_packed(x, norm, own.qkv, own, bias, None, (packing, packing)))
 
 
 class DecoderBlock(Block):
@@ -122,24 +139,32 @@ class DecoderBlock(Block):
         self, x: Tensor, bias: Tensor, memory: TransformerMemory, layer: int, cache: KeyValueCache | None
     ) -> Tensor:
         """The first part: self-attention."""
-
-        def read(normed: Tensor) -> Tensor:
-            query, key, value = self.attention.project(normed, len(x) if cache is None else memory.batch)
-            if cache is not None:
-                key, value = cache.extend(layer, key, value, bias.shape[-1])
-            return self.attention.merge(attend(query, key, value, bias, self.attention.p, self.training), x)
-
-        return self.beside(x, self.attention_norm, read)
+        projected, x = self.enter(x, self.attention_norm, self.attention.qkv)
+        query, key, value = self.attention.split(projected, len(x) if cache is None else memory.batch)
+        if cache is not None:
+            key, value = cache.extend(layer, key, value, bias.shape[-1])
+        read = attend(query, key, value, bias, self.attention.p, self.training)
+        return self.leave(x, merge_heads(read, x), self.attention.out, self.attention_norm)
 
     def read_source(self, x: Tensor, memory: TransformerMemory, layer: int) -> Tensor:
         """The other parts: cross-attention and feed-forward."""
         keys, values = memory.keys_values[layer]
-        x = self.beside(x, self.cross_norm, lambda normed: self.cross(normed, keys, values, memory.bias))
-        return self.beside(x, self.feedforward_norm, self.feedforward)
+        projected, x = self.enter(x, self.cross_norm, self.cross.q)
+        queries = self.cross.split(projected, memory.batch)
+        read = attend(queries, keys, values, memory.bias, self.cross.p, self.training)
+        return self.feed(self.leave(x, merge_heads(read, x), self.cross.out, self.cross_norm))
+
+    def packed(self, x: Tensor, bias: Tensor, packing: Packing, memory: PackedMemory, layer: int) -> Tensor:
+        """All of it, of rows (rows, d_model) without padding; nothing is cached."""
+        own, cross = self.attention, self.cross
+        x = self.read_packed(x, self.attention_norm, own.qkv, own, bias, None, (packing, packing))
+        packings = (packing, memory.packing)
+        return self.feed(self.read_packed(x, self.cross_norm, cross.q, cross, None, memory.heads[layer], packings))
 
     def cross_weights(self, x: Tensor, memory: TransformerMemory, layer: int) -> Tensor:
         """How `read_source` will weigh the memory: (batch, heads, time, slots) float32."""
-        queries = self.cross.queries(self.cross_norm(x) if self.norm_first else x, memory.batch)
+        projected, _ = self.enter(x, self.cross_norm, self.cross.q)
+        queries = self.cross.split(projected, memory.batch)
         return attention_weights(queries, memory.keys_values[layer][0], memory.bias)
 
 
@@ -210,9 +235,27 @@ class Transformer(nn.Module):
         scale = self.config.embedding_scale
         return vectors if scale == 1 else vectors * scale
 
-    def encode(self, vectors: Tensor, mask: Tensor) -> TransformerMemory:
+    def encode(self, vectors: Tensor, mask: Tensor) -> TransformerMemory | PackedMemory:
         """Vectors (batch, slots, d_model) through the encoder → memory."""
+        if self.packs(vectors, mask):
+            return self._encode_packed(vectors, Packing(mask))
         return self.bypass(self.run_encoder(vectors, mask), mask)
+
+    def packs(self, vectors: Tensor, mask: Tensor) -> bool:
+        """Whether a network of this shape learns from these vectors (batch, slots, d_model) without their padding."""
+        c = self.config
+        plain = c.norm_first and not (c.layer_norm or c.biases) and c.attention_scale == 1
+        return plain and attention_part.takes(vectors, c.d_kv, mask.shape[1]) and bool(mask.any(1).all())
+
+    def _encode_packed(self, vectors: Tensor, packing: Packing) -> PackedMemory:
+        x = self.encoder_embedding_norm(packing.pack(self.place_source(vectors, packing.mask)))
+        x, time = dropout(x, self.config.dropout, self.training), packing.mask.shape[1]
+        bias = self.encoder_positions(time, time)
+        for block in self.encoder:
+            x = block.packed(x, bias, packing)  # type: ignore[operator]
+        x = self._leaving(self.encoder_norm(x))
+        weights = [block.cross.kv.weight for block in self.decoder if isinstance(block, DecoderBlock)]
+        return PackedMemory(x, packing, attention_part.to_heads(x, weights, self.config.d_kv))
 
     def run_encoder(self, vectors: Tensor, mask: Tensor) -> Tensor:
         """Vectors (batch, slots, d_model) through the encoder blocks; padded slots are never read."""
@@ -240,6 +283,15 @@ class Transformer(nn.Module):
             x = block(x, bias, memory, layer, cache)
         if cache is not None:
             cache.advance(hypotheses, time)
+        x = self._leaving(self.decoder_norm(x))
+        return x * self.config.d_model**-0.5 if self.config.scaled else x
+
+    def run_packed(self, tokens: Tensor, memory: PackedMemory, packing: Packing) -> Tensor:
+        """As `run_decoder`, of these places of the tokens (memory.batch, time) → states (rows, d_model)."""
+        x = packing.pack(self.decoder_embedding_norm(self.place_target(self.embed(tokens), 0)))
+        x, bias = dropout(x, self.config.dropout, self.training), self.decoder_bias(tokens.shape[1])
+        for layer, block in enumerate(self.decoder):
+            x = block.packed(x, bias, packing, memory, layer)  # type: ignore[operator]
         x = self._leaving(self.decoder_norm(x))
         return x * self.config.d_model**-0.5 if self.config.scaled else x
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from sourcewise.data.batches import Batch
 from sourcewise.lanes import Lanes
 from sourcewise.model import kernels
-from sourcewise.model.layers import dropout_seed
+from sourcewise.model.layers import Lookup, dropout_seed, lookups, put_lookups
 
 
 @dataclass(slots=True)
@@ -42,11 +42,12 @@ def gradients(
 
     def run(work: tuple[Callable[[], Batch], int]) -> Gradients:
         part, seed = work
-        with dropout_seed(seed):
+        with dropout_seed(seed), lookups() as looked_up:
             batch = part()
             minimised, nats = objective(batch)
-            found = torch.autograd.grad(minimised * share, parameters, allow_unused=True)
-        return Gradients([_dense(each) for each in found], float(nats), _source_tokens(batch))
+            wanted = [*parameters, *(look.vectors for look in looked_up)]
+            found = torch.autograd.grad(minimised * share, wanted, allow_unused=True)
+        return Gradients(_with_lookups(parameters, found, looked_up), float(nats), _source_tokens(batch))
 
     found = list(lanes.map(run, zip(parts, seeds, strict=True)))
     of = found[0].of if len(found) == 1 else _summed([each.of for each in found], 1 / targets, lanes, room)
@@ -88,8 +89,17 @@ def _add_up(gradients: list[Tensor], scale: float, to: Tensor) -> None:
     to.mul_(scale)
 
 
-def _dense(gradient: Tensor | None) -> Tensor | None:
-    return gradient.to_dense() if gradient is not None and gradient.is_sparse else gradient
+def _with_lookups(
+    parameters: Sequence[Tensor], found: Sequence[Tensor | None], looked_up: Sequence[Lookup]
+) -> list[Tensor | None]:
+    """Gradients by the parameters, from those and, after them, those by what was looked up in embeddings."""
+    of, rows = list(found[: len(parameters)]), found[len(parameters) :]
+    pairs = [(look, row) for look, row in zip(looked_up, rows, strict=True) if row is not None]
+    for i, parameter in enumerate(parameters):
+        own = [(look, row) for look, row in pairs if look.weight is parameter]
+        if own:
+            of[i] = put_lookups([look for look, _ in own], [row for _, row in own], parameter, of[i])
+    return of
 
 
 def _source_tokens(batch: Batch) -> int:

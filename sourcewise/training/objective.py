@@ -55,15 +55,16 @@ class Objective(nn.Module):
         network, labels = self.network, batch.labels.to(self.network.device)
         memory = network.encode(batch.source)
         tokens = decoder_inputs(network, memory, labels, reference, self.word_dropout, self.unknown)
-        states, matrix = network.projection(tokens, memory)
+        states, matrix, flat = network.projection(tokens, memory, labels, padded=self.contrast > 0)
         emphasis = None if self.weights is None and not self.focal else Emphasis(self.weights, self.focal)
-        minimised, nats = emphasised_cross_entropy(states, matrix, labels.flatten(), self.smoothing, emphasis)
+        minimised, nats = emphasised_cross_entropy(states, matrix, flat, self.smoothing, emphasis)
         if self.ctc_weight:
             minimised = (1 - self.ctc_weight) * minimised + self.ctc_weight * self.ctc(memory, batch)
         if self.guided[0] or self.mass:
             minimised = minimised + supervision(network, tokens, memory, batch, labels, self.guided, self.mass)
         if self.contrast and self.others is not None:
-            other, _ = network.projection(tokens, network.encode(self.others(batch.indices)))
+            memory = network.encode(self.others(batch.indices))
+            other, *_ = network.projection(tokens, memory, labels, padded=True)
             minimised = minimised + self.contrast * contrastive(states, other, matrix, labels, self.margin)
         return minimised, nats
 

@@ -96,6 +96,7 @@ class Trainer:
         self.optimizer = MasterAdamW(self.objective, recipe.train, PRECISIONS[recipe.train.precision])
         self.unfreezing = Unfreezing(self.optimizer.names, recipe.train.unfreeze)
         self.lanes = Lanes(network.device if _step_flops(self.objective, recipe) > LEAST_FLOPS else None)
+        self.target_cost = _target_cost(network) if self.lanes.count > 1 else 1.0
         self.augment, self.noise = _augmenter(recipe, network), _text_noise(recipe, network, tokenizer)
         counts = self._steps_of_epochs()
         self.total = recipe.train.steps or sum(counts)
@@ -149,7 +150,7 @@ class Trainer:
         """One optimizer step from these batches, each weighing as many target tokens as it has."""
         self.objective.train()
         targets = int(sum(self.train.target_lengths[rows].sum() for rows in batches))
-        sizes = self.train.source_lengths + self.train.target_lengths
+        sizes = self.train.source_lengths + self.target_cost * self.train.target_lengths
         objective = partial(self.objective, reference=reference_share(self.step, self.total, self.recipe.train))
         for i, rows in enumerate(batches):
             parts = [partial(self._batch, part) for part in shares(rows, sizes, self.lanes.count)]
@@ -337,6 +338,16 @@ class Trainer:
 def _step_flops(objective: Objective, recipe: Recipe) -> float:
     """About what a full batch costs: 6 FLOPs a parameter and token (Kaplan et al. 2020)."""
     return 6.0 * sum(p.numel() for p in objective.parameters()) * recipe.train.batch_tokens
+
+
+def _target_cost(network: Seq2Seq) -> float:
+    """About what a target token costs where a source's costs 1: by the parameters that each meets."""
+    sizes = {name: parameter.numel() for name, parameter in network.named_parameters()}
+    encoder = sum(size for name, size in sizes.items() if name.startswith("body.encoder"))
+    if network.bridge is not None or not encoder:
+        return 1.0
+    decoder = sum(size for name, size in sizes.items() if name.startswith("body.decoder"))
+    return (decoder + network.body.output_matrix.numel()) / encoder
 
 
 def _augmenter(recipe: Recipe, network: Seq2Seq) -> Augmenter | None:

@@ -118,7 +118,9 @@ def test_what_cannot_be_learned_by_heart(monkeypatch: pytest.MonkeyPatch) -> Non
     projection = Seq2Seq.projection
     with monkeypatch.context() as patched:  # the states reach the output matrix without a gradient, and all alike
         patched.setattr(
-            Seq2Seq, "projection", lambda *given: (0 * (out := projection(*given))[0] + 1e-3, out[1].detach())
+            Seq2Seq,
+            "projection",
+            lambda *given, **how: (0 * (out := projection(*given, **how))[0] + 1e-3, out[1].detach(), out[2]),
         )
         assert ("WIR017", "error") in found(training)
 

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from sourcewise.model import attention
 from sourcewise.model.attention import MASKED, attend, split_heads
-from sourcewise.model.kernels import across
 from sourcewise.model.kernels import attention as compiled
+from sourcewise.model.kernels.tiles import has_tiles
 from sourcewise.model.layers import dropout_seed
 
 D_KV = 32
@@ -25,11 +25,12 @@ if compiled._found() is None:
 @pytest.fixture(params=["vectors", "tiles"], autouse=True, scope="module")
 def code(request: pytest.FixtureRequest) -> Iterator[None]:
     """What multiplies: each in turn."""
-    if request.param == "tiles" and not across.has_tiles():
+    if request.param == "tiles" and not has_tiles():
         pytest.skip("a processor without AMX")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(compiled, "THREADS", torch.get_num_threads())
-        patch.setattr(across, "has_tiles", lambda: request.param == "tiles")
+        if request.param == "vectors":
+            patch.setattr(compiled, "tiled", lambda _: None)
         compiled._found.cache_clear()
         yield
     compiled._found.cache_clear()

@@ -74,7 +74,7 @@ def test_a_run_with_new_entries_is_the_same_in_transformers(tmp_path: Path) -> N
     pairs = tmp_path / "pairs.jsonl"
     pairs.write_text('{"source": "the cat", "target": "{\\"name\\": \\"cat\\"}\\n\\t{1}"}\n' * 8)
     data = {"train": {"pairs": str(pairs)}, "valid": {"pairs": str(pairs)}, "add_tokens": NEW}
-    options = {"train__steps": 120, "train__evaluate_every": 120, "train__learning_rate": 1e-2}
+    options = {"train__steps": 240, "train__evaluate_every": 240, "train__learning_rate": 1e-2}
     run = sourcewise.train(recipe(tmp_path, data=data, model={"weights": str(folder)}, **options))
     model = sourcewise.load(run.last)
     tokenizer, theirs = opened(run.last), _theirs(run.last)

@@ -5,8 +5,6 @@
 
 #include "numbers.h"
 
-inline int64_t up(int64_t count, int64_t to) { return (count + to - 1) / to * to; }
-
 struct Strides {  // from one example, head or position to the next
     int64_t batch, head, time;
 

@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 
 from sourcewise.compiled import machine_code
-from sourcewise.model.kernels import LANES, across, at, at_or_none, in_rows, share
+from sourcewise.model.kernels import LANES, at, at_or_none, in_rows, share
+from sourcewise.model.kernels.tiles import tiled
 
 CODE, NEEDS = Path(__file__).with_name("attention.cpp"), ("avx2", "fma")
 IN_TILES = Path(__file__).with_name("attention_tiles.cpp")
@@ -135,8 +136,7 @@ def _done(failed: int) -> None:
 @functools.cache
 def _found() -> CDLL | None:
     """The compiled code: with tiles where this processor and its system have them."""
-    in_tiles = machine_code(IN_TILES, across.NEEDS) if across.has_tiles() else None
-    return in_tiles or machine_code(CODE, NEEDS)
+    return tiled(IN_TILES) or machine_code(CODE, NEEDS)
 
 
 def _code() -> CDLL:

@@ -123,8 +123,7 @@ int sourcewise_attention(const Shape* s, const bf16* q, const bf16* k, const bf1
          *key = parts.take<bf16>(columns * width), *value = parts.take<bf16>(deep * width);
     float *scores = parts.take<float>(rows * columns), *read = parts.take<float>(rows * width);
     uint32_t at = 0;
-    const Shapes shapes;
-    _tile_loadconfig(&shapes);
+    const Tiles tiles;
     for (int64_t b = 0; b < s->batch; b++)
         for (int64_t h = 0; h < s->heads; h++) {
             gather(q + s->query(b, h), s->query.time, s->queries, width, query);
@@ -136,7 +135,6 @@ int sourcewise_attention(const Shape* s, const bf16* q, const bf16* k, const bf1
             multiply(weighed, deep, value, read, rows, width, deep);
             narrow_rows(read, s->queries, width, out + s->out(b, h), s->out.time);
         }
-    _tile_release();
     return 0;
 }
 
@@ -155,8 +153,7 @@ int sourcewise_attention_backward(const Shape* s, const bf16* q, const bf16* k, 
     float *dscores = parts.take<float>(rows * columns), *dropped = parts.take<float>(rows * columns),
           *found = parts.take<float>(most * width);
     uint32_t at = 0;
-    const Shapes shapes;
-    _tile_loadconfig(&shapes);
+    const Tiles tiles;
     for (int64_t b = 0; b < s->batch; b++)
         for (int64_t h = 0; h < s->heads; h++) {
             gather(grad + s->out(b, h), s->out.time, s->queries, width, reads);
@@ -176,7 +173,6 @@ int sourcewise_attention_backward(const Shape* s, const bf16* q, const bf16* k, 
             multiply(weighed_turned, deep_rows, right, found, columns, width, deep_rows);
             narrow_rows(found, s->keys, width, dv + s->dvalue(b, h), s->dvalue.time);
         }
-    _tile_release();
     return 0;
 }
 

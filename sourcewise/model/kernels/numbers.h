@@ -17,6 +17,8 @@ typedef float Lanes __attribute__((vector_size(4 * LANES)));
 typedef uint32_t Words __attribute__((vector_size(4 * LANES)));
 typedef uint16_t Halves __attribute__((vector_size(2 * LANES)));
 
+inline int64_t up(int64_t count, int64_t to) { return (count + to - 1) / to * to; }  // to a multiple
+
 template <class Vector, class Number>
 inline Vector load(const Number* from) {
     Vector x;

@@ -16,6 +16,14 @@ struct alignas(64) Shapes {  // what ldtilecfg reads: eight tiles of 16 rows of 
     uint8_t rows[16] = {16, 16, 16, 16, 16, 16, 16, 16};
 };
 
+struct Tiles {  // while one lives its thread may use them
+    Tiles() {
+        static const Shapes shapes;  // gcc takes most of one on the stack for unused
+        _tile_loadconfig(&shapes);
+    }
+    ~Tiles() { _tile_release(); }
+};
+
 inline void transpose(__m512i r[16]) {  // 16 × 16 values of 32 bits
     __m512i t[16];
     for (int i = 0; i < 8; i++) {

@@ -1,0 +1,203 @@
+"""Attention beside its residual in a bf16 training step, compiled for CPUs with tiles (AMX), examples without padding.
+
+`takes` says whether an attention's weights can be given to it. The C++ is beside this file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from ctypes import CDLL, Structure, byref, c_float, c_int64, c_uint32, c_uint64, c_void_p
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from sourcewise.model.kernels import LANES, at, at_or_none, share
+from sourcewise.model.kernels.tiles import SIDE, suits, tiled
+from sourcewise.model.packing import Packing
+
+CODE = Path(__file__).with_name("attention_part.cpp")
+FEW = 128  # rows below which bringing weights into tiles is most of the work
+BEYOND = 16  # rows that may be read after the last of a head
+MOST = 1024  # positions of an example
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What an attention is besides its tensors: whose examples, and what is dropped of weights and of the whole."""
+
+    own: Packing
+    source: Packing  # what is read: the examples' own, or a memory
+    d_kv: int
+    eps: float
+    ps: tuple[float, float]
+    seeds: tuple[int, int]
+
+
+class _Part(Structure):
+    """As attention_part.cpp has it."""
+
+    _fields_ = [
+        *((name, c_int64) for name in ("pieces", "rows", "source_rows", "width", "heads", "d_kv")),
+        *((name, c_int64) for name in ("longest", "longest_source", "bias_row")),
+        *((name, c_void_p) for name in ("bounds", "starts", "source_starts", "x", "scale", "into", "out", "bias")),
+        *((name, c_void_p) for name in ("projected", "keys_values", "weights", "read")),
+        *(("seeds", c_uint64 * 2), ("dropped", c_uint32 * 2), ("kept", c_float * 2), ("eps", c_float)),
+    ]
+
+
+def takes(x: Tensor, d_kv: int, longest: int) -> bool:
+    """Whether rows like those of x (..., d_model), in examples so long, can be given to the functions below."""
+    return (
+        torch.is_grad_enabled()
+        and suits(x, FEW)
+        and d_kv % SIDE == 0
+        and 0 < longest <= MOST
+        and tiled(CODE) is not None
+    )
+
+
+class _Attention(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        scale: Tensor | None,
+        into: Tensor,
+        out: Tensor,
+        bias: Tensor | None,
+        keys_values: Tensor | None,
+        settings: Settings,
+    ) -> Tensor:
+        x, into, out = x.contiguous(), into.contiguous(), out.contiguous()
+        own, source, inner = settings.own, settings.source, out.shape[1]
+        projected = x.new_empty(len(into) // settings.d_kv, len(x) + BEYOND, settings.d_kv)
+        across = -(-own.lengths // LANES) * LANES
+        weights = torch.empty(inner // settings.d_kv * int((source.lengths * across).sum()))
+        read, y = x.new_empty(own.room * inner), torch.empty_like(x)
+        ctx.settings = settings
+        ctx.save_for_backward(x, scale, into, out, _turned(bias), keys_values, projected, weights, read)
+        _done(_code().sourcewise_attention_part(byref(_part(settings, *ctx.to_save)), at(y)))
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        x, scale, into, out, table, keys_values, *_ = saved = ctx.saved_tensors
+        grad = grads[0].contiguous()
+        dx, dinto, dout = (torch.empty_like(each) for each in (x, into, out))
+        dscale = None if scale is None else torch.zeros(scale.shape)
+        dtable = None if table is None else torch.zeros_like(table)
+        dkeys_values = None if keys_values is None else torch.empty_like(keys_values)
+        found = (at(dx), at_or_none(dscale), at(dinto), at(dout), at_or_none(dtable), at_or_none(dkeys_values))
+        _done(_code().sourcewise_attention_part_backward(byref(_part(ctx.settings, *saved)), at(grad), *found))
+        dbias = None if dtable is None else dtable[:, :, : table.shape[1]].transpose(1, 2)
+        return dx, None if dscale is None else dscale.to(x.dtype), dinto, dout, dbias, dkeys_values, None
+
+
+class _ToHeads(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, states: Tensor, d_kv: int, *weights: Tensor) -> tuple[Tensor, ...]:
+        states, ctx.d_kv = states.contiguous(), d_kv
+        found = []
+        for weight in weights:
+            heads = states.new_empty(len(weight) // d_kv, len(states) + BEYOND, d_kv)
+            _done(_code().sourcewise_to_heads(at(states), at(weight), *_sizes(states, weight, d_kv), at(heads)))
+            found.append(heads)
+        ctx.save_for_backward(states, *weights)
+        return tuple(found)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
+        states, *weights = ctx.saved_tensors
+        dstates = torch.zeros_like(states)
+        dweights: list[Tensor | None] = []
+        for weight, grad in zip(weights, grads, strict=True):
+            if grad is None:
+                dweights.append(None)
+                continue
+            dweight, given = torch.empty_like(weight), (at(grad.contiguous()), at(states), at(weight))
+            sizes = _sizes(states, weight, ctx.d_kv)
+            _done(_code().sourcewise_to_heads_backward(*given, *sizes, at(dstates), at(dweight)))
+            dweights.append(dweight)
+        return dstates, None, *dweights
+
+
+def attention_part(
+    x: Tensor,
+    scale: Tensor | None,
+    into: Tensor,
+    out: Tensor,
+    bias: Tensor | None,
+    keys_values: Tensor | None,
+    settings: Settings,
+) -> Tensor:
+    """x + dropout(read @ out.T) of x (rows, d_model), where queries, and without `keys_values` keys and values, are
+    rms_norm(x) @ into.T, and each example reads its own, or its source's, by dropout(softmax(queries keysᵀ + bias)).
+
+    bias (heads, time, time) float32; keys_values as `to_heads` gives them; out (d_model, heads × d_kv).
+    Raises MemoryError.
+    """
+    y: Tensor = _Attention.apply(x, scale, into, out, bias, keys_values, settings)
+    return y
+
+
+def to_heads(states: Tensor, weights: Sequence[Tensor], d_kv: int) -> tuple[Tensor, ...]:
+    """Of each layer's weight states (rows, d_model) @ weight.T → (outputs / d_kv, rows and some more, d_kv).
+
+    Raises MemoryError.
+    """
+    heads: tuple[Tensor, ...] = _ToHeads.apply(states, d_kv, *(weight.contiguous() for weight in weights))
+    return heads
+
+
+def _sizes(states: Tensor, weight: Tensor, d_kv: int) -> tuple[c_int64, ...]:
+    return tuple(c_int64(n) for n in (*states.shape, len(weight), d_kv))
+
+
+def _turned(bias: Tensor | None) -> Tensor | None:
+    """(heads, queries, keys) → (heads, keys, queries up to a multiple of 16)."""
+    if bias is None:
+        return None
+    return F.pad(bias.transpose(1, 2), (0, -bias.shape[1] % LANES)).contiguous()
+
+
+def _part(
+    settings: Settings,
+    x: Tensor,
+    scale: Tensor | None,
+    into: Tensor,
+    out: Tensor,
+    table: Tensor | None,
+    keys_values: Tensor | None,
+    projected: Tensor,
+    weights: Tensor,
+    read: Tensor,
+) -> _Part:
+    own, source = settings.own, settings.source
+    longest = source.longest if table is None else table.shape[1]
+    sizes = (len(own.bounds) - 1, own.rows, source.rows, x.shape[1], out.shape[1] // settings.d_kv, settings.d_kv)
+    places = (own.bounds, own.starts, source.starts, x, scale, into, out, table, projected, keys_values, weights, read)
+    dropped, kept = zip(*(share(p) for p in settings.ps), strict=True)
+    return _Part(
+        *sizes,
+        *(own.longest, longest, 0 if table is None else table.shape[2]),
+        *(at_or_none(each) for each in places),
+        (c_uint64 * 2)(*settings.seeds),
+        (c_uint32 * 2)(*dropped),
+        (c_float * 2)(*kept),
+        settings.eps,
+    )
+
+
+def _done(failed: int) -> None:
+    if failed:
+        raise MemoryError("no room for an attention's weights in tiles")
+
+
+def _code() -> CDLL:
+    code = tiled(CODE)
+    assert code is not None
+    return code

@@ -1,0 +1,47 @@
+"""Tile instructions (AMX): 16 rows of 64 bytes are multiplied at once. `tiled` compiles what is made of them.
+
+The products of a bf16 training step are made of them where the processor has them.
+"""
+
+from __future__ import annotations
+
+import functools
+from ctypes import CDLL
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from sourcewise.compiled import machine_code
+
+CODE = Path(__file__).with_name("tiles.cpp")
+NEEDS = ("amx_tile", "amx_bf16", "avx512f", "avx512bw", "avx512_bf16", "vaes", "fma")
+SIDE = 32  # rows and columns that are multiplied together
+
+
+@functools.cache
+def has_tiles() -> bool:
+    """Whether this process may use tiles: the processor has them, and the system lets it."""
+    code = machine_code(CODE, NEEDS)
+    return code is not None and bool(code.sourcewise_tiles())
+
+
+@functools.cache
+def tiled(source: Path) -> CDLL | None:
+    """The functions of a C++ file that uses tiles; None where it cannot."""
+    return machine_code(source, NEEDS) if has_tiles() else None
+
+
+def suits(x: Tensor, few: int) -> bool:
+    """Whether x (..., width) can be multiplied in tiles, and has `few` rows or more.
+
+    Compiled calls use one thread: where torch may use several for its products, those are left to it.
+    """
+    return (
+        x.dtype == torch.bfloat16
+        and x.device.type == "cpu"
+        and x.shape[-1] % SIDE == 0
+        and x.numel() >= few * x.shape[-1]
+        and torch.get_num_threads() == 1
+        and has_tiles()
+    )
