@@ -41,7 +41,7 @@ SHAPES = {
 }
 
 
-BATCH_TOKENS, PEER_BATCHES = (8192, 16384), (64, 128, 256)  # padding included; examples
+BATCH_TOKENS, PEER_BATCHES = (8192, 16384, 32768), (64, 128, 256)  # padding included; examples
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ from sourcewise.model.packing import Packing
 CODE = Path(__file__).with_name("attention_part.cpp")
 FEW = 128  # rows below which bringing weights into tiles is most of the work
 BEYOND = 16  # rows that may be read after the last of a head
-MOST = 1024  # positions of an example
+MOST = 512  # positions of an example: with more, products of larger pieces are faster
 
 
 @dataclass(frozen=True, slots=True)
