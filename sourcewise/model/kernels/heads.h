@@ -21,8 +21,6 @@ struct Heads {
 
 // Right operands made of the rows of a head: as they are, pairs of rows beside each other, or turned. Rows beyond `count` are zero.
 struct Right {
-    static int64_t size(int64_t count, int64_t width) { return up(count, DEEP) * width * int64_t(sizeof(bf16)); }
-
     // Tiles [count / 32][width / 16].
     static void straight(const bf16* x, int64_t count, int64_t width, bf16* to) {
         alignas(64) static const bf16 zeros[WIDE] = {};
