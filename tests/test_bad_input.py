@@ -237,7 +237,7 @@ USES = {
     "tokenizer good.tsv -o o.json --vocabulary 2": "--vocabulary should be greater than or equal to 16, not 2",
     "tokenizer good.tsv -o o.txt": "-o o.txt: name a file that ends in .json",
     "tokenizer /dev/null -o o.json": "tokenizer: no text to train on",
-    "train {text}": "{text}: in use; go on with --resume, replace with --overwrite, or set --name",
+    "train {text}": "{text}: a run is there; go on with --resume, replace with --overwrite, or set --name",
     "train {text} --resume --train.steps 9": "--train.steps: the run has 2; a resumed run keeps its recipe",
     "train ./nowhere --resume": "./nowhere: no such recipe",
 }

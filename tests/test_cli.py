@@ -316,6 +316,18 @@ def test_train_passes_the_recipe_and_its_overrides(
     assert (recipe.data.train.pairs, recipe.name, options["resume"]) == ("t.tsv", "mine", True)
 
     (elsewhere / "here" / "digits").mkdir(parents=True)
-    assert main(["demo", "-o", "here"]) == 0  # another name where the demo's run is there already
+    assert main(["demo", "digits", "-o", "here"]) == 0  # another name where the demo's run is there already
     recipe, _ = called.pop()
     assert Path(recipe.output) / recipe.name == Path("here/digits-2")
+
+
+def test_demo_alone_lists_the_demos(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["demo"]) == 0
+    listed = capsys.readouterr().out.splitlines()
+    assert [line.split()[:3] for line in listed] == [["sourcewise", "demo", name] for name in ("digits", "dates")]
+    assert main(["demo", "-o", "here"]) == 2
+    assert capsys.readouterr().err == "sourcewise: error: which demo? digits or dates\n"
+
+
+def test_the_types_of_the_library_are_for_others_too() -> None:
+    assert (Path(sourcewise.__file__).parent / "py.typed").is_file()  # hatch packs every file of the folder

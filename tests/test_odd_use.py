@@ -31,8 +31,8 @@ PLACES = {
     "tokenizer good.tsv -o good.tsv/t.json": "good.tsv/t.json: cannot be written; ",
     "train --name new {tiny} --data.train.pairs good.tsv --output good.tsv": "good.tsv/new: cannot be made",
     "train --name good.tsv {tiny} --data.train.pairs good.tsv --output .": "good.tsv: a file is in the way",
-    "train --name features {tiny} --data.train.pairs good.tsv --output .": "features: in use; ",
-    "train --name features {tiny} --data.train.pairs good.tsv --output . --overwrite": "features: not a run, so ",
+    "train --name features {tiny} --data.train.pairs good.tsv --output .": "features: not empty, and not a run, ",
+    "train --name features {tiny} --data.train.pairs good.tsv --output . --overwrite": "features: not empty, and not a run, ",
 }
 
 

@@ -6,7 +6,6 @@ state and end; started again, it goes on where each left off.
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
 import multiprocessing
 import os
@@ -23,6 +22,7 @@ from sourcewise.comparison.finished import State, changed_key, state_of, write_n
 from sourcewise.comparison.plan import Comparison, Planned
 from sourcewise.config import Recipe
 from sourcewise.errors import RequestError
+from sourcewise.runtime.signals import ctrl_c_ignored
 from sourcewise.training.run import Run
 
 LOOK_SECONDS = 1.0  # between two looks at the processes
@@ -84,22 +84,9 @@ def _started(planned: Planned, state: State, train: Train, logs: Path) -> BasePr
     """A process that trains it. Ctrl-C is for us: we tell the process, once."""
     context = multiprocessing.get_context("spawn")
     process = context.Process(target=_train, args=(train, planned, state, logs / f"{planned.name}.log"))
-    with _ctrl_c_ignored():  # the process inherits that
+    with ctrl_c_ignored():  # the process inherits that
         process.start()
     return process
-
-
-@contextlib.contextmanager
-def _ctrl_c_ignored() -> Iterator[None]:
-    try:
-        kept = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    except ValueError:  # not in the main thread: nobody can interrupt
-        yield
-        return
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, kept)
 
 
 def _train(train: Train, planned: Planned, state: State, log: Path) -> None:

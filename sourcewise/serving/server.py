@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import errno
 import ipaddress
+import signal
 import socket
 import sys
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 
 import uvicorn
 
@@ -19,6 +21,19 @@ from sourcewise.serving.asked import Limits
 CONNECTIONS = 64  # beside those whose requests may wait
 # Of what int8 leaves to torch: in bf16 oneDNN keeps machine code for each shape, and clients make any number of them.
 BESIDE = "fp32"
+
+
+class Server(uvicorn.Server):
+    """uvicorn's, deaf to a Ctrl-C where whoever started us wants none (`nohup`, `command &` in a script)."""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Within: SIGTERM, and SIGINT unless it was ignored before, end the server."""
+        ignored = signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+        with super().capture_signals():
+            if ignored:
+                signal.signal(signal.SIGINT, signal.SIG_IGN)
+            yield
 
 
 def serve(name: str, host: str, port: int, token: str | None, precision: str, queue: int) -> None:
@@ -43,7 +58,7 @@ def serve(name: str, host: str, port: int, token: str | None, precision: str, qu
         if token is None and not ipaddress.ip_address(address).is_loopback:
             print("sourcewise: whoever reaches that address may use it; --token asks for one", file=sys.stderr)
         with suppress(KeyboardInterrupt):  # uvicorn raises it again after it has finished
-            uvicorn.Server(config).run(sockets=[bound])
+            Server(config).run(sockets=[bound])
 
 
 def bind(host: str, port: int) -> socket.socket:

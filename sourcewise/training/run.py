@@ -103,7 +103,8 @@ class Run:
 def create_run(recipe: Recipe, *, resume: bool = False, overwrite: bool = False) -> Run:
     """Where a recipe's run will be, or the run to go on with. Nothing is written, or deleted, yet.
 
-    Raises RequestError when the folder is in use and neither `resume` nor `overwrite` was asked for.
+    Raises RequestError where the folder holds a run and neither `resume` nor `overwrite` was asked for, and where it
+    holds anything else.
     """
     folder = Path(recipe.output).expanduser() / recipe.name
     if resume:
@@ -113,10 +114,10 @@ def create_run(recipe: Recipe, *, resume: bool = False, overwrite: bool = False)
     if folder.exists() and not folder.is_dir():
         raise RequestError(f"{folder}: a file is in the way; set --name or --output")
     if folder.exists() and any(p.name not in UNUSED for p in folder.iterdir()):
-        if not overwrite:
-            raise RequestError(f"{folder}: in use; go on with --resume, replace with --overwrite, or set --name")
         if not (folder / "recipe.yaml").is_file():
-            raise RequestError(f"{folder}: not a run, so it is not overwritten; set --name")
+            raise RequestError(f"{folder}: not empty, and not a run, so nothing is written there; set --name")
+        if not overwrite:
+            raise RequestError(f"{folder}: a run is there; go on with --resume, replace with --overwrite, or set --name")
     return Run(folder)
 
 

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
-import signal
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn, Protocol
@@ -28,6 +26,7 @@ from sourcewise.generation.model import Model
 from sourcewise.lanes import Lanes
 from sourcewise.model.checkpoint import save_network
 from sourcewise.model.seq2seq import Seq2Seq
+from sourcewise.runtime.signals import interrupts
 from sourcewise.training.augment import Augmenter
 from sourcewise.training.contrastive import Partners
 from sourcewise.training.decoder_inputs import reference_share
@@ -119,7 +118,7 @@ class Trainer:
         self._resume()
         for listener in self.listeners:
             listener.started(self.run, self.step, self.total)
-        with _interrupts() as interrupted:
+        with interrupts() as interrupted:
             while self.step < self.total and not interrupted:
                 self._epoch(interrupted)
         if interrupted:
@@ -362,24 +361,3 @@ def _text_noise(recipe: Recipe, network: Seq2Seq, tokenizer: Tokenizer) -> TextN
     unknown = network.pad_id if tokenizer.unk_id is None else tokenizer.unk_id
     noise = TextNoise(recipe.train.text_noise, unknown, network.pad_id, recipe.seed)
     return noise if noise.active else None
-
-
-@contextlib.contextmanager
-def _interrupts() -> Iterator[list[bool]]:
-    """A list that is filled by the first Ctrl-C or SIGTERM; a second one stops at once."""
-    seen: list[bool] = []
-
-    def handle(number: int, frame: Any) -> None:
-        if seen:
-            raise KeyboardInterrupt
-        seen.append(True)
-
-    kept = {}
-    for number in (signal.SIGINT, signal.SIGTERM):
-        with contextlib.suppress(ValueError):  # not in the main thread: nobody can interrupt
-            kept[number] = signal.signal(number, handle)
-    try:
-        yield seen
-    finally:
-        for number, previous in kept.items():
-            signal.signal(number, previous)

@@ -198,7 +198,7 @@ def test_frozen_parts_do_not_move_and_the_others_do(tmp_path: Path) -> None:
 def test_an_output_folder_in_use_is_refused(tmp_path: Path) -> None:
     made = recipe(tmp_path, train__steps=2)
     run = sourcewise.train(made)
-    with pytest.raises(RequestError, match=r"in use.*--resume"):
+    with pytest.raises(RequestError, match=r"a run is there.*--resume"):
         sourcewise.train(made)
     sourcewise.train(made, overwrite=True)
     with locked(run.folder), pytest.raises(RequestError, match="another process"):

@@ -1,0 +1,49 @@
+"""Ctrl-C and SIGTERM: heard while work can be saved, and left alone where whoever started us wants no Ctrl-C."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+from collections.abc import Iterator
+from typing import Any
+
+
+@contextlib.contextmanager
+def interrupts() -> Iterator[list[bool]]:
+    """Within: a list that is filled by the first Ctrl-C or SIGTERM; a second one stops at once.
+
+    A process that was started with SIGINT ignored (`nohup`, `command &` in a script) stays deaf to it: a Ctrl-C in the
+    foreground is not meant for it, SIGTERM is. Outside the main thread nothing is installed.
+    """
+    seen: list[bool] = []
+
+    def handle(number: int, frame: Any) -> None:
+        if seen:
+            raise KeyboardInterrupt
+        seen.append(True)
+
+    kept = {}
+    for number in (signal.SIGINT, signal.SIGTERM):
+        if signal.getsignal(number) is signal.SIG_IGN:
+            continue
+        with contextlib.suppress(ValueError):  # not in the main thread: nobody can interrupt
+            kept[number] = signal.signal(number, handle)
+    try:
+        yield seen
+    finally:
+        for number, previous in kept.items():
+            signal.signal(number, previous)
+
+
+@contextlib.contextmanager
+def ctrl_c_ignored() -> Iterator[None]:
+    """Within: Ctrl-C does nothing, also in the processes that are started."""
+    try:
+        kept = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    except ValueError:  # not in the main thread: nobody can interrupt
+        yield
+        return
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, kept)
