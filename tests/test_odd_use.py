@@ -32,7 +32,7 @@ PLACES = {
     "train --name new {tiny} --data.train.pairs good.tsv --output good.tsv": "good.tsv/new: cannot be made",
     "train --name good.tsv {tiny} --data.train.pairs good.tsv --output .": "good.tsv: a file is in the way",
     "train --name features {tiny} --data.train.pairs good.tsv --output .": "features: not empty, and not a run, ",
-    "train --name features {tiny} --data.train.pairs good.tsv --output . --overwrite": "features: not empty, and not a run, ",
+    "train --name features {tiny} --data.train.pairs good.tsv --output . --overwrite": "features: not empty, ",
 }
 
 

@@ -9,7 +9,6 @@ import sourcewise
 from sourcewise.command_line import argument, command, path
 from sourcewise.errors import RequestError
 
-
 DEMOS = {
     "digits": "features to text: rows of scanned handwritten digits, read out; 1 to 2 minutes on two cores",
     "dates": "text to text: dates as they are written in 20 locales, to ISO 8601; 2 to 3 minutes",

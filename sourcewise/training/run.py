@@ -117,7 +117,9 @@ def create_run(recipe: Recipe, *, resume: bool = False, overwrite: bool = False)
         if not (folder / "recipe.yaml").is_file():
             raise RequestError(f"{folder}: not empty, and not a run, so nothing is written there; set --name")
         if not overwrite:
-            raise RequestError(f"{folder}: a run is there; go on with --resume, replace with --overwrite, or set --name")
+            raise RequestError(
+                f"{folder}: a run is there; go on with --resume, replace with --overwrite, or set --name"
+            )
     return Run(folder)
 
 
