@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import reduce
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +22,7 @@ from sourcewise.recipe import load_recipe
 from sourcewise.reporting.progress import LiveReport, TrainingProgress
 from sourcewise.reporting.terminal import print_findings, print_notes
 from sourcewise.training.opening import Prepared, open_training
+from sourcewise.training.resuming import resumed
 from sourcewise.training.run import Run, create_run, locked, write_recipe
 from sourcewise.training.trainer import Interrupted, Trainer
 
@@ -37,15 +37,14 @@ def train(
     """Train what a recipe says into its run folder, then evaluate the best checkpoint on the test set.
 
     `overrides` are {"train.steps": 100}. With `resume` the run goes on exactly where its state left off: its own
-    recipe holds, and overrides that differ from it are refused. Raises RequestError, and Interrupted after a Ctrl-C
-    that was saved.
+    recipe holds, and overrides that differ from it are refused, but for more steps or epochs. Raises RequestError, and
+    Interrupted after a Ctrl-C that was saved.
     """
     if not isinstance(recipe, Recipe):
         recipe = load_recipe(recipe, overrides)
     run = create_run(recipe, resume=resume, overwrite=overwrite)
     if resume:
-        asked, recipe = recipe, run.recipe
-        _check_unchanged(asked, recipe, overrides or {})
+        recipe = resumed(recipe, run.recipe, overrides or {})
     with locked(run.folder):
         opened, test = open_training(recipe, run.tokenizer if resume and run.has_tokenizer else None)
         before = None if resume or not recipe.train.preflight else _without_errors(before_training(opened))
@@ -109,17 +108,8 @@ def evaluate_run(run: Run, test: Sequence[Dataset]) -> Evaluation:
     model = load(run.folder, run.recipe.train.device)
     encoded = encode_sets(test, model.tokenizer, model.data)
     progress = TrainingProgress().evaluating
+    encoded.tell()
     evaluation = evaluate_encoded(model.network, model.tokenizer, encoded, model.generation, progress)
     evaluation.write(run.folder)
     write_shown(model, encoded, run.folder)
     return evaluation
-
-
-def _check_unchanged(asked: Recipe, kept: Recipe, overrides: dict[str, Any]) -> None:
-    """Refuse options that a resumed run would ignore."""
-    for key in overrides:
-        if key in ("name", "output"):  # these found the run
-            continue
-        wanted, has = (reduce(getattr, key.replace("-", "_").split("."), recipe) for recipe in (asked, kept))
-        if wanted != has:
-            raise RequestError(f"--{key}: the run has {has}; a resumed run keeps its recipe, so leave --{key} out")

@@ -11,12 +11,13 @@ import difflib
 import os
 import shutil
 import sys
+import warnings
 from argparse import ArgumentParser, ArgumentTypeError, Namespace, RawDescriptionHelpFormatter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
-from sourcewise.errors import RequestError
+from sourcewise.errors import DataWarning, RequestError
 
 ABOUT = """\
 Trains, runs, measures and debugs encoder-decoder models, on text and on feature
@@ -130,7 +131,8 @@ def main(words: list[str]) -> int:
     """Run a command and give its exit status. No error leaves it but one that SOURCEWISE_TRACEBACK asks for."""
     try:
         _open_closed_streams()
-        status = _dispatch(words)
+        with _warnings_told():
+            status = _dispatch(words)
         sys.stdout.flush()
         return status
     except BrokenPipeError:  # `sourcewise … | head`
@@ -223,6 +225,23 @@ def _told(error: Exception) -> tuple[int, str]:
 def _tell(text: str) -> None:
     with contextlib.suppress(OSError):  # nobody can be told
         print(f"sourcewise: {text}", file=sys.stderr, flush=True)
+
+
+@contextlib.contextmanager
+def _warnings_told() -> Iterator[None]:
+    """Within: what is not taken as it stands of the user's data is told, each time, in a line."""
+    shown = warnings.showwarning
+
+    def show(message: Warning | str, category: type[Warning], *rest: Any, **named: Any) -> None:
+        if issubclass(category, DataWarning):
+            _tell(" ".join(str(message).split()))
+        else:
+            shown(message, category, *rest, **named)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", DataWarning)
+        warnings.showwarning = show
+        yield
 
 
 def _open_closed_streams() -> None:

@@ -8,5 +8,9 @@ class RequestError(ValueError):
     """
 
 
+class DataWarning(UserWarning):
+    """Something of the user's data is not taken as it stands; the work goes on, and the command line says so."""
+
+
 class FaultyData(RequestError):
     """The files are there and can be opened, but what one of them holds cannot be trained on."""

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import sourcewise
 from sourcewise.command_line import argument, command, filled, path
-from sourcewise.commands.options import FEATURES, JSON, MODEL, SAMPLING, SEARCH, TASK, given
+from sourcewise.commands.options import FEATURES, JSON, LIMITS, MAX_TARGET, MODEL, SAMPLING, SEARCH, TASK, given
 from sourcewise.errors import RequestError
 
 
@@ -29,6 +29,8 @@ from sourcewise.errors import RequestError
     TASK,
     argument("--source", type=filled, metavar="COLUMN", help="name of the source column (default: source)"),
     argument("--target", type=filled, metavar="COLUMN", help="name of the target column (default: target)"),
+    *LIMITS,
+    MAX_TARGET,
     *SEARCH,
     argument("--require", action="append", default=[], metavar="'KEY>=N'", help="exit 1 unless met; may be repeated"),
     JSON,
@@ -54,8 +56,9 @@ def evaluate(arguments: Namespace) -> int:
         target=arguments.target,
         generation=given(arguments, "beams", "max_new_tokens"),
         progress=TrainingProgress().evaluating,
+        **given(arguments, "max_source", "max_target", "max_frames"),
     )
-    print_notes(evaluation.notes)
+    print_notes([note for note in evaluation.notes if note.where])  # others are told as the set is laid out
     if arguments.output:
         evaluation.write(arguments.output)
     if arguments.json:
@@ -136,6 +139,7 @@ def explain(arguments: Namespace) -> int:
     FEATURES,
     TASK,
     argument("--prefix", metavar="TEXT", help="put before the source (default: as in training)"),
+    *LIMITS,
     *SEARCH,
     *SAMPLING,
     JSON,
@@ -152,7 +156,7 @@ def trace(arguments: Namespace) -> int:
     if arguments.output:
         check_writable(Path(arguments.output))
     named = name_one(arguments.source, arguments.id)
-    model = sourcewise.load(arguments.model)
+    model = sourcewise.load(arguments.model, **given(arguments, "max_source", "max_frames"))
     sources = open_named(arguments, model, named)
     settings = given(arguments, "beams", "max_new_tokens", "sample", "temperature", "top_k", "top_p", "seed")
     traced = sourcewise.trace(model, sources, position(sources, arguments.id), **settings)

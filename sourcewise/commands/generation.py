@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import sourcewise
 from sourcewise.command_line import argument, command, filled, path
-from sourcewise.commands.options import FEATURES, MODEL, SAMPLING, SEARCH, TASK, given
+from sourcewise.commands.options import FEATURES, LIMITS, MODEL, SAMPLING, SEARCH, TASK, given
 
 if TYPE_CHECKING:
     from sourcewise.data.examples import Example
@@ -33,13 +33,14 @@ if TYPE_CHECKING:
     FEATURES,
     TASK,
     argument("--prefix", metavar="TEXT", help="put before every source (default: as in training)"),
+    *LIMITS,
     *SEARCH,
     *SAMPLING,
     argument(
         "--precision",
         metavar="P",
         default="fp32",
-        help="fp32, bf16 or int8 (the fastest on a CPU); in these two near ties may fall otherwise",
+        help="fp32, bf16 or int8: near ties may fall otherwise",
     ),
     argument("--json", action="store_true", help="a line is {id, source, output}"),
 )
@@ -55,7 +56,8 @@ def generate(arguments: Namespace) -> int:
         check_writable(Path(arguments.output))
     settings = given(arguments, "beams", "max_new_tokens", "sample", "temperature", "top_k", "top_p", "seed")
     with open_lines(arguments.sources) as stream:
-        model = sourcewise.load(arguments.model, precision=arguments.precision)
+        limits = given(arguments, "max_source", "max_frames")
+        model = sourcewise.load(arguments.model, precision=arguments.precision, **limits)
         with writing(Path(arguments.output)) if arguments.output else nullcontext(sys.stdout.write) as write:
             for before, sources in windows(arguments, model, stream):
                 print_notes(sources.notes)

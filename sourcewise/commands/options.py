@@ -11,6 +11,11 @@ MODEL = argument("model", type=path, metavar="MODEL", help="a run folder, a Hugg
 TASK = argument("--task", type=filled, metavar="NAME", help="which task of a mixture the sources are of")
 FEATURES = argument("--features", type=path, metavar="DIR", help="folder of the .npy files that a manifest lists")
 JSON = argument("--json", action="store_true", help="print JSON, for programs")
+LIMITS = (
+    argument("--max-source", type=int, metavar="N", help="most tokens read of a source (default: as trained)"),
+    argument("--max-frames", type=int, metavar="N", help="most frames read of a feature source"),
+)
+MAX_TARGET = argument("--max-target", type=int, metavar="N", help="most tokens of a reference that are measured")
 SEARCH = (
     argument("--beams", type=int, metavar="N", help="hypotheses kept a source; 1 is greedy"),
     argument("--max-new-tokens", type=int, metavar="N", help="longest output, in tokens"),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import PurePath
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
@@ -137,6 +137,19 @@ class DataConfig(Options):
         if self.rates == "equal" and (self.rate_cap is not None or self.temperature != 1):
             raise ValueError("rate_cap and temperature go with rates: proportional")
         return self
+
+    def limited(self, **limits: int) -> DataConfig:
+        """A copy in which these limits (max_source, max_target, max_frames) hold for every set."""
+
+        def freed(named: DatasetConfig | list[DatasetConfig] | None) -> Any:
+            """Without limits of its own, which would go before."""
+            if isinstance(named, list):
+                return [freed(each) for each in named]
+            own = dict.fromkeys(limits.keys() & DatasetConfig.model_fields.keys())
+            return named and named.model_copy(update=own)
+
+        sets = {use: freed(getattr(self, use)) for use in ("train", "valid", "test")}
+        return DataConfig.model_validate({**self.model_dump(), **sets, **limits})
 
     def sets(self, use: Literal["train", "valid", "test"]) -> list[DatasetConfig]:
         """The sets that are used for this, one or several; none where none is named."""

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
+import hashlib
+import warnings
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
@@ -12,9 +14,12 @@ from sourcewise.data.batches import FRAMES, IGNORED, TOKENS, Batch, Source, pad,
 from sourcewise.data.conversations import fit
 from sourcewise.data.examples import Dataset, Note
 from sourcewise.data.tokenizer import Tokenizer
+from sourcewise.errors import DataWarning
 
 Augment = Callable[[np.ndarray], np.ndarray]
 Ids = Sequence[Sequence[int] | np.ndarray]
+SOME = 10_000  # examples whose ids are looked at together
+MATRICES = 16  # matrices of a set that are compared
 
 
 class Encoded:
@@ -22,7 +27,8 @@ class Encoded:
 
     `source_lengths` and `target_lengths` are (examples,) int64: tokens, or frames for a feature source, after
     cutting to `max_source`, `max_frames` and `max_target` (or the set's own); a cut text keeps its end of text, and
-    a conversation's history is cut from the left, at a turn. `notes` are the set's, and tell what was cut.
+    a conversation's history is cut from the left, at a turn. `notes` are the set's, and tell what was cut: how many, by
+    which option, and how long the longest is.
     `sources` and `targets` hold the ids; for features `sources` are the prompts, or None where no example has one.
     """
 
@@ -34,20 +40,28 @@ class Encoded:
         self.tokenizer = tokenizer
         self.max_frames = data.max_frames
         max_source, max_target = dataset.task.max_source or data.max_source, dataset.task.max_target or data.max_target
-        texts = [example.source for example in dataset]
-        plain = bool(dataset.dims) and not any(texts)
-        self.sources: Ids | None = None if plain else tokenizer.encode_batch(texts, max_source)
-        self.targets: Ids = tokenizer.encode_batch([example.target for example in dataset], max_target)
-        self.notes = dataset.notes
-        if any(example.turns for example in dataset):
-            self._fit_conversations(max_source, max_target)
-        self.target_lengths = np.array([len(ids) for ids in self.targets], dtype=np.int64)
+        sides = [example.source for example in dataset], [example.target for example in dataset]
+        self.notes = list(dataset.notes)
+        said = tokenizer.encode_batch(sides[1])
+        self.targets: Ids = [tokenizer.shorten(ids, max_target) for ids in said]
+        self.sources: Ids | None = None
+        plain = np.array([not example.turns for example in dataset])  # a conversation has notes of its own
+        if any(sides[0]) or not dataset.dims:
+            whole = tokenizer.encode_batch(sides[0])
+            self.sources = [tokenizer.shorten(ids, max_source) for ids in whole]
+            side = "prompts" if dataset.dims else "sources"
+            self._note_cut(side, _lengths(whole)[plain], max_source, "max_source", "tokens")
+            if not plain.all():
+                self._fit_conversations(whole, said, max_source, max_target)
+        self._note_cut("targets", _lengths(said)[plain], max_target, "max_target", "tokens")
+        self.target_lengths = _lengths(self.targets)
         if dataset.dims:
             frames = np.array([example.frames for example in dataset], dtype=np.int64)
+            self._note_cut("sources", frames, data.max_frames, "max_frames", "frames")
             self.source_lengths = np.minimum(frames, data.max_frames)
         else:
             assert self.sources is not None
-            self.source_lengths = np.array([len(ids) for ids in self.sources], dtype=np.int64)
+            self.source_lengths = _lengths(self.sources)
 
     def __len__(self) -> int:
         return len(self.dataset)
@@ -57,17 +71,49 @@ class Encoded:
         """The sets it is made of: itself, where it is no mixture."""
         return [self]
 
-    def _fit_conversations(self, max_source: int, max_target: int) -> None:
+    def _note_cut(self, side: str, lengths: np.ndarray, most: int, option: str, unit: str) -> None:
+        """Say how many of these lengths (examples,) are beyond a limit, and how long the longest is."""
+        beyond = int((lengths > most).sum())
+        if beyond:
+            count = f"{beyond:,} of {len(lengths):,} {side} {'is' if beyond == 1 else 'are'} cut"
+            what = f"{count} to {option} {most:,}; the longest has {int(lengths.max()):,} {unit}"
+            self.notes = [*self.notes, Note(self.dataset.name, "", what)]
+
+    def _fit_conversations(self, whole: Ids, said: Ids, max_source: int, max_target: int) -> None:
         """Cut histories that are too long from the left instead of the right, and note what was cut."""
         assert isinstance(self.sources, list)
         notes, file = [*self.notes], self.dataset.name
         for i, example in enumerate(self.dataset):
-            if len(self.sources[i]) == max_source and len(self.tokenizer.encode(example.source)) > max_source:
+            if example.turns and len(whole[i]) > max_source:
                 self.sources[i] = fit(example.turns, max_source, self.tokenizer)
                 notes.append(Note(file, example.id, f"history cut from the left to max_source {max_source}"))
-            if len(self.targets[i]) == max_target and len(self.tokenizer.encode(example.target)) > max_target:
+            if example.turns and len(said[i]) > max_target:
                 notes.append(Note(file, example.id, f"reply cut to max_target {max_target}"))
         self.notes = notes
+
+    def tell(self) -> None:
+        """Warn (DataWarning) of what concerns the set as a whole: how many of its texts or matrices are cut."""
+        for note in self.notes:
+            if not note.where:
+                warnings.warn(f"{note.file}: {note.what}", DataWarning, stacklevel=3)
+
+    def digest(self) -> str:
+        """One and the same for sets of the same ids in the same order; of matrices lengths and a few are compared."""
+        digest = hashlib.blake2b(digest_size=16)
+        for part in self.parts:
+            for array in part.contents():
+                digest.update(np.ascontiguousarray(array).data)
+        return digest.hexdigest()
+
+    def contents(self) -> Iterator[np.ndarray]:
+        """What `digest` is made of: lengths, ids, and some matrices."""
+        yield from (self.source_lengths, self.target_lengths)
+        for rows in (self.sources, self.targets):
+            for start in range(0, len(rows or ()), SOME):
+                yield np.concatenate([np.asarray(ids, dtype=np.int64) for ids in (rows or ())[start : start + SOME]])
+        if self.dataset.dims:
+            for i in np.unique(np.linspace(0, len(self) - 1, MATRICES).astype(int)):
+                yield self.dataset.features(int(i))
 
     def at(self, epoch: int) -> Encoded:
         """The examples of an epoch: the same ones in each, but where they are drawn."""
@@ -107,3 +153,8 @@ class Encoded:
                 matrices = [augment(matrix) for matrix in matrices]
             source.features, source.frames = pad_features(matrices, FRAMES if coarse else 1)
         return source
+
+
+def _lengths(rows: Ids) -> np.ndarray:
+    """(examples,) int64: how many ids each has."""
+    return np.array([len(ids) for ids in rows], dtype=np.int64)

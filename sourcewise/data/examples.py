@@ -31,7 +31,7 @@ class Note:
     """Something in the user's data that was not taken as it stands."""
 
     file: str
-    where: str  # id of a conversation, and number of a turn
+    where: str  # id of a conversation, and number of a turn; empty: of the set as a whole
     what: str  # one text a kind, so that notes can be counted
 
 

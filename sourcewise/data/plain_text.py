@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import TypeVar, overload
@@ -104,6 +104,10 @@ class Denoised(Encoded):
         self.rounds = max(1, len(self.tokens) // int(self.pieces.sum()))
         self.numbers = np.arange(self.rounds * len(self.denoisers))
         self._draw(0)
+
+    def contents(self) -> Iterator[np.ndarray]:
+        """See Encoded: the ring of tokens, and how it is cut."""
+        yield from (self.tokens, self.pieces)
 
     def at(self, epoch: int) -> Denoised:
         """The pieces of another epoch, as many."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Iterable, Sequence
 from itertools import count, takewhile
 from pathlib import Path
@@ -89,9 +91,11 @@ class Tokenizer:
         for ids in rows:
             if not ids or ids[-1] != self.eos_id:
                 ids.append(self.eos_id)
-            if max_length is not None and len(ids) > max_length:
-                ids[max_length - 1 :] = [self.eos_id]
-        return rows
+        return rows if max_length is None else [self.shorten(ids, max_length) for ids in rows]
+
+    def shorten(self, ids: list[int], most: int) -> list[int]:
+        """The first of these ids, at most so many, and the end of text: as `encode` cuts."""
+        return ids if len(ids) <= most else [*ids[: most - 1], self.eos_id]
 
     def decode(self, ids: Iterable[int]) -> str:
         """Text up to the first end of text; padding, special, negative and unknown ids are left out."""
@@ -122,6 +126,11 @@ class Tokenizer:
         same = next((i for i, (a, b) in enumerate(zip(shown, longer, strict=False)) if a != b), len(shown))
         known = 0 <= token < self.size
         return longer[same:] or (self._backend.name(token) if known else "") or f"<{token}>"
+
+    def digest(self) -> str:
+        """One and the same for tokenizers whose ids mean the same."""
+        named = [self.size, self.pad_id, self.eos_id, *(self._backend.name(i) for i in range(self.size))]
+        return hashlib.blake2b(json.dumps(named).encode(), digest_size=16).hexdigest()
 
     def save(self, path: str | Path) -> None:
         """Write the files that `transformers.AutoTokenizer.from_pretrained(folder)` opens with the same ids.

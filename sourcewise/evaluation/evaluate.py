@@ -35,15 +35,18 @@ def evaluate(
     target: str | None = None,
     generation: dict[str, Any] | None = None,
     progress: Progress | None = None,
+    **limits: int,
 ) -> Evaluation:
     """Generate for every source of a set, free-running, and measure.
 
     `data` is a file of pairs or of conversations, a manifest (with its `features` folder), `hub:NAME`, an embedded set,
     or an open Dataset, or the config of a set, or of several, as a recipe has them. `source` and `target` name its
-    columns, `task` which of a mixture's tasks it is of. Raises RequestError for what cannot be read.
+    columns, `task` which of a mixture's tasks it is of. `limits` are
+    those of `load`: max_source, max_target, max_frames. Raises RequestError for what cannot be read.
     """
     if not isinstance(model, Model):
         model = load(model)
+    model = model.limited(**limits) if limits else model
     encoded = lay_out(model, data, task=task, features=features, source=source, target=target)
     options = model.options(**(generation or {}))
     return evaluate_encoded(model.network, model.tokenizer, encoded, options, progress)
@@ -67,6 +70,8 @@ def lay_out(
         configs = [data] if isinstance(data, DatasetConfig) else data
         sets = [open_dataset(config, model.data, "test") for config in configs]
     encoded = [model.lay_out(each) for each in sets]
+    for each in encoded:
+        each.tell()
     return encoded[0] if len(encoded) == 1 else EncodedMixture(encoded)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -86,16 +86,25 @@ class Model:
             wanted = GenerationConfig.model_validate({**self.generation.model_dump(), **changes})
         except ValidationError as error:
             raise RequestError(schema.explain(error, GenerationConfig, "generation")) from None
-        longest = self.network.positions
-        if longest is not None and wanted.max_new_tokens > longest:
-            problem = f"max_new_tokens is {wanted.max_new_tokens}, {self.name or 'this model'} has {longest} positions"
-            raise RequestError(f"generation: {problem}")
+        check_positions("max_new_tokens", wanted.max_new_tokens, self.network.positions, self.name)
         return wanted
 
     def _encoded(self, sources: str | Sequence[str] | Dataset) -> Encoded:
         if isinstance(sources, str):
             sources = [sources]
-        return self.lay_out(sources if isinstance(sources, Dataset) else open_sources(list(sources)))
+        encoded = self.lay_out(sources if isinstance(sources, Dataset) else open_sources(list(sources)))
+        encoded.tell()
+        return encoded
+
+    def limited(self, **limits: int) -> Model:
+        """The same model with other limits: max_source and max_target in tokens, max_frames. Raises RequestError."""
+        try:
+            data = self.data.limited(**limits)
+        except ValidationError as error:
+            raise RequestError(schema.explain(error, DataConfig, "data")) from None
+        for name in ("max_source", "max_target"):
+            check_positions(name, limits.get(name), self.network.positions, self.name)
+        return replace(self, data=data)
 
     def lay_out(self, dataset: Dataset) -> Encoded:
         """A set as this model's ids and lengths. Raises RequestError unless its network reads such sources."""
@@ -112,8 +121,13 @@ class Model:
         return encoded
 
 
-def load(name: str | Path, device: str = "auto", precision: str = "fp32", *, beside: str = "bf16") -> Model:
+def load(
+    name: str | Path, device: str = "auto", precision: str = "fp32", *, beside: str = "bf16", **limits: int
+) -> Model:
     """Open a run folder, a Hugging Face folder or a hub name (fetched). Raises RequestError.
+
+    `limits` are how much is read of a source or a target: max_source and max_target in tokens, max_frames; what is
+    not given is as in training (the defaults of `data` in a recipe, where nothing is known of that).
 
     precision: fp32; bf16, twice as fast where the processor knows it; int8, the fastest on a CPU with AVX-512 and a C++
     compiler. In the last two near ties may fall otherwise. `beside` is the precision of what int8 leaves to torch
@@ -138,7 +152,13 @@ def load(name: str | Path, device: str = "auto", precision: str = "fp32", *, bes
         )
         longest = min(generation.max_new_tokens, network.positions)
         generation = generation.model_copy(update={"max_new_tokens": longest})
-    return Model(network, Tokenizer.load(folder), str(name), data, generation, engine)
+    return Model(network, Tokenizer.load(folder), str(name), data, generation, engine).limited(**limits)
+
+
+def check_positions(option: str, asked: int | None, positions: int | None, name: str) -> None:
+    """Raise RequestError where an option asks for more tokens than a network has positions."""
+    if asked is not None and positions is not None and asked > positions:
+        raise RequestError(f"{option} is {asked}, {name or 'this model'} has {positions} positions")
 
 
 def _engine(network: Network, device: torch.device, name: str) -> Engine:

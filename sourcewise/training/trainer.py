@@ -35,6 +35,7 @@ from sourcewise.training.machine import machine
 from sourcewise.training.objective import Objective
 from sourcewise.training.optimizer import MasterAdamW, freeze
 from sourcewise.training.resampling import resample
+from sourcewise.training.resuming import check_origin, check_state
 from sourcewise.training.run import Run
 from sourcewise.training.schedule import learning_rate
 from sourcewise.training.state import load_state, random_states, restore_random_states, save_state
@@ -319,6 +320,9 @@ class Trainer:
         save_state({**state, "optimizer": self.optimizer.state_dict(), "random": random_states()}, self.run.state)
 
     def _resume(self) -> None:
+        saving = self.recipe.train.save_every or self.total
+        check_state(self.run, min(self.evaluate_every, saving, self.total))
+        check_origin(self.run, self.tokenizer, self.train, self.valid)
         state = load_state(self.run.state)
         self.run.rewind(state["step"] if state else 0)
         if state is None:

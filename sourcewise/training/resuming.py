@@ -1,0 +1,100 @@
+"""Going on with a run: only where its state is, with the tokenizer and the data that it began with, or saying so."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from functools import reduce
+from typing import Any, cast
+
+from sourcewise.config import Recipe
+from sourcewise.data.encoding import Encoded
+from sourcewise.data.tokenizer import Tokenizer
+from sourcewise.errors import DataWarning, RequestError
+from sourcewise.evaluation.results import METRICS_FILE
+from sourcewise.files import write_atomically
+from sourcewise.training.run import Run
+
+ELSEWHERE = ("name", "output")  # options that say which run is meant
+LONGER = ("train.steps", "train.epochs")  # options in which a run may ask for more than before
+
+
+def resumed(asked: Recipe, kept: Recipe, overrides: dict[str, Any]) -> Recipe:
+    """The recipe that a run goes on with: its own, for more steps or epochs where that is asked for.
+
+    Raises RequestError for options that differ otherwise: a resumed run would ignore them.
+    """
+    longer: dict[str, int] = {}
+    for key in overrides:
+        name = key.replace("-", "_")
+        if name in ELSEWHERE:
+            continue
+        wanted, has = _option(asked, name), _option(kept, name)
+        if wanted == has:
+            continue
+        if name not in LONGER or has is None or wanted is None or wanted < has:
+            more = "; it can only be more" if name in LONGER and has is not None else ""
+            raise RequestError(
+                f"--{key}: the run has {has}{more}; a resumed run keeps its recipe, so leave --{key} out"
+            )
+        longer[name.partition(".")[2]] = wanted
+        if kept.train.schedule == "cosine":
+            told = "the learning rate goes on as if it had been so from the beginning"
+            warnings.warn(f"{key}: {wanted} instead of {has}; {told}", DataWarning, stacklevel=2)
+    return kept.model_copy(update={"train": kept.train.model_copy(update=longer)}) if longer else kept
+
+
+def check_state(run: Run, first_saved: int) -> None:
+    """Raise RequestError where a run has no state although it has gone on beyond the step that saved the first.
+
+    Where nothing was ever saved it begins again, which is told.
+    """
+    if run.state.is_file():
+        return
+    reached = max((int(line.get("step") or 0) for line in run.metrics()), default=0)
+    if reached > first_saved or (run.folder / METRICS_FILE).is_file():
+        raise RequestError(
+            f"{run.state}: no such file, so the run, which was at step {reached:,}, cannot go on exactly; begin a new "
+            f"one from its weights with --name NEW --model {run.last}, or begin again with --overwrite"
+        )
+    if reached:
+        told = f"nothing was saved before it ended at step {reached:,}, so it begins again"
+        warnings.warn(f"{run.folder}: {told}", DataWarning, stacklevel=2)
+
+
+def check_origin(run: Run, tokenizer: Tokenizer, train: Encoded, valid: Encoded | None) -> None:
+    """Hold a run that goes on against what it began with; a run that begins notes it in state/origin.json.
+
+    Raises RequestError for another tokenizer, whose ids the weights do not know; other data is told.
+    """
+    path = run.state.with_name("origin.json")
+    now: dict[str, Any] = {"tokenizer": tokenizer.digest(), "train": _origin(train), "valid": valid and _origin(valid)}
+    if not path.is_file() or not run.metrics():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, json.dumps(now, indent=2) + "\n")
+        return
+    try:
+        before = dict(json.loads(path.read_text(encoding="utf-8")))
+    except (ValueError, TypeError):
+        raise RequestError(f"{path}: damaged; delete it, and what the run began with is not checked") from None
+    if before.get("tokenizer") != now["tokenizer"]:
+        raise RequestError(
+            f"{run.tokenizer}: not the tokenizer that the run began with, whose ids its weights know; put that back"
+        )
+    for use, what in (("train", "training"), ("valid", "validation")):
+        had, has = before.get(use), now[use]
+        if had != has:
+            told = f"the {what} data is not what the run began with ({_counted(had)}, now {_counted(has)})"
+            warnings.warn(f"{run.folder}: {told}; it goes on with the new data", DataWarning, stacklevel=2)
+
+
+def _option(recipe: Recipe, name: str) -> Any:
+    return reduce(getattr, name.split("."), cast(Any, recipe))
+
+
+def _origin(encoded: Encoded) -> dict[str, Any]:
+    return {"examples": len(encoded), "digest": encoded.digest()}
+
+
+def _counted(origin: dict[str, Any] | None) -> str:
+    return "none" if origin is None else f"{origin['examples']:,} examples"

@@ -1,0 +1,128 @@
+"""`--resume`: exactly where the run left off, or a word that says why not."""
+
+from __future__ import annotations
+
+import shutil
+import warnings
+from pathlib import Path
+
+import pytest
+
+import sourcewise
+from sourcewise.data.tokenizer import Tokenizer
+from sourcewise.errors import DataWarning, RequestError
+from sourcewise.training.run import Run
+from tests.training.recipes import feature_recipe, pairs_file, recipe
+
+
+def exactly(run: Run) -> list[dict[str, object]]:
+    """Its steps and evaluations, without how long they took."""
+    timed, kinds = ("seconds", "tokens_per_s"), ("train", "evaluation")
+    return [{k: v for k, v in line.items() if k not in timed} for line in run.metrics() if line["kind"] in kinds]
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Run:
+    return sourcewise.train(recipe(tmp_path, train__steps=16))
+
+
+@pytest.mark.parametrize("gone", ["state/state.pt", "state"])
+def test_without_its_state_a_run_is_left_as_it_is(run: Run, gone: str) -> None:
+    path = run.folder / gone
+    shutil.rmtree(path) if path.is_dir() else path.unlink()
+    before = (run.folder / "metrics.jsonl").read_bytes()
+    with pytest.raises(RequestError, match=r"state\.pt: no such file.*at step 16.*--model .*last.*--overwrite"):
+        sourcewise.train(run.folder, resume=True)
+    assert (run.folder / "metrics.jsonl").read_bytes() == before
+
+
+def test_a_state_lost_between_two_evaluations_is_missed_too(tmp_path: Path) -> None:
+    run = sourcewise.train(recipe(tmp_path, train__steps=16, train__save_every=2))
+    run.state.unlink()
+    (run.folder / "metrics.json").unlink()
+    run.rewind(4)
+    with pytest.raises(RequestError, match=r"no such file.*at step 4"):
+        sourcewise.train(run.folder, resume=True)
+
+
+def test_a_run_that_never_saved_begins_again_and_says_so(run: Run) -> None:
+    whole = exactly(run)
+    run.state.unlink()
+    (run.folder / "metrics.json").unlink()
+    run.rewind(4)
+    with pytest.warns(DataWarning, match="nothing was saved before it ended at step 4, so it begins again"):
+        again = sourcewise.train(run.folder, resume=True)
+    assert exactly(again) == whole
+
+
+def test_a_run_that_is_as_it_was_goes_on_without_a_word(run: Run) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", DataWarning)
+        sourcewise.train(run.folder, resume=True)
+
+
+def test_a_line_more_is_other_training_data(run: Run, tmp_path: Path) -> None:
+    with (tmp_path / "pairs.tsv").open("a") as file:
+        file.write("ba do\tone two\n")
+    with pytest.warns(DataWarning, match=r"training data .*\(1,500 examples, now 1,501 examples\)"):
+        sourcewise.train(run.folder, resume=True)
+
+
+def test_a_word_that_differs_is_other_validation_data(run: Run, tmp_path: Path) -> None:
+    path = tmp_path / "valid.tsv"
+    lines = path.read_text().splitlines()
+    lines[3] = lines[3].replace("one", "two", 1) if "one" in lines[3] else lines[3].rpartition(" ")[0] + " one"
+    path.write_text("\n".join(lines) + "\n")
+    with pytest.warns(DataWarning, match=r"validation data is not what the run began with \(24 examples, now 24"):
+        sourcewise.train(run.folder, resume=True)
+
+
+def test_matrices_that_differ_are_other_data(tmp_path: Path) -> None:
+    run = sourcewise.train(feature_recipe(tmp_path, train__steps=2, train__evaluate_every=2))
+    file = run.folder / "recipe.yaml"
+    file.write_text(file.read_text().replace("limit: 200", "limit: 190"))
+    with pytest.warns(DataWarning, match="200 examples, now 190"):
+        sourcewise.train(run.folder, resume=True)
+
+
+def test_another_tokenizer_is_refused(run: Run) -> None:
+    Tokenizer.train(["ba do ki lu me no one two three four five six seven"] * 3, 40).save(run.tokenizer)
+    with pytest.raises(RequestError, match="tokenizer: not the tokenizer that the run began with"):
+        sourcewise.train(run.folder, resume=True)
+
+
+def test_a_tokenizer_that_is_gone_is_made_again_from_the_same_texts(run: Run, tmp_path: Path) -> None:
+    shutil.rmtree(run.tokenizer)
+    sourcewise.train(run.folder, resume=True)
+    shutil.rmtree(run.tokenizer)
+    (tmp_path / "pairs.tsv").write_text("source\ttarget\nxyz xyz\tqrs qrs\nba\tone\n")
+    with pytest.raises(RequestError, match="not the tokenizer"):
+        sourcewise.train(run.folder, resume=True)
+
+
+def test_a_finished_run_goes_on_for_more_steps(tmp_path: Path) -> None:
+    flat = {"train__schedule": "constant"}
+    whole = sourcewise.train(recipe(tmp_path, name="whole", train__steps=24, **flat))
+    run = sourcewise.train(recipe(tmp_path, name="longer", train__steps=16, **flat))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", DataWarning)
+        run = sourcewise.train(run.folder, {"train.steps": 24}, resume=True)
+    assert run.recipe.train.steps == 24
+    assert exactly(run) == exactly(whole)
+
+
+def test_more_steps_change_a_schedule_that_knows_its_end_and_fewer_are_refused(run: Run) -> None:
+    with pytest.warns(DataWarning, match=r"train\.steps: 24 instead of 16; the learning rate"):
+        sourcewise.train(run.folder, {"train.steps": 24}, resume=True)
+    with pytest.raises(RequestError, match=r"--train\.steps: the run has 24; it can only be more"):
+        sourcewise.train(run.folder, {"train.steps": 20}, resume=True)
+    with pytest.raises(RequestError, match=r"--train\.learning_rate: the run has .*leave"):
+        sourcewise.train(run.folder, {"train.learning_rate": 1.0}, resume=True)
+
+
+def test_a_run_of_before_this_was_noted_is_taken_as_it_is(run: Run, tmp_path: Path) -> None:
+    (run.folder / "state" / "origin.json").unlink()
+    sourcewise.train(run.folder, resume=True)
+    pairs_file(tmp_path, size=1400)
+    with pytest.warns(DataWarning, match="1,500 examples, now 1,400"):
+        sourcewise.train(run.folder, resume=True)
