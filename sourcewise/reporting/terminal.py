@@ -101,8 +101,11 @@ def verdict(evaluation: Evaluation) -> Verdict:
 
 def print_notes(notes: Sequence[Note], all_in: Path | None = None, shown: int = 3) -> None:
     """What in the data was not taken as it stands, on standard error: counted by kind, and the first few."""
-    for file in dict.fromkeys(note.file for note in notes):
-        found = [note for note in notes if note.file == file]
+    for note in notes:
+        if not note.where:
+            print(f"{note.file}: {note.what}", file=sys.stderr)
+    for file in dict.fromkeys(note.file for note in notes if note.where):
+        found = [note for note in notes if note.file == file and note.where]
         kinds = ", ".join(f"{what} ({count})" for what, count in Counter(note.what for note in found).most_common())
         print(f"{file}: not all is taken as it stands: {kinds}", file=sys.stderr)
         for note in found[:shown]:
