@@ -238,7 +238,8 @@ USES = {
     "tokenizer good.tsv -o o.txt": "-o o.txt: name a file that ends in .json",
     "tokenizer /dev/null -o o.json": "tokenizer: no text to train on",
     "train {text}": "{text}: a run is there; go on with --resume, replace with --overwrite, or set --name",
-    "train {text} --resume --train.steps 9": "--train.steps: the run has 2; a resumed run keeps its recipe",
+    "train {text} --resume --train.steps 1": "--train.steps: the run has 2; it can only be more",
+    "train {text} --resume --train.batch_size 9": "--train.batch_size: the run has None; a resumed run",
     "train ./nowhere --resume": "./nowhere: no such recipe",
 }
 

@@ -82,6 +82,7 @@ def _lines(sources: Iterable[Example], outputs: list[str], as_json: bool) -> Ite
     argument("--host", type=filled, default="127.0.0.1", help="where to listen (default: 127.0.0.1, this machine)"),
     argument("--port", type=int, default=8000, metavar="N", help="default: 8000; 0: any that is free"),
     argument("--token", type=filled, metavar="T", help="ask for it (or set SOURCEWISE_TOKEN, which ps does not show)"),
+    *LIMITS,
     argument("--queue", type=int, default=128, metavar="N", help="requests that may wait (default: 128)"),
     argument("--precision", metavar="P", default="fp32", help="fp32, bf16 or int8, as of generate"),
 )

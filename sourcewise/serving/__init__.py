@@ -22,4 +22,5 @@ def serve(arguments: Namespace) -> None:
             raise
         raise RequestError(f"serve needs {error.name}: pip install 'sourcewise[serve]'") from None
     token = arguments.token or os.environ.get("SOURCEWISE_TOKEN") or None
-    server.serve(arguments.model, arguments.host, arguments.port, token, arguments.precision, arguments.queue)
+    read = {name: given for name in ("max_source", "max_frames") if (given := getattr(arguments, name, None))}
+    server.serve(arguments.model, arguments.host, arguments.port, token, arguments.precision, arguments.queue, **read)

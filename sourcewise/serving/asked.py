@@ -184,4 +184,5 @@ def _slots(model: Model, sources: Dataset) -> int:
 
 
 def _too_long(name: str, given: str, most: str) -> Refusal:
-    return Refusal(422, f"{name}: is {given} long; this model reads {most}")
+    option = "--max-frames" if name == "features" else "--max-source"
+    return Refusal(422, f"{name}: is {given} long; this model reads {most} (as the server was started: {option})")

@@ -36,15 +36,18 @@ class Server(uvicorn.Server):
             yield
 
 
-def serve(name: str, host: str, port: int, token: str | None, precision: str, queue: int) -> None:
-    """Serve a model until a signal ends it; what is in flight then is finished. Raises RequestError."""
+def serve(name: str, host: str, port: int, token: str | None, precision: str, queue: int, **read: int) -> None:
+    """Serve a model until a signal ends it; what is in flight then is finished.
+
+    `read` are the limits of `load`: max_source, max_frames. Raises RequestError.
+    """
     if queue < 1:
         raise RequestError(f"--queue should be greater than 0, not {queue}")
     keep_few()
     limits = Limits(queue=queue)
     with bind(host, port) as bound:  # before the model, which takes longer
         config = uvicorn.Config(
-            create_app(load(name, precision=precision, beside=BESIDE), limits, token),
+            create_app(load(name, precision=precision, beside=BESIDE).limited(**read), limits, token),
             log_level="warning",
             access_log=False,
             server_header=False,

@@ -202,7 +202,9 @@ def test_an_npy_is_checked_before_it_is_read(seeing: TestClient) -> None:
 def test_a_source_longer_than_the_model_reads_is_refused(seeing: TestClient, features: Model) -> None:
     features.data = features.data.model_copy(update={"max_frames": 12})
     answer = seeing.post("/generate", json={"features": matrix(13).tolist()})
-    assert answer.json() == {"error": "features: is 13 frames long; this model reads 12"}
+    assert answer.json() == {
+        "error": "features: is 13 frames long; this model reads 12 (as the server was started: --max-frames)"
+    }
     assert seeing.post("/generate", json={"features": matrix(12).tolist()}).status_code == 200
 
 

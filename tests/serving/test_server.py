@@ -287,7 +287,7 @@ def test_what_int8_leaves_to_torch_needs_no_machine_code_a_shape(
         pytest.skip(f"int8 {reason}")
     served: list[Model] = []
     monkeypatch.setattr(server, "create_app", lambda model, *_: served.append(model))
-    monkeypatch.setattr(server.uvicorn, "Server", lambda _: SimpleNamespace(run=lambda **_: None))
+    monkeypatch.setattr(server, "Server", lambda _: SimpleNamespace(run=lambda **_: None))
     server.serve(str(models.text), "127.0.0.1", 0, None, "int8", 8)
     texts = [" ".join(["ba", "do", "ki", "lu", "me"] * 4)[:length] for length in range(2, 60, 8)]
 
