@@ -15,13 +15,14 @@ from sourcewise.command_line import path
 from sourcewise.config import DatasetConfig
 from sourcewise.data.datasets import choose_task, open_sources
 from sourcewise.data.examples import Dataset
-from sourcewise.data.tables import line_windows, open_binary
+from sourcewise.data.lines import line_windows, open_binary
+from sourcewise.data.tables import ENDINGS
 from sourcewise.errors import RequestError
 from sourcewise.generation.model import Model
 
 WINDOW = 16384  # lines at a time
-WHOLE = (".tsv", ".jsonl", ".json", ".parquet", ".npy")  # files that are no plain lines
-OF_MANY = (".tsv", ".jsonl", ".json", ".parquet", ".txt")  # files that hold more than one source
+WHOLE = (*ENDINGS, ".json", ".npy")  # files that are no plain lines
+OF_MANY = (*ENDINGS, ".json", ".txt")  # files that hold more than one source
 
 
 @contextlib.contextmanager

@@ -103,7 +103,7 @@ def tokenizer(arguments: Namespace) -> int:
 
     `train` does so by itself when no tokenizer is given.
     """
-    from sourcewise.data.tables import decode_lines, read_bytes
+    from sourcewise.data.lines import decode_lines, read_bytes
     from sourcewise.data.tokenizer import Tokenizer
     from sourcewise.files import check_writable
     from sourcewise.sources import open_lines

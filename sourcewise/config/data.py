@@ -45,7 +45,7 @@ class ChatConfig(Options):
 class DatasetConfig(Options):
     """One set of examples: pairs of texts, conversations, or a manifest with its features, or an embedded set."""
 
-    pairs: str | None = Field(None, description="a .tsv, .jsonl or .parquet file of text pairs, or hub:NAME")
+    pairs: str | None = Field(None, description="a .tsv, .csv, .jsonl or .parquet file of text pairs, or hub:NAME")
     conversations: str | None = Field(None, description="a .json or .jsonl of conversations in ShareGPT's layout")
     text: str | None = Field(
         None, description="plain text to pre-train on: a document a line, or the named columns of a table"
@@ -53,7 +53,7 @@ class DatasetConfig(Options):
     denoise: Literal["span", "ul2"] = Field("span", description="of text: T5's span corruption, or UL2's denoisers")
     noise_density: float = Field(0.15, gt=0, le=0.9, description="of span corruption: share of the tokens dropped")
     mean_span: float = Field(3.0, ge=1, description="of span corruption: tokens in a row dropped, on average")
-    manifest: str | None = Field(None, description="a .tsv that lists feature files and their target texts")
+    manifest: str | None = Field(None, description="a .tsv (or .csv) that lists feature files and their target texts")
     features: str | None = Field(None, description="the folder of the manifest's .npy files")
     builtin: Literal["digits", "dates"] | None = Field(None, description="an embedded set, for demos")
     split: str | None = Field(
@@ -63,6 +63,9 @@ class DatasetConfig(Options):
     source: str | None = Field(None, description="name of the source column (default: source)")
     target: str | None = Field(None, description="name of the target column (default: target, or the manifest's own)")
     prompt: str | None = Field(None, description="name of the column with a text prompt beside the features")
+    quoting: Literal["auto", "csv", "text"] = Field(
+        "auto", description="quotes around cells of a .tsv or .csv: CSV's (taken off), text, or told by all of them"
+    )
     prefix: str = Field("", description="task prefix: put before every source text, or the prompt beside features")
     lowercase: bool = Field(False, description="lower-case sources and targets")
     name: str | None = Field(None, min_length=1, description="name of the task (default: that of the file)")
@@ -129,6 +132,7 @@ class DataConfig(Options):
     max_source: Positive = Field(512, description="longest source in tokens; longer ones are cut")
     max_frames: Positive = Field(4096, description="longest source in frames; longer ones are cut")
     max_target: Positive = Field(256, description="longest target in tokens, end of text included")
+    skip_bad: bool = Field(False, description="leave out rows that cannot be used, and note them, instead of stopping")
     cache_gb: float = Field(4.0, ge=0, description="features up to this many GB are checked whole and kept in memory")
     chat: ChatConfig = Field(default_factory=ChatConfig, description="how conversations become text")
 

@@ -23,7 +23,7 @@ from typing import Any
 
 from sourcewise.config import ChatConfig
 from sourcewise.data.examples import Dataset, Example, Note
-from sourcewise.data.tables import decode_lines, read_bytes
+from sourcewise.data.lines import read_lines
 from sourcewise.data.tokenizer import Tokenizer
 from sourcewise.errors import RequestError
 
@@ -163,7 +163,7 @@ def _settled(
 def _objects(path: Path) -> list[Any]:
     """What the file lists. Raises RequestError with the line of what is no JSON."""
     name = str(path)
-    lines = decode_lines(read_bytes(path), name)
+    lines = read_lines(path)
     if path.suffix.lower() == ".jsonl":
         return [_parsed(line, name, number) for number, line in enumerate(lines, start=1) if line.strip()]
     tree = _parsed("\n".join(lines), name, 1)

@@ -12,37 +12,34 @@ import numpy as np
 from sourcewise.config import ChatConfig, DataConfig, DatasetConfig
 from sourcewise.data.conversations import are_conversations, opening, read_conversations
 from sourcewise.data.dates import read_dates
+from sourcewise.data.delimited import DELIMITED, read_header
 from sourcewise.data.digits import read_digits
 from sourcewise.data.examples import Dataset, Example, Task
+from sourcewise.data.lines import read_lines
 from sourcewise.data.manifests import layout_of, read_manifest
 from sourcewise.data.pairs import HUB, read_pairs
 from sourcewise.data.plain_text import read_documents
-from sourcewise.data.tables import decode_lines, nearest_first, read_bytes, read_columns
-from sourcewise.errors import FaultyData, RequestError
+from sourcewise.data.tables import ENDINGS, no_column
+from sourcewise.errors import RequestError
 
-_TABLES = (".tsv", ".jsonl", ".parquet")
 Use = Literal["train", "valid", "test"]
 USES: tuple[Use, ...] = ("test", "valid", "train")  # the first shows best how a user's own sources look
-LENT = ("prefix", "lowercase", "name", "metric", "max_source", "max_target")
+LENT = ("prefix", "lowercase", "name", "metric", "max_source", "max_target", "quoting")
 
 
 def open_dataset(config: DatasetConfig, data: DataConfig | None = None, split_default: str = "train") -> Dataset:
     """Read one set. `data` gives the root folder and the size of the cache.
 
     `split_default` (train, valid or test) is the split of a hub or embedded set whose config names none.
-    Raises RequestError for anything wrong with the files, for an empty set, and for an empty target.
+    Raises RequestError for anything wrong with the files, an empty set, and rows that are no examples (blank ones among
+    them), unless `data.skip_bad`: then these are left out and noted.
     """
     data = data or DataConfig()
     dataset = _read(config, data, config.split or split_default)
     if not len(dataset):
         raise RequestError(f"{dataset.name}: no examples; a set needs at least one")
     dataset.task = Task(config.task, config.metric, config.max_source, config.max_target)
-    if dataset.plain:
-        return dataset
-    for example in dataset:
-        if not example.target.strip():
-            raise FaultyData(f"{example.where}: the target is empty; every example needs a text to produce")
-    return _dressed(dataset, config.prefix, config.lowercase)
+    return dataset if dataset.plain else _dressed(dataset, config.prefix, config.lowercase)
 
 
 def open_sets(data: DataConfig, use: Use) -> list[Dataset]:
@@ -107,15 +104,15 @@ def config_for(path: str, features: str | None = None, like: DatasetConfig | Non
     if not features and are_conversations(path):
         return DatasetConfig.model_validate({"conversations": path, **lent})
     columns: list[str] = []
-    if Path(path).suffix.lower() == ".tsv":
-        columns = read_columns(path)
+    if Path(path).suffix.lower() in DELIMITED:
+        columns = read_header(path)
         for name in ("source", "target", "prompt"):
             if like and getattr(like, name) in columns:
                 lent[name] = getattr(like, name)
         if features or is_manifest(columns, lent.get("source") or "source"):
             return DatasetConfig.model_validate({"manifest": path, "features": features, **lent})
     elif features:
-        raise RequestError(f"{path}: a folder of features goes with a manifest, which is a .tsv")
+        raise RequestError(f"{path}: a folder of features goes with a manifest, which is a .tsv or .csv")
     elif like and like.text and Path(path).suffix.lower() == ".txt":
         return like.model_copy(update={"text": path, "source": None, "target": None, "limit": None})
     elif like and like.pairs:
@@ -141,13 +138,13 @@ def open_sources(
 ) -> Dataset:
     """What to generate from, in order; targets may be empty.
 
-    `given` is a path (a .tsv manifest, a .tsv/.jsonl/.parquet table with a source column, a .json of conversations, one
+    `given` is a path (a manifest, a .tsv/.csv/.jsonl/.parquet table with a source column, a .json of conversations, one
     .npy, or any other file: a text line a source), or a list of texts, or a list of (frames, dims) matrices.
     With `chat` a text is what a human says first. Raises RequestError that names file and line.
     """
-    if features and (not isinstance(given, (str, Path)) or Path(given).suffix.lower() != ".tsv"):
+    if features and (not isinstance(given, (str, Path)) or Path(given).suffix.lower() not in DELIMITED):
         name = given if isinstance(given, (str, Path)) else "sources"
-        raise RequestError(f"{name}: a folder of features goes with a manifest, which is a .tsv")
+        raise RequestError(f"{name}: a folder of features goes with a manifest, which is a .tsv or .csv")
     if isinstance(given, (str, Path)):
         dataset = _sources_of_file(Path(given), features, source, prompt, cache_gb, chat)
     elif len(given) and not isinstance(given[0], str):
@@ -170,6 +167,8 @@ def _read(config: DatasetConfig, data: DataConfig, split: str) -> Dataset:
             prompt=config.prompt,
             limit=config.limit,
             cache_gb=data.cache_gb,
+            quoting=config.quoting,
+            skip_bad=data.skip_bad,
         )
     if config.conversations:
         return read_conversations(_under(data.root, config.conversations), data.chat, limit=config.limit)
@@ -186,6 +185,9 @@ def _read(config: DatasetConfig, data: DataConfig, split: str) -> Dataset:
         split="validation" if split == "valid" and not config.split else split,
         subset=config.subset,
         limit=config.limit,
+        quoting=config.quoting,
+        need_source=not config.prefix.strip(),
+        skip_bad=data.skip_bad,
     )
 
 
@@ -230,19 +232,18 @@ def _sources_of_file(
         from sourcewise.data.matrices import Clip, MatrixStore
 
         store = MatrixStore([Clip(path, "source")], cache_gb * 1e9)
+        for error in store.bad.values():
+            raise error
         return Dataset([Example(path.stem, "", frames=store.frames[0], where=str(path))], str(path), store.dims, store)
-    if suffix not in _TABLES:
-        lines = decode_lines(read_bytes(path), str(path))
-        return _texts(lines, str(path), chat)
-    if suffix == ".tsv":
-        columns = read_columns(path)
+    if suffix not in ENDINGS:
+        return _texts(read_lines(path), str(path), chat)
+    if suffix in DELIMITED:
+        columns = read_header(path)
         if features or is_manifest(columns, source or "source"):
             return read_manifest(path, features, prompt=prompt, need_target=False, cache_gb=cache_gb)
         if (source or "source") not in columns:
-            raise RequestError(
-                f"{path}: no column {source or 'source'!r}; it has: {nearest_first(source or 'source', columns)} "
-                "(a file of plain lines should not end in .tsv)"
-            )
+            problem = no_column(str(path), source or "source", columns)
+            raise RequestError(f"{problem} (a file of plain lines should not end in {suffix})")
     return read_pairs(path, source=source or "source", target=None)
 
 

@@ -1,14 +1,17 @@
 """Manifests: tables that name a feature file and its target text a row.
 
-Our own layout is a .tsv with `id`, `text` and, to be checked, `n_frames`; the matrix of a row is FOLDER/ID.npy.
-The layouts of three other toolkits are read as they are, told apart by the column that names the file:
+Our own layout is a .tsv or .csv with `id`, `text` and, to be checked, `n_frames`; the matrix of a row is
+FOLDER/ID.npy. The layouts of three other toolkits are read as they are, told apart by the column that names the file:
 
 `signs_file`   slt_how2sign: frames [signs_offset, signs_offset + signs_length), cut at the end of the file as its
-               own loader does; text in `translation`
+               own loader does, which is noted; text in `translation`
 `audio`        fairseq S2T: an .npy file, or ARCHIVE.zip:OFFSET:BYTES for one inside an uncompressed archive; `n_frames`
                is checked; text in `tgt_text`; fields are never quoted
-`signal`       multimodalhugs: frames [signal_start, signal_end), where 0 or nothing means the whole; text in `output`,
-               prompt in `encoder_prompt`; `decoder_prompt` is not used
+`signal`       multimodalhugs: frames [signal_start, signal_end); as in its own reader a start of 0 or nothing is that
+               of the file, an end of 0 or nothing its end; text in `output`, prompt in `encoder_prompt`;
+               `decoder_prompt` is not used
+
+A span of no frames, or one that begins beyond the file, makes its row a bad one.
 """
 
 from __future__ import annotations
@@ -16,12 +19,14 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
+from sourcewise.data.delimited import Quoting, read_header
 from sourcewise.data.examples import Dataset, Example
+from sourcewise.data.feature_files import FileFinder, FoundFiles
 from sourcewise.data.matrices import Clip, MatrixStore
-from sourcewise.data.tables import Table, nearest_first, read_columns, read_tsv
-from sourcewise.errors import RequestError
+from sourcewise.data.tables import Table, nearest_first, read_tsv
+from sourcewise.errors import FaultyData, RequestError
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,32 +67,53 @@ def read_manifest(
     need_target: bool = True,
     limit: int | None = None,
     cache_gb: float = 4.0,
+    quoting: Quoting = "auto",
+    skip_bad: bool = False,
 ) -> Dataset:
     """The examples of a manifest, with their matrices checked (all numbers, when they fit `cache_gb`).
 
     `features` is the folder of the files; without it a file is looked for where its row says, or where the
     folder usually is: `features/NAME`, `features`, beside the manifest or one folder up. `target` and `prompt`
-    name columns instead of the layout's own. Raises RequestError naming the manifest, its line and the file.
+    name columns instead of the layout's own. Raises RequestError that counts the bad rows and names manifest, line and
+    file of the first, unless `skip_bad`: then they are left out and noted.
     """
-    columns = read_columns(path)
+    columns = read_header(path)
     layout = layout_of(columns)
     if layout is None:
         known = ", ".join(sorted(layout.file for layout in LAYOUTS))
         raise RequestError(
             f"{path}: no column that names a feature file (one of {known}); it has: {nearest_first('id', columns)}"
         )
-    table = read_tsv(path, layout.literal)
+    table = read_tsv(path, "text" if layout.literal else quoting)
     count = len(table) if limit is None else min(limit, len(table))
-    targets = _targets(table, layout, target, need_target)
-    prompts = table.text(prompt) if prompt else _optional(table, layout.prompt)
+    targets = _targets(table, layout, target, need_target)[:count]
+    prompts = table.text(prompt, count) if prompt else _optional(table, layout.prompt)
     clips = _clips(table, layout, count, _folders(Path(path), features, layout))
-    store = MatrixStore(clips, cache_gb * 1e9)
-    ids = table.text("id") if "id" in table.columns else [Path(f).stem for f in table.text(layout.file)]
+    store = MatrixStore(list(clips.values()), cache_gb * 1e9)
+    places = {row: place for place, row in enumerate(clips)}
+    _look_at_matrices(table, clips, store)
+    wheres = [table.where(i) for i in range(count)]
+    if need_target:
+        table.bad.add_blank(targets, wheres, "the target is empty", "every example needs a text to produce")
+    kept, left_out = table.bad.settle(wheres, skip_bad)
+    ids = table.text("id") if "id" in table.columns else [_stem(name) for name in table.text(layout.file)]
     examples = [
-        Example(ids[i], targets[i], prompts[i] if prompts else "", store.frames[i], table.where(i))
-        for i in range(count)
+        Example(ids[i], targets[i], prompts[i] if prompts else "", store.frames[places[i]], wheres[i]) for i in kept
     ]
-    return Dataset(examples, name=str(path), dims=store.dims, read=store)
+    notes = [*table.notes, *left_out]
+    return Dataset(examples, str(path), store.dims, lambda k: store(places[kept[k]]), notes=notes)
+
+
+def _look_at_matrices(table: Table, clips: dict[int, Clip], store: MatrixStore) -> None:
+    """Rows whose matrix cannot be given are bad ones; a span that was cut is noted."""
+    cut = []
+    for place, (row, clip) in enumerate(clips.items()):
+        if place in store.bad:
+            table.bad.add(row, store.bad[place])
+        elif clip.clamp and clip.start + store.frames[place] < (clip.stop or 0):
+            cut.append(row)
+    if cut:
+        table.note(table.lines[cut[0]], f"{len(cut):,} spans go beyond the end of their files, and are cut there")
 
 
 def _targets(table: Table, layout: Layout, target: str | None, needed: bool) -> list[str]:
@@ -113,62 +139,81 @@ def _folders(manifest: Path, features: str | Path | None, layout: Layout) -> lis
     return [*usual, here / name] if layout.file == "id" else [here, Path(), *usual]
 
 
-def _clips(table: Table, layout: Layout, count: int, folders: list[Path]) -> list[Clip]:
-    names = table.text(layout.file)[:count]
-    numbers = {
-        column: _numbers(table, column, count) for column in (layout.frames, layout.start, layout.stop, layout.length)
-    }
-    folders = _with_files(layout, names, folders)
-    clips = []
-    for i, name in enumerate(names):
-        where = table.where(i)
-        if not name:
-            raise RequestError(f"{where}: {layout.file} is empty; it should name the example's features")
-        start = numbers[layout.start][i] or 0
-        length = numbers[layout.length][i]
-        stop = start + length if length else numbers[layout.stop][i] or None  # 0 means to the end
-        file, span = (f"{name}.npy", None) if layout.file == "id" else _file_and_span(name, where)
-        path = _found(file, folders)
-        clips.append(Clip(path, where, start, stop, layout.clamp, numbers[layout.frames][i], span))
+def _clips(table: Table, layout: Layout, count: int, folders: list[Path]) -> dict[int, Clip]:
+    """The clip of each row that names one; all other rows are bad ones."""
+    named = dict(enumerate(table.text(layout.file, count)))
+    archives = {row: _archive(name) for row, name in named.items()}
+    files = {row: archives[row][0] for row, name in named.items() if name.strip()}
+    for row in named.keys() - files.keys():
+        problem = f"{layout.file} is empty"
+        wrong = f"{table.where(row)}: {problem}; it should name the example's features"
+        table.bad.add(row, RequestError(wrong, problem))
+    found = FileFinder(folders, bare=layout.file == "id").find(list(files.values()))
+    _tell_of_files(table, files, found)
+    spans = _spans(table, layout, count)
+    frames = _numbers(table, layout.frames, count)
+    clips = {}
+    for row, name in files.items():
+        where, path = table.where(row), found.paths[name]
+        clip = Clip(path, where, *spans[row], layout.clamp, frames[row], archives[row][1])
+        if name not in found.wrong:
+            clips[row] = clip
+        elif layout.file == "id" or name.strip().lower().endswith((".npy", ".zip")):
+            table.bad.add(row, clip.wrong(found.wrong[name], "no such file"))
+        else:
+            told = "features are read from .npy files, or ARCHIVE.zip:OFFSET:BYTES; extract them first"
+            table.bad.add(row, RequestError(f"{where}: {named[row]}: {told}", "no .npy file"))
     return clips
 
 
+def _tell_of_files(table: Table, files: dict[int, str], found: FoundFiles) -> None:
+    if found.dropped and len(found.wrong) < len(found.paths):
+        row = next(row for row, name in files.items() if name not in found.wrong)
+        told = f"leading folders of its file names are not here: {files[row]} is read from {found.paths[files[row]]}"
+        table.note(table.lines[row], told)
+    if found.respelled:
+        name = found.respelled[0]
+        row = next(row for row, other in files.items() if other == name)
+        told = f"{len(found.respelled):,} names are spelled otherwise than their files: {found.paths[name]} is {name!r}"
+        table.note(table.lines[row], told)
+
+
+def _spans(table: Table, layout: Layout, count: int) -> list[tuple[int, int | None]]:
+    """(start, stop) of each row; a stop of None is the end of the file."""
+    starts, stops, lengths = (_numbers(table, c, count) for c in (layout.start, layout.stop, layout.length))
+    if layout.length in table.columns and any(x is not None for x in (*starts, *lengths)):
+        for row in range(count):
+            empty = next((c for c, of in ((layout.start, starts), (layout.length, lengths)) if of[row] is None), None)
+            if empty:
+                table.bad.add(row, FaultyData(f"{table.where(row)}: {empty} is empty", f"{empty} is empty"))
+        return [(start or 0, (start or 0) + (length or 0)) for start, length in zip(starts, lengths, strict=True)]
+    to_end = [row for row in range(count) if starts[row] and not stops[row]]
+    if to_end:
+        told = f"{len(to_end):,} spans with a start and {layout.stop} 0 or nothing: read to the end of the file"
+        table.note(table.lines[to_end[0]], told)
+    return [(start or 0, stop or None) for start, stop in zip(starts, stops, strict=True)]
+
+
 def _numbers(table: Table, column: str, count: int) -> list[int | None]:
-    """A column of whole numbers; empty cells, and a column that is not there, are None."""
+    """A column of whole numbers; empty cells, and a column that is not there, are None. What else there is is bad."""
     if column not in table.columns:
         return [None] * count
     found: list[int | None] = []
-    for i, text in enumerate(table.text(column)[:count]):
+    for i, text in enumerate(table.text(column, count)):
         # pandas writes a column of whole numbers with gaps as 12.0
-        whole = re.fullmatch(r"(\d+)(\.0*)?", text.strip())
+        whole = re.fullmatch(r"([0-9]+)(\.0*)?", text.strip())
         if text.strip() and whole is None:
-            raise RequestError(f"{table.where(i)}: {column} is {text!r}; it should be a whole number of frames")
+            problem = f"{table.where(i)}: {column} is {text!r}; it should be a whole number of frames"
+            table.bad.add(i, RequestError(problem, f"{column} is no whole number"))
         found.append(int(whole[1]) if whole else None)
     return found
 
 
-def _file_and_span(name: str, where: str) -> tuple[str, tuple[int, int] | None]:
+def _archive(name: str) -> tuple[str, tuple[int, int] | None]:
     """`x.npy` → itself; `x.zip:OFFSET:BYTES` → the archive and the span of bytes."""
     archive = re.fullmatch(r"(.*\.zip):(\d+):(\d+)", name)
-    if archive:
-        return archive[1], (int(archive[2]), int(archive[3]))
-    if not name.endswith(".npy"):
-        raise RequestError(
-            f"{where}: {name}: features are read from .npy files, or ARCHIVE.zip:OFFSET:BYTES; extract them first"
-        )
-    return name, None
+    return (archive[1], (int(archive[2]), int(archive[3]))) if archive else (name, None)
 
 
-def _with_files(layout: Layout, names: list[str], folders: list[Path]) -> list[Path]:
-    """For our own layout settle on one folder: the first that holds the first file."""
-    if layout.file != "id" or len(folders) == 1 or not names:
-        return folders
-    return [next((f for f in folders if (f / f"{names[0]}.npy").is_file()), folders[0])]
-
-
-def _found(file: str, folders: list[Path]) -> Path:
-    if len(folders) == 1 and "/" not in file:  # no need to look: opening it tells
-        return folders[0] / file
-    # Manifests travel: a path of another machine is looked up by its last part.
-    tries = [folder / part for part in (file, Path(file).name) for folder in folders]
-    return next((path for path in tries if path.is_file()), tries[0])
+def _stem(name: str) -> str:
+    return PurePosixPath(name.strip().replace("\\", "/")).stem

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -33,13 +34,13 @@ class Clip:
     frames: int | None = None  # the manifest's count, to be checked
     span: tuple[int, int] | None = None  # (byte offset, bytes): the .npy lies inside an uncompressed archive
 
-    def wrong(self, problem: str) -> RequestError:
-        """The error to raise for this file."""
-        return RequestError(f"{self.where}: {self.path}: {problem}")
+    def wrong(self, problem: str, kind: str = "") -> RequestError:
+        """The error to raise for this file; of its `kind`, else of that which its first words name."""
+        return RequestError(f"{self.where}: {self.path}: {problem}", kind or problem.partition(";")[0])
 
-    def faulty(self, problem: str) -> FaultyData:
+    def faulty(self, problem: str, kind: str = "") -> FaultyData:
         """The error to raise for what it holds."""
-        return FaultyData(str(self.wrong(problem)))
+        return FaultyData(f"{self.where}: {self.path}: {problem}", kind or problem.partition(";")[0])
 
     def unreadable(self, error: OSError) -> RequestError:
         """The error to raise when the file cannot be opened."""
@@ -63,30 +64,49 @@ class MatrixStore:
     """The matrices of a set. `store(i)` is clip i's (frames, dims) float32 matrix, a fresh copy.
 
     Up to `cache_bytes` in all, every file is read and checked at once and kept as stored; beyond that headers
-    only are checked, and numbers when they are read. Raises RequestError naming manifest line and file.
+    only are checked, and numbers when they are read. `bad` are the clips that cannot be given, each with an error that
+    names manifest line and file; they have 0 frames.
     """
 
     def __init__(self, clips: Sequence[Clip], cache_bytes: float) -> None:
         self.clips = list(clips)
+        self.bad: dict[int, RequestError] = {}
         files: dict[_Key, Clip] = {}
         for clip in self.clips:
             files.setdefault((clip.path, clip.span), clip)
         sizes = _in_threads(_size, list(files.values()))
-        self.cached = sum(sizes) <= cache_bytes
+        self.cached = sum(size for size in sizes if isinstance(size, int)) <= cache_bytes
         opened = _in_threads(lambda clip: _open(clip, self.cached), list(files.values()))
-        self._stored = {key: stored for key, (stored, _) in zip(files, opened, strict=True)}
-        self._values = {key: values for key, (_, values) in zip(files, opened, strict=True)}
-        self.dims = self._one_width(files)
-        self._ranges = [_range(clip, self._stored[clip.path, clip.span].frames) for clip in self.clips]
+        wrong = {key: each for key, each in zip(files, opened, strict=True) if isinstance(each, RequestError)}
+        found = {key: each for key, each in zip(files, opened, strict=True) if not isinstance(each, RequestError)}
+        self._stored = {key: stored for key, (stored, _) in found.items()}
+        self._values = {key: values for key, (_, values) in found.items()}
+        self.dims, others = self._one_width(files)
+        self._ranges = self._checked(wrong | others, files)
         self.frames = [stop - start for start, stop in self._ranges]
 
-    def _one_width(self, files: dict[_Key, Clip]) -> int:
+    def _one_width(self, files: dict[_Key, Clip]) -> tuple[int, dict[_Key, RequestError]]:
+        """The usual width, and the files of another."""
         widths = [stored.dims for stored in self._stored.values()]
-        usual = max(set(widths), key=lambda w: (widths.count(w), -widths.index(w))) if widths else 0
-        for clip, width in zip(files.values(), widths, strict=True):
-            if width != usual:
-                raise clip.wrong(f"is {width} wide; its neighbours are {usual} wide, and all must be alike")
-        return usual
+        counts = Counter(widths)
+        usual = max(counts, key=counts.__getitem__) if widths else 0  # the first of those that are as many
+        told = f"wide; its neighbours are {usual} wide, and all must be alike"
+        others = {key: stored.dims for key, stored in self._stored.items() if stored.dims != usual}
+        return usual, {key: files[key].wrong(f"is {dims} {told}", "another width") for key, dims in others.items()}
+
+    def _checked(self, wrong: dict[_Key, RequestError], files: dict[_Key, Clip]) -> list[tuple[int, int]]:
+        """The frames [start, stop) of each clip; what is wrong with it, or with its file, goes into `bad`."""
+        ranges = []
+        for place, clip in enumerate(self.clips):
+            key = (clip.path, clip.span)
+            try:
+                if key in wrong:
+                    raise _of_row(wrong[key], files[key], clip)
+                ranges.append(_range(clip, self._stored[key].frames))
+            except RequestError as error:
+                self.bad[place] = error
+                ranges.append((0, 0))
+        return ranges
 
     def __call__(self, index: int) -> np.ndarray:
         """(frames, dims) float32, to keep or change. Raises RequestError when the file cannot be read now."""
@@ -113,12 +133,25 @@ def parse_matrix(data: bytes, where: str, name: str) -> np.ndarray:
     return values.astype(np.float32)
 
 
-def _in_threads(work: Callable[[Clip], T], clips: list[Clip]) -> list[T]:
-    """`work` on each clip, results in order; the first error in order is raised."""
+def _of_row(error: RequestError, first: Clip, clip: Clip) -> RequestError:
+    """The error of a file as that of another row which names the file, too."""
+    problem = str(error).removeprefix(str(first.wrong("")))
+    return type(error)(f"{clip.where}: {clip.path}: {problem}", error.kind)
+
+
+def _in_threads(work: Callable[[Clip], T], clips: list[Clip]) -> list[T | RequestError]:
+    """`work` on each clip, results in order, an error where it raises one."""
+
+    def done(clip: Clip) -> T | RequestError:
+        try:
+            return work(clip)
+        except RequestError as error:
+            return error
+
     chunks = [clips[i : i + _CHUNK] for i in range(0, len(clips), _CHUNK)]
     pool = ThreadPoolExecutor(_THREADS)
     try:
-        return [result for part in pool.map(lambda chunk: [work(c) for c in chunk], chunks) for result in part]
+        return [result for part in pool.map(lambda chunk: [done(c) for c in chunk], chunks) for result in part]
     finally:
         pool.shutdown(cancel_futures=True)
 
@@ -218,10 +251,13 @@ def _check_finite(clip: Clip, values: np.ndarray, first_frame: int) -> None:
 def _range(clip: Clip, frames: int) -> tuple[int, int]:
     """The frames [start, stop) that a clip means, checked against the file and the manifest."""
     stop = frames if clip.stop is None else clip.stop
-    if stop > frames and clip.clamp:
-        stop = frames
-    if stop > frames or clip.start >= stop or clip.start < 0:
-        raise clip.faulty(f"has {frames} frames; the manifest asks for frames {clip.start} to {stop}")
+    asked = f"has {frames} frames; the manifest asks for frames {clip.start} to {stop}"
+    if clip.start >= stop and clip.stop is not None:
+        empty = "a span of no frames" if clip.start == stop else "a span that ends before it starts"
+        raise clip.faulty(f"{asked}: {empty}", empty)
+    if clip.start >= frames or (stop > frames and not clip.clamp):
+        raise clip.faulty(asked, "a span beyond the end of the file")
+    stop = min(stop, frames)
     if clip.frames is not None and clip.frames != stop - clip.start:
-        raise clip.faulty(f"has {stop - clip.start} frames; the manifest says {clip.frames}")
+        raise clip.faulty(f"has {stop - clip.start} frames; the manifest says {clip.frames}", "another n_frames")
     return clip.start, stop

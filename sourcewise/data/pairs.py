@@ -1,4 +1,4 @@
-"""Pairs of texts: from .tsv, .jsonl and .parquet files, and from the hub through `datasets`."""
+"""Pairs of texts: from .tsv, .csv, .jsonl and .parquet files, and from the hub through `datasets`."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import contextlib
 from pathlib import Path
 
 from sourcewise.data import hub
+from sourcewise.data.delimited import Quoting
 from sourcewise.data.examples import Dataset, Example
 from sourcewise.data.tables import Table, read_table
 from sourcewise.errors import RequestError
@@ -21,25 +22,41 @@ def read_pairs(
     split: str = "train",
     subset: str | None = None,
     limit: int | None = None,
+    quoting: Quoting = "auto",
+    need_source: bool = True,
+    skip_bad: bool = False,
 ) -> Dataset:
     """Text pairs of a file, or of `hub:NAME` (`split` and `subset` are for these).
 
     `source` and `target` name columns; `translation.en` reaches into a column of mappings. Without a target
-    column (`target=None`) every target is empty. Ids come from a column `id`, else they count from 1.
-    Raises RequestError that names the file, and the line where there is one.
+    column (`target=None`) every target is empty. Ids come from a column `id`, else they count from 1. `quoting` is
+    that of a .tsv or .csv. A blank target, or source, makes its row a bad one; without `need_source`, or without
+    targets, a source may be blank, which is noted. Raises RequestError that names the file, and counts the bad rows and
+    names the first, unless `skip_bad`: then they are left out and noted.
     """
     if str(path).startswith(HUB):
         table = _read_hub(str(path)[len(HUB) :], split, subset)
     else:
-        table = read_table(path)
-    sources = table.text(source)[:limit]
-    targets = table.text(target)[:limit] if target else [""] * len(sources)
-    ids = table.text("id") if "id" in table.columns else [str(i + 1) for i in range(len(sources))]
-    examples = [
-        Example(id=ids[i], source=x, target=y, where=table.where(i))
-        for i, (x, y) in enumerate(zip(sources, targets, strict=True))
-    ]
-    return Dataset(examples, name=table.name)
+        table = read_table(path, quoting)
+    sources = table.text(source, limit)
+    targets = table.text(target, limit) if target else [""] * len(sources)
+    ids = table.text("id", limit) if "id" in table.columns else [str(i + 1) for i in range(len(sources))]
+    wheres = [table.where(i) for i in range(len(sources))]
+    if target:
+        table.bad.add_blank(targets, wheres, "the target is empty", "every example needs a text to produce")
+        _look_for_blank(sources, wheres, table, need_source)
+    kept, left_out = table.bad.settle(wheres, skip_bad)
+    examples = [Example(id=ids[i], source=sources[i], target=targets[i], where=wheres[i]) for i in kept]
+    return Dataset(examples, name=table.name, notes=[*table.notes, *left_out])
+
+
+def _look_for_blank(sources: list[str], wheres: list[str], table: Table, needed: bool) -> None:
+    if needed:
+        table.bad.add_blank(sources, wheres, "the source is empty", "every example needs something to read")
+        return
+    blank = [row for row, text in enumerate(sources) if not text.strip()]
+    if blank:
+        table.note(table.lines[blank[0]], f"{len(blank):,} sources are empty but for the prefix")
 
 
 def _read_hub(name: str, split: str, subset: str | None) -> Table:

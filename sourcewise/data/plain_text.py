@@ -14,13 +14,13 @@ from sourcewise.config import DataConfig, DatasetConfig
 from sourcewise.data.denoising import MODES, denoisers, spoil
 from sourcewise.data.encoding import Encoded
 from sourcewise.data.examples import Dataset, Example
-from sourcewise.data.tables import decode_lines, read_bytes, read_table
+from sourcewise.data.lines import read_lines
+from sourcewise.data.tables import ENDINGS, Table, read_table
 from sourcewise.data.tokenizer import Tokenizer
 from sourcewise.data.tokenizer_backends import SENTINEL
 from sourcewise.errors import RequestError
 
 Item = TypeVar("Item")
-TABLES = (".tsv", ".jsonl", ".parquet")
 CHUNK = 4096  # documents tokenised at a time
 REMEMBERED = 1024  # spoiled pieces: a batch asks for its targets, then for its sources
 
@@ -51,13 +51,10 @@ def read_documents(path: Path, config: DatasetConfig) -> Dataset:
     `target` of the config, as far as named; else `text`. Raises RequestError that names the file.
     """
     named = [name for name in (config.source, config.target) if name]
-    table = read_table(path) if path.suffix.lower() in TABLES else None
+    table = read_table(path, config.quoting) if path.suffix.lower() in ENDINGS else None
     if table is None and named:
         raise RequestError(f"{path}: has no column {named[0]!r}: of a .txt each line is a document; leave it out")
-    if table is None:
-        columns = [decode_lines(read_bytes(path), str(path))]
-    else:
-        columns = [table.text(name) for name in named or ["text"]]
+    columns = [read_lines(path)] if table is None else _columns(table, named or ["text"], config.limit)
     rows = len(columns[0][: config.limit])
     texts = [text for column in columns for text in column[:rows]]
     filled = np.array([place for place, text in enumerate(texts) if text.strip()], dtype=np.int64)
@@ -68,7 +65,13 @@ def read_documents(path: Path, config: DatasetConfig) -> Dataset:
         where = table.where(place % rows) if table else f"{path}:{place + 1}"
         return Example(str(place + 1), text, where=where)
 
-    return Dataset(Lazy(document, len(filled)), str(path), plain=config)
+    return Dataset(Lazy(document, len(filled)), str(path), plain=config, notes=table.notes if table else [])
+
+
+def _columns(table: Table, names: Sequence[str], limit: int | None) -> list[list[str]]:
+    columns = [table.text(name, limit) for name in names]
+    table.bad.settle([table.where(i) for i in range(len(columns[0]))])
+    return columns
 
 
 def encode_set(dataset: Dataset, tokenizer: Tokenizer, data: DataConfig, seed: int = 0) -> Encoded:

@@ -4,24 +4,19 @@ from __future__ import annotations
 
 import json
 import math
-import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from sourcewise.data.escapes import COLUMNS, escape, unescape
 from sourcewise.data.examples import Note
+from sourcewise.data.quoting import are_csv
 from sourcewise.errors import RequestError
 from sourcewise.files import new_folder, write_atomically
 
 METRICS_FILE = "metrics.json"
 TRANSLATIONS_FILE = "translations.tsv"
-COLUMNS = ("id", "reference", "output")
-
-# Everything a reader of lines or columns could take for a separator, and the mark of an escape.
-_UNSAFE = re.compile(r"[\\\t\n\r\v\f\x1c-\x1f\x85\u2028\u2029]")
-_ESCAPED = re.compile(r"\\(?:[\\tnr]|u[0-9a-f]{4})")
-_SHORT = {"\\": "\\\\", "\t": "\\t", "\n": "\\n", "\r": "\\r"}
-_LONG = {escape: text for text, escape in _SHORT.items()}
+_QUOTE = "\\u0022"
 
 
 @dataclass(slots=True)
@@ -63,7 +58,8 @@ class Evaluation:
     def write(self, folder: Path | str) -> None:
         """Write metrics.json and translations.tsv (id, reference, output), each whole or not at all.
 
-        Tabs, line ends and backslashes inside a text are written \\t, \\n and \\\\; `read_translations` knows them.
+        Tabs, line ends and backslashes inside a text are written \\t, \\n and \\\\; `read_translations` knows
+        them, and so do the readers of pairs. A quote that begins a cell is \\u0022 where all of them together look like CSV's.
         Raises RequestError where the folder cannot be written; a folder made for them is then gone again.
         """
         folder = Path(folder)
@@ -77,9 +73,11 @@ class Evaluation:
 
     def write_translations(self, folder: Path) -> None:
         """Write translations.tsv alone, as `write` does."""
-        lines = ["\t".join(COLUMNS)]
-        lines += ["\t".join(_one_cell(text) for text in (r.id, r.reference, r.output)) for r in self.rows]
-        write_atomically(folder / TRANSLATIONS_FILE, "\n".join(lines) + "\n")
+        cells = [[escape(text) for text in (row.id, row.reference, row.output)] for row in self.rows]
+        text = _table(cells)
+        if '"' in text and not _quotes_stay(text):  # a reader would take them off
+            text = _table([[_QUOTE + cell[1:] if cell.startswith('"') else cell for cell in row] for row in cells])
+        write_atomically(folder / TRANSLATIONS_FILE, text)
 
     @classmethod
     def from_folder(cls, folder: Path | str) -> Evaluation:
@@ -105,9 +103,21 @@ def read_translations(path: Path) -> list[Row]:
         cells = line.split("\t")
         if len(cells) != len(COLUMNS):
             raise RequestError(f"{path}:{number}: {len(cells)} fields where there are {len(COLUMNS)} columns")
-        name, reference, output = (_ESCAPED.sub(_unescaped, cell) for cell in cells)
+        name, reference, output = (unescape(cell) for cell in cells)
         rows.append(Row(id=name, source="", reference=reference, output=output))
     return rows
+
+
+def _table(rows: list[list[str]]) -> str:
+    return "".join("\t".join(row) + "\n" for row in (list(COLUMNS), *rows))
+
+
+def _quotes_stay(text: str) -> bool:
+    """Whether a reader of tables leaves the quotes of these rows alone, and says nothing of them."""
+    try:
+        return are_csv(text, TRANSLATIONS_FILE, "\t", len(COLUMNS), text.index("\n") + 1) == (False, None)
+    except RequestError:
+        return False
 
 
 def _read(path: Path) -> str:
@@ -117,14 +127,6 @@ def _read(path: Path) -> str:
         raise RequestError(f"{path}: no such file; `sourcewise evaluate` writes it") from None
     except (OSError, UnicodeDecodeError) as error:
         raise RequestError(f"{path}: cannot be read as UTF-8 text ({error})") from None
-
-
-def _one_cell(text: str) -> str:
-    return _UNSAFE.sub(lambda found: _SHORT.get(found[0]) or f"\\u{ord(found[0]):04x}", text)
-
-
-def _unescaped(found: re.Match[str]) -> str:
-    return _LONG.get(found[0]) or chr(int(found[0][2:], 16))
 
 
 def without_nan(value: Any) -> Any:

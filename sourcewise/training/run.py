@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from sourcewise.config import Recipe
+from sourcewise.data.delimited import write_tsv
 from sourcewise.data.examples import Note
-from sourcewise.data.tables import write_tsv
 from sourcewise.errors import RequestError
 from sourcewise.evaluation.results import Evaluation
 from sourcewise.files import new_folder, write_atomically

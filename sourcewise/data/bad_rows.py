@@ -1,0 +1,59 @@
+"""Rows that cannot be used: all found in one reading and told in one line, or left out and noted where asked."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from sourcewise.data.examples import Note
+from sourcewise.errors import FaultyData, RequestError
+
+SHOWN = 3  # lines named of a kind
+
+
+@dataclass(slots=True)
+class BadRows:
+    """The bad rows of a set of rows, and the error that each of them makes; of a row the first thing that is wrong."""
+
+    name: str  # the file or set, for messages
+    found: dict[int, RequestError] = field(default_factory=dict)
+
+    def add(self, row: int, error: RequestError) -> None:
+        """Note that a row cannot be used."""
+        self.found.setdefault(row, error)
+
+    def add_blank(self, texts: Sequence[str], wheres: Sequence[str], kind: str, cure: str) -> None:
+        """Note the rows whose text is blank, as faulty data."""
+        for row, text in enumerate(texts):
+            if not text or text.isspace():
+                self.add(row, FaultyData(f"{wheres[row]}: {kind}; {cure}", kind))
+
+    def settle(self, wheres: Sequence[str], skip: bool = False) -> tuple[list[int], list[Note]]:
+        """(rows to keep, notes of those left out), of as many as there are `wheres`.
+
+        Raises RequestError that counts all, names the first few, and says how to leave them out, unless `skip`; and
+        where nothing would be left. It is FaultyData where what the files hold is all that is wrong.
+        """
+        count = len(wheres)
+        bad = {row: error for row, error in sorted(self.found.items()) if row < count}
+        if bad and (not skip or len(bad) == count):
+            raise self._error(bad, wheres)
+        notes = [Note(self.name, wheres[row], f"left out (skip_bad): {error.kind}") for row, error in bad.items()]
+        return [row for row in range(count) if row not in bad], notes
+
+    def _error(self, bad: dict[int, RequestError], wheres: Sequence[str]) -> RequestError:
+        message = str(next(iter(bad.values())))
+        if len(bad) > 1:
+            kinds = dict.fromkeys(error.kind for error in bad.values())
+            told = ", ".join(_told([row for row in bad if bad[row].kind == kind], kind, wheres) for kind in kinds)
+            message += f" ({len(bad):,} of {len(wheres):,} rows are bad: {told})"
+        if len(bad) < len(wheres):
+            message += f"; data.skip_bad: true leaves {'them' if len(bad) > 1 else 'it'} out"
+        faulty = all(isinstance(error, FaultyData) for error in bad.values())
+        return FaultyData(message) if faulty else RequestError(message)
+
+
+def _told(rows: Sequence[int], kind: str, wheres: Sequence[str]) -> str:
+    shown = ", ".join(wheres[row].rpartition(":")[2] for row in rows[:SHOWN])
+    more = ", …" if len(rows) > SHOWN else ""
+    return f"{kind} ({len(rows):,}: {'line' if len(rows) == 1 else 'lines'} {shown}{more})"

@@ -1,0 +1,197 @@
+"""Bytes of text files → lines: marks, encodings and line ends of other systems; what is no text is told in a line."""
+
+from __future__ import annotations
+
+import codecs
+import contextlib
+import itertools
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+from sourcewise.errors import RequestError
+
+_MARKS = (  # the longer ones first: the mark of UTF-32 begins with that of UTF-16
+    (codecs.BOM_UTF32_LE, "utf-32"),
+    (codecs.BOM_UTF32_BE, "utf-32"),
+    (codecs.BOM_UTF16_LE, "utf-16"),
+    (codecs.BOM_UTF16_BE, "utf-16"),
+)
+_PACKED = {
+    b"\x1f\x8b": "compressed (gzip); unpack it first: gunzip",
+    b"PK\x03\x04": "a zip archive, as spreadsheets are; unpack it, or export a .csv",
+    b"BZh91AY": "compressed (bzip2); unpack it first: bunzip2",
+    b"\xfd7zXZ\x00": "compressed (xz); unpack it first: unxz",
+    b"\x28\xb5\x2f\xfd": "compressed (zstd); unpack it first: unzstd",
+    b"PAR1": "a Parquet file; let its name end in .parquet",
+    b"\x93NUMPY": "an .npy of features; let its name end in .npy",
+}
+_UNMARKED = ("utf-32-le", "utf-32-be", "utf-16-le", "utf-16-be")
+_END_OF_DOS = "\x1a"  # Ctrl-Z, after the last line
+
+
+def read_bytes(path: str | Path) -> bytes:
+    """A file's bytes. Raises RequestError when it is missing or cannot be read."""
+    try:
+        return Path(path).read_bytes()
+    except FileNotFoundError:
+        raise RequestError(f"{path}: no such file") from None
+    except OSError as error:
+        raise RequestError(f"{path}: cannot be read ({error.strerror})") from None
+
+
+@contextlib.contextmanager
+def open_binary(path: str | Path) -> Iterator[BinaryIO]:
+    """A file to read piece by piece. Raises RequestError when it is missing or cannot be opened."""
+    try:
+        stream = Path(path).open("rb")  # noqa: SIM115 - what it is used for must not be caught here
+    except FileNotFoundError:
+        raise RequestError(f"{path}: no such file") from None
+    except OSError as error:
+        raise RequestError(f"{path}: cannot be read ({error.strerror})") from None
+    with stream:
+        yield stream
+
+
+def read_lines(path: str | Path) -> list[str]:
+    """The lines of a text file, without their ends. Raises RequestError."""
+    return decode_lines(read_bytes(path), str(path))
+
+
+def line_windows(stream: BinaryIO, name: str, size: int) -> Iterator[list[str]]:
+    """The lines of a stream, `size` at a time, read as `decode_lines` reads them: a set of any length fits."""
+    before = 0
+    while raw := list(itertools.islice(stream, size)):
+        data = b"".join(raw)
+        if not before and not line_ends_are_plain(data):
+            lines = decode_lines(data + stream.read(), name)
+            yield from (lines[i : i + size] for i in range(0, len(lines), size))
+            return
+        yield decode_lines(data, name, before)
+        before += len(raw)
+
+
+def line_ends_are_plain(data: bytes) -> bool:
+    """Whether lines end where a stream of bytes ends them: UTF-8, and no line ends but \\n and \\r\\n."""
+    marked = any(data.startswith(mark) for mark, _ in _MARKS)
+    return not marked and data.count(b"\r") == data.count(b"\r\n")
+
+
+def decode_lines(data: bytes, name: str, before: int = 0) -> list[str]:
+    """Bytes → lines without their ends, as `decode_text` and `split_lines` read them; `before` lines came earlier.
+
+    Raises RequestError with the line of what is no text, or ends otherwise than the others.
+    """
+    return split_lines(decode_text(data, name, before), name, before)
+
+
+def decode_text(data: bytes, name: str, before: int = 0) -> str:
+    """The text of UTF-8 bytes, or of UTF-16 and UTF-32 with their mark; byte order marks at the start are taken off.
+
+    Raises RequestError that names the line and byte of what is not UTF-8, an encoding without its mark, a NUL byte
+    (no text has one), or what else the file is. `before` lines came earlier: none of these begins the file.
+    """
+    if not before:
+        packed = next((what for start, what in _PACKED.items() if data.startswith(start)), None)
+        if packed:
+            raise RequestError(f"{name}: is {packed}")
+        encoding = next((encoding for mark, encoding in _MARKS if data.startswith(mark)), None)
+        if encoding:
+            return _decoded(data, encoding, name).lstrip("\ufeff")
+    if b"\0" in data:
+        raise _with_nul(data, name, before)
+    try:
+        text = data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise _not_utf8(data, error, name, before) from None
+    return text if before else text.lstrip("\ufeff")
+
+
+def split_lines(text: str, name: str, before: int = 0) -> list[str]:
+    """A text → its lines without their ends: \\n, \\r\\n, and what `with_newlines` makes such.
+
+    The other separators of Unicode occur inside real text and end nothing. A Ctrl-Z after the last line is DOS' end
+    of file. Raises RequestError where a \\r stands within a line that a \\n ends: nobody can tell which was meant.
+    """
+    if "\r" in text:
+        text = with_newlines(text).replace("\r\n", "\n")
+        _check_no_returns(text, name, before)
+    lines = text.split("\n")
+    if lines[-1] in ("", _END_OF_DOS):
+        lines.pop()
+    return lines
+
+
+def with_newlines(text: str) -> str:
+    """Line ends of other systems as \\n: \\r or \\n\\r where all lines end so, and \\r\\r\\n; \\r\\n stays."""
+    returns, newlines = text.count("\r"), text.count("\n")
+    if not returns:
+        return text
+    if not newlines:
+        return text.replace("\r", "\n")
+    if text.count("\r\n") < returns and text.count("\n\r") == returns == newlines:
+        return text.replace("\n\r", "\n")
+    if "\r\r\n" in text:  # \r\n, written once more by a system that turns \n into \r\n
+        text = re.sub(r"\r{2,}\n", "\r\n", text)
+    return text
+
+
+def _check_no_returns(text: str, name: str, before: int) -> None:
+    alone = text.count("\r")
+    if alone:
+        line = before + text.count("\n", 0, text.index("\r")) + 1
+        raise RequestError(
+            f"{name}:{line}: a carriage return (\\r) within a line; {alone:,} stand alone beside "
+            f"{text.count(chr(10)):,} lines that end in \\n; are they line ends, or part of a text? "
+            "Let each line end in \\n, and take out the others"
+        )
+
+
+def _decoded(data: bytes, encoding: str, name: str) -> str:
+    try:
+        text = data.decode(encoding)
+    except UnicodeDecodeError as error:
+        problem = f"has the mark of {encoding.upper()}, but cannot be read so at byte {error.start}"
+        raise RequestError(f"{name}: {problem}; is it cut off? Save it as UTF-8") from None
+    if "\0" in text:
+        raise _nul(text.count("\n", 0, text.index("\0")) + 1, text.count("\0"), name)
+    return text
+
+
+def _with_nul(data: bytes, name: str, before: int) -> RequestError:
+    """What to say of bytes with a NUL among them: another encoding, or damage."""
+    for encoding in [] if before else _UNMARKED:
+        width = 4 if "32" in encoding else 2
+        text = data[: len(data) // width * width].decode(encoding, errors="replace")
+        ends = max(text.count("\n"), text.count("\r"))
+        plain = "\0" not in text and "\ufffd" not in text and (ends or 3 * data.count(b"\0") > len(data))
+        if plain and 2 * ends >= max(data.count(b"\n"), data.count(b"\r")):  # its line ends stand where characters do
+            shown = encoding.upper().replace("-LE", "LE").replace("-BE", "BE")
+            cure = f"save it as UTF-8: iconv -f {shown} -t UTF-8 {name} > NEW"
+            return RequestError(f"{name}: is {shown} without a byte order mark, not UTF-8; {cure}")
+    return _nul(before + data.count(b"\n", 0, data.index(b"\0")) + 1, data.count(b"\0"), name)
+
+
+def _nul(line: int, count: int, name: str) -> RequestError:
+    which = "a NUL byte" if count == 1 else f"the first of {count:,} NUL bytes"
+    return RequestError(f"{name}:{line}: {which}; no text has one: the file is damaged, or no text; write it again")
+
+
+def _not_utf8(data: bytes, error: UnicodeDecodeError, name: str, before: int) -> RequestError:
+    line = before + data.count(b"\n", 0, error.start) + 1
+    byte = error.start - data.rfind(b"\n", 0, error.start)
+    wrong = sum(_is_not_utf8(part) for part in data.split(b"\n"))
+    count = f"; {wrong:,} lines are not" if wrong > 1 else ""
+    return RequestError(
+        f"{name}:{line}: not UTF-8 text at byte {byte} of the line (0x{data[error.start]:02x}){count}; "
+        "save it as UTF-8 (what Windows calls ANSI: iconv -f CP1252 -t UTF-8)"
+    )
+
+
+def _is_not_utf8(data: bytes) -> bool:
+    try:
+        data.decode("utf-8")
+    except UnicodeDecodeError:
+        return True
+    return False

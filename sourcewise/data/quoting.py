@@ -1,0 +1,185 @@
+"""Whether the quotes in a table are those of a CSV writer, which come off, or part of its texts, which stay.
+
+A CSV writer (pandas, R, a spreadsheet) puts a cell in quotes where it holds the separator, a line break or a quote, and
+doubles the quotes inside; some quote every cell. So the quotes of a file are a writer's only if all of them can be:
+each quoted cell is closed and holds what made it be quoted, and no other cell has a quote. One `"Yes."`, one `5" disk`
+shows that nobody quoted, and every quote is text. What the file leaves open is told, never decided in silence.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from sourcewise.errors import RequestError
+
+Row = tuple[int, list[str]]  # its line, counted from 1; its cells
+
+_CLOSED = re.compile(r'"[^"]*+(?:""[^"]*+)*+"')
+SETTLE = "quoting: csv takes them off, quoting: text keeps them"
+
+
+@dataclass(slots=True)
+class Quotes:
+    """What the quotes of a file look like, cells counted; a line is where the first of its kind begins."""
+
+    needed: int = 0  # closed, with a separator, line break or doubled quote inside
+    needed_line: int = 0
+    broken: int = 0  # of these, those that hold a separator or line break: the rows stand and fall with them
+    idle: int = 0  # closed, and nothing inside that needs quotes
+    idle_line: int = 0
+    commas: int = 0  # of these, those with a comma
+    void: int = 0  # of these, those with nothing inside
+    stray: int = 0  # a quote where no writer puts one, lines counted
+    stray_line: int = 0
+    open_line: int = 0  # a cell that opens and never closes
+
+    @property
+    def is_csv(self) -> bool:
+        """Whether every quote can be a CSV writer's, and at least one must be."""
+        return self.needed > 0 and not (self.idle or self.stray or self.open_line)
+
+    @property
+    def first(self) -> int:
+        """The line of the first cell in quotes."""
+        return min(line for line in (self.needed_line, self.idle_line) if line)
+
+    @property
+    def closed(self) -> int:
+        """Cells that stand in quotes."""
+        return self.needed + self.idle
+
+
+def look(text: str, separator: str, columns: int, start: int = 0) -> Quotes:
+    """Look at every quote of a table from `start` on, `columns` wide; lines without one cost a search and no more."""
+    found = Quotes()
+    cell = _cell_of(separator)
+    line, at = 1 + text.count("\n", 0, start), text.find('"', start)
+    while at >= 0:
+        begin = text.rfind("\n", start, at) + 1 or start
+        line += text.count("\n", start, begin)
+        end = _look_at_row(text, begin, line, cell, separator, columns, found)
+        line += text.count("\n", begin, end)
+        start, at = end, text.find('"', end)
+    return found
+
+
+def _cell_of(separator: str) -> re.Pattern[str]:
+    """A whole cell at a place: in closed quotes (group 1), or without any (group 2)."""
+    gap = re.escape(separator)
+    return re.compile(rf'(?:"([^"]*+(?:""[^"]*+)*+)"|([^"{gap}\r\n]*))(?={gap}|\r*\n|\r*\Z)')
+
+
+def _look_at_row(
+    text: str, begin: int, line: int, cell: re.Pattern[str], separator: str, columns: int, found: Quotes
+) -> int:
+    """Count the quotes of the row that begins here, and give where the next line to look at begins."""
+    quoted: list[str] = []
+    bare, at = 0, begin
+    while match := cell.match(text, at):
+        if match[1] is None:
+            bare += 1
+        else:
+            quoted.append(match[1])
+        at = match.end()
+        if not text.startswith(separator, at):
+            break
+        at += 1
+    if match and len(quoted) + bare == columns:
+        _count(quoted, line, separator, found)
+    else:
+        if match is None and text.startswith('"', at) and not _CLOSED.match(text, at):
+            found.open_line = line
+            return len(text)
+        found.stray, found.stray_line = found.stray + 1, found.stray_line or line
+        at = begin
+    end = text.find("\n", at)
+    return len(text) if end < 0 else end + 1
+
+
+def _count(quoted: list[str], line: int, separator: str, found: Quotes) -> None:
+    for inside in quoted:
+        broken = any(mark in inside for mark in (separator, "\n", "\r"))
+        if broken or '"' in inside:
+            found.needed, found.needed_line = found.needed + 1, found.needed_line or line
+            found.broken += broken
+        else:
+            found.idle, found.idle_line = found.idle + 1, found.idle_line or line
+            found.commas += "," in inside
+            found.void += not inside
+
+
+def are_csv(text: str, name: str, separator: str, columns: int, start: int) -> tuple[bool, tuple[int, str] | None]:
+    """Whether the quotes of a table's rows, from `start` on, come off; and a line and words to tell, where need be.
+
+    Raises RequestError with the line where some are a CSV writer's and as many are not.
+    """
+    found = look(text, separator, columns, start)
+    others = found.idle + found.stray + bool(found.open_line)
+    if found.is_csv:
+        if found.broken:  # without the quotes the rows would not even have their columns
+            return True, None
+        return True, (found.first, f"quotes around {found.closed:,} cells taken off, as a CSV writer's; {SETTLE}")
+    if found.idle and not (found.stray or found.open_line) and _quoted_by_habit(text[start:], separator, found):
+        return True, (found.first, f"quotes around {found.closed:,} cells taken off: all such are quoted; {SETTLE}")
+    if found.needed and found.needed >= others:
+        if found.open_line:
+            raise RequestError(f"{name}:{found.open_line}: a quote opens in this row and does not close; {SETTLE}")
+        raise RequestError(
+            f"{name}:{found.stray_line or found.idle_line}: this quote is part of a text, that of line "
+            f"{found.needed_line} seems a CSV writer's; {SETTLE}"
+        )
+    if found.needed:
+        told = f"{found.needed:,} cells in quotes as a CSV writer's, kept with them as all others; {SETTLE}"
+        return False, (found.needed_line, told)
+    if found.open_line:
+        return False, (found.open_line, f"a quote opens and does not close, taken as text; {SETTLE}")
+    if found.void or 2 * found.idle > text.count("\n", start):
+        told = f"{found.idle:,} cells in quotes, kept with them: no CSV writer would have put these; {SETTLE}"
+        return False, (found.idle_line, told)
+    return False, None
+
+
+def _quoted_by_habit(rows: str, separator: str, found: Quotes) -> bool:
+    """Whether every cell is in quotes, or, as Excel does it between tabs, each with a comma and no other."""
+    outside = _CLOSED.sub("", rows)
+    if not outside.strip(f"{separator}\r\n"):
+        return separator in outside
+    return found.idle == found.commas >= 3 and separator == "\t" and "," not in outside
+
+
+def csv_rows(text: str, name: str, separator: str, before: int = 0) -> Iterator[Row]:
+    """The rows of a quoted table, empty lines left out; `before` lines came earlier.
+
+    Raises RequestError with the line of a quote that opens and does not close, or closes before its cell ends.
+    """
+    csv.field_size_limit(max(csv.field_size_limit(), len(text) + 1))
+    rows = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
+    while True:
+        line = before + rows.line_num + 1
+        try:
+            row = next(rows)
+        except StopIteration:
+            return
+        except csv.Error as error:
+            raise _unclosed(name, line, before + rows.line_num, error) from None
+        if row:
+            yield line, row
+
+
+def _unclosed(name: str, line: int, seen: int, error: csv.Error) -> RequestError:
+    if "unexpected end" in str(error):
+        return RequestError(f"{name}:{line}: a quote opens in this row and does not close; {SETTLE}")
+    where = f"line {seen}" if seen > line else "this row"
+    return RequestError(
+        f"{name}:{line}: a quote closes in {where} before its cell ends; one inside a quoted cell is doubled. {SETTLE}"
+    )
+
+
+def quoted(cell: str, separator: str = "\t") -> str:
+    """A cell as a CSV writer writes it: in quotes only where it must be."""
+    needs = any(mark in cell for mark in ('"', separator, "\n", "\r"))
+    return '"' + cell.replace('"', '""') + '"' if needs else cell
