@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
-from sourcewise.errors import DataWarning, RequestError
+from sourcewise.errors import DataWarning, RequestError, printable
 
 ABOUT = """\
 Trains, runs, measures and debugs encoder-decoder models, on text and on feature
@@ -224,7 +224,7 @@ def _told(error: Exception) -> tuple[int, str]:
 
 def _tell(text: str) -> None:
     with contextlib.suppress(OSError):  # nobody can be told
-        print(f"sourcewise: {text}", file=sys.stderr, flush=True)
+        print(f"sourcewise: {printable(text)}", file=sys.stderr, flush=True)
 
 
 @contextlib.contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from argparse import Namespace
 from collections.abc import Iterable, Iterator
@@ -13,6 +14,8 @@ from typing import TYPE_CHECKING
 import sourcewise
 from sourcewise.command_line import argument, command, filled, path
 from sourcewise.commands.options import FEATURES, LIMITS, MODEL, SAMPLING, SEARCH, TASK, given
+
+_LINE_END = re.compile(r"\r\n|\r|\n")  # what a reader of lines takes for one
 
 if TYPE_CHECKING:
     from sourcewise.data.examples import Example
@@ -45,7 +48,7 @@ if TYPE_CHECKING:
     argument("--json", action="store_true", help="a line is {id, source, output}"),
 )
 def generate(arguments: Namespace) -> int:
-    """One output a line (its line ends become spaces, but with --json), in the order of
+    """One output a line (its line ends become spaces, which is told, but with --json), in the order of
     the sources. What is not set here is as the recipe of the run has it.
     """
     from sourcewise.files import check_writable, writing
@@ -55,6 +58,7 @@ def generate(arguments: Namespace) -> int:
     if arguments.output:
         check_writable(Path(arguments.output))
     settings = given(arguments, "beams", "max_new_tokens", "sample", "temperature", "top_k", "top_p", "seed")
+    broken = 0
     with open_lines(arguments.sources) as stream:
         limits = given(arguments, "max_source", "max_frames")
         model = sourcewise.load(arguments.model, precision=arguments.precision, **limits)
@@ -64,6 +68,9 @@ def generate(arguments: Namespace) -> int:
                 progress = progress_of("generating", len(sources), before)
                 outputs = model.generate(sources, progress=progress, first=before, **settings)
                 write("".join(f"{line}\n" for line in _lines(sources, outputs, arguments.json)))
+                broken += sum("\n" in output or "\r" in output for output in outputs)
+    if broken and not arguments.json:
+        print(f"{broken:,} outputs have line ends, written as spaces (--json keeps them)", file=sys.stderr)
     return 0
 
 
@@ -71,7 +78,7 @@ def _lines(sources: Iterable[Example], outputs: list[str], as_json: bool) -> Ite
     """A line an output."""
     for source, output in zip(sources, outputs, strict=True):
         row = {"id": source.id, "source": source.source, "output": output}
-        yield json.dumps(row, ensure_ascii=False) if as_json else " ".join(output.splitlines())
+        yield json.dumps(row, ensure_ascii=False) if as_json else _LINE_END.sub(" ", output)
 
 
 @command(

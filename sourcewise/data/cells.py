@@ -13,9 +13,7 @@ from decimal import Decimal
 from typing import Any
 
 ABSENT = object()  # a JSON line without this key
-_MISSING = frozenset(
-    ["nan", "NaN", "inf", "-inf", "Infinity", "-Infinity", "None", "null", "NULL", "<NA>", "NaT", "#N/A"]
-)
+_MISSING = frozenset(["nan", "NaN", "inf", "-inf", "Infinity", "-Infinity", "None", "null", "NULL", "<NA>", "NaT"])
 _POINT_ZERO = re.compile(r"-?\d+\.0")
 _EXACT = 2.0**53  # floats are whole numbers one by one up to here
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import codecs
 import contextlib
 import itertools
-import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
@@ -132,8 +131,8 @@ def with_newlines(text: str) -> str:
         return text.replace("\r", "\n")
     if text.count("\r\n") < returns and text.count("\n\r") == returns == newlines:
         return text.replace("\n\r", "\n")
-    if "\r\r\n" in text:  # \r\n, written once more by a system that turns \n into \r\n
-        text = re.sub(r"\r{2,}\n", "\r\n", text)
+    if text.count("\r\r\n") == newlines:  # \r\n, written by a system that turns \n into \r\n
+        return text.replace("\r\r\n", "\n")
     return text
 
 

@@ -92,7 +92,7 @@ def read_manifest(
     store = MatrixStore(list(clips.values()), cache_gb * 1e9)
     places = {row: place for place, row in enumerate(clips)}
     _look_at_matrices(table, clips, store)
-    wheres = [table.where(i) for i in range(count)]
+    wheres = table.wheres(count)
     if need_target:
         table.bad.add_blank(targets, wheres, "the target is empty", "every example needs a text to produce")
     kept, left_out = table.bad.settle(wheres, skip_bad)

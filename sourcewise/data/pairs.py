@@ -41,12 +41,15 @@ def read_pairs(
     sources = table.text(source, limit)
     targets = table.text(target, limit) if target else [""] * len(sources)
     ids = table.text("id", limit) if "id" in table.columns else [str(i + 1) for i in range(len(sources))]
-    wheres = [table.where(i) for i in range(len(sources))]
+    wheres = table.wheres(len(sources))
     if target:
         table.bad.add_blank(targets, wheres, "the target is empty", "every example needs a text to produce")
         _look_for_blank(sources, wheres, table, need_source)
     kept, left_out = table.bad.settle(wheres, skip_bad)
-    examples = [Example(id=ids[i], source=sources[i], target=targets[i], where=wheres[i]) for i in kept]
+    rows = zip(ids, targets, sources, wheres, strict=True)
+    examples = [Example(name, reply, text, 0, where) for name, reply, text, where in rows]
+    if left_out:
+        examples = [examples[row] for row in kept]
     return Dataset(examples, name=table.name, notes=[*table.notes, *left_out])
 
 

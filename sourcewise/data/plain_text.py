@@ -70,7 +70,7 @@ def read_documents(path: Path, config: DatasetConfig) -> Dataset:
 
 def _columns(table: Table, names: Sequence[str], limit: int | None) -> list[list[str]]:
     columns = [table.text(name, limit) for name in names]
-    table.bad.settle([table.where(i) for i in range(len(columns[0]))])
+    table.bad.settle(table.wheres(len(columns[0])))
     return columns
 
 

@@ -43,6 +43,10 @@ class Table:
         """`file:line` of a row."""
         return f"{self.name}:{self.lines[row]}"
 
+    def wheres(self, count: int) -> list[str]:
+        """`file:line` of the first rows."""
+        return [f"{self.name}:{line}" for line in self.lines[:count]]
+
     def note(self, line: int, what: str) -> None:
         """Tell once what was not taken as it stands."""
         told = Note(self.name, f"line {line}", what)
@@ -122,8 +126,8 @@ def read_tsv(path: str | Path, quoting: Quoting = "auto") -> Table:
     What `evaluate` writes (translations.tsv) has its escapes undone. Raises RequestError.
     """
     found = read_delimited(path, quoting)
-    columns = dict(zip(found.header, map(list, zip(*found.rows, strict=True)), strict=True)) if found.rows else {}
-    table = Table(str(path), columns or {name: [] for name in found.header}, found.lines)
+    columns: dict[str, list[Any]] = {name: [row[i] for row in found.rows] for i, name in enumerate(found.header)}
+    table = Table(str(path), columns, found.lines)
     for row, what in found.ragged.items():
         table.bad.add(row, RequestError(f"{table.where(row)}: {what}", "not as many fields as the header"))
     for line, what in found.told:

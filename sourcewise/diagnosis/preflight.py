@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable
 
 import torch
 
+from sourcewise.data.bad_rows import LEFT_OUT
 from sourcewise.data.plain_text import Denoised
 from sourcewise.diagnosis.diagnose import Diagnosis, Piece, ranked
 from sourcewise.diagnosis.finding import Finding
@@ -77,6 +79,8 @@ def left_unchecked(prepared: Prepared) -> list[str]:
         missing.append("validation examples in the training set (DAT008): there is no validation set")
     if prepared.train.dataset.dims:
         missing.append("duplicates and several targets for one source (DAT009, DAT010): sources are features")
+    left_out = Counter((note.file, note.what) for note in prepared.train.notes if note.what.startswith(LEFT_OUT))
+    missing += [f"rows of {file} that are {what}: {count:,}" for (file, what), count in left_out.items()]
     if too_large := signals.not_tried(prepared):
         missing.append(too_large)
     return missing

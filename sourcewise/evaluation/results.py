@@ -59,7 +59,8 @@ class Evaluation:
         """Write metrics.json and translations.tsv (id, reference, output), each whole or not at all.
 
         Tabs, line ends and backslashes inside a text are written \\t, \\n and \\\\; `read_translations` knows
-        them, and so do the readers of pairs. A quote that begins a cell is \\u0022 where all of them together look like CSV's.
+        them, and so do the readers of pairs. A quote that begins a cell is
+        \\u0022 where all of them together look like CSV's.
         Raises RequestError where the folder cannot be written; a folder made for them is then gone again.
         """
         folder = Path(folder)

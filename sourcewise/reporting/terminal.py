@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from sourcewise.errors import printable
 from sourcewise.reporting.tasks import COLUMNS, task_rows
 
 if TYPE_CHECKING:
@@ -107,9 +108,9 @@ def print_notes(notes: Sequence[Note], all_in: Path | None = None, shown: int = 
     for file in dict.fromkeys(note.file for note in notes if note.where):
         found = [note for note in notes if note.file == file and note.where]
         kinds = ", ".join(f"{what} ({count})" for what, count in Counter(note.what for note in found).most_common())
-        print(f"{file}: not all is taken as it stands: {kinds}", file=sys.stderr)
+        print(printable(f"{file}: not all is taken as it stands: {kinds}"), file=sys.stderr)
         for note in found[:shown]:
-            print(f"  {note.where}: {note.what}", file=sys.stderr)
+            print(f"  {printable(note.where)}: {printable(note.what)}", file=sys.stderr)
         if len(found) > shown:
             print(f"  and {len(found) - shown:,} more" + (f" in {all_in}" if all_in else ""), file=sys.stderr)
 

@@ -4,7 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sourcewise.data.tables import decode_lines, nearest_first, read_columns, read_table, read_tsv, write_tsv
+from sourcewise.data.delimited import read_header, write_tsv
+from sourcewise.data.lines import decode_lines
+from sourcewise.data.tables import nearest_first, read_table, read_tsv
 from sourcewise.errors import RequestError
 
 fields = st.text(st.characters(exclude_categories=("Cs",), exclude_characters="\n\r"), max_size=12)
@@ -48,7 +50,7 @@ def test_a_tab_inside_a_quoted_field(write_text):
 
 
 def test_literal_leaves_quotes_alone(write_text):
-    assert read_tsv(write_text("x.tsv", 'a\tb\n"x"\tz\n'), literal=True).columns["a"] == ['"x"']
+    assert read_tsv(write_text("x.tsv", 'a\tb\n"x"\tz\n'), "text").columns["a"] == ['"x"']
 
 
 def test_marks_and_line_ends_of_other_systems(write_text):
@@ -56,7 +58,7 @@ def test_marks_and_line_ends_of_other_systems(write_text):
     table = read_tsv(path)
     assert table.columns == {"source": ["a", "c"], "target": ["b", "d"]}
     assert [table.where(i) for i in range(2)] == [f"{path}:2", f"{path}:4"]
-    assert read_columns(path) == ["source", "target"]
+    assert read_header(path) == ["source", "target"]
 
 
 def test_mappings_are_reached_by_dots(write_jsonl):
