@@ -67,6 +67,7 @@ def open_named(arguments: Namespace, model: Model, named: str | list[str], path:
         prefix=like.prefix if arguments.prefix is None else arguments.prefix,
         lowercase=like.lowercase,
         source=like.source,
+        quoting=like.quoting,
         chat=model.data.chat if like.conversations else None,
     )
 

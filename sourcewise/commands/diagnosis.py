@@ -23,7 +23,9 @@ from sourcewise.errors import RequestError
         "sourcewise evaluate t5-small qa.tsv --source question --target answer",
     ],
     MODEL,
-    argument("data", type=path, metavar="DATA", help="a .tsv, .jsonl, .json or .parquet, hub:NAME, or a manifest"),
+    argument(
+        "data", type=path, metavar="DATA", help="a .tsv, .csv, .jsonl, .json or .parquet, hub:NAME, or a manifest"
+    ),
     argument("-o", "--output", type=path, metavar="DIR", help="write metrics.json and translations.tsv there"),
     FEATURES,
     TASK,

@@ -12,7 +12,7 @@ import numpy as np
 from sourcewise.config import ChatConfig, DataConfig, DatasetConfig
 from sourcewise.data.conversations import are_conversations, opening, read_conversations
 from sourcewise.data.dates import read_dates
-from sourcewise.data.delimited import DELIMITED, read_header
+from sourcewise.data.delimited import DELIMITED, Quoting, read_header
 from sourcewise.data.digits import read_digits
 from sourcewise.data.examples import Dataset, Example, Task
 from sourcewise.data.lines import read_lines
@@ -135,6 +135,7 @@ def open_sources(
     prompt: str | None = None,
     cache_gb: float = 4.0,
     chat: ChatConfig | None = None,
+    quoting: Quoting = "auto",
 ) -> Dataset:
     """What to generate from, in order; targets may be empty.
 
@@ -146,7 +147,7 @@ def open_sources(
         name = given if isinstance(given, (str, Path)) else "sources"
         raise RequestError(f"{name}: a folder of features goes with a manifest, which is a .tsv or .csv")
     if isinstance(given, (str, Path)):
-        dataset = _sources_of_file(Path(given), features, source, prompt, cache_gb, chat)
+        dataset = _sources_of_file(Path(given), features, source, prompt, cache_gb, chat, quoting)
     elif len(given) and not isinstance(given[0], str):
         dataset = _matrices([np.asarray(matrix, dtype=np.float32) for matrix in given])
     else:
@@ -224,6 +225,7 @@ def _sources_of_file(
     prompt: str | None,
     cache_gb: float,
     chat: ChatConfig | None,
+    quoting: Quoting,
 ) -> Dataset:
     suffix = path.suffix.lower()
     if are_conversations(path):
@@ -240,11 +242,11 @@ def _sources_of_file(
     if suffix in DELIMITED:
         columns = read_header(path)
         if features or is_manifest(columns, source or "source"):
-            return read_manifest(path, features, prompt=prompt, need_target=False, cache_gb=cache_gb)
+            return read_manifest(path, features, prompt=prompt, need_target=False, cache_gb=cache_gb, quoting=quoting)
         if (source or "source") not in columns:
             problem = no_column(str(path), source or "source", columns)
             raise RequestError(f"{problem} (a file of plain lines should not end in {suffix})")
-    return read_pairs(path, source=source or "source", target=None)
+    return read_pairs(path, source=source or "source", target=None, quoting=quoting)
 
 
 def _matrices(given: list[np.ndarray]) -> Dataset:

@@ -69,7 +69,7 @@ class FileFinder:
                 self._miss(way, name, found)
                 continue
             found.paths[name] = path
-            if path.name not in self._forms(_parts(name)[-1]) or _parts(name)[-1] not in name or "\\" in name:
+            if name != name.strip() or path.name not in self._forms(name.rpartition("/")[2]):
                 found.respelled.append(name)
         self._check_apart(found)
         return found

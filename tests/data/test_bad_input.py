@@ -37,7 +37,7 @@ PAIRS = {
     "missing jsonl": ("none.jsonl", None, {}, "none.jsonl: no such file"),
     "missing parquet": ("none.parquet", None, {}, "none.parquet: no such file"),
     "a folder": ("x.tsv/y.tsv", "source\n", {"pairs": "x.tsv"}, "x.tsv: cannot be read (Is a directory)"),
-    "unknown ending": ("x.csv", "a,b", {}, "x.csv: pairs are read from .tsv, .jsonl, .parquet or hub:NAME"),
+    "unknown ending": ("x.xlsx", "a,b", {}, "x.xlsx: pairs are read from .tsv, .csv, .jsonl, .parquet or hub:NAME"),
     "wrong column": ("x.tsv", "id\tsorce\ttarget\n1\ta\tb\n", {}, "x.tsv: no column 'source'; it has: sorce, "),
     "wrong target column": ("x.tsv", HEADER + "a\tb\n", {"target": "de"}, "no column 'de'; it has: "),
     "wrong nested column": ("x.jsonl", '{"t": {"en": "a"}}', {"source": "t.fr"}, "no column 't.fr'; it has: t.en"),
@@ -189,7 +189,7 @@ MANIFESTS = {
         {},
         "has 6 frames; the manifest asks for frames 5 to 2",
     ),
-    "a start beyond the end": (SIGNS + "i\tx.npy\t6\t4\ta\n", {}, "has 6 frames; the manifest asks for frames 6 to 6"),
+    "a start beyond the end": (SIGNS + "i\tx.npy\t6\t4\ta\n", {}, "has 6 frames; the manifest asks for frames 6 to 10"),
     "a pose file": (SIGNS + "i\tx.pose\t0\t4\ta\n", {}, "m.tsv:2: x.pose: features are read from .npy files"),
 }
 

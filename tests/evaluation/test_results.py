@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from sourcewise.data.pairs import read_pairs
 from sourcewise.errors import RequestError
 from sourcewise.evaluation.results import Evaluation, Row, write_atomically
 
@@ -51,6 +52,39 @@ def test_code_is_written_on_a_line_and_read_back(tmp_path):
     assert cells == ["1", r'if (a) {\n\tprint("\\n");\r\n}\u2028', r"\\n is no line end, \\\\ is two"]
     row = Evaluation.from_folder(tmp_path).rows[0]
     assert row.reference == code and row.output == "\\n is no line end, \\\\ is two"
+
+
+TEXTS = ['"Yes."', '"a ""b"" c"', "a\tb\nc", " blank ", 'C:\\new\\temp "x"', '""', '"', "a\r\nb\x00\x1b", "\\u0022"]
+
+
+@pytest.mark.parametrize(
+    "texts", [TEXTS, TEXTS[1:2], TEXTS[1:3], TEXTS[:1], TEXTS[5:6], ['"open'], ["a\nb", '"c ""d"""']]
+)
+def test_what_is_written_is_read_back_as_pairs(tmp_path, texts):
+    """Whatever the quotes look like all together, the readers of pairs change none."""
+    Evaluation({}, [Row(f"r{i}", "", text, text[::-1]) for i, text in enumerate(texts)]).write(tmp_path)
+    found = read_pairs(tmp_path / "translations.tsv", source="reference", target="output")
+    assert [(e.id, e.source, e.target) for e in found] == [(f"r{i}", t, t[::-1]) for i, t in enumerate(texts)]
+    assert Evaluation.from_folder(tmp_path).references == texts
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(
+        st.text(st.sampled_from('"\\\t\n\r nu0 2'), min_size=1, max_size=7).filter(str.strip), min_size=1, max_size=4
+    )
+)
+def test_any_quotes_and_escapes_are_read_back_as_pairs(tmp_path_factory, texts):
+    folder = tmp_path_factory.getbasetemp() / "quotes"
+    Evaluation({}, [Row("r", "", text, text) for text in texts]).write(folder)
+    found = read_pairs(folder / "translations.tsv", source="reference", target="output")
+    assert [e.source for e in found] == [e.target for e in found] == texts
+
+
+def test_somebody_elses_backslashes_stay(tmp_path):
+    (tmp_path / "x.tsv").write_text("id\treference\toutput\n1\t\\nu and \\alpha\t\\times\n", encoding="utf-8")
+    found = read_pairs(tmp_path / "x.tsv", source="reference", target="output")
+    assert (found[0].source, found[0].target) == ("\\nu and \\alpha", "\\times")
 
 
 def test_an_older_file_with_single_backslashes_is_read_as_it_is(tmp_path):
