@@ -48,8 +48,8 @@ if TYPE_CHECKING:
     argument("--json", action="store_true", help="a line is {id, source, output}"),
 )
 def generate(arguments: Namespace) -> int:
-    """One output a line (its line ends become spaces, which is told, but with --json),
-    in the order of the sources. What is not set here is as the recipe of the run has it.
+    """One output a line (its line ends become spaces, and are told, but with --json), in
+    the order of the sources. What is not set here is as the recipe of the run has it.
     """
     from sourcewise.files import check_writable, writing
     from sourcewise.reporting.terminal import print_notes, progress_of

@@ -14,7 +14,7 @@ from sourcewise.data.conversations import are_conversations, opening, read_conve
 from sourcewise.data.dates import read_dates
 from sourcewise.data.delimited import DELIMITED, Quoting, read_header
 from sourcewise.data.digits import read_digits
-from sourcewise.data.examples import Dataset, Example, Task
+from sourcewise.data.examples import Dataset, Example, Note, Task
 from sourcewise.data.lines import read_lines
 from sourcewise.data.manifests import layout_of, read_manifest
 from sourcewise.data.pairs import HUB, read_pairs
@@ -238,7 +238,7 @@ def _sources_of_file(
             raise error
         return Dataset([Example(path.stem, "", frames=store.frames[0], where=str(path))], str(path), store.dims, store)
     if suffix not in ENDINGS:
-        return _texts(read_lines(path), str(path), chat)
+        return _texts(read_lines(path, nul=True), str(path), chat)
     if suffix in DELIMITED:
         columns = read_header(path)
         if features or is_manifest(columns, source or "source"):
@@ -263,4 +263,7 @@ def _texts(lines: Sequence[str], name: str, chat: ChatConfig | None) -> Dataset:
     turns = [opening(line, chat) if chat else () for line in lines]
     sources = ["".join(said) if said else line for said, line in zip(turns, lines, strict=True)]
     both = enumerate(zip(sources, turns, strict=True), 1)
-    return Dataset([Example(str(i), "", text, where=f"{name}:{i}", turns=said) for i, (text, said) in both], name)
+    holding = [i for i, line in enumerate(lines, 1) if "\0" in line]
+    notes = [Note(name, f"line {holding[0]}", f"{len(holding):,} lines hold a NUL character, kept")] if holding else []
+    examples = [Example(str(i), "", text, where=f"{name}:{i}", turns=said) for i, (text, said) in both]
+    return Dataset(examples, name, notes=notes)

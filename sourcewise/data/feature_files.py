@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import difflib
+import re
 import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -190,7 +191,8 @@ def _alike(wanted: str, there: list[str]) -> list[str]:
     number = _number(stem.removesuffix(NPY))
     same = [name for name in there if Path(name).stem == stem]
     same = same or [name for name in there if number is not None and _number(Path(name).stem) == number]
-    return same or difflib.get_close_matches(wanted, there[:_MOST], n=1, cutoff=0.8)
+    numbered = [name for name in there[:_MOST] if _digits(name) == _digits(wanted)]  # clip80 is no slip of clip8
+    return same or difflib.get_close_matches(wanted, numbered, n=1, cutoff=0.8)
 
 
 def _parts(name: str) -> Parts:
@@ -219,6 +221,10 @@ def _number(text: str) -> float | None:
         return float(text)
     except ValueError:
         return None
+
+
+def _digits(name: str) -> list[str]:
+    return re.findall(r"\d+", name)
 
 
 def _is_file(path: Path) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import codecs
 import contextlib
 import itertools
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
@@ -27,6 +28,7 @@ _PACKED = {
     b"\x93NUMPY": "an .npy of features; let its name end in .npy",
 }
 _UNMARKED = ("utf-32-le", "utf-32-be", "utf-16-le", "utf-16-be")
+_LINE_OF_NULS = re.compile(rb"(?:\A|\n)(\0+)\r?(?:\n|\Z)")
 _END_OF_DOS = "\x1a"  # Ctrl-Z, after the last line
 
 
@@ -53,21 +55,24 @@ def open_binary(path: str | Path) -> Iterator[BinaryIO]:
         yield stream
 
 
-def read_lines(path: str | Path) -> list[str]:
-    """The lines of a text file, without their ends. Raises RequestError."""
-    return decode_lines(read_bytes(path), str(path))
+def read_lines(path: str | Path, *, nul: bool = False) -> list[str]:
+    """The lines of a text file, without their ends; with `nul` a text may hold a NUL. Raises RequestError."""
+    return decode_lines(read_bytes(path), str(path), nul=nul)
 
 
 def line_windows(stream: BinaryIO, name: str, size: int) -> Iterator[list[str]]:
-    """The lines of a stream, `size` at a time, read as `decode_lines` reads them: a set of any length fits."""
+    """The lines of a stream, `size` at a time, read as `decode_lines` reads them: a set of any length fits.
+
+    Whoever asks for outputs gets one for each line, so that a NUL among other characters is left where it is.
+    """
     before = 0
     while raw := list(itertools.islice(stream, size)):
         data = b"".join(raw)
         if not before and not line_ends_are_plain(data):
-            lines = decode_lines(data + stream.read(), name)
+            lines = decode_lines(data + stream.read(), name, nul=True)
             yield from (lines[i : i + size] for i in range(0, len(lines), size))
             return
-        yield decode_lines(data, name, before)
+        yield decode_lines(data, name, before, nul=True)
         before += len(raw)
 
 
@@ -77,19 +82,20 @@ def line_ends_are_plain(data: bytes) -> bool:
     return not marked and data.count(b"\r") == data.count(b"\r\n")
 
 
-def decode_lines(data: bytes, name: str, before: int = 0) -> list[str]:
+def decode_lines(data: bytes, name: str, before: int = 0, *, nul: bool = False) -> list[str]:
     """Bytes → lines without their ends, as `decode_text` and `split_lines` read them; `before` lines came earlier.
 
     Raises RequestError with the line of what is no text, or ends otherwise than the others.
     """
-    return split_lines(decode_text(data, name, before), name, before)
+    return split_lines(decode_text(data, name, before, nul=nul), name, before)
 
 
-def decode_text(data: bytes, name: str, before: int = 0) -> str:
+def decode_text(data: bytes, name: str, before: int = 0, *, nul: bool = False) -> str:
     """The text of UTF-8 bytes, or of UTF-16 and UTF-32 with their mark; byte order marks at the start are taken off.
 
     Raises RequestError that names the line and byte of what is not UTF-8, an encoding without its mark, a NUL byte
-    (no text has one), or what else the file is. `before` lines came earlier: none of these begins the file.
+    (with `nul` only where a line is made of nothing else), or what else the file is. `before` lines came earlier: none
+    of these begins the file.
     """
     if not before:
         packed = next((what for start, what in _PACKED.items() if data.startswith(start)), None)
@@ -99,7 +105,7 @@ def decode_text(data: bytes, name: str, before: int = 0) -> str:
         if encoding:
             return _decoded(data, encoding, name).lstrip("\ufeff")
     if b"\0" in data:
-        raise _with_nul(data, name, before)
+        _check_nul(data, name, before, nul)
     try:
         text = data.decode("utf-8")
     except UnicodeDecodeError as error:
@@ -158,8 +164,8 @@ def _decoded(data: bytes, encoding: str, name: str) -> str:
     return text
 
 
-def _with_nul(data: bytes, name: str, before: int) -> RequestError:
-    """What to say of bytes with a NUL among them: another encoding, or damage."""
+def _check_nul(data: bytes, name: str, before: int, nul: bool) -> None:
+    """Raise the error for bytes with a NUL among them: they are of another encoding, or damaged."""
     for encoding in [] if before else _UNMARKED:
         width = 4 if "32" in encoding else 2
         text = data[: len(data) // width * width].decode(encoding, errors="replace")
@@ -168,8 +174,11 @@ def _with_nul(data: bytes, name: str, before: int) -> RequestError:
         if plain and 2 * ends >= max(data.count(b"\n"), data.count(b"\r")):  # its line ends stand where characters do
             shown = encoding.upper().replace("-LE", "LE").replace("-BE", "BE")
             cure = f"save it as UTF-8: iconv -f {shown} -t UTF-8 {name} > NEW"
-            return RequestError(f"{name}: is {shown} without a byte order mark, not UTF-8; {cure}")
-    return _nul(before + data.count(b"\n", 0, data.index(b"\0")) + 1, data.count(b"\0"), name)
+            raise RequestError(f"{name}: is {shown} without a byte order mark, not UTF-8; {cure}")
+    alone = _LINE_OF_NULS.search(data)
+    if alone or not nul:
+        place = alone.start(1) if alone else data.index(b"\0")
+        raise _nul(before + data.count(b"\n", 0, place) + 1, data.count(b"\0"), name)
 
 
 def _nul(line: int, count: int, name: str) -> RequestError:
