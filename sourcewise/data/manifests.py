@@ -77,13 +77,7 @@ def read_manifest(
     name columns instead of the layout's own. Raises RequestError that counts the bad rows and names manifest, line and
     file of the first, unless `skip_bad`: then they are left out and noted.
     """
-    columns = read_header(path)
-    layout = layout_of(columns)
-    if layout is None:
-        known = ", ".join(sorted(layout.file for layout in LAYOUTS))
-        raise RequestError(
-            f"{path}: no column that names a feature file (one of {known}); it has: {nearest_first('id', columns)}"
-        )
+    layout = _layout(path)
     table = read_tsv(path, "text" if layout.literal else quoting)
     count = len(table) if limit is None else min(limit, len(table))
     targets = _targets(table, layout, target, need_target)[:count]
@@ -102,6 +96,17 @@ def read_manifest(
     ]
     notes = [*table.notes, *left_out]
     return Dataset(examples, str(path), store.dims, lambda k: store(places[kept[k]]), notes=notes)
+
+
+def _layout(path: str | Path) -> Layout:
+    columns = read_header(path)
+    layout = layout_of(columns)
+    if layout is None:
+        known = ", ".join(sorted(layout.file for layout in LAYOUTS))
+        raise RequestError(
+            f"{path}: no column that names a feature file (one of {known}); it has: {nearest_first('id', columns)}"
+        )
+    return layout
 
 
 def _look_at_matrices(table: Table, clips: dict[int, Clip], store: MatrixStore) -> None:
