@@ -86,7 +86,7 @@ class Model:
             wanted = GenerationConfig.model_validate({**self.generation.model_dump(), **changes})
         except ValidationError as error:
             raise RequestError(schema.explain(error, GenerationConfig, "generation")) from None
-        check_positions("max_new_tokens", wanted.max_new_tokens, self.network.positions, self.name)
+        check_positions("generation: max_new_tokens", wanted.max_new_tokens, self.network.positions, self.name)
         return wanted
 
     def _encoded(self, sources: str | Sequence[str] | Dataset) -> Encoded:
