@@ -61,7 +61,7 @@ def train(
         trainer.fit()
         try:
             run.evaluation = evaluate_run(run, test) if test else None
-            LiveReport().stopped(run, finished=True)
+            LiveReport().done(run)
         except KeyboardInterrupt:
             problem = "trained, but not evaluated"
             raise Interrupted(f"{problem}; go on with: sourcewise train {run.folder} --resume") from None

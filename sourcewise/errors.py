@@ -38,3 +38,7 @@ class DataWarning(UserWarning):
 
 class FaultyData(RequestError):
     """The files are there and can be opened, but what one of them holds cannot be trained on."""
+
+
+class NotFinite(RequestError):
+    """A weight, a logit or a loss is NaN or infinite: nothing true can be said with it."""

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import sourcewise
 from sourcewise.command_line import argument, command, filled, path
-from sourcewise.commands.options import FEATURES, JSON, LIMITS, MAX_TARGET, MODEL, SAMPLING, SEARCH, TASK, given
+from sourcewise.commands.options import FEATURES, JSON, LIMITS, MODEL, READING, SAMPLING, SEARCH, SET, TASK, given
 from sourcewise.errors import RequestError
 
 
@@ -27,12 +27,7 @@ from sourcewise.errors import RequestError
         "data", type=path, metavar="DATA", help="a .tsv, .csv, .jsonl, .json or .parquet, hub:NAME, or a manifest"
     ),
     argument("-o", "--output", type=path, metavar="DIR", help="write metrics.json and translations.tsv there"),
-    FEATURES,
-    TASK,
-    argument("--source", type=filled, metavar="COLUMN", help="name of the source column (default: source)"),
-    argument("--target", type=filled, metavar="COLUMN", help="name of the target column (default: target)"),
-    *LIMITS,
-    MAX_TARGET,
+    *SET,
     *SEARCH,
     argument("--require", action="append", default=[], metavar="'KEY>=N'", help="exit 1 unless met; may be repeated"),
     JSON,
@@ -52,13 +47,9 @@ def evaluate(arguments: Namespace) -> int:
     evaluation = sourcewise.evaluate(
         arguments.model,
         arguments.data,
-        task=arguments.task,
-        features=arguments.features,
-        source=arguments.source,
-        target=arguments.target,
+        **given(arguments, *READING),
         generation=given(arguments, "beams", "max_new_tokens"),
         progress=TrainingProgress().evaluating,
-        **given(arguments, "max_source", "max_target", "max_frames"),
     )
     print_notes([note for note in evaluation.notes if note.where])  # others are told as the set is laid out
     if arguments.output:
@@ -77,11 +68,17 @@ def evaluate(arguments: Namespace) -> int:
 
 @command(
     "say why a model does not work, with evidence and cure",
-    "RECIPE | MODEL [DATA] [--json]",
-    ["sourcewise diagnose my.yaml", "sourcewise diagnose runs/mine", "sourcewise diagnose t5-small valid.tsv"],
+    "RECIPE | MODEL [DATA] [options]",
+    [
+        "sourcewise diagnose my.yaml",
+        "sourcewise diagnose runs/mine",
+        "sourcewise diagnose runs/mine manifest.tsv --features features/test",
+        "sourcewise diagnose t5-small qa.tsv --source question --target answer",
+    ],
     argument("model", type=path, metavar="MODEL", help="a recipe; or a run, a Hugging Face folder or a hub name"),
     argument("data", nargs="?", type=path, metavar="DATA", help="pairs to look at it with (default: the run's own)"),
-    TASK,
+    *SET,
+    *SEARCH,
     JSON,
     overrides=True,
 )
@@ -94,14 +91,20 @@ def diagnose(arguments: Namespace) -> int:
     from sourcewise.recipe import is_recipe
     from sourcewise.reporting.terminal import print_diagnosis
 
+    reading, search = given(arguments, *READING), given(arguments, "beams", "max_new_tokens")
+    asked = reading | search
     if is_recipe(arguments.model):
-        if arguments.data or arguments.task:
-            raise RequestError(f"{arguments.data or '--task'}: a recipe names its data; set --data.valid.pairs FILE")
+        if arguments.data or asked:
+            said = arguments.data or f"--{next(iter(asked)).replace('_', '-')}"
+            raise RequestError(f"{said}: a recipe names its data; set --data.valid.pairs FILE")
         diagnosis = sourcewise.preflight(arguments.model, arguments.overrides)
     elif arguments.overrides:
         raise RequestError(f"--{next(iter(arguments.overrides))}: goes with a recipe; {arguments.model} is none")
+    elif asked and not arguments.data:
+        said = f"--{next(iter(asked)).replace('_', '-')}"
+        raise RequestError(f"{said}: goes with DATA: sourcewise diagnose {arguments.model} DATA {said} …")
     else:
-        diagnosis = sourcewise.diagnose(arguments.model, arguments.data, task=arguments.task)
+        diagnosis = sourcewise.diagnose(arguments.model, arguments.data, **reading, generation=search)
     if arguments.json:
         print(diagnosis.to_json())
     else:

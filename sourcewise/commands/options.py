@@ -15,7 +15,15 @@ LIMITS = (
     argument("--max-source", type=int, metavar="N", help="most tokens read of a source (default: as trained)"),
     argument("--max-frames", type=int, metavar="N", help="most frames read of a feature source"),
 )
-MAX_TARGET = argument("--max-target", type=int, metavar="N", help="most tokens of a reference that are measured")
+SET = (  # how a set is read
+    FEATURES,
+    TASK,
+    argument("--source", type=filled, metavar="COLUMN", help="name of the source column (default: source)"),
+    argument("--target", type=filled, metavar="COLUMN", help="name of the target column (default: target)"),
+    *LIMITS,
+    argument("--max-target", type=int, metavar="N", help="most tokens of a reference that are measured"),
+)
+READING = ("features", "task", "source", "target", "max_source", "max_target", "max_frames")  # what these are called to `evaluate` and `diagnose`
 SEARCH = (
     argument("--beams", type=int, metavar="N", help="hypotheses kept a source; 1 is greedy"),
     argument("--max-new-tokens", type=int, metavar="N", help="longest output, in tokens"),

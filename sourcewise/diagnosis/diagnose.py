@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from sourcewise.diagnosis.finding import LEVELS, Finding, Level
 from sourcewise.diagnosis.rules import EVALUATION_CHECKS, RULES
+from sourcewise.diagnosis.rules.judged import POOR_VERDICT
 from sourcewise.diagnosis.rules.output_texts import ENDLESS, REPETITION
 from sourcewise.diagnosis.rules.outputs import MIN_EXAMPLES
 from sourcewise.diagnosis.rules.training_texts import STILL_LEARNING, TOO_SHORT
@@ -21,7 +22,9 @@ from sourcewise.evaluation.results import Evaluation
 from sourcewise.evaluation.verdict import source_use
 
 if TYPE_CHECKING:
+    from sourcewise.config import DatasetConfig
     from sourcewise.data.examples import Dataset
+    from sourcewise.evaluation.evaluate import Progress
     from sourcewise.generation.model import Model
 
 _NEEDS_MORE = (
@@ -34,10 +37,11 @@ LOWER: dict[Level, Level] = {"error": "warning", "warning": "note", "note": "not
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """What one look found, and what it could not look at, in words."""
+    """What one look found, and in words what it could not look at, and what it did."""
 
     findings: Sequence[Finding] = ()
     not_checked: Sequence[str] = ()
+    looked_at: Sequence[str] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,9 +54,9 @@ class Diagnosis:
 
     @property
     def cause(self) -> str | None:
-        """The code of the first finding if any is an error: that error, or what explains it; else None."""
+        """The code of the first finding that is no note, if any is an error: it, or what explains it; else None."""
         ill = any(finding.level == "error" for finding in self.findings)
-        return self.findings[0].code if ill else None
+        return next(finding.code for finding in self.findings if finding.level != "note") if ill else None
 
     @property
     def verdict(self) -> Literal["healthy", "ill"]:
@@ -75,26 +79,36 @@ class Diagnosis:
 
 
 def diagnose(
-    model: Model | str | Path, data: str | Path | Dataset | None = None, *, task: str | None = None
+    model: Model | str | Path,
+    data: str | Path | Dataset | DatasetConfig | Sequence[DatasetConfig] | None = None,
+    *,
+    task: str | None = None,
+    features: str | None = None,
+    source: str | None = None,
+    target: str | None = None,
+    generation: dict[str, Any] | None = None,
+    progress: Progress | None = None,
 ) -> Diagnosis:
     """Diagnose a model on a set: a loaded model, a run folder, a Hugging Face folder or a hub name.
 
     Of a run all is looked at that is still there: its recipe's data and wiring, its course, its network, its outputs.
-    Without `data` it is judged by the evaluation it holds, and else on its own test or validation set.
-    `task` says of which task of a mixture `data` is. Raises RequestError where there is nothing to judge by.
+    Without `data` it is judged by the outputs it holds, and else on its own test or validation set. All else says what
+    it says to `evaluate`, whose verdict on the same set is among the findings. Raises RequestError where there is
+    nothing to judge by, and NotFinite where weights are NaN or infinite.
     """
-    from sourcewise.diagnosis.whole import whole
+    from sourcewise.diagnosis.whole import Asked, whole
 
     start = time.perf_counter()
-    pieces = whole(model, data, task)
-    return put_together(pieces, time.perf_counter() - start)
+    reading = {"task": task, "features": features, "source": source, "target": target}
+    pieces, own = whole(model, Asked(data, reading, generation or {}, progress))
+    return put_together(pieces, time.perf_counter() - start, own_set=own)
 
 
-def put_together(pieces: Sequence[Piece], seconds: float = 0.0) -> Diagnosis:
-    """One diagnosis of several looks: a finding a code, ranked."""
+def put_together(pieces: Sequence[Piece], seconds: float = 0.0, *, own_set: bool = True) -> Diagnosis:
+    """One diagnosis of several looks: a finding a code, ranked. `own_set`: the outputs are of a set of the training."""
     found = [finding for piece in pieces for finding in piece.findings]
     missing = [words for piece in pieces for words in piece.not_checked]
-    return Diagnosis(ranked(_judged_fairly(_once(found))), missing, round(seconds, 4))
+    return Diagnosis(ranked(_judged_fairly(_once(found), own_set)), missing, round(seconds, 4))
 
 
 def _once(findings: Sequence[Finding]) -> list[Finding]:
@@ -105,15 +119,19 @@ def _once(findings: Sequence[Finding]) -> list[Finding]:
     return list(kept.values())
 
 
-def _judged_fairly(findings: list[Finding]) -> list[Finding]:
-    """Of a training too short to judge, what it shows and what came of it are notes; loops may go if it goes on."""
+def _judged_fairly(findings: list[Finding], own_set: bool = True) -> list[Finding]:
+    """Of a training too short to judge, what it shows and what came of it are notes; loops may go if it goes on.
+
+    So may a poor verdict, but not on a set that is none of the training's own.
+    """
     codes = {finding.code for finding in findings}
     if TOO_SHORT.code in codes:
         early = ("TRN", "SRC", "MEM", "ATT", "OUT")
         return [replace(f, level="note") if f.code.startswith(early) else f for f in findings]
     if STILL_LEARNING.code in codes:
         loops = {rule.code: rule.cure for rule in (REPETITION, ENDLESS)}  # with another cure, the limit is too low
-        return [replace(f, level=LOWER[f.level]) if loops.get(f.code) == f.cure else f for f in findings]
+        found = [replace(f, level=LOWER[f.level]) if loops.get(f.code) == f.cure else f for f in findings]
+        return [replace(f, level="note") if own_set and f.code == POOR_VERDICT.code else f for f in found]
     return findings
 
 
@@ -127,7 +145,8 @@ def diagnose_evaluation(evaluation: Evaluation) -> Diagnosis:
 
 def of_evaluation(evaluation: Evaluation) -> Piece:
     """What an evaluation shows: source use and outputs."""
-    return Piece([finding for check in EVALUATION_CHECKS for finding in check(evaluation)], _not_checked(evaluation))
+    found = [finding for check in EVALUATION_CHECKS for finding in check(evaluation)]
+    return Piece(found, _not_checked(evaluation), [f"the evaluation, of {len(evaluation.rows):,} examples"])
 
 
 def ranked(findings: Sequence[Finding]) -> list[Finding]:

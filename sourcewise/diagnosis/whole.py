@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,20 +13,21 @@ from sourcewise.data.plain_text import Denoised
 from sourcewise.diagnosis.course import Course
 from sourcewise.diagnosis.diagnose import Piece, of_evaluation
 from sourcewise.diagnosis.looked import Looked
+from sourcewise.diagnosis.noted import LINES_FILE, kept_evaluation, noted_preflight, read_lines
 from sourcewise.diagnosis.preflight import PREFLIGHT_CHECKS, left_unchecked
-from sourcewise.diagnosis.rules import COURSE_CHECKS, NETWORK_CHECKS, reading
+from sourcewise.diagnosis.rules import COURSE_CHECKS, NETWORK_CHECKS, RULES, reading
 from sourcewise.diagnosis.rules.data import check_characters
 from sourcewise.diagnosis.rules.data_texts import REFUSED
 from sourcewise.diagnosis.rules.wiring import check_network, check_start, one_batch
-from sourcewise.errors import FaultyData, RequestError
-from sourcewise.evaluation.evaluate import evaluate_encoded, lay_out
+from sourcewise.errors import FaultyData, NotFinite, RequestError
+from sourcewise.evaluation.evaluate import Progress, evaluate_encoded, lay_out
 from sourcewise.evaluation.results import METRICS_FILE, Evaluation
 from sourcewise.generation.model import Model, load
 from sourcewise.training.opening import open_training
 from sourcewise.training.run import Run
 
 if TYPE_CHECKING:
-    from sourcewise.config import Recipe
+    from sourcewise.config import DatasetConfig, Recipe
     from sourcewise.data.encoding import Encoded
     from sourcewise.data.examples import Dataset
 
@@ -32,17 +35,83 @@ NO_TRAINING = (
     "the training data: imbalance, duplicates, misaligned pairs, cut texts",
     "the course of training: learning rate, over-fitting",
 )
+NOT_HELD = "this set was never held against the training data"
+GONE = "which cannot be opened"
 
 
-def whole(model: Model | str | Path, data: str | Path | Dataset | None, task: str | None) -> list[Piece]:
-    """The pieces of `diagnose`, causes before symptoms. Raises RequestError where there is nothing to judge by."""
+def span(letters: str) -> str:
+    """The rules of a group, such as "DAT001 to DAT017"."""
+    codes = sorted(code for code in RULES if code.startswith(letters))
+    return f"{codes[0]} to {codes[-1]}"
+
+
+NO_PREFLIGHT = (
+    f"the training data ({span('DAT')}): no pre-flight is noted here",
+    f"the wiring ({span('WIR')}): no pre-flight is noted here",
+)
+NO_OUTPUTS = f"source use and outputs (SRC001, {span('OUT')}): none are here"
+NO_NETWORK = "the trained network (MEM001, MEM002, ATT001, ATT002, SRC002, SRC003): not while it trains"
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """The set that a diagnosis is asked for, in the words of `evaluate`; `data` None: the run's own."""
+
+    data: str | Path | Dataset | DatasetConfig | Sequence[DatasetConfig] | None = None
+    reading: Mapping[str, str | None] = field(default_factory=dict)  # task, features, source, target
+    generation: Mapping[str, Any] = field(default_factory=dict)
+    progress: Progress | None = None
+
+    def __post_init__(self) -> None:
+        """Raises RequestError for words about a set that is not given."""
+        said = next((name for name, value in {**self.reading, **self.generation}.items() if value is not None), None)
+        if self.data is None and said is not None:
+            raise RequestError(f"{said}: goes with a set; name it: sourcewise diagnose MODEL DATA")
+
+
+def whole(model: Model | str | Path, asked: Asked) -> tuple[list[Piece], bool]:
+    """The pieces of `diagnose`, causes before symptoms, and whether the set is the run's own.
+
+    Raises RequestError where there is nothing to judge by, and NotFinite where weights are NaN or infinite.
+    """
     run = Run(Path(model)) if isinstance(model, (str, Path)) else None
     if run is None or not _is_run(run):
-        return [*_of_model(model, data, task), Piece((), NO_TRAINING)]
-    recipe, unreadable = _recipe(run)
-    pieces = [_of_recipe(run, recipe) if recipe else Piece((), [f"the recipe: {unreadable}"])]
-    pieces.append(of_course(Course.read(run.metrics(), recipe)))
-    return pieces + _of_model(run.folder, data, task, judged=run)
+        loaded = model if isinstance(model, Model) else load(model)
+        name = loaded.name or "the model"
+        unheld = f"{NOT_HELD} ({name} is no run folder, so what it was trained on is not known)"
+        return [*_of_model(loaded, asked), Piece((), [*NO_TRAINING, unheld])], False
+    if asked.data is None:
+        return of_run(run), True
+    lines, (recipe, _) = read_lines(run.folder / LINES_FILE), _recipe(run)
+    own = recipe is not None and any(_is(asked, recipe, use) for use in ("valid", "test"))
+    pieces, held = _of_training(run, lines)
+    if not held or recipe is None or not _is(asked, recipe, "valid"):
+        why = f"its data.valid is; this is {_name(asked.data)}" if held else GONE
+        pieces.append(Piece((), [f"{NOT_HELD} ({why})"]))
+    return [*pieces, *_of_model(load(run.folder), asked)], own
+
+
+def of_run(run: Run, *, network: bool = True) -> list[Piece]:
+    """All of a run that its folder, its data and its weights tell; the outputs are those that lie in the folder.
+
+    Without `network` it is what files alone tell in a moment, for a report while the run trains: no weights are
+    loaded, no data is opened. Raises RequestError where there is nothing to judge by, and NotFinite.
+    """
+    lines = read_lines(run.folder / LINES_FILE)
+    evaluation = kept_evaluation(run.folder, lines)
+    if not network:
+        pieces = [noted_preflight(lines) or Piece((), NO_PREFLIGHT), _course(run, lines)]
+        seen = Piece((), [NO_NETWORK])
+        return [*pieces, seen, Piece((), [NO_OUTPUTS]) if evaluation is None else of_evaluation(evaluation)]
+    pieces, held = _of_training(run, lines)
+    final = (run.folder / METRICS_FILE).is_file()
+    seen, evaluation = _own_network(run, evaluation, final, lines)
+    recipe, _ = _recipe(run)
+    if not held:
+        pieces.append(Piece((), [f"{NOT_HELD} ({GONE})"]))
+    elif final and recipe is not None and recipe.data.test:
+        pieces.append(Piece((), [f"{NOT_HELD} (its data.valid is; this is its data.test)"]))
+    return [*pieces, seen, Piece((), [NO_OUTPUTS]) if evaluation is None else of_evaluation(evaluation)]
 
 
 def of_course(course: Course) -> Piece:
@@ -54,7 +123,8 @@ def of_course(course: Course) -> Piece:
         missing.append("source use in the course of training: no evaluation was logged")
     if course.stopped is None and 0 < course.step < course.total:
         missing.append(f"the rest of the training: step {course.step} of {course.total} is the last that was logged")
-    return Piece([finding for check in COURSE_CHECKS for finding in check(course)], missing)
+    found = [finding for check in COURSE_CHECKS for finding in check(course)]
+    return Piece(found, missing, [f"the course of training, up to step {course.step:,}"])
 
 
 def look(model: Model, encoded: Encoded) -> Piece:
@@ -67,12 +137,11 @@ def look(model: Model, encoded: Encoded) -> Piece:
     found = [finding for part in pairs for finding in check_characters(part, model.data)]
     found += [*check_network(network, batch, as_asked=bypass), *check_start(network, model.tokenizer)]
     found += [finding for check in NETWORK_CHECKS for finding in check(looked)]
-    return Piece(found, reading.not_checked(looked))
+    return Piece(found, reading.not_checked(looked), ["the trained network"])
 
 
 def _is_run(run: Run) -> bool:
-    names = ("recipe.yaml", "metrics.jsonl", METRICS_FILE)
-    return any((run.folder / name).is_file() for name in names)
+    return any((run.folder / name).is_file() for name in ("recipe.yaml", LINES_FILE, METRICS_FILE))
 
 
 def _recipe(run: Run) -> tuple[Recipe | None, str]:
@@ -83,53 +152,96 @@ def _recipe(run: Run) -> tuple[Recipe | None, str]:
         return None, str(problem)
 
 
-def _of_recipe(run: Run, recipe: Recipe) -> Piece:
-    """Its data, and the wiring of the network it began with, where data and weights are still where they were."""
+def _of_training(run: Run, lines: Sequence[Mapping[str, Any]]) -> tuple[list[Piece], bool]:
+    """Its data and wiring, and its course; and whether its validation set was held against its training data.
+
+    What the pre-flight found before the first step is what counts: the data may have changed since.
+    """
+    recipe, unreadable = _recipe(run)
+    noted = noted_preflight(lines)
+    if noted is not None:
+        return [noted, _course(run, lines)], True
+    if recipe is None:
+        return [Piece((), [f"the recipe: {unreadable}"]), _course(run, lines)], False
+    piece, opened = _of_recipe(run, recipe)
+    return [piece, _course(run, lines)], opened
+
+
+def _course(run: Run, lines: Sequence[Mapping[str, Any]]) -> Piece:
+    return of_course(Course.read(lines, _recipe(run)[0]))
+
+
+def _of_recipe(run: Run, recipe: Recipe) -> tuple[Piece, bool]:
+    """Its data, and the wiring of the network it began with; and whether these are still where they were."""
     threads = torch.get_num_threads()
     try:
         with torch.random.fork_rng(devices=[]):
             prepared, _ = open_training(recipe, run.tokenizer if run.has_tokenizer else None)
             found = [finding for check in PREFLIGHT_CHECKS for finding in check(prepared)]
     except FaultyData as fault:
-        return Piece([REFUSED.finding(str(fault))])
+        return Piece([REFUSED.finding(str(fault))]), False
     except RequestError as problem:
-        return Piece((), [f"its training data and initial wiring: {problem}"])
+        return Piece((), [f"its training data and initial wiring: {problem}"]), False
     finally:
         torch.set_num_threads(threads)
-    return Piece(found, left_unchecked(prepared))
+    return Piece(found, left_unchecked(prepared), ["the data and the wiring, as before the first step"]), True
 
 
-def _of_model(
-    model: Model | str | Path, data: str | Path | Dataset | None, task: str | None, judged: Run | None = None
-) -> list[Piece]:
-    """The network on a set, and its outputs there; of a run whose outputs are there already, these."""
-    evaluation = None
-    if judged is not None and data is None and (judged.folder / METRICS_FILE).is_file():
-        evaluation = Evaluation.from_folder(judged.folder)
+def _of_model(model: Model, asked: Asked) -> list[Piece]:
+    """The network on a set that was asked for, and its outputs there, as `evaluate` measures them."""
+    encoded = _set_of(model, asked)
+    options = model.options(**asked.generation)
+    evaluation = evaluate_encoded(model.network, model.tokenizer, encoded, options, asked.progress)
+    return [look(model, encoded), of_evaluation(evaluation)]
+
+
+def _own_network(
+    run: Run, evaluation: Evaluation | None, final: bool, lines: Sequence[Mapping[str, Any]]
+) -> tuple[Piece, Evaluation | None]:
+    """A run's network on its own set, and its outputs: those that are there, else such as it gives now."""
     try:
-        loaded = model if isinstance(model, Model) else load(model)
-        encoded = _set_of(loaded, data, task)
-        seen = look(loaded, encoded)
+        model = load(run.folder)
+        data = model.data.test or model.data.valid if final or evaluation is None else model.data.valid
+        encoded = _set_of(model, Asked(data))
         if evaluation is None:
-            evaluation = evaluate_encoded(loaded.network, loaded.tokenizer, encoded, loaded.options())
+            evaluation = evaluate_encoded(model.network, model.tokenizer, encoded, model.options())
         else:
             _put_sources(evaluation, encoded)
+        return look(model, encoded), evaluation
+    except NotFinite:
+        raise
     except RequestError as problem:
-        if judged is None or data is not None or (evaluation is None and not judged.metrics()):
+        if evaluation is None and not lines:
             raise
-        seen = Piece((), [f"the trained network: {problem}"])
-    return [seen] if evaluation is None else [seen, of_evaluation(evaluation)]
+        return Piece((), [f"the trained network: {problem}"]), evaluation
 
 
 def _put_sources(evaluation: Evaluation, encoded: Encoded) -> None:
-    """A folder keeps ids, references and outputs; where this is the same set, its source texts are put beside them."""
-    if [(row.id, row.reference) for row in evaluation.rows] == [(e.id, e.target) for e in encoded.dataset]:
-        for row, example in zip(evaluation.rows, encoded.dataset, strict=True):
-            row.source = example.source
+    """A folder keeps ids, references and outputs; where these are of this set, its source texts are put beside them."""
+    sources = {(example.id, example.target): example.source for example in encoded.dataset}
+    keys = [(row.id, row.reference) for row in evaluation.rows]
+    if len(sources) == len(encoded.dataset) and all(key in sources for key in keys):
+        for row, key in zip(evaluation.rows, keys, strict=True):
+            row.source = sources[key]
 
 
-def _set_of(model: Model, data: str | Path | Dataset | None, task: str | None) -> Encoded:
-    chosen: Any = data if data is not None else model.data.test or model.data.valid
+def _set_of(model: Model, asked: Asked) -> Encoded:
+    chosen: Any = asked.data if asked.data is not None else model.data.test or model.data.valid
     if chosen is None:
         raise RequestError("no evaluation and no test set of its own; name one: sourcewise diagnose MODEL DATA")
-    return lay_out(model, chosen, task=task)
+    return lay_out(model, chosen, **asked.reading)
+
+
+def _is(asked: Asked, recipe: Recipe, use: str) -> bool:
+    """Whether the set that was asked for is one of a recipe's own, by its file."""
+    if not isinstance(asked.data, (str, Path)):
+        return False
+    root = Path(recipe.data.root).expanduser()
+    sets = recipe.data.sets(use)  # type: ignore[arg-type]
+    files = [name for c in sets for name in (c.pairs, c.manifest, c.conversations, c.text, c.builtin) if name]
+    given = str(asked.data)
+    return given in files or Path(given).expanduser().resolve() in [(root / name).resolve() for name in files]
+
+
+def _name(data: object) -> str:
+    return str(data) if isinstance(data, (str, Path)) else getattr(data, "name", "") or "the set"

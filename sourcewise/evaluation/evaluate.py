@@ -16,7 +16,7 @@ from sourcewise.data.tokenizer import Tokenizer
 from sourcewise.evaluation.results import Evaluation, Row
 from sourcewise.evaluation.source_bits import SourceBits, source_bits
 from sourcewise.evaluation.tasks import task_figures, whole_figures
-from sourcewise.evaluation.verdict import judge
+from sourcewise.evaluation.verdict import verdict_of
 from sourcewise.generation.generate import generate
 from sourcewise.generation.model import Model, load
 from sourcewise.generation.sampling import Hypothesis
@@ -61,7 +61,11 @@ def lay_out(
     source: str | None = None,
     target: str | None = None,
 ) -> Encoded:
-    """The set that `evaluate` is asked for, or several as one, as this model's ids. Raises RequestError."""
+    """The set that `evaluate` is asked for, or several as one, as this model's ids.
+
+    Raises RequestError, and NotFinite where a weight of the model is NaN or infinite.
+    """
+    model.check_weights()
     if isinstance(data, Dataset):
         sets = [data]
     elif isinstance(data, (str, Path)):
@@ -95,7 +99,7 @@ def evaluate_encoded(
     metrics = whole_figures(encoded, rows, bits) | task_figures(encoded, rows, bits)
     metrics["seconds"] = time.perf_counter() - started
     evaluation = Evaluation(metrics, rows, list(encoded.notes))
-    metrics["verdict"] = judge(metrics, evaluation.references, evaluation.outputs).text
+    metrics["verdict"] = said.text if (said := verdict_of(evaluation)) else ""
     return evaluation
 
 

@@ -24,11 +24,14 @@ import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from sourcewise.evaluation.metrics import chrf_score, plain, words
+
+if TYPE_CHECKING:
+    from sourcewise.evaluation.results import Evaluation
 
 Quality = Literal["excellent", "good", "moderate", "failed"]
 Diversity = Literal["good", "some repetition", "mode collapse"]
@@ -40,6 +43,7 @@ CLOSE_CHRF = 0.60
 DIVERSITY_BANDS = (70.0, 50.0)
 SOURCE_BITS = 0.1
 BLEU_WORDS = 4
+JUDGED_BY = ("bleu", "chrf", "exact_match_pct", "unique_pct")  # figures without which there is no verdict
 
 _RANK: tuple[Quality, ...] = ("excellent", "good", "moderate", "failed")
 
@@ -57,6 +61,16 @@ class Verdict:
     def to_dict(self) -> dict[str, str]:
         """For metrics.json."""
         return asdict(self)
+
+
+def verdict_of(evaluation: Evaluation) -> Verdict | None:
+    """The verdict that `evaluate` prints, `diagnose` goes by and a report shows; None without outputs or figures."""
+    metrics, references = evaluation.metrics, evaluation.references
+    if not references or any(metrics.get(key) is None for key in JUDGED_BY):
+        return None
+    distinct = 100.0 * len({plain(reference) for reference in references}) / len(references)
+    known = {key: value for key, value in metrics.items() if value is not None}
+    return judge({"reference_unique_pct": distinct} | known, references, evaluation.outputs)
 
 
 def judge(metrics: Mapping[str, Any], references: Sequence[str], outputs: Sequence[str]) -> Verdict:

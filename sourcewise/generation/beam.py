@@ -39,6 +39,7 @@ def beam_search(
     for group in groups(network, feed, options.beams, steps, fresh):
         known, step = group.known, group.step
         total, parent, token = _candidates(group.decode(known["last"].view(-1, 1)), known, options, network)
+        group.check_finite(total)
         extended = known["running"].gather(1, parent[..., None].expand(-1, -1, step))
         extended = torch.cat((extended, token[..., None]), dim=2)
         ended = (token == network.eos_id) | (step + 1 == steps)

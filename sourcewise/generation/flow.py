@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from sourcewise.model.finite import not_finite
 from sourcewise.model.protocol import Memory, Network
 
 Feed = Iterable[tuple[list[int], Memory]]  # batches of sources: their positions in the set, and their memory
@@ -31,13 +32,24 @@ class Group:
         self.network, self.memory, self.known, self.beams = network, memory, known, beams
         self.cache = network.new_cache(memory, beams, steps)
         self.step = 0
+        self.last: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.known["is_open"])
 
     def decode(self, last: Tensor) -> Tensor:
         """Logits (sources × beams, vocabulary) after the tokens `last` (sources × beams, 1)."""
+        self.last = last
         return self.network.decode(last, self.memory, self.cache)[:, -1]
+
+    def check_finite(self, log_p: Tensor) -> None:
+        """Raises NotFinite where ln p (any shape) is NaN: what then is likeliest means nothing."""
+        last = self.last
+        if last is not None and bool(log_p.isnan().any()):
+            states = getattr(self.memory, "states", None)
+            if isinstance(states, Tensor) and not bool(torch.isfinite(states).all()):
+                raise not_finite(self.network, "the states of the encoder")
+            raise not_finite(self.network, "the logits of the next token", lambda: self.decode(last))
 
     def go_on(self, chosen: Tensor) -> None:
         """A token is done: go on with these hypotheses, `chosen` (sources, beams) of each source's own."""

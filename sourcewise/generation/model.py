@@ -22,6 +22,7 @@ from sourcewise.generation.engine.search import Engine, why_not
 from sourcewise.generation.generate import Memories, Progress, encode_batches, generate
 from sourcewise.generation.sampling import steps
 from sourcewise.model.checkpoint import find_folder, load_network
+from sourcewise.model.finite import refuse_damaged, state_of
 from sourcewise.model.protocol import Network
 from sourcewise.model.seq2seq import Seq2Seq
 from sourcewise.recipe import load_recipe
@@ -40,6 +41,7 @@ class Model:
     data: DataConfig = field(default_factory=DataConfig)  # maximum lengths
     generation: GenerationConfig = field(default_factory=GenerationConfig)
     engine: Engine | None = None  # searches in int8, where `load` was asked for it
+    _checked: object = field(default=None, init=False, repr=False, compare=False)  # the weights that were finite
 
     def generate(
         self,
@@ -106,8 +108,19 @@ class Model:
             check_positions(name, limits.get(name), self.network.positions, self.name)
         return replace(self, data=data)
 
+    def check_weights(self, *, anew: bool = True) -> None:
+        """Raises NotFinite where a weight is NaN or infinite; unless `anew`, only where weights were written since."""
+        state = state_of(self.network)
+        if anew or self._checked != state:
+            refuse_damaged(self.network, self.name or "this model")
+            self._checked = state
+
     def lay_out(self, dataset: Dataset) -> Encoded:
-        """A set as this model's ids and lengths. Raises RequestError unless its network reads such sources."""
+        """A set as this model's ids and lengths.
+
+        Raises RequestError unless its network reads such sources, and NotFinite where a weight is NaN or infinite.
+        """
+        self.check_weights(anew=False)
         reads = self.network.dims
         if dataset.dims != reads:
             given = f"features {dataset.dims} wide" if dataset.dims else "text"
@@ -162,11 +175,12 @@ def check_positions(option: str, asked: int | None, positions: int | None, name:
 
 
 def _engine(network: Network, device: torch.device, name: str) -> Engine:
-    """The network in int8. Raises RequestError where there can be none."""
+    """The network in int8. Raises RequestError where there can be none, and NotFinite for damaged weights."""
     reason = why_not(network, device)
     if reason:
         raise RequestError(f"{name}: precision int8 {reason}; take bf16 or fp32")
     assert isinstance(network, Seq2Seq)
+    refuse_damaged(network, name)
     return Engine(network)
 
 

@@ -138,6 +138,7 @@ def steps(network: Network, feed: Feed, options: GenerationConfig) -> Iterator[t
             picked[is_open, 0] = draws.pick(filter_logits(logits[is_open].float(), options), known["names"][is_open])
             values = logits.gather(1, picked).float()
         log_p = (values - log_normaliser(logits, top)).squeeze(1)
+        group.check_finite(log_p)
         yield known["names"][is_open], picked[is_open, 0], log_p[is_open]
         known["tokens"] = torch.cat((known["tokens"], picked), dim=1)
         known["last"] = picked

@@ -49,6 +49,7 @@ def trace(
     if not isinstance(model, Model):
         model = load(model)
     wanted = model.options(**options)
+    model.check_weights()
     encoded = model.lay_out(_dataset(sources))
     others = find_others(model, encoded, index, None if against is None else model.lay_out(_dataset(against)))
     return _trace(model, encoded, index, others, wanted)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any, Protocol, runtime_checkable
 
 import torch
@@ -9,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from sourcewise.data.batches import IGNORED, Batch, Source
+from sourcewise.model.finite import not_finite
 
 TOKENS_AT_A_TIME = 1024  # target tokens whose logits `token_nats` holds at once
 
@@ -96,7 +98,8 @@ def shift_right(labels: Tensor, start_id: int, pad_id: int) -> Tensor:
 def token_nats(network: Network, memory: Any, labels: Tensor) -> Tensor:
     """−ln p(label) of every target token by teacher forcing: (batch, time) float32, 0 where labels are padding.
 
-    Logits exist for some rows at a time: those of a whole batch over a vocabulary of 250,000 take gigabytes.
+    Logits exist for some rows at a time: those of a whole batch over a vocabulary of 250,000 take gigabytes. Raises
+    NotFinite where they are NaN.
     """
     tokens = shift_right(labels, network.start_id, network.pad_id)
     out = []
@@ -104,5 +107,8 @@ def token_nats(network: Network, memory: Any, labels: Tensor) -> Tensor:
         part = memory if len(rows) == len(labels) else memory.select(rows)
         logits = network.decode(tokens[rows], part).flatten(0, 1).float()
         nats = F.cross_entropy(logits, labels[rows].flatten(), ignore_index=IGNORED, reduction="none")
+        if bool(nats.isnan().any()):
+            again = partial(network.decode, tokens[rows], part)
+            raise not_finite(network, "the logits of the targets", again)
         out.append(nats.view(len(rows), -1))
     return torch.cat(out)

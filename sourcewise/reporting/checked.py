@@ -1,36 +1,20 @@
-"""What the rules have looked at of a run, as far as its folder tells, and what they found."""
+"""What the rules say of a run for its report: the diagnosis that `diagnose` gives of the same folder."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
-from sourcewise.diagnosis.diagnose import Diagnosis, Piece, of_evaluation, put_together
+from sourcewise.diagnosis.diagnose import Diagnosis, put_together
 from sourcewise.diagnosis.finding import Finding
-from sourcewise.diagnosis.rules import RULES
-from sourcewise.evaluation.results import Evaluation
-from sourcewise.reporting.curves import TRAIN, is_finite
-from sourcewise.reporting.run_files import RunFiles, noted_findings
-
-
-def _span(letters: str) -> str:
-    """The rules of a group, such as "DAT001 to DAT017"."""
-    codes = sorted(code for code in RULES if code.startswith(letters))
-    return f"{codes[0]} to {codes[-1]}"
-
-
-NO_PREFLIGHT = (
-    f"the training data ({_span('DAT')}): no pre-flight is noted here",
-    f"the wiring ({_span('WIR')}): no pre-flight is noted here",
-)
-NO_OUTPUTS = f"source use and outputs (SRC001, {_span('OUT')}): none are here"
-NO_NETWORK = "the trained network (MEM001, MEM002, ATT001, ATT002, SRC002, SRC003): a report is made of files alone"
+from sourcewise.diagnosis.noted import noted_findings
+from sourcewise.diagnosis.whole import of_run
+from sourcewise.reporting.run_files import RunFiles
+from sourcewise.training.run import Run
 
 
 @dataclass(frozen=True, slots=True)
 class Noted:
-    """A finding, and where it was made, in words: empty for the evaluation that the page shows."""
+    """A finding, and when a training first said so, in words: empty for what only its end shows."""
 
     finding: Finding
     where: str = ""
@@ -43,45 +27,21 @@ class Noted:
 
 @dataclass(frozen=True, slots=True)
 class Checked:
-    """Findings of every look, ranked, the cause first; what was looked at and what was not, in words."""
+    """The diagnosis of a run, what was looked at for it in words, and whether its training goes on."""
 
+    diagnosis: Diagnosis
     findings: list[Noted]
     looked_at: list[str]
-    not_checked: list[str]
-    outputs: Diagnosis | None  # of the evaluation alone; None: it left no outputs
+    training: bool
 
 
-def check(run: RunFiles) -> Checked:
-    """What the training's doctor noted, and what the evaluation shows; a finding of both is told as of the latter."""
-    looked_at, not_checked = _in_training(run.lines)
-    noted = {code: Noted(found, _place(step)) for code, (found, step) in noted_findings(run.lines).items()}
-    outputs = None
-    if run.metrics and run.rows:
-        outputs = put_together([of_evaluation(Evaluation(run.metrics, run.rows))])
-        noted |= {found.code: Noted(found) for found in outputs.findings}
-        looked_at.append(f"the evaluation, of {len(run.rows):,} examples")
-        not_checked += outputs.not_checked
-    else:
-        not_checked.append(NO_OUTPUTS)
-    together = put_together([Piece([each.finding for each in noted.values()])])
-    findings = [Noted(found, noted[found.code].where) for found in together.findings]
-    return Checked(findings, looked_at, [*not_checked, NO_NETWORK], outputs)
-
-
-def _in_training(lines: Sequence[Mapping[str, Any]]) -> tuple[list[str], list[str]]:
-    """What was looked at before the training and on its way, and what was not."""
-    watch = next((line for line in lines if line.get("kind") == "watch"), {})
-    looked_at, not_checked = [], list(NO_PREFLIGHT)
-    if watch.get("preflight"):
-        looked_at.append("the data and the wiring, before the first step")
-        not_checked = [str(words) for words in watch.get("not_checked") or ()]
-    last = max((line["step"] for line in lines if line.get("kind") == TRAIN and is_finite(line.get("step"))), default=0)
-    if watch and last:
-        looked_at.append(f"the course of training, up to step {last:,}")
-    else:
-        why = "no step is logged yet" if watch else "nobody is noted to have watched it"
-        not_checked.append(f"the course of training ({_span('TRN')}): {why}")
-    return looked_at, not_checked
+def check(run: RunFiles, *, training: bool) -> Checked:
+    """`diagnose` of the run; while it is `training` what files alone tell, which takes a moment."""
+    pieces = of_run(Run(run.folder), network=not training)
+    diagnosis = put_together(pieces)
+    noted = {code: _place(step) for code, (_, step) in noted_findings(run.lines).items()}
+    findings = [Noted(finding, noted.get(finding.code, "")) for finding in diagnosis.findings]
+    return Checked(diagnosis, findings, [words for piece in pieces for words in piece.looked_at], training)
 
 
 def paragraphs(text: str) -> list[tuple[str, bool]]:

@@ -9,6 +9,7 @@ from typing import Any
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from sourcewise.diagnosis.finding import Finding
+from sourcewise.errors import RequestError
 from sourcewise.reporting.curves import training_curves
 from sourcewise.reporting.report import write_report
 from sourcewise.reporting.tasks import own_figure
@@ -117,16 +118,29 @@ class LiveReport:
         self._write()
 
     def stopped(self, run: Run, finished: bool) -> None:
-        """See Listener."""
+        """See Listener. What finished is evaluated next; what did not is looked at now, unless Ctrl-C ends that."""
+        if finished:
+            self._draw(run, training=True)
+            return
+        try:
+            self._draw(run, training=False)
+        except (RequestError, KeyboardInterrupt):  # the training's own error is the one to be told
+            write_report(run.folder, training=True)
+
+    def done(self, run: Run) -> None:
+        """The final evaluation is there: the page names the cause that `diagnose` names."""
+        self._draw(run, training=False)
+
+    def _draw(self, run: Run, training: bool) -> None:
         lines = run.metrics()
         if lines:
             training_curves(lines, run.folder / "training_curves.png")
-        write_report(run.folder)
+        write_report(run.folder, training=training)
 
     def _write(self) -> None:
         if self.run is not None:
             began = time.monotonic()
-            write_report(self.run.folder)
+            write_report(self.run.folder, training=True)
             now = time.monotonic()
             self.next = now + max(LEAST_SECONDS, 100 * (now - began))
 

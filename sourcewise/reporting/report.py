@@ -14,6 +14,7 @@ from typing import Any
 
 from sourcewise.evaluation.metrics import words
 from sourcewise.evaluation.results import Row
+from sourcewise.evaluation.verdict import verdict_of
 from sourcewise.files import write_atomically
 from sourcewise.reporting.again import environment, times
 from sourcewise.reporting.charts import length_chart, pair_chart
@@ -22,7 +23,7 @@ from sourcewise.reporting.course import course_charts
 from sourcewise.reporting.curves import EVALUATION
 from sourcewise.reporting.run_files import RECIPE_FILE, RunFiles, read_run
 from sourcewise.reporting.samples import differences, text_samples, token_samples
-from sourcewise.reporting.summary import figures, next_step, progress, verdict
+from sourcewise.reporting.summary import figures, next_step, progress
 from sourcewise.reporting.tasks import COLUMNS, task_rows
 from sourcewise.reporting.trace import script_json
 
@@ -30,19 +31,20 @@ REPORT_FILE = "report.html"
 SAMPLES = 24
 
 
-def write_report(run_folder: Path | str) -> Path:
+def write_report(run_folder: Path | str, *, training: bool = False) -> Path:
     """Write report.html into a run folder from what the folder holds, and return its path.
 
-    Whole or not at all. Raises RequestError for a missing folder, one with nothing to report, a broken
-    metrics.json, translations.tsv or traces.json, or a folder that cannot be written.
+    It names the cause that `diagnose` names of this folder; while the run is `training`, what files alone tell. Whole
+    or not at all. Raises RequestError for a missing folder, one with nothing to report, a broken metrics.json,
+    translations.tsv or traces.json, weights that are NaN, or a folder that cannot be written.
     """
     folder = Path(run_folder)
     run = read_run(folder)
-    write_atomically(folder / REPORT_FILE, render(run))
+    write_atomically(folder / REPORT_FILE, render(run, training=training))
     return folder / REPORT_FILE
 
 
-def render(run: RunFiles) -> str:
+def render(run: RunFiles, *, training: bool = False) -> str:
     """The page as text."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
@@ -50,7 +52,7 @@ def render(run: RunFiles) -> str:
         loader=PackageLoader("sourcewise.reporting"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
     templates.globals["pieces"] = differences
-    checked, said = check(run), verdict(run)
+    checked, said = check(run, training=training), verdict_of(run.evaluation)
     return templates.get_template("report.html.j2").render(
         name=run.name,
         final=run.final,

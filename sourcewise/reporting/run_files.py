@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from sourcewise.diagnosis.finding import LEVELS, Finding
+from sourcewise.diagnosis.noted import LINES_FILE, read_lines
 from sourcewise.errors import RequestError
 from sourcewise.evaluation.results import (
     METRICS_FILE,
@@ -23,7 +21,6 @@ from sourcewise.evaluation.shown import Shown, read_shown
 from sourcewise.reporting.curves import EVALUATION
 
 RECIPE_FILE = "recipe.yaml"
-LINES_FILE = "metrics.jsonl"
 
 
 @dataclass(slots=True)
@@ -43,6 +40,11 @@ class RunFiles:
     def name(self) -> str:
         """What the run is called."""
         return str(self.recipe.get("name") or self.folder.resolve().name)
+
+    @property
+    def evaluation(self) -> Evaluation:
+        """Figures and rows; either may be empty."""
+        return Evaluation(self.metrics, self.rows)
 
     @property
     def measured_on(self) -> str:
@@ -81,29 +83,6 @@ def read_run(folder: Path) -> RunFiles:
         if has_rows:
             run.rows = read_translations(folder / TRANSLATIONS_FILE)
     return run
-
-
-def read_lines(path: Path) -> list[dict[str, Any]]:
-    """The lines of a metrics.jsonl; a line that is cut (a run killed, or writing just now) is left out."""
-    lines = []
-    for text in path.read_text(encoding="utf-8", errors="replace").splitlines():
-        try:
-            line = json.loads(text)
-        except json.JSONDecodeError:
-            continue
-        if isinstance(line, dict):
-            lines.append(line)
-    return lines
-
-
-def noted_findings(lines: Sequence[Mapping[str, Any]]) -> dict[str, tuple[Finding, int]]:
-    """Findings that a training noted on its way, by code: each as it was noted last, and at which step."""
-    found: dict[str, tuple[Finding, int]] = {}
-    for line in lines:
-        if line.get("kind") == "finding" and line.get("level") in LEVELS and line.get("code"):
-            texts = {key: str(line.get(key, "")) for key in ("code", "name", "evidence", "cure")}
-            found[texts["code"]] = Finding(level=line["level"], **texts), int(line.get("step") or 0)
-    return found
 
 
 def _mapping(text: str) -> dict[str, Any]:

@@ -6,13 +6,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sourcewise.evaluation.results import TRANSLATIONS_FILE
-from sourcewise.evaluation.verdict import Verdict, judge
+from sourcewise.evaluation.verdict import Verdict
 from sourcewise.reporting.again import duration
 from sourcewise.reporting.checked import Checked
 from sourcewise.reporting.curves import EVALUATION, TRAIN, is_finite, series
 from sourcewise.reporting.run_files import RunFiles
-
-JUDGED_BY = ("bleu", "chrf", "exact_match_pct", "unique_pct")
 
 # Key of metrics.json, name on the page, format, what it means.
 FIGURES = (
@@ -27,26 +25,14 @@ FIGURES = (
 )
 
 
-def verdict(run: RunFiles) -> Verdict | None:
-    """The verdict on the evaluation the folder holds; None without outputs or figures."""
-    if not run.rows or any(run.metrics.get(key) is None for key in JUDGED_BY):
-        return None
-    metrics = {"reference_unique_pct": 100.0 * len({r.reference for r in run.rows}) / len(run.rows)} | run.metrics
-    return judge(metrics, [r.reference for r in run.rows], [r.output for r in run.rows])
-
-
 def next_step(run: RunFiles, checked: Checked, said: Verdict | None) -> str:
     """One sentence: what to do now."""
-    diagnosis = checked.outputs
-    cause = next((each.finding.code for each in checked.findings if each.finding.level == "error"), None)
-    ended_well = diagnosis is not None and not diagnosis.cause and said is not None and said.level != "failed"
-    if cause and ended_well:
-        return f"It reads and speaks; {cause} and what else was found on the way stands below."
-    if cause:
-        return f"Start with {cause}, the first finding below: what is listed under it may be its consequence."
-    if diagnosis is None and run.final:
+    if cause := checked.diagnosis.cause:
+        so_far = ", as far as can be told while it trains" if checked.training else ""
+        return f"Start with {cause}{so_far}: what is listed under it may be its consequence."
+    if said is None and run.final:
         return f"The outputs ({TRANSLATIONS_FILE}) are not here: without them there is no verdict and no diagnosis."
-    if diagnosis is None:
+    if said is None:
         return "No outputs yet: the verdict and the findings follow with the first evaluation that writes them."
     if checked.findings:
         return "Nothing that makes the model useless; the findings below cost quality."

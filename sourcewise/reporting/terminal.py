@@ -17,6 +17,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from sourcewise.errors import printable
+from sourcewise.evaluation.verdict import verdict_of
 from sourcewise.reporting.tasks import COLUMNS, task_rows
 
 if TYPE_CHECKING:
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
     from sourcewise.diagnosis.diagnose import Diagnosis
     from sourcewise.diagnosis.finding import Finding
     from sourcewise.evaluation.results import Evaluation, Row
-    from sourcewise.evaluation.verdict import Verdict
 
 # key of metrics.json → what a person calls it, and how it is written
 FIGURES = {
@@ -66,7 +66,8 @@ def print_run(folder: Path, evaluation: Evaluation | None) -> None:
     steps = [("report", f"{folder / 'report.html'}"), ("model", f"{folder}")]
     if evaluation is not None:
         print_evaluation(evaluation)
-        if verdict(evaluation).level in ("moderate", "failed"):
+        said = verdict_of(evaluation)
+        if said is not None and said.level in ("moderate", "failed"):
             steps.append(("why not better", f"sourcewise diagnose {folder}"))
     else:
         steps.append(("not evaluated", "there is no data.valid or data.test"))
@@ -86,18 +87,12 @@ def print_evaluation(evaluation: Evaluation, samples: int = 10) -> None:
     console.print()
     _print_pairs(console, figures(evaluation.metrics))
     _print_tasks(console, task_rows(evaluation.metrics))
-    said = verdict(evaluation)
-    console.print()
-    console.print(
-        f"[bold {COLOURS[said.level]}]{said.level}[/]  {escape(said.text)}", soft_wrap=not console.is_terminal
-    )
-
-
-def verdict(evaluation: Evaluation) -> Verdict:
-    """The verdict on an evaluation, with its parts (metrics.json has it as a sentence)."""
-    from sourcewise.evaluation.verdict import judge
-
-    return judge(evaluation.metrics, evaluation.references, evaluation.outputs)
+    said = verdict_of(evaluation)
+    if said is not None:
+        console.print()
+        console.print(
+            f"[bold {COLOURS[said.level]}]{said.level}[/]  {escape(said.text)}", soft_wrap=not console.is_terminal
+        )
 
 
 def print_notes(notes: Sequence[Note], all_in: Path | None = None, shown: int = 3) -> None:

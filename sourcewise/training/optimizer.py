@@ -42,8 +42,13 @@ def freeze(network: nn.Module, parts: Sequence[str]) -> None:
 
 def part_of(name: str) -> str:
     """The part of a network that a parameter belongs to, as `freeze` names them; `other` where it is none."""
-    bare = name.removeprefix("network.")
-    return next((part for part, starts in PARTS.items() if bare.startswith(starts)), "other")
+    own = bare(name)
+    return next((part for part, starts in PARTS.items() if own.startswith(starts)), "other")
+
+
+def bare(name: str) -> str:
+    """A parameter's name in the network, of its name in the objective."""
+    return name.removeprefix("network.")
 
 
 class PlainAdamW(torch.optim.AdamW):
@@ -138,6 +143,11 @@ class MasterAdamW:
         finally:
             for (parameter, _), data in zip(everything, rounded, strict=True):
                 parameter.data = data
+
+    def exact(self) -> Iterator[tuple[str, Tensor]]:
+        """Every weight in fp32 by its name in the network: the masters, and what is frozen."""
+        yield from ((bare(name), master) for name, master in zip(self.names, self.masters, strict=True))
+        yield from ((bare(name), frozen) for name, (_, frozen) in self.frozen.items())
 
     def weights(self) -> dict[str, Tensor]:
         """The masters by name."""

@@ -18,13 +18,14 @@ from sourcewise.data.encoding import Encoded
 from sourcewise.data.mixtures import spread
 from sourcewise.data.text_noise import TextNoise
 from sourcewise.data.tokenizer import Tokenizer
-from sourcewise.errors import RequestError
+from sourcewise.errors import NotFinite
 from sourcewise.evaluation.evaluate import evaluate_encoded
 from sourcewise.evaluation.results import without_nan
 from sourcewise.evaluation.shown import write_shown
 from sourcewise.generation.model import Model
 from sourcewise.lanes import Lanes
 from sourcewise.model.checkpoint import save_network
+from sourcewise.model.finite import damage
 from sourcewise.model.seq2seq import Seq2Seq
 from sourcewise.runtime.signals import interrupts
 from sourcewise.training.augment import Augmenter
@@ -32,6 +33,7 @@ from sourcewise.training.contrastive import Partners
 from sourcewise.training.decoder_inputs import reference_share
 from sourcewise.training.gradients import gradients
 from sourcewise.training.machine import machine
+from sourcewise.training.not_finite import why_not_finite
 from sourcewise.training.objective import Objective
 from sourcewise.training.optimizer import MasterAdamW, freeze
 from sourcewise.training.resampling import resample
@@ -167,21 +169,27 @@ class Trainer:
         factors = self.unfreezing.factors(self._epochs_done()) if self.unfreezing.active else None
         norm = self.optimizer.step(rate, factors)
         if not (math.isfinite(self.nats) and math.isfinite(norm)):
-            self._stop(norm)
+            why = why_not_finite(self.objective, self.optimizer, self.train, batches)
+            loss = self.nats / self.targets
+            why = f"the loss is {loss:.4g}, the norm of its gradient {norm:.4g}: {why}"
+            self._stop(self.step + 1, why, {"loss": loss, "gradient_norm": norm})
         self.clipped += bool(self.recipe.train.clip) and norm > self.recipe.train.clip
         self.largest_norm = max(self.largest_norm, norm)
         self.vitals = {"gradient_norms": norms, "update_ratios": update_ratios(self.optimizer)} if logged else {}
         self.optimizer.zero_grad()
         return norm, rate
 
-    def _stop(self, norm: float) -> NoReturn:
-        """A loss or gradient that is not finite ends a training before it reaches the weights."""
-        loss = self.nats / self.targets
-        self.run.append(without_nan({"kind": "stopped", "step": self.step + 1, "loss": loss, "gradient_norm": norm}))
-        raise RequestError(
-            f"step {self.step + 1}: the loss is {loss}, the norm of its gradient {norm}; "
-            "the last state is kept. Lower train.learning_rate, or set train.precision fp32"
-        )
+    def _stop(self, step: int, why: str, figures: dict[str, float]) -> NoReturn:
+        """What is not finite ends a training before it reaches a checkpoint; what was saved last stays."""
+        self.run.append(without_nan({"kind": "stopped", "step": step, **figures, "why": why}))
+        for listener in self.listeners:
+            listener.stopped(self.run, finished=False)
+        raise NotFinite(f"step {step}: {why}; the last state is kept (sourcewise explain TRN001)")
+
+    def _check_weights(self) -> None:
+        """Nothing is saved that has a NaN or an infinity in it."""
+        if (found := damage(self.optimizer.exact())) is not None:
+            self._stop(self.step, f"its update left weights that are not finite: {found}", {})
 
     def _is_logged(self, step: int) -> bool:
         return step % self.recipe.train.log_every == 0 or step == self.total
@@ -235,6 +243,7 @@ class Trainer:
 
     def _checkpoint(self, folder: Path) -> None:
         """Write the fp32 masters as a checkpoint folder."""
+        self._check_weights()
         with self.optimizer.in_full():
             save_network(self.network, folder, self.tokenizer)
 
@@ -316,6 +325,7 @@ class Trainer:
         return self.epoch + min(1.0, self.position / self.epoch_batches)
 
     def _save(self) -> None:
+        self._check_weights()
         state = {name: getattr(self, name) for name in COUNTERS}
         save_state({**state, "optimizer": self.optimizer.state_dict(), "random": random_states()}, self.run.state)
 

@@ -9,6 +9,7 @@ from sourcewise.diagnosis.finding import Finding
 from sourcewise.diagnosis.looked import Looked
 from sourcewise.diagnosis.rules import (
     data_texts,
+    judged,
     outputs,
     reading,
     settings,
@@ -32,11 +33,16 @@ RULES: dict[str, Rule] = {
         *source_use.RULES,
         *reading.RULES,
         *outputs.RULES,
+        *judged.RULES,
     )
 }
 
 COURSE_CHECKS: tuple[Callable[[Course], list[Finding]], ...] = (training.check,)
 NETWORK_CHECKS: tuple[Callable[[Looked], list[Finding]], ...] = (reading.check,)  # of a trained network and a set
-EVALUATION_CHECKS: tuple[Callable[[Evaluation], list[Finding]], ...] = (source_use.check, outputs.check)
+EVALUATION_CHECKS: tuple[Callable[[Evaluation], list[Finding]], ...] = (
+    source_use.check,
+    outputs.check,
+    judged.check,
+)
 
 __all__ = ["COURSE_CHECKS", "EVALUATION_CHECKS", "NETWORK_CHECKS", "RULES", "Rule"]

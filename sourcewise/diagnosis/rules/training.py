@@ -37,10 +37,15 @@ LAST, SOME, NATS = 1 / 3, 0.1, 0.05  # of a training, of the loss before it, and
 
 
 def check(course: Course) -> list[Finding]:
-    """TRN001 to TRN014; of a training too short to judge, that alone."""
+    """TRN001 to TRN014; of a training too short to judge, that alone.
+
+    Of one that values which are not finite ended: that, and what leads there, but not what more steps would do.
+    """
+    if course.stopped is not None:
+        return [*_not_finite(course), *training_steps.before_the_stop(course), *_diverged(course)]
     if short := training_steps.too_short(course):
-        return [*_not_finite(course), *short]
-    found = [*_not_finite(course), *training_steps.check(course), *_diverged(course)]
+        return short
+    found = [*training_steps.check(course), *_diverged(course)]
     if course.step > _warm(course):
         found += _not_falling(course) or _tokens_alone(course)
     found += [*_language_model(course), *_overfitted(course), *_out_of_step(course), *_dropout(course)]
@@ -54,12 +59,13 @@ def _warm(course: Course) -> int:
 
 def _not_finite(course: Course) -> list[Finding]:
     line = course.stopped
-    if line is None:
-        return []
+    assert line is not None
     loss, norm = ("not finite" if line.get(key) is None else f"{line[key]:.3g}" for key in ("loss", "gradient_norm"))
-    evidence = f"at step {line['step']} the loss is {loss}, the norm of its gradient {norm}"
-    if course.train:
-        norms = ", ".join(f"{n['gradient_norm']:.2g} at step {n['step']}" for n in course.train[-3:])
+    why = line.get("why") or f"the loss is {loss}, the norm of its gradient {norm}"
+    evidence = f"at step {line['step']} {why}"
+    known = [each for each in course.train[-3:] if each.get("gradient_norm") is not None]
+    if known:
+        norms = ", ".join(f"{each['gradient_norm']:.2g} at step {each['step']}" for each in known)
         evidence += f"; the norm before: {norms}"
     return [NOT_FINITE.finding(evidence)]
 

@@ -22,6 +22,13 @@ def check(course: Course) -> list[Finding]:
     return [*_fading(course), *_exploding(course), *_clipped(course), *_moves(course)]
 
 
+def before_the_stop(course: Course) -> list[Finding]:
+    """What leads to values that are not finite: gradients that explode, steps that are too large."""
+    if len(course.train) < 3:
+        return []
+    return [*_exploding(course), *_too_large(course)]
+
+
 def _fading(course: Course) -> list[Finding]:
     bypass = course.recipe is not None and course.recipe.model.route == "bypass"
     shares = {}
@@ -62,27 +69,40 @@ def _clipped(course: Course) -> list[Finding]:
 
 def _moves(course: Course) -> list[Finding]:
     """Updates at the peak rate, and where they lead."""
+    largest, evidence = _at_the_peak(course)
+    if not largest or max(largest.values()) > LARGE:
+        return _too_large(course)
+    way, most = max(course.way(name) for name in largest), max(largest.values())
+    planned = course.total and course.step < 0.5 * course.total  # the rate is still to do its work
+    if not course.fresh or planned or way >= LEAST_WAY or (most >= SLOW and course.step < ENOUGH):
+        return []
+    cure = "A higher rate; from random weights about 1e-3:\n  --train.learning_rate 1e-3"
+    evidence += f"; {course.step} of them, all in one direction, by {way:.2g}"
+    return [MOVES.finding(evidence, "error" if most < SLOW else "warning", cure)]
+
+
+def _too_large(course: Course) -> list[Finding]:
+    largest, evidence = _at_the_peak(course)
+    most = max(largest.values(), default=0.0)
+    return [MOVES.finding(evidence, "error" if most > WIPES else "warning")] if most > LARGE else []
+
+
+def _at_the_peak(course: Course) -> tuple[dict[str, float], str]:
+    """How far a step near the peak rate moves each part, as a share of its size, and that in words; empty: unknown."""
     rates = course.values("learning_rate")
     parts = [part for part in course.parts("update_ratios") if part != "other"]
     if not parts or not len(rates):
-        return []
+        return {}, ""
     near = rates >= 0.5 * rates.max()
     largest = {}
     for part in parts:
         ratios = course.values("update_ratios", part)
         largest[part] = middle(ratios[near]) if len(ratios) == len(rates) else 0.0
-    part = max(largest, key=lambda p: largest[p])
     said = ", ".join(f"{name} {ratio:.1e}" for name, ratio in largest.items())
-    evidence = f"a step near the peak rate ({rates.max():.2g}) moves the weights by this share of their size: {said}"
-    if largest[part] > LARGE:
-        return [MOVES.finding(evidence, "error" if largest[part] > WIPES else "warning")]
-    way = max(course.way(name) for name in parts)
-    planned = course.total and course.step < 0.5 * course.total  # the rate is still to do its work
-    if not course.fresh or planned or way >= LEAST_WAY or (largest[part] >= SLOW and course.step < ENOUGH):
-        return []
-    cure = "A higher rate; from random weights about 1e-3:\n  --train.learning_rate 1e-3"
-    evidence += f"; {course.step} of them, all in one direction, by {way:.2g}"
-    return [MOVES.finding(evidence, "error" if largest[part] < SLOW else "warning", cure)]
+    return (
+        largest,
+        f"a step near the peak rate ({rates.max():.2g}) moves the weights by this share of their size: {said}",
+    )
 
 
 def too_short(course: Course) -> list[Finding]:

@@ -13,7 +13,10 @@ NOT_FINITE = Rule(
     code="TRN001",
     name="the training stopped",
     level="error",
-    what="Whether the loss of a step and the norm of its gradient are finite numbers.",
+    what=(
+        "Whether the loss of a step, the norm of its gradient and the weights after it are finite numbers. Where one "
+        "is not, the tensor, the frame of features, or the part of the network that overflows is named."
+    ),
     why="A NaN is in every weight after the next step. The training stops before that, and its last state is kept.",
     threshold="Any at all.",
     cure=(

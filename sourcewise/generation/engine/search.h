@@ -101,8 +101,8 @@ inline void finish(Source& source, Hypothesis&& hypothesis, int64_t beams) {
 inline bool advance_greedily(Source& source, const Likeliest& found, const Options& o) {
     Hypothesis& h = source.running[0];
     const auto [value, token] = found.best[0];
-    if (token >= 0) h.score += value - found.normaliser();
-    h.tokens.push_back(token >= 0 ? token : o.end_id);  // nothing but NaN, or all is barred: it may only end
+    h.score += token >= 0 ? value - found.normaliser() : NAN;  // nothing but NaN: whoever asked is told
+    h.tokens.push_back(token >= 0 ? token : o.end_id);
     if (h.tokens.back() != o.end_id && (int64_t)h.tokens.size() < o.steps) return true;
     source.done.push_back(std::move(h));
     return false;
@@ -127,7 +127,10 @@ inline bool advance_beams(Source& source, const Likeliest* found, const Options&
         if (ended && i < o.beams) finish(source, extended(all[i], all[i].total / scale), o.beams);
         if (!ended && (int64_t)next.size() < o.beams) next.push_back(extended(all[i], all[i].total));
     }
-    if (next.empty() && source.done.empty()) source.done.push_back(source.running[0]);  // nothing but NaN
+    if (next.empty() && source.done.empty()) {  // nothing but NaN: whoever asked is told
+        source.done.push_back(source.running[0]);
+        source.done[0].score = NAN;
+    }
     source.running = std::move(next);
     if (source.running.empty()) return false;
     return (int64_t)source.done.size() < o.beams || source.running[0].score / scale > source.done.back().score;

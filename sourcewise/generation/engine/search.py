@@ -25,6 +25,7 @@ from sourcewise.data.encoding import Encoded
 from sourcewise.generation.engine.layout import LONGEST, Layout, Network, Options, computes
 from sourcewise.generation.sampling import Hypothesis
 from sourcewise.model import protocol
+from sourcewise.model.finite import not_finite
 from sourcewise.model.seq2seq import Seq2Seq
 from sourcewise.model.transformer import Transformer
 
@@ -118,6 +119,8 @@ class Engine:
         )
         if failed:
             raise RuntimeError("memory ran out; lower generation.beams or generation.max_new_tokens")
+        if np.isnan(scores).any():
+            raise not_finite(self.network, "the logits of the search in int8")
         for row, count, score in zip(tokens, counts.tolist(), scores.tolist(), strict=True):
             ids = row[:count].tolist()
             ended = bool(ids) and ids[-1] == self.network.eos_id

@@ -1,0 +1,64 @@
+"""Why a step's loss or gradient is not finite: a weight, a frame, a part that overflows, or a gradient."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sourcewise.data.encoding import Encoded
+from sourcewise.model.finite import damage, first_overflow
+from sourcewise.training.objective import Objective
+from sourcewise.training.optimizer import MasterAdamW, bare
+
+HUGE = 1e4  # of a feature: worth naming beside an overflow
+
+
+def why_not_finite(
+    objective: Objective, optimizer: MasterAdamW, examples: Encoded, batches: Iterable[np.ndarray]
+) -> str:
+    """In words, the first that holds: a weight, a frame of these examples, a part of the network, a gradient."""
+    if (found := damage(optimizer.exact())) is not None:
+        return f"a weight is not finite, {found}"
+    rows = [int(row) for batch in batches for row in batch]
+    frame = _worst_frame(examples, rows) if examples.dataset.dims else None
+    if frame is not None and not np.isfinite(frame[0]):
+        return f"a feature is not finite, {frame[1]}"
+    told = f"; its largest feature is {frame[0]:.3g}, {frame[1]}" if frame is not None and frame[0] > HUGE else ""
+    place = first_overflow(objective.network, lambda: _forward(objective, examples, rows))
+    precision = str(next(objective.network.parameters()).dtype).removeprefix("torch.")
+    if place is not None:
+        return f"the arithmetic in {precision} overflows, first in {place}{told}"
+    gradients = list(_gradients(optimizer))
+    if (found := damage(gradients)) is not None:
+        return f"a gradient is not finite, {found}{told}"
+    largest = max(((float(g.abs().max()), n) for n, g in gradients), default=None)
+    return (f"the largest gradient is {largest[0]:.3g}, of {largest[1]}" if largest else "no gradient is there") + told
+
+
+def _gradients(optimizer: MasterAdamW) -> Iterator[tuple[str, Tensor]]:
+    for name, master in zip(optimizer.names, optimizer.masters, strict=True):
+        if master.grad is not None:
+            yield bare(name), master.grad
+
+
+@torch.no_grad()
+def _forward(objective: Objective, examples: Encoded, rows: list[int]) -> None:
+    for row in rows:  # one by one: which of them it is does not matter, and a batch may be large
+        objective(examples.batch([row]))
+
+
+def _worst_frame(examples: Encoded, rows: list[int]) -> tuple[float, str]:
+    """The largest feature in size, NaN before all, and where it is: file and line, example, frame."""
+    worst: tuple[float, str] = (0.0, "")
+    for row in rows:
+        matrix = np.abs(examples.dataset.features(row)[: examples.max_frames])
+        size = np.nan_to_num(matrix, nan=np.inf)
+        frame, dim = np.unravel_index(int(size.argmax()), size.shape)
+        if size[frame, dim] > worst[0]:
+            example = examples.dataset[row]
+            where = " ".join(part for part in (example.where, example.id) if part)
+            worst = float(size[frame, dim]), f"{where}: frame {frame}, dimension {dim} is {matrix[frame, dim]:g}"
+    return worst
