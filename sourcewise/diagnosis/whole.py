@@ -81,7 +81,10 @@ def whole(model: Model | str | Path, asked: Asked) -> tuple[list[Piece], bool]:
         unheld = f"{NOT_HELD} ({name} is no run folder, so what it was trained on is not known)"
         return [*_of_model(loaded, asked), Piece((), [*NO_TRAINING, unheld])], False
     if asked.data is None:
-        return of_run(run), True
+        pieces = of_run(run)
+        if not any(piece.looked_at for piece in pieces):
+            raise RequestError(f"{run.folder}: nothing to judge by; {pieces[-2].not_checked[0]}")
+        return pieces, True
     lines, (recipe, _) = read_lines(run.folder / LINES_FILE), _recipe(run)
     own = recipe is not None and any(_is(asked, recipe, use) for use in ("valid", "test"))
     pieces, held = _of_training(run, lines)
@@ -95,7 +98,7 @@ def of_run(run: Run, *, network: bool = True) -> list[Piece]:
     """All of a run that its folder, its data and its weights tell; the outputs are those that lie in the folder.
 
     Without `network` it is what files alone tell in a moment, for a report while the run trains: no weights are
-    loaded, no data is opened. Raises RequestError where there is nothing to judge by, and NotFinite.
+    loaded, no data is opened. Raises RequestError where a file is damaged, and NotFinite.
     """
     lines = read_lines(run.folder / LINES_FILE)
     evaluation = kept_evaluation(run.folder, lines)
@@ -105,7 +108,7 @@ def of_run(run: Run, *, network: bool = True) -> list[Piece]:
         return [*pieces, seen, Piece((), [NO_OUTPUTS]) if evaluation is None else of_evaluation(evaluation)]
     pieces, held = _of_training(run, lines)
     final = (run.folder / METRICS_FILE).is_file()
-    seen, evaluation = _own_network(run, evaluation, final, lines)
+    seen, evaluation = _own_network(run, evaluation, final)
     recipe, _ = _recipe(run)
     if not held:
         pieces.append(Piece((), [f"{NOT_HELD} ({GONE})"]))
@@ -195,9 +198,7 @@ def _of_model(model: Model, asked: Asked) -> list[Piece]:
     return [look(model, encoded), of_evaluation(evaluation)]
 
 
-def _own_network(
-    run: Run, evaluation: Evaluation | None, final: bool, lines: Sequence[Mapping[str, Any]]
-) -> tuple[Piece, Evaluation | None]:
+def _own_network(run: Run, evaluation: Evaluation | None, final: bool) -> tuple[Piece, Evaluation | None]:
     """A run's network on its own set, and its outputs: those that are there, else such as it gives now."""
     try:
         model = load(run.folder)
@@ -211,8 +212,6 @@ def _own_network(
     except NotFinite:
         raise
     except RequestError as problem:
-        if evaluation is None and not lines:
-            raise
         return Piece((), [f"the trained network: {problem}"]), evaluation
 
 

@@ -44,7 +44,11 @@ NO = {
 
 
 def create_app(model: Model, limits: Limits | None = None, token: str | None = None) -> FastAPI:
-    """The ASGI application that serves a model; its lifespan starts and ends the model's thread."""
+    """The ASGI application that serves a model; its lifespan starts and ends the model's thread.
+
+    Raises NotFinite where a weight of the model is NaN or infinite.
+    """
+    model.check_weights()
     limits = limits or Limits()
     metrics = Metrics()
     batcher = Batcher(model, limits, metrics)

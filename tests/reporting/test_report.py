@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sourcewise.diagnosis.diagnose import diagnose
 from sourcewise.errors import RequestError
 from sourcewise.evaluation.metrics import output_metrics
 from sourcewise.evaluation.results import Evaluation, Row
@@ -61,7 +62,9 @@ def write_run(folder, outputs=REFERENCES, bits=(3.5, 4.5)):
         for s in range(20, 401, 20)
     ]
     for step in (200, 400):
-        lines.append({"kind": "evaluation", "step": step, "loss": 300 / step, "source_bits": 3.0, "bleu": step / 10})
+        lines.append(
+            {"kind": "evaluation", "step": step, "loss": 0.77 - step / 20000, "source_bits": 3.0, "bleu": step / 10}
+        )
     (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     rows = [Row(f"row-{i}", "", r, o) for i, (r, o) in enumerate(zip(REFERENCES, outputs, strict=True))]
     evaluation = Evaluation({}, rows)
@@ -109,23 +112,28 @@ def test_a_collapsed_run_says_so_first(tmp_path):
     assert headings == ["verdict", "findings", "curves", "samples", "traces", "lengths", "again"]
 
 
-def test_what_training_noted_stands_among_the_findings(tmp_path):
-    write_run(tmp_path)
-    noted = {"kind": "finding", "code": "ZZZ001", "name": "rate too high", "evidence": "it rose", "cure": "lower it"}
-    lines = [
-        {**noted, "step": 20, "level": "error"},
-        {**noted, "step": 1200, "level": "warning"},  # the later one counts
-        {**noted, "step": 0, "code": "ZZZ002", "level": "note"},
-        {**noted, "step": 40, "code": "X", "level": "none of ours"},
-    ]
-    with (tmp_path / "metrics.jsonl").open("a", encoding="utf-8") as file:
+def add_lines(folder, *lines):
+    with (folder / "metrics.jsonl").open("a", encoding="utf-8") as file:
         file.write("".join(json.dumps(line) + "\n" for line in lines))
-    found = page(tmp_path)
-    told = found.text("findings")
-    assert "warning ZZZ001 rate too high in training, step 1,200 It rose".lower() in told.lower()
+
+
+NOTED = {"kind": "finding", "name": "rate too high", "level": "error", "evidence": "it rose", "cure": "lower it"}
+
+
+def test_when_a_finding_was_first_told_stands_beside_it(tmp_path):
+    write_run(tmp_path, ["the station the station the station"] * len(REFERENCES), (0.0, 0.04))
+    add_lines(
+        tmp_path,
+        {"kind": "watch", "step": 0, "preflight": True, "not_checked": []},
+        {**NOTED, "step": 20, "code": "SRC001", "level": "warning"},
+        {**NOTED, "step": 1200, "code": "SRC001"},  # the later one counts
+        {**NOTED, "step": 0, "code": "ZZZ002", "level": "note"},
+        {**NOTED, "step": 40, "code": "X", "level": "none of ours"},
+    )
+    told = page(tmp_path).text("findings")
+    assert "error SRC001 source unused in training, step 1,200 A target token gains".lower() in told.lower()
     assert "note ZZZ002 rate too high before training" in told
-    assert told.index("ZZZ001") < told.index("ZZZ002") and "X rate" not in told
-    assert "the findings below cost quality" in found.text("verdict")
+    assert told.index("SRC001") < told.index("ZZZ002") and "X rate" not in told
 
 
 def test_it_tells_what_was_looked_at_and_lists_what_was_not(tmp_path):
@@ -135,39 +143,31 @@ def test_it_tells_what_was_looked_at_and_lists_what_was_not(tmp_path):
             line = {"kind": "watch", "step": 0} | watch
             path = tmp_path / "metrics.jsonl"
             path.write_text(json.dumps(line) + "\n" + path.read_text())
-        seen, left = page(tmp_path).text("findings").split(" Not checked here")
-        return seen.split("Looked at: ")[1], left
+        pages = write_report(tmp_path, training=True).read_text(encoding="utf-8"), page(tmp_path)
+        return [p.text("findings").split(" Not checked here") for p in (Page(pages[0]), pages[1])]
 
-    seen, left = told()
-    assert seen == "the evaluation, of 12 examples."
-    assert all(code in left for code in ("DAT001", "WIR001", "TRN001", "MEM001")) and "SRC001" not in left
-    seen, left = told(preflight=False, not_checked=[])
-    assert seen == "the course of training, up to step 400; the evaluation, of 12 examples."
-    assert "DAT001" in left and "WIR001" in left and "TRN001" not in left
-    seen, left = told(preflight=True, not_checked=["validation examples (DAT008): <none>"])
-    assert seen.startswith("the data and the wiring, before the first step; the course of training, up to step 400;")
-    assert "DAT001" not in left and "WIR001" not in left and "MEM001" in left
-    assert "validation examples (DAT008): <none>" in left
+    course = "the course of training, up to step 400; the evaluation, of 12 examples."
+    for (seen, left), (_, finally_left) in (told(), told(preflight=False, not_checked=[])):
+        assert seen.endswith(f"Looked at: {course}")
+        assert all(code in left for code in ("DAT001", "WIR001", "MEM001")) and "TRN001" not in left
+        assert (
+            "its training data and initial wiring: " in finally_left
+            and "the trained network: " in finally_left
+            and "MEM001" not in finally_left
+        )
+    for seen, left in told(preflight=True, not_checked=["validation examples (DAT008): <none>"]):
+        assert seen.endswith(f"Looked at: the data and the wiring, before the first step; {course}")
+        assert "DAT001" not in left and "WIR001" not in left
+        assert "validation examples (DAT008): <none>" in left
 
 
-def test_an_error_on_the_way_does_not_condemn_a_run_that_ended_well(tmp_path):
-    write_run(tmp_path)
-    line = {
-        "kind": "finding",
-        "step": 20,
-        "code": "ZZZ001",
-        "name": "n",
-        "level": "error",
-        "evidence": "e",
-        "cure": "c",
-    }
-    with (tmp_path / "metrics.jsonl").open("a", encoding="utf-8") as file:
-        file.write(json.dumps(line) + "\n")
-    assert "It reads and speaks; ZZZ001" in page(tmp_path).text("verdict")
-    write_run(tmp_path, ["the station"] * len(REFERENCES), (0.0, 0.04))
-    with (tmp_path / "metrics.jsonl").open("a", encoding="utf-8") as file:
-        file.write(json.dumps(line) + "\n")
-    assert "Start with " in page(tmp_path).text("verdict")
+@pytest.mark.parametrize("outputs", [REFERENCES, ["the station"] * len(REFERENCES)], ids=["well", "ill"])
+def test_the_cause_is_that_of_diagnose_whatever_was_told_on_the_way(tmp_path, outputs):
+    write_run(tmp_path, outputs)
+    add_lines(tmp_path, {**NOTED, "step": 20, "code": "TRN002"})
+    cause, said = diagnose(tmp_path).cause, page(tmp_path)
+    assert "TRN002" not in said.text("findings")  # it is gone at the end
+    assert (f"Start with {cause}" in said.text("verdict")) == (cause is not None) == (outputs is not REFERENCES)
 
 
 def test_written_again_it_is_the_same_page(tmp_path):
@@ -246,8 +246,9 @@ def test_whatever_is_there_makes_a_page(tmp_path, kept):
     assert ("Nothing was logged" in found.text("curves")) == ("metrics.jsonl" not in kept)
     assert ("No outputs are here" in found.text("samples")) == ("translations.tsv" not in kept)
     judged = "translations.tsv" in kept and len(kept) > 1 and "recipe.yaml" not in kept
-    assert ("Looked at: the evaluation, of 12 examples." in found.text("findings")) == judged
-    assert ("Nothing was looked at yet" in found.text("findings")) == (not judged)
+    assert ("the evaluation, of 12 examples." in found.text("findings")) == judged
+    assert ("up to step 400" in found.text("findings")) == ("metrics.jsonl" in kept)
+    assert ("Nothing was looked at yet" in found.text("findings")) == (not judged and "metrics.jsonl" not in kept)
     assert "No traces are here" in found.text("traces")
     assert ("No outputs are here" in found.text("lengths")) == ("translations.tsv" not in kept)
     assert ("400 of" in found.text("")) == ({"recipe.yaml", "metrics.jsonl"} <= kept)
