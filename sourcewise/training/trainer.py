@@ -184,7 +184,8 @@ class Trainer:
         self.run.append(without_nan({"kind": "stopped", "step": step, **figures, "why": why}))
         for listener in self.listeners:
             listener.stopped(self.run, finished=False)
-        raise NotFinite(f"step {step}: {why}; the last state is kept (sourcewise explain TRN001)")
+        kept = "the last state is kept" if self.run.state.is_file() else "nothing was saved before it"
+        raise NotFinite(f"step {step}: {why}; {kept} (sourcewise explain TRN001)")
 
     def _check_weights(self) -> None:
         """Nothing is saved that has a NaN or an infinity in it."""
