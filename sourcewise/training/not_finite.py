@@ -55,7 +55,7 @@ def _worst_frame(examples: Encoded, rows: list[int]) -> tuple[float, str]:
     worst: tuple[float, str] = (0.0, "")
     for row in rows:
         matrix = np.abs(examples.dataset.features(row)[: examples.max_frames])
-        size = np.nan_to_num(matrix, nan=np.inf)
+        size = np.where(np.isnan(matrix), np.inf, matrix)
         frame, dim = np.unravel_index(int(size.argmax()), size.shape)
         if size[frame, dim] > worst[0]:
             example = examples.dataset[row]
