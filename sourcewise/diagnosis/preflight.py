@@ -24,7 +24,7 @@ __all__ = ["PREFLIGHT_CHECKS", "Prepared", "preflight"]
 
 _ONLY_TRAINED = (
     "the course of training: learning rate, over-fitting",
-    "source use and outputs (SRC001, OUT001 to OUT008): they take a trained model",
+    "source use and outputs (SRC001, OUT001 to OUT009): they take a trained model",
 )
 
 

@@ -117,5 +117,5 @@ def _source_use(bits: SourceBits, references: Sequence[str]) -> tuple[Piece, dic
     figures = dict(without_nan(figures))
     rows = [Row(id=str(i), source="", reference=text, output="") for i, text in enumerate(references)]
     return Piece(
-        source_use.check(Evaluation(figures, rows)), ["outputs (OUT001 to OUT008): none were generated"]
+        source_use.check(Evaluation(figures, rows)), ["outputs (OUT001 to OUT009): none were generated"]
     ), figures
