@@ -47,7 +47,7 @@ def evaluate(arguments: Namespace) -> int:
     evaluation = sourcewise.evaluate(
         arguments.model,
         arguments.data,
-        **given(arguments, *READING),
+        **{name: getattr(arguments, name) for name in READING},
         generation=given(arguments, "beams", "max_new_tokens"),
         progress=TrainingProgress().evaluating,
     )
@@ -104,7 +104,8 @@ def diagnose(arguments: Namespace) -> int:
         said = f"--{next(iter(asked)).replace('_', '-')}"
         raise RequestError(f"{said}: goes with DATA: sourcewise diagnose {arguments.model} DATA {said} …")
     else:
-        diagnosis = sourcewise.diagnose(arguments.model, arguments.data, **reading, generation=search)
+        words = {"task": None, **reading} | ({"generation": search} if search else {})
+        diagnosis = sourcewise.diagnose(arguments.model, arguments.data, **words)
     if arguments.json:
         print(diagnosis.to_json())
     else:

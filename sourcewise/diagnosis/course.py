@@ -11,6 +11,8 @@ import numpy as np
 from sourcewise.config import Recipe
 
 Line = Mapping[str, Any]
+LAST, SOME, NATS = 1 / 3, 0.1, 0.05  # of a training, of the loss before it, and the fall that counts
+FEWEST = 6  # lines from which on a fall can be told
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +52,18 @@ class Course:
     def finished(self) -> bool:
         """Whether it went to its end."""
         return self.stopped is None and 0 < self.total <= self.step
+
+    @property
+    def going_on(self) -> bool:
+        """Whether it is under way; or ended while its loss still fell, where no earlier evaluation tells more."""
+        if self.stopped is not None or 0 < self.step < self.total:
+            return self.stopped is None
+        earlier = any(int(line["step"]) <= (1 - LAST) * self.step for line in self.evaluations)
+        if earlier or len(self.train) < FEWEST:
+            return False
+        third = len(self.train) // 3
+        before, last = middle(self.losses[-2 * third : -third]), middle(self.losses[-third:])
+        return before - last >= max(SOME * before, NATS)
 
     @property
     def fresh(self) -> bool:

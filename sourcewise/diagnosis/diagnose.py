@@ -37,11 +37,15 @@ LOWER: dict[Level, Level] = {"error": "warning", "warning": "note", "note": "not
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """What one look found, and in words what it could not look at, and what it did."""
+    """What one look found, and in words what it could not look at, and what it did.
+
+    `going_on`: it saw a training whose loss still falls, or that is not over.
+    """
 
     findings: Sequence[Finding] = ()
     not_checked: Sequence[str] = ()
     looked_at: Sequence[str] = ()
+    going_on: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +112,9 @@ def put_together(pieces: Sequence[Piece], seconds: float = 0.0, *, own_set: bool
     """One diagnosis of several looks: a finding a code, ranked. `own_set`: the outputs are of a set of the training."""
     found = [finding for piece in pieces for finding in piece.findings]
     missing = [words for piece in pieces for words in piece.not_checked]
-    return Diagnosis(ranked(_judged_fairly(_once(found), own_set)), missing, round(seconds, 4))
+    going_on = any(piece.going_on for piece in pieces)
+    judged = _judged_fairly(_once(found), own_set, going_on)
+    return Diagnosis(ranked(judged), missing, round(seconds, 4))
 
 
 def _once(findings: Sequence[Finding]) -> list[Finding]:
@@ -119,19 +125,20 @@ def _once(findings: Sequence[Finding]) -> list[Finding]:
     return list(kept.values())
 
 
-def _judged_fairly(findings: list[Finding], own_set: bool = True) -> list[Finding]:
+def _judged_fairly(findings: list[Finding], own_set: bool = True, going_on: bool = False) -> list[Finding]:
     """Of a training too short to judge, what it shows and what came of it are notes; loops may go if it goes on.
 
-    So may a poor verdict, but not on a set that is none of the training's own.
+    So may a poor verdict, while its loss falls or where it was still learning; not on a set that is none of its own.
     """
     codes = {finding.code for finding in findings}
     if TOO_SHORT.code in codes:
         early = ("TRN", "SRC", "MEM", "ATT", "OUT")
         return [replace(f, level="note") if f.code.startswith(early) else f for f in findings]
+    if own_set and (going_on or STILL_LEARNING.code in codes):
+        findings = [replace(f, level="note") if f.code == POOR_VERDICT.code else f for f in findings]
     if STILL_LEARNING.code in codes:
         loops = {rule.code: rule.cure for rule in (REPETITION, ENDLESS)}  # with another cure, the limit is too low
-        found = [replace(f, level=LOWER[f.level]) if loops.get(f.code) == f.cure else f for f in findings]
-        return [replace(f, level="note") if own_set and f.code == POOR_VERDICT.code else f for f in found]
+        return [replace(f, level=LOWER[f.level]) if loops.get(f.code) == f.cure else f for f in findings]
     return findings
 
 

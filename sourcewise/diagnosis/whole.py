@@ -127,7 +127,7 @@ def of_course(course: Course) -> Piece:
     if course.stopped is None and 0 < course.step < course.total:
         missing.append(f"the rest of the training: step {course.step} of {course.total} is the last that was logged")
     found = [finding for check in COURSE_CHECKS for finding in check(course)]
-    return Piece(found, missing, [f"the course of training, up to step {course.step:,}"])
+    return Piece(found, missing, [f"the course of training, up to step {course.step:,}"], course.going_on)
 
 
 def look(model: Model, encoded: Encoded) -> Piece:

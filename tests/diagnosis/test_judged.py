@@ -12,10 +12,12 @@ import pytest
 
 import sourcewise
 from sourcewise.cli import main
+from sourcewise.diagnosis.course import Course
 from sourcewise.diagnosis.diagnose import Piece, diagnose_evaluation, put_together
 from sourcewise.diagnosis.finding import Finding
 from sourcewise.diagnosis.rules import RULES
 from sourcewise.diagnosis.rules.judged import POOR_VERDICT, check
+from sourcewise.diagnosis.whole import of_course
 from sourcewise.errors import RequestError
 from sourcewise.evaluation.metrics import output_metrics
 from sourcewise.evaluation.results import Evaluation, Row
@@ -96,6 +98,20 @@ def test_a_training_that_was_not_over_excuses_its_own_sets(excuse: str, own: boo
     pieces = [Piece([finding("OUT009", "error"), finding(excuse, "note")])]
     found = {f.code: f.level for f in put_together(pieces, own_set=own).findings}
     assert found == {excuse: "note", "OUT009": level}
+
+
+@pytest.mark.parametrize(
+    ("steps", "fall", "own", "level"),
+    [(900, 0.0, True, "note"), (150, 0.02, True, "note"), (150, 0.0, True, "error"), (900, 0.02, False, "error")],
+    ids=["under way", "still falling at its end", "over", "another set"],
+)
+def test_so_does_one_that_goes_on(steps: int, fall: float, own: bool, level: str) -> None:
+    lines: list[dict[str, Any]] = [{"kind": "start", "step": 0, "steps": steps}]
+    lines += [
+        {"kind": "train", "step": step, "loss": 5 - fall * step, "gradient_norm": 1.0} for step in range(10, 151, 10)
+    ]
+    pieces = [of_course(Course.read(lines)), Piece([finding("OUT009", "error")])]
+    assert {f.code: f.level for f in put_together(pieces, own_set=own).findings}["OUT009"] == level
 
 
 # ── the words of evaluate ─────────────────────────────────────────────────────────────────────────────────────────────

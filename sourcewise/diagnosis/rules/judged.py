@@ -41,8 +41,8 @@ POOR_VERDICT = Rule(
     why="A model whose outputs fail is not healthy, however its wiring, its data and its training look.",
     threshold=(
         "Error where the verdict is failed, warning where it is moderate; the bands are those of `evaluate`. A note "
-        "where the training was too short to judge (TRN013), and on the run's own sets where it was still learning at "
-        "its end (TRN014). Whatever else is found explains it, so it is listed last."
+        "where the training was too short to judge (TRN013), and on the run's own sets while it trains or where its "
+        "loss still fell at its end (TRN014). Whatever else is found explains it, so it is listed last."
     ),
     cure=(
         "What is listed above it is the likelier cause: begin there. Where it is found alone, hold the set against the "

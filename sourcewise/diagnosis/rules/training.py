@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from sourcewise.diagnosis.course import Course, Line, middle, stretches
+from sourcewise.diagnosis.course import LAST, NATS, SOME, Course, Line, middle, stretches
 from sourcewise.diagnosis.finding import Finding, Level
 from sourcewise.diagnosis.rules import training_steps
 from sourcewise.diagnosis.rules.training_texts import (
@@ -33,7 +33,6 @@ WAY, LONG = 0.3, 1000  # a way of the weights, or else steps, after which tokens
 SOME_DROPOUT = 0.3
 APART = 3  # times the training loss
 EARLY, PLATEAU = 0.2, 300  # of a training, and steps, in which a source need not be read yet
-LAST, SOME, NATS = 1 / 3, 0.1, 0.05  # of a training, of the loss before it, and the fall that counts
 
 
 def check(course: Course) -> list[Finding]:
