@@ -10,7 +10,7 @@ from pathlib import Path
 
 import sourcewise
 from sourcewise.command_line import argument, command, filled, path
-from sourcewise.commands.options import FEATURES, JSON, LIMITS, MODEL, READING, SAMPLING, SEARCH, SET, TASK, given
+from sourcewise.commands.options import CUTS, FEATURES, JSON, LIMITS, MODEL, READING, SAMPLING, SEARCH, SET, TASK, given
 from sourcewise.errors import RequestError
 
 
@@ -50,6 +50,7 @@ def evaluate(arguments: Namespace) -> int:
         **{name: getattr(arguments, name) for name in READING},
         generation=given(arguments, "beams", "max_new_tokens"),
         progress=TrainingProgress().evaluating,
+        **given(arguments, *CUTS),
     )
     print_notes([note for note in evaluation.notes if note.where])  # others are told as the set is laid out
     if arguments.output:
@@ -91,7 +92,7 @@ def diagnose(arguments: Namespace) -> int:
     from sourcewise.recipe import is_recipe
     from sourcewise.reporting.terminal import print_diagnosis
 
-    reading, search = given(arguments, *READING), given(arguments, "beams", "max_new_tokens")
+    reading, search = given(arguments, *READING, *CUTS), given(arguments, "beams", "max_new_tokens")
     asked = reading | search
     if is_recipe(arguments.model):
         if arguments.data or asked:

@@ -23,7 +23,8 @@ SET = (  # how a set is read
     *LIMITS,
     argument("--max-target", type=int, metavar="N", help="most tokens of a reference that are measured"),
 )
-READING = ("features", "task", "source", "target", "max_source", "max_target", "max_frames")  # what these are called to `evaluate` and `diagnose`
+CUTS = ("max_source", "max_target", "max_frames")
+READING = ("features", "task", "source", "target")  # what these are called to `evaluate` and `diagnose`
 SEARCH = (
     argument("--beams", type=int, metavar="N", help="hypotheses kept a source; 1 is greedy"),
     argument("--max-new-tokens", type=int, metavar="N", help="longest output, in tokens"),

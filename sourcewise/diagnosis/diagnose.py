@@ -92,6 +92,7 @@ def diagnose(
     target: str | None = None,
     generation: dict[str, Any] | None = None,
     progress: Progress | None = None,
+    **limits: int,
 ) -> Diagnosis:
     """Diagnose a model on a set: a loaded model, a run folder, a Hugging Face folder or a hub name.
 
@@ -104,7 +105,7 @@ def diagnose(
 
     start = time.perf_counter()
     reading = {"task": task, "features": features, "source": source, "target": target}
-    pieces, own = whole(model, Asked(data, reading, generation or {}, progress))
+    pieces, own = whole(model, Asked(data, reading, generation or {}, limits, progress))
     return put_together(pieces, time.perf_counter() - start, own_set=own)
 
 

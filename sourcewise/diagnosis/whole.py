@@ -60,11 +60,13 @@ class Asked:
     data: str | Path | Dataset | DatasetConfig | Sequence[DatasetConfig] | None = None
     reading: Mapping[str, str | None] = field(default_factory=dict)  # task, features, source, target
     generation: Mapping[str, Any] = field(default_factory=dict)
+    limits: Mapping[str, int] = field(default_factory=dict)  # max_source, max_target, max_frames
     progress: Progress | None = None
 
     def __post_init__(self) -> None:
         """Raises RequestError for words about a set that is not given."""
-        said = next((name for name, value in {**self.reading, **self.generation}.items() if value is not None), None)
+        words = {**self.reading, **self.generation, **self.limits}
+        said = next((name for name, value in words.items() if value is not None), None)
         if self.data is None and said is not None:
             raise RequestError(f"{said}: goes with a set; name it: sourcewise diagnose MODEL DATA")
 
@@ -192,6 +194,7 @@ def _of_recipe(run: Run, recipe: Recipe) -> tuple[Piece, bool]:
 
 def _of_model(model: Model, asked: Asked) -> list[Piece]:
     """The network on a set that was asked for, and its outputs there, as `evaluate` measures them."""
+    model = model.limited(**asked.limits) if asked.limits else model
     encoded = _set_of(model, asked)
     options = model.options(**asked.generation)
     evaluation = evaluate_encoded(model.network, model.tokenizer, encoded, options, asked.progress)
