@@ -114,8 +114,10 @@ def put_together(pieces: Sequence[Piece], seconds: float = 0.0, *, own_set: bool
     found = [finding for piece in pieces for finding in piece.findings]
     missing = [words for piece in pieces for words in piece.not_checked]
     going_on = any(piece.going_on for piece in pieces)
-    judged = _judged_fairly(_once(found), own_set, going_on)
-    return Diagnosis(ranked(judged), missing, round(seconds, 4))
+    once = _once(found)
+    poor = [_excused(f, {f.code for f in once}, own_set, going_on) for f in once if f.code == POOR_VERDICT.code]
+    judged = _judged_fairly([finding for finding in once if finding.code != POOR_VERDICT.code])
+    return Diagnosis(ranked([*judged, *poor]), missing, round(seconds, 4))
 
 
 def _once(findings: Sequence[Finding]) -> list[Finding]:
@@ -126,17 +128,18 @@ def _once(findings: Sequence[Finding]) -> list[Finding]:
     return list(kept.values())
 
 
-def _judged_fairly(findings: list[Finding], own_set: bool = True, going_on: bool = False) -> list[Finding]:
-    """Of a training too short to judge, what it shows and what came of it are notes; loops may go if it goes on.
+def _excused(poor: Finding, codes: set[str], own_set: bool, going_on: bool) -> Finding:
+    """A poor verdict is a note where the training was too short to judge, and on its own sets while it gets better."""
+    early = TOO_SHORT.code in codes or (own_set and (going_on or STILL_LEARNING.code in codes))
+    return replace(poor, level="note") if early else poor
 
-    So may a poor verdict, while its loss falls or where it was still learning; not on a set that is none of its own.
-    """
+
+def _judged_fairly(findings: list[Finding]) -> list[Finding]:
+    """Of a training too short to judge, what it shows and what came of it are notes; loops may go if it goes on."""
     codes = {finding.code for finding in findings}
     if TOO_SHORT.code in codes:
         early = ("TRN", "SRC", "MEM", "ATT", "OUT")
         return [replace(f, level="note") if f.code.startswith(early) else f for f in findings]
-    if own_set and (going_on or STILL_LEARNING.code in codes):
-        findings = [replace(f, level="note") if f.code == POOR_VERDICT.code else f for f in findings]
     if STILL_LEARNING.code in codes:
         loops = {rule.code: rule.cure for rule in (REPETITION, ENDLESS)}  # with another cure, the limit is too low
         return [replace(f, level=LOWER[f.level]) if loops.get(f.code) == f.cure else f for f in findings]

@@ -394,3 +394,15 @@ def test_importing_sourcewise_imports_no_transformers() -> None:
     program = "import sourcewise, sys; sourcewise.source_bits; print('transformers' in sys.modules)"
     found = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert found.stdout.strip() == "False"
+
+
+def test_a_poor_verdict_stands_last_and_is_a_note_while_the_loss_falls(tmp_path: Path) -> None:
+    """What its outputs come to at the end of a training that learned nothing, and at that of one that still learns."""
+    made = trainer(tmp_path, steps=60, learning_rate=1e-9)
+    still = watched(made)
+    made.train()
+    assert still.diagnosis.findings[-1].code == "OUT009" and "OUT009" in codes(still)
+    made = trainer(tmp_path, steps=60, eval_steps=60, learning_rate=8e-3)
+    learning = watched(made)
+    made.train()
+    assert codes(learning) == [] and "OUT009" in codes(learning, "note")
