@@ -171,26 +171,26 @@ class Trainer:
         if not (math.isfinite(self.nats) and math.isfinite(norm)):
             why = why_not_finite(self.objective, self.optimizer, self.train, batches)
             loss = self.nats / self.targets
-            why = f"the loss is {loss:.4g}, the norm of its gradient {norm:.4g}: {why}"
-            self._stop(self.step + 1, why, {"loss": loss, "gradient_norm": norm})
+            said = f"the loss is {loss:.4g}, the norm of its gradient {norm:.4g}"
+            self._stop(self.step + 1, said, why, {"loss": loss, "gradient_norm": norm})
         self.clipped += bool(self.recipe.train.clip) and norm > self.recipe.train.clip
         self.largest_norm = max(self.largest_norm, norm)
         self.vitals = {"gradient_norms": norms, "update_ratios": update_ratios(self.optimizer)} if logged else {}
         self.optimizer.zero_grad()
         return norm, rate
 
-    def _stop(self, step: int, why: str, figures: dict[str, float]) -> NoReturn:
+    def _stop(self, step: int, said: str, why: str, figures: dict[str, float]) -> NoReturn:
         """What is not finite ends a training before it reaches a checkpoint; what was saved last stays."""
-        self.run.append(without_nan({"kind": "stopped", "step": step, **figures, "why": why}))
+        self.run.append(without_nan({"kind": "stopped", "step": step, **figures, "why": f"{said}: {why}"}))
         for listener in self.listeners:
             listener.stopped(self.run, finished=False)
         kept = "the last state is kept" if self.run.state.is_file() else "nothing was saved before it"
-        raise NotFinite(f"step {step}: {why}; {kept} (sourcewise explain TRN001)")
+        raise NotFinite(f"step {step}: {said}; {kept}: {why} (sourcewise explain TRN001)")
 
     def _check_weights(self) -> None:
         """Nothing is saved that has a NaN or an infinity in it."""
         if (found := damage(self.optimizer.exact())) is not None:
-            self._stop(self.step, f"its update left weights that are not finite: {found}", {})
+            self._stop(self.step, "its update left weights that are not finite", found, {})
 
     def _is_logged(self, step: int) -> bool:
         return step % self.recipe.train.log_every == 0 or step == self.total
