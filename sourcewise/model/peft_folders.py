@@ -21,7 +21,7 @@ FILES = (  # of peft; of the library adapters (AdapterHub)
 )
 # Parts of the names of tensors that only an adapter, or a model wrapped by one, has.
 ADAPTED = re.compile(
-    r"(^|\.)(lora_[a-z_]+|base_layer|original_module|modules_to_save|ia3_l|hada_\w+|lokr_\w+|oft_\w+|boft_\w+|vera_\w+"
+    r"(^|\.)(lora_\w+|base_layer|original_module|modules_to_save|ia3_l|hada_\w+|lokr_\w+|oft_\w+|boft_\w+|vera_\w+"
     r"|prompt_encoder|prompt_embeddings|prefix_encoder|prompt_tuning|prefix_tuning|loras|adapters)(\.|$)"
     r"|^base_model\.model\."
 )
@@ -83,5 +83,7 @@ def _described(folder: Path) -> tuple[str, str, str]:
     kind, base = said.get("peft_type"), str(said.get("base_model_name_or_path") or "a model that it does not name")
     if kind in UNMERGED:
         return f" ({kind})", base, f"such a one cannot be merged; train {base} itself, or with LoRA"
-    merge = "merge it (peft: AutoPeftModelForSeq2SeqLM.from_pretrained(FOLDER).merge_and_unload()) and save the model"
+    merge = (
+        "merge it (peft: AutoPeftModelForSeq2SeqLM.from_pretrained({str(folder)!r}).merge_and_unload()) and save that"
+    )
     return f" ({kind})" if kind else "", base, merge

@@ -63,6 +63,8 @@ def read_weights(folder: Path, config: Mapping[str, Any]) -> Weights:
     placed = _placed(main) if main.name.endswith(INDEX) else {}
     files = [folder / name for name in sorted(set(placed.values()))] or [main]
     missing = [file.name for file in files if not file.is_file()]
+    if missing and not placed:
+        raise RequestError(f"{main}: missing; config.json names it in transformers_weights")
     if missing:
         raise RequestError(f"{main}: of its {len(files)} shards {len(missing)} are missing ({some(missing)})")
     weights = Weights({}, folder, {name: folder / shard for name, shard in placed.items()})
