@@ -83,7 +83,5 @@ def _described(folder: Path) -> tuple[str, str, str]:
     kind, base = said.get("peft_type"), str(said.get("base_model_name_or_path") or "a model that it does not name")
     if kind in UNMERGED:
         return f" ({kind})", base, f"such a one cannot be merged; train {base} itself, or with LoRA"
-    merge = (
-        "merge it (peft: AutoPeftModelForSeq2SeqLM.from_pretrained({str(folder)!r}).merge_and_unload()) and save that"
-    )
-    return f" ({kind})" if kind else "", base, merge
+    merged = f"AutoPeftModelForSeq2SeqLM.from_pretrained({str(folder)!r}).merge_and_unload()"
+    return f" ({kind})" if kind else "", base, f"merge it (peft: {merged}) and save that"
