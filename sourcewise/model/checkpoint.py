@@ -105,6 +105,8 @@ def load_network(folder: Path) -> Network:
     with _described(folder / "config.json"):
         foreign = family.foreign(config, weights) if family else f"a {config.get('model_type')}"
     if family is None or foreign:
+        if (folder / "sourcewise.json").is_file():
+            raise RequestError(f"{folder}: sourcewise.json describes a bridge into {foreign}, which takes none")
         from sourcewise.model.huggingface import load_huggingface_network
 
         return load_huggingface_network(folder, weights, foreign)
@@ -128,14 +130,20 @@ def load_network(folder: Path) -> Network:
 
 
 def _fill_bridge(bridge: torch.nn.Module, folder: Path) -> None:
-    path = folder / "bridge.safetensors"
-    weights = Weights(read_safetensors(path), folder)
-    weights.main = path
+    weights = _bridge_weights(folder)
     try:
         bridge.load_state_dict(weights)
     except RuntimeError as error:
-        raise RequestError(f"{path}: does not fit the bridge of sourcewise.json ({first_line(error)})") from None
+        problem = f"does not fit the bridge of sourcewise.json ({first_line(error)})"
+        raise RequestError(f"{weights.main}: {problem}") from None
     check_finite(bridge.state_dict().items(), weights)
+
+
+def _bridge_weights(folder: Path) -> Weights:
+    path = folder / "bridge.safetensors"
+    weights = Weights(read_safetensors(path), folder)
+    weights.main = path
+    return weights
 
 
 def load_feature_encoder(folder: Path) -> tuple[FeatureEncoderConfig, int, dict[str, Tensor]]:
@@ -148,8 +156,10 @@ def load_feature_encoder(folder: Path) -> tuple[FeatureEncoderConfig, int, dict[
         raise RequestError(f"{folder}: holds no feature encoder; name a run with model.feature_encoder.layers")
     with _described(folder / "sourcewise.json"):
         config, dims = FeatureEncoderConfig(**extra["feature_encoder"]), int(extra["dims"])
-    weights = read_safetensors(folder / "bridge.safetensors")
-    return config, dims, {k: w for k, w in weights.items() if k.startswith("encoder.") or k in ("mean", "deviation")}
+    weights = _bridge_weights(folder)
+    kept = {k: w for k, w in weights.items() if k.startswith("encoder.") or k in ("mean", "deviation")}
+    check_finite(kept.items(), weights)
+    return config, dims, kept
 
 
 def _read_habits(path: Path, config: dict[str, Any]) -> Habits:

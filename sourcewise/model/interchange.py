@@ -59,7 +59,8 @@ def is_tied(weights: Weights) -> bool:
 
 
 def _same(first: Tensor, second: Tensor) -> bool:
-    return first is second or torch.equal(first, second)
+    """Whether two matrices are one, in whatever precision each is stored."""
+    return first is second or torch.equal(first.float(), second.float())
 
 
 def check_embedding(weights: Weights, vocabulary: int | None, d_model: int | None, where: str) -> None:
