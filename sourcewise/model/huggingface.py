@@ -196,15 +196,16 @@ def _class_of(config: Any) -> Any:
 
 def _check(model: Any, found: dict[str, Any], weights: Weights) -> None:
     """Raise RequestError unless a model has all of its weights from its files; tell what else they hold."""
-    expected, left = model.state_dict(), sorted(found["unexpected_keys"])
+    expected = model.state_dict()
+    left = sorted(name for name in found["unexpected_keys"] if not SPARE.search(name))
     refuse_adapted(left, weights)
     missing = sorted(name for name in found["missing_keys"] if not _is_computed(model, name))
     if missing:
         refuse_missing(missing, left, weights)
     for name, tensor in weights.items():
-        if name.endswith(("weight", "bias")):
+        if name.endswith(("weight", "bias")) and name not in left and not SPARE.search(name):
             check_plain(name, tensor, weights)
-    account_for([name for name in left if not SPARE.search(name)], expected, weights)
+    account_for(left, expected, weights)
     head = model.get_output_embeddings()
     buffers = [name for name, _ in model.named_buffers() if not name.endswith(BIAS)]
     named = {**dict(model.named_parameters()), **dict(model.named_buffers())}

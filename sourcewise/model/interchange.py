@@ -20,7 +20,7 @@ EMBEDDED = ("encoder.embed_tokens.weight", "decoder.embed_tokens.weight")
 HEAD = "lm_head.weight"
 BIAS = "final_logits_bias"  # added to the logits; -inf there bars a token
 # What old versions stored beside the weights; nothing reads it.
-SPARE = re.compile(r"(^|\.)(position_ids|version|masked_bias|inv_freq|num_batches_tracked)$")
+SPARE = re.compile(r"(^|\.)(position_ids|version|masked_bias|attn\.bias|inv_freq|num_batches_tracked)$")
 
 
 def tied(weights: Weights, order: Sequence[str], *, tie: bool = True) -> Weights:

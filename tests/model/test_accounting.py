@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -275,6 +276,30 @@ def test_a_bridge_that_is_not_finite_is_named(bridge: str, tmp_path: Path) -> No
     (tmp_path / "net" / "sourcewise.json").unlink()
     with pytest.raises(RequestError, match=r"sourcewise\.json: missing; it describes the bridge"):
         load_network(tmp_path / "net")
+
+
+@pytest.mark.filterwarnings("ignore::sourcewise.errors.Notice")
+def test_a_bridge_goes_into_no_model_that_takes_none(tmp_path: Path) -> None:
+    save_network(networks.network("projection"), tmp_path / "net")
+    file = tmp_path / "net" / "model.safetensors"
+    weights = load_file(file)
+    save_file({**weights, "decoder.embed_tokens.weight": weights["shared.weight"] * 2}, file)
+    with pytest.raises(RequestError, match=r"sourcewise\.json describes a bridge into a T5 that embeds sources and"):
+        load_network(tmp_path / "net")
+
+
+def test_buffers_that_old_versions_stored_are_no_part(tmp_path: Path) -> None:
+    for kind, names in (
+        ("encoder-decoder", ("encoder.embeddings.position_ids", "decoder.bert.encoder.layer.0.attention.attn.bias")),
+        ("bart", ("encoder.version", "model.decoder.version")),
+        ("t5", ("decoder.block.0.layer.1.EncDecAttention.relative_attention_bias.weight",)),
+    ):
+        weights = folder_with(kind, tmp_path / kind)
+        expected = ours(tmp_path / kind)
+        store(tmp_path / kind, {**weights, **{name: torch.ones(1, 3, dtype=torch.long) for name in names}})
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", Notice)
+            assert torch.equal(ours(tmp_path / kind), expected)
 
 
 def test_sinusoids_that_are_not_stored_are_computed(tmp_path: Path) -> None:
