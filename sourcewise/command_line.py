@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
-from sourcewise.errors import DataWarning, RequestError, printable
+from sourcewise.errors import Notice, RequestError, printable
 
 ABOUT = """\
 Trains, runs, measures and debugs encoder-decoder models, on text and on feature
@@ -131,7 +131,7 @@ def main(words: list[str]) -> int:
     """Run a command and give its exit status. No error leaves it but one that SOURCEWISE_TRACEBACK asks for."""
     try:
         _open_closed_streams()
-        with _warnings_told():
+        with _notices_told():
             status = _dispatch(words)
         sys.stdout.flush()
         return status
@@ -228,18 +228,18 @@ def _tell(text: str) -> None:
 
 
 @contextlib.contextmanager
-def _warnings_told() -> Iterator[None]:
-    """Within: what is not taken as it stands of the user's data is told, each time, in a line."""
+def _notices_told() -> Iterator[None]:
+    """Within: each `Notice` is a line on standard error."""
     shown = warnings.showwarning
 
     def show(message: Warning | str, category: type[Warning], *rest: Any, **named: Any) -> None:
-        if issubclass(category, DataWarning):
+        if issubclass(category, Notice):
             _tell(" ".join(str(message).split()))
         else:
             shown(message, category, *rest, **named)
 
     with warnings.catch_warnings():
-        warnings.simplefilter("always", DataWarning)
+        warnings.simplefilter("always", Notice)
         warnings.showwarning = show
         yield
 

@@ -1,8 +1,9 @@
-"""The one error a user can cause."""
+"""The one error a user can cause, and what a user is told without an error."""
 
 from __future__ import annotations
 
 import re
+import warnings
 
 # What moves the cursor, ends a line or turns the writing direction, and so hides what a message says.
 _UNSEEN = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u200e\u200f\u202a-\u202e\u2066-\u2069\ufeff]")
@@ -32,13 +33,22 @@ class RequestError(ValueError):
         self.kind = kind or str(self)
 
 
-class DataWarning(UserWarning):
-    """Something of the user's data is not taken as it stands; the work goes on, and the command line says so."""
-
-
 class FaultyData(RequestError):
     """The files are there and can be opened, but what one of them holds cannot be trained on."""
 
 
 class NotFinite(RequestError):
     """A weight, a logit or a loss is NaN or infinite: nothing true can be said with it."""
+
+
+class Notice(UserWarning):
+    """What a user should know although the work goes on; the command line prints it on standard error."""
+
+
+class DataWarning(Notice):
+    """Something of the user's data is not taken as it stands; the work goes on."""
+
+
+def tell(text: str) -> None:
+    """Tell the user something in a line, through Python's warnings: a `Notice`, once a text and process."""
+    warnings.warn(text, Notice, stacklevel=2)

@@ -135,7 +135,7 @@ def blenderbot(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 SIZES = {"layers": 1, "ffn_dim": 16, "attention_heads": 2}
 ADAPTED: dict[str, tuple[str, Callable[[Path], object], str]] = {
-    "truncated weights": ("model.safetensors", half, "transformers cannot open it as a seq2seq model"),
+    "truncated weights": ("model.safetensors", half, "truncated or not safetensors"),
     "weights of another shape": (
         "config.json",
         changed(d_model=32),
@@ -151,7 +151,7 @@ ADAPTED: dict[str, tuple[str, Callable[[Path], object], str]] = {
     "pickled weights": (
         "model.safetensors",
         lambda p: (p.unlink(), torch.save({"a": Bomb()}, p.with_name("pytorch_model.bin"))),
-        "its weights hold more than plain tensors, which is never loaded",
+        "holds more than plain tensors, which is never loaded",
     ),
     "no tokenizer": (
         "tokenizer.json",
@@ -170,7 +170,7 @@ def test_a_damaged_folder_of_another_architecture(
     (here / "model" / "bomb.py").write_text("import os; os.mkdir('unpickled')")
     spoil(here / "model" / file)
     line = refused("generate model good.tsv -o o")
-    assert line.startswith("model: ") and problem in line
+    assert line.startswith(("model: ", "model/")) and problem in line
     assert not Path("unpickled").exists()
 
 

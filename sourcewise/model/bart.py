@@ -18,18 +18,32 @@ from sourcewise.config import ModelConfig
 from sourcewise.data.tokenizer import Tokenizer
 from sourcewise.errors import RequestError
 from sourcewise.model.attention import MASKED
-from sourcewise.model.interchange import check_embedding, copies, fill, first_id, is_tied
+from sourcewise.model.interchange import (
+    BIAS,
+    EMBEDDED,
+    HEAD,
+    SHARED,
+    check_embedding,
+    copies,
+    embeds_apart,
+    fill,
+    first_id,
+    is_tied,
+    tell_untied,
+    tied,
+)
 from sourcewise.model.layers import Positions
 from sourcewise.model.memory import PackedMemory, TransformerMemory, padding_bias
 from sourcewise.model.transformer import Transformer, TransformerConfig
+from sourcewise.model.weight_files import Weights
 
 MODEL_TYPES = ("bart", "mbart", "marian")  # of config.json
 ARCHITECTURES = dict(
     zip(MODEL_TYPES, ("BartForConditionalGeneration", "MBartForConditionalGeneration", "MarianMTModel"), strict=True)
 )
 ACTIVATIONS = {"relu": "relu", "gelu": "gelu", "silu": "silu", "swish": "silu"}  # Hugging Face's name → ours
-EMBEDDED = ("encoder.embed_tokens.weight", "decoder.embed_tokens.weight")  # the shared matrix again
-BIAS = "final_logits_bias"
+PLACES = ("encoder.embed_positions.weight", "decoder.embed_positions.weight")
+SPARE = (*EMBEDDED, HEAD, BIAS, *PLACES)  # what no part of it may read: other names of the embedding, zeros, sinusoids
 EPS = 1e-5  # LayerNorm's own
 
 
@@ -138,37 +152,55 @@ def make(model: ModelConfig, tokenizer: Tokenizer, features: bool) -> Bart:
     )
 
 
-def computes(config: dict[str, Any], weights: dict[str, Tensor]) -> bool:
-    """Whether a folder is one of ours; else the Hugging Face adapter generates from it."""
-    weights = {name.removeprefix("model."): weight for name, weight in weights.items()}
-    embeddings = [weights[name] for name in ("shared.weight", *EMBEDDED) if name in weights]
-    alike = (config.get(f"encoder_{each}") == config.get(f"decoder_{each}") for each in ("attention_heads", "ffn_dim"))
-    return (
-        all(alike)
-        and all(torch.equal(each, embeddings[0]) for each in embeddings[1:])
-        and config.get("activation_function", "gelu") in ACTIVATIONS
-    )
+def foreign(config: dict[str, Any], weights: Weights) -> str:
+    """What in a folder we do not compute; the Hugging Face adapter generates from it. Empty: nothing."""
+    weights = _tied(config, weights)
+    kind = f"a {config['model_type']}"
+    if config.get("share_encoder_decoder_embeddings") is False or embeds_apart(weights):
+        return f"{kind} that embeds sources and targets by different matrices"
+    for each in ("attention_heads", "ffn_dim"):
+        if config.get(f"encoder_{each}") != config.get(f"decoder_{each}"):
+            return f"{kind} whose encoder and decoder have different {each}"
+    if config.get("activation_function", "gelu") not in ACTIVATIONS:
+        return f"{kind} with the activation_function {config['activation_function']}"
+    if config["model_type"] == "marian" and not all(_is_sinusoids(weights[name]) for name in PLACES if name in weights):
+        return f"{kind} whose positions are no sinusoids"
+    return ""
 
 
-def read(config: dict[str, Any], weights: dict[str, Tensor], folder: str) -> Bart:
+def read(config: dict[str, Any], weights: Weights) -> Bart:
     """A network from Hugging Face's configuration and weights. Raises RequestError that names what is wrong."""
-    weights = {name.removeprefix("model."): weight for name, weight in weights.items()}
-    where = f"{folder}/config.json"
+    weights, where = _tied(config, weights), f"{weights.folder}/config.json"
     check_embedding(weights, config.get("vocab_size"), config.get("d_model"), where)
     try:
         bart = Bart(_from_huggingface(config, weights))
     except KeyError as missing:
         raise RequestError(f"{where}: the key {missing} of a BART configuration is missing") from None
-    fill(_pairs(bart), weights, f"{folder}/model.safetensors")
+    if config.get("tie_word_embeddings") is not False:
+        tell_untied(weights)
+    fill(_pairs(bart), weights, SPARE)
     return bart
+
+
+def _tied(config: dict[str, Any], weights: Weights) -> Weights:
+    tie = config.get("tie_word_embeddings") is not False
+    return tied(weights.without("model."), (HEAD, *reversed(EMBEDDED)) if tie else EMBEDDED, tie=tie)
+
+
+def _is_sinusoids(stored: Tensor) -> bool:
+    """Whether positions (count, width) are those that a Marian computes, in the precision in which they are stored."""
+    if stored.ndim != 2 or not stored.is_floating_point():
+        return False
+    ours, near = Positions(*stored.shape, learned=False).weight, max(1e-5, torch.finfo(stored.dtype).eps)
+    return torch.allclose(stored.float(), ours, atol=near, rtol=0)
 
 
 def write(bart: Bart) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """The configuration and fp32 weights that transformers reads."""
     weights = {name: tensor.float() for name, tensor in copies(_pairs(bart)).items()}
     if not bart.config.tied:  # transformers would draw them at random
-        weights |= {name: weights["shared.weight"].clone() for name in EMBEDDED}
-    weights = {name if name in ("lm_head.weight", BIAS) else f"model.{name}": w for name, w in weights.items()}
+        weights |= {name: weights[SHARED].clone() for name in EMBEDDED}
+    weights = {name if name in (HEAD, BIAS) else f"model.{name}": w for name, w in weights.items()}
     weights.setdefault(BIAS, torch.zeros(1, bart.config.vocabulary))
     return _to_huggingface(bart.config), weights
 
@@ -180,7 +212,7 @@ def _sizes(d_model: int, heads: int) -> dict[str, Any]:
     return {"d_model": d_model, "heads": heads, "d_kv": d_kv, "attention_scale": d_kv**-0.5, **same}
 
 
-def _from_huggingface(c: dict[str, Any], weights: dict[str, Tensor]) -> BartConfig:
+def _from_huggingface(c: dict[str, Any], weights: Weights) -> BartConfig:
     kind, bias = c["model_type"], weights.get(BIAS)
     pad, eos = (0, 0) if kind == "marian" else (1, 2)  # the defaults of their configurations
     return BartConfig(
@@ -242,9 +274,9 @@ def _to_huggingface(c: BartConfig) -> dict[str, Any]:
 def _pairs(bart: Bart) -> Iterator[tuple[str, Tensor]]:
     """Hugging Face's name of every tensor, without `model.`, and the (part of) ours that holds it."""
     c = bart.config
-    yield "shared.weight", bart.embedding.weight
+    yield SHARED, bart.embedding.weight
     if not c.tied:
-        yield "lm_head.weight", bart.head.weight
+        yield HEAD, bart.head.weight
     if bart.logits_bias is not None:
         yield BIAS, bart.logits_bias[None]
     for stack, blocks, positions, entering, leaving in (

@@ -77,9 +77,9 @@ def _pretrained(model: ModelConfig, tokenizer: Tokenizer) -> Seq2Seq:
     assert model.weights
     network = load_network(find_folder(model.weights))
     if not isinstance(network, Seq2Seq):
-        raise RequestError(
-            f"model.weights: {model.weights} is of a family that can only generate; trained are {', '.join(FAMILIES)}"
-        )
+        kind = getattr(network, "kind", "of another family")
+        problem = f"{model.weights} is {kind}, which can only generate"
+        raise RequestError(f"model.weights: {problem}; trained are {', '.join(FAMILIES)}")
     vocabulary = network.body.config.vocabulary
     if not tokenizer.added.issuperset(range(vocabulary, tokenizer.size)):
         raise RequestError(

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import pickle
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,7 +19,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 
 from sourcewise.config import BridgeConfig, FeatureEncoderConfig
@@ -28,9 +27,11 @@ from sourcewise.data import hub
 from sourcewise.errors import RequestError
 from sourcewise.model import families
 from sourcewise.model.bridges import build_bridge
-from sourcewise.model.interchange import Habits
+from sourcewise.model.interchange import Habits, check_finite
+from sourcewise.model.peft_folders import is_adapter, refuse_adapter, refuse_quantised
 from sourcewise.model.protocol import Network
 from sourcewise.model.seq2seq import Seq2Seq
+from sourcewise.model.weight_files import Weights, first_line, read_json, read_safetensors, read_weights, some
 
 START = "decoder_start_token_id"
 IDS = (START, "bos_token_id", "eos_token_id", "pad_token_id")
@@ -50,11 +51,29 @@ def find_folder(name: str | Path) -> Path:
     if (path / "recipe.yaml").is_file():
         raise RequestError(f"{path}: no checkpoint yet; go on with: sourcewise train {path} --resume")
     if path.exists():
-        raise RequestError(f"{path}: neither a run nor a Hugging Face folder (no config.json, no checkpoints/)")
+        raise RequestError(_no_checkpoint(path))
     text = str(name)
     if text.startswith((".", "/", "~")) or text.count("/") > 1 or "\\" in text:
         raise RequestError(f"{path}: no such folder; give a run, a Hugging Face folder or a hub name")
     return _download(text)
+
+
+def _no_checkpoint(path: Path) -> str:
+    """What is there instead of a checkpoint, and what to name instead of it."""
+    if path.is_file():
+        return f"{path}: a file; name the folder that it is in"
+    if is_adapter(path):
+        refuse_adapter(path)
+    numbered = [p for p in path.glob("checkpoint-*/") if p.name.removeprefix("checkpoint-").isdecimal()]
+    numbered.sort(key=lambda p: int(p.name.removeprefix("checkpoint-")))
+    if numbered:
+        names = ", ".join(p.name for p in numbered[-8:])
+        count = f"{len(numbered)}, the last of them " if len(numbered) > 8 else ""
+        return f"{path}: the output folder of a Trainer; its checkpoints are {count}{names}; name one: {numbered[-1]}"
+    adapters = [p.name for p in sorted(path.glob("*/")) if is_adapter(p)]
+    if adapters:
+        return f"{path}: holds adapters ({some(adapters)}) and no model; they are not opened yet: merge them into it"
+    return f"{path}: neither a run nor a Hugging Face folder (no config.json, no checkpoints/)"
 
 
 def _download(name: str) -> Path:
@@ -64,7 +83,7 @@ def _download(name: str) -> Path:
     wanted = ["*.json", "*.safetensors", "*.model", "*.txt"]
     try:
         folder = Path(snapshot_download(name, allow_patterns=wanted))
-        if not any(folder.glob("*.safetensors")):
+        if not any(folder.glob("model*.safetensors")):
             folder = Path(snapshot_download(name, allow_patterns=[*wanted, "pytorch_model*.bin"]))
         return folder
     except Exception as error:
@@ -78,30 +97,53 @@ def load_network(folder: Path) -> Network:
     Weights of a family of ours fill our own network; any other seq2seq model comes through the Hugging Face adapter.
     Raises RequestError for files that are missing, truncated or of another shape.
     """
-    config = _read_json(folder / "config.json")
+    refuse_adapter(folder)
+    config = read_json(folder / "config.json")
+    refuse_quantised(folder, config)
     family = families.of_model_type(config.get("model_type"))
-    weights = _read_weights(folder) if family else {}
+    weights = read_weights(folder, config)
     with _described(folder / "config.json"):
-        ours = family is not None and family.computes(config, weights)
-    if family is None or not ours:
+        foreign = family.foreign(config, weights) if family else f"a {config.get('model_type')}"
+    if family is None or foreign:
+        if (folder / "sourcewise.json").is_file():
+            raise RequestError(f"{folder}: sourcewise.json describes a bridge into {foreign}, which takes none")
         from sourcewise.model.huggingface import load_huggingface_network
 
-        return load_huggingface_network(folder)
+        return load_huggingface_network(folder, weights, foreign)
     habits = _read_habits(folder / "generation_config.json", config)
     with _described(folder / "config.json"):
-        body = family.read(config, weights, str(folder))
+        body = family.read(config, weights)
     bridge, route = None, "encoder"
     if (folder / "sourcewise.json").is_file():
-        extra = _read_json(folder / "sourcewise.json")
+        extra = read_json(folder / "sourcewise.json")
         with _described(folder / "sourcewise.json"):
             route = {"encoder": "encoder", "bypass": "bypass"}[extra["route"]]
             shape, dropout = body.config.d_model, body.config.dropout
             before = FeatureEncoderConfig(**extra.get("feature_encoder", {}))
             bridge = build_bridge(BridgeConfig(**extra["bridge"]), extra["dims"], shape, dropout, before)
-        _load_strict(bridge, _read_safetensors(folder / "bridge.safetensors"), folder / "bridge.safetensors")
+        _fill_bridge(bridge, folder)
+    elif (folder / "bridge.safetensors").is_file():
+        raise RequestError(f"{folder / 'sourcewise.json'}: missing; it describes the bridge of bridge.safetensors")
     network = Seq2Seq(body, bridge, route)  # type: ignore[arg-type]
     network.barred_ids, network.forced_first, network.forced_last = habits
     return network.eval()
+
+
+def _fill_bridge(bridge: torch.nn.Module, folder: Path) -> None:
+    weights = _bridge_weights(folder)
+    try:
+        bridge.load_state_dict(weights)
+    except RuntimeError as error:
+        problem = f"does not fit the bridge of sourcewise.json ({first_line(error)})"
+        raise RequestError(f"{weights.main}: {problem}") from None
+    check_finite(bridge.state_dict().items(), weights)
+
+
+def _bridge_weights(folder: Path) -> Weights:
+    path = folder / "bridge.safetensors"
+    weights = Weights(read_safetensors(path), folder)
+    weights.main = path
+    return weights
 
 
 def load_feature_encoder(folder: Path) -> tuple[FeatureEncoderConfig, int, dict[str, Tensor]]:
@@ -109,13 +151,15 @@ def load_feature_encoder(folder: Path) -> tuple[FeatureEncoderConfig, int, dict[
 
     The keys are those of a bridge: encoder.…, mean and deviation. Raises RequestError where there is none.
     """
-    extra = _read_json(folder / "sourcewise.json") if (folder / "sourcewise.json").is_file() else {}
+    extra = read_json(folder / "sourcewise.json") if (folder / "sourcewise.json").is_file() else {}
     if "feature_encoder" not in extra:
         raise RequestError(f"{folder}: holds no feature encoder; name a run with model.feature_encoder.layers")
     with _described(folder / "sourcewise.json"):
         config, dims = FeatureEncoderConfig(**extra["feature_encoder"]), int(extra["dims"])
-    weights = _read_safetensors(folder / "bridge.safetensors")
-    return config, dims, {k: w for k, w in weights.items() if k.startswith("encoder.") or k in ("mean", "deviation")}
+    weights = _bridge_weights(folder)
+    kept = {k: w for k, w in weights.items() if k.startswith("encoder.") or k in ("mean", "deviation")}
+    check_finite(kept.items(), weights)
+    return config, dims, kept
 
 
 def _read_habits(path: Path, config: dict[str, Any]) -> Habits:
@@ -123,7 +167,7 @@ def _read_habits(path: Path, config: dict[str, Any]) -> Habits:
 
     So is the start of a target where config.json leaves it open, as mBART's does.
     """
-    told = _read_json(path) if path.is_file() else config
+    told = read_json(path) if path.is_file() else config
     with _described(path):
         habits = Habits.read(told)
     config[START] = told.get(START) if config.get(START) is None else config[START]
@@ -138,7 +182,7 @@ def _described(path: Path) -> Iterator[None]:
     except RequestError:
         raise
     except Exception as error:  # any value may be of any type, and as large as it likes
-        reason = f"no {error}" if isinstance(error, KeyError) else _first_line(error)
+        reason = f"no {error}" if isinstance(error, KeyError) else first_line(error)
         raise RequestError(f"{path}: describes no network that can be made ({reason}); copy it again") from None
 
 
@@ -167,7 +211,7 @@ def save_network(network: Seq2Seq, folder: Path, tokenizer: Any = None) -> None:
             tokenizer.save(fresh)
         _replace_folder(fresh, folder)
     except (OSError, SafetensorError) as error:
-        raise RequestError(f"{folder}: cannot be written ({_first_line(error)}); the one before is kept") from None
+        raise RequestError(f"{folder}: cannot be written ({first_line(error)}); the one before is kept") from None
     finally:
         shutil.rmtree(fresh, ignore_errors=True)
 
@@ -194,59 +238,5 @@ def _aside(folder: Path) -> Path:
     return folder.with_name(f".{folder.name}-old")
 
 
-def _read_weights(folder: Path) -> dict[str, Tensor]:
-    index = folder / "model.safetensors.index.json"
-    if index.is_file():
-        weights: dict[str, Tensor] = {}
-        for name in sorted(set(_read_json(index)["weight_map"].values())):
-            weights |= _read_safetensors(folder / name)
-        return weights
-    if (folder / "model.safetensors").is_file():
-        return _read_safetensors(folder / "model.safetensors")
-    parts = sorted(folder.glob("pytorch_model*.bin"))
-    if not parts:
-        raise RequestError(f"{folder}: no weights (model.safetensors or pytorch_model.bin)")
-    weights = {}
-    for part in parts:
-        try:
-            weights |= torch.load(part, map_location="cpu", weights_only=True)
-        except pickle.UnpicklingError:
-            problem = "truncated, or holds more than plain tensors, which is never loaded"
-            raise RequestError(f"{part}: {problem}; save it as model.safetensors") from None
-        except Exception as error:
-            raise RequestError(f"{part}: cannot be read as plain tensors ({_first_line(error)})") from None
-    return weights
-
-
-def _read_safetensors(path: Path) -> dict[str, Tensor]:
-    try:
-        return load_file(path)
-    except FileNotFoundError:
-        raise RequestError(f"{path}: missing") from None
-    except (SafetensorError, OSError, ValueError) as error:
-        raise RequestError(f"{path}: truncated or not safetensors ({_first_line(error)})") from None
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        return dict(json.loads(path.read_text(encoding="utf-8")))
-    except FileNotFoundError:
-        raise RequestError(f"{path}: missing") from None
-    except (OSError, ValueError, TypeError) as error:
-        raise RequestError(f"{path}: not a JSON object ({_first_line(error)})") from None
-
-
 def _write_json(path: Path, value: dict[str, Any]) -> None:
     path.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
-
-
-def _load_strict(module: torch.nn.Module, weights: dict[str, Tensor], path: Path) -> None:
-    try:
-        module.load_state_dict(weights)
-    except RuntimeError as error:
-        raise RequestError(f"{path}: does not fit the bridge of sourcewise.json ({_first_line(error)})") from None
-
-
-def _first_line(error: Exception) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[-1][:160] if lines else type(error).__name__

@@ -26,9 +26,11 @@ from sourcewise.data.tokenizer import Tokenizer
 from sourcewise.errors import RequestError
 from sourcewise.model import t5
 from sourcewise.model.attention import MASKED, RelativePositions, SelfAttention, attend, kept, merge_heads
+from sourcewise.model.interchange import check, take
 from sourcewise.model.layers import Embedding, FeedForward, RMSNorm, SinusoidalPositions, dropout
 from sourcewise.model.memory import KeyValueCache, padding_bias
 from sourcewise.model.residual import ResidualBlock
+from sourcewise.model.weight_files import Weights
 
 MODEL_TYPES = ("sourcewise-decoder",)  # of config.json
 IDS = {"pad_id": "pad_token_id", "eos_id": "eos_token_id", "start_id": "decoder_start_token_id"}  # in config.json
@@ -342,9 +344,9 @@ def sized(shape: DecoderOnlyConfig, wanted: int) -> DecoderOnlyConfig:
     return replace(shape, layers=layers, d_ff=d_ff)
 
 
-def read(config: dict[str, Any], weights: dict[str, Tensor], folder: str) -> DecoderOnly:
+def read(config: dict[str, Any], weights: Weights) -> DecoderOnly:
     """A network from its configuration and weights. Raises RequestError that names what is wrong."""
-    where, given = f"{folder}/config.json", {f.name: IDS.get(f.name, f.name) for f in fields(DecoderOnlyConfig)}
+    where, given = f"{weights.folder}/config.json", {f.name: IDS.get(f.name, f.name) for f in fields(DecoderOnlyConfig)}
     for key in given.values():
         if key not in config:
             raise RequestError(f"{where}: the key {key!r} of a {MODEL_TYPES[0]} configuration is missing")
@@ -355,14 +357,9 @@ def read(config: dict[str, Any], weights: dict[str, Tensor], folder: str) -> Dec
     shape = DecoderOnlyConfig(**{name: config[key] for name, key in given.items()})
     with torch.device("meta"):  # nothing of the stated size is made before the weights are known to have it
         expected = DecoderOnly(shape).state_dict()
-    for name, tensor in expected.items():
-        if name not in weights:
-            raise RequestError(f"{folder}/model.safetensors: the tensor {name} is missing")
-        if weights[name].shape != tensor.shape:
-            shapes = f"{tuple(weights[name].shape)}, the configuration says {tuple(tensor.shape)}"
-            raise RequestError(f"{folder}/model.safetensors: {name} has the shape {shapes}")
+    check(expected.items(), weights)
     body = DecoderOnly(shape)
-    body.load_state_dict({name: weights[name] for name in expected})
+    take(body.state_dict().items(), weights)
     return body
 
 

@@ -14,6 +14,7 @@ from torch import Tensor
 from sourcewise.config import ModelConfig
 from sourcewise.data.tokenizer import Tokenizer
 from sourcewise.model import bart, decoder_only, recurrent, t5
+from sourcewise.model.weight_files import Weights
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,15 +24,15 @@ class Family:
     body: type
     model_types: tuple[str, ...]  # of config.json
     make: Callable[[ModelConfig, Tokenizer, bool], Any]  # recipe, tokenizer, whether it reads features → a fresh body
-    read: Callable[[dict[str, Any], dict[str, Tensor], str], Any]  # config.json, weights, folder → body
+    read: Callable[[dict[str, Any], Weights], Any]  # config.json, weights → body
     write: Callable[[Any], tuple[dict[str, Any], dict[str, Tensor]]]  # body → config.json, fp32 weights on the CPU
-    # Whether it computes what a folder of its model_types asks for: config.json, weights.
-    computes: Callable[[dict[str, Any], dict[str, Tensor]], bool] = lambda config, weights: True
+    # What in a folder of its model_types it does not compute, in words, or nothing: config.json, weights.
+    foreign: Callable[[dict[str, Any], Weights], str] = lambda config, weights: ""
 
 
 FAMILIES = {
-    "t5": Family(t5.Transformer, t5.MODEL_TYPES, t5.make, t5.read, t5.write),
-    "bart": Family(bart.Bart, bart.MODEL_TYPES, bart.make, bart.read, bart.write, bart.computes),
+    "t5": Family(t5.Transformer, t5.MODEL_TYPES, t5.make, t5.read, t5.write, t5.foreign),
+    "bart": Family(bart.Bart, bart.MODEL_TYPES, bart.make, bart.read, bart.write, bart.foreign),
     "rnn": Family(recurrent.Recurrent, recurrent.MODEL_TYPES, recurrent.make, recurrent.read, recurrent.write),
     "decoder": Family(
         decoder_only.DecoderOnly, decoder_only.MODEL_TYPES, decoder_only.make, decoder_only.read, decoder_only.write

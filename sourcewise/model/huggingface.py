@@ -14,8 +14,18 @@ from torch import Tensor, nn
 
 from sourcewise.data.batches import IGNORED, Batch, Source
 from sourcewise.errors import RequestError
-from sourcewise.model.interchange import Habits
+from sourcewise.model.interchange import (
+    BIAS,
+    SPARE,
+    Habits,
+    account_for,
+    check_finite,
+    check_plain,
+    refuse_adapted,
+    refuse_missing,
+)
 from sourcewise.model.protocol import shift_right
+from sourcewise.model.weight_files import Weights, read_json, read_weights
 
 
 @dataclass
@@ -54,9 +64,9 @@ class HuggingFaceNetwork(nn.Module):
     dims = 0  # text only
     joins = False
 
-    def __init__(self, model: Any) -> None:
+    def __init__(self, model: Any, kind: str = "a model of Hugging Face") -> None:
         super().__init__()
-        self.model = model
+        self.model, self.kind = model, kind  # what it is, in words
         config = model.config
         generation = getattr(model, "generation_config", None)
 
@@ -146,30 +156,72 @@ class HuggingFaceNetwork(nn.Module):
         return nats, int((labels != IGNORED).sum())
 
 
-def load_huggingface_network(folder: Path) -> HuggingFaceNetwork:
-    """A seq2seq model of any architecture from a folder. Raises RequestError when transformers cannot.
+def load_huggingface_network(
+    folder: Path, weights: Weights | None = None, kind: str = "a model of Hugging Face"
+) -> HuggingFaceNetwork:
+    """A seq2seq model of any architecture from a folder. Raises RequestError when transformers cannot open it.
 
-    No code that lies in the folder is run, and no tensor is left to chance.
+    No code that lies in the folder is run, and no tensor is left to chance. `weights` are its own, where they are read
+    already, and `kind` says what it is.
     """
-    from transformers import AutoModelForSeq2SeqLM
+    import transformers
 
+    read = read_weights(folder, read_json(folder / "config.json")) if weights is None else weights
     try:
         with _quiet():
-            model, found = AutoModelForSeq2SeqLM.from_pretrained(
-                folder, local_files_only=True, trust_remote_code=False, output_loading_info=True, dtype=torch.float32
+            config = transformers.AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+            model, found = _class_of(config).from_pretrained(
+                None, config=config, state_dict=dict(read), output_loading_info=True, dtype=torch.float32
             )
+            if (folder / "generation_config.json").is_file():
+                model.generation_config = transformers.GenerationConfig.from_pretrained(folder, local_files_only=True)
+            else:
+                model.generation_config = transformers.GenerationConfig.from_pretrained(
+                    folder, "config.json", local_files_only=True, _from_model_config=True
+                )
     except Exception as error:
         raise RequestError(f"{folder}: transformers cannot open it as a seq2seq model ({_reason(error)})") from None
-    if found["missing_keys"]:
-        raise RequestError(f"{folder}: the tensor {min(found['missing_keys'])} is missing from its weights")
-    return HuggingFaceNetwork(model).eval()
+    _check(model, found, read)
+    return HuggingFaceNetwork(model, kind).eval()
+
+
+def _class_of(config: Any) -> Any:
+    """The class of a seq2seq model. Raises ValueError where transformers knows none."""
+    from transformers import MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING as CLASSES
+
+    if type(config) not in CLASSES:
+        raise ValueError(f"a {config.model_type} is none that reads a text and writes one")
+    return CLASSES[type(config)]
+
+
+def _check(model: Any, found: dict[str, Any], weights: Weights) -> None:
+    """Raise RequestError unless a model has all of its weights from its files; tell what else they hold."""
+    expected = model.state_dict()
+    left = sorted(name for name in found["unexpected_keys"] if not SPARE.search(name))
+    refuse_adapted(left, weights)
+    missing = sorted(name for name in found["missing_keys"] if not _is_computed(model, name))
+    if missing:
+        refuse_missing(missing, left, weights)
+    for name, tensor in weights.items():
+        if name.endswith(("weight", "bias")) and name not in left and not SPARE.search(name):
+            check_plain(name, tensor, weights)
+    account_for(left, expected, weights)
+    head = model.get_output_embeddings()
+    buffers = [name for name, _ in model.named_buffers() if not name.endswith(BIAS)]
+    named = {**dict(model.named_parameters()), **dict(model.named_buffers())}
+    bias = getattr(head, "bias", None)
+    barring = [name for name, tensor in named.items() if tensor is bias]
+    check_finite(named.items(), weights, buffers, barring)
+
+
+def _is_computed(model: Any, name: str) -> bool:
+    """Whether a tensor that is in no file is none that was learned: sinusoids, which transformers computes again."""
+    return "Sinusoidal" in type(model.get_submodule(name.rpartition(".")[0])).__name__
 
 
 def _reason(error: Exception) -> str:
     """What transformers says, in a line and in our words where its own help nobody here."""
     text = str(error).strip()
-    if "Weights only load failed" in text:
-        return "its weights hold more than plain tensors, which is never loaded; save them as safetensors"
     if "ignore_mismatched_sizes" in text:
         return "its weights are of another shape than config.json says"
     if "trust_remote_code" in text:

@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from sourcewise.config import ModelConfig
 from sourcewise.data.tokenizer import Tokenizer
 from sourcewise.errors import RequestError
-from sourcewise.model.interchange import copies, fill
+from sourcewise.model.interchange import check, copies, take
 from sourcewise.model.layers import Embedding, dropout
 from sourcewise.model.recurrent_layers import (
     CARRIES,
@@ -37,6 +37,7 @@ from sourcewise.model.recurrent_layers import (
     RecurrentMemory,
     reset_cell,
 )
+from sourcewise.model.weight_files import Weights
 
 MODEL_TYPES = ("sourcewise-rnn",)  # of config.json
 IDS = {"pad_id": "pad_token_id", "eos_id": "eos_token_id", "start_id": "decoder_start_token_id"}  # in config.json
@@ -195,9 +196,9 @@ def make(model: ModelConfig, tokenizer: Tokenizer, features: bool) -> Recurrent:
     return body
 
 
-def read(config: dict[str, Any], weights: dict[str, Tensor], folder: str) -> Recurrent:
+def read(config: dict[str, Any], weights: Weights) -> Recurrent:
     """A network from its configuration and weights. Raises RequestError that names what is wrong."""
-    where, given = f"{folder}/config.json", {f.name: IDS.get(f.name, f.name) for f in fields(RecurrentConfig)}
+    where, given = f"{weights.folder}/config.json", {f.name: IDS.get(f.name, f.name) for f in fields(RecurrentConfig)}
     for key in given.values():
         if key not in config:
             raise RequestError(f"{where}: the key {key!r} of a {MODEL_TYPES[0]} configuration is missing")
@@ -206,16 +207,12 @@ def read(config: dict[str, Any], weights: dict[str, Tensor], folder: str) -> Rec
         if config[key] not in known:
             raise RequestError(f"{where}: {key} {config[key]!r} is not one of {', '.join(known)}")
     shape = RecurrentConfig(**{name: config[key] for name, key in given.items()})
-    file = f"{folder}/model.safetensors"
     if max(shape.encoder_layers, shape.decoder_layers) > len(weights):
-        raise RequestError(f"{where}: states more layers than {file} has tensors")
+        raise RequestError(f"{where}: states more layers than {weights.main} has tensors")
     with torch.device("meta"):  # nothing of the stated size is made before the weights are known to have it
-        expected = Recurrent(shape).state_dict()
-        fill(expected.items(), weights, file)
-    for name in sorted(weights.keys() - expected.keys()):
-        raise RequestError(f"{file}: {name} is of no part of such a network; config.json is of another")
+        check(Recurrent(shape).state_dict().items(), weights)
     body = Recurrent(shape)
-    fill(body.state_dict().items(), weights, file)
+    take(body.state_dict().items(), weights)
     return body
 
 

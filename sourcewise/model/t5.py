@@ -10,11 +10,26 @@ from torch import Tensor
 from sourcewise.config import ModelConfig
 from sourcewise.data.tokenizer import Tokenizer
 from sourcewise.errors import RequestError
-from sourcewise.model.interchange import check_embedding, copies, fill, first_id, is_tied
+from sourcewise.model.interchange import (
+    EMBEDDED,
+    HEAD,
+    SHARED,
+    check_embedding,
+    copies,
+    embeds_apart,
+    fill,
+    first_id,
+    is_tied,
+    tell_untied,
+    tied,
+)
 from sourcewise.model.transformer import Transformer, TransformerConfig
+from sourcewise.model.weight_files import Weights
 
 POSITIONED = "sourcewise-t5"  # a T5 with decoder positions: named so that nobody opens it as a plain one
 MODEL_TYPES = ("t5", "mt5", POSITIONED)  # of config.json
+# What no part of it reads: other names of the embedding, and what the first T5s stored.
+SPARE = (*EMBEDDED, HEAD, "decoder.block.0.layer.1.EncDecAttention.relative_attention_bias.weight")
 ACTIVATIONS = {  # Hugging Face's feed_forward_proj → ours
     **{name: name for name in ("relu", "gelu", "silu", "gated-relu", "gated-gelu", "gated-silu")},
     "swish": "silu",
@@ -55,11 +70,35 @@ def shape_options(model: ModelConfig, tokenizer: Tokenizer) -> dict[str, Any]:
     }
 
 
-def read(config: dict[str, Any], weights: dict[str, Tensor], folder: str) -> Transformer:
+def foreign(config: dict[str, Any], weights: Weights) -> str:
+    """What in a folder we do not compute; the Hugging Face adapter generates from it. Empty: nothing."""
+    if embeds_apart(_tied(weights)):
+        return "a T5 that embeds sources and targets by different matrices"
+    said = _activation(config)
+    gated = said.startswith("gated-")
+    function = "gelu_new" if said == "gated-gelu" else said.removeprefix("gated-")
+    stored = config.get("is_gated_act", gated), config.get("dense_act_fn", function)  # transformers obeys these
+    if stored != (gated, function):
+        return f"a T5 of feed_forward_proj {said} whose is_gated_act and dense_act_fn say otherwise"
+    return ""
+
+
+def read(config: dict[str, Any], weights: Weights) -> Transformer:
     """A network from Hugging Face's configuration and weights. Raises RequestError that names what is wrong."""
-    transformer = Transformer(config_from_huggingface(config, weights, f"{folder}/config.json"))
-    fill(_pairs(transformer), weights, f"{folder}/model.safetensors")
+    weights = _tied(weights)
+    transformer = Transformer(config_from_huggingface(config, weights, f"{weights.folder}/config.json"))
+    if transformer.config.scaled:  # as those are whose head is the embedding
+        tell_untied(weights)
+    fill(_pairs(transformer), weights, SPARE)
     return transformer
+
+
+def _activation(config: dict[str, Any]) -> str:
+    return str(config.get("feed_forward_proj", "gated-gelu" if config.get("model_type") == "mt5" else "relu"))
+
+
+def _tied(weights: Weights) -> Weights:
+    return tied(weights.without("transformer."), (*EMBEDDED, HEAD))
 
 
 def write(transformer: Transformer) -> tuple[dict[str, Any], dict[str, Tensor]]:
@@ -68,10 +107,10 @@ def write(transformer: Transformer) -> tuple[dict[str, Any], dict[str, Tensor]]:
     return config_to_huggingface(transformer.config), weights
 
 
-def config_from_huggingface(config: dict[str, Any], weights: dict[str, Tensor], where: str) -> TransformerConfig:
+def config_from_huggingface(config: dict[str, Any], weights: Weights, where: str) -> TransformerConfig:
     """Hugging Face's config.json and its weights → our shape. Raises RequestError for what we do not compute."""
     c = dict(config)
-    activation = c.get("feed_forward_proj", "relu")
+    activation = _activation(c)
     if activation not in ACTIVATIONS:
         raise RequestError(f"{where}: feed_forward_proj {activation!r} is not one of {', '.join(ACTIVATIONS)}")
     check_embedding(weights, c.get("vocab_size"), c.get("d_model"), where)
@@ -138,15 +177,15 @@ def to_huggingface(transformer: Transformer) -> dict[str, Tensor]:
     c = transformer.config
     weights = copies(_pairs(transformer))
     if c.tied and not c.scaled:  # older transformers would draw a random head for an untied configuration
-        weights["lm_head.weight"] = weights["shared.weight"].clone()
+        weights[HEAD] = weights[SHARED].clone()
     return weights
 
 
 def _pairs(t: Transformer) -> Iterator[tuple[str, Tensor]]:
     """Hugging Face's name of every tensor and the (part of) ours that holds it."""
-    yield "shared.weight", t.embedding.weight
+    yield SHARED, t.embedding.weight
     if not t.config.tied:
-        yield "lm_head.weight", t.head.weight
+        yield HEAD, t.head.weight
     for stack, blocks, positions, norm in (
         ("encoder", t.encoder, t.encoder_positions, t.encoder_norm),
         ("decoder", t.decoder, t.decoder_positions, t.decoder_norm),

@@ -13,10 +13,12 @@ from safetensors.torch import load_file, save_file
 from sourcewise.config import GenerationConfig
 from sourcewise.data.batches import IGNORED, Batch, Source, length_mask
 from sourcewise.errors import RequestError
+from sourcewise.model import bart
 from sourcewise.model.bart import Bart
 from sourcewise.model.checkpoint import load_network, save_network
 from sourcewise.model.huggingface import HuggingFaceNetwork, load_huggingface_network
 from sourcewise.model.seq2seq import Seq2Seq
+from sourcewise.model.weight_files import Weights
 from sourcewise.training.optimizer import freeze
 from tests.generation.searching import beam_search, greedy_or_sample
 
@@ -239,9 +241,7 @@ def test_the_bias_of_the_logits_is_in_the_loss_and_never_learns(precision: torch
     torch.manual_seed(0)
     theirs = hugging_face_model("marian")
     config = theirs.config
-    from sourcewise.model import bart
-
-    body = bart.read(config.to_dict(), theirs.state_dict(), "memory")
+    body = bart.read(config.to_dict(), Weights(theirs.state_dict(), Path("memory")))
     network = Seq2Seq(body).to(precision).eval()
     source, labels = random_source(79, padded=True), random_targets()
     labels[1, 4:] = IGNORED
