@@ -99,7 +99,10 @@ def _speaker(model: Any, processing: Any) -> Speaker:
 def _bits(model: Any, batches: Sequence[Collation]) -> SourceBits:
     """The source bits of batches whose sources only the model itself can read."""
     parts = [source_bits(model, batch) for batch in batches if len(batch[LABELS]) > 1]
-    return SourceBits(*(np.concatenate([getattr(p, name) for p in parts]) for name in ("nats", "shuffled", "tokens")))
+    nats, shuffled, tokens = (
+        np.concatenate([getattr(p, name) for p in parts]) for name in ("nats", "shuffled", "tokens")
+    )
+    return SourceBits(nats, shuffled, tokens)
 
 
 def _references(batches: Sequence[Mapping[str, Any]], speaker: Speaker) -> list[str]:
