@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from sourcewise.diagnosis.finding import Finding
-from sourcewise.diagnosis.rules.pairing import check as check_pairing
 from sourcewise.diagnosis.rules.first_step import planned
+from sourcewise.diagnosis.rules.pairing import check as check_pairing
 from sourcewise.diagnosis.rules.settings import check
 from sourcewise.diagnosis.rules.wiring import wiring_findings
 from tests.diagnosis.test_wiring import DIGITS, prepared
