@@ -184,6 +184,7 @@ def test_a_conversation_goes_on_from_line_to_line() -> None:
     said = [f"{a} {b}" for a, b in zip(strings(401, 26, 4, 9, 1), strings(401, 26, 4, 9, 2), strict=True)]
     turns = [f"{said[i]} {said[i - 1].split()[0]}" for i in range(401)]  # each takes up a word of the one before
     assert judged(list(pairwise(turns))).state == "in step"
+    assert judged(list(pairwise(said))).state == "not told"  # nothing taken up
 
 
 def test_one_line_too_many_is_found_with_the_line() -> None:

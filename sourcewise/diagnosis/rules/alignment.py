@@ -71,14 +71,17 @@ def pairing(examples: Sequence[Example], sides: Sides) -> Pairing:
     quarters = [q for q in np.array_split(places, 4) if len(q) >= FEWEST] or [places]
     if whole.strongest >= CHANCE:
         return _by_quarters(examples, sides, quarters, [view for view, _ in whole.found[:STRONGEST]])
+    if any(_chained(examples, places[1:-1], step) for step in (1, -1)):
+        return Pairing("not told", "each source is the target of the line beside it, as where turns follow each other")
     for quarter in quarters:
         if moved := _moved(examples, sides, quarter, whole):
             return Pairing("out of step", moved)
     told = would_show(source, target)
     if told == "no":
-        return Pairing(
-            "not told", f"nothing in the sources of {whole.examples} examples goes with their {_kinds(target)}"
+        words = (
+            f"nothing seen in the sources of {whole.examples} examples goes with their {_kinds(target)}, but labels "
         )
+        return Pairing("not told", words + "and short answers may hang on them in ways that do not show")
     return Pairing("out of step" if told == "surely" else "perhaps", f"{whole}; shuffled pairs have less than {CHANCE}")
 
 
