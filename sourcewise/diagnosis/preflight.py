@@ -12,8 +12,7 @@ from sourcewise.data.bad_rows import LEFT_OUT
 from sourcewise.data.plain_text import Denoised
 from sourcewise.diagnosis.diagnose import Diagnosis, Piece, ranked
 from sourcewise.diagnosis.finding import Finding
-from sourcewise.diagnosis.rules import data, data_features, settings, signals, wiring
-from sourcewise.diagnosis.rules.alignment import FEWEST
+from sourcewise.diagnosis.rules import data, data_features, pairing, settings, signals, wiring
 from sourcewise.diagnosis.rules.data_texts import REFUSED
 from sourcewise.errors import FaultyData
 from sourcewise.training.opening import Prepared
@@ -32,6 +31,7 @@ _ONLY_TRAINED = (
 PREFLIGHT_CHECKS: tuple[Callable[[Prepared], list[Finding]], ...] = (
     data.check,
     data_features.check,
+    pairing.check,
     settings.check,
     wiring.wiring_findings,
     signals.check,
@@ -70,11 +70,7 @@ def left_unchecked(prepared: Prepared) -> list[str]:
     for part in prepared.train.parts:
         if isinstance(part, Denoised):
             missing.append(f"pairs of {part.name}: they are made of plain text anew in each epoch")
-        elif len(part) < FEWEST:
-            missing.append(
-                f"whether sources and targets belong together (DAT003): {part.dataset.name} has {len(part)} examples, "
-                f"at least {FEWEST} are needed"
-            )
+        missing += pairing.not_told(part)
     if prepared.valid is None:
         missing.append("validation examples in the training set (DAT008): there is no validation set")
     if prepared.train.dataset.dims:

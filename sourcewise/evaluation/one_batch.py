@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -14,7 +15,10 @@ from torch import Tensor, nn
 from sourcewise.data.batches import IGNORED, Batch, Source
 from sourcewise.data.encoding import Encoded
 from sourcewise.errors import RequestError
+from sourcewise.evaluation import plain_call
 from sourcewise.evaluation import source_bits as sets
+from sourcewise.evaluation.logits import checked, pad_ids, without_padding
+from sourcewise.evaluation.plain_call import Loop
 from sourcewise.evaluation.source_bits import SourceBits, nearest_others
 from sourcewise.generation.model import Model
 from sourcewise.model.protocol import Network, token_nats
@@ -26,19 +30,23 @@ MASKS = ("attention_mask", "encoder_attention_mask")  # of sources, (batch, slot
 def source_bits(model: Any, batch: Any) -> SourceBits:
     """What the target tokens of a batch gain from their own source rather than a neighbour's of similar length.
 
-    Three kinds of models:
+    Four kinds of models:
 
     - a network of ours (or what `load` returns) with a `Batch`, or with an `Encoded` for a whole set;
     - a torch module that is called as Hugging Face's encoder–decoders are, `model(**batch)`, and gives `.logits`
       (batch, time, vocabulary), with a batch as its collator makes it: `labels` (batch, time) with -100 where nothing
       counts, and the source's tensors (`input_ids`, `inputs_embeds`, `input_features`, `attention_mask`, ...);
-    - any other callable, `model(batch)` → logits, with such a batch. It must not use dropout.
+    - a torch module that is called as `model(src, trg)`, or a pair (encoder, decoder), with a tuple (src, trg) or a
+      dict of token ids; these may be (time, batch), and a `teacher_forcing_ratio` is given as 1;
+    - any other callable, `model(batch)` → logits, with a dict with labels. It must not use dropout.
 
     The source's tensors are exchanged, all whose first dimension is the batch but labels and `decoder_...`: the
     decoder reads the example's own target throughout. A module is measured without dropout, on its own device,
-    and left in the mode it was in. `.bits`, `.ci95()` and `.loss` of the answer are means over target tokens.
+    and left in the mode it was in. `.bits`, `.ci95()` and `.loss` of the answer are means over target tokens. What
+    could have been meant otherwise, such as padding among labels, is a UserWarning, and `.understood` of the answer.
 
-    Raises RequestError where there is no source to exchange: a decoder-only model, fewer than two different sources.
+    Raises RequestError where there is no source to exchange (a decoder-only model, fewer than two different sources),
+    where the model gives probabilities, or sees the tokens it is to say, and where a call is not understood.
     """
     if isinstance(model, Model):
         model = model.network
@@ -47,13 +55,40 @@ def source_bits(model: Any, batch: Any) -> SourceBits:
             raise RequestError(f"source_bits: a {type(batch).__name__} is for a network of sourcewise; give a dict")
         with at_rest(model):
             return sets.source_bits(model, batch) if isinstance(batch, Encoded) else _of_network(model, batch)
-    if not isinstance(batch, Mapping):
-        raise RequestError(f"source_bits: a batch is a dict of tensors, not {type(batch).__name__}")
+    whole = model
+    if isinstance(model, (tuple, list)):
+        whole = nn.ModuleList([part for part in model if isinstance(part, nn.Module)])
+    if not (isinstance(batch, Mapping) and LABELS in batch):
+        with at_rest(whole):
+            return _told(_of_loop(model, plain_call.read(batch), whole))
     config = getattr(model, "config", None)
     if config is not None and getattr(config, "is_encoder_decoder", True) is False:
         raise RequestError(f"source_bits: {type(model).__name__} is decoder-only: its source is part of its target")
     with at_rest(model):
-        return _of_callable(model, batch)
+        return _told(_of_callable(model, batch))
+
+
+def _told(bits: SourceBits) -> SourceBits:
+    """What was understood, as a warning at the line that asked."""
+    if bits.understood:
+        warnings.warn(f"source_bits: {bits.understood}", stacklevel=3)
+    return bits
+
+
+def _of_loop(model: Any, loop: Loop, whole: Any) -> SourceBits:
+    device = next((p.device for p in whole.parameters()), None) if isinstance(whole, nn.Module) else None
+    if device is not None:
+        loop.src, loop.trg = loop.src.to(device), loop.trg.to(device)
+        loop.extras = {k: v.to(device) if isinstance(v, Tensor) and v.ndim > 1 else v for k, v in loop.extras.items()}
+    other = _others([loop.sources], None, len(loop.sources))
+    partner = torch.from_numpy(np.where(other < 0, np.arange(len(other)), other)).to(loop.src.device)
+    with torch.no_grad():
+        logits, labels = plain_call.aligned(model, loop, plain_call.call(model, loop), partner)
+    models = model if isinstance(model, (tuple, list)) else (model, getattr(model, "decoder", None))
+    labels, padding = without_padding(labels, pad_ids(*models))
+    bits = _measured(lambda rows: _nats(logits(rows), labels), labels, [loop.sources], None)
+    bits.understood = "; ".join([*loop.notes, *([padding] if padding else [])])
+    return bits
 
 
 def _of_network(network: Network, batch: Batch) -> SourceBits:
@@ -83,18 +118,58 @@ def _of_callable(model: Any, batch: Mapping[str, Any]) -> SourceBits:
     content = [value for name, value in source.items() if name not in MASKS]
     if not content:
         raise RequestError(f"source_bits: no source among the keys {', '.join(map(str, batch))}; as input_ids")
+    _not_the_answer(labels, batch.get("decoder_input_ids"))
     device = next((p.device for p in model.parameters()), labels.device) if isinstance(model, nn.Module) else None
     given = {k: v.to(device) if isinstance(v, Tensor) and device else v for k, v in batch.items()}
+    counted, padding = without_padding(given[LABELS], pad_ids(model))
 
-    def nats(rows: Tensor | None) -> Tensor:
+    def logits(rows: Tensor | None) -> Tensor:
         inputs = dict(given)
         if rows is not None:
             inputs |= {name: given[name][rows.to(given[name].device)] for name in source}
         out = model(**inputs) if isinstance(model, nn.Module) else model(inputs)
-        return _nats(out if isinstance(out, Tensor) else getattr(out, "logits", None), given[LABELS])
+        out = out if isinstance(out, Tensor) else getattr(out, "logits", None)
+        if out is None:
+            raise RequestError("source_bits: the model gives no logits")
+        return checked(out)
 
     mask = next((source[name].bool() for name in MASKS if name in source and source[name].ndim == 2), None)
-    return _measured(nats, labels, content, mask)
+    with torch.no_grad():
+        _rows_are_examples(logits, _others(content, mask, len(labels)), labels)
+    bits = _measured(lambda rows: _nats(logits(rows), counted), counted, content, mask)
+    bits.understood = padding
+    return bits
+
+
+def _not_the_answer(labels: Tensor, inputs: Any) -> None:
+    """Raises RequestError where the decoder's inputs are the labels, one for one."""
+    if not isinstance(inputs, Tensor) or inputs.shape != labels.shape:
+        return
+    counted = labels != IGNORED
+    same = (inputs.to(labels.device) == labels)[counted]
+    moved = (inputs.to(labels.device)[:, 1:] == labels[:, :-1])[counted[:, 1:]]
+    if len(same) and same.float().mean() > 0.9 and not (len(moved) and moved.float().mean() > 0.9):
+        raise RequestError(
+            "source_bits: decoder_input_ids are the labels, so the decoder reads each token that it is to say; shift "
+            "them by one, behind a start token, or leave them out"
+        )
+
+
+def _rows_are_examples(logits: Callable[[Tensor | None], Tensor], other: np.ndarray, labels: Tensor) -> None:
+    """Raises RequestError where outputs of other rows change with the source of one: rows are then no examples."""
+    one = int(np.flatnonzero(other >= 0)[0])
+    rows = torch.arange(len(labels))
+    rows[one] = int(other[one])
+    before, after = logits(None), logits(rows.to(labels.device))
+    if before.shape[:1] != labels.shape[:1] or before.shape != after.shape:
+        return
+    change = (after - before).abs().flatten(1).amax(1)
+    others = torch.cat((change[:one], change[one + 1 :]))
+    if len(others) and float(others.max()) > 0.05 * float(change.max()) > 0:
+        raise RequestError(
+            f"source_bits: outputs of other rows change with the source of row {one}: either the batch is (time, "
+            "batch), and is to be given (batch, time), or the model draws at random, or mixes the examples of a batch"
+        )
 
 
 def _measured(
@@ -105,12 +180,7 @@ def _measured(
     `content` holds the sources' tensors; `mask` (batch, slots) is true where they are real, everywhere without one.
     """
     size = len(labels)
-    lengths = np.full(size, 1) if mask is None else mask.sum(1).cpu().numpy().astype(np.int64)
-    tables = [_emptied(table.detach(), mask).cpu() for table in content]
-    other = nearest_others(lengths, lambda i, j: all(torch.equal(table[i], table[j]) for table in tables))
-    if (other < 0).all():
-        what = f"the {size} sources of the batch are all alike" if size > 1 else "a batch of 1 holds no other source"
-        raise RequestError(f"source_bits: {what}; give a batch of several different ones")
+    other = _others(content, mask, size)
     tokens = (labels != IGNORED).sum(1).cpu().double().numpy()
     if not tokens.any():
         raise RequestError(f"source_bits: no label of the batch counts, all are {IGNORED}")
@@ -118,6 +188,17 @@ def _measured(
     with torch.no_grad():
         mine, theirs = (nats(which).double().sum(1).cpu().numpy() for which in (None, rows))
     return SourceBits(mine, np.where(other < 0, np.nan, theirs), tokens)
+
+
+def _others(content: list[Tensor], mask: Tensor | None, size: int) -> np.ndarray:
+    """For each example one with another source, −1 where there is none. Raises RequestError where all are alike."""
+    lengths = np.full(size, 1) if mask is None else mask.sum(1).cpu().numpy().astype(np.int64)
+    tables = [_emptied(table.detach(), mask).cpu() for table in content]
+    other = nearest_others(lengths, lambda i, j: all(torch.equal(table[i], table[j]) for table in tables))
+    if (other < 0).all():
+        what = f"the {size} sources of the batch are all alike" if size > 1 else "a batch of 1 holds no other source"
+        raise RequestError(f"source_bits: {what}; give a batch of several different ones")
+    return other
 
 
 def _emptied(table: Tensor, mask: Tensor | None) -> Tensor:
@@ -128,14 +209,15 @@ def _emptied(table: Tensor, mask: Tensor | None) -> Tensor:
     return table.masked_fill(padded.view(*padded.shape, *[1] * (table.ndim - 2)), 0)
 
 
-def _nats(logits: Tensor | None, labels: Tensor) -> Tensor:
+def _nats(logits: Tensor, labels: Tensor) -> Tensor:
     """−ln p(label) of logits (batch, time, vocabulary): (batch, time), 0 where a label does not count."""
-    if logits is None:
-        raise RequestError("source_bits: the model gives no logits")
     if logits.shape[:2] != labels.shape:
         shapes = f"{tuple(logits.shape)} for labels {tuple(labels.shape)}"
         raise RequestError(f"source_bits: logits {shapes}; one row of logits a label is what an encoder-decoder gives")
     labels = labels.to(logits.device)
+    if int(labels.max()) >= logits.shape[-1]:
+        what = f"labels reach {int(labels.max())}, but outputs have {logits.shape[-1]} numbers a token"
+        raise RequestError(f"source_bits: {what}; logits have one for each word of the vocabulary")
     rows = zip(logits, labels, strict=True)
     return torch.stack([F.cross_entropy(r.float(), of, ignore_index=IGNORED, reduction="none") for r, of in rows])
 

@@ -28,6 +28,7 @@ class SourceBits:
     nats: np.ndarray  # (examples,)
     shuffled: np.ndarray  # (examples,)
     tokens: np.ndarray  # (examples,)
+    understood: str = ""  # how a batch was read that could have been meant otherwise
 
     @property
     def loss(self) -> float:
@@ -51,7 +52,7 @@ class SourceBits:
 
     def select(self, rows: slice) -> SourceBits:
         """The same of these examples only."""
-        return SourceBits(self.nats[rows], self.shuffled[rows], self.tokens[rows])
+        return SourceBits(self.nats[rows], self.shuffled[rows], self.tokens[rows], self.understood)
 
     def ci95(self) -> tuple[float, float]:
         """Bootstrap interval of `bits` over examples; NaNs where no two sources differ."""

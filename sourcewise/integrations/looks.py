@@ -11,7 +11,7 @@ from sourcewise.config import GenerationConfig
 from sourcewise.data.batches import IGNORED
 from sourcewise.diagnosis.diagnose import Piece, of_evaluation
 from sourcewise.diagnosis.looked import Looked
-from sourcewise.diagnosis.rules import NETWORK_CHECKS, data, reading, source_use
+from sourcewise.diagnosis.rules import NETWORK_CHECKS, data, pairing, reading, source_use
 from sourcewise.diagnosis.rules.wiring import EXAMPLES, one_batch
 from sourcewise.diagnosis.rules.wiring_texts import NO_END
 from sourcewise.errors import RequestError
@@ -54,15 +54,17 @@ def look_at_data(model: Any, loader: Any, processing: Any) -> tuple[Piece, float
     except RequestError as problem:
         return Piece((), [f"the training data: {problem}"]), None
     missing = ["lost characters, cut targets and leakage (DAT006 to DAT008): the trainer's data is ids already"]
-    if encoded.dataset.dims:
-        missing.append("whether sources and targets belong together (DAT003): sources are vectors")
     if len(encoded) < data.FEWEST:
         return Piece((), [f"the training data: {len(encoded)} examples, at least {data.FEWEST} are needed"]), None
     cut = check_cut(encoded, processing)
     told = all(finding.level != "error" for finding in cut)  # what is left of cut sources tells little of the whole
     if not told:
         missing.append("what sources tell (DAT002, DAT003, DAT009, DAT010): most of them are cut")
-    return Piece([*cut, *data.check_pairs(encoded, sources=told)], missing), target_entropy(encoded)
+    found = [*cut, *data.check_pairs(encoded, sources=told)]
+    if told:
+        found += pairing.misaligned(encoded)
+        missing += pairing.not_told(encoded)
+    return Piece(found, missing), target_entropy(encoded)
 
 
 def look_at_network(
@@ -97,7 +99,10 @@ def _speaker(model: Any, processing: Any) -> Speaker:
 def _bits(model: Any, batches: Sequence[Collation]) -> SourceBits:
     """The source bits of batches whose sources only the model itself can read."""
     parts = [source_bits(model, batch) for batch in batches if len(batch[LABELS]) > 1]
-    return SourceBits(*(np.concatenate([getattr(p, name) for p in parts]) for name in ("nats", "shuffled", "tokens")))
+    nats, shuffled, tokens = (
+        np.concatenate([getattr(p, name) for p in parts]) for name in ("nats", "shuffled", "tokens")
+    )
+    return SourceBits(nats, shuffled, tokens)
 
 
 def _references(batches: Sequence[Mapping[str, Any]], speaker: Speaker) -> list[str]:

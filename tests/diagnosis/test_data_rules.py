@@ -284,6 +284,14 @@ def test_too_few_examples_are_not_judged_and_said_to_be_not(tmp_path: Path) -> N
     assert any("DAT003" in item and "150 examples" in item for item in diagnosis.not_checked)
 
 
+def test_labels_that_nothing_goes_with_are_said_not_to_be_told(tmp_path: Path) -> None:
+    rng = np.random.default_rng(4)
+    labelled = [(source, str(rng.choice(["true", "false"]))) for source, _ in translations()]
+    diagnosis = sourcewise.preflight(sourcewise_recipe(recipe(tmp_path, labelled)))
+    assert not any(finding.code == "DAT003" for finding in diagnosis.findings)
+    assert any("DAT003" in item and "2 different targets" in item for item in diagnosis.not_checked)
+
+
 def test_plain_text_and_mixtures_are_looked_at_part_by_part(tmp_path: Path) -> None:
     tree = recipe(tmp_path, shuffled(translations()))
     (tmp_path / "plain.txt").write_text("".join(f"{target}\n" for _, target in translations()), encoding="utf-8")

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from sourcewise.diagnosis.finding import Finding
-from sourcewise.diagnosis.rules.data import check as check_data
 from sourcewise.diagnosis.rules.first_step import planned
+from sourcewise.diagnosis.rules.pairing import check as check_pairing
 from sourcewise.diagnosis.rules.settings import check
 from sourcewise.diagnosis.rules.wiring import wiring_findings
 from tests.diagnosis.test_wiring import DIGITS, prepared
@@ -69,9 +70,11 @@ def test_the_epochs_that_are_planned() -> None:
 def test_a_validation_set_out_of_step_is_a_warning() -> None:
     valid = prepared(data__train={"builtin": "dates", "split": "valid", "limit": 300}).train
     training = replace(prepared(data__train={"builtin": "dates", "limit": 400}), valid=valid)
-    assert check_data(training) == []
+    assert check_pairing(training) == []
     order = [(7 * i + 3) % len(valid) for i in range(len(valid))]
-    valid.targets = [valid.targets[i] for i in order]
-    valid.target_lengths = valid.target_lengths[order]
-    (finding,) = check_data(training)
+    wrong = copy.copy(valid)
+    examples = [replace(valid.dataset[i], target=valid.dataset[j].target) for i, j in enumerate(order)]
+    wrong.dataset = replace(valid.dataset, examples=examples)
+    wrong.targets, wrong.target_lengths = [valid.targets[i] for i in order], valid.target_lengths[order]
+    (finding,) = check_pairing(replace(training, valid=wrong))
     assert (finding.code, finding.level) == ("DAT003", "warning")

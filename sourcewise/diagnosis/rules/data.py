@@ -6,7 +6,6 @@ import math
 import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,7 +13,6 @@ import numpy as np
 from sourcewise.data.encoding import Encoded, Ids
 from sourcewise.data.plain_text import Denoised
 from sourcewise.diagnosis.finding import Finding, Level
-from sourcewise.diagnosis.rules import alignment
 from sourcewise.diagnosis.rules.data_texts import (
     AMBIGUOUS,
     COPIES,
@@ -23,7 +21,6 @@ from sourcewise.diagnosis.rules.data_texts import (
     FEW,
     LEAK,
     LOST_CHARACTERS,
-    MISALIGNED,
     SAME_SOURCE,
     SAME_TARGET,
     SAME_TOKEN,
@@ -43,38 +40,27 @@ PROMPT, BEYOND = 3, 2  # tokens of a source from which on a copy is no chance, a
 
 
 def check(prepared: Prepared) -> list[Finding]:
-    """DAT002 to DAT010 but for features, DAT015 to DAT017; plain text makes its pairs itself."""
+    """DAT002, DAT004 to DAT010 but for features, DAT015 to DAT017; plain text makes its pairs itself."""
     found: list[Finding] = []
     data = prepared.recipe.data
     for part in prepared.train.parts:
         if isinstance(part, Denoised) or len(part) < FEWEST:
             continue
-        lost = [*check_characters(part, data), *check_cut(part, data)]
-        gone = any(finding.level == "error" for finding in lost)  # what is left of such texts may not belong together
-        found += [*check_pairs(part, aligned=not gone), *lost]
+        found += [*check_pairs(part), *check_characters(part, data), *check_cut(part, data)]
     found += [*_few(prepared), *_cut_outputs(prepared), *_copies(prepared)]
     if prepared.valid is not None:
-        found += [*_leak(prepared.train, prepared.valid), *_valid_aligned(prepared.valid, data, found)]
+        found += _leak(prepared.train, prepared.valid)
     return found
 
 
-def _valid_aligned(valid: Encoded, data: DataConfig, found: Sequence[Finding]) -> list[Finding]:
-    """DAT003 of the validation set, where nothing else explains it: a training goes well, and is judged by chance."""
-    if any(finding.level == "error" for finding in found):
-        return []
-    parts = [p for p in valid.parts if not isinstance(p, Denoised) and not p.dataset.dims]
-    misaligned = [f for p in parts if not check_cut(p, data) for f in _misaligned_texts(p)]
-    return [replace(finding, level="warning") for finding in misaligned]
+def check_pairs(part: Encoded, *, sources: bool = True) -> list[Finding]:
+    """DAT002, DAT004, DAT005, DAT009, DAT010 and DAT017: what needs no more than a set as ids.
 
-
-def check_pairs(part: Encoded, *, sources: bool = True, aligned: bool = True) -> list[Finding]:
-    """DAT002 to DAT005, DAT009, DAT010 and DAT017: what needs no more than a set as ids.
-
-    Without `sources` what these say is left out (DAT002, DAT003, DAT009, DAT010); DAT003 where not `aligned`.
+    Without `sources` what these say is left out (DAT002, DAT009, DAT010).
     """
     found = [*_targets(part), *_tokens(part), *_with_source(part)]
     if sources and not part.dataset.dims:
-        found += [*_sources(part), *_ambiguous(part), *(_misaligned_texts(part) if aligned else [])]
+        found += [*_sources(part), *_ambiguous(part)]
     return found
 
 
@@ -315,19 +301,6 @@ def _nats(counts: Iterable[int]) -> float:
     """Entropy of what is counted, times how often it is: nats."""
     numbers = list(counts)
     return -sum(n * math.log(n / sum(numbers)) for n in numbers)
-
-
-def _misaligned_texts(part: Encoded) -> list[Finding]:
-    sources = part.sources
-    assert sources is not None
-
-    def measured(left: np.ndarray, right: np.ndarray) -> alignment.Dependence:
-        given, wanted = [sources[int(i)] for i in left], [part.targets[int(i)] for i in right]
-        lengths = part.source_lengths[left], part.target_lengths[right]
-        return alignment.dependence(alignment.bags(given), alignment.bags(wanted), *lengths)
-
-    evidence = alignment.out_of_step(part.dataset, measured)
-    return [MISALIGNED.finding(named(part, evidence))] if evidence else []
 
 
 def _leak(train: Encoded, valid: Encoded) -> list[Finding]:

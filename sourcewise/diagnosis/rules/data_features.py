@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
@@ -10,16 +10,14 @@ import numpy as np
 
 from sourcewise.data.encoding import Encoded
 from sourcewise.diagnosis.finding import Finding, Level
-from sourcewise.diagnosis.rules import alignment
-from sourcewise.diagnosis.rules.data import FEWEST, check_cut, named, sample
-from sourcewise.diagnosis.rules.data_texts import ALIKE, DEAD, LEAK, MISALIGNED, OUTLIERS, SCALE
+from sourcewise.diagnosis.rules.data import FEWEST, named, sample
+from sourcewise.diagnosis.rules.data_texts import ALIKE, DEAD, LEAK, OUTLIERS, SCALE
 from sourcewise.model.builder import CONSTANT
 
 if TYPE_CHECKING:
     from sourcewise.diagnosis.preflight import Prepared
 
 SAMPLE = 500  # matrices, spread through a set
-QUIET = 0.05  # of the largest singular value: directions below are noise, not contents
 EXPLODED = 100  # times what nine of ten examples reach
 DROWNED = 0.1  # deviations within which standardised features tell nothing
 IDENTICAL = 1e-3  # of the deviation of both
@@ -43,7 +41,7 @@ class Summary:
 
 
 def check(prepared: Prepared) -> list[Finding]:
-    """DAT003 of features, DAT008 of features, and DAT011 to DAT014. Raises RequestError where a file cannot be read."""
+    """DAT008 of features, and DAT011 to DAT014. Raises RequestError where a file cannot be read."""
     found: list[Finding] = []
     for part in prepared.train.parts:
         if not part.dataset.dims or len(part) < FEWEST:
@@ -53,15 +51,10 @@ def check(prepared: Prepared) -> list[Finding]:
         found += dead
         if not any(finding.level == "error" for finding in dead):
             found += [*_alike(part, summary), *_outliers(part, summary)]
-            cut = check_cut(part, prepared.recipe.data)  # what is left of such examples may not belong together
-            found += [] if any(finding.level == "error" for finding in cut) else _misaligned(part)
         found += _scale(part, summary, prepared)
     alike = any(finding.level == "error" for finding in found)  # then examples of both sets are, too
     if prepared.train.dataset.dims and prepared.valid is not None and not alike:
         found += _leak(prepared.train, prepared.valid)
-        for part in prepared.valid.parts:
-            if part.dataset.dims and not check_cut(part, prepared.recipe.data):
-                found += [replace(f, level="warning") for f in _misaligned(part)]
     return found
 
 
@@ -158,28 +151,6 @@ def _scale(part: Encoded, summary: Summary, prepared: Prepared) -> list[Finding]
         return []
     evidence = f"as the bridge gets them, features have a root mean square of {size:.3g}"
     return [SCALE.finding(named(part, evidence))]
-
-
-def _misaligned(part: Encoded) -> list[Finding]:
-    def measured(left: np.ndarray, right: np.ndarray) -> alignment.Dependence:
-        means = np.array([part.dataset.features(int(i))[: part.max_frames].mean(0) for i in left], dtype=np.float64)
-        wanted = alignment.bags([part.targets[int(i)] for i in right])
-        lengths = part.source_lengths[left], part.target_lengths[right]
-        return alignment.dependence(_directions(means), wanted, *lengths)
-
-    evidence = alignment.out_of_step(part.dataset, measured)
-    return [MISALIGNED.finding(named(part, evidence))] if evidence else []
-
-
-def _directions(means: np.ndarray) -> np.ndarray:
-    """Mean frames (n, dims) → the directions in which they differ, (n, directions), each counting as much.
-
-    Without this a loudness that all dimensions share hides the contents.
-    """
-    centred = means - means.mean(0)
-    deviation = centred.std(0)
-    vectors, sizes, _ = np.linalg.svd(centred / np.where(deviation > CONSTANT, deviation, 1), full_matrices=False)
-    return np.asarray(vectors[:, sizes > QUIET * sizes[0]])
 
 
 def _leak(train: Encoded, valid: Encoded) -> list[Finding]:
