@@ -53,6 +53,8 @@ def evaluate(arguments: Namespace) -> int:
         **given(arguments, *CUTS),
     )
     print_notes([note for note in evaluation.notes if note.where])  # others are told as the set is laid out
+    if evaluation.settings:
+        print(f"sourcewise: {evaluation.settings}", file=sys.stderr)
     if arguments.output:
         evaluation.write(arguments.output)
     if arguments.json:

@@ -49,7 +49,7 @@ if TYPE_CHECKING:
 )
 def generate(arguments: Namespace) -> int:
     """One output a line (its line ends become spaces, and are told, but with --json), in
-    the order of the sources. What is not set here is as the recipe of the run has it.
+    the order of the sources. What is not set: as the recipe or the folder has it.
     """
     from sourcewise.files import check_writable, writing
     from sourcewise.reporting.terminal import print_notes, progress_of

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
 from sourcewise.config.data import DataConfig
 from sourcewise.config.model import ModelConfig
-from sourcewise.config.options import Count, Options, Positive, Seed
+from sourcewise.config.options import Count, Options, Positive, Rate, Seed, Share
 from sourcewise.config.training import TrainConfig
 
 
@@ -19,11 +19,25 @@ class GenerationConfig(Options):
     max_new_tokens: Positive = Field(128, description="longest output, end of text included")
     min_new_tokens: Count = Field(0, description="the end of text is barred before this many tokens")
     length_penalty: float = Field(1.0, ge=-5, le=5, description="score = log-probability / length^this")
+    early_stopping: bool | Literal["never"] = Field(
+        False,
+        description="end a search once `beams` outputs have ended (true), once no other can get better at its present "
+        "length (false), or at any length (never)",
+    )
     no_repeat_ngram: Count = Field(0, description="no n-gram of this size occurs twice; 0: off")
+    encoder_no_repeat_ngram: Count = Field(0, description="nor one that the source has; 0: off")
+    repetition_penalty: float = Field(1.0, gt=0, description="tokens that were said get less likely by this factor")
+    encoder_repetition_penalty: float = Field(1.0, gt=0, description="tokens of the source get likelier by it")
     sample: bool = Field(False, description="draw from the distribution instead of searching")
     temperature: float = Field(1.0, gt=0, description="divides the logits when sampling")
     top_k: Count = Field(0, description="sample among the k likeliest; 0: all")
     top_p: Annotated[float, Field(gt=0, le=1)] = Field(1.0, description="sample within this probability mass")
+    min_p: Share = Field(0.0, description="sample what has this share of the likeliest token's probability; 0: off")
+    typical_p: Annotated[float, Field(gt=0, le=1)] = Field(
+        1.0, description="sample the most typical tokens of this probability mass; 1: off"
+    )
+    epsilon_cutoff: Rate = Field(0.0, description="sample what is at least so likely; 0: off")
+    eta_cutoff: Rate = Field(0.0, description="the same, less where many tokens are likely; 0: off")
     seed: Seed = Field(0, description="seed of sampling")
     batch_tokens: Positive = Field(8192, description="source slots × beams a batch")
 

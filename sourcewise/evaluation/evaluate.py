@@ -20,6 +20,7 @@ from sourcewise.evaluation.verdict import verdict_of
 from sourcewise.generation.generate import generate
 from sourcewise.generation.model import Model, load
 from sourcewise.generation.sampling import Hypothesis
+from sourcewise.model.generation_config import shown
 from sourcewise.model.protocol import Network
 
 Progress = Callable[[str, int, int], None]  # (what is being done, done, of)
@@ -48,8 +49,13 @@ def evaluate(
         model = load(model)
     model = model.limited(**limits) if limits else model
     encoded = lay_out(model, data, task=task, features=features, source=source, target=target)
-    options = model.options(**(generation or {}))
-    return evaluate_encoded(model.network, model.tokenizer, encoded, options, progress)
+    changes = generation or {}
+    found = evaluate_encoded(model.network, model.tokenizer, encoded, model.options(**changes), progress)
+    if followed := model.followed(**changes):
+        found.metrics["folder_settings"] = followed
+        told = ", ".join(f"{key} = {shown(value)}" for key, value in followed.items())
+        found.settings = f"{model.settings.file}: its {told} held"
+    return found
 
 
 def lay_out(
@@ -93,7 +99,7 @@ def evaluate_encoded(
         return None if progress is None else lambda done, of: progress(what, done, of)
 
     hypotheses = generate(network, encoded, options, report("generating"))
-    outputs = tokenizer.decode_batch([h.ids for h in hypotheses])
+    outputs = tokenizer.decode_batch([h.said for h in hypotheses])
     bits = source_bits(network, encoded, progress=report("source bits"))
     rows = _rows(encoded, outputs, hypotheses, bits)
     metrics = whole_figures(encoded, rows, bits) | task_figures(encoded, rows, bits)

@@ -44,6 +44,7 @@ class Evaluation:
     metrics: dict[str, Any]
     rows: list[Row] = field(default_factory=list)
     notes: list[Note] = field(default_factory=list)  # what in the data was not taken as it stands
+    settings: str = ""  # a line of what the model's folder brings to generation; empty where it brings nothing
 
     @property
     def references(self) -> list[str]:

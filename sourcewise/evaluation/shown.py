@@ -18,7 +18,7 @@ import torch
 from sourcewise.data.encoding import Encoded
 from sourcewise.errors import RequestError
 from sourcewise.files import write_atomically
-from sourcewise.generation.generate import search
+from sourcewise.generation.generate import reader, search
 from sourcewise.generation.model import Model
 from sourcewise.generation.others import find_others
 from sourcewise.generation.sampling import Hypothesis
@@ -84,7 +84,7 @@ def read_shown(folder: Path) -> list[Shown]:
 def _shown(model: Model, encoded: Encoded) -> list[Shown]:
     rows = chosen(len(encoded))
     memory = model.network.encode(encoded.source(rows))
-    found = search(model.network, [(rows, memory)], model.generation)
+    found = search(model.network, [(rows, memory)], model.generation, reader(encoded))
     return [_one(model, *_part(encoded, row), found[row]) for row in rows]
 
 
@@ -102,7 +102,7 @@ def _part(encoded: Encoded, row: int) -> tuple[Encoded, int]:
 
 
 def _one(model: Model, encoded: Encoded, index: int, found: Hypothesis) -> Shown:
-    short = Hypothesis(found.ids[:TOKENS], found.score, found.finished and len(found.ids) < TOKENS)
+    short = Hypothesis(found.ids[:TOKENS], found.score, found.end if len(found.ids) < TOKENS else None)
     others = find_others(model, encoded, index, against=encoded)
     traced = trace_output(model, encoded, index, short, others, model.generation)
     ids = [int(i) for i in encoded.targets[index][:TOKENS]]

@@ -1,4 +1,4 @@
-"""Beam search, hypothesis for hypothesis as transformers' `generate` does it with `early_stopping=False`.
+"""Beam search, hypothesis for hypothesis as transformers' `generate` does it.
 
 Beams of a source share its memory; finished sources leave.
 """
@@ -13,7 +13,8 @@ from torch import Tensor
 from sourcewise.config import GenerationConfig
 from sourcewise.generation.candidates import likeliest, log_normaliser
 from sourcewise.generation.flow import Feed, Known, groups
-from sourcewise.generation.sampling import Hypothesis, constrain, constrains, force, forced_token
+from sourcewise.generation.rules import ReadSource, Rules
+from sourcewise.generation.sampling import Hypothesis
 from sourcewise.model.protocol import Network
 
 NEVER = -1.0e9  # score of a hypothesis that does not exist
@@ -24,25 +25,30 @@ Observer = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor], None]
 
 
 def beam_search(
-    network: Network, feed: Feed, options: GenerationConfig, observe: Observer | None = None
+    network: Network,
+    feed: Feed,
+    options: GenerationConfig,
+    observe: Observer | None = None,
+    read: ReadSource | None = None,
 ) -> dict[int, list[Hypothesis]]:
     """The `beams` best hypotheses of each source by its position in the set, best first.
 
-    They are scored by Σ ln p / length^length_penalty.
+    They are scored by Σ ln p / length^length_penalty. `read` gives the tokens of a source to rules that ask for them.
     """
     out: dict[int, list[Hypothesis]] = {}
-    steps = options.max_new_tokens
+    steps, rules = options.max_new_tokens, Rules(network, options, read)
+    ends = torch.tensor(network.habits.ends, device=network.device)
 
     def fresh(indices: list[int]) -> Known:
         return _fresh(torch.tensor(indices, device=network.device), options.beams, steps, network)
 
     for group in groups(network, feed, options.beams, steps, fresh):
         known, step = group.known, group.step
-        total, parent, token = _candidates(group.decode(known["last"].view(-1, 1)), known, options, network)
+        total, parent, token = _candidates(group.decode(known["last"].view(-1, 1)), known, rules)
         group.check_finite(total)
         extended = known["running"].gather(1, parent[..., None].expand(-1, -1, step))
         extended = torch.cat((extended, token[..., None]), dim=2)
-        ended = (token == network.eos_id) | (step + 1 == steps)
+        ended = torch.isin(token, ends) | (step + 1 == steps)
 
         # Only the best `beams` candidates may finish, those that exist; the others are spare ones to go on with.
         first = (torch.arange(total.shape[1], device=total.device) < options.beams) & (total > NEVER / 2)
@@ -54,11 +60,9 @@ def beam_search(
         if observe is not None:
             observe(total, parent, token, ended & first, chosen.masked_fill(known["scores"] <= NEVER / 2, -1))
 
-        best_possible = known["scores"][:, :1] / (step + 1) ** options.length_penalty
-        worst = torch.where(known["there"], known["done_scores"].min(1, keepdim=True).values, NEVER)
-        going_on = (best_possible > worst).any(1) & (step + 1 < steps)
+        going_on = _can_improve(known, step + 1, options) & (step + 1 < steps)
         for i in (known["is_open"] & ~going_on).nonzero().squeeze(1).tolist():
-            out[int(known["names"][i])] = _hypotheses(known["done"][i], known["done_scores"][i], network.eos_id)
+            out[int(known["names"][i])] = _hypotheses(known["done"][i], known["done_scores"][i], network.habits.ends)
         known["is_open"] = known["is_open"] & going_on
         group.go_on(parent.gather(1, chosen))
     return out
@@ -82,27 +86,32 @@ def _fresh(names: Tensor, beams: int, steps: int, network: Network) -> Known:
     }
 
 
-def _candidates(
-    logits: Tensor, known: Known, options: GenerationConfig, network: Network
-) -> tuple[Tensor, Tensor, Tensor]:
+def _candidates(logits: Tensor, known: Known, rules: Rules) -> tuple[Tensor, Tensor, Tensor]:
     """The 2 × beams likeliest continuations of each source: total ln p, beam they extend, token; best first.
 
-    Only each beam's own best are compared: the best of all are among them.
+    More where there are several ends, so that `beams` of them go on. Only each beam's own best are compared: the best
+    of all are among them.
     """
     sources, beams = known["scores"].shape
-    most = min(2 * beams, logits.shape[-1])
-    running = known["running"].flatten(0, 1)
-    forced = forced_token(running.shape[1], options, network)
-    if forced is not None:
-        logits = free = force(logits, forced)
-    else:
-        free = logits.clone() if constrains(options, network) else logits
-        logits = constrain(logits, running, options, network)
-    values, tokens = likeliest(logits, most)
-    normaliser = log_normaliser(free)
-    total = (values - normaliser).view(sources, beams, most) + known["scores"][..., None]
-    best = total.flatten(1).topk(min(2 * beams, beams * most))
+    count = beams * max(2, 1 + len(rules.ends))
+    most = min(count, logits.shape[-1])
+    scores, free = rules.for_beams(logits, known["running"].flatten(0, 1), known["names"].repeat_interleave(beams))
+    values, tokens = likeliest(scores, most)
+    if free is not None:
+        values = values - log_normaliser(free)
+    total = values.view(sources, beams, most) + known["scores"][..., None]
+    best = total.flatten(1).topk(min(count, beams * most))
     return best.values, best.indices // most, tokens.view(sources, -1).gather(1, best.indices)
+
+
+def _can_improve(known: Known, length: int, options: GenerationConfig) -> Tensor:
+    """Whether a hypothesis that goes on may get better than one that has ended: (sources,) bool."""
+    if options.early_stopping == "never" and options.length_penalty > 0:
+        length = options.max_new_tokens
+    best_possible = known["scores"][:, :1] / length**options.length_penalty
+    worst = torch.where(known["there"], known["done_scores"].min(1, keepdim=True).values, NEVER)
+    better = (best_possible > worst).any(1)
+    return better & ~known["there"].all(1) if options.early_stopping is True else better
 
 
 def _finish(known: Known, tokens: Tensor, scores: Tensor, ended: Tensor) -> None:
@@ -116,11 +125,11 @@ def _finish(known: Known, tokens: Tensor, scores: Tensor, ended: Tensor) -> None
     known["done_scores"], known["there"] = scores.gather(1, best), there.gather(1, best)
 
 
-def _hypotheses(tokens: Tensor, scores: Tensor, eos_id: int) -> list[Hypothesis]:
+def _hypotheses(tokens: Tensor, scores: Tensor, ends: tuple[int, ...]) -> list[Hypothesis]:
     out = []
     for row, score in zip(tokens.tolist(), scores.tolist(), strict=True):
         if score <= NEVER / 2:
             continue
-        ended = eos_id in row
-        out.append(Hypothesis(row[: row.index(eos_id)] if ended else row, score, ended))
+        length = next((i for i, token in enumerate(row) if token in ends), None)
+        out.append(Hypothesis(row[:length], score, None if length is None else row[length]))
     return out

@@ -14,6 +14,7 @@ from sourcewise.data.encoding import Encoded
 from sourcewise.generation.beam import beam_search
 from sourcewise.generation.engine.search import Engine
 from sourcewise.generation.flow import Feed
+from sourcewise.generation.rules import ReadSource
 from sourcewise.generation.sampling import Hypothesis, greedy_or_sample
 from sourcewise.model.protocol import Memory, Network
 from sourcewise.workers import each, worker_count
@@ -29,6 +30,7 @@ class Memories:
     """The memories of a set of sources, batch by batch: encode once, generate as often as you like."""
 
     batches: list[tuple[list[int], Memory]]  # positions in the set, and their memory
+    read: ReadSource | None = None  # the tokens of the source at a position, where sources have some
 
     def __len__(self) -> int:
         return sum(len(indices) for indices, _ in self.batches)
@@ -51,7 +53,14 @@ def batch_indices(encoded: Encoded, options: GenerationConfig, workers: int = 1)
 @torch.inference_mode()
 def encode_batches(network: Network, encoded: Encoded, options: GenerationConfig) -> Memories:
     """Memories of a set."""
-    return Memories([(rows, network.encode(encoded.source(rows))) for rows in batch_indices(encoded, options)])
+    batches = [(rows, network.encode(encoded.source(rows))) for rows in batch_indices(encoded, options)]
+    return Memories(batches, reader(encoded))
+
+
+def reader(encoded: Encoded) -> ReadSource | None:
+    """What gives the tokens of the source at a position; None: sources are features alone."""
+    tokens = encoded.sources
+    return None if tokens is None else lambda index: tokens[index]
 
 
 def generate(
@@ -74,6 +83,8 @@ def generate(
         batches = [indices for indices, _ in sources.batches]
     else:
         batches = batch_indices(sources, options, workers)
+    tokens = sources.read if isinstance(sources, Memories) else reader(sources)
+    read = None if tokens is None else lambda index: tokens(index - first)
     parts = max(1, min(len(batches), workers * -(-len(batches) // (workers * BATCHES))))
 
     def feed(part: int) -> Iterator[tuple[list[int], Memory]]:
@@ -86,7 +97,7 @@ def generate(
 
     @torch.inference_mode()
     def run(part: int) -> dict[int, Hypothesis]:
-        return search(network, feed(part), options)
+        return search(network, feed(part), options, read)
 
     found: dict[int, Hypothesis] = {}
     for part in each(run, parts, workers):
@@ -96,8 +107,13 @@ def generate(
     return [found[first + i] for i in range(len(found))]
 
 
-def search(network: Network, feed: Feed, options: GenerationConfig) -> dict[int, Hypothesis]:
-    """One hypothesis a source, by its position in the set: sampled, greedy, or the best beam."""
+def search(
+    network: Network, feed: Feed, options: GenerationConfig, read: ReadSource | None = None
+) -> dict[int, Hypothesis]:
+    """One hypothesis a source, by its position in the set: sampled, greedy, or the best beam.
+
+    `read` gives the tokens of a source to the rules that ask for them.
+    """
     if options.sample or options.beams == 1:
-        return greedy_or_sample(network, feed, options)
-    return {index: beams[0] for index, beams in beam_search(network, feed, options).items()}
+        return greedy_or_sample(network, feed, options, read)
+    return {index: beams[0] for index, beams in beam_search(network, feed, options, read=read).items()}

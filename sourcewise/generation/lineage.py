@@ -44,9 +44,9 @@ class Lineage:
         self._places = [place.get(i, -1) for i in kept]
         self.steps.append(step)
 
-    def rank(self, results: Sequence[Hypothesis], eos_id: int) -> None:
+    def rank(self, results: Sequence[Hypothesis]) -> None:
         """Say which finished beams became the results (best first), and who their ancestors are."""
-        places = {(*result.ids, *([eos_id] if result.finished else [])): i for i, result in enumerate(results)}
+        places = {tuple(result.said): i for i, result in enumerate(results)}
         for step, beams in enumerate(self.steps):
             for place, beam in enumerate(beams):
                 if beam.ended:

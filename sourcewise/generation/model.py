@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -17,12 +18,14 @@ from sourcewise.data.encoding import Encoded
 from sourcewise.data.examples import Dataset
 from sourcewise.data.plain_text import encode_set
 from sourcewise.data.tokenizer import Tokenizer
-from sourcewise.errors import RequestError
+from sourcewise.errors import DataWarning, RequestError
 from sourcewise.generation.engine.search import Engine, why_not
-from sourcewise.generation.generate import Memories, Progress, encode_batches, generate
+from sourcewise.generation.generate import Memories, Progress, encode_batches, generate, reader
 from sourcewise.generation.sampling import steps
-from sourcewise.model.checkpoint import find_folder, load_network
+from sourcewise.generation.settings import LENGTHS, Settings, read_settings
+from sourcewise.model.checkpoint import find_folder, generation_told, load_network
 from sourcewise.model.finite import refuse_damaged, state_of
+from sourcewise.model.generation_config import OPTIONS
 from sourcewise.model.protocol import Network
 from sourcewise.model.seq2seq import Seq2Seq
 from sourcewise.recipe import load_recipe
@@ -41,6 +44,7 @@ class Model:
     data: DataConfig = field(default_factory=DataConfig)  # maximum lengths
     generation: GenerationConfig = field(default_factory=GenerationConfig)
     engine: Engine | None = None  # searches in int8, where `load` was asked for it
+    settings: Settings = field(default_factory=Settings)  # of generation, that its folder brings
     _checked: object = field(default=None, init=False, repr=False, compare=False)  # the weights that were finite
 
     def generate(
@@ -59,7 +63,7 @@ class Model:
         wanted = self.options(**options)
         memories = sources if isinstance(sources, Memories) else self._encoded(sources)
         found = generate(self.network, memories, wanted, progress, self.engine, first)
-        return self.tokenizer.decode_batch([h.ids for h in found])
+        return self.tokenizer.decode_batch([h.said for h in found])
 
     def encode(self, sources: str | Sequence[str] | Dataset) -> Memories:
         """Read sources once; any number of later `generate` calls reuse the memory."""
@@ -67,13 +71,12 @@ class Model:
 
     def stream(self, source: str | Dataset, **options: Any) -> Iterator[str]:
         """The output of one source piece by piece, greedy or sampled."""
-        wanted = self.options(**{"beams": 1, **options})
-        encoded = self._encoded(source)
+        wanted, encoded = self.options(**options), self._encoded(source)
         ids: list[int] = []
         shown = text = ""
         with torch.inference_mode():
             memory = self.network.encode(encoded.batch([0]).source)
-            for _, tokens, _ in steps(self.network, [([0], memory)], wanted):
+            for _, tokens, _ in steps(self.network, [([0], memory)], wanted, reader(encoded)):
                 ids.append(int(tokens[0]))
                 text = self.tokenizer.decode(ids)
                 if not text.endswith("\ufffd"):  # half a character: wait for the rest
@@ -82,12 +85,36 @@ class Model:
             if text != shown:  # the output ends in half a character
                 yield text[len(shown) :]
 
+    def followed(self, **changes: Any) -> dict[str, Any]:
+        """The settings of its folder's generation_config.json that hold where these changes are asked for."""
+        own, kept = self.generation.model_dump(), self.changed(changes)
+        options = {**OPTIONS, **LENGTHS}
+        return {
+            key: value
+            for key, value in self.settings.followed.items()
+            if key not in options or own[options[key]] == kept[options[key]]
+        }
+
+    def changed(self, changes: dict[str, Any]) -> dict[str, Any]:
+        """This model's generation options with changes, unchecked; what the folder asks for gives way to these."""
+        own = self.generation.model_dump()
+        if "beams" in changes and "sample" not in changes:  # who names beams wants a search
+            own["sample"] = False
+        most = changes.get("max_new_tokens")
+        if "min_new_tokens" not in changes and type(most) is int and 0 < most < own["min_new_tokens"]:
+            own["min_new_tokens"] = most  # the same: no end before the last token
+        return {**own, **changes}
+
     def options(self, **changes: Any) -> GenerationConfig:
         """This model's generation options with changes, checked."""
         try:
-            wanted = GenerationConfig.model_validate({**self.generation.model_dump(), **changes})
+            wanted = GenerationConfig.model_validate(self.changed(changes))
         except ValidationError as error:
             raise RequestError(schema.explain(error, GenerationConfig, "generation")) from None
+        asks_tokens = wanted.encoder_no_repeat_ngram or wanted.encoder_repetition_penalty != 1
+        if self.network.dims and asks_tokens:
+            named = "encoder_no_repeat_ngram and encoder_repetition_penalty"
+            raise RequestError(f"generation: {named} are for text sources")
         check_positions("generation: max_new_tokens", wanted.max_new_tokens, self.network.positions, self.name)
         return wanted
 
@@ -143,7 +170,8 @@ def load(
     not given is as in training (the defaults of `data` in a recipe, where nothing is known of that).
 
     precision: fp32; bf16, twice as fast where the processor knows it; int8, the fastest on a CPU with AVX-512 and a C++
-    compiler. In the last two near ties may fall otherwise. `beside` is the precision of what int8 leaves to torch
+    compiler. In the last two near ties may fall otherwise. Options of generation are the run's; of another folder they
+    are those of its generation_config.json, where it has some. `beside` is the precision of what int8 leaves to torch
     (samples, streams, traces, bridges): bf16, or fp32, in which no new shape needs machine code of its own.
     """
     for name_of, given, known in (("precision", precision, PRECISIONS), ("beside", beside, DTYPES)):
@@ -154,18 +182,36 @@ def load(
     target = choose_device(device)
     engine = _engine(network, target, str(name)) if precision == "int8" else None
     network.to(target, DTYPES[beside if engine else precision])
-    data, generation = DataConfig(), GenerationConfig()
+    data, generation, settings = _asked_by(folder)
+    if network.positions is not None:
+        data, generation = _within(network.positions, data, generation, settings)
+    tokenizer = Tokenizer.load(folder)
+    return Model(network, tokenizer, str(name), data, generation, engine, settings).limited(**limits)
+
+
+def _asked_by(folder: Path) -> tuple[DataConfig, GenerationConfig, Settings]:
+    """How the run of a checkpoint reads and speaks, or a folder that is of no run; what is not followed is told."""
     run = folder.parent.parent
     if folder.parent.name == "checkpoints" and (run / "recipe.yaml").is_file():
         recipe = load_recipe(run / "recipe.yaml")
-        data, generation = recipe.data, recipe.generation
-    if network.positions is not None:
-        data = data.model_copy(
-            update={n: min(getattr(data, n), network.positions) for n in ("max_source", "max_target")}
-        )
-        longest = min(generation.max_new_tokens, network.positions)
-        generation = generation.model_copy(update={"max_new_tokens": longest})
-    return Model(network, Tokenizer.load(folder), str(name), data, generation, engine).limited(**limits)
+        return recipe.data, recipe.generation, Settings()
+    settings = read_settings(generation_told(folder))
+    for note in settings.notes:
+        warnings.warn(note, DataWarning, stacklevel=3)
+    return DataConfig(), GenerationConfig(**settings.options), settings
+
+
+def _within(
+    positions: int, data: DataConfig, generation: GenerationConfig, settings: Settings
+) -> tuple[DataConfig, GenerationConfig]:
+    """The same, no longer than so many positions."""
+    read = {name: min(getattr(data, name), positions) for name in ("max_source", "max_target")}
+    said = {name: min(getattr(generation, name), positions) for name in ("max_new_tokens", "min_new_tokens")}
+    if positions < settings.options.get("max_new_tokens", 0):
+        told = f"{settings.file}: {settings.options['max_new_tokens']} new tokens are asked for"
+        told += f", the model has {positions} positions: outputs end there"
+        warnings.warn(told, DataWarning, stacklevel=3)
+    return data.model_copy(update=read), generation.model_copy(update=said)
 
 
 def check_positions(option: str, asked: int | None, positions: int | None, name: str) -> None:

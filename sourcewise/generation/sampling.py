@@ -1,7 +1,8 @@
-"""One token at a time: greedy and sampling, and the rules both and beam search obey."""
+"""One token at a time: greedy and sampling."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -12,64 +13,30 @@ from torch import Tensor
 from sourcewise.config import GenerationConfig
 from sourcewise.generation.candidates import likeliest, log_normaliser
 from sourcewise.generation.flow import Feed, Known, groups
+from sourcewise.generation.rules import ReadSource, Rules
 from sourcewise.model.protocol import Network
 
 
 @dataclass(slots=True)
 class Hypothesis:
-    """One output: its ids without start and end, its score, and whether the end of text was reached.
+    """One output: its ids without start and end, its score, and the token that ended it, where one did.
 
     The score is Σ ln p; beam search divides it by length^length_penalty.
     """
 
     ids: list[int]
     score: float
-    finished: bool
+    end: int | None = None
 
+    @property
+    def finished(self) -> bool:
+        """Whether it ended by itself."""
+        return self.end is not None
 
-def forced_token(generated: int, options: GenerationConfig, network: Network) -> int | None:
-    """The token that alone may follow so many generated ones, whatever is barred; None: any may."""
-    if generated + 1 == options.max_new_tokens and network.forced_last is not None:
-        return network.forced_last
-    return network.forced_first if generated == 0 else None
-
-
-def force(logits: Tensor, token: int) -> Tensor:
-    """Give one token all the probability of (rows, vocabulary), in place."""
-    logits.fill_(-torch.inf)
-    logits[:, token] = 0.0
-    return logits
-
-
-def constrains(options: GenerationConfig, network: Network) -> bool:
-    """Whether `constrain` may bar anything."""
-    return bool(options.min_new_tokens or options.no_repeat_ngram or network.barred_ids)
-
-
-def constrain(logits: Tensor, tokens: Tensor, options: GenerationConfig, network: Network) -> Tensor:
-    """Bar what may not come next: the end of text too early, an n-gram twice, ids the network never says.
-
-    logits (rows, vocabulary), tokens (rows, generated so far) → logits, changed in place. A row with nothing
-    left may only end.
-    """
-    generated = tokens.shape[1]
-    ends = logits[:, network.eos_id].clone()
-    if network.barred_ids:
-        logits[:, list(network.barred_ids)] = -torch.inf
-    if generated < options.min_new_tokens:
-        logits[:, network.eos_id] = -torch.inf
-    n = options.no_repeat_ngram
-    if n and generated + 1 >= n:
-        # The start counts, as in transformers.
-        history = torch.nn.functional.pad(tokens, (1, 0), value=network.start_id)
-        windows = history.unfold(1, n, 1)  # (rows, positions, n)
-        last = history[:, history.shape[1] - n + 1 :]
-        again = (windows[:, :, : n - 1] == last[:, None]).all(-1)
-        rows, places = again.nonzero(as_tuple=True)
-        logits[rows, windows[rows, places, n - 1]] = -torch.inf
-        stuck = logits.amax(-1) == -torch.inf
-        logits[:, network.eos_id] = torch.where(stuck, ends, logits[:, network.eos_id])
-    return logits
+    @property
+    def said(self) -> list[int]:
+        """Its ids with the end: of several ends one may be a word."""
+        return self.ids if self.end is None else [*self.ids, self.end]
 
 
 def filter_logits(logits: Tensor, options: GenerationConfig) -> Tensor:
@@ -83,7 +50,44 @@ def filter_logits(logits: Tensor, options: GenerationConfig) -> Tensor:
         mass = ordered.softmax(-1)
         beyond = mass.cumsum(-1) - mass >= options.top_p  # the first token to cross the mass stays
         logits = logits.masked_fill(beyond.scatter(1, order, beyond), -torch.inf)
+    for unlikely, setting in (
+        (_below_share, options.min_p),
+        (_untypical, options.typical_p % 1),
+        (_below, options.epsilon_cutoff),
+        (_below_eta, options.eta_cutoff),
+    ):
+        if setting:
+            logits = logits.masked_fill(unlikely(logits, setting), -torch.inf)
     return logits
+
+
+def _below_share(logits: Tensor, share: float) -> Tensor:
+    """What is less likely than this share of the likeliest (Nguyen et al. 2024)."""
+    p = logits.softmax(-1)
+    return p < share * p.amax(-1, keepdim=True)
+
+
+def _untypical(logits: Tensor, mass: float) -> Tensor:
+    """All but the tokens of this mass whose information is nearest to its mean (Meister et al. 2022)."""
+    log_p = logits.log_softmax(-1)
+    entropy = -(log_p.exp() * log_p).nansum(-1, keepdim=True)
+    distance, order = (-log_p - entropy).abs().sort(-1)
+    before = (log_p.gather(1, order).exp().cumsum(-1) < mass).sum(1, keepdim=True).clamp(max=logits.shape[-1] - 1)
+    beyond = distance > distance.gather(1, before)
+    beyond[:, 0] = False
+    return beyond.scatter(1, order, beyond)
+
+
+def _below(logits: Tensor, least: float | Tensor) -> Tensor:
+    """What is less likely than this, but the likeliest (Hewitt et al. 2022)."""
+    return (logits.softmax(-1) < least) & (logits < logits.amax(-1, keepdim=True))
+
+
+def _below_eta(logits: Tensor, least: float) -> Tensor:
+    """The same, where the bound falls with the entropy."""
+    log_p = logits.log_softmax(-1)
+    entropy = -(log_p.exp() * log_p).nansum(-1, keepdim=True)
+    return _below(logits, (math.sqrt(least) * (-entropy).exp()).clamp(max=least))
 
 
 class Draws:
@@ -107,8 +111,10 @@ class Draws:
         return torch.searchsorted(mass, wanted, right=True).squeeze(1).clamp(max=logits.shape[-1] - 1)
 
 
-def steps(network: Network, feed: Feed, options: GenerationConfig) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-    """Generate token by token.
+def steps(
+    network: Network, feed: Feed, options: GenerationConfig, read: ReadSource | None = None
+) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    """Generate token by token. `read` gives the tokens of a source to the rules that ask for them.
 
     Yields (positions in the set of the sources still open (open,), their next tokens (open,), ln p of those (open,)).
     An end-of-text token is yielded, then its source is gone.
@@ -124,14 +130,11 @@ def steps(network: Network, feed: Feed, options: GenerationConfig) -> Iterator[t
         }
 
     draws = Draws(options.seed) if options.sample else None
+    rules, ends = Rules(network, options, read), torch.tensor(network.habits.ends, device=network.device)
     for group in groups(network, feed, 1, options.max_new_tokens, fresh):
         known = group.known
         is_open = known["is_open"]
-        logits, forced = group.decode(known["last"]), forced_token(group.step, options, network)
-        if forced is None:
-            logits = constrain(logits, known["tokens"], options, network)
-        else:
-            logits = force(logits, forced)
+        logits = rules(group.decode(known["last"]), known["tokens"], known["names"])
         top, picked = likeliest(logits, 1)
         values = top
         if draws is not None:
@@ -142,19 +145,22 @@ def steps(network: Network, feed: Feed, options: GenerationConfig) -> Iterator[t
         yield known["names"][is_open], picked[is_open, 0], log_p[is_open]
         known["tokens"] = torch.cat((known["tokens"], picked), dim=1)
         known["last"] = picked
-        known["is_open"] = is_open & (picked[:, 0] != network.eos_id) & (group.step + 1 < options.max_new_tokens)
+        ended = torch.isin(picked[:, 0], ends)
+        known["is_open"] = is_open & ~ended & (group.step + 1 < options.max_new_tokens)
         group.go_on(torch.zeros_like(picked))
 
 
-def greedy_or_sample(network: Network, feed: Feed, options: GenerationConfig) -> dict[int, Hypothesis]:
+def greedy_or_sample(
+    network: Network, feed: Feed, options: GenerationConfig, read: ReadSource | None = None
+) -> dict[int, Hypothesis]:
     """One hypothesis a source, by its position in the set."""
     out: dict[int, Hypothesis] = {}
-    for names, tokens, log_p in steps(network, feed, options):
+    for names, tokens, log_p in steps(network, feed, options, read):
         for name, token, score in zip(names.tolist(), tokens.tolist(), log_p.tolist(), strict=True):
-            hypothesis = out.setdefault(name, Hypothesis([], 0.0, False))
+            hypothesis = out.setdefault(name, Hypothesis([], 0.0))
             hypothesis.score += score
-            if token == network.eos_id:
-                hypothesis.finished = True
+            if token in network.habits.ends:
+                hypothesis.end = token
             else:
                 hypothesis.ids.append(token)
     return out

@@ -21,12 +21,13 @@ from sourcewise.data.encoding import Encoded
 from sourcewise.data.examples import Dataset
 from sourcewise.data.tokenizer import Tokenizer
 from sourcewise.generation.beam import beam_search
+from sourcewise.generation.generate import reader
 from sourcewise.generation.lineage import Lineage
 from sourcewise.generation.model import Model, load
 from sourcewise.generation.others import Others, find_others
 from sourcewise.generation.sampling import Hypothesis, greedy_or_sample
 from sourcewise.generation.trace import Candidate, Slot, Step, Trace
-from sourcewise.model.protocol import Memory, Network, shift_right, token_nats
+from sourcewise.model.protocol import Network, shift_right, token_nats
 
 LIKELIEST = 5  # next tokens shown a step
 
@@ -57,7 +58,7 @@ def trace(
 
 @torch.inference_mode()
 def _trace(model: Model, encoded: Encoded, index: int, others: Others | None, options: GenerationConfig) -> Trace:
-    found, lineage = _search(model.network, model.network.encode(encoded.source([index])), index, options)
+    found, lineage = _search(model.network, encoded, index, options)
     return trace_output(model, encoded, index, found, others, options, lineage)
 
 
@@ -74,7 +75,7 @@ def trace_output(
     """The trace of an output that is there already: what `options` found for `encoded[index]`."""
     network, tokenizer, example = model.network, model.tokenizer, encoded.dataset[index]
     memory = network.encode(encoded.source([index]))
-    ids = [*found.ids, *([network.eos_id] if found.finished else [])]
+    ids = found.said
     labels = torch.tensor([ids], device=network.device)
     tokens = shift_right(labels, network.start_id, network.pad_id)
     weights = network.cross_attention(tokens, memory)
@@ -87,7 +88,7 @@ def trace_output(
         slots=slots,
         unread=unread,
         features=encoded.dataset.features(index)[: encoded.max_frames] if encoded.dataset.dims else None,
-        output=tokenizer.decode(found.ids),
+        output=tokenizer.decode(found.said),
         finished=found.finished,
         score=found.score,
         search=_told(options),
@@ -112,14 +113,15 @@ def token_bits(network: Network, encoded: Encoded, index: int, ids: list[int], o
 
 
 def _search(
-    network: Network, memory: Memory, index: int, options: GenerationConfig
+    network: Network, encoded: Encoded, index: int, options: GenerationConfig
 ) -> tuple[Hypothesis, Lineage | None]:
     """The output of one source, by the rules of `generate.search`; the lineage of its beams, where there are any."""
+    feed, read = [([index], network.encode(encoded.source([index])))], reader(encoded)
     if options.sample or options.beams == 1:
-        return greedy_or_sample(network, [([index], memory)], options)[index], None
+        return greedy_or_sample(network, feed, options, read)[index], None
     lineage = Lineage()
-    results = beam_search(network, [([index], memory)], options, lineage)[index]
-    lineage.rank(results, network.eos_id)
+    results = beam_search(network, feed, options, lineage, read)[index]
+    lineage.rank(results)
     return results[0], lineage
 
 

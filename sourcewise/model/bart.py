@@ -27,7 +27,6 @@ from sourcewise.model.interchange import (
     copies,
     embeds_apart,
     fill,
-    first_id,
     is_tied,
     tell_untied,
     tied,
@@ -214,7 +213,6 @@ def _sizes(d_model: int, heads: int) -> dict[str, Any]:
 
 def _from_huggingface(c: dict[str, Any], weights: Weights) -> BartConfig:
     kind, bias = c["model_type"], weights.get(BIAS)
-    pad, eos = (0, 0) if kind == "marian" else (1, 2)  # the defaults of their configurations
     return BartConfig(
         vocabulary=c["vocab_size"],
         **_sizes(c["d_model"], c["encoder_attention_heads"]),
@@ -234,9 +232,9 @@ def _from_huggingface(c: dict[str, Any], weights: Weights) -> BartConfig:
         embedding_scale=math.sqrt(c["d_model"]) if c.get("scale_embedding") else 1.0,
         output_bias=bias is not None and bool(bias.any()),
         init_std=c.get("init_std", 0.02),
-        pad_id=first_id(c.get("pad_token_id"), pad),
-        eos_id=first_id(c.get("eos_token_id"), eos),
-        start_id=first_id(c.get("decoder_start_token_id"), c.get("bos_token_id"), c.get("pad_token_id"), pad),
+        pad_id=c["pad_token_id"],
+        eos_id=c["eos_token_id"],
+        start_id=c["decoder_start_token_id"],
         bos_id=c.get("bos_token_id"),
     )
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import json
 import shutil
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -22,19 +23,19 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
-from sourcewise.config import BridgeConfig, FeatureEncoderConfig
+from sourcewise.config import BridgeConfig, FeatureEncoderConfig, GenerationConfig
 from sourcewise.data import hub
 from sourcewise.errors import RequestError
-from sourcewise.model import families
+from sourcewise.model import families, t5
 from sourcewise.model.bridges import build_bridge
-from sourcewise.model.interchange import Habits, check_finite
+from sourcewise.model.generation_config import EOS, IDS, OF_CLASS, PAD, START, Search, Told, read_told
+from sourcewise.model.generation_config import write_search as search_settings
+from sourcewise.model.habits import Habits
+from sourcewise.model.interchange import check_finite
 from sourcewise.model.peft_folders import is_adapter, refuse_adapter, refuse_quantised
 from sourcewise.model.protocol import Network
 from sourcewise.model.seq2seq import Seq2Seq
 from sourcewise.model.weight_files import Weights, first_line, read_json, read_safetensors, read_weights, some
-
-START = "decoder_start_token_id"
-IDS = (START, "bos_token_id", "eos_token_id", "pad_token_id")
 
 
 def find_folder(name: str | Path) -> Path:
@@ -110,8 +111,8 @@ def load_network(folder: Path) -> Network:
         from sourcewise.model.huggingface import load_huggingface_network
 
         return load_huggingface_network(folder, weights, foreign)
-    habits = _read_habits(folder / "generation_config.json", config)
     with _described(folder / "config.json"):
+        habits = _read_habits(folder, config)
         body = family.read(config, weights)
     bridge, route = None, "encoder"
     if (folder / "sourcewise.json").is_file():
@@ -125,7 +126,7 @@ def load_network(folder: Path) -> Network:
     elif (folder / "bridge.safetensors").is_file():
         raise RequestError(f"{folder / 'sourcewise.json'}: missing; it describes the bridge of bridge.safetensors")
     network = Seq2Seq(body, bridge, route)  # type: ignore[arg-type]
-    network.barred_ids, network.forced_first, network.forced_last = habits
+    network.habits = habits
     return network.eval()
 
 
@@ -146,6 +147,11 @@ def _bridge_weights(folder: Path) -> Weights:
     return weights
 
 
+def generation_told(folder: Path) -> Told:
+    """What a checkpoint folder says of generation. Raises RequestError for a file that is no JSON object."""
+    return read_told(folder, read_json(folder / "config.json"))
+
+
 def load_feature_encoder(folder: Path) -> tuple[FeatureEncoderConfig, int, dict[str, Tensor]]:
     """The shape, dims and weights of the feature encoder in a checkpoint folder, and what features were scaled by.
 
@@ -162,16 +168,14 @@ def load_feature_encoder(folder: Path) -> tuple[FeatureEncoderConfig, int, dict[
     return config, dims, kept
 
 
-def _read_habits(path: Path, config: dict[str, Any]) -> Habits:
-    """As transformers reads them: from generation_config.json, and only without one from config.json.
-
-    So is the start of a target where config.json leaves it open, as mBART's does.
-    """
-    told = read_json(path) if path.is_file() else config
-    with _described(path):
-        habits = Habits.read(told)
-    config[START] = told.get(START) if config.get(START) is None else config[START]
-    return habits
+def _read_habits(folder: Path, config: dict[str, Any]) -> Habits:
+    """The ids of a folder of a family of ours, put into `config`, and how its outputs begin and end."""
+    told = read_told(folder, config)
+    kind, size = str(config.get("model_type")), config.get("vocab_size")
+    vocabulary = size if type(size) is int else sys.maxsize  # a missing one is told where the shape is read
+    ids = Search(folder, told.settings, config, vocabulary, OF_CLASS.get(kind, {})).ids(kind in t5.MODEL_TYPES)
+    config |= {START: ids.start, EOS: ids.ends[0], PAD: ids.pad}
+    return Habits.read(told.settings, told.file, ids.ends, vocabulary)
 
 
 @contextlib.contextmanager
@@ -186,10 +190,13 @@ def _described(path: Path) -> Iterator[None]:
         raise RequestError(f"{path}: describes no network that can be made ({reason}); copy it again") from None
 
 
-def save_network(network: Seq2Seq, folder: Path, tokenizer: Any = None) -> None:
+def save_network(
+    network: Seq2Seq, folder: Path, tokenizer: Any = None, generation: GenerationConfig | None = None
+) -> None:
     """Write a checkpoint folder; a folder already there is replaced only when the new one is complete.
 
-    Raises RequestError where the disk is full or the folder cannot be written.
+    Of `generation` its generation_config.json says what `generate` of transformers can follow. Raises RequestError
+    where the disk is full or the folder cannot be written.
     """
     fresh = folder.with_name(f".{folder.name}-new")
     shutil.rmtree(fresh, ignore_errors=True)  # what a kill may have left
@@ -197,7 +204,7 @@ def save_network(network: Seq2Seq, folder: Path, tokenizer: Any = None) -> None:
         fresh.mkdir(parents=True)
         config, weights = families.of_body(network.body).write(network.body)
         _write_json(fresh / "config.json", config)
-        _write_json(fresh / "generation_config.json", _generation(network, config))
+        _write_json(fresh / "generation_config.json", _generation(network, config, generation))
         save_file(weights, fresh / "model.safetensors", metadata={"format": "pt"})
         if network.bridge is not None:
             bridge = network.bridge
@@ -216,11 +223,13 @@ def save_network(network: Seq2Seq, folder: Path, tokenizer: Any = None) -> None:
         shutil.rmtree(fresh, ignore_errors=True)
 
 
-def _generation(network: Seq2Seq, config: dict[str, Any]) -> dict[str, Any]:
+def _generation(network: Seq2Seq, config: dict[str, Any], options: GenerationConfig | None) -> dict[str, Any]:
     """What generation_config.json says."""
-    habits = Habits(network.barred_ids, network.forced_first, network.forced_last).write()
-    ids = {name: config[name] for name in IDS if config.get(name) is not None}
-    return {"_from_model_config": True, **ids, **habits}
+    ids: dict[str, Any] = {name: config[name] for name in IDS if config.get(name) is not None}
+    if len(network.habits.ends) > 1:
+        ids[EOS] = list(network.habits.ends)
+    search = {} if options is None else search_settings(options, network.positions)
+    return {**ids, **network.habits.write(), **search}
 
 
 def _replace_folder(fresh: Path, folder: Path) -> None:

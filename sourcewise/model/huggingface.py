@@ -14,10 +14,11 @@ from torch import Tensor, nn
 
 from sourcewise.data.batches import IGNORED, Batch, Source
 from sourcewise.errors import RequestError
+from sourcewise.model.generation_config import CONFIG, Ids, Search, Told, in_memory, read_told
+from sourcewise.model.habits import Habits
 from sourcewise.model.interchange import (
     BIAS,
     SPARE,
-    Habits,
     account_for,
     check_finite,
     check_plain,
@@ -26,6 +27,8 @@ from sourcewise.model.interchange import (
 )
 from sourcewise.model.protocol import shift_right
 from sourcewise.model.weight_files import Weights, read_json, read_weights
+
+NO_END = -1  # the end of text of a model that has none
 
 
 @dataclass
@@ -64,25 +67,19 @@ class HuggingFaceNetwork(nn.Module):
     dims = 0  # text only
     joins = False
 
-    def __init__(self, model: Any, kind: str = "a model of Hugging Face") -> None:
+    def __init__(
+        self, model: Any, ids: Ids | None = None, told: Told | None = None, kind: str = "a model of Hugging Face"
+    ) -> None:
+        """`ids` and `told` are what the model's folder says; without them, what the model itself does."""
         super().__init__()
         self.model, self.kind = model, kind  # what it is, in words
-        config = model.config
-        generation = getattr(model, "generation_config", None)
-
-        def first(name: str, default: int) -> int:
-            for place in (config, generation):
-                value = getattr(place, name, None)
-                if value is not None:
-                    return int(value[0] if isinstance(value, list) else value)
-            return default
-
-        self.pad_id, self.eos_id = first("pad_token_id", 0), first("eos_token_id", 1)
-        self.start_id = first("decoder_start_token_id", first("bos_token_id", self.pad_id))
+        said = told or Told(_set(getattr(model, "generation_config", None)), "generation_config")
+        ids = ids or in_memory(said.settings, _set(model.config), spoken_ids(model))
+        self.start_id, self.pad_id = ids.start, ids.pad
+        self.eos_id = ids.ends[0] if ids.ends else NO_END
         # What some begin and end with (mBART with a language), and never say (Marian its padding).
-        said = {} if generation is None else generation.to_dict()
-        self.barred_ids, self.forced_first, self.forced_last = Habits.read(said)
-        self.positions = _positions(config)
+        self.habits = Habits.read(said.settings, said.file, ids.ends, spoken_ids(model))
+        self.positions = _positions(model.config)
         self.vocabulary = int(model.get_input_embeddings().num_embeddings)
 
     @property
@@ -182,7 +179,11 @@ def load_huggingface_network(
     except Exception as error:
         raise RequestError(f"{folder}: transformers cannot open it as a seq2seq model ({_reason(error)})") from None
     _check(model, found, read)
-    return HuggingFaceNetwork(model, kind).eval()
+    raw = read_json(folder / CONFIG)
+    told = read_told(folder, raw)
+    default, of_decoder = _set(model.config), _set(model.config.get_text_config(decoder=True))
+    ids = Search(folder, told.settings, raw, spoken_ids(model), default, of_decoder).ids()
+    return HuggingFaceNetwork(model, ids, told, kind).eval()
 
 
 def _class_of(config: Any) -> Any:
@@ -217,6 +218,17 @@ def _check(model: Any, found: dict[str, Any], weights: Weights) -> None:
 def _is_computed(model: Any, name: str) -> bool:
     """Whether a tensor that is in no file is none that was learned: sinusoids, which transformers computes again."""
     return "Sinusoidal" in type(model.get_submodule(name.rpartition(".")[0])).__name__
+
+
+def spoken_ids(model: Any) -> int:
+    """How many ids the decoder of a model of transformers may say."""
+    head = model.get_output_embeddings()
+    return len((model.get_input_embeddings() if head is None else head).weight)
+
+
+def _set(config: Any) -> dict[str, Any]:
+    """What a configuration of transformers sets."""
+    return {} if config is None else {key: value for key, value in config.to_dict().items() if value is not None}
 
 
 def _reason(error: Exception) -> str:

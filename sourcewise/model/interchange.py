@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Collection, Iterable, Sequence
 
 import torch
 from torch import Tensor
@@ -163,37 +162,3 @@ def check_finite(named: Pairs, weights: Weights, buffers: Collection[str] = (), 
 def copies(pairs: Pairs) -> dict[str, Tensor]:
     """Ours under their names: contiguous copies in their own dtype, on the CPU."""
     return {name: ours.detach().cpu().contiguous().clone() for name, ours in pairs}
-
-
-def first_id(*given: int | list[int] | None) -> int:
-    """The first id that is given; of a list of ids its first."""
-    found = next(g for g in given if g is not None)
-    return int(found[0] if isinstance(found, list) else found)
-
-
-class Habits(NamedTuple):
-    """How outputs begin and end, and what they never hold: as transformers' `generate` obeys generation_config.json."""
-
-    barred_ids: tuple[int, ...] = ()
-    forced_first: int | None = None
-    forced_last: int | None = None
-
-    @classmethod
-    def read(cls, generation: Mapping[str, Any]) -> Habits:
-        """From a generation_config.json."""
-        first, last = (generation.get(f"forced_{end}_token_id") for end in ("bos", "eos"))
-        words = generation.get("bad_words_ids") or []
-        return cls(
-            tuple(word[0] for word in words if len(word) == 1),
-            None if first is None else first_id(first),
-            None if last is None else first_id(last),
-        )
-
-    def write(self) -> dict[str, Any]:
-        """For a generation_config.json."""
-        told = {
-            "bad_words_ids": [[each] for each in self.barred_ids] or None,
-            "forced_bos_token_id": self.forced_first,
-            "forced_eos_token_id": self.forced_last,
-        }
-        return {key: value for key, value in told.items() if value is not None}

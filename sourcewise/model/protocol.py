@@ -11,6 +11,7 @@ from torch import Tensor
 
 from sourcewise.data.batches import IGNORED, Batch, Source
 from sourcewise.model.finite import not_finite
+from sourcewise.model.habits import Habits
 
 TOKENS_AT_A_TIME = 1024  # target tokens whose logits `token_nats` holds at once
 
@@ -48,11 +49,9 @@ class Network(Protocol):
     """An encoder–decoder network."""
 
     start_id: int
-    eos_id: int
+    eos_id: int  # the end of a text that is learned; `habits` has all that are obeyed
     pad_id: int
-    barred_ids: tuple[int, ...]  # what is never generated
-    forced_first: int | None  # what every output begins with
-    forced_last: int | None  # what an output that fills max_new_tokens ends with
+    habits: Habits  # how outputs begin and end, and what they never hold
     vocabulary: int  # ids it embeds
     positions: int | None  # its longest source or target; None: any length
     joins: bool  # whether sources of several batches may be put together: memory and cache have `join`

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from sourcewise.data.batches import IGNORED, Batch, Source, length_mask
 from sourcewise.model.bridges import Bridge
+from sourcewise.model.habits import Habits
 from sourcewise.model.loss import linear_cross_entropy
 from sourcewise.model.memory import PackedMemory
 from sourcewise.model.packing import Packing
@@ -77,10 +78,6 @@ class Body(Protocol):
 class Seq2Seq(nn.Module):
     """The protocol over a body; route `encoder`: bridge → encoder → decoder, `bypass`: bridge → decoder."""
 
-    barred_ids: tuple[int, ...] = ()
-    forced_first: int | None = None
-    forced_last: int | None = None
-
     def __init__(
         self, body: Any, bridge: Bridge | None = None, route: Literal["encoder", "bypass"] = "encoder"
     ) -> None:
@@ -88,6 +85,7 @@ class Seq2Seq(nn.Module):
         self.body: Body = body
         self.bridge, self.route = bridge, route
         self.start_id, self.eos_id, self.pad_id = body.config.start_id, body.config.eos_id, body.config.pad_id
+        self.habits = Habits((self.eos_id,))
         self.vocabulary: int = body.config.vocabulary
         self.positions: int | None = body.positions
         self.joins: bool = body.joins

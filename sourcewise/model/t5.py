@@ -18,7 +18,6 @@ from sourcewise.model.interchange import (
     copies,
     embeds_apart,
     fill,
-    first_id,
     is_tied,
     tell_untied,
     tied,
@@ -133,9 +132,9 @@ def config_from_huggingface(config: dict[str, Any], weights: Weights, where: str
             relative_distance=c.get("relative_attention_max_distance", 128),
             decoder_positions=c.get("model_type") == POSITIONED,
             eps=c.get("layer_norm_epsilon", 1e-6),
-            pad_id=first_id(c.get("pad_token_id"), 0),
-            eos_id=first_id(c.get("eos_token_id"), 1),
-            start_id=first_id(c.get("decoder_start_token_id"), c.get("pad_token_id"), 0),
+            pad_id=c["pad_token_id"],
+            eos_id=c["eos_token_id"],
+            start_id=c["decoder_start_token_id"],
         )
     except KeyError as missing:
         raise RequestError(f"{where}: the key {missing} of a T5 configuration is missing") from None

@@ -118,7 +118,7 @@ def _checked(model: Model, given: dict[str, Any]) -> Body:
     if len(named) != 1:
         raise Refusal(422, f"give one of source, sources and features, not {' and '.join(named) or 'none'}")
     try:
-        request = Body.model_validate({**model.generation.model_dump(), **given})
+        request = Body.model_validate(model.changed(given))
     except ValidationError as error:
         told = schema.explain(error, Body, "request").removeprefix("request: ").removeprefix("recipe: ")
         raise Refusal(422, told) from None

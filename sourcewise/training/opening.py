@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,10 +16,12 @@ from sourcewise.data.encoding import Encoded
 from sourcewise.data.examples import Dataset
 from sourcewise.data.mixtures import encode_sets, encode_training, join
 from sourcewise.data.tokenizer import Tokenizer
-from sourcewise.errors import RequestError
+from sourcewise.errors import DataWarning, RequestError
 from sourcewise.generation.model import choose_device
+from sourcewise.generation.settings import read_settings
 from sourcewise.model.builder import build_network
-from sourcewise.model.checkpoint import find_folder
+from sourcewise.model.checkpoint import find_folder, generation_told
+from sourcewise.model.generation_config import shown
 from sourcewise.model.seq2seq import Seq2Seq
 
 
@@ -50,6 +53,8 @@ def open_training(recipe: Recipe, tokenizer_of: Path | None = None) -> tuple[Pre
     torch.manual_seed(recipe.seed)
     network = build_network(recipe.model, tokenizer, join(train)).to(device)
     _check_lengths(recipe, network.positions, (*train, *valid, *test))
+    if recipe.model.weights:
+        _tell_settings(recipe)
     encoded = encode_training(train, tokenizer, recipe.data, recipe.seed)
     encoded_valid = encode_sets(valid, tokenizer, recipe.data) if valid else None
     return Prepared(recipe, tokenizer, network, encoded, encoded_valid), test or valid
@@ -78,6 +83,17 @@ def _check_lengths(recipe: Recipe, positions: int | None, sets: Sequence[Dataset
             if positions is not None and longest is not None and longest > positions:
                 problem = f"{longest} tokens, but the model has {positions} positions"
                 raise RequestError(f"{where}.{name}: {problem}; set it to {positions}")
+
+
+def _tell_settings(recipe: Recipe) -> None:
+    """Warn of settings of generation that the folder of the weights has: a run generates as its recipe says."""
+    assert recipe.model.weights
+    settings = read_settings(generation_told(find_folder(recipe.model.weights)))
+    own = recipe.generation.model_dump()
+    left = [f"{name} = {shown(value)}" for name, value in settings.options.items() if own[name] != value]
+    if left:
+        told = f"{settings.file}: asks for {', '.join(left)}"
+        warnings.warn(f"{told}: not followed; `generation` of the recipe holds", DataWarning, stacklevel=2)
 
 
 def _kind(dataset: Dataset) -> str:

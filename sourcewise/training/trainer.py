@@ -246,7 +246,7 @@ class Trainer:
         """Write the fp32 masters as a checkpoint folder."""
         self._check_weights()
         with self.optimizer.in_full():
-            save_network(self.network, folder, self.tokenizer)
+            save_network(self.network, folder, self.tokenizer, self.recipe.generation)
 
     def _measure(self) -> dict[str, Any]:
         """The figures of the validation examples by greedy search, without text."""

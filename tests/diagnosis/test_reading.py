@@ -22,6 +22,7 @@ from sourcewise.diagnosis.rules.reading import check, not_checked
 from sourcewise.diagnosis.rules.reading_texts import RULES
 from sourcewise.diagnosis.rules.wiring import one_batch
 from sourcewise.evaluation.source_bits import source_bits
+from sourcewise.model.habits import Habits
 from sourcewise.model.recurrent import Recurrent, RecurrentConfig
 from sourcewise.model.seq2seq import Seq2Seq
 from tests.model.networks import network
@@ -45,7 +46,8 @@ class Reader(torch.nn.Module):
     """
 
     start_id, eos_id, pad_id = TOKENIZER.pad_id, TOKENIZER.eos_id, TOKENIZER.pad_id
-    barred_ids, forced_first, forced_last, positions, joins, dims = (), None, None, None, False, 0
+    positions, joins, dims = None, False, 0
+    habits = Habits((TOKENIZER.eos_id,))
     vocabulary = TOKENIZER.size
     device = torch.device("cpu")
 

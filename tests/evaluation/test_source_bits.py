@@ -76,7 +76,6 @@ class _Deaf(torch.nn.Module):
         super().__init__()
         self.inner = network()
         self.start_id, self.eos_id, self.pad_id = self.inner.start_id, self.inner.eos_id, self.inner.pad_id
-        self.barred_ids: tuple[int, ...] = ()
         self.dims = 0
 
     def encode(self, source: object) -> TransformerMemory:

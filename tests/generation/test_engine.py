@@ -19,6 +19,7 @@ from sourcewise.generation.engine import search
 from sourcewise.generation.engine.search import Engine, why_not
 from sourcewise.generation.sampling import Hypothesis
 from sourcewise.model import attention
+from sourcewise.model.habits import Habits
 from sourcewise.model.memory import KeyValueCache
 from sourcewise.model.seq2seq import Seq2Seq
 from tests.commands import Models
@@ -105,6 +106,7 @@ def sharpened(**shape: Any) -> Seq2Seq:
     counts = Counter(token for h in said for token in set(h.ids[2:]) - set(h.ids[:2]))
     if counts:
         made.eos_id = min(counts, key=lambda token: abs(counts[token] - len(LENGTHS) / 2))
+        made.habits = Habits((made.eos_id,))
     return made
 
 
@@ -115,7 +117,7 @@ def options(**changes: Any) -> GenerationConfig:
 @torch.inference_mode()
 def expected(made: Seq2Seq, source: Source, wanted: GenerationConfig) -> list[Hypothesis]:
     reference = Rounded(made)
-    reference.eos_id = made.eos_id
+    reference.eos_id, reference.habits = made.eos_id, made.habits
     memory = reference.encode(source)
     if wanted.beams == 1:
         return greedy_or_sample(reference, memory, wanted, list(range(memory.batch)))

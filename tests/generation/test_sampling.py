@@ -11,7 +11,9 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from sourcewise.config import GenerationConfig
-from sourcewise.generation.sampling import Draws, Hypothesis, constrain, filter_logits
+from sourcewise.generation.rules import Rules
+from sourcewise.generation.sampling import Draws, Hypothesis, filter_logits
+from sourcewise.model.habits import Habits
 from tests.generation.searching import beam_search, greedy_or_sample
 from tests.model.networks import VOCABULARY, network, rows, text_source
 
@@ -122,7 +124,8 @@ def test_no_n_gram_comes_twice(n: int, kind: dict[str, object], lengths: tuple[i
     history=st.lists(st.lists(st.integers(3, 6), min_size=5, max_size=5), min_size=1, max_size=4), n=st.integers(1, 4)
 )
 def test_exactly_what_would_repeat_is_barred(history: list[list[int]], n: int) -> None:
-    logits = constrain(torch.zeros(len(history), 9), torch.tensor(history), options(no_repeat_ngram=n), NETWORK)
+    rules = Rules(NETWORK, options(no_repeat_ngram=n))
+    logits = rules(torch.zeros(len(history), 9), torch.tensor(history), torch.zeros(len(history)))
     for row, tokens in zip(logits, history, strict=True):
         past = [NETWORK.start_id, *tokens]
         grams = {tuple(past[i : i + n]) for i in range(len(past) - n + 1)}
@@ -148,7 +151,7 @@ def test_more_beams_than_tokens_give_hypotheses_that_exist() -> None:
 
 def test_barred_ids_are_never_said(monkeypatch: pytest.MonkeyPatch) -> None:
     favourites = {i for h in search(options(beams=1)) for i in h.ids}
-    monkeypatch.setattr(NETWORK, "barred_ids", tuple(favourites))
+    monkeypatch.setattr(NETWORK, "habits", Habits((EOS,), barred=tuple(favourites)))
     for kind in ({"beams": 1}, {"beams": 3}, {"sample": True}):
         assert not favourites & {i for h in search(options(**kind)) for i in h.ids}
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from sourcewise.errors import RequestError
 from sourcewise.model import checkpoint
 from sourcewise.model.checkpoint import find_folder, load_network, save_network
 from tests.model.networks import network
@@ -45,7 +46,7 @@ def test_a_kill_between_the_two_renames_loses_nothing(
     [
         ({"pad_token_id": 5, "decoder_start_token_id": 0, "eos_token_id": 1}, 0, 1, 5),
         ({"pad_token_id": 5, "decoder_start_token_id": None, "eos_token_id": [7, 8]}, 5, 7, 5),
-        ({"pad_token_id": None, "decoder_start_token_id": None, "eos_token_id": None}, 0, 1, 0),
+        ({}, 0, 1, 0),
     ],
 )
 def test_the_ids_of_a_configuration_are_kept(
@@ -57,3 +58,13 @@ def test_the_ids_of_a_configuration_are_kept(
     (tmp_path / "net" / "generation_config.json").unlink()
     found = load_network(tmp_path / "net")
     assert (found.start_id, found.eos_id, found.pad_id) == (start, end, pad)
+
+
+def test_ids_that_are_nowhere_are_not_guessed(tmp_path: Path) -> None:
+    save_network(network(), tmp_path / "net")
+    config = tmp_path / "net" / "config.json"
+    none = dict.fromkeys(("pad_token_id", "decoder_start_token_id", "eos_token_id"))
+    config.write_text(json.dumps({**json.loads(config.read_text()), **none}))
+    (tmp_path / "net" / "generation_config.json").unlink()
+    with pytest.raises(RequestError, match=r"config\.json: eos_token_id is missing"):
+        load_network(tmp_path / "net")

@@ -23,6 +23,7 @@ from sourcewise.compiled import machine_code
 from sourcewise.config import GenerationConfig
 from sourcewise.data.encoding import Encoded
 from sourcewise.generation.engine.layout import LONGEST, Layout, Network, Options, computes
+from sourcewise.generation.rules import Rules
 from sourcewise.generation.sampling import Hypothesis
 from sourcewise.model import protocol
 from sourcewise.model.finite import not_finite
@@ -60,15 +61,15 @@ class Engine:
 
     def can(self, options: GenerationConfig) -> bool:
         """Whether it searches as these options want."""
-        own = self.network
-        forced = own.forced_first is not None or own.forced_last is not None
-        return not (options.sample or options.no_repeat_ngram or own.barred_ids or forced)
+        if options.sample or options.encoder_no_repeat_ngram or options.encoder_repetition_penalty != 1:
+            return False
+        return Rules(self.network, options).plain and (options.beams == 1 or options.early_stopping is False)
 
     def search(
         self, encoded: Encoded, options: GenerationConfig, progress: Callable[[int, int], None] | None = None
     ) -> list[Hypothesis]:
         """The best hypothesis of every source, in the order of the set; each CPU thread takes chunks of them."""
-        out: list[Hypothesis] = [Hypothesis([], 0.0, False)] * len(encoded)
+        out: list[Hypothesis] = [Hypothesis([], 0.0)] * len(encoded)
         layout, tables = self.layout.for_steps(options.max_new_tokens)
         threads = torch.get_num_threads()
         done, stop = np.zeros(1, dtype=np.int64), np.zeros(1, dtype=np.int64)
@@ -124,7 +125,7 @@ class Engine:
         for row, count, score in zip(tokens, counts.tolist(), scores.tolist(), strict=True):
             ids = row[:count].tolist()
             ended = bool(ids) and ids[-1] == self.network.eos_id
-            yield Hypothesis(ids[:-1] if ended else ids, score, ended)
+            yield Hypothesis(ids[:-1] if ended else ids, score, ids[-1] if ended else None)
 
     def _vectors(self, encoded: Encoded, rows: list[int]) -> tuple[Tensor, np.ndarray, bool]:
         """The sources' vectors one after the other (slots, d_model), how many each, and whether they are encoded."""

@@ -1,0 +1,163 @@
+"""What may be said next, and how likely it is made: the settings of a search over the scores of a network.
+
+They come in the order of transformers' `generate`. It gives them logits where it is greedy or draws, and
+log-probabilities in a beam search; to bar and to force makes no difference, to reshape does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from sourcewise.config import GenerationConfig
+from sourcewise.model.protocol import Network
+
+ReadSource = Callable[[int], Sequence[int] | np.ndarray]  # the token ids of the source at a position of the set
+NOTHING = -1  # an id that no token has
+
+
+class Rules:
+    """The rules of a search. `read` gives the sources that some of them ask for."""
+
+    def __init__(self, network: Network, options: GenerationConfig, read: ReadSource | None = None) -> None:
+        self.habits, self.options, self.read = network.habits, options, read
+        self.start_id, self.ends = network.start_id, list(network.habits.ends)
+        self.barred = list(self.habits.barred)
+        self.asks_source = options.encoder_no_repeat_ngram > 0 or options.encoder_repetition_penalty != 1
+        if self.asks_source and read is None:
+            raise ValueError("these rules ask for the tokens of the sources")
+
+    @property
+    def plain(self) -> bool:
+        """Whether there is none but `min_new_tokens`, and one end."""
+        o = self.options
+        return self.habits.plain and not (o.no_repeat_ngram or self.asks_source or self.reshapes)
+
+    @property
+    def reshapes(self) -> bool:
+        """Whether scores are changed, beyond barring and forcing."""
+        return self.habits.reshapes or self.options.repetition_penalty != 1 or self._weighs_source
+
+    @property
+    def _weighs_source(self) -> bool:
+        return self.options.encoder_repetition_penalty != 1
+
+    def for_beams(self, logits: Tensor, tokens: Tensor, names: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Scores of the next tokens (rows, vocabulary), and the logits they are yet to be normalised by, if they are.
+
+        `tokens` (rows, generated so far), `names` (rows,): the positions of their sources. Logits are changed in place.
+        """
+        if self.reshapes:
+            scores = self(logits.float().log_softmax(-1), tokens, names)
+            return (scores.log_softmax(-1) if self.habits.normalised else scores), None
+        if self.forced(tokens.shape[1]):
+            return self(logits, tokens, names), None
+        free = logits.clone() if self._bars else logits
+        return self(logits, tokens, names), free
+
+    def __call__(self, scores: Tensor, tokens: Tensor, names: Tensor) -> Tensor:
+        """Scores (rows, vocabulary) after the rules, changed in place where that is enough; the rest as `for_beams`."""
+        history = F.pad(tokens, (1, 0), value=self.start_id)  # the start counts, as in transformers
+        generated, ends = tokens.shape[1], scores[:, self.ends].clone()
+        if self.reshapes:
+            scores = self._reshaped(scores.float(), history, names)
+        stuck = self._bar_repeated(scores, history, names)
+        if generated < self.options.min_new_tokens:
+            scores[:, self.ends] = -torch.inf
+        forced = self.forced(generated)
+        if forced:
+            scores.fill_(-torch.inf)
+            scores[:, list(forced)] = 0.0
+        self._hasten(scores, generated)
+        scores[:, self.barred] = -torch.inf
+        if generated == bool(self.habits.forced_first):
+            scores[:, list(self.habits.barred_first)] = -torch.inf
+        if stuck:  # a row with nothing left may only end
+            nothing = scores.amax(-1, keepdim=True) == -torch.inf
+            scores[:, self.ends] = torch.where(nothing, ends.to(scores.dtype), scores[:, self.ends])
+        return scores
+
+    @property
+    def _bars(self) -> bool:
+        h, o = self.habits, self.options
+        repeated = o.no_repeat_ngram or o.encoder_no_repeat_ngram or h.barred_words
+        return bool(repeated or o.min_new_tokens or h.barred or h.barred_first)
+
+    def forced(self, generated: int) -> tuple[int, ...]:
+        """The tokens that alone may follow so many generated ones; none: any may."""
+        if generated + 1 == self.options.max_new_tokens and self.habits.forced_last:
+            return self.habits.forced_last
+        return self.habits.forced_first if generated == 0 else ()
+
+    def _reshaped(self, scores: Tensor, history: Tensor, names: Tensor) -> Tensor:
+        """Biases and penalties."""
+        scores = scores + self._bias(scores, history) if self.habits.biases else scores
+        if self._weighs_source:
+            sources = self._sources(names, history, fill=None)
+            scores = _penalised(scores, sources, 1 / self.options.encoder_repetition_penalty)
+        if self.options.repetition_penalty != 1:
+            scores = _penalised(scores, history, self.options.repetition_penalty)
+        return scores
+
+    def _bias(self, scores: Tensor, history: Tensor) -> Tensor:
+        bias = torch.zeros_like(scores)
+        for ids, value in self.habits.biases:
+            bias[:, ids[-1]] += value * _follows(history, ids).to(bias.dtype)
+        return bias
+
+    def _bar_repeated(self, scores: Tensor, history: Tensor, names: Tensor) -> bool:
+        """Bar n-grams and words, in place; whether a row may have nothing left."""
+        n, of_source = self.options.no_repeat_ngram, self.options.encoder_no_repeat_ngram
+        _bar_ngrams(scores, history, history, n)
+        if of_source:
+            _bar_ngrams(scores, self._sources(names, history, fill=NOTHING), history, of_source)
+        for word in self.habits.barred_words:
+            scores[:, word[-1]] = scores[:, word[-1]].masked_fill(_follows(history, word), -torch.inf)
+        return bool(n or of_source or self.habits.barred_words)
+
+    def _hasten(self, scores: Tensor, generated: int) -> None:
+        """From some length on the ends are likelier the longer the text, in place."""
+        if self.habits.decay is None or generated <= self.habits.decay[0]:
+            return
+        start, factor = self.habits.decay
+        ends = scores[:, self.ends]
+        gain = ends.abs() * (factor ** (generated - start) - 1)
+        scores[:, self.ends] = torch.where(ends.isfinite(), ends + gain, ends)
+
+    def _sources(self, names: Tensor, like: Tensor, fill: int | None) -> Tensor:
+        """The tokens of these sources (rows, longest), filled up with an id, or each with its own first."""
+        assert self.read is not None
+        rows = names.tolist()
+        known = {name: [int(i) for i in self.read(name)] for name in dict.fromkeys(rows)}
+        longest = max(map(len, known.values()))
+        filled = {name: ids + [ids[0] if fill is None else fill] * (longest - len(ids)) for name, ids in known.items()}
+        return torch.tensor([filled[name] for name in rows], device=like.device)
+
+
+def _penalised(scores: Tensor, said: Tensor, penalty: float) -> Tensor:
+    """Scores (rows, vocabulary) with those of the ids `said` (rows, any) made less by a factor (Keskar et al. 2019)."""
+    found = scores.gather(1, said)
+    return scores.scatter(1, said, torch.where(found < 0, found * penalty, found / penalty))
+
+
+def _follows(history: Tensor, ids: tuple[int, ...]) -> Tensor:
+    """Whether the last of `ids` would complete them after each row of the history: (rows,) bool."""
+    before = len(ids) - 1
+    if before > history.shape[1]:
+        return torch.zeros(len(history), dtype=torch.bool, device=history.device)
+    return (history[:, history.shape[1] - before :] == torch.tensor(ids[:-1], device=history.device)).all(-1)
+
+
+def _bar_ngrams(scores: Tensor, past: Tensor, history: Tensor, n: int) -> None:
+    """Bar what would make an n-gram of the history (rows, so far) that the past (rows, any) has, in place."""
+    if not n or min(past.shape[1], history.shape[1] + 1) < n:
+        return
+    windows = past.unfold(1, n, 1)  # (rows, places, n)
+    last = history[:, history.shape[1] - n + 1 :]
+    again = (windows[:, :, : n - 1] == last[:, None]).all(-1) & (windows[:, :, -1] != NOTHING)
+    rows, places = again.nonzero(as_tuple=True)
+    scores[rows, windows[rows, places, n - 1]] = -torch.inf

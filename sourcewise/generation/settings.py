@@ -1,0 +1,105 @@
+"""The search that a folder asks for: its generation_config.json as our options, and a line for what is not followed.
+
+What somebody asks for goes before it; what it leaves out is as our own defaults have it. These differ from those of
+transformers' `generate` in two: 4 beams, and 128 new tokens instead of 20.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from pydantic import ValidationError
+
+from sourcewise.config import GenerationConfig
+from sourcewise.model import habits
+from sourcewise.model.generation_config import IDS, NEUTRAL, OPTIONS, SAMPLED, Told, shown
+
+LENGTHS = {"max_length": "max_new_tokens", "min_length": "min_new_tokens"}  # these count the start, too
+REASONS = {  # of settings that change outputs and are not followed
+    "num_return_sequences": "one output a source",
+    "num_beam_groups": "beams are one group",
+    "diversity_penalty": "beams are one group",
+    "remove_invalid_values": "what is not finite is an error here",
+    "stop_strings": "a text ends with its end-of-text token",
+    "max_time": "an output does not depend on the time it takes",
+}
+INERT = (  # how to compute, what else to return, who wrote it: no output depends on them
+    *("use_cache", "use_mtp", "low_memory", "is_assistant", "speculation_type", "return_legacy_cache"),
+    *("return_dict_in_generate", "prefill_chunk_size", "max_matching_ngram_size", "target_lookbehind"),
+    *("transformers_version", "_from_model_config", "_commit_hash"),
+)
+INERT_FIRST = (  # the same of all that begin so
+    *("output_", "cache_", "max_cache_", "assistant_", "num_assistant_", "prompt_lookup_"),
+    *("compile_", "disable_compile", "continuous_batching_"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What a folder asks for, as our options; `followed` is what of its file that is, `notes` tell what is not."""
+
+    options: dict[str, Any] = field(default_factory=dict)
+    followed: dict[str, Any] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+    file: str = ""
+
+
+def read_settings(told: Told) -> Settings:
+    """A folder's settings. One that cannot be followed is a note, never an error."""
+    options: dict[str, Any] = {}
+    followed: dict[str, Any] = {key: told.settings[key] for key in habits.KEYS if _is_set(told, key)}
+    notes = [*told.notes]
+
+    def refuse(key: str, why: str) -> None:
+        notes.append(f"{told.file}: {key} = {shown(told.settings[key])} is not followed: {why}")
+
+    for key in told.settings:
+        name, value = OPTIONS.get(key) or LENGTHS.get(key), told.settings[key]
+        if name:
+            value = value - 1 if key in LENGTHS and type(value) is int else value
+            value = max(value, 0) if key == "min_length" and type(value) is int else value
+            if LENGTHS.get(key) and told.settings.get(name) is not None:
+                continue  # as `generate` does: the new tokens count
+            why = _wrong(name, value)
+            if why:
+                refuse(key, why)
+            else:
+                options[name] = value
+                if value != GenerationConfig.model_fields[name].default:
+                    followed[key] = told.settings[key]
+        elif _is_set(told, key) and key not in (*habits.KEYS, *IDS, *INERT) and not key.startswith(INERT_FIRST):
+            refuse(key, REASONS.get(key, "it is not among our settings"))
+    _settle(options, followed, refuse)
+    return Settings(options, followed, tuple(notes), told.file)
+
+
+def _is_set(told: Told, key: str) -> bool:
+    value = told.settings.get(key)
+    return value not in (None, [], {}) and value != NEUTRAL.get(key)
+
+
+def _settle(options: dict[str, Any], followed: dict[str, Any], refuse: Any) -> None:
+    """What settings mean for each other."""
+    if options.get("sample"):
+        options.setdefault("top_k", NEUTRAL["top_k"])  # as `generate` does
+        if options.get("beams", 1) > 1:
+            refuse("num_beams", "do_sample is set, and what is drawn is drawn without beams")
+            del options["beams"]
+            followed.pop("num_beams", None)
+    else:  # nothing is drawn, but whoever asks for that gets it as the folder has it
+        for key in SAMPLED:
+            followed.pop(key, None)
+    most = options.get("max_new_tokens", GenerationConfig.model_fields["max_new_tokens"].default)
+    if options.get("min_new_tokens", 0) > most:
+        options["min_new_tokens"] = most  # the same: no end before the last token
+
+
+def _wrong(name: str, value: Any) -> str:
+    """What is wrong with an option's value; empty where nothing is."""
+    longest = {"max_new_tokens": value} if name == "min_new_tokens" and type(value) is int and value > 0 else {}
+    try:
+        GenerationConfig.model_validate({**longest, name: value}, strict=isinstance(value, bool | str))
+    except ValidationError as error:
+        return error.errors()[0]["msg"].replace("Input should", "it should").removeprefix("Value error, ")
+    return ""
