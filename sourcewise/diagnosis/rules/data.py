@@ -165,7 +165,8 @@ def _cut_side(part: Encoded, side: str, ids: Ids, lengths: np.ndarray, limit: in
         return []
     chosen = full[sample(len(full))]
     texts = [part.dataset[int(i)] for i in chosen]
-    rows = part.tokenizer.encode_batch([e.target if side == "targets" else e.source for e in texts])
+    said = side == "targets"
+    rows = part.tokenizer.encode_batch([e.target if said else e.source for e in texts], target=said)
     whole = lengths.astype(np.float64)
     whole[full] = np.resize([len(row) for row in rows], len(full)) if len(chosen) < len(full) else [*map(len, rows)]
     return _cut_finding(part, side, whole, limit, option, "tokens")
