@@ -160,13 +160,16 @@ class Tokenizer:
         """
         return [self.piece(ids[:i], ids[i]) for i in range(len(ids))]
 
+    def name(self, token: int) -> str:
+        """The entry of the vocabulary as it is written there; empty where there is none."""
+        return self._backend.name(token) if 0 <= token < self.size else ""
+
     def piece(self, before: Sequence[int], token: int) -> str:
         """What an id adds to the text of those before it."""
         near = [each for each in before[-CONTEXT:] if each != self.eos_id]
         shown, longer = self.decode(near), self.decode([*near, token])
         same = next((i for i, (a, b) in enumerate(zip(shown, longer, strict=False)) if a != b), len(shown))
-        known = 0 <= token < self.size
-        return longer[same:] or (self._backend.name(token) if known else "") or f"<{token}>"
+        return longer[same:] or self.name(token) or f"<{token}>"
 
     def digest(self) -> str:
         """One and the same for tokenizers whose ids mean the same."""

@@ -11,7 +11,7 @@ from typing import Any
 
 from sourcewise.data import hub
 from sourcewise.data.languages import Languages, is_code
-from sourcewise.data.tokenizer_fast import PROBE, ROLES, Fast, Frame, framed, read_json
+from sourcewise.data.tokenizer_fast import PROBE, ROLES, Fast, Frame, framed, read_json, told_of, without_stored
 from sourcewise.errors import RequestError
 
 SETTINGS = ("forced_bos_token_id", "decoder_start_token_id")  # of a model: where one is a language's code, it is chosen
@@ -62,11 +62,14 @@ class Engine(Fast):
             theirs(PROBE)  # back to sources
             theirs.tgt_lang = kept  # some take the source's for it
             target = framed(whole, engine.encode(PROBE, add_special_tokens=False).ids)
+        engine.no_truncation()  # what is saved holds none either
+        engine.no_padding()
         names = {role: str(getattr(theirs, role) or "") for role in ROLES}
         cleans = bool(theirs.clean_up_tokenization_spaces)
         super().__init__(engine.to_str(pretty=True), name, names, target=target, cleans=cleans)
-        engine.no_truncation()  # what is saved holds none either
-        engine.no_padding()
+        whole = Path(name).expanduser() / "tokenizer.json"
+        if whole.is_file():
+            self.notes = told_of(without_stored(whole.read_text(encoding="utf-8"))[1])
 
     def add(self, entries: Sequence[str]) -> Fast:
         """See Backend. Where the class writes targets otherwise it is the class that is added to."""
@@ -114,7 +117,7 @@ class Slow:
 
     def __init__(self, theirs: Any, name: str) -> None:
         self._name, self._tokenizer = name, theirs
-        self.size = len(theirs)
+        self.size = _size(theirs)
         if theirs.eos_token_id is None:
             raise RequestError(f"{name}: its tokenizer has no end-of-text token, which every target needs")
         self.eos_id: int = theirs.eos_token_id
@@ -144,7 +147,8 @@ class Slow:
 
     def decode(self, ids: list[int]) -> str:
         """See Backend."""
-        return str(self._tokenizer.decode(ids, skip_special_tokens=True))
+        marks = {i for frame in self._frames for part in frame for i in part}  # M2M-100 may say its languages
+        return str(self._tokenizer.decode([i for i in ids if i not in marks], skip_special_tokens=True))
 
     def name(self, token: int) -> str:
         """See Backend."""
@@ -163,7 +167,10 @@ class Slow:
         """See Backend."""
         larger = copy.copy(self)
         larger._tokenizer = with_entries(self._tokenizer, entries)
-        larger.size = len(larger._tokenizer)
+        larger.size = _size(larger._tokenizer)
+        if larger.size != self.size + len(entries):
+            kind = type(self._tokenizer).__name__
+            raise RequestError(f"data.add_tokens: a {kind} gives new entries ids that are others' already")
         return larger
 
     def save(self, folder: Path) -> None:
@@ -179,9 +186,16 @@ def with_entries(theirs: Any, entries: Sequence[str]) -> Any:
     """A tokenizer of transformers with new entries, found as they are written."""
     import tokenizers
 
-    larger = copy.deepcopy(theirs)
+    with _told_once():
+        larger = copy.deepcopy(theirs)
     larger.add_tokens([tokenizers.AddedToken(entry, normalized=False) for entry in entries])
     return larger
+
+
+def _size(theirs: Any) -> int:
+    """How many ids there are, with those of languages and of a target vocabulary of its own."""
+    more = (getattr(theirs, name, None) or {} for name in ("target_encoder", "lang_token_to_id"))
+    return max(len(theirs), *(max(ids.values(), default=-1) + 1 for ids in more))
 
 
 def _unprepared(theirs: Any) -> tuple[str, ...]:

@@ -50,7 +50,7 @@ class Fast:
     ) -> None:
         import tokenizers
 
-        text, stored = _without_stored(text)
+        text, stored = without_stored(text)
         try:
             self._tokenizer = tokenizer = tokenizers.Tokenizer.from_str(text)
         except Exception as error:  # the library raises bare Exception
@@ -60,8 +60,7 @@ class Fast:
         self._names = special_names(tokenizer.token_to_id, names or {}, where)
         ids = tokenizer.get_vocab(with_added_tokens=True)
         self.pad_id, self.eos_id, self.unk_id = (ids[name] for name in self._names.values())
-        if stored:
-            self.notes = (f"its tokenizer.json holds {stored} of somebody's last call; left out here",)
+        self.notes = told_of(stored)
         around = _around(tokenizer)
         self._frames = (around, target or around)
         self.languages: Languages | None = coded([self.name(i) for i in (*around.before, *around.after)])
@@ -212,7 +211,7 @@ def read_json(path: Path) -> dict[str, Any]:
     return tree if isinstance(tree, dict) else {}
 
 
-def _without_stored(text: str) -> tuple[str, str]:
+def without_stored(text: str) -> tuple[str, str]:
     """A tokenizer.json without the truncation and padding of somebody's last call, and which of them it held."""
     if '"truncation"' not in text and '"padding"' not in text:
         return text, ""
@@ -227,6 +226,11 @@ def _without_stored(text: str) -> tuple[str, str]:
         return text, ""
     kinds = " and ".join(f"{name} ({_lengths(tree[name])})" for name in stored)
     return json.dumps(tree | dict.fromkeys(stored), ensure_ascii=False, indent=2), kinds
+
+
+def told_of(stored: str) -> tuple[str, ...]:
+    """What a person should know of a stored truncation or padding."""
+    return (f"its tokenizer.json holds {stored} of somebody's last call; left out here",) if stored else ()
 
 
 def _lengths(setting: Any) -> str:

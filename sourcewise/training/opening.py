@@ -13,6 +13,7 @@ from sourcewise.data.datasets import open_sets
 from sourcewise.data.denoising import special_tokens
 from sourcewise.data.encoding import Encoded
 from sourcewise.data.examples import Dataset
+from sourcewise.data.languages import check_language
 from sourcewise.data.mixtures import encode_sets, encode_training, join
 from sourcewise.data.tokenizer import Tokenizer
 from sourcewise.errors import RequestError
@@ -49,6 +50,7 @@ def open_training(recipe: Recipe, tokenizer_of: Path | None = None) -> tuple[Pre
     tokenizer = Tokenizer.load(tokenizer_of) if tokenizer_of else open_tokenizer(recipe, train)
     torch.manual_seed(recipe.seed)
     network = build_network(recipe.model, tokenizer, join(train)).to(device)
+    _check_language(recipe, tokenizer, network)
     _check_lengths(recipe, network.positions, (*train, *valid, *test))
     encoded = encode_training(train, tokenizer, recipe.data, recipe.seed)
     encoded_valid = encode_sets(valid, tokenizer, recipe.data) if valid else None
@@ -68,6 +70,13 @@ def _find_tokenizer(recipe: Recipe, sets: Sequence[Dataset]) -> Tokenizer:
     texts = (text for example in join(sets) for text in (example.source, example.target) if text)
     special = max((special_tokens(each.plain, recipe.data) for each in sets if each.plain), key=len, default=[])
     return Tokenizer.train(texts, recipe.data.vocabulary, recipe.data.unit, special)
+
+
+def _check_language(recipe: Recipe, tokenizer: Tokenizer, network: Seq2Seq) -> None:
+    """Refuse targets in no language, or in another than the model's outputs are to begin with."""
+    forced, start = (-1 if i is None else i for i in (network.forced_first, network.start_id))
+    where = recipe.data.tokenizer or recipe.model.weights or "the tokenizer"
+    check_language(tokenizer.languages, where, tokenizer.name(forced), tokenizer.name(start))
 
 
 def _check_lengths(recipe: Recipe, positions: int | None, sets: Sequence[Dataset]) -> None:
