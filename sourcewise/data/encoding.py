@@ -41,7 +41,7 @@ class Encoded:
         self.max_frames = data.max_frames
         max_source, max_target = dataset.task.max_source or data.max_source, dataset.task.max_target or data.max_target
         sides = [example.source for example in dataset], [example.target for example in dataset]
-        self.notes = [*tokenizer.notes, *dataset.notes]
+        self.notes = list(dataset.notes)
         said = tokenizer.encode_batch(sides[1], target=True)
         self.targets: Ids = [tokenizer.shorten(ids, max_target, target=True) for ids in said]
         self.sources: Ids | None = None

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import json
+import warnings
 from collections.abc import Iterable, Sequence
 from itertools import count, takewhile
 from pathlib import Path
 from typing import Literal
 
-from sourcewise.data.examples import Note
 from sourcewise.data.languages import Languages
 from sourcewise.data.tokenizer_backends import SENTINEL, Backend, open_backend, read_backend
+from sourcewise.errors import DataWarning
 from sourcewise.files import write_atomically
 
 CONTEXT = 4  # ids before it that tell how an id is read: a character may have as many bytes
@@ -22,7 +23,7 @@ class Tokenizer:
 
     A text ends with `eos_id`, and with the code of its language where its tokenizer's class puts one behind. Texts are
     encoded as sources, or with `target` as what a model is to say: with the target's language, or by the second model
-    of a Marian. `notes` say what a person should know of how it was opened.
+    of a Marian. `notes` say what a person should know of how it was opened; `load` warns of them.
     """
 
     fresh: range = range(0)  # ids that `add` has made: no weights know them
@@ -30,7 +31,7 @@ class Tokenizer:
     def __init__(self, backend: Backend) -> None:
         self._backend = backend
         self.size, self.pad_id, self.eos_id, self.unk_id = backend.size, backend.pad_id, backend.eos_id, backend.unk_id
-        self.notes: list[Note] = []
+        self.notes: list[str] = []
 
     @classmethod
     def load(cls, path: str | Path) -> Tokenizer:
@@ -40,7 +41,9 @@ class Tokenizer:
         Raises RequestError when it is missing, corrupt, or has no token that ends a text.
         """
         opened = cls(open_backend(path))
-        opened.notes = [Note(str(path), "", what) for what in opened._backend.notes]
+        opened.notes = [*opened._backend.notes, *([opened.languages.said] if opened.languages else [])]
+        for what in opened.notes:
+            warnings.warn(f"{path}: {what}", DataWarning, stacklevel=2)
         return opened
 
     @classmethod

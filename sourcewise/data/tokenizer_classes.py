@@ -36,7 +36,6 @@ def open_class(name: str) -> Fast | Slow:
     opened: Engine | Slow = Engine(theirs, name) if _has_engine(theirs) else Slow(theirs, name)
     if languages is not None:
         opened.languages = languages
-        opened.notes = (*opened.notes, languages.said)
     return opened
 
 
@@ -76,7 +75,7 @@ class Engine(Fast):
         if self._frames[0] == self._frames[1]:
             return super().add(entries)
         larger = Engine(with_entries(self._theirs, entries), self._where)
-        larger.languages, larger.notes = self.languages, self.notes
+        larger.languages = self.languages
         return larger
 
     def save(self, folder: Path) -> None:
@@ -203,7 +202,7 @@ def _unprepared(theirs: Any) -> tuple[str, ...]:
     import importlib.util
 
     if hasattr(theirs, "punc_normalizer") and importlib.util.find_spec("sacremoses") is None:
-        return ("punctuation stays as it is; its training changed some: pip install sacremoses",)
+        return ("punctuation is read as written, as sacremoses, which Marian normalises it with, is not installed",)
     return ()
 
 

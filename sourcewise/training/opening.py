@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +17,7 @@ from sourcewise.data.examples import Dataset
 from sourcewise.data.languages import check_language
 from sourcewise.data.mixtures import encode_sets, encode_training, join
 from sourcewise.data.tokenizer import Tokenizer
-from sourcewise.errors import RequestError
+from sourcewise.errors import DataWarning, RequestError
 from sourcewise.generation.model import choose_device
 from sourcewise.model.builder import build_network
 from sourcewise.model.checkpoint import find_folder
@@ -59,7 +60,17 @@ def open_training(recipe: Recipe, tokenizer_of: Path | None = None) -> tuple[Pre
 
 def open_tokenizer(recipe: Recipe, sets: Sequence[Dataset]) -> Tokenizer:
     """The tokenizer that the recipe names, the pretrained model's, or one trained on the training sets."""
-    return _find_tokenizer(recipe, sets).add(recipe.data.add_tokens)
+    return _find_tokenizer(recipe, sets).add([_meant(entry, sets) for entry in recipe.data.add_tokens])
+
+
+def _meant(entry: str, sets: Sequence[Dataset]) -> str:
+    r"""A new entry; `\n` and the like that a shell left as two characters are one, where texts have that one alone."""
+    meant = entry.replace(r"\n", "\n").replace(r"\t", "\t").replace(r"\r", "\r")
+    texts = [text for each in sets for example in each for text in (example.source, example.target)]
+    if meant == entry or any(entry in text for text in texts) or not any(meant in text for text in texts):
+        return entry
+    warnings.warn(f"data.add_tokens: {entry} is read as the character it stands for", DataWarning, stacklevel=2)
+    return meant
 
 
 def _find_tokenizer(recipe: Recipe, sets: Sequence[Dataset]) -> Tokenizer:

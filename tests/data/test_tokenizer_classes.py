@@ -16,7 +16,7 @@ from tests.data.tokenizer_classes import ENGLISH, GERMAN, LANGUAGES, OTHERS, TEX
 
 transformers = pytest.importorskip("transformers")
 ALL = {**LANGUAGES, **UNSET, **OTHERS}
-pytestmark = pytest.mark.filterwarnings("ignore:Recommended. pip install sacremoses")
+pytestmark = pytest.mark.filterwarnings("ignore:Recommended", "ignore::sourcewise.errors.DataWarning")
 
 
 def opened(folder: Path) -> Any:
@@ -74,7 +74,7 @@ def test_targets_carry_their_language_sources_theirs(folders: Callable[[str], Pa
     for cut in (None, 2, 3):
         said = ours.encode("ein Hund läuft", cut, target=True)
         assert target in said and source not in said and said.count(ours.eos_id) == 1
-    assert languages.target in ours.notes[0].what
+    assert languages.target in ours.notes[0]
 
 
 @pytest.mark.parametrize("name", ["mbart", "mbart50", "nllb", "marian"])
@@ -137,7 +137,7 @@ def test_the_language_that_a_model_is_forced_to_is_that_of_targets(
 @pytest.mark.parametrize("name", UNSET)
 def test_no_language_is_none_again_when_saved(folders: Callable[[str], Path], name: str, tmp_path: Path) -> None:
     ours = Tokenizer.load(folders(name))
-    assert "no target language is set" in ours.notes[0].what
+    assert "no target language is set" in ours.notes[0]
     ours.save(tmp_path)
     kept = Tokenizer.load(tmp_path).languages
     assert kept is not None and not kept.chosen
@@ -174,7 +174,7 @@ def test_stored_truncation_and_padding_are_left_out_and_told(
     Tokenizer.load(folders(name)).save(tmp_path)
     path = tmp_path / "tokenizer.json"
     clean, tree = Tokenizer.load(tmp_path), json.loads(path.read_text())
-    assert not any("tokenizer.json holds" in note.what for note in clean.notes)
+    assert not any("tokenizer.json holds" in note for note in clean.notes)
     cut = {"direction": "Left", "max_length": 8, "strategy": "LongestFirst", "stride": 0}
     fill = {"strategy": {"Fixed": 16}, "direction": "Left", "pad_to_multiple_of": None, "pad_type_id": 0}
     fill |= {"pad_id": clean.pad_id, "pad_token": clean.name(clean.pad_id)}
@@ -182,7 +182,7 @@ def test_stored_truncation_and_padding_are_left_out_and_told(
     path.write_text(json.dumps(tree | {k: v for k, v in wanted.items() if stored in (k, "both")}))
     for place in (tmp_path, path):
         ours = Tokenizer.load(place)
-        (said,) = [note.what for note in ours.notes if "tokenizer.json holds" in note.what]
+        (said,) = [note for note in ours.notes if "tokenizer.json holds" in note]
         assert ("to 8" in said) == (stored != "padding") and ("to 16" in said) == (stored != "truncation")
         for text in (" ".join(ENGLISH), "a"):
             assert ours.encode(text) == clean.encode(text)
