@@ -7,7 +7,6 @@ import re
 import unicodedata
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -35,8 +34,11 @@ class Unsaid(NamedTuple):
     said: str
 
 
-def check_characters(part: Encoded, data: DataConfig) -> list[Finding]:
-    """DAT006, of the texts of a set; `data` tells whether its tokenizer has whole words."""
+def check_characters(part: Encoded, data: DataConfig, *, learned: bool = True) -> list[Finding]:
+    """DAT006, of the texts of a set; `data` tells whether its tokenizer has whole words.
+
+    Milder where a set is not `learned` from.
+    """
     words = data.unit == "words" and not data.tokenizer
     chosen = [part.dataset[int(i)] for i in _spread(len(part), SAMPLE)]
     found = []
@@ -52,14 +54,15 @@ def check_characters(part: Encoded, data: DataConfig) -> list[Finding]:
             evidence.append(_told(part, unsaid))
             level = level or _level_of_texts(unsaid, min(len(part), TARGETS), words)
         if level is not None:
+            level = level if learned or level == "note" else _milder(level, side)
             text = f"{part.dataset.name}: {'; '.join(evidence)}"
             found.append(LOST_CHARACTERS.finding(text, level, _cure(part, unsaid) if unsaid else None))
     return found
 
 
-def warned(found: Sequence[Finding]) -> list[Finding]:
-    """The same of a set that is not trained on: no error, since a training with other texts goes well."""
-    return [replace(each, level="warning") if each.level == "error" else each for each in found]
+def _milder(level: Level, side: str) -> Level:
+    """Of a set that is not learned from: a training goes well all the same, though what it is judged by is lost."""
+    return "warning" if level == "error" or side == "targets" else "note"
 
 
 def _level(share: float, words: bool) -> Level | None:

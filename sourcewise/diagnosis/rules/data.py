@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -12,7 +12,7 @@ import numpy as np
 from sourcewise.data.encoding import Encoded, Ids
 from sourcewise.data.plain_text import Denoised
 from sourcewise.diagnosis.finding import Finding, Level
-from sourcewise.diagnosis.rules.characters import check_characters, warned
+from sourcewise.diagnosis.rules.characters import check_characters
 from sourcewise.diagnosis.rules.data_texts import (
     AMBIGUOUS,
     COPIES,
@@ -56,7 +56,7 @@ def _valid_characters(prepared: Prepared) -> list[Finding]:
     assert prepared.valid is not None
     trained = {part.dataset.name for part in prepared.train.parts}
     parts = [p for p in prepared.valid.parts if not isinstance(p, Denoised) and p.dataset.name not in trained]
-    return warned([finding for part in parts for finding in check_characters(part, prepared.recipe.data)])
+    return [f for part in parts for f in check_characters(part, prepared.recipe.data, learned=False)]
 
 
 def check_pairs(part: Encoded, *, sources: bool = True) -> list[Finding]:
