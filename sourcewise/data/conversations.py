@@ -120,7 +120,7 @@ def fit(turns: Sequence[str], longest: int, tokenizer: Tokenizer) -> list[int]:
         return tokenizer.encode(head + "".join(said[first:]))
 
     first = bisect_left(range(len(said)), True, key=lambda place: len(ids(place)) <= longest)
-    return ids(first) if first < len(said) else tokenizer.encode(said[-1])[-longest:]
+    return ids(first) if first < len(said) else tokenizer.encode(said[-1], longest, from_left=True)
 
 
 def _written(chat: ChatConfig, role: str) -> tuple[str, str]:

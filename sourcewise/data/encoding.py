@@ -42,8 +42,8 @@ class Encoded:
         max_source, max_target = dataset.task.max_source or data.max_source, dataset.task.max_target or data.max_target
         sides = [example.source for example in dataset], [example.target for example in dataset]
         self.notes = list(dataset.notes)
-        said = tokenizer.encode_batch(sides[1])
-        self.targets: Ids = [tokenizer.shorten(ids, max_target) for ids in said]
+        said = tokenizer.encode_batch(sides[1], target=True)
+        self.targets: Ids = [tokenizer.shorten(ids, max_target, target=True) for ids in said]
         self.sources: Ids | None = None
         plain = np.array([not example.turns for example in dataset])  # a conversation has notes of its own
         if any(sides[0]) or not dataset.dims:

@@ -193,8 +193,8 @@ class Denoised(Encoded):
 
 def _tokens(dataset: Dataset, tokenizer: Tokenizer) -> np.ndarray:
     """The ids of all documents, one after the other, (tokens,) int32, without special tokens that a text spells."""
-    special = {tokenizer.eos_id, *tokenizer.sentinels}
-    special |= {ids[0] for ids in (tokenizer.encode(mode)[:-1] for mode in MODES) if len(ids) == 1}
+    special = {*tokenizer.around, *tokenizer.sentinels}
+    special |= {ids[0] for ids in (_bare(mode, tokenizer) for mode in MODES) if len(ids) == 1}
     special -= {tokenizer.unk_id}
     chunks = []
     for start in range(0, len(dataset), CHUNK):
@@ -207,8 +207,13 @@ def _tokens(dataset: Dataset, tokenizer: Tokenizer) -> np.ndarray:
     return tokens
 
 
+def _bare(text: str, tokenizer: Tokenizer) -> list[int]:
+    """The ids of a text, without what stands around it."""
+    return [i for i in tokenizer.encode(text) if i not in tokenizer.around - {tokenizer.unk_id}]
+
+
 def _mode_ids(mode: str, tokenizer: Tokenizer, name: str) -> np.ndarray:
-    ids = tokenizer.encode(mode)[:-1] if mode else []
+    ids = _bare(mode, tokenizer) if mode else []
     if tokenizer.unk_id in ids:
         raise RequestError(f"{name}: the tokenizer has no {mode}; UL2 needs {', '.join(MODES)} in the vocabulary")
     return np.array(ids, dtype=np.int32)

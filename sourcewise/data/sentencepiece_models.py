@@ -9,7 +9,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, normalizers, pre_tokenizers, processors
 from tokenizers.models import BPE, Unigram
@@ -93,20 +93,11 @@ def _varint(data: bytes, at: int) -> tuple[int, int]:
             return value, at
 
 
-def convert(model: SentencePieceModel, tidy: Literal["spaces", "layout"] | None = None) -> Tokenizer:
-    """The same tokenizer for the `tokenizers` library; it ends texts with the model's eos piece.
-
-    `tidy` is for models trained here: texts are brought to NFC before, and to single spaces, or with "layout" to
-    spaces, tabs and \\n as they stand.
-    """
-    tokenizer = Tokenizer(_byte_pairs(model) if model.kind == BYTE_PAIRS else _unigram(model))
+def convert(model: SentencePieceModel) -> Tokenizer:
+    """The same tokenizer for the `tokenizers` library; it ends texts with the model's eos piece."""
+    tokenizer = Tokenizer(_byte_pairs(model) if model.kind == BYTE_PAIRS else unigram(model))
     spaces: list[Any] = [normalizers.Replace(Regex(" {2,}"), " "), normalizers.Strip()]
-    if tidy == "spaces":
-        spaces = [normalizers.NFC(), normalizers.Replace(Regex(r"[\s▁]+"), " "), normalizers.Strip()]
-    elif tidy == "layout":
-        changes = ((r"\r\n?", "\n"), (r"[^\S\n\t]|▁", " "), (r"\A +| +\z", ""))
-        spaces = [normalizers.NFC(), *(normalizers.Replace(Regex(old), new) for old, new in changes)]
-    elif model.charsmap:
+    if model.charsmap:
         spaces = [normalizers.Precompiled(model.charsmap), *spaces]
     tokenizer.normalizer = normalizers.Sequence(spaces)
     scheme = "always" if model.dummy_prefix else "never"
@@ -128,7 +119,8 @@ def _added(text: str, special: bool) -> AddedToken:
     return AddedToken(text, normalized=False, special=special)
 
 
-def _unigram(model: SentencePieceModel) -> Unigram:
+def unigram(model: SentencePieceModel) -> Unigram:
+    """The pieces with their scores, as the library wants them."""
     best = max((score for _, score, kind in model.pieces if kind == NORMAL), default=0.0)
     # SentencePiece's own bonus: a user's symbol beats any split of its characters.
     vocabulary = [

@@ -4,25 +4,34 @@ from __future__ import annotations
 
 import hashlib
 import json
+import warnings
 from collections.abc import Iterable, Sequence
 from itertools import count, takewhile
 from pathlib import Path
 from typing import Literal
 
+from sourcewise.data.languages import Languages
 from sourcewise.data.tokenizer_backends import SENTINEL, Backend, open_backend, read_backend
+from sourcewise.errors import DataWarning
 from sourcewise.files import write_atomically
 
 CONTEXT = 4  # ids before it that tell how an id is read: a character may have as many bytes
 
 
 class Tokenizer:
-    """Text ↔ ids. A text always ends with `eos_id`; `size` counts the ids, special ones included."""
+    """Text ↔ ids; `size` counts the ids, special ones included.
+
+    A text ends with `eos_id`, and with the code of its language where its tokenizer's class puts one behind. Texts are
+    encoded as sources, or with `target` as what a model is to say: with the target's language, or by the second model
+    of a Marian. `notes` say what a person should know of how it was opened; `load` warns of them.
+    """
 
     fresh: range = range(0)  # ids that `add` has made: no weights know them
 
     def __init__(self, backend: Backend) -> None:
         self._backend = backend
         self.size, self.pad_id, self.eos_id, self.unk_id = backend.size, backend.pad_id, backend.eos_id, backend.unk_id
+        self.notes: list[str] = []
 
     @classmethod
     def load(cls, path: str | Path) -> Tokenizer:
@@ -31,7 +40,11 @@ class Tokenizer:
         A folder of a Hugging Face model is opened as its own tokenizer class where plain files do not tell all.
         Raises RequestError when it is missing, corrupt, or has no token that ends a text.
         """
-        return cls(open_backend(path))
+        opened = cls(open_backend(path))
+        opened.notes = [*opened._backend.notes, *([opened.languages.said] if opened.languages else [])]
+        for what in opened.notes:
+            warnings.warn(f"{path}: {what}", DataWarning, stacklevel=2)
+        return opened
 
     @classmethod
     def train(
@@ -62,7 +75,7 @@ class Tokenizer:
         if not lacking:
             return self
         larger = Tokenizer(self._backend.add(lacking))
-        larger.fresh = range(self.size, larger.size)
+        larger.fresh, larger.notes = range(self.size, larger.size), self.notes
         return larger
 
     def _has(self, text: str) -> bool:
@@ -81,21 +94,52 @@ class Tokenizer:
         found = takewhile(lambda i: i is not None, (self._backend.find(SENTINEL.format(n)) for n in count()))
         return [i for i in found if i is not None]
 
-    def encode(self, text: str, max_length: int | None = None) -> list[int]:
-        """Ids that end with `eos_id`; a longer text is cut to `max_length` ids and still ends so."""
-        return self.encode_batch([text], max_length)[0]
+    @property
+    def languages(self) -> Languages | None:
+        """The codes that mark its sources and targets; None where texts are not marked."""
+        return self._backend.languages
 
-    def encode_batch(self, texts: Sequence[str], max_length: int | None = None) -> list[list[int]]:
+    @property
+    def around(self) -> set[int]:
+        """The ids that stand around texts, sources' and targets'."""
+        frames = (self._backend.frame(target) for target in (False, True))
+        return {self.eos_id, *(i for frame in frames for part in frame for i in part)}
+
+    def encode(
+        self, text: str, max_length: int | None = None, *, target: bool = False, from_left: bool = False
+    ) -> list[int]:
+        """Ids with the special tokens of a source, or of a target.
+
+        A longer text is cut to `max_length` ids, on the right or `from_left`, and keeps its special tokens.
+        """
+        return self.encode_batch([text], max_length, target=target, from_left=from_left)[0]
+
+    def encode_batch(
+        self, texts: Sequence[str], max_length: int | None = None, *, target: bool = False, from_left: bool = False
+    ) -> list[list[int]]:
         """`encode` of each text, faster together."""
-        rows = self._backend.encode(texts)
+        rows = self._backend.encode(texts, target)
+        endless = self.eos_id not in self._backend.frame(target).after
         for ids in rows:
-            if not ids or ids[-1] != self.eos_id:
+            if endless and (not ids or ids[-1] != self.eos_id):
                 ids.append(self.eos_id)
-        return rows if max_length is None else [self.shorten(ids, max_length) for ids in rows]
+        if max_length is None:
+            return rows
+        return [self.shorten(ids, max_length, target=target, from_left=from_left) for ids in rows]
 
-    def shorten(self, ids: list[int], most: int) -> list[int]:
-        """The first of these ids, at most so many, and the end of text: as `encode` cuts."""
-        return ids if len(ids) <= most else [*ids[: most - 1], self.eos_id]
+    def shorten(self, ids: list[int], most: int, *, target: bool = False, from_left: bool = False) -> list[int]:
+        """At most so many of the ids of a source, or a target: what stands around it, and its first ids, or its last.
+
+        It still ends with the end of text, as `encode` cuts.
+        """
+        if len(ids) <= most:
+            return ids
+        before, after = self._backend.frame(target)
+        behind = len(after) if self.eos_id in after else 1
+        tail = ids[len(ids) - behind :][:most]
+        head = ids[: len(before)][: most - len(tail)]
+        body, room = ids[len(before) : len(ids) - behind], most - len(head) - len(tail)
+        return [*head, *(body[len(body) - room :] if from_left else body[:room]), *tail]
 
     def decode(self, ids: Iterable[int]) -> str:
         """Text up to the first end of text; padding, special, negative and unknown ids are left out."""
@@ -119,13 +163,16 @@ class Tokenizer:
         """
         return [self.piece(ids[:i], ids[i]) for i in range(len(ids))]
 
+    def name(self, token: int) -> str:
+        """The entry of the vocabulary as it is written there; empty where there is none."""
+        return self._backend.name(token) if 0 <= token < self.size else ""
+
     def piece(self, before: Sequence[int], token: int) -> str:
         """What an id adds to the text of those before it."""
         near = [each for each in before[-CONTEXT:] if each != self.eos_id]
         shown, longer = self.decode(near), self.decode([*near, token])
         same = next((i for i, (a, b) in enumerate(zip(shown, longer, strict=False)) if a != b), len(shown))
-        known = 0 <= token < self.size
-        return longer[same:] or (self._backend.name(token) if known else "") or f"<{token}>"
+        return longer[same:] or self.name(token) or f"<{token}>"
 
     def digest(self) -> str:
         """One and the same for tokenizers whose ids mean the same."""

@@ -3,13 +3,17 @@
 A tokenizer that writes a space as ▁ puts one before every word, so also before a word that follows a new entry, and
 drops the spaces beside it: `{"a": 1}` would come back as `{ "a": 1}`. Here it is told to put a ▁ before the whole text
 only, and to keep spaces beside new entries. A text without new entries has the ids it had, but for a space at its end.
+A tokenizer that was trained here keeps all spaces already; its new entries are looked for in the whole text.
 """
 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from typing import Any
+
+from sourcewise.data.tokenizer_training import FIRST
 
 SPACES = {"type": "Replace", "pattern": {"Regex": r"\s+"}, "content": " "}
 TRIMS = ("Strip", "WhitespaceSplit")  # steps that drop the spaces at the ends of what lies between two entries
@@ -20,12 +24,23 @@ def add_entries(text: str, first_id: int, entries: Sequence[str]) -> str:
     tree = json.loads(text)
     if _metaspace(tree.get("pre_tokenizer")):
         _keep_spaces(tree)
-    plain = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": False}
+    own = _trained_here(tree)
+    if own is not None:  # or an entry that begins with a space would be looked for with two
+        own["pattern"]["Regex"] += "".join(f"(?!{re.escape(entry[1:])}\\z)" for entry in entries if entry[0] == " ")
+    kind = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": own is not None, "special": False}
     tree["added_tokens"] = [
         *(tree.get("added_tokens") or []),
-        *({"id": first_id + n, "content": entry, **plain} for n, entry in enumerate(entries)),
+        *({"id": first_id + n, "content": entry, **kind} for n, entry in enumerate(entries)),
     ]
     return json.dumps(tree, ensure_ascii=False, indent=2)
+
+
+def _trained_here(tree: dict[str, Any]) -> dict[str, Any] | None:
+    """The step of the normalizer that doubles a text's first space; None in a tokenizer that has no such step."""
+    for step in _steps(tree.get("normalizer"), "normalizers"):
+        if step["type"] == "Replace" and str(step["pattern"].get("Regex", "")).startswith(FIRST):
+            return step if step["content"] == "  " else None
+    return None
 
 
 def _steps(part: dict[str, Any] | None, of: str) -> list[dict[str, Any]]:

@@ -1,5 +1,9 @@
 """Training a tokenizer: of pieces of words, of words, or of characters.
 
+What is trained here changes nothing of a text: no Unicode form, no space, no line end. A space begins the piece that
+follows it. The text itself begins as if after a space, so that a word is the same piece there; a space that the text
+does begin with is then one more piece. So every text of known characters comes back as it is.
+
 SentencePiece trains pieces and characters: on one thread it gives the same bytes for the same texts, in every process,
 where the trainer of `tokenizers` walks hash maps in an order that differs.
 """
@@ -7,26 +11,27 @@ where the trainer of `tokenizers` walks hash maps in an order that differs.
 from __future__ import annotations
 
 import io
-import re
-import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Literal
 
-from tokenizers import AddedToken, Regex, Tokenizer, pre_tokenizers
-from tokenizers.models import WordLevel
+from tokenizers import AddedToken, Regex, Tokenizer, decoders, normalizers, pre_tokenizers, processors
+from tokenizers.models import Model, WordLevel
 
-from sourcewise.data.sentencepiece_models import CONTROL, NORMAL, SPACE, UNKNOWN, SentencePieceModel, convert, parse
+from sourcewise.data.sentencepiece_models import CONTROL, NORMAL, SPACE, UNKNOWN, SentencePieceModel, parse, unigram
 from sourcewise.errors import RequestError
 
 Unit = Literal["subwords", "words", "characters"]
 
-RESERVED = {"▅", "\0"}  # SentencePiece keeps them for itself, and skips texts that hold them
-LAYOUT = ("\n", "\t")  # where texts hold one inside, their layout counts: code, lists, tables
+RESERVED = {"▅", "\0", SPACE}  # SentencePiece keeps them for itself, and skips texts that hold them
+LAYOUT = ("\n", "\t", "\r")  # single ids where texts hold them: code, lists, tables
+FIRST = r"\A "  # the space that a text begins with, of which one more is made
+KINDS: dict[Unit, Literal["unigram", "char"]] = {"subwords": "unigram", "characters": "char"}
+END, UNK = "</s>", "<unk>"
 SAMPLE = 1_000_000  # texts looked at; of more, every n-th
-SPECIAL = [("<pad>", 0.0, CONTROL), ("</s>", 0.0, CONTROL), ("<unk>", 0.0, UNKNOWN)]
+SPECIAL = [("<pad>", 0.0, CONTROL), (END, 0.0, CONTROL), (UNK, 0.0, UNKNOWN)]
 # Letters, or one of anything else, with the space before it; or a space that stands alone.
-WORD = rf"{SPACE}?(?:[\p{{L}}\p{{M}}]+|[^\p{{L}}\p{{M}}{SPACE}])|{SPACE}"
+WORD = r" ?(?:[\p{L}\p{M}]+|[^\p{L}\p{M} ])| "
 
 
 def train(
@@ -36,45 +41,61 @@ def train(
     special: Sequence[str] = (),
 ) -> Tokenizer:
     """A `tokenizers.Tokenizer` in T5's layout: pad 0, end of text 1, unknown 2, `special` last. Raises RequestError."""
-    texts = list(texts)
-    laid_out = any(mark in text.strip() for text in texts for mark in LAYOUT)
-    lines = [line for line in (tidy(text, laid_out) for text in texts) if line]
-    characters = set().union(*lines) - {" ", *LAYOUT} if lines else set()
-    if not characters:
+    lines = [text for text in texts if text]
+    characters = set().union(*lines) - {" "} if lines else set()
+    if not any(line.strip() for line in lines):
         raise RequestError("tokenizer: no text to train on; the training set's sources and targets are empty")
     sample = lines[:: -(-len(lines) // SAMPLE)]
     if unit == "words":
-        tokenizer = _words(sample, vocabulary, laid_out)
+        tokenizer = _words(sample, vocabulary)
     else:
-        tokenizer = _pieces(sample, vocabulary, characters, laid_out, "char" if unit == "characters" else "unigram")
-    tokenizer.add_special_tokens([AddedToken(name, normalized=False, special=True) for name in special])
+        tokenizer = _tokenizer(unigram(_pieces(sample, vocabulary, characters, KINDS[unit])))
+    # No space is kept before them: they stand between words.
+    tokenizer.add_special_tokens([AddedToken(name, lstrip=True, normalized=True, special=True) for name in special])
     return tokenizer
 
 
-def _words(lines: Sequence[str], vocabulary: int, laid_out: bool) -> Tokenizer:
+def _tokenizer(model: Model) -> Tokenizer:
+    """The steps around a model that lose nothing; a text ends with the end of text."""
+    tokenizer = Tokenizer(model)
+    tokenizer.normalizer = normalizers.Replace(Regex(FIRST), "  ")
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(replacement=" ", prepend_scheme="first", split=True)
+    tokenizer.decoder = decoders.Metaspace(replacement=" ", prepend_scheme="first", split=True)
+    # Normalized: they are looked for in the whole text, and what stands between two of them does not begin one.
+    names = [AddedToken(name, normalized=True, special=True) for name, _, _ in SPECIAL]
+    tokenizer.add_special_tokens(names)
+    (eos,) = (i for i, (name, _, _) in enumerate(SPECIAL) if name == END)
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single=f"$A {END}", pair=f"$A {END} $B {END}", special_tokens=[(END, eos)]
+    )
+    return tokenizer
+
+
+def _words(lines: Sequence[str], vocabulary: int) -> Tokenizer:
     """Words, punctuation marks and digits, each with the space before it, so that nothing is lost but unknown words.
 
     The most frequent are in the vocabulary; all others are <unk>, which decodes to nothing.
     """
-    empty = SentencePieceModel(pieces=SPECIAL, eos_id=1)
-    tokenizer = convert(empty, tidy="layout" if laid_out else "spaces")
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-        [tokenizer.pre_tokenizer, pre_tokenizers.Split(Regex(WORD), "isolated")]
+    cut = _tokenizer(WordLevel({UNK: 0}, unk_token=UNK))
+    cut.pre_tokenizer = pre_tokenizers.Sequence([cut.pre_tokenizer, pre_tokenizers.Split(Regex(WORD), "isolated")])
+    counts = Counter(
+        word for line in lines for word, _ in cut.pre_tokenizer.pre_tokenize_str(cut.normalizer.normalize_str(line))
     )
-    counts = Counter(word for line in lines for word, _ in tokenizer.pre_tokenizer.pre_tokenize_str(line))
     ranked = sorted(counts, key=lambda word: (-counts[word], word))[: vocabulary - len(SPECIAL)]
     names = [*(name for name, _, _ in SPECIAL), *ranked]
-    tokenizer.model = WordLevel({name: i for i, name in enumerate(names)}, unk_token=SPECIAL[empty.unk_id][0])
+    tokenizer = _tokenizer(WordLevel({name: i for i, name in enumerate(names)}, unk_token=UNK))
+    tokenizer.pre_tokenizer = cut.pre_tokenizer
     return tokenizer
 
 
 def _pieces(
-    lines: Sequence[str], vocabulary: int, characters: set[str], laid_out: bool, kind: Literal["unigram", "char"]
-) -> Tokenizer:
-    """Pieces of words, or characters, with every character of the texts among them."""
+    lines: Sequence[str], vocabulary: int, characters: set[str], kind: Literal["unigram", "char"]
+) -> SentencePieceModel:
+    """Pieces of words, or characters, with every character of the texts among them; spaces are spaces."""
     import sentencepiece
 
     spaced = str.maketrans(dict.fromkeys(RESERVED, " "))
+    layout = [mark for mark in LAYOUT if mark in characters]
     model = io.BytesIO()
     try:
         sentencepiece.SentencePieceTrainer.train(
@@ -84,11 +105,11 @@ def _pieces(
             # Room for every character, the space and the three special tokens.
             vocab_size=max(vocabulary, len(characters) + 8),
             hard_vocab_limit=False,
-            required_chars="".join(sorted(characters - RESERVED)),
+            required_chars="".join(sorted(characters - RESERVED - set(LAYOUT))),
             character_coverage=1.0,
             normalization_rule_name="identity",
-            remove_extra_whitespaces=not laid_out,
-            user_defined_symbols=list(LAYOUT) if laid_out else [],
+            remove_extra_whitespaces=not layout,
+            user_defined_symbols=layout,
             split_digits=True,
             max_sentence_length=max(10, *(len(line.encode()) for line in lines)),  # longer ones would be dropped
             num_threads=1,
@@ -105,17 +126,7 @@ def _pieces(
         raise RequestError(f"tokenizer: cannot be trained on these texts: {str(error).splitlines()[0]}") from None
     parsed = parse(model.getvalue())
     lowest = min(score for _, score, _ in parsed.pieces)
+    parsed.pieces = [(text.replace(SPACE, " "), score, kind) for text, score, kind in parsed.pieces]
     known = {text for text, _, _ in parsed.pieces}
-    parsed.pieces += [(character, lowest, NORMAL) for character in sorted(characters - known)]
-    return convert(parsed, tidy="layout" if laid_out else "spaces")
-
-
-def tidy(text: str, laid_out: bool = False) -> str:
-    """What a trained tokenizer keeps of a text: NFC, one space between words, none at the ends.
-
-    Of texts whose layout counts (`laid_out`): line ends, tabs and the number of spaces too, all but spaces at the ends.
-    """
-    text = unicodedata.normalize("NFC", text).replace(SPACE, " ")
-    if not laid_out:
-        return " ".join(text.split())
-    return re.sub(r"[^\S\n\t]", " ", re.sub(r"\r\n?", "\n", text)).strip(" ")
+    parsed.pieces += [(character, lowest, NORMAL) for character in sorted({" ", *characters} - known)]
+    return parsed

@@ -16,7 +16,7 @@ from sourcewise.diagnosis.looked import Looked
 from sourcewise.diagnosis.noted import LINES_FILE, kept_evaluation, noted_preflight, read_lines
 from sourcewise.diagnosis.preflight import PREFLIGHT_CHECKS, left_unchecked
 from sourcewise.diagnosis.rules import COURSE_CHECKS, NETWORK_CHECKS, RULES, reading
-from sourcewise.diagnosis.rules.data import check_characters
+from sourcewise.diagnosis.rules.characters import check_characters
 from sourcewise.diagnosis.rules.data_texts import REFUSED
 from sourcewise.diagnosis.rules.wiring import check_network, check_start, one_batch
 from sourcewise.errors import FaultyData, NotFinite, RequestError

@@ -16,6 +16,7 @@ import numpy as np
 
 _HAN = "\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0002fa1f"
 _OTHER_UNSPACED = "\u3041-\u30ff\u31f0-\u31ff\uff66-\uff9d\u0e01-\u0eff\u1000-\u109f\u1780-\u17ff"
+_LINE_END = re.compile(r"\r\n?|\n")
 _WORD = re.compile(rf"[{_HAN}{_OTHER_UNSPACED}]|[^\s{_HAN}{_OTHER_UNSPACED}]+")
 _HAN_LETTER = re.compile(f"[{_HAN}]")
 _UNSPACED_LETTER = re.compile(f"[{_HAN}{_OTHER_UNSPACED}]")
@@ -62,8 +63,13 @@ def output_metrics(references: Sequence[str], outputs: Sequence[str], finished: 
 
 
 def plain(text: str) -> str:
-    """The text as it is compared for being the same: Unicode NFC, single spaces, none at the ends."""
-    return " ".join(unicodedata.normalize("NFC", text).split())
+    """The text as it is compared for being the same: Unicode NFC, single spaces, none at the ends.
+
+    Of a text of several lines, such as code, the lines and their indents count.
+    """
+    lines = [line for line in _LINE_END.split(unicodedata.normalize("NFC", text)) if line.strip()]
+    indents = [line[: len(line) - len(line.lstrip())] if len(lines) > 1 else "" for line in lines]
+    return "\n".join(indent + " ".join(line.split()) for indent, line in zip(indents, lines, strict=True))
 
 
 def words(text: str) -> list[str]:

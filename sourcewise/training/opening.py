@@ -14,6 +14,7 @@ from sourcewise.data.datasets import open_sets
 from sourcewise.data.denoising import special_tokens
 from sourcewise.data.encoding import Encoded
 from sourcewise.data.examples import Dataset
+from sourcewise.data.languages import check_language
 from sourcewise.data.mixtures import encode_sets, encode_training, join
 from sourcewise.data.tokenizer import Tokenizer
 from sourcewise.errors import DataWarning, RequestError
@@ -52,6 +53,7 @@ def open_training(recipe: Recipe, tokenizer_of: Path | None = None) -> tuple[Pre
     tokenizer = Tokenizer.load(tokenizer_of) if tokenizer_of else open_tokenizer(recipe, train)
     torch.manual_seed(recipe.seed)
     network = build_network(recipe.model, tokenizer, join(train)).to(device)
+    _check_language(recipe, tokenizer, network)
     _check_lengths(recipe, network.positions, (*train, *valid, *test))
     if recipe.model.weights:
         _tell_settings(recipe)
@@ -62,7 +64,17 @@ def open_training(recipe: Recipe, tokenizer_of: Path | None = None) -> tuple[Pre
 
 def open_tokenizer(recipe: Recipe, sets: Sequence[Dataset]) -> Tokenizer:
     """The tokenizer that the recipe names, the pretrained model's, or one trained on the training sets."""
-    return _find_tokenizer(recipe, sets).add(recipe.data.add_tokens)
+    return _find_tokenizer(recipe, sets).add([_meant(entry, sets) for entry in recipe.data.add_tokens])
+
+
+def _meant(entry: str, sets: Sequence[Dataset]) -> str:
+    r"""A new entry; `\n` and the like that a shell left as two characters are one, where texts have that one alone."""
+    meant = entry.replace(r"\n", "\n").replace(r"\t", "\t").replace(r"\r", "\r")
+    texts = [text for each in sets for example in each for text in (example.source, example.target)]
+    if meant == entry or any(entry in text for text in texts) or not any(meant in text for text in texts):
+        return entry
+    warnings.warn(f"data.add_tokens: {entry} is read as the character it stands for", DataWarning, stacklevel=2)
+    return meant
 
 
 def _find_tokenizer(recipe: Recipe, sets: Sequence[Dataset]) -> Tokenizer:
@@ -73,6 +85,13 @@ def _find_tokenizer(recipe: Recipe, sets: Sequence[Dataset]) -> Tokenizer:
     texts = (text for example in join(sets) for text in (example.source, example.target) if text)
     special = max((special_tokens(each.plain, recipe.data) for each in sets if each.plain), key=len, default=[])
     return Tokenizer.train(texts, recipe.data.vocabulary, recipe.data.unit, special)
+
+
+def _check_language(recipe: Recipe, tokenizer: Tokenizer, network: Seq2Seq) -> None:
+    """Refuse targets in no language, or in another than the model's outputs are to begin with."""
+    forced, start = (-1 if i is None else i for i in (network.forced_first, network.start_id))
+    where = recipe.data.tokenizer or recipe.model.weights or "the tokenizer"
+    check_language(tokenizer.languages, where, tokenizer.name(forced), tokenizer.name(start))
 
 
 def _check_lengths(recipe: Recipe, positions: int | None, sets: Sequence[Dataset]) -> None:

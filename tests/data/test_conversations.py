@@ -122,7 +122,7 @@ def test_prefix_and_case_reach_the_pieces(talk, characters):
     data = DataConfig.model_validate({"chat": SHORT, "max_source": 29})
     dataset = open_dataset(DatasetConfig(conversations=str(path), prefix="chat> ", lowercase=True), data)
     assert dataset[1].source == "".join(dataset[1].turns)
-    assert characters.decode(Encoded(dataset, characters, data).sources[1]) == "chat> be kind.\n\nh: c\nm:"
+    assert characters.decode(Encoded(dataset, characters, data).sources[1]) == "chat> be kind.\n\nh: c\nm: "
 
 
 def test_lines_of_json_and_missing_ids(write_text):
@@ -150,7 +150,7 @@ def test_a_line_is_what_a_human_says_first(characters):
     dataset = open_sources(["Hello", "x" * 99], chat=CHAT)
     assert dataset[0].source == "Be kind.\n\nH: Hello\nM: " == "".join(opening("Hello", CHAT))
     encoded = Encoded(dataset, characters, DataConfig(max_source=20))
-    assert characters.decode(encoded.sources[1]) == "x" * 16 + "\nM:"
+    assert characters.decode(encoded.sources[1]) == "x" * 15 + "\nM: "
     assert open_sources(["Hello"])[0].source == "Hello"
 
 

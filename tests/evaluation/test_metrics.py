@@ -99,6 +99,25 @@ def test_same_text_in_another_unicode_form_is_an_exact_match():
     assert output_metrics([composed], [decomposed], [True])["exact_match_pct"] == 100
 
 
+CODE = "def f(x):\n    return x\n"
+
+
+@pytest.mark.parametrize(
+    ("output", "same"),
+    [
+        (CODE, True),
+        (CODE.strip(), True),
+        (CODE.replace("\n", "\r\n"), True),
+        ("def f(x): return x", False),
+        ("def f(x):\n return x", False),
+        ("def f(x):\nreturn x", False),
+        ("def f(x):\n    return  x ", True),  # spaces within a line, as ever
+    ],
+)
+def test_lines_and_indents_of_code_count(output, same):
+    assert (output_metrics([CODE], [output], [True])["exact_match_pct"] == 100) == same
+
+
 @pytest.mark.parametrize(
     ("output", "reference", "expected"),
     [

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import math
-import unicodedata
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,6 +12,7 @@ import numpy as np
 from sourcewise.data.encoding import Encoded, Ids
 from sourcewise.data.plain_text import Denoised
 from sourcewise.diagnosis.finding import Finding, Level
+from sourcewise.diagnosis.rules.characters import check_characters
 from sourcewise.diagnosis.rules.data_texts import (
     AMBIGUOUS,
     COPIES,
@@ -20,7 +20,6 @@ from sourcewise.diagnosis.rules.data_texts import (
     DUPLICATES,
     FEW,
     LEAK,
-    LOST_CHARACTERS,
     SAME_SOURCE,
     SAME_TARGET,
     SAME_TOKEN,
@@ -29,7 +28,6 @@ from sourcewise.diagnosis.rules.data_texts import (
 
 if TYPE_CHECKING:
     from sourcewise.config import DataConfig
-    from sourcewise.data.tokenizer import Tokenizer
     from sourcewise.diagnosis.preflight import Prepared
 
 SAMPLE = 1000  # examples that are looked at closely
@@ -49,8 +47,16 @@ def check(prepared: Prepared) -> list[Finding]:
         found += [*check_pairs(part), *check_characters(part, data), *check_cut(part, data)]
     found += [*_few(prepared), *_cut_outputs(prepared), *_copies(prepared)]
     if prepared.valid is not None:
-        found += _leak(prepared.train, prepared.valid)
+        found += [*_valid_characters(prepared), *_leak(prepared.train, prepared.valid)]
     return found
+
+
+def _valid_characters(prepared: Prepared) -> list[Finding]:
+    """DAT006 of the validation set, where it is not the training set itself."""
+    assert prepared.valid is not None
+    trained = {part.dataset.name for part in prepared.train.parts}
+    parts = [p for p in prepared.valid.parts if not isinstance(p, Denoised) and p.dataset.name not in trained]
+    return [f for part in parts for f in check_characters(part, prepared.recipe.data, learned=False)]
 
 
 def check_pairs(part: Encoded, *, sources: bool = True) -> list[Finding]:
@@ -108,42 +114,6 @@ def _tokens(part: Encoded) -> list[Finding]:
     return [SAME_TOKEN.finding(named(part, f"{name} is {100 * share:.0f} % of {counts.sum()} target tokens"), level)]
 
 
-def check_characters(part: Encoded, data: DataConfig) -> list[Finding]:
-    """DAT006, of the texts of a set; `data` tells whether its tokenizer has whole words."""
-    chosen = [part.dataset[int(i)] for i in sample(len(part))]
-    found = []
-    sides = {"targets": [e.target for e in chosen], "sources": [e.source for e in chosen]}
-    words = data.unit == "words" and not data.tokenizer
-    for side, texts in sides.items():
-        lost, total, unknown = _lost(part.tokenizer, texts)
-        share = sum(lost.values()) / total if total else 0.0
-        level = _level(share, warning=0.2 if words else 0.02, error=0.5 if words else 0.2)
-        if level is None:
-            continue
-        shown = " ".join(f"{character} ({count})" for character, count in lost.most_common(8))
-        evidence = f"{100 * share:.1f} % of the characters of {len(texts)} {side} do not come back: {shown}"
-        evidence += f"; {100 * unknown:.1f} % of their tokens are unknown"
-        found.append(LOST_CHARACTERS.finding(named(part, evidence), level))
-    return found
-
-
-def _lost(tokenizer: Tokenizer, texts: Sequence[str]) -> tuple[Counter[str], int, float]:
-    """Characters that do not come back, how many there were, and the share of unknown tokens."""
-    lost: Counter[str] = Counter()
-    rows = tokenizer.encode_batch(texts)
-    total = unknown = 0
-    for text, ids in zip(texts, rows, strict=True):
-        before, after = _comparable(text), _comparable(tokenizer.decode(ids))
-        total += sum(before.values())
-        lost.update(before - after)
-        unknown += ids.count(tokenizer.unk_id) if tokenizer.unk_id != tokenizer.eos_id else 0
-    return lost, total, unknown / max(1, sum(len(ids) - 1 for ids in rows))
-
-
-def _comparable(text: str) -> Counter[str]:
-    return Counter("".join(unicodedata.normalize("NFKC", text).casefold().split()))
-
-
 def check_cut(part: Encoded, data: DataConfig) -> list[Finding]:
     """DAT007, of what is read."""
     task, dataset = part.dataset.task, part.dataset
@@ -165,7 +135,8 @@ def _cut_side(part: Encoded, side: str, ids: Ids, lengths: np.ndarray, limit: in
         return []
     chosen = full[sample(len(full))]
     texts = [part.dataset[int(i)] for i in chosen]
-    rows = part.tokenizer.encode_batch([e.target if side == "targets" else e.source for e in texts])
+    said = side == "targets"
+    rows = part.tokenizer.encode_batch([e.target if said else e.source for e in texts], target=said)
     whole = lengths.astype(np.float64)
     whole[full] = np.resize([len(row) for row in rows], len(full)) if len(chosen) < len(full) else [*map(len, rows)]
     return _cut_finding(part, side, whole, limit, option, "tokens")
