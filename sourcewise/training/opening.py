@@ -89,7 +89,7 @@ def _find_tokenizer(recipe: Recipe, sets: Sequence[Dataset]) -> Tokenizer:
 
 def _check_language(recipe: Recipe, tokenizer: Tokenizer, network: Seq2Seq) -> None:
     """Refuse targets in no language, or in another than the model's outputs are to begin with."""
-    forced, start = (-1 if i is None else i for i in (network.forced_first, network.start_id))
+    forced, start = next(iter(network.habits.forced_first), -1), network.start_id
     where = recipe.data.tokenizer or recipe.model.weights or "the tokenizer"
     check_language(tokenizer.languages, where, tokenizer.name(forced), tokenizer.name(start))
 
