@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from sourcewise.diagnosis.diagnose import Diagnosis, Piece
 from sourcewise.diagnosis.preflight import before_training
 from sourcewise.diagnosis.preflight import preflight as diagnosed
 from sourcewise.diagnosis.watch import Watch
-from sourcewise.errors import RequestError
+from sourcewise.errors import DataWarning, RequestError
 from sourcewise.evaluation.evaluate import evaluate_encoded
 from sourcewise.evaluation.results import Evaluation
 from sourcewise.evaluation.shown import write_shown
@@ -61,7 +62,9 @@ def train(
         trainer.fit()
         try:
             run.evaluation = evaluate_run(run, test) if test else None
-            LiveReport().done(run)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", DataWarning)  # told above; the report reads the same sets again
+                LiveReport().done(run)
         except KeyboardInterrupt:
             problem = "trained, but not evaluated"
             raise Interrupted(f"{problem}; go on with: sourcewise train {run.folder} --resume") from None

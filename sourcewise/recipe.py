@@ -34,9 +34,10 @@ def read_tree(recipe: str | Path | None, overrides: dict[str, Any] | None = None
     if recipe is not None:
         path = find_recipe(recipe)
         tree, where = _read_yaml(path), str(path)
-        if Path(recipe).is_dir():  # a run says itself where it is, though it was moved
-            folder = Path(recipe).resolve()
-            tree |= {"name": folder.name, "output": str(Path(recipe).parent if Path(recipe).name else folder.parent)}
+        given = Path(recipe).expanduser()
+        if given.is_dir():  # a run says itself where it is, though it was moved
+            folder = given.resolve()
+            tree |= {"name": folder.name, "output": str(given.parent if given.name else folder.parent)}
     for dotted, value in (overrides or {}).items():
         set_option(tree, str(dotted), value)
     return tree, where
@@ -52,7 +53,7 @@ def checked(tree: dict[str, Any], where: str, overrides: dict[str, Any] | None =
 
 def find_recipe(recipe: str | Path) -> Path:
     """The file of a recipe: itself, the one in a run folder, or one shipped with sourcewise by name."""
-    path = Path(recipe)
+    path = Path(recipe).expanduser()
     if (path / "recipe.yaml").is_file():
         return path / "recipe.yaml"
     if path.is_file():
@@ -60,6 +61,10 @@ def find_recipe(recipe: str | Path) -> Path:
     shipped = shipped_recipes()
     if str(recipe) in shipped:
         return shipped[str(recipe)]
+    if path.is_dir():
+        raise RequestError(
+            f"{recipe}: no such recipe; a folder without recipe.yaml is no run; --model {recipe} takes its weights"
+        )
     near = difflib.get_close_matches(path.stem, shipped, n=1, cutoff=0.6)
     hint = f"did you mean {near[0]}?" if near else f"a file, a run folder, or one of {', '.join(shipped)}"
     raise RequestError(f"{recipe}: no such recipe; {hint}")

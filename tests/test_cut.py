@@ -14,7 +14,7 @@ from sourcewise.cli import main
 from sourcewise.errors import DataWarning, RequestError
 from tests.commands import DIMS, TINY, Models
 
-LONG = "ba do ki " * 300  # tokens beyond the default of max_source, 512
+LONG = ("ba do ki " * 300).strip()  # tokens beyond the default of max_source, 512
 TOLD = "1 of 3 sources is cut to max_source 512; the longest has 901 tokens"
 
 
@@ -22,7 +22,7 @@ TOLD = "1 of 3 sources is cut to max_source 512; the longest has 901 tokens"
 def long(here: Path) -> Path:
     """Pairs and lines of which one is too long."""
     (here / "long.txt").write_text(f"ba do\n{LONG}\nki\n")
-    (here / "long.tsv").write_text(f"source\ttarget\nba do\tone two\n{LONG}\tthree\nki\t{'one two ' * 200}\n")
+    (here / "long.tsv").write_text(f"source\ttarget\nba do\tone two\n{LONG}\tthree\nki\t{('one two ' * 200).strip()}\n")
     return here
 
 

@@ -4,12 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from operator import methodcaller
 
 from sourcewise.data.examples import Note
 from sourcewise.errors import FaultyData, RequestError
 
 LEFT_OUT = "left out (skip_bad)"  # how the note of a row begins
 SHOWN = 3  # lines named of a kind
+_SPACES = "".join(char for code in range(0x3001) if (char := chr(code)).isspace())
+_UNSEEN = (
+    "\u00ad\u034f\u061c\u180e\u200b\u200c\u200d\u200e\u200f\u2060\u2061\u2062\u2063\u2064\ufeff"  # no glyph, no width
+)
+_seen = methodcaller("strip", _SPACES + _UNSEEN)
+
+
+def blank_rows(texts: Sequence[str]) -> list[int]:
+    """The rows whose text shows nothing: blanks, and characters without a glyph."""
+    seen = list(map(_seen, texts))  # at the speed of C: sets are long
+    return [row for row, text in enumerate(seen) if not text] if "" in seen else []
 
 
 @dataclass(slots=True)
@@ -25,11 +37,8 @@ class BadRows:
 
     def add_blank(self, texts: Sequence[str], wheres: Sequence[str], kind: str, cure: str) -> None:
         """Note the rows whose text is blank, as faulty data."""
-        if "" not in texts and not any(map(str.isspace, texts)):
-            return  # at the speed of C: sets are long
-        for row, text in enumerate(texts):
-            if not text.strip():
-                self.add(row, FaultyData(f"{wheres[row]}: {kind}; {cure}", kind))
+        for row in blank_rows(texts):
+            self.add(row, FaultyData(f"{wheres[row]}: {kind}; {cure}", kind))
 
     def settle(self, wheres: Sequence[str], skip: bool = False) -> tuple[list[int], list[Note]]:
         """(rows to keep, notes of those left out), of as many as there are `wheres`.

@@ -13,7 +13,12 @@ from decimal import Decimal
 from typing import Any
 
 ABSENT = object()  # a JSON line without this key
-_MISSING = frozenset(["nan", "NaN", "inf", "-inf", "Infinity", "-Infinity", "None", "null", "NULL", "<NA>", "NaT"])
+_MISSING = frozenset(  # as pandas, R, databases and spreadsheets write what they do not have
+    (
+        *("nan", "NaN", "inf", "-inf", "Infinity", "-Infinity", "None", "null", "NULL", "(null)", "undefined", "NaT"),
+        *("<NA>", "NA", "N/A", "n/a", "\\N", "#N/A", "#NV", "#REF!", "#NAME?", "#VALUE!", "#DIV/0!", "#NULL!", "#NUM!"),
+    )
+)
 _POINT_ZERO = re.compile(r"-?\d+\.0")
 _EXACT = 2.0**53  # floats are whole numbers one by one up to here
 

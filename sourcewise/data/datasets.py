@@ -96,6 +96,7 @@ def config_for(path: str, features: str | None = None, like: DatasetConfig | Non
     Raises RequestError when the file is missing, or of no kind that is read.
     """
     lent = {name: getattr(like, name) for name in LENT} if like else {}
+    path = str(Path(path).expanduser()) if path.startswith("~") else path
     if path in ("digits", "dates") and not Path(path).exists():
         return DatasetConfig.model_validate({"builtin": path, **lent})
     if path.startswith(HUB):
@@ -147,7 +148,7 @@ def open_sources(
         name = given if isinstance(given, (str, Path)) else "sources"
         raise RequestError(f"{name}: a folder of features goes with a manifest, which is a .tsv or .csv")
     if isinstance(given, (str, Path)):
-        dataset = _sources_of_file(Path(given), features, source, prompt, cache_gb, chat, quoting)
+        dataset = _sources_of_file(Path(given).expanduser(), features, source, prompt, cache_gb, chat, quoting)
     elif len(given) and not isinstance(given[0], str):
         dataset = _matrices([np.asarray(matrix, dtype=np.float32) for matrix in given])
     else:

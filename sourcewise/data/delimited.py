@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Literal
 
 from sourcewise.data.lines import decode_text, line_ends_are_plain, open_binary, read_bytes, split_lines, with_newlines
-from sourcewise.data.quoting import are_csv, csv_rows, quoted
+from sourcewise.data.quoting import are_csv, check_row_ends, csv_rows, quoted, with_row_ends
 from sourcewise.errors import RequestError
 
 DELIMITED = (".tsv", ".csv")
@@ -51,24 +51,25 @@ def read_header(path: str | Path) -> list[str]:
                 data += file.read()
         except OSError as error:
             raise RequestError(f"{path}: cannot be read ({error.strerror})") from None
-    text = with_newlines(decode_text(data, str(path)))
+    text = with_row_ends(with_newlines(decode_text(data, str(path))))
     return _header(text, str(path)).names if text.strip() else []
 
 
 def read_delimited(path: str | Path, quoting: Quoting = "auto") -> Delimited:
     """A header line, then the rows; empty lines are skipped. Raises RequestError that names the line."""
     name = str(path)
-    text = with_newlines(decode_text(read_bytes(path), name))
+    text = with_row_ends(with_newlines(decode_text(read_bytes(path), name)))
     if not text.split("\n", 1)[0].strip():
         raise RequestError(f"{path}: empty; its first line should name the columns, {_between(path)} between them")
     header = _header(text, name)
     names = header.names
-    if len(set(names)) < len(names):
-        twice = next(name for name in names if names.count(name) > 1)
+    twice = next((each for each in names if each and names.count(each) > 1), None)  # spreadsheets end in unnamed ones
+    if twice:
         raise RequestError(f"{path}:{header.line}: two columns are called {twice!r}; name each once")
     found = Delimited(names, [], [])
     if header.separator != _usual(name):
         found.told.append((header.line, f"{SEPARATORS.get(header.separator, 'this')} stand between its columns"))
+    _tell_of_escapes(text, found)
     if _come_off(text, name, header, quoting, found):
         _take_csv(text, name, header, found)
     else:
@@ -130,6 +131,7 @@ def _come_off(text: str, name: str, header: _Header, quoting: Quoting, found: De
 
 def _take_csv(text: str, name: str, header: _Header, found: Delimited) -> None:
     body = text[header.end :].removesuffix("\x1a")
+    check_row_ends(body, name, header.line)
     for line, row in csv_rows(body, name, header.separator, header.line):
         found.rows.append(row)
         found.lines.append(line)
@@ -148,15 +150,36 @@ def _check_widths(found: Delimited) -> None:
     width, marked = len(found.header), ["\ufeff" + found.header[0], *found.header[1:]]
     if set(map(len, found.rows)) <= {width} and found.header not in found.rows and marked not in found.rows:
         return  # at the speed of C: tables are long
+    named_rows = bool(found.rows) and all(len(row) == width + 1 for row in found.rows)
+    hint = "; has each row a name of its own first, as R writes them? row.names = FALSE leaves it out" * named_rows
     for place, row in enumerate(found.rows):
         if len(row) != width:
             few = "only " if len(row) < width else ""
             told = f"{few}{len(row)} fields; the header names {width}: {', '.join(found.header)}"
             opened = any(cell.startswith('"') for cell in row)
-            found.ragged[place] = told + ("; does a quoted cell go on in the next line? quoting: csv" * opened)
+            told += "; does a quoted cell go on in the next line? quoting: csv" * opened
+            told += "; a backslash before the separator is no escape here: quote the cell" * any(
+                map(_escapes, row[:-1])
+            )
+            found.ragged[place] = told + hint
             found.rows[place] = (row + [""] * width)[:width]
         elif row in (found.header, marked) and width > 1:
             found.ragged[place] = "the header once more; were files joined? Take it out"
+
+
+def _escapes(cell: str) -> bool:
+    return cell.endswith("\\")
+
+
+def _tell_of_escapes(text: str, found: Delimited) -> None:
+    """Tell of quotes behind a backslash, where all are: some writers do so, no reader of ours takes it off."""
+    count = text.count('\\"')
+    if count and count == text.count('"'):
+        line = text.count("\n", 0, text.index('\\"')) + 1
+        what = (
+            f'{count:,} quotes stand behind a backslash (\\"), which is kept: was the file written with an escapechar?'
+        )
+        found.told.append((line, what))
 
 
 def write_tsv(path: str | Path, header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:

@@ -18,6 +18,10 @@ from pathlib import Path
 from sourcewise.errors import RequestError
 
 NPY = ".npy"
+NO_FILE = "no such file; `features` should name the folder that holds it"
+RECORDINGS = frozenset(  # a row may name what its features were extracted from
+    [".wav", ".mp3", ".flac", ".ogg", ".opus", ".m4a", ".mp4", ".mkv", ".webm", ".avi", ".mov", ".pose", ".png", ".jpg"]
+)
 _SAMPLE = 64  # names that show how many leading folders are another machine's
 _MOST = 5000  # files of a folder that are compared with a name
 _HINTS = 3  # names whose neighbours are looked for
@@ -70,7 +74,8 @@ class FileFinder:
                 self._miss(way, name, found)
                 continue
             found.paths[name] = path
-            if name != name.strip() or path.name not in self._forms(name.rpartition("/")[2]):
+            last = name.rpartition("/")[2]
+            if name != name.strip() or path.name not in self._forms(last) or path.name in _extracted(last):
                 found.respelled.append(name)
         self._check_apart(found)
         return found
@@ -79,7 +84,7 @@ class FileFinder:
         """File names that a name may mean."""
         ends = name.strip().lower().endswith((NPY, ".zip"))
         if self.bare:
-            return [name + NPY, name] if ends else [name + NPY]
+            return [name + NPY, name] if ends else [name + NPY, *_extracted(name)]
         return [name] if ends else [name + NPY]
 
     def _way(self, names: list[str]) -> tuple[_Way, bool]:
@@ -152,7 +157,7 @@ class FileFinder:
         inside = name if way.as_written else "/".join(way.of(_parts(name)))
         found.paths[name] = way.folder / self._forms(inside)[0]
         near = self._near(way, name) if len(found.wrong) < _HINTS else ""
-        found.wrong[name] = "no such file; `features` should name the folder that holds it" + near
+        found.wrong[name] = NO_FILE + near
 
     def _near(self, way: _Way, name: str) -> str:
         """Words about the file that the name may mean."""
@@ -162,7 +167,9 @@ class FileFinder:
             there = [name for names in self._list(folder).values() for name in names]
             if wanted in there:
                 return f"; {folder / wanted} is there: another's, or this one's?"
-            likely = self._list(folder).get(_key(wanted), []) or _alike(wanted, there)
+            other = [*(mark.join(parts) + NPY for mark in "_-."), *_extracted(parts[-1])]
+            other = [each for each in other if each in there]
+            likely = self._list(folder).get(_key(wanted), []) or other or _alike(wanted, there)
             if likely:
                 shown = " and ".join(str(folder / each) for each in likely[:2])
                 return f"; {shown} {'are' if len(likely) > 1 else 'is'} there: is the name spelled otherwise?"
@@ -183,6 +190,12 @@ class FileFinder:
                     "`features` should name the folder above, where they lie apart"
                 )
             found.wrong[name] = f"is the file of {other}, not of {name}, which is not there"
+
+
+def _extracted(name: str) -> list[str]:
+    """The file of features that were extracted from a recording of this name, none where it names none."""
+    stem, dot, ending = name.strip().rpartition(".")
+    return [stem + NPY] if stem and dot + ending.lower() in RECORDINGS else []
 
 
 def _alike(wanted: str, there: list[str]) -> list[str]:

@@ -23,7 +23,7 @@ from pathlib import Path, PurePosixPath
 
 from sourcewise.data.delimited import Quoting, read_header
 from sourcewise.data.examples import Dataset, Example
-from sourcewise.data.feature_files import FileFinder, FoundFiles
+from sourcewise.data.feature_files import NO_FILE, FileFinder, FoundFiles
 from sourcewise.data.matrices import Clip, MatrixStore
 from sourcewise.data.tables import Table, nearest_first, read_tsv
 from sourcewise.errors import FaultyData, RequestError
@@ -167,6 +167,7 @@ def _clips(table: Table, layout: Layout, count: int, folders: list[Path]) -> dic
             table.bad.add(row, clip.wrong(found.wrong[name], "no such file"))
         else:
             told = "features are read from .npy files, or ARCHIVE.zip:OFFSET:BYTES; extract them first"
+            told += found.wrong[name].removeprefix(NO_FILE)
             table.bad.add(row, RequestError(f"{where}: {named[row]}: {told}", "no .npy file"))
     return clips
 
@@ -190,11 +191,13 @@ def _spans(table: Table, layout: Layout, count: int) -> list[tuple[int, int | No
         for row in range(count):
             empty = next((c for c, of in ((layout.start, starts), (layout.length, lengths)) if of[row] is None), None)
             if empty:
-                table.bad.add(row, FaultyData(f"{table.where(row)}: {empty} is empty", f"{empty} is empty"))
+                what = f"{empty} is empty" if empty in table.columns else f"there is no column {empty}"
+                table.bad.add(row, FaultyData(f"{table.where(row)}: {what}", what))
         return [(start or 0, (start or 0) + (length or 0)) for start, length in zip(starts, lengths, strict=True)]
     to_end = [row for row in range(count) if starts[row] and not stops[row]]
     if to_end:
-        told = f"{len(to_end):,} spans with a start and {layout.stop} 0 or nothing: read to the end of the file"
+        end = f"{layout.stop} 0 or nothing" if layout.stop else f"no {layout.length}"
+        told = f"{len(to_end):,} spans with a start and {end}: read to the end of the file"
         table.note(table.lines[to_end[0]], told)
     return [(start or 0, stop or None) for start, stop in zip(starts, stops, strict=True)]
 

@@ -6,6 +6,7 @@ import contextlib
 from pathlib import Path
 
 from sourcewise.data import hub
+from sourcewise.data.bad_rows import blank_rows
 from sourcewise.data.delimited import Quoting
 from sourcewise.data.examples import Dataset, Example
 from sourcewise.data.tables import Table, read_table
@@ -57,7 +58,7 @@ def _look_for_blank(sources: list[str], wheres: list[str], table: Table, needed:
     if needed:
         table.bad.add_blank(sources, wheres, "the source is empty", "every example needs something to read")
         return
-    blank = [row for row, text in enumerate(sources) if not text.strip()]
+    blank = blank_rows(sources)
     if blank:
         table.note(table.lines[blank[0]], f"{len(blank):,} sources are empty but for the prefix")
 

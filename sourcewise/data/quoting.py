@@ -19,6 +19,7 @@ from sourcewise.errors import RequestError
 Row = tuple[int, list[str]]  # its line, counted from 1; its cells
 
 _CLOSED = re.compile(r'"[^"]*+(?:""[^"]*+)*+"')
+_ALONE = re.compile(r"\r(?!\n)")
 SETTLE = "quoting: csv takes them off, quoting: text keeps them"
 
 
@@ -177,6 +178,34 @@ def _unclosed(name: str, line: int, seen: int, error: csv.Error) -> RequestError
     return RequestError(
         f"{name}:{line}: a quote closes in {where} before its cell ends; one inside a quoted cell is doubled. {SETTLE}"
     )
+
+
+def with_row_ends(text: str) -> str:
+    """Rows that end in \\r as rows that end in \\n, where all \\n are breaks inside quoted cells (Excel on a Mac)."""
+    if "\r" not in text or '"' not in text:
+        return text
+    outside = _masked(text)
+    if "\n" in outside or "\r" not in outside:
+        return text
+    return "".join("\n" if mark == "\r" else char for char, mark in zip(text, outside, strict=True))
+
+
+def check_row_ends(text: str, name: str, before: int = 0) -> None:
+    """Raise RequestError where a \\r ends a row among others that end in \\n; inside quoted cells it may stand."""
+    if text.count("\r") == text.count("\r\n"):
+        return
+    alone = _ALONE.search(_masked(text))
+    if alone:
+        line = before + text.count("\n", 0, alone.start()) + 1
+        raise RequestError(
+            f"{name}:{line}: a carriage return (\\r) outside of quotes, where rows end in \\n; is it a line end, "
+            "or part of a text? Let each row end in \\n, and put quotes around the others"
+        )
+
+
+def _masked(text: str) -> str:
+    """A text as long, without the line ends inside quoted cells."""
+    return _CLOSED.sub(lambda cell: cell[0].replace("\n", " ").replace("\r", " "), text)
 
 
 def quoted(cell: str, separator: str = "\t") -> str:

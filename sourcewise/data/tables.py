@@ -91,6 +91,8 @@ def no_column(file: str, name: str, known: Sequence[str]) -> RequestError:
     """The error for a column that is not there."""
     alone = len(known) == 1 and any(mark in known[0] for mark in ",;|")
     hint = "; tabs stand between the columns of a .tsv: should its name end in .csv?" * alone
+    if not hint and any(" " in each.strip() or each.isdecimal() for each in known):
+        hint = "; are these names? The first line should name the columns"
     return RequestError(f"{file}: no column {name!r}; it has: {nearest_first(name, known)}{hint}")
 
 
@@ -105,7 +107,8 @@ def _descend(value: Any, keys: Sequence[str]) -> Any:
 def nearest_first(name: str, known: Iterable[str]) -> str:
     """Known names in one line, the likeliest meant first."""
     order = sorted(known, key=lambda k: -difflib.SequenceMatcher(None, name.lower(), k.lower()).ratio())
-    return ", ".join(order[:30]) + (", …" if len(order) > 30 else "") if order else "none"
+    shown = [repr(each) if each != each.strip() or not each or "," in each else each for each in order[:30]]
+    return ", ".join(shown) + (", …" if len(order) > 30 else "") if order else "none"
 
 
 def read_table(path: str | Path, quoting: Quoting = "auto") -> Table:
@@ -117,7 +120,10 @@ def read_table(path: str | Path, quoting: Quoting = "auto") -> Table:
         return _read_jsonl(path)
     if ending == ".parquet":
         return _read_parquet(path)
-    raise RequestError(f"{path}: pairs are read from {', '.join(ENDINGS)} or hub:NAME, by the file's ending")
+    hint = "; two files of lines make one: paste SOURCES TARGETS > x.tsv, below a line that names the columns"
+    if ending == ".json":
+        hint = "; a list of records is made such by pandas: to_json('x.jsonl', orient='records', lines=True)"
+    raise RequestError(f"{path}: pairs are read from {', '.join(ENDINGS)} or hub:NAME, by the file's ending{hint}")
 
 
 def read_tsv(path: str | Path, quoting: Quoting = "auto") -> Table:
@@ -159,7 +165,7 @@ def _read_jsonl(path: str | Path) -> Table:
 
 def _parsed(line: str, where: str) -> dict[str, Any]:
     try:
-        row = json.loads(line, parse_float=Written)
+        row = _JSON.decode(line)
     except ValueError as error:
         raise RequestError(f"{where}: not JSON: {error}; each line is one object") from None
     if not isinstance(row, dict):
@@ -172,13 +178,31 @@ def _parsed(line: str, where: str) -> dict[str, Any]:
     return row
 
 
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in found if names.count(name) > 1)
+        raise ValueError(f"{twice!r} is there twice in one object")
+    return found
+
+
+_JSON = json.JSONDecoder(parse_float=Written, object_pairs_hook=_object)  # made once: lines are many
+
+
 def _read_parquet(path: str | Path) -> Table:
     import pyarrow
     import pyarrow.parquet
 
+    if Path(path).is_dir():
+        raise RequestError(f"{path}: a folder of parts, not a file; name a part, or write them as one file")
     if not Path(path).is_file():
         raise RequestError(f"{path}: no such file")
     try:
+        names = pyarrow.parquet.read_schema(path).names
+        if len(set(names)) < len(names):
+            twice = next(name for name in names if names.count(name) > 1)
+            raise RequestError(f"{path}: two columns are called {twice!r}; name each once")
         read = pyarrow.parquet.read_table(path)
     except (pyarrow.ArrowException, OSError) as error:
         raise RequestError(f"{path}: not a readable Parquet file ({str(error).splitlines()[0]})") from None

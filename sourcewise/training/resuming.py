@@ -47,28 +47,33 @@ def resumed(asked: Recipe, kept: Recipe, overrides: dict[str, Any]) -> Recipe:
 def check_state(run: Run, first_saved: int) -> None:
     """Raise RequestError where a run has no state although it has gone on beyond the step that saved the first.
 
-    Where nothing was ever saved it begins again, which is told.
+    Likewise where it has a state and no metrics, which it would go on. Where nothing was ever saved it begins again,
+    which is told.
     """
     if run.state.is_file():
+        if not run.metrics():
+            problem = "no such file, or empty, so the course of the run before its last state is lost"
+            raise RequestError(f"{run.folder / 'metrics.jsonl'}: {problem}; put it back, or {_anew(run)}")
         return
     reached = max((int(line.get("step") or 0) for line in run.metrics()), default=0)
     if reached > first_saved or (run.folder / METRICS_FILE).is_file():
         raise RequestError(
-            f"{run.state}: no such file, so the run, which was at step {reached:,}, cannot go on exactly; begin a new "
-            f"one from its weights with --name NEW --model {run.last}, or begin again with --overwrite"
+            f"{run.state}: no such file, so the run, which was at step {reached:,}, cannot go on exactly; {_anew(run)}"
         )
     if reached:
         told = f"nothing was saved before it ended at step {reached:,}, so it begins again"
         warnings.warn(f"{run.folder}: {told}", DataWarning, stacklevel=2)
 
 
-def check_origin(run: Run, tokenizer: Tokenizer, train: Encoded, valid: Encoded | None) -> None:
+def check_origin(run: Run, recipe: Recipe, tokenizer: Tokenizer, train: Encoded, valid: Encoded | None) -> None:
     """Hold a run that goes on against what it began with; a run that begins notes it in state/origin.json.
 
-    Raises RequestError for another tokenizer, whose ids the weights do not know; other data is told.
+    Raises RequestError for another tokenizer, whose ids the weights do not know; other data, and options that were
+    changed in its recipe.yaml, are told.
     """
     path = run.state.with_name("origin.json")
     now: dict[str, Any] = {"tokenizer": tokenizer.digest(), "train": _origin(train), "valid": valid and _origin(valid)}
+    now["options"] = _options(recipe.model_dump(mode="json"))
     if not path.is_file() or not run.metrics():
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(path, json.dumps(now, indent=2) + "\n")
@@ -86,6 +91,52 @@ def check_origin(run: Run, tokenizer: Tokenizer, train: Encoded, valid: Encoded 
         if had != has:
             told = f"the {what} data is not what the run began with ({_counted(had)}, now {_counted(has)})"
             warnings.warn(f"{run.folder}: {told}; it goes on with the new data", DataWarning, stacklevel=2)
+    _tell_of_options(run, before.get("options"), now["options"])
+
+
+def check_weights(run: Run, saved: dict[str, Any], wanted: dict[str, Any]) -> None:
+    """Raise RequestError where the saved state of an optimizer is not that of the network which the recipe makes."""
+    had, has = (
+        {(part, name): tuple(tensor.shape) for part in ("masters", "frozen") for name, tensor in state[part].items()}
+        for state in (saved, wanted)
+    )
+    differ = [key for key in dict.fromkeys((*has, *had)) if had.get(key) != has.get(key)]
+    if differ:
+        part, name = differ[0]
+        sizes = (" × ".join(map(str, of[differ[0]])) if differ[0] in of else "not there" for of in (had, has))
+        told = f"{name} ({part}) is {next(sizes)} in it, and {next(sizes)} in the network"
+        more = f"; {len(differ):,} parts differ" if len(differ) > 1 else ""
+        raise RequestError(
+            f"{run.state}: not the state of the network that {run.folder / 'recipe.yaml'} describes: {told}{more}; "
+            "was one of the two changed? Put it back"
+        )
+
+
+def _tell_of_options(run: Run, had: dict[str, Any] | None, has: dict[str, Any]) -> None:
+    """Warn of options that a run began otherwise with; one that noted none (`had` is None) is taken as it is."""
+    changed = [name for name in has if had is not None and name in had and had[name] != has[name]]
+    if changed:
+        told = ", ".join(f"{name} {has[name]} instead of {had[name]}" for name in changed[:3] if had)
+        more = f", and {len(changed) - 3} others" if len(changed) > 3 else ""
+        told = f"not as the run began: {told}{more}; it goes on with the new"
+        warnings.warn(f"{run.folder / 'recipe.yaml'}: {told}", DataWarning, stacklevel=3)
+
+
+def _options(tree: dict[str, Any], above: str = "") -> dict[str, Any]:
+    """A recipe as {"section.key": value}, without what says which run is meant and how long it goes."""
+    found: dict[str, Any] = {}
+    for key, value in tree.items():
+        name = above + key
+        if isinstance(value, dict):
+            found |= _options(value, f"{name}.")
+        elif name not in (*ELSEWHERE, *LONGER):
+            found[name] = value
+    return found
+
+
+def _anew(run: Run) -> str:
+    """How to train on without an exact resume."""
+    return f"begin a new one from its weights with --name NEW --model {run.last}, or begin again with --overwrite"
 
 
 def _option(recipe: Recipe, name: str) -> Any:

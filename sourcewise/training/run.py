@@ -67,11 +67,12 @@ class Run:
         return load_recipe(self.folder / "recipe.yaml")
 
     def metrics(self) -> list[dict[str, Any]]:
-        """The lines of metrics.jsonl."""
+        """The lines of metrics.jsonl. Raises RequestError for one that is damaged."""
         path = self.folder / "metrics.jsonl"
         if not path.is_file():
             return []
-        return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.endswith("}")]
+        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+        return [_parsed(line, path, n) for n, line in enumerate(lines, 1) if line.endswith("}")]  # a kill cuts the last
 
     def clear(self) -> None:
         """Delete what a former run left in the folder."""
@@ -121,6 +122,13 @@ def create_run(recipe: Recipe, *, resume: bool = False, overwrite: bool = False)
                 f"{folder}: a run is there; go on with --resume, replace with --overwrite, or set --name"
             )
     return Run(folder)
+
+
+def _parsed(line: str, path: Path, number: int) -> dict[str, Any]:
+    try:
+        return dict(json.loads(line))
+    except (ValueError, TypeError):
+        raise RequestError(f"{path}:{number}: damaged: not a line that a run writes; take it out") from None
 
 
 def write_recipe(run: Run, recipe: Recipe) -> None:

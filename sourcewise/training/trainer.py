@@ -37,7 +37,7 @@ from sourcewise.training.not_finite import why_not_finite
 from sourcewise.training.objective import Objective
 from sourcewise.training.optimizer import MasterAdamW, freeze
 from sourcewise.training.resampling import resample
-from sourcewise.training.resuming import check_origin, check_state
+from sourcewise.training.resuming import check_origin, check_state, check_weights
 from sourcewise.training.run import Run
 from sourcewise.training.schedule import learning_rate
 from sourcewise.training.state import load_state, random_states, restore_random_states, save_state
@@ -121,6 +121,8 @@ class Trainer:
         self._resume()
         for listener in self.listeners:
             listener.started(self.run, self.step, self.total)
+        if self.step and not self.run.last.is_dir():
+            self._checkpoint(self.run.last)  # somebody deleted it; the state holds its weights
         with interrupts() as interrupted:
             while self.step < self.total and not interrupted:
                 self._epoch(interrupted)
@@ -333,7 +335,7 @@ class Trainer:
     def _resume(self) -> None:
         saving = self.recipe.train.save_every or self.total
         check_state(self.run, min(self.evaluate_every, saving, self.total))
-        check_origin(self.run, self.tokenizer, self.train, self.valid)
+        check_origin(self.run, self.recipe, self.tokenizer, self.train, self.valid)
         state = load_state(self.run.state)
         self.run.rewind(state["step"] if state else 0)
         if state is None:
@@ -343,6 +345,7 @@ class Trainer:
                 start["target_entropy"] = target_entropy(self.train)
                 self.run.append(start | machine(self.network.device))
             return
+        check_weights(self.run, state["optimizer"], self.optimizer.state_dict())
         self.optimizer.load_state_dict(state.pop("optimizer"))
         restore_random_states(state.pop("random"))
         for name, value in state.items():

@@ -140,3 +140,43 @@ def test_a_hundred_bad_rows_are_one_line(write_text):
 def test_nothing_left_is_refused_even_where_rows_may_be_left_out(write_text):
     with pytest.raises(RequestError, match=r"x\.tsv:2: the target is empty.*2 of 2 rows"):
         read_pairs(write_text("x.tsv", "source\ttarget\na\t\nb\t\n"), skip_bad=True)
+
+
+@pytest.mark.parametrize("word", ["NA", "N/A", "#N/A", "#REF!", "\\N", "<NA>", "NULL"])
+def test_what_programs_write_for_nothing_is_told(word):
+    assert _words(["x", word, "y"]) == [f"1 cells of 't' are the word {word}: taken as text"]
+
+
+@pytest.mark.parametrize("unseen", ["\u200b", "\ufeff", " \u2060 ", "\u200e\u200f", "\u3000\u00ad"])
+def test_texts_that_show_nothing_are_empty(unseen, write_text):
+    path = write_text("x.tsv", f"source\ttarget\na\tb\nc\t{unseen}\n{unseen}\td\ne\tf\u200dg\n")
+    with pytest.raises(RequestError, match=r"the target is empty \(1: line 3\), the source is empty \(1: line 4\)"):
+        read_pairs(path)
+    assert [e.target for e in read_pairs(path, skip_bad=True)] == ["b", "f\u200dg"]
+
+
+def test_a_name_twice_is_never_the_last_one_in_silence(write_text, tmp_path):
+    with pytest.raises(RequestError, match=r"x\.jsonl:2: not JSON: 'source' is there twice in one object"):
+        read_pairs(write_text("x.jsonl", '{"source":"a","target":"b"}\n{"source":"a","target":"b","source":"c"}\n'))
+    with pytest.raises(RequestError, match="'de' is there twice"):
+        read_pairs(write_text("y.jsonl", '{"t": {"de": "a", "de": "b"}, "target": "c"}\n'), source="t.de")
+    pyarrow, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    table = pyarrow.table([["a"], ["b"], ["c"]], names=["source", "target", "source"])
+    parquet.write_table(table, tmp_path / "x.parquet")
+    with pytest.raises(RequestError, match=r"x\.parquet: two columns are called 'source'"):
+        read_pairs(tmp_path / "x.parquet")
+
+
+def test_a_folder_of_parquet_parts_is_called_one(tmp_path):
+    pytest.importorskip("pyarrow")
+    (tmp_path / "x.parquet").mkdir()
+    with pytest.raises(RequestError, match=r"x\.parquet: a folder of parts, not a file"):
+        read_pairs(tmp_path / "x.parquet")
+
+
+@pytest.mark.parametrize(
+    "name, hint", [("train.de", "paste SOURCES TARGETS"), ("x.json", "orient='records', lines=True")]
+)
+def test_files_of_other_kinds_are_told_the_way(name, hint, write_text):
+    with pytest.raises(RequestError, match=hint):
+        read_pairs(write_text(name, "a\n"))

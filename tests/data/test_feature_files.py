@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from sourcewise.config import DataConfig, DatasetConfig
-from sourcewise.data.datasets import open_dataset
+from sourcewise.data.datasets import config_for, open_dataset, open_sources
 from sourcewise.data.manifests import read_manifest
 from sourcewise.errors import FaultyData, RequestError
 
@@ -197,3 +197,39 @@ def test_a_manifest_may_be_a_csv(folder, write_text):
     path = write_text("m.csv", 'id;n_frames;text\r\na;10;"x; ""y"""\r\nb;10;z\r\n')
     found = open_dataset(DatasetConfig(manifest=str(path), features=str(home)))
     assert [(e.id, e.target) for e in found] == [("a", 'x; "y"'), ("b", "z")] and _opened(found) == [1, 2]
+
+
+@pytest.mark.parametrize("ending", [".mp4", ".WAV", ".pose"])
+def test_names_of_the_recordings_that_features_were_extracted_from(ending, folder, manifest):
+    home = folder("s/a_1.npy", "s/a_2.npy")
+    named = manifest(AUDIO, ("x", f"s/a_2{ending}", "x"), ("y", f"s/a_1{ending}", "y"))
+    with pytest.raises(
+        RequestError, match=rf"m\.tsv:2: s/a_2\{ending}: .*extract them first; .*a_2\.npy is there: is the"
+    ):
+        read_manifest(named, home)
+    found = read_manifest(manifest(("id", "text"), (f"s/a_2{ending}", "x"), (f"s/a_1{ending}", "y")), home)
+    assert _opened(found) == [2, 1] and "2 names are spelled otherwise" in found.notes[0].what
+    with pytest.raises(RequestError, match=r"m\.tsv:3: .*a_1\.npy: is the file of s/a_1, not of s/a_1\.mp4"):
+        read_manifest(manifest(("id", "text"), ("s/a_1", "x"), ("s/a_1.mp4", "y")), home)
+
+
+def test_folders_that_became_part_of_the_name_are_told(folder, manifest):
+    home = folder("spk1_a.npy", "spk2_a.npy")
+    with pytest.raises(RequestError, match=r"spk1/a\.npy: no such file.*spk1_a\.npy is there: is the name spelled"):
+        read_manifest(manifest(("id", "text"), ("spk1/a", "x"), ("spk2/a", "y")), home)
+
+
+def test_columns_of_spans_that_are_not_there(folder, manifest):
+    home = folder("x.npy")
+    begun = read_manifest(manifest(("signs_file", "signs_offset", "translation"), ("x.npy", 4, "a")), home)
+    assert [n.what for n in begun.notes] == ["1 spans with a start and no signs_length: read to the end of the file"]
+    with pytest.raises(RequestError, match=r"m\.tsv:2: there is no column signs_offset"):
+        read_manifest(manifest(("signs_file", "signs_length", "translation"), ("x.npy", 4, "a")), home)
+
+
+def test_a_home_folder_is_understood(folder, manifest, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    folder("a.npy")
+    manifest(("id", "text"), ("a", "x"))
+    assert _opened(open_dataset(config_for("~/m.tsv", "~/features"))) == [1]
+    assert [e.id for e in open_sources("~/m.tsv")] == ["a"]

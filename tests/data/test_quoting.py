@@ -162,3 +162,49 @@ def test_what_we_write_is_read_back(rows, tmp_path_factory):
     found = read_pairs(path, target=None)
     assert [e.source for e in found] == [source for source, _ in rows]
     assert [e.source for e in read_pairs(path, source="text", target=None)] == [text for _, text in rows]
+
+
+def test_rows_of_old_macs_with_breaks_inside_their_cells(write_text):
+    rows = [("a\nb", "c"), ("d", "e\n\nf"), ("g", 'h "i"')]
+    for name, separator in {"x.csv": ",", "y.csv": ";", "z.tsv": "\t"}.items():
+        path = write_text(name, _written(rows, delimiter=separator, lineterminator="\r\n").replace("\r\n", "\r"))
+        assert read_header(path) == ["source", "target"]
+        assert _pairs(path)[0] == rows
+
+
+def test_a_return_outside_of_quotes_never_splits_a_row(write_text):
+    for name, content in {"x.csv": 'source\nhello\rworld\n"a, b"\n', "y.csv": 'source\n"a, b"\nhello\rworld\n'}.items():
+        with pytest.raises(RequestError, match=rf"{name}:[23]: a carriage return \(\\r\) outside of quotes"):
+            read_pairs(write_text(name, content), target=None)
+    kept = read_pairs(write_text("z.csv", 'source\n"a\rb"\nc\n'), target=None)
+    assert [e.source for e in kept] == ["a\rb", "c"]
+
+
+def test_quotes_behind_backslashes_are_told(write_text):
+    found, told = _pairs(write_text("x.tsv", _written([("s", 'say "b"')], quoting=csv.QUOTE_NONE, escapechar="\\")))
+    assert found == [("s", 'say \\"b\\"')] and told[0].startswith('2 quotes stand behind a backslash (\\")')
+    found, told = _pairs(
+        write_text("x.csv", _written([("s", 'x "b"')], delimiter=",", quoting=csv.QUOTE_NONE, escapechar="\\"))
+    )
+    assert "behind a backslash" in told[0]
+    assert _pairs(write_text("y.tsv", 'source\ttarget\na\t5" disk, \\"b\\"\n'))[1] == []
+    content = _written([("s", "a\tb"), ("t", "c")], quoting=csv.QUOTE_NONE, escapechar="\\")
+    with pytest.raises(RequestError, match=r"x\.tsv:2: 3 fields; .*a backslash before the separator is no escape here"):
+        read_pairs(write_text("x.tsv", content))
+
+
+@pytest.mark.parametrize("name, separator", [("x.tsv", "\t"), ("x.csv", ";"), ("y.csv", ",")])
+def test_rows_that_begin_with_their_names_as_r_writes_them(name, separator, write_text):
+    rows = [("1", "a b", "c d"), ("2", "e", "f")]
+    content = _written(rows, delimiter=separator, quoting=csv.QUOTE_ALL)
+    with pytest.raises(RequestError, match=r"row\.names = FALSE leaves it out .*2 of 2 rows are bad"):
+        read_pairs(write_text(name, content))
+
+
+def test_columns_without_a_name(write_text):
+    assert _pairs(write_text("x.csv", "source;target;;\na;b;;\nc;d;;\n"))[0] == [("a", "b"), ("c", "d")]
+    assert _pairs(write_text("x.tsv", "\tsource\ttarget\n0\ta\tb\n"))[0] == [("a", "b")]
+    with pytest.raises(RequestError, match="it has: 'source ', ' target'"):
+        read_pairs(write_text("x.csv", "source ; target\na;b\n"))
+    with pytest.raises(RequestError, match="are these names\\? The first line should name the columns"):
+        read_pairs(write_text("x.tsv", "Ein Hund.\tA dog.\nZwei.\tTwo.\n"))

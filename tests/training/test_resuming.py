@@ -126,3 +126,68 @@ def test_a_run_of_before_this_was_noted_is_taken_as_it_is(run: Run, tmp_path: Pa
     pairs_file(tmp_path, size=1400)
     with pytest.warns(DataWarning, match="1,500 examples, now 1,400"):
         sourcewise.train(run.folder, resume=True)
+
+
+def test_a_run_that_lost_its_metrics_is_left_as_it_is(run: Run) -> None:
+    path = run.folder / "metrics.jsonl"
+    lines = path.read_text().splitlines(keepends=True)
+    path.write_text("".join([lines[0], lines[1][:30] + "}\n", *lines[2:]]))
+    with pytest.raises(RequestError, match=r"metrics\.jsonl:2: damaged: .*take it out"):
+        sourcewise.train(run.folder, resume=True)
+    for lost in (lambda: path.write_text(""), path.unlink):
+        lost()
+        with pytest.raises(
+            RequestError, match=r"metrics\.jsonl: no such file, or empty.*put it back, or begin a new one"
+        ):
+            sourcewise.train(run.folder, resume=True)
+
+
+def test_a_last_line_that_a_kill_cut_is_written_again(run: Run) -> None:
+    whole = exactly(run)
+    with (run.folder / "metrics.jsonl").open("a") as file:
+        file.write('{"kind": "train", "st\0\0')
+    assert exactly(sourcewise.train(run.folder, resume=True)) == whole
+
+
+@pytest.mark.parametrize("was, now", [("d_model: 32", "d_model: 16"), ("encoder_layers: 1", "encoder_layers: 2")])
+def test_the_state_of_another_network_is_named(run: Run, was: str, now: str) -> None:
+    file = run.folder / "recipe.yaml"
+    file.write_text(file.read_text().replace(was, now))
+    with (
+        pytest.warns(DataWarning, match=rf"recipe\.yaml: not as the run began: model\.{now.replace(': ', ' ')}"),
+        pytest.raises(RequestError, match=r"state\.pt: not the state of the network that .*recipe\.yaml describes: "),
+    ):
+        sourcewise.train(run.folder, resume=True)
+
+
+def test_fewer_layers_than_the_state_has_are_seen(tmp_path: Path) -> None:
+    run = sourcewise.train(recipe(tmp_path, train__steps=4, train__evaluate_every=4, model__decoder_layers=2))
+    file = run.folder / "recipe.yaml"
+    file.write_text(file.read_text().replace("decoder_layers: 2", "decoder_layers: 1"))
+    with pytest.warns(DataWarning), pytest.raises(RequestError, match="in it, and not there in the network"):
+        sourcewise.train(run.folder, resume=True)
+
+
+def test_options_changed_in_its_recipe_are_told(run: Run) -> None:
+    file = run.folder / "recipe.yaml"
+    file.write_text(
+        file.read_text().replace("warmup_steps: 4", "warmup_steps: 2").replace("log_every: 4", "log_every: 2")
+    )
+    told = (
+        r"not as the run began: train\.warmup_steps 2 instead of 4, train\.log_every 2 instead of 4|log_every.*warmup"
+    )
+    with pytest.warns(DataWarning, match=told):
+        sourcewise.train(run.folder, resume=True)
+
+
+def test_checkpoints_that_were_deleted_come_back_from_the_state(run: Run) -> None:
+    before = (run.last / "model.safetensors").read_bytes()
+    shutil.rmtree(run.folder / "checkpoints")
+    sourcewise.train(run.folder, resume=True)
+    assert (run.last / "model.safetensors").read_bytes() == before
+
+
+def test_a_copy_of_the_checkpoints_is_no_run(run: Run, tmp_path: Path) -> None:
+    shutil.copytree(run.folder / "checkpoints", tmp_path / "copy" / "checkpoints")
+    with pytest.raises(RequestError, match=r"copy: no such recipe; a folder without recipe\.yaml is no run; --model "):
+        sourcewise.train(tmp_path / "copy", resume=True)
