@@ -20,7 +20,12 @@ from sourcewise.model.seq2seq import Seq2Seq
 transformers = pytest.importorskip("transformers")
 SIZE = 40
 T5 = {
-    **{"vocab_size": SIZE, "d_model": 16, "d_kv": 4, "d_ff": 24, "num_layers": 1, "num_heads": 4},
+    "vocab_size": SIZE,
+    "d_model": 16,
+    "d_kv": 4,
+    "d_ff": 24,
+    "num_layers": 1,
+    "num_heads": 4,
     "decoder_start_token_id": 0,
 }
 BART = {
