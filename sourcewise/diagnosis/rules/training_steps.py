@@ -27,7 +27,7 @@ def _fading(course: Course) -> list[Finding]:
     shares = {}
     for part in course.parts("gradient_norms"):
         if not (bypass and part == "encoder"):
-            both = [(line.get("gradient_norms") or {}, line["gradient_norm"]) for line in course.train]
+            both = [(line.get("gradient_norms") or {}, line.get("gradient_norm")) for line in course.train]
             shares[part] = middle([norms[part] / norm for norms, norm in both if part in norms and norm] or [1.0])
     weak = {part: share for part, share in shares.items() if share < DROWNED}
     if not weak:
@@ -42,6 +42,8 @@ def _fading(course: Course) -> list[Finding]:
 
 def _exploding(course: Course) -> list[Finding]:
     norms = course.values("gradient_norm")
+    if not len(norms):
+        return []
     levels, median = stretches(norms), middle(norms)
     if median > HIGH:
         return [EXPLODING.finding(f"the norm of the gradient is {median:.3g} (median of {len(norms)} lines)")]
@@ -77,7 +79,7 @@ def _moves(course: Course) -> list[Finding]:
     if largest[part] > LARGE:
         return [MOVES.finding(evidence, "error" if largest[part] > WIPES else "warning")]
     way = max(course.way(name) for name in parts)
-    planned = course.total and course.step < 0.5 * course.total  # the rate is still to do its work
+    planned = course.stopped or (course.total and course.step < 0.5 * course.total)  # the rate had yet to do its work
     if not course.fresh or planned or way >= LEAST_WAY or (largest[part] >= SLOW and course.step < ENOUGH):
         return []
     cure = "A higher rate; from random weights about 1e-3:\n  --train.learning_rate 1e-3"
