@@ -59,6 +59,8 @@ class Told:
         if new:
             texts = [finding.to_dict() for finding in found]
             state.log_history.append({f"{PREFIX}findings": texts, "step": state.global_step})
+        if figures is None and all(finding.level == "note" for finding in new):
+            return  # no figure has changed
         if self.trainer is None:
             state.log_history.append({**numbers, "step": state.global_step})
         else:

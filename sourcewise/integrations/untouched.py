@@ -56,7 +56,7 @@ def _of_module(model: nn.Module) -> list[Undo]:
     inner = [value for config in configs if hasattr(config, "__dict__") for value in vars(config).values()]
     configs += [value for value in inner if hasattr(value, "to_dict") and hasattr(value, "__dict__")]
     tables = {id(vars(each)): vars(each) for each in (*modules, *configs) if hasattr(each, "__dict__")}
-    tables |= {id(m._buffers): m._buffers for m in modules}
+    tables |= {id(each): each for m in modules for each in vars(m).values() if isinstance(each, dict)}  # hooks, buffers
     undo = [_table(table) for table in tables.values()]
     undo += [_buffer(buffer) for m in modules for buffer in m._buffers.values() if buffer is not None]
     return undo + [found for m in modules for value in vars(m).values() if (found := _generator(value))]
