@@ -178,7 +178,6 @@ class SourcewiseCallback(TrainerCallback):
         batches, name = self._evaluated.batches(), _set_name(metrics)
         self._evaluated.clear()
         if self._looks(args, state, given):
-            self._look_at_first()
             with self._guard(f"the evaluation{f' of {name}' if name else ''}"):
                 self._look_at_evaluation(batches, name, metrics)
 
@@ -303,7 +302,8 @@ class SourcewiseCallback(TrainerCallback):
         self.pieces["course"] = piece
 
     def _tell(self, figures: Mapping[str, float] | None = None) -> None:
-        self._told.findings(self._state, self.diagnosis.findings, figures)
+        with self._guard("the Trainer's own log"):
+            self._told.findings(self._state, self.diagnosis.findings, figures)
 
     # ── where it looks from ───────────────────────────────────────────────────────────────────────────────────────────
 

@@ -119,3 +119,27 @@ def test_a_text_network_refuses_nothing_it_read_before(network: CollatedNetwork)
     with torch.inference_mode():
         memory = network.encode(source)
     assert memory.states.shape[:2] == batch["input_ids"].shape
+
+
+def test_a_prompt_is_told_from_padding_and_from_labels_that_are_not_shifted() -> None:
+    labels = torch.tensor([[IGNORED, IGNORED, 7, 8, EOS], [IGNORED, 9, EOS, IGNORED, IGNORED]])
+    read = torch.tensor([[PAD, 4, 5, 7, 8], [PAD, 6, 9, EOS, PAD]])
+    found = with_prompts({"labels": labels, "decoder_input_ids": read}, PAD)
+    assert found is not None
+    assert found["labels"].tolist() == [[4, 5, 7, 8, EOS], [6, 9, EOS, IGNORED, IGNORED]]
+    padded = torch.where(torch.tensor([[0, 1, 1, 0, 0], [0, 1, 0, 0, 0]]).bool(), PAD, read)
+    for other in (padded, labels, read[:, :4]):  # the decoder reads padding, or something else than labels shifted
+        assert with_prompts({"labels": labels, "decoder_input_ids": other}, PAD) is None
+    assert with_prompts({"labels": labels}, PAD) is None
+
+
+def test_labels_that_do_not_count_stay_in_their_place_or_are_left_out(network: CollatedNetwork) -> None:
+    batch = collate(rows(8))
+    labels = batch["labels"].clone()
+    labels[:, 1], labels[3] = IGNORED, IGNORED
+    encoded = Collated([batch | {"labels": labels}], Speaker(None, network))
+    assert len(encoded) == 7 and encoded.targets[0] == labels[0][: len(encoded.targets[0])].tolist()
+    assert encoded.target_lengths.sum() == (labels != IGNORED).sum()
+    assert torch.equal(encoded.batch([0, 1]).labels, labels[:2, : encoded.batch([0, 1]).labels.shape[1]])
+    counted = Collated([batch | {"labels": labels}], Speaker(None, network), counted=True)
+    assert all(IGNORED not in target for target in counted.targets)
