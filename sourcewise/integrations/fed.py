@@ -94,3 +94,10 @@ def own_loss(trainer: Any) -> str:
     if own:
         return "compute_loss"
     return "compute_loss_func" if getattr(trainer, "compute_loss_func", None) is not None else ""
+
+
+def other_loss(trainer: Any, smoothing: float) -> str:
+    """Why the loss that a Trainer logs is no cross-entropy, in words; empty where it is."""
+    if own := own_loss(trainer):
+        return f"the loss is the training's own, {own}"
+    return f"label_smoothing_factor is {smoothing:g}" if smoothing else ""

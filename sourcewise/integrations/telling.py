@@ -5,8 +5,10 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
+from sourcewise.diagnosis.diagnose import Piece
 from sourcewise.diagnosis.finding import Finding
 
 PREFIX = "sourcewise_"
@@ -81,3 +83,17 @@ def _said(finding: Finding, step: int) -> str:
     cure = finding.cure.splitlines()[0].rstrip(":")
     head = f"sourcewise: step {step}: {finding.level} {finding.code} {finding.name}: {finding.evidence}"
     return f"{head}\n  {cure} (sourcewise explain {finding.code})"
+
+
+def set_name(metrics: Mapping[str, Any] | None) -> str:
+    """Which of several evaluation sets it is: their figures are called eval_NAME_runtime; empty where there is one."""
+    keys = [key.removesuffix(end) for key in metrics or () for end in ("_runtime", "_loss") if key.endswith(end)]
+    return min(keys, key=len, default="eval").removeprefix("eval").strip("_")
+
+
+def of_set(piece: Piece, name: str) -> Piece:
+    """What was found, with the name of the set where there are several."""
+    if not name:
+        return piece
+    findings = [replace(finding, evidence=f"{name}: {finding.evidence}") for finding in piece.findings]
+    return Piece(findings, [f"{name}: {words}" for words in piece.not_checked])

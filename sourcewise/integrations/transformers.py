@@ -34,12 +34,12 @@ from sourcewise.diagnosis.rules.wiring_texts import NOT_FINITE
 from sourcewise.diagnosis.whole import of_course
 from sourcewise.errors import RequestError
 from sourcewise.integrations.collated import LABELS, CollatedNetwork
-from sourcewise.integrations.fed import check_fed, own_loss, taken_out
+from sourcewise.integrations.fed import check_fed, other_loss, own_loss, taken_out
 from sourcewise.integrations.finite import NotFinite, Steps, broken_weights
 from sourcewise.integrations.looks import look_at_data, look_at_network, look_at_wiring, said
 from sourcewise.integrations.passing import First, Passing, Spread, as_tensors, joined
 from sourcewise.integrations.recorder import Recorder
-from sourcewise.integrations.telling import PREFIX, Told
+from sourcewise.integrations.telling import PREFIX, Told, of_set, set_name
 from sourcewise.integrations.untouched import untouched
 from sourcewise.integrations.wiring import Training
 
@@ -107,7 +107,9 @@ class SourcewiseCallback(TrainerCallback):
         self._steps, self._broken = Steps(), False
         if not self._looks(args, state, given):
             return
-        self.recorder = Recorder(pretrained=not _fresh(self._model), other_loss=_other_loss(self.trainer, args))
+        self.recorder = Recorder(
+            pretrained=not _fresh(self._model), other_loss=other_loss(self.trainer, args.label_smoothing_factor)
+        )
         self.recorder.started(state.max_steps)
         self._first, self._pairs = First(EXAMPLES) if self.wiring else None, First(SAMPLE, slim=True)
         if self.trainer is None:
@@ -175,7 +177,7 @@ class SourcewiseCallback(TrainerCallback):
     @_guarded("the evaluation")
     def on_evaluate(self, args: Any, state: Any, control: Any, metrics: Any = None, **given: Any) -> None:
         """Source bits, how the network reads, and its outputs; the figures are also in what `evaluate` returns."""
-        batches, name = self._evaluated.batches(), _set_name(metrics)
+        batches, name = self._evaluated.batches(), set_name(metrics)
         self._evaluated.clear()
         if self._looks(args, state, given):
             with self._guard(f"the evaluation{f' of {name}' if name else ''}"):
@@ -261,7 +263,7 @@ class SourcewiseCallback(TrainerCallback):
             raise RequestError("the weights are not finite numbers")
         with self._look():
             found, figures = look_at_network(self._model, batches, self._processing, self.outputs)
-        self.pieces |= {f"{what} {name}".strip(): _of_set(piece, name) for what, piece in found.items()}
+        self.pieces |= {f"{what} {name}".strip(): of_set(piece, name) for what, piece in found.items()}
         self._set = self._set or name or "eval"
         if self._set == (name or "eval"):
             self.recorder.evaluated(figures, self._state.global_step)
@@ -373,27 +375,6 @@ class SourcewiseCallback(TrainerCallback):
         except Exception as problem:
             with contextlib.suppress(Exception):
                 self._told.problem(self._state, what, said(problem))
-
-
-def _set_name(metrics: Mapping[str, Any] | None) -> str:
-    """Which of several evaluation sets it is: their figures are called eval_NAME_runtime; empty where there is one."""
-    keys = [key.removesuffix(end) for key in metrics or () for end in ("_runtime", "_loss") if key.endswith(end)]
-    return min(keys, key=len, default="eval").removeprefix("eval").strip("_")
-
-
-def _of_set(piece: Piece, name: str) -> Piece:
-    """What was found, with the name of the set where there are several."""
-    if not name:
-        return piece
-    findings = [replace(finding, evidence=f"{name}: {finding.evidence}") for finding in piece.findings]
-    return Piece(findings, [f"{name}: {words}" for words in piece.not_checked])
-
-
-def _other_loss(trainer: Any, args: Any) -> str:
-    """Why the loss that is logged is no cross-entropy, where it is none."""
-    if own := own_loss(trainer):
-        return f"the loss is the training's own, {own}"
-    return f"label_smoothing_factor is {args.label_smoothing_factor:g}" if args.label_smoothing_factor else ""
 
 
 def _scales(optimizer: Any) -> bool:

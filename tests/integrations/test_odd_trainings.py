@@ -26,7 +26,7 @@ from tests.integrations.odd import (
     second,
     without_labels,
 )
-from tests.integrations.trainings import bart, rows, t5
+from tests.integrations.trainings import bart, rows, shuffled, t5
 
 
 def trained(folder: Path, name: str, callback: Any) -> tuple[dict[str, Any], Any]:
@@ -190,3 +190,13 @@ def test_nothing_but_the_model_s_own_has_changed() -> None:
         assert not model.training
     assert vars(model) == kept and model.training and float(model.seen) == 0
     assert torch.equal(model.draw.get_state(), state) and "more" not in dict(model.named_buffers())
+
+
+def test_pairs_that_do_not_belong_together_are_found_when_they_have_passed(tmp_path: Path) -> None:
+    built, _ = made(tmp_path, steps=20, train=shuffled(), eval_strategy="no")  # 600 rows, an epoch of 19 steps
+    callback = SourcewiseCallback(built)
+    built.add_callback(callback)
+    built.train()
+    assert callback.diagnosis.cause == "DAT003"
+    (step,) = {line["step"] for line in built.state.log_history if line.get("sourcewise_DAT003")}
+    assert step == 19

@@ -19,7 +19,7 @@ from sourcewise.data.batches import IGNORED  # noqa: E402
 from sourcewise.errors import RequestError  # noqa: E402
 from sourcewise.integrations.collated import Collated, CollatedNetwork, Speaker  # noqa: E402
 from sourcewise.integrations.transformers import SourcewiseCallback  # noqa: E402
-from tests.integrations.trainings import EOS, PAD, Row, bart, collate, rows, t5, tokenizer, trainer  # noqa: E402
+from tests.integrations.trainings import EOS, PAD, Row, bart, collate, rows, shuffled, t5, tokenizer, trainer  # noqa: E402
 
 
 class Stop(transformers.TrainerCallback):
@@ -168,12 +168,6 @@ def changed(**changes: Callable[[dict[str, Tensor]], Tensor]) -> Callable[[list[
     return collator
 
 
-def shuffled() -> list[Row]:
-    found = rows(600)
-    labels = [row["labels"] for row in found]
-    return [row | {"labels": labels[(7 * i + 3) % len(found)]} for i, row in enumerate(found)]
-
-
 def begun(batch: dict[str, Tensor]) -> Tensor:
     labels = batch["labels"]
     return torch.cat((torch.full_like(labels[:, :1], PAD), labels), dim=1)
@@ -228,15 +222,6 @@ def test_a_fault_is_found_before_the_first_step(name: str, tmp_path: Path, capsy
     assert logged(made, f"sourcewise_{code}")[0] == 1
     assert code in [each["code"] for each in logged(made, "sourcewise_findings")[0]]
     assert capsys.readouterr().err.count(f"error {code}") == 1
-
-
-def test_pairs_that_do_not_belong_together_are_found_when_they_have_passed(tmp_path: Path) -> None:
-    made = trainer(tmp_path, steps=20, train=shuffled(), eval_strategy="no")  # 600 rows, an epoch of 19 steps
-    callback = watched(made)
-    made.train()
-    assert codes(callback)[0] == "DAT003"
-    (step,) = {line["step"] for line in made.state.log_history if line.get("sourcewise_DAT003")}
-    assert step == 19
 
 
 def test_arguments_far_from_use_are_a_warning(tmp_path: Path) -> None:
