@@ -43,6 +43,9 @@ from sourcewise.integrations.telling import PREFIX, Told, of_set, set_name
 from sourcewise.integrations.untouched import untouched
 from sourcewise.integrations.wiring import Training
 
+LONG = 200  # steps after which it is asked at any rate whether they were finite
+HAND_OVER = "hand the trainer over: SourcewiseCallback(trainer)"
+
 
 def _guarded(what: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """For every entry of the callback: whatever goes wrong inside ends nobody's training (see `_guard`)."""
@@ -111,11 +114,11 @@ class SourcewiseCallback(TrainerCallback):
             pretrained=not _fresh(self._model), other_loss=other_loss(self.trainer, args.label_smoothing_factor)
         )
         self.recorder.started(state.max_steps)
-        self._first, self._pairs = First(EXAMPLES) if self.wiring else None, First(SAMPLE, slim=True)
         if self.trainer is None:
             if args.torch_compile:
-                raise RequestError("the model is compiled; hand the trainer over: SourcewiseCallback(trainer)")
+                raise RequestError(f"the model is compiled; {HAND_OVER}")
             self._passing.of_model(self._model)
+        self._first, self._pairs = First(EXAMPLES) if self.wiring else None, First(SAMPLE, slim=True)
         if not self.wiring:
             self._tell({})
 
@@ -347,15 +350,17 @@ class SourcewiseCallback(TrainerCallback):
 
     @property
     def _at_once(self) -> bool:
-        """Whether the device may be asked at each step: the Trainer itself waits for its loss, or nobody has to."""
-        return bool(self._args.logging_nan_inf_filter) or self._model.device.type == "cpu"
+        """Whether the device may be asked: the Trainer itself waits for each loss, nobody has to, or it is long ago."""
+        waits = bool(self._args.logging_nan_inf_filter) or self._model.device.type == "cpu"
+        return waits or len(self._steps.norms) >= LONG
 
     def _unseen(self, waited: First) -> bool:
-        if not waited.batches and not self._told.knows("the batches of the training"):
-            raise RequestError(
-                "no batch was seen: training_step does not call _prepare_inputs, or the model has no labels"
-            )
-        return not waited.batches
+        """Whether there is nothing to look at; says why, where that was not said already."""
+        if waited.batches or self._told.knows("the batches of the training"):
+            return not waited.batches
+        if self.trainer is None:
+            raise RequestError(f"the model was called without labels; {HAND_OVER}")
+        raise RequestError("no batch was seen: the trainer's training_step does not call its _prepare_inputs")
 
     @contextmanager
     def _look(self) -> Iterator[None]:

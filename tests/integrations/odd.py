@@ -327,6 +327,8 @@ TRAININGS: dict[str, tuple[Callable[[Path], Made], str]] = {
     "one row a batch": (lambda f: made(f, per_device_train_batch_size=1, per_device_eval_batch_size=1), ""),
     "accumulation": (lambda f: made(f, gradient_accumulation_steps=3, per_device_train_batch_size=4), ""),
     "checkpointed activations": (checkpointed, ""),
+    "generation in evaluation": (
+        lambda f: made(f, bart(), predict_with_generate=True, generation_max_length=8), ""),
     "a table of datasets": (columns, ""),
     "EncoderDecoderModel": (lambda f: made(f, bert2bert()), ""),
     "compiled": (lambda f: made(f, compiled(t5())), ""),

@@ -88,6 +88,17 @@ def test_without_the_trainer_too(name: str, tmp_path: Path) -> None:
     same(alone, watched)
 
 
+def test_without_the_trainer_labels_that_never_reach_the_model_are_asked_for(tmp_path: Path) -> None:
+    built, _ = TRAININGS["compute_loss_func"][0](tmp_path)
+    callback = SourcewiseCallback()
+    built.add_callback(callback)
+    built.train()
+    told = [line for line in callback.diagnosis.not_checked if line.startswith("the wiring: ")]
+    assert told == [
+        "the wiring: the model was called without labels; hand the trainer over: SourcewiseCallback(trainer)"
+    ]
+
+
 @pytest.mark.parametrize("make", [t5, bart])
 def test_labels_masked_inside_do_not_count(make: Any, tmp_path: Path) -> None:
     """Source bits and the loss are those of the labels that count, as the model itself has them."""
