@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -25,6 +26,8 @@ class Course:
     start: Line | None = None
     recipe: Recipe | None = None
     pretrained: bool = False  # whether it began from such weights, where no recipe says so
+    not_finite: Line | None = None  # a loss of a training that went on, its weights unharmed
+    other_loss: str = ""  # why the loss of its lines is no cross-entropy, where it is none
 
     @classmethod
     def read(cls, lines: Sequence[Line], recipe: Recipe | None = None) -> Course:
@@ -33,9 +36,9 @@ class Course:
         def of(kind: str) -> tuple[Line, ...]:
             return tuple(line for line in lines if line.get("kind") == kind)
 
-        last = {kind: (of(kind) or (None,))[-1] for kind in ("stopped", "start")}
+        last = {kind: (of(kind) or (None,))[-1] for kind in ("stopped", "start", "not_finite")}
         train = tuple(line for line in of("train") if line.get("loss") is not None)
-        return cls(train, of("evaluation"), last["stopped"], last["start"], recipe)
+        return cls(train, of("evaluation"), last["stopped"], last["start"], recipe, not_finite=last["not_finite"])
 
     @property
     def step(self) -> int:
@@ -82,11 +85,11 @@ class Course:
         return float(noted) if noted else None
 
     def values(self, key: str, part: str | None = None) -> np.ndarray:
-        """(lines,) a figure of the training lines that have it; with `part`, of that part of the network."""
+        """(lines,) a figure of the training lines where it is finite; with `part`, of that part of the network."""
         found = [line.get(key) for line in self.train]
         if part is not None:
             found = [each.get(part) if isinstance(each, Mapping) else None for each in found]
-        return np.array([float(each) for each in found if each is not None])
+        return np.array([float(each) for each in found if each is not None and math.isfinite(each)])
 
     def parts(self, key: str) -> list[str]:
         """The parts of the network of which the training lines have this figure."""

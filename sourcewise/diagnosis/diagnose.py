@@ -16,7 +16,7 @@ from sourcewise.diagnosis.rules import EVALUATION_CHECKS, RULES
 from sourcewise.diagnosis.rules.judged import POOR_VERDICT
 from sourcewise.diagnosis.rules.output_texts import ENDLESS, REPETITION
 from sourcewise.diagnosis.rules.outputs import MIN_EXAMPLES
-from sourcewise.diagnosis.rules.training_texts import STILL_LEARNING, TOO_SHORT
+from sourcewise.diagnosis.rules.training_texts import NOT_FINITE, STILL_LEARNING, TOO_SHORT
 from sourcewise.errors import RequestError
 from sourcewise.evaluation.results import Evaluation
 from sourcewise.evaluation.verdict import source_use
@@ -139,7 +139,9 @@ def _judged_fairly(findings: list[Finding]) -> list[Finding]:
     codes = {finding.code for finding in findings}
     if TOO_SHORT.code in codes:
         early = ("TRN", "SRC", "MEM", "ATT", "OUT")
-        return [replace(f, level="note") if f.code.startswith(early) else f for f in findings]
+        return [
+            replace(f, level="note") if f.code.startswith(early) and f.code != NOT_FINITE.code else f for f in findings
+        ]
     if STILL_LEARNING.code in codes:
         loops = {rule.code: rule.cure for rule in (REPETITION, ENDLESS)}  # with another cure, the limit is too low
         return [replace(f, level=LOWER[f.level]) if loops.get(f.code) == f.cure else f for f in findings]

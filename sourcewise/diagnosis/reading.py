@@ -116,7 +116,8 @@ def measure_gains(network: Network, encoded: Encoded, batch_tokens: int = 8192) 
     known = np.flatnonzero(other >= 0)
     if len(known) < FEWEST:
         return None
-    own, theirs = (np.full((len(chosen), int(chosen.target_lengths.max())), np.nan) for _ in range(2))
+    longest = max(len(ids) for ids in chosen.targets)  # labels that do not count among them
+    own, theirs = (np.full((len(chosen), longest), np.nan) for _ in range(2))
     lengths = chosen.source_lengths, chosen.target_lengths
     for places in sorted_batches(lengths[0][known], lengths[1][known], Budget(batch_tokens)):
         rows = known[places]

@@ -121,7 +121,7 @@ def of_run(run: Run, *, network: bool = True) -> list[Piece]:
 
 def of_course(course: Course) -> Piece:
     """What the lines of metrics.jsonl show."""
-    if not course.train and course.stopped is None:
+    if not course.train and course.stopped is None and course.not_finite is None:
         return Piece((), ["the course of training: no metrics.jsonl with its lines"])
     missing = []
     if not course.evaluations:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -16,10 +14,9 @@ from sourcewise.data.encoding import Encoded
 from sourcewise.data.examples import Dataset, Example
 from sourcewise.errors import RequestError
 from sourcewise.model.huggingface import HuggingFaceMemory, HuggingFaceNetwork
-from sourcewise.training.state import random_states, restore_random_states
 
 Collation = Mapping[str, Any]  # what a collator returns
-TEXT, VECTORS, MASK, LABELS = "input_ids", "inputs_embeds", "attention_mask", "labels"
+TEXT, VECTORS, MASK, LABELS, READ = "input_ids", "inputs_embeds", "attention_mask", "labels", "decoder_input_ids"
 
 
 class CollatedNetwork(HuggingFaceNetwork):
@@ -28,6 +25,8 @@ class CollatedNetwork(HuggingFaceNetwork):
     def __init__(self, model: Any, dims: int = 0) -> None:
         super().__init__(model)
         self.dims = dims
+        said = getattr(model.get_output_embeddings(), "weight", None)  # where the decoder has a vocabulary of its own
+        self.vocabulary = min(self.vocabulary, self.vocabulary if said is None else len(said))
 
     def encode(self, source: Source) -> HuggingFaceMemory:
         """Read texts or vectors."""
@@ -71,13 +70,20 @@ class Speaker:
 class Collated(Encoded):
     """The examples of some collated batches as one set: sources and labels without their padding.
 
+    A label that does not count (-100) before one that does stays in its place; with `counted` only those that count are
+    targets. `target_lengths` are what counts of each. Rows without a source or a label that counts are left out.
+
     Raises RequestError where the sources are neither token ids nor vectors, or no label counts.
     """
 
-    def __init__(self, batches: Sequence[Collation], speaker: Speaker, name: str = "") -> None:
-        rows = [row for batch in batches for row in _rows(batch, speaker.pad_id)]
+    def __init__(
+        self, batches: Sequence[Collation], speaker: Speaker, name: str = "", *, counted: bool = False
+    ) -> None:
+        rows = [row for batch in batches for row in _rows(batch, speaker.pad_id, counted)]
         if not rows:
-            raise RequestError("SourcewiseCallback: the data has no example with a label that counts")
+            raise RequestError(
+                f"the data has no example with a label that counts: all are {IGNORED}, or sources are empty"
+            )
         sources, self.targets = [source for source, _ in rows], [target for _, target in rows]
         dims = sources[0].shape[1] if sources[0].ndim == 2 else 0
         texts = [speaker.decode(target) for target in self.targets]
@@ -91,69 +97,53 @@ class Collated(Encoded):
         self.sources = None if dims else sources
         self.max_frames = max(len(source) for source in sources)
         self.source_lengths = np.array([len(source) for source in sources], dtype=np.int64)
-        self.target_lengths = np.array([len(target) for target in self.targets], dtype=np.int64)
+        self.target_lengths = np.array([sum(i != IGNORED for i in ids) for ids in self.targets], dtype=np.int64)
 
 
-def _rows(batch: Collation, pad_id: int) -> Iterator[tuple[np.ndarray, list[int]]]:
+def _rows(batch: Collation, pad_id: int, counted: bool) -> Iterator[tuple[np.ndarray, list[int]]]:
     """Each example's source (ids, or vectors × dims) and the labels up to the last that counts."""
-    source = batch.get(TEXT) if batch.get(TEXT) is not None else batch.get(VECTORS)
-    labels = batch.get(LABELS)
-    if not isinstance(source, Tensor) or not isinstance(labels, Tensor):
-        keys = ", ".join(map(str, batch))
-        raise RequestError(
-            f"SourcewiseCallback: its rules read {TEXT} or {VECTORS}, and {LABELS}; the batch has {keys}"
-        )
-    mask = batch.get(MASK)
-    real = torch.ones(source.shape[:2], dtype=torch.bool) if mask is None else mask.bool().cpu()
-    held = source.cpu() != pad_id
-    if source.ndim == 2 and 2 * int((held & real).sum()) < int(held.sum()):
-        real = held  # a mask that hides most of what there is, is no mask of the padding
-    for one, kept, of in zip(source.detach().cpu(), real, labels.detach().cpu(), strict=True):
-        counted = (of != IGNORED).nonzero()
-        if len(counted) and kept.any():
-            target = of[: int(counted[-1]) + 1].tolist()
+    source, real, counts = parts(batch, pad_id)
+    for one, kept, of, which in zip(source, real, batch[LABELS].detach().cpu(), counts, strict=True):
+        if which.any() and kept.any():
+            target = (of[which] if counted else of[: int(which.nonzero()[-1]) + 1]).tolist()
             yield (one[kept].float() if one.ndim == 2 else one[kept]).numpy(), target
 
 
-def collate_some(loader: Any, examples: int, size: int, *, by_length: bool = True) -> list[Collation]:
-    """So many examples of a DataLoader's data, spread over it, in batches of `size` at most, by its collator.
+def parts(batch: Collation, pad_id: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Of a batch, on the CPU: its sources, (batch, slots) where they are real, (batch, time) which labels count.
 
-    Sources of similar length come together, with `by_length`. What the collator draws at random is drawn as if it had
-    not been. Data that can only be read in order is read from its beginning.
+    Raises RequestError where the sources are neither token ids nor vectors, or the labels no ids.
     """
-    dataset, collate = loader.dataset, loader.collate_fn
-    with _draws_kept():
-        if not (hasattr(dataset, "__len__") and hasattr(dataset, "__getitem__")):
-            return _first(loader, examples)
-        places = np.unique(np.linspace(0, len(dataset) - 1, min(examples, len(dataset))).astype(int))
-        rows = [dataset[int(i)] for i in places]
-        if by_length:
-            rows.sort(key=_length)
-        return [collate(list(rows[i : i + size])) for i in range(0, len(rows), size)]
+    source = batch.get(TEXT) if batch.get(TEXT) is not None else batch.get(VECTORS)
+    labels = batch.get(LABELS)
+    keys = ", ".join(map(str, batch))
+    if not isinstance(source, Tensor) or source.ndim != (3 if source.is_floating_point() else 2):
+        raise RequestError(f"its sources are no token ids and no {VECTORS}; the batch has {keys}")
+    if not isinstance(labels, Tensor) or labels.ndim != 2 or labels.is_floating_point():
+        raise RequestError(f"it has no {LABELS} (batch, time) of ids; the batch has {keys}")
+    source, mask = source.detach().cpu(), batch.get(MASK)
+    real = torch.ones(source.shape[:2], dtype=torch.bool)
+    if isinstance(mask, Tensor) and mask.shape == real.shape:
+        real = mask.bool().cpu()
+    held = source != pad_id
+    if source.ndim == 2 and 2 * int((held & real).sum()) < int(held.sum()):
+        real = held  # a mask that hides most of what there is, is no mask of the padding
+    return source, real, labels.detach().cpu() != IGNORED
 
 
-def _first(loader: Any, examples: int) -> list[Collation]:
-    found, count = [], 0
-    for batch in loader:
-        found.append(batch)
-        count += len(batch[LABELS])
-        if count >= examples:
-            break
-    return found
+def with_prompts(batch: Collation, pad_id: int) -> Collation | None:
+    """The batch with labels also where only the decoder's input tells the token: a prompt that the loss leaves out.
 
-
-def _length(row: Any) -> int:
-    source = row.get(TEXT, row.get(VECTORS)) if isinstance(row, Mapping) else None
-    return 0 if source is None else len(source)
-
-
-@contextmanager
-def _draws_kept() -> Iterator[None]:
-    """Within: whatever is drawn; afterwards all random states are as before."""
-    kept = random_states(), np.random.get_state(), random.getstate()  # noqa: NPY002 - collators of others draw from it
-    try:
-        yield
-    finally:
-        restore_random_states(kept[0])
-        np.random.set_state(kept[1])  # noqa: NPY002
-        random.setstate(kept[2])
+    None where there is nothing of the kind: no `decoder_input_ids`, or they are the labels shifted, holes padded.
+    """
+    labels, read = batch.get(LABELS), batch.get(READ)
+    if not isinstance(labels, Tensor) or not isinstance(read, Tensor) or read.shape != labels.shape:
+        return None
+    counts = labels != IGNORED
+    holes = ~counts & (counts.flip(1).cumsum(1).flip(1) > 0)
+    behind = torch.cat((read[:, 1:], read[:, :1]), dim=1)  # what is read after each label
+    same = ((behind == labels) | ~counts)[:, :-1]
+    shown = holes & (behind != pad_id) & (behind != IGNORED)
+    if not same.all() or not shown.any():
+        return None
+    return {**batch, LABELS: torch.where(shown, behind, labels)}

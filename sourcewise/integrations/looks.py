@@ -6,53 +6,75 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from torch import Tensor
 
 from sourcewise.config import GenerationConfig
 from sourcewise.data.batches import IGNORED
 from sourcewise.diagnosis.diagnose import Piece, of_evaluation
 from sourcewise.diagnosis.looked import Looked
 from sourcewise.diagnosis.rules import NETWORK_CHECKS, data, pairing, reading, source_use
-from sourcewise.diagnosis.rules.wiring import EXAMPLES, one_batch
-from sourcewise.diagnosis.rules.wiring_texts import NO_END
+from sourcewise.diagnosis.rules.wiring import one_batch
+from sourcewise.diagnosis.rules.wiring_texts import NO_END, NOT_FINITE, PADDING_COUNTED
 from sourcewise.errors import RequestError
 from sourcewise.evaluation import source_bits as sets
 from sourcewise.evaluation.evaluate import evaluate_encoded
 from sourcewise.evaluation.one_batch import source_bits
 from sourcewise.evaluation.results import Evaluation, Row, without_nan
 from sourcewise.evaluation.source_bits import SourceBits
-from sourcewise.integrations.collated import LABELS, Collated, CollatedNetwork, Collation, Speaker, collate_some
+from sourcewise.integrations.collated import (
+    LABELS,
+    READ,
+    Collated,
+    CollatedNetwork,
+    Collation,
+    Speaker,
+    parts,
+    with_prompts,
+)
 from sourcewise.integrations.cut import check_cut
+from sourcewise.integrations.fed import check_fed
+from sourcewise.integrations.finite import broken_weights
+from sourcewise.integrations.passing import joined, size_of, some_of
 from sourcewise.integrations.wiring import Training, check_start, check_wiring
 from sourcewise.training.vitals import target_entropy
 
 LONGEST = 256  # tokens of an output
-NOT_READ = "all rules but source use (SRC001) and the course: its sources are no token ids and no inputs_embeds"
+SIZE = 16  # examples of a batch, where its sources are exchanged
+NOT_READ = "all rules but source use (SRC001) and the course"
+PROMPTED = f"{READ} hold tokens that the labels hide (a prompt), which generation would not be given"
 
 
-def look_at_wiring(model: Any, loader: Any, processing: Any, training: Training) -> Piece:
-    """The wiring rules on a batch of a training's DataLoader, as its collator makes it."""
-    (collation, *_) = collate_some(loader, EXAMPLES, EXAMPLES)
-    if not (collation[LABELS] != IGNORED).any():
-        return Piece([NO_END.finding(f"no label of {len(collation[LABELS])} rows counts: all are {IGNORED}")])
+def look_at_wiring(
+    model: Any, batches: Sequence[Collation], processing: Any, training: Training, *, taken: str = "", own: str = ""
+) -> Piece:
+    """The wiring rules on the first batches of a training, as the model is to be given them.
+
+    `taken` says what takes the labels out of a batch before the model is called, `own` which loss is not the model's.
+    """
+    if broken := broken_weights(model):
+        return Piece([NOT_FINITE.finding(f"not finite are the weights {broken}")])
     speaker = _speaker(model, processing)
-    try:
-        encoded = Collated([collation], speaker)
-    except RequestError as problem:
-        return Piece((), [f"the wiring: {problem}"])
-    if len(encoded) < len(collation[LABELS]):
-        return Piece((), ["the wiring: a batch of the training data has empty sources or labels"])
+    batch = joined(batches, speaker.pad_id)
+    _, real, counts = parts(batch, speaker.pad_id)
+    if not counts.any():
+        return Piece([NO_END.finding(f"no label of {len(counts)} rows counts: all are {IGNORED}")])
+    batch = some_of(batch, (real.any(1) & counts.any(1)).nonzero()[:, 0].numpy())
+    batch = with_prompts(batch, speaker.pad_id) or batch
+    encoded = Collated([batch], speaker)
     network = CollatedNetwork(model, encoded.dataset.dims)
-    batch = encoded.batch(range(len(encoded)))
-    return Piece([*check_wiring(network, batch, collation, training), *check_start(model, speaker)])
+    found = check_fed(network, batch, batch.keys() - {LABELS}, taken) if taken else []
+    found += [*check_wiring(network, encoded.batch(range(len(encoded))), batch, training), *check_start(model, speaker)]
+    if not own:
+        return Piece(found)
+    found = [finding for finding in found if finding.code != PADDING_COUNTED.code]
+    return Piece(
+        found, [f"whether padding counts as target ({PADDING_COUNTED.code}): the loss is the training's own, {own}"]
+    )
 
 
-def look_at_data(model: Any, loader: Any, processing: Any) -> tuple[Piece, float | None]:
+def look_at_data(model: Any, batches: Sequence[Collation], processing: Any) -> tuple[Piece, float | None]:
     """The rules over pairs, and nats a target token for whoever knows the tokens' frequencies alone, where known."""
-    batches = collate_some(loader, data.SAMPLE, data.SAMPLE, by_length=False)
-    try:
-        encoded = Collated(batches, _speaker(model, processing), "training data")
-    except RequestError as problem:
-        return Piece((), [f"the training data: {problem}"]), None
+    encoded = Collated(batches, _speaker(model, processing), "training data", counted=True)
     missing = ["lost characters, cut targets and leakage (DAT006 to DAT008): the trainer's data is ids already"]
     if len(encoded) < data.FEWEST:
         return Piece((), [f"the training data: {len(encoded)} examples, at least {data.FEWEST} are needed"]), None
@@ -70,13 +92,34 @@ def look_at_data(model: Any, loader: Any, processing: Any) -> tuple[Piece, float
 def look_at_network(
     model: Any, batches: Sequence[Collation], processing: Any, outputs: bool
 ) -> tuple[dict[str, Piece], dict[str, Any]]:
-    """How a network reads the examples of some batches and, with `outputs`, what it says; findings and figures."""
+    """How a network reads the examples of some batches and, with `outputs`, what it says; findings and figures.
+
+    Where only the model itself can read them, its source use alone. Raises RequestError where they have no labels.
+    """
+    labelled = [batch for batch in batches if isinstance(batch.get(LABELS), Tensor)]
+    if not labelled:
+        keys = ", ".join(map(str, batches[0])) if batches else "none was seen"
+        raise RequestError(f"its batches have no {LABELS} ({keys})")
     speaker = _speaker(model, processing)
     try:
-        encoded = Collated(batches, speaker)
-    except RequestError:
-        piece, figures = _source_use(_bits(model, batches), _references(batches, speaker))
-        return {"network": Piece((), [NOT_READ]), "outputs": piece}, figures
+        if any(with_prompts(batch, speaker.pad_id) for batch in labelled):
+            raise RequestError(PROMPTED)
+        return _rich(model, labelled, speaker, outputs)
+    except Exception as problem:  # a model of another kind: what its own call tells is still to be had
+        piece, figures = _source_use(_bits(model, labelled, speaker), _references(labelled, speaker))
+        return {"network": Piece((), [f"{NOT_READ}: {said(problem)}"]), "outputs": piece}, figures
+
+
+def said(problem: BaseException) -> str:
+    """What went wrong, in a line; for what nobody foresaw with its kind."""
+    text = " ".join(str(problem).split())[:300]
+    return text if isinstance(problem, RequestError) else f"{type(problem).__name__}: {text}".rstrip(": ")
+
+
+def _rich(
+    model: Any, batches: Sequence[Collation], speaker: Speaker, outputs: bool
+) -> tuple[dict[str, Piece], dict[str, Any]]:
+    encoded = Collated(batches, speaker)
     network = CollatedNetwork(model, encoded.dataset.dims)
     looked = Looked(network, speaker, encoded, one_batch(encoded))  # type: ignore[arg-type]
     found = [finding for check in NETWORK_CHECKS for finding in check(looked)]
@@ -96,13 +139,24 @@ def _speaker(model: Any, processing: Any) -> Speaker:
     return Speaker(processing, CollatedNetwork(model))
 
 
-def _bits(model: Any, batches: Sequence[Collation]) -> SourceBits:
-    """The source bits of batches whose sources only the model itself can read."""
-    parts = [source_bits(model, batch) for batch in batches if len(batch[LABELS]) > 1]
-    nats, shuffled, tokens = (
-        np.concatenate([getattr(p, name) for p in parts]) for name in ("nats", "shuffled", "tokens")
-    )
-    return SourceBits(nats, shuffled, tokens)
+def _bits(model: Any, batches: Sequence[Collation], speaker: Speaker) -> SourceBits:
+    """The source bits of batches whose sources only the model itself can read. Raises RequestError where none has any.
+
+    Small batches are put together: a source is exchanged for another of its batch.
+    """
+    found, problem, waiting = [], RequestError("a batch of 1 holds no other source"), []  # type: ignore[var-annotated]
+    for i, batch in enumerate(batches):
+        waiting.append(batch)
+        if sum(map(size_of, waiting)) < SIZE and i + 1 < len(batches):
+            continue
+        try:
+            found.append(source_bits(model, joined(waiting, speaker.pad_id)))
+        except RequestError as cannot:
+            problem = cannot
+        waiting = []
+    if not found:
+        raise problem
+    return SourceBits(*(np.concatenate([getattr(p, name) for p in found]) for name in ("nats", "shuffled", "tokens")))
 
 
 def _references(batches: Sequence[Mapping[str, Any]], speaker: Speaker) -> list[str]:

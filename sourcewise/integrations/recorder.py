@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -9,10 +10,19 @@ from typing import Any
 import torch
 
 from sourcewise.diagnosis.course import Course
+from sourcewise.integrations.finite import NotFinite
 from sourcewise.integrations.wiring import part
 from sourcewise.training.vitals import gradient_norms, update_ratios
 
 DEFAULT_CLIP = 1.0  # the norm that the rules take a clipped step to be clipped to
+CURE = (
+    "Go back to the last checkpoint before that step. Where norms grew before it, a lower learning_rate, more "
+    "warmup_steps, or max_grad_norm=1.0; where they did not, look at the data of that batch, and at whatever writes to "
+    "the weights; with fp16, train in bf16 or fp32."
+)
+UNLABELLED = (
+    "Leave out examples whose labels are all -100, or see what masks or cuts them: a mean of no token is no number."
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,18 +45,56 @@ class Recorder:
     """Lines as in metrics.jsonl, made of what the Trainer logs and of the gradients and weights of its steps."""
 
     pretrained: bool = False
+    other_loss: str = ""  # why the Trainer's loss is no cross-entropy, where it is none
     lines: list[dict[str, Any]] = field(default_factory=list)
     _norms: dict[str, float] = field(default_factory=dict)
     _ratios: dict[str, float] = field(default_factory=dict)
+    _broken: int = 0  # the last step whose loss was not finite
+    _logged: int = 0  # the last step that was logged
 
     @property
     def course(self) -> Course:
         """All lines so far."""
-        return replace(Course.read(self.lines), pretrained=self.pretrained)
+        return replace(Course.read(self.lines), pretrained=self.pretrained, other_loss=self.other_loss)
 
-    def started(self, steps: int, entropy: float | None) -> None:
-        """So many steps are to come; `entropy` is that of the target tokens' frequencies, in nats."""
-        self.lines.append({"kind": "start", "step": 0, "steps": steps, "target_entropy": entropy})
+    @property
+    def lost(self) -> bool:
+        """Whether weights are no longer finite numbers."""
+        return any(line["kind"] == "stopped" for line in self.lines)
+
+    def started(self, steps: int) -> None:
+        """So many steps are to come."""
+        self.lines.append({"kind": "start", "step": 0, "steps": steps})
+
+    def entropy(self, nats: float) -> None:
+        """The entropy of the target tokens' frequencies."""
+        next(line for line in self.lines if line["kind"] == "start")["target_entropy"] = nats
+
+    def not_finite(self, found: NotFinite, weights: str = "", gradients: str = "") -> None:
+        """A step's loss or gradient, and which weights or gradients are not finite numbers: one line of all such steps.
+
+        It is that of the first; of the first that did harm, where one does. Weights that are lost end the course.
+        """
+        grave = bool(weights) or not found.harmless
+        first = next((line for line in self.lines if line["kind"] in ("not_finite", "stopped")), None)
+        self._broken = found.step
+        if first is not None and (first["grave"] or not grave):
+            first["times"] += 1
+            if weights and first["kind"] != "stopped":
+                first |= {"kind": "stopped", "lost": f"from step {found.step} on the weights {weights}"}
+            return
+        line: dict[str, Any] = {
+            "kind": "stopped" if weights else "not_finite",
+            "step": found.step,
+            "grave": grave,
+            "times": 1,
+        }
+        figures = {"loss": found.loss, "gradient_norm": found.norm}
+        known = {name: value for name, value in figures.items() if value is not None}
+        line |= {name: value if math.isfinite(value) else None for name, value in known.items()}
+        line |= {"weights": weights, "gradients": gradients, "unlabelled": found.unlabelled}
+        line["cure"] = UNLABELLED if found.unlabelled else CURE
+        self.lines = [each for each in self.lines if each is not first] + [line]
 
     def before_step(self, model: Any) -> None:
         """The gradients of a step, clipped or not."""
@@ -67,9 +115,12 @@ class Recorder:
 
     def logged(self, logs: Mapping[str, Any], step: int, clip: float) -> None:
         """A line of training figures."""
-        line: dict[str, Any] = {"kind": "train", "step": step, "loss": float(logs["loss"])}
+        before, self._logged = self._logged, step
         norm = logs.get("grad_norm")
-        if norm is not None:
+        if self.lost or self._broken > before or not math.isfinite(logs["loss"]):
+            return  # what the Trainer logs of such steps is no loss
+        line: dict[str, Any] = {"kind": "train", "step": step, "loss": float(logs["loss"])}
+        if norm is not None and math.isfinite(norm):
             line["gradient_norm"] = line["largest_norm"] = float(norm)
             if clip == DEFAULT_CLIP:
                 line["clipped"] = float(norm > clip)

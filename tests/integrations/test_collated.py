@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
-from torch.utils.data import DataLoader, IterableDataset
 
 pytest.importorskip("transformers")
 
 from sourcewise.data.batches import IGNORED, Source
 from sourcewise.errors import RequestError
-from sourcewise.integrations.collated import Collated, CollatedNetwork, Speaker, collate_some
+from sourcewise.integrations.collated import Collated, CollatedNetwork, Speaker, with_prompts
 from sourcewise.integrations.recorder import Recorder
 from sourcewise.integrations.wiring import part
 from tests.integrations.trainings import EOS, PAD, bart, collate, rows, t5
@@ -71,33 +69,6 @@ def test_what_a_set_cannot_hold_is_said(network: CollatedNetwork) -> None:
         Collated([batch | {"labels": torch.full_like(batch["labels"], IGNORED)}], speaker)
 
 
-class Stream(IterableDataset):  # type: ignore[type-arg]
-    def __iter__(self) -> Any:
-        return iter(rows(50))
-
-
-def test_examples_are_taken_from_data_of_any_kind() -> None:
-    table = DataLoader(rows(50), batch_size=4, collate_fn=collate)  # type: ignore[arg-type]
-    batches = collate_some(table, 20, 8)
-    assert [len(batch["labels"]) for batch in batches] == [8, 8, 4]
-    widths = [batch["input_ids"].shape[1] for batch in batches]
-    assert widths == sorted(widths)  # similar lengths together
-    stream = DataLoader(Stream(), batch_size=4, collate_fn=collate)
-    assert sum(len(batch["labels"]) for batch in collate_some(stream, 10, 8)) == 12
-
-
-def test_what_a_collator_draws_is_not_missed_afterwards() -> None:
-    def drawing(chosen: Any) -> Any:
-        torch.rand(3), np.random.rand(3)  # noqa: NPY002
-        return collate(chosen)
-
-    torch.manual_seed(0), np.random.seed(0)  # noqa: NPY002
-    expected = torch.rand(1), np.random.rand()  # noqa: NPY002
-    torch.manual_seed(0), np.random.seed(0)  # noqa: NPY002
-    collate_some(DataLoader(rows(9), collate_fn=drawing), 9, 4)  # type: ignore[arg-type]
-    assert (torch.rand(1), np.random.rand()) == expected  # noqa: NPY002
-
-
 def test_a_speaker_speaks_as_its_tokenizer_does(network: CollatedNetwork) -> None:
     class Tokenizer:
         def decode(self, ids: list[int], skip_special_tokens: bool = False) -> str:
@@ -118,7 +89,8 @@ def test_a_course_is_made_of_what_a_trainer_logs() -> None:
     model = t5()
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
     recorder = Recorder()
-    recorder.started(30, 2.5)
+    recorder.started(30)
+    recorder.entropy(2.5)
     for step in range(1, 4):
         optimizer.zero_grad()
         loss = model(**collate(rows(8))).loss
@@ -147,3 +119,27 @@ def test_a_text_network_refuses_nothing_it_read_before(network: CollatedNetwork)
     with torch.inference_mode():
         memory = network.encode(source)
     assert memory.states.shape[:2] == batch["input_ids"].shape
+
+
+def test_a_prompt_is_told_from_padding_and_from_labels_that_are_not_shifted() -> None:
+    labels = torch.tensor([[IGNORED, IGNORED, 7, 8, EOS], [IGNORED, 9, EOS, IGNORED, IGNORED]])
+    read = torch.tensor([[PAD, 4, 5, 7, 8], [PAD, 6, 9, EOS, PAD]])
+    found = with_prompts({"labels": labels, "decoder_input_ids": read}, PAD)
+    assert found is not None
+    assert found["labels"].tolist() == [[4, 5, 7, 8, EOS], [6, 9, EOS, IGNORED, IGNORED]]
+    padded = torch.where(torch.tensor([[0, 1, 1, 0, 0], [0, 1, 0, 0, 0]]).bool(), PAD, read)
+    for other in (padded, labels, read[:, :4]):  # the decoder reads padding, or something else than labels shifted
+        assert with_prompts({"labels": labels, "decoder_input_ids": other}, PAD) is None
+    assert with_prompts({"labels": labels}, PAD) is None
+
+
+def test_labels_that_do_not_count_stay_in_their_place_or_are_left_out(network: CollatedNetwork) -> None:
+    batch = collate(rows(8))
+    labels = batch["labels"].clone()
+    labels[:, 1], labels[3] = IGNORED, IGNORED
+    encoded = Collated([batch | {"labels": labels}], Speaker(None, network))
+    assert len(encoded) == 7 and encoded.targets[0] == labels[0][: len(encoded.targets[0])].tolist()
+    assert encoded.target_lengths.sum() == (labels != IGNORED).sum()
+    assert torch.equal(encoded.batch([0, 1]).labels, labels[:2, : encoded.batch([0, 1]).labels.shape[1]])
+    counted = Collated([batch | {"labels": labels}], Speaker(None, network), counted=True)
+    assert all(IGNORED not in target for target in counted.targets)

@@ -36,6 +36,13 @@ def rows(count: int, seed: int = 0) -> list[Row]:
     return out
 
 
+def shuffled() -> list[Row]:
+    """Pairs that do not belong together."""
+    found = rows(600)
+    labels = [row["labels"] for row in found]
+    return [row | {"labels": labels[(7 * i + 3) % len(found)]} for i, row in enumerate(found)]
+
+
 def collate(chosen: list[Row]) -> dict[str, Tensor]:
     """A padded batch as DataCollatorForSeq2Seq makes it."""
     out = {}

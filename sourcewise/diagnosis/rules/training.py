@@ -43,12 +43,14 @@ def check(course: Course) -> list[Finding]:
     if course.stopped is not None:
         return [*_not_finite(course), *training_steps.before_the_stop(course), *_diverged(course)]
     if short := training_steps.too_short(course):
-        return short
-    found = [*training_steps.check(course), *_diverged(course)]
-    if course.step > _warm(course):
-        found += _not_falling(course) or _tokens_alone(course)
-    found += [*_language_model(course), *_overfitted(course), *_out_of_step(course), *_dropout(course)]
-    return [*found, *_still_learning(course)]
+        return [*_not_finite(course), *short]
+    found = [*_not_finite(course), *training_steps.check(course)]
+    if not course.other_loss:
+        found += _diverged(course)
+        if course.step > _warm(course):
+            found += _not_falling(course) or _tokens_alone(course)
+        found += [*_language_model(course), *_overfitted(course), *_dropout(course)]
+    return [*found, *_out_of_step(course), *_still_learning(course)]
 
 
 def _warm(course: Course) -> int:
@@ -57,16 +59,29 @@ def _warm(course: Course) -> int:
 
 
 def _not_finite(course: Course) -> list[Finding]:
-    line = course.stopped
-    assert line is not None
-    loss, norm = ("not finite" if line.get(key) is None else f"{line[key]:.3g}" for key in ("loss", "gradient_norm"))
-    why = line.get("why") or f"the loss is {loss}, the norm of its gradient {norm}"
-    evidence = f"at step {line['step']} {why}"
-    known = [each for each in course.train[-3:] if each.get("gradient_norm") is not None]
-    if known:
-        norms = ", ".join(f"{each['gradient_norm']:.2g} at step {each['step']}" for each in known)
+    line = course.stopped or course.not_finite
+    if line is None:
+        return []
+    evidence = f"at step {line['step']} {line.get('why') or _what_is_not_finite(line)}"
+    if line.get("unlabelled"):
+        evidence += f"; of the {line['unlabelled']} rows of its batch no label counts: all are -100"
+    if line.get("times", 1) > 1:
+        evidence += f"; {line['times']} such steps so far"
+    before = [n for n in course.train[-3:] if n.get("gradient_norm") is not None and n["step"] < line["step"]]
+    if before:
+        norms = ", ".join(f"{n['gradient_norm']:.2g} at step {n['step']}" for n in before)
         evidence += f"; the norm before: {norms}"
-    return [NOT_FINITE.finding(evidence)]
+    return [NOT_FINITE.finding(evidence, cure=line.get("cure"))]
+
+
+def _what_is_not_finite(line: Line) -> str:
+    """The figures and tensors of a step that are not finite, in words."""
+    names = {"loss": "the loss is", "gradient_norm": "the norm of its gradient is"}
+    figures = {said: line[key] for key, said in names.items() if key in line}
+    values = {said: "not finite" if value is None else f"{value:.3g}" for said, value in figures.items()}
+    said = [", ".join(f"{name} {value}" for name, value in values.items())] if values else []
+    said += [f"not finite are the {what} {line[what]}" for what in ("weights", "gradients") if line.get(what)]
+    return "; ".join([*said, *([line["lost"]] if line.get("lost") else [])])
 
 
 def _diverged(course: Course) -> list[Finding]:

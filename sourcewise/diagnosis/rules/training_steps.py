@@ -34,7 +34,7 @@ def _fading(course: Course) -> list[Finding]:
     shares = {}
     for part in course.parts("gradient_norms"):
         if not (bypass and part == "encoder"):
-            both = [(line.get("gradient_norms") or {}, line["gradient_norm"]) for line in course.train]
+            both = [(line.get("gradient_norms") or {}, line.get("gradient_norm")) for line in course.train]
             shares[part] = middle([norms[part] / norm for norms, norm in both if part in norms and norm] or [1.0])
     weak = {part: share for part, share in shares.items() if share < DROWNED}
     if not weak:
@@ -49,6 +49,8 @@ def _fading(course: Course) -> list[Finding]:
 
 def _exploding(course: Course) -> list[Finding]:
     norms = course.values("gradient_norm")
+    if not len(norms):
+        return []
     levels, median = stretches(norms), middle(norms)
     if median > HIGH:
         return [EXPLODING.finding(f"the norm of the gradient is {median:.3g} (median of {len(norms)} lines)")]

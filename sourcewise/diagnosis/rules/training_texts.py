@@ -11,14 +11,23 @@ MEASURED = (
 
 NOT_FINITE = Rule(
     code="TRN001",
-    name="the training stopped",
+    name="not finite in training",
     level="error",
     what=(
         "Whether the loss of a step, the norm of its gradient and the weights after it are finite numbers. Where one "
-        "is not, the tensor, the frame of features, or the part of the network that overflows is named."
+        "is not, the tensor, the frame of features, or the part of the network that overflows is named. In a Trainer "
+        "the weights are looked at after such a step, at each evaluation and at the end."
     ),
-    why="A NaN is in every weight after the next step. The training stops before that, and its last state is kept.",
-    threshold="Any at all.",
+    why=(
+        "A NaN is in every weight after the next step. Our own training stops before that, and its last state is kept. "
+        "Hugging Face's Trainer goes on, and logs 0.0 or the mean of the steps before (logging_nan_inf_filter): what "
+        "it trains from there on is lost. A batch of which no label counts has no loss to speak of, and does no harm "
+        "where its gradient is finite."
+    ),
+    threshold=(
+        "Any at all. Steps that fp16's loss scaling leaves out are not counted. In a Trainer the course is then "
+        "judged by what came before, and a network of such weights is looked at no longer."
+    ),
     cure=(
         "Where norms grew before, a lower rate or a longer warm-up; where they did not, look at that batch's data; "
         "with bf16, try fp32 once.\n"
