@@ -15,7 +15,7 @@ from sourcewise.diagnosis.preflight import PREFLIGHT_CHECKS, left_unchecked
 from sourcewise.diagnosis.rules import COURSE_CHECKS, NETWORK_CHECKS, reading
 from sourcewise.diagnosis.rules.data import check_characters
 from sourcewise.diagnosis.rules.data_texts import REFUSED
-from sourcewise.diagnosis.rules.wiring import check_network, check_start, one_batch
+from sourcewise.diagnosis.rules.wiring import check_network, check_start, not_compared, one_batch
 from sourcewise.errors import FaultyData, RequestError
 from sourcewise.evaluation.evaluate import evaluate_encoded, lay_out
 from sourcewise.evaluation.results import METRICS_FILE, Evaluation
@@ -67,7 +67,7 @@ def look(model: Model, encoded: Encoded) -> Piece:
     found = [finding for part in pairs for finding in check_characters(part, model.data)]
     found += [*check_network(network, batch, as_asked=bypass), *check_start(network, model.tokenizer)]
     found += [finding for check in NETWORK_CHECKS for finding in check(looked)]
-    return Piece(found, reading.not_checked(looked))
+    return Piece(found, [*not_compared(found), *reading.not_checked(looked)])
 
 
 def _is_run(run: Run) -> bool:
@@ -96,7 +96,7 @@ def _of_recipe(run: Run, recipe: Recipe) -> Piece:
         return Piece((), [f"its training data and initial wiring: {problem}"])
     finally:
         torch.set_num_threads(threads)
-    return Piece(found, left_unchecked(prepared))
+    return Piece(found, [*left_unchecked(prepared), *not_compared(found)])
 
 
 def _of_model(

@@ -12,7 +12,7 @@ from sourcewise.data.batches import IGNORED
 from sourcewise.diagnosis.diagnose import Piece, of_evaluation
 from sourcewise.diagnosis.looked import Looked
 from sourcewise.diagnosis.rules import NETWORK_CHECKS, data, reading, source_use
-from sourcewise.diagnosis.rules.wiring import EXAMPLES, one_batch
+from sourcewise.diagnosis.rules.wiring import EXAMPLES, not_compared, one_batch
 from sourcewise.diagnosis.rules.wiring_texts import NO_END
 from sourcewise.errors import RequestError
 from sourcewise.evaluation import source_bits as sets
@@ -43,7 +43,8 @@ def look_at_wiring(model: Any, loader: Any, processing: Any, training: Training)
         return Piece((), ["the wiring: a batch of the training data has empty sources or labels"])
     network = CollatedNetwork(model, encoded.dataset.dims)
     batch = encoded.batch(range(len(encoded)))
-    return Piece([*check_wiring(network, batch, collation, training), *check_start(model, speaker)])
+    found = [*check_wiring(network, batch, collation, training), *check_start(model, speaker)]
+    return Piece(found, not_compared(found))
 
 
 def look_at_data(model: Any, loader: Any, processing: Any) -> tuple[Piece, float | None]:

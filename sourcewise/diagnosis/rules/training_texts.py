@@ -240,7 +240,7 @@ OUT_OF_STEP = Rule(
         "Where both are the same, and only long outputs fail, feed the decoder its own words while it learns:\n"
         "  --train.scheduled_sampling linear"
     ),
-    causes=("DAT006", "DAT007", "WIR006", "WIR007", "WIR008", "WIR009", "WIR010"),
+    causes=("DAT006", "DAT007", "WIR021", "WIR006", "WIR007", "WIR008", "WIR009", "WIR010"),
 )
 
 DROPOUT = Rule(
