@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,6 +12,10 @@ import numpy as np
 from sourcewise.config import Recipe
 
 Line = Mapping[str, Any]
+LAST = 1 / 3  # of the steps, over which a training gets better or does not
+LEAST_NATS, LEAST_BITS = 0.05, 0.05  # a token, that count as getting better
+EARLY, PLATEAU = 0.2, 300  # of a training, and steps, in which a source need not be read yet
+RISE = 0.1  # of the source bits, too
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +57,11 @@ class Course:
         return self.stopped is None and 0 < self.total <= self.step
 
     @property
+    def late(self) -> bool:
+        """Whether a source should be read by now."""
+        return self.step >= max(PLATEAU, EARLY * self.total)
+
+    @property
     def fresh(self) -> bool:
         """Whether it began from random weights, as far as is known."""
         return not self.pretrained and (self.recipe is None or not self.recipe.model.weights)
@@ -78,6 +88,18 @@ class Course:
         """The parts of the network of which the training lines have this figure."""
         return list(dict.fromkeys(part for line in self.train for part in line.get(key) or ()))
 
+    def by_step(self, key: str, end: int | None = None) -> list[tuple[int, float]]:
+        """Steps, and a figure of the evaluations there: the mean, where several sets were looked at.
+
+        `end` is that of an interval. Averaged weights are left out.
+        """
+        found: dict[int, list[float]] = {}
+        for line in self.evaluations:
+            value = line.get(key) if end is None else (line.get(key) or (None, None))[end]
+            if value is not None and not line.get("averaged"):
+                found.setdefault(int(line["step"]), []).append(float(value))
+        return [(step, sum(values) / len(values)) for step, values in found.items()]
+
     def way(self, part: str) -> float:
         """How far a part's weights would be, in their own size, had all updates gone in one direction."""
         found, before = 0.0, 0
@@ -86,6 +108,53 @@ class Course:
             found += (int(line["step"]) - before) * float(ratio or 0)
             before = int(line["step"])
         return found
+
+
+def getting_better(course: Course, share: float) -> str:
+    """What got better over the last third of the steps by such a share of itself, in words; "" where nothing did."""
+    return bits_rise(course) or loss_falls(course, share)
+
+
+def loss_falls(course: Course, share: float) -> str:
+    """How the validation loss fell over the last third of the steps, in words; the training loss before that is known.
+
+    "" where it did not fall by that share of itself.
+    """
+    losses = course.by_step("loss")
+    if found := _third(losses):
+        (then, high), (now, low) = found
+        if high - low >= max(share * high, LEAST_NATS):
+            return f"the validation loss went from {high:.3f} nats at step {then} to {low:.3f} at step {now}"
+    lines = len(course.train) // 3
+    if found or not lines:
+        return ""
+    high, low = middle(course.losses[-2 * lines : -lines]), middle(course.losses[-lines:])
+    if high - low < max(share * high, LEAST_NATS):
+        return ""
+    return f"the training loss went from {high:.3f} nats to {low:.3f} over the last {2 * lines} lines"
+
+
+def bits_rise(course: Course) -> str:
+    """How the source bits rose over the last third of the steps, in words.
+
+    "" where they did not rise by a tenth, or by less than `LEAST_BITS` and than their intervals tell apart.
+    """
+    lowest, highest = (dict(course.by_step("source_bits_ci95", end)) for end in (0, 1))
+    if not (found := _third(course.by_step("source_bits"))):
+        return ""
+    (then, before), (now, after) = found
+    apart = lowest.get(now, -math.inf) > highest.get(then, math.inf)
+    if after - before < RISE * abs(before) or not (apart or after - before >= LEAST_BITS):
+        return ""
+    return f"source bits went from {before:.2f} at step {then} to {after:.2f} at step {now}"
+
+
+def _third(values: Sequence[tuple[int, float]]) -> tuple[tuple[int, float], tuple[int, float]] | None:
+    """Of these figures that of two thirds of the steps, or the first, and the last; None where there is but one."""
+    if len(values) < 2:
+        return None
+    before = [each for each in values[:-1] if each[0] <= (1 - LAST) * values[-1][0]]
+    return (before[-1] if before else values[0]), values[-1]
 
 
 def middle(values: Sequence[float] | np.ndarray) -> float:

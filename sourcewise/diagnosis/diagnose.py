@@ -6,16 +6,15 @@ import difflib
 import json
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from sourcewise.diagnosis.finding import LEVELS, Finding, Level
+from sourcewise.diagnosis.early import judged_fairly
+from sourcewise.diagnosis.finding import LEVELS, Finding
 from sourcewise.diagnosis.rules import EVALUATION_CHECKS, RULES
-from sourcewise.diagnosis.rules.output_texts import ENDLESS, REPETITION
 from sourcewise.diagnosis.rules.outputs import MIN_EXAMPLES
-from sourcewise.diagnosis.rules.training_texts import STILL_LEARNING, TOO_SHORT
 from sourcewise.errors import RequestError
 from sourcewise.evaluation.results import Evaluation
 from sourcewise.evaluation.verdict import source_use
@@ -29,7 +28,6 @@ _NEEDS_MORE = (
     "the wiring: masks, labels, frozen parts, gradients",
     "the course of training: learning rate, over-fitting",
 )
-LOWER: dict[Level, Level] = {"error": "warning", "warning": "note", "note": "note"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +36,7 @@ class Piece:
 
     findings: Sequence[Finding] = ()
     not_checked: Sequence[str] = ()
+    early: str = ""  # why what is found is too early to judge, where it is
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +93,8 @@ def put_together(pieces: Sequence[Piece], seconds: float = 0.0) -> Diagnosis:
     """One diagnosis of several looks: a finding a code, ranked."""
     found = [finding for piece in pieces for finding in piece.findings]
     missing = [words for piece in pieces for words in piece.not_checked]
-    return Diagnosis(ranked(_judged_fairly(_once(found))), missing, round(seconds, 4))
+    early = next((piece.early for piece in pieces if piece.early), "")
+    return Diagnosis(ranked(judged_fairly(_once(found), early)), missing, round(seconds, 4))
 
 
 def _once(findings: Sequence[Finding]) -> list[Finding]:
@@ -103,18 +103,6 @@ def _once(findings: Sequence[Finding]) -> list[Finding]:
     for finding in sorted(findings, key=lambda f: LEVELS.index(f.level)):
         kept.setdefault(finding.code, finding)
     return list(kept.values())
-
-
-def _judged_fairly(findings: list[Finding]) -> list[Finding]:
-    """Of a training too short to judge, what it shows and what came of it are notes; loops may go if it goes on."""
-    codes = {finding.code for finding in findings}
-    if TOO_SHORT.code in codes:
-        early = ("TRN", "SRC", "MEM", "ATT", "OUT")
-        return [replace(f, level="note") if f.code.startswith(early) else f for f in findings]
-    if STILL_LEARNING.code in codes:
-        loops = {rule.code: rule.cure for rule in (REPETITION, ENDLESS)}  # with another cure, the limit is too low
-        return [replace(f, level=LOWER[f.level]) if loops.get(f.code) == f.cure else f for f in findings]
-    return findings
 
 
 def diagnose_evaluation(evaluation: Evaluation) -> Diagnosis:

@@ -10,6 +10,7 @@ import torch
 from sourcewise.data.plain_text import Denoised
 from sourcewise.diagnosis.course import Course
 from sourcewise.diagnosis.diagnose import Piece, of_evaluation
+from sourcewise.diagnosis.early import too_early
 from sourcewise.diagnosis.looked import Looked
 from sourcewise.diagnosis.preflight import PREFLIGHT_CHECKS, left_unchecked
 from sourcewise.diagnosis.rules import COURSE_CHECKS, NETWORK_CHECKS, reading
@@ -54,7 +55,8 @@ def of_course(course: Course) -> Piece:
         missing.append("source use in the course of training: no evaluation was logged")
     if course.stopped is None and 0 < course.step < course.total:
         missing.append(f"the rest of the training: step {course.step} of {course.total} is the last that was logged")
-    return Piece([finding for check in COURSE_CHECKS for finding in check(course)], missing)
+    found = [finding for check in COURSE_CHECKS for finding in check(course)]
+    return Piece(found, missing, early=too_early(course))
 
 
 def look(model: Model, encoded: Encoded) -> Piece:

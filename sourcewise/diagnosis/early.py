@@ -1,0 +1,71 @@
+"""Too early to judge: what a training that still gets better shows may be nothing but what is not learned yet."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+from sourcewise.diagnosis.course import PLATEAU, Course, getting_better
+from sourcewise.diagnosis.finding import Finding, Level
+from sourcewise.diagnosis.rules.output_texts import ENDLESS, REPETITION
+from sourcewise.diagnosis.rules.source_use import SOURCE_UNUSED
+from sourcewise.diagnosis.rules.training_texts import (
+    LANGUAGE_MODEL,
+    NOT_FALLING,
+    STILL_LEARNING,
+    TOKENS_ALONE,
+    TOO_SHORT,
+)
+
+FALLS = 0.05  # of the loss, over the last third of the steps so far
+FEW_LINES = 3  # of the training loss, which do not tell how it goes
+NETWORK = ("SRC", "MEM", "ATT", "OUT")  # the rules over what a training has come to, by their first letters
+NOTES: dict[Level, Level] = {"error": "note", "warning": "note"}
+ONE_LOWER: dict[Level, Level] = {"error": "warning", "warning": "note"}
+NOT_YET = (NOT_FALLING.code, TOKENS_ALONE.code)
+
+
+def too_early(course: Course) -> str:
+    """Why a training that has not ended cannot be judged yet, in words; "" where it can.
+
+    While its loss falls or its source bits rise; as long as a source need not be read yet; and at its first evaluation
+    with hardly a line of its loss.
+    """
+    if course.stopped is not None or course.finished or not course.step:
+        return ""
+    reached = f"step {course.step} of {course.total}" if course.total else f"step {course.step}"
+    if better := getting_better(course, FALLS):
+        return f"{reached}, and {better}"
+    if not course.late:
+        return f"{reached}: many trainings rest for {PLATEAU} steps, or a fifth of them, before they learn to read"
+    known = len(course.by_step("source_bits")) > 1 or len(course.train) >= FEW_LINES
+    return "" if known else f"{reached}, the first look at what it has learned"
+
+
+def judged_fairly(findings: list[Finding], early: str = "") -> list[Finding]:
+    """Findings that say what is not learned yet are notes, where that is no fault; `early` is what `too_early` says.
+
+    That is so of a training too short to judge (TRN013), and while a training gets better. At its end, where it still
+    does (TRN014), poor outputs are taken a level lower; not where the source is unread and its bits do not rise.
+    """
+    found = {finding.code: finding for finding in findings}
+    if short := found.get(TOO_SHORT.code):
+        return _lowered(findings, ("TRN", *NETWORK), NOTES, short.evidence)
+    if early:
+        return _lowered(findings, (*NOT_YET, *NETWORK), NOTES, early)
+    still, unread = found.get(STILL_LEARNING.code), found.get(LANGUAGE_MODEL.code)
+    rising = unread is not None and unread.level == "warning"
+    if still and (rising or (SOURCE_UNUSED.code not in found and not unread)):
+        return _lowered(findings, ("OUT", SOURCE_UNUSED.code), ONE_LOWER, still.evidence)
+    return findings
+
+
+def _lowered(findings: Sequence[Finding], codes: tuple[str, ...], to: Mapping[Level, Level], why: str) -> list[Finding]:
+    """The same, those with such codes less grave, and why. A limit that is too low is none of training."""
+    own_cure = {rule.code: rule.cure for rule in (REPETITION, ENDLESS)}
+    return [
+        replace(f, level=to[f.level], evidence=f"{f.evidence}. No {f.level}: {why}")
+        if f.level in to and f.code.startswith(codes) and own_cure.get(f.code, f.cure) == f.cure
+        else f
+        for f in findings
+    ]
