@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from sourcewise.diagnosis.course import PLATEAU, Course, getting_better
 from sourcewise.diagnosis.finding import Finding, Level
-from sourcewise.diagnosis.rules.output_texts import ENDLESS, REPETITION
+from sourcewise.diagnosis.rules.output_texts import ENDLESS, GENERIC, LENGTH, REPETITION
 from sourcewise.diagnosis.rules.source_use import SOURCE_UNUSED
 from sourcewise.diagnosis.rules.training_texts import (
     LANGUAGE_MODEL,
@@ -22,6 +22,7 @@ FEW_LINES = 3  # of the training loss, which do not tell how it goes
 NETWORK = ("SRC", "MEM", "ATT", "OUT")  # the rules over what a training has come to, by their first letters
 NOTES: dict[Level, Level] = {"error": "note", "warning": "note"}
 ONE_LOWER: dict[Level, Level] = {"error": "warning", "warning": "note"}
+LOOPS = (REPETITION.code, ENDLESS.code, LENGTH.code, GENERIC.code)  # and what comes of them
 NOT_YET = (NOT_FALLING.code, TOKENS_ALONE.code)
 
 
@@ -46,7 +47,8 @@ def judged_fairly(findings: list[Finding], early: str = "") -> list[Finding]:
     """Findings that say what is not learned yet are notes, where that is no fault; `early` is what `too_early` says.
 
     That is so of a training too short to judge (TRN013), and while a training gets better. At its end, where it still
-    does (TRN014), poor outputs are taken a level lower; not where the source is unread and its bits do not rise.
+    does (TRN014), loops and what comes of them are notes, other poor outputs a level lower; not where the source is
+    unread and its bits do not rise.
     """
     found = {finding.code: finding for finding in findings}
     if short := found.get(TOO_SHORT.code):
@@ -56,6 +58,7 @@ def judged_fairly(findings: list[Finding], early: str = "") -> list[Finding]:
     still, unread = found.get(STILL_LEARNING.code), found.get(LANGUAGE_MODEL.code)
     rising = unread is not None and unread.level == "warning"
     if still and (rising or (SOURCE_UNUSED.code not in found and not unread)):
+        findings = _lowered(findings, LOOPS, NOTES, still.evidence)
         return _lowered(findings, ("OUT", SOURCE_UNUSED.code), ONE_LOWER, still.evidence)
     return findings
 
