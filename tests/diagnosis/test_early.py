@@ -32,13 +32,9 @@ def course(
     for step in range(10, max(at) + 1, 10):
         found.append({"kind": "train", "step": step, "loss": loss(step), "gradient_norm": 1.0})
         if step in at:
-            read: dict[str, Any] = {
-                "source_bits": bits(step),
-                "source_bits_ci95": [bits(step) - width, bits(step) + width],
-            }
-            found.append(
-                {"kind": "evaluation", "step": step, "loss": loss(step), **read, "reference_unique_pct": 100.0}
-            )
+            low, high = bits(step) - width, bits(step) + width
+            read = {"source_bits": bits(step), "source_bits_ci95": [low, high], "reference_unique_pct": 100.0}
+            found.append({"kind": "evaluation", "step": step, "loss": loss(step), **read})
     return Course.read(found + list(more.get("lines", ())))
 
 

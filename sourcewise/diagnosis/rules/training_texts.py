@@ -112,8 +112,8 @@ LANGUAGE_MODEL = Rule(
         "The upper end below 0.1 bits a token: a warning at the second evaluation in a row after a fifth of the "
         "training and 300 steps; an error at its end, unless source bits still rise (TRN014). "
         + MEASURED
-        + ": 0.3 to 8 at the first evaluation. Trainings "
-        "that come off this plateau by themselves are why it is a warning at first."
+        + ": 0.3 to 8 at the first evaluation. Trainings that come off this plateau by themselves are why it is a "
+        "warning at first."
     ),
     cure=(
         "See whether the source can help at all: sources and targets must be of the same row. Then make it easier to "
@@ -284,9 +284,10 @@ STILL_LEARNING = Rule(
     why=(
         "What half-trained networks do is no illness: those that become healthy repeat themselves for a while, and do "
         "not end. So of such a training loops and what comes of them (OUT003, OUT004, OUT005, OUT007) are notes and "
-        "other poor outputs a level lower, if its source is read or its source bits rise. While a training goes on, what it has not learned yet (of outputs, source use, "
-        "memory, attention) is a note as long as the loss falls by a twentieth or source bits rise by a tenth over the "
-        "last third of its steps, and before a fifth of it and 300 steps."
+        "other poor outputs a level lower, if its source is read or its source bits rise. While a training goes on, "
+        "what it has not learned yet (of outputs, source use, memory, attention) is a note: as long as the loss falls "
+        "by a twentieth or source bits rise by a tenth over the last third of its steps, and before a fifth of it and "
+        "300 steps."
     ),
     threshold=(
         "A loss that is lower by a tenth and by 0.05 nats, or source bits that rose by a tenth, and by 0.05 or beyond "
