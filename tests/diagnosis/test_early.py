@@ -122,6 +122,17 @@ def test_at_its_end_poor_outputs_of_a_source_that_is_read_are_a_level_lower() ->
     assert "TRN014" in [f.code for f in diagnosed(ended).findings]
 
 
+def test_a_short_training_that_ended_while_it_got_better_has_hardly_begun() -> None:
+    ended = course([20, 40, 60], 60, lambda step: 4 - step / 40, lambda step: 0.0)
+    assert set(levels(ended).values()) == {"note"}
+    assert too_early(ended).startswith("these were 60 steps from random weights, and the validation loss went from")
+    reads = course([40, 80, 120], 120, flat, lambda step: 0.05)
+    assert too_early(reads).endswith("source bits are 0.05 at step 120, 0.03 at least")
+    assert too_early(course([100, 200, 400], 400, flat, lambda step: 0.05)) == ""  # it was long enough
+    at_rest = course([60, 120, 180], 180, flat, lambda step: 0.0)
+    assert levels(at_rest)["SRC001"] == "error" and too_early(at_rest) == ""
+
+
 def test_several_sets_at_one_step_are_taken_together() -> None:
     """An easy set after a hard one is no progress."""
 

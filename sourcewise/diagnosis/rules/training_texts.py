@@ -287,7 +287,7 @@ STILL_LEARNING = Rule(
         "other poor outputs a level lower, if its source is read or its source bits rise. While a training goes on, "
         "what it has not learned yet (of outputs, source use, memory, attention) is a note: as long as the loss falls "
         "by a twentieth or source bits rise by a tenth over the last third of its steps, and before a fifth of it and "
-        "300 steps."
+        "300 steps. So it is of one that ended before 300 steps, if it got better or its source bits are above 0."
     ),
     threshold=(
         "A loss that is lower by a tenth and by 0.05 nats, or source bits that rose by a tenth, and by 0.05 or beyond "
