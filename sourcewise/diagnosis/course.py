@@ -16,6 +16,9 @@ LAST = 1 / 3  # of the steps, over which a training gets better or does not
 LEAST_NATS, LEAST_BITS = 0.05, 0.05  # a token, that count as getting better
 EARLY, PLATEAU = 0.2, 300  # of a training, and steps, in which a source need not be read yet
 RISE = 0.1  # of the source bits, too
+FALLS = 0.05  # of the loss, while a training goes on
+SOME_BITS = 0.01  # that a source is read by, from which on a training has left the plateau where it begins
+FEW_LINES = 3  # of the training loss, which do not tell how it goes
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +116,37 @@ class Course:
 def getting_better(course: Course, share: float) -> str:
     """What got better over the last third of the steps by such a share of itself, in words; "" where nothing did."""
     return bits_rise(course) or loss_falls(course, share)
+
+
+def too_early(course: Course) -> str:
+    """Why a training cannot be judged yet, in words; "" where it can.
+
+    While its loss falls or its source bits rise; as long as a source need not be read yet; and at its first evaluation
+    with hardly a line of its loss. One that has ended, only if it was short, and got better or begins to read.
+    """
+    if course.stopped is not None or not course.step:
+        return ""
+    better = getting_better(course, FALLS)
+    if course.finished:
+        better = better or _begins_to_read(course)
+        short = course.fresh and course.step < PLATEAU
+        return f"these were {course.step} steps from random weights, and {better}" if short and better else ""
+    reached = f"step {course.step} of {course.total}" if course.total else f"step {course.step}"
+    if better:
+        return f"{reached}, and {better}"
+    if not course.late:
+        return f"{reached}: many trainings rest for {PLATEAU} steps, or a fifth of them, before they learn to read"
+    known = len(course.by_step("source_bits")) > 1 or len(course.train) >= FEW_LINES
+    return "" if known else f"{reached}, the first look at what it has learned"
+
+
+def _begins_to_read(course: Course) -> str:
+    """Source bits that are few, but not none, in words; "" where they may be none."""
+    low = course.by_step("source_bits_ci95", 0)
+    if not low or low[-1][1] < SOME_BITS:
+        return ""
+    (step, bits), least = course.by_step("source_bits")[-1], low[-1][1]
+    return f"source bits are {bits:.2f} at step {step}, {least:.2f} at least"
 
 
 def loss_falls(course: Course, share: float) -> str:

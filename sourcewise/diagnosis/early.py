@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from sourcewise.diagnosis.course import PLATEAU, Course, getting_better
 from sourcewise.diagnosis.finding import Finding, Level
 from sourcewise.diagnosis.rules.output_texts import ENDLESS, GENERIC, LENGTH, REPETITION
 from sourcewise.diagnosis.rules.source_use import SOURCE_UNUSED
@@ -17,9 +16,6 @@ from sourcewise.diagnosis.rules.training_texts import (
     TOO_SHORT,
 )
 
-FALLS = 0.05  # of the loss, over the last third of the steps so far
-SOME_BITS = 0.01  # that a source is read by, from which on a training has left the plateau where it begins
-FEW_LINES = 3  # of the training loss, which do not tell how it goes
 NETWORK = ("SRC", "MEM", "ATT", "OUT")  # the rules over what a training has come to, by their first letters
 NOTES: dict[Level, Level] = {"error": "note", "warning": "note"}
 ONE_LOWER: dict[Level, Level] = {"error": "warning", "warning": "note"}
@@ -27,39 +23,8 @@ LOOPS = (REPETITION.code, ENDLESS.code, LENGTH.code, GENERIC.code)  # and what c
 NOT_YET = (NOT_FALLING.code, TOKENS_ALONE.code)
 
 
-def too_early(course: Course) -> str:
-    """Why a training cannot be judged yet, in words; "" where it can.
-
-    While its loss falls or its source bits rise; as long as a source need not be read yet; and at its first evaluation
-    with hardly a line of its loss. One that has ended, only if it was short, and got better or begins to read.
-    """
-    if course.stopped is not None or not course.step:
-        return ""
-    better = getting_better(course, FALLS)
-    if course.finished:
-        better = better or _begins_to_read(course)
-        short = course.fresh and course.step < PLATEAU
-        return f"these were {course.step} steps from random weights, and {better}" if short and better else ""
-    reached = f"step {course.step} of {course.total}" if course.total else f"step {course.step}"
-    if better:
-        return f"{reached}, and {better}"
-    if not course.late:
-        return f"{reached}: many trainings rest for {PLATEAU} steps, or a fifth of them, before they learn to read"
-    known = len(course.by_step("source_bits")) > 1 or len(course.train) >= FEW_LINES
-    return "" if known else f"{reached}, the first look at what it has learned"
-
-
-def _begins_to_read(course: Course) -> str:
-    """Source bits that are few, but not none, in words; "" where they may be none."""
-    low = course.by_step("source_bits_ci95", 0)
-    if not low or low[-1][1] < SOME_BITS:
-        return ""
-    (step, bits), least = course.by_step("source_bits")[-1], low[-1][1]
-    return f"source bits are {bits:.2f} at step {step}, {least:.2f} at least"
-
-
 def judged_fairly(findings: list[Finding], early: str = "") -> list[Finding]:
-    """Findings that say what is not learned yet are notes, where that is no fault; `early` is what `too_early` says.
+    """What is not learned yet is a note, where that is no fault; `early` is what `course.too_early` says.
 
     That is so of a training too short to judge (TRN013), and while a training gets better. At its end, where it still
     does (TRN014) after more than a few steps, loops and what comes of them are notes, other poor outputs a level

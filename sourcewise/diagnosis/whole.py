@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from sourcewise.data.plain_text import Denoised
-from sourcewise.diagnosis.course import Course
+from sourcewise.diagnosis.course import Course, too_early
 from sourcewise.diagnosis.diagnose import Piece, of_evaluation
-from sourcewise.diagnosis.early import too_early
 from sourcewise.diagnosis.looked import Looked
 from sourcewise.diagnosis.preflight import PREFLIGHT_CHECKS, left_unchecked
 from sourcewise.diagnosis.rules import COURSE_CHECKS, NETWORK_CHECKS, reading

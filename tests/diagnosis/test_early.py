@@ -8,9 +8,8 @@ from typing import Any
 
 import pytest
 
-from sourcewise.diagnosis.course import Course
+from sourcewise.diagnosis.course import Course, too_early
 from sourcewise.diagnosis.diagnose import Diagnosis, Piece, put_together
-from sourcewise.diagnosis.early import too_early
 from sourcewise.diagnosis.finding import Finding
 from sourcewise.diagnosis.rules import RULES
 from sourcewise.diagnosis.whole import of_course
@@ -129,6 +128,7 @@ def test_a_short_training_that_ended_while_it_got_better_has_hardly_begun() -> N
     reads = course([40, 80, 120], 120, flat, lambda step: 0.05)
     assert too_early(reads).endswith("source bits are 0.05 at step 120, 0.03 at least")
     assert too_early(course([100, 200, 400], 400, flat, lambda step: 0.05)) == ""  # it was long enough
+    assert "TRN005" not in {f.code for f in diagnosed(reads).findings if f.level != "note"}
     at_rest = course([60, 120, 180], 180, flat, lambda step: 0.0)
     assert levels(at_rest)["SRC001"] == "error" and too_early(at_rest) == ""
 

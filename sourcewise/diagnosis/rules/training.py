@@ -5,7 +5,16 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from sourcewise.diagnosis.course import Course, Line, bits_rise, getting_better, loss_falls, middle, stretches
+from sourcewise.diagnosis.course import (
+    Course,
+    Line,
+    bits_rise,
+    getting_better,
+    loss_falls,
+    middle,
+    stretches,
+    too_early,
+)
 from sourcewise.diagnosis.finding import Finding, Level
 from sourcewise.diagnosis.rules import training_steps
 from sourcewise.diagnosis.rules.training_texts import (
@@ -129,6 +138,8 @@ def _language_model(course: Course) -> list[Finding]:
     )
     if entropy:
         evidence += f"; tokens' frequencies alone give {entropy:.2f}"
+    if early := too_early(course) if ended else "":
+        return [LANGUAGE_MODEL.finding(f"{evidence}. No error: {early}", "note")]
     if rising := bits_rise(course):
         evidence += f"; but {rising}"
     return [LANGUAGE_MODEL.finding(evidence, "error" if ended and not rising else "warning")]
