@@ -127,7 +127,8 @@ def too_early(course: Course) -> str:
     if course.stopped is not None or not course.step:
         return ""
     better = getting_better(course, FALLS)
-    if course.finished:
+    looked = int(course.evaluations[-1]["step"]) if course.evaluations else course.step
+    if course.finished and looked >= course.total:  # a Trainer logs its last step before it evaluates it
         better = better or _begins_to_read(course)
         short = course.fresh and course.step < PLATEAU
         return f"these were {course.step} steps from random weights, and {better}" if short and better else ""

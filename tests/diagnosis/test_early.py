@@ -133,6 +133,12 @@ def test_a_short_training_that_ended_while_it_got_better_has_hardly_begun() -> N
     assert levels(at_rest)["SRC001"] == "error" and too_early(at_rest) == ""
 
 
+def test_the_last_step_is_logged_before_it_is_evaluated() -> None:
+    last = {"kind": "train", "step": 900, "loss": falling(900), "gradient_norm": 1.0}
+    waiting = course([300, 600], 900, falling, lambda step: 1.0, lines=[last])
+    assert waiting.finished and set(levels(waiting).values()) == {"note"}
+
+
 def test_several_sets_at_one_step_are_taken_together() -> None:
     """An easy set after a hard one is no progress."""
 
