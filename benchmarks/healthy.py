@@ -108,7 +108,7 @@ def trainings(seed: int) -> list[Training]:
         Training(free, "t5", "bf16", 8, 60, seed),
         Training(free, "t5", "fp16", 32, 60, seed),
         Training(free, "train", "bf16", seed=seed),
-        Training(free, "train", "bf16", seed=seed, options={"model.family": "bart"} | CAREFUL),
+        Training(free, "train", "bf16", steps=800, seed=seed, options={"model.family": "bart"} | CAREFUL),
     ]
     return found
 
