@@ -12,7 +12,14 @@ import numpy as np
 from sourcewise.config import Recipe
 
 Line = Mapping[str, Any]
-LAST, SOME, NATS = 1 / 3, 0.1, 0.05  # of a training, of the loss before it, and the fall that counts
+LAST = 1 / 3  # of the steps, over which a training gets better or does not
+LEAST_NATS, LEAST_BITS = 0.05, 0.05  # a token, that count as getting better
+EARLY, PLATEAU = 0.2, 300  # of a training, and steps, in which a source need not be read yet
+RISE = 0.1  # of the source bits, too
+FALLS = 0.05  # of the loss, while a training goes on
+FELL = 0.1  # of the loss, over the last third of a training that is over
+SOME_BITS = 0.01  # that a source is read by, from which on a training has left the plateau where it begins
+FEW_LINES = 3  # of the training loss, which do not tell how it goes
 FEWEST = 6  # lines from which on a fall can be told
 
 
@@ -66,7 +73,12 @@ class Course:
             return False
         third = len(self.train) // 3
         before, last = middle(self.losses[-2 * third : -third]), middle(self.losses[-third:])
-        return before - last >= max(SOME * before, NATS)
+        return before - last >= max(FELL * before, LEAST_NATS)
+
+    @property
+    def late(self) -> bool:
+        """Whether a source should be read by now."""
+        return self.step >= max(PLATEAU, EARLY * self.total)
 
     @property
     def fresh(self) -> bool:
@@ -95,6 +107,18 @@ class Course:
         """The parts of the network of which the training lines have this figure."""
         return list(dict.fromkeys(part for line in self.train for part in line.get(key) or ()))
 
+    def by_step(self, key: str, end: int | None = None) -> list[tuple[int, float]]:
+        """Steps, and a figure of the evaluations there: the mean, where several sets were looked at.
+
+        `end` is that of an interval. Averaged weights are left out.
+        """
+        found: dict[int, list[float]] = {}
+        for line in self.evaluations:
+            value = line.get(key) if end is None else (line.get(key) or (None, None))[end]
+            if value is not None and not line.get("averaged"):
+                found.setdefault(int(line["step"]), []).append(float(value))
+        return [(step, sum(values) / len(values)) for step, values in found.items()]
+
     def way(self, part: str) -> float:
         """How far a part's weights would be, in their own size, had all updates gone in one direction."""
         found, before = 0.0, 0
@@ -103,6 +127,85 @@ class Course:
             found += (int(line["step"]) - before) * float(ratio or 0)
             before = int(line["step"])
         return found
+
+
+def getting_better(course: Course, share: float) -> str:
+    """What got better over the last third of the steps by such a share of itself, in words; "" where nothing did."""
+    return bits_rise(course) or loss_falls(course, share)
+
+
+def too_early(course: Course) -> str:
+    """Why a training cannot be judged yet, in words; "" where it can.
+
+    While its loss falls or its source bits rise; as long as a source need not be read yet; and at its first evaluation
+    with hardly a line of its loss. One that has ended, only if it was short, and got better or begins to read.
+    """
+    if course.stopped is not None or not course.step:
+        return ""
+    better = getting_better(course, FALLS)
+    looked = int(course.evaluations[-1]["step"]) if course.evaluations else course.step
+    if course.finished and looked >= course.total:  # a Trainer logs its last step before it evaluates it
+        better = better or _begins_to_read(course)
+        short = course.fresh and course.step < PLATEAU
+        return f"these were {course.step} steps from random weights, and {better}" if short and better else ""
+    reached = f"step {course.step} of {course.total}" if course.total else f"step {course.step}"
+    if better:
+        return f"{reached}, and {better}"
+    if not course.late:
+        return f"{reached}: many trainings rest for {PLATEAU} steps, or a fifth of them, before they learn to read"
+    known = len(course.by_step("source_bits")) > 1 or len(course.train) >= FEW_LINES
+    return "" if known else f"{reached}, the first look at what it has learned"
+
+
+def _begins_to_read(course: Course) -> str:
+    """Source bits that are few, but not none, in words; "" where they may be none."""
+    low = course.by_step("source_bits_ci95", 0)
+    if not low or low[-1][1] < SOME_BITS:
+        return ""
+    (step, bits), least = course.by_step("source_bits")[-1], low[-1][1]
+    return f"source bits are {bits:.2f} at step {step}, {least:.2f} at least"
+
+
+def loss_falls(course: Course, share: float) -> str:
+    """How the validation loss fell over the last third of the steps, in words; the training loss before that is known.
+
+    "" where it did not fall by that share of itself.
+    """
+    losses = course.by_step("loss")
+    if found := _third(losses):
+        (then, high), (now, low) = found
+        if high - low >= max(share * high, LEAST_NATS):
+            return f"the validation loss went from {high:.3f} nats at step {then} to {low:.3f} at step {now}"
+    lines = len(course.train) // 3
+    if found or not lines:
+        return ""
+    high, low = middle(course.losses[-2 * lines : -lines]), middle(course.losses[-lines:])
+    if high - low < max(share * high, LEAST_NATS):
+        return ""
+    return f"the training loss went from {high:.3f} nats to {low:.3f} over the last {2 * lines} lines"
+
+
+def bits_rise(course: Course) -> str:
+    """How the source bits rose over the last third of the steps, in words.
+
+    "" where they did not rise by a tenth, or by less than `LEAST_BITS` and than their intervals tell apart.
+    """
+    lowest, highest = (dict(course.by_step("source_bits_ci95", end)) for end in (0, 1))
+    if not (found := _third(course.by_step("source_bits"))):
+        return ""
+    (then, before), (now, after) = found
+    apart = lowest.get(now, -math.inf) > highest.get(then, math.inf)
+    if after - before < RISE * abs(before) or not (apart or after - before >= LEAST_BITS):
+        return ""
+    return f"source bits went from {before:.2f} at step {then} to {after:.2f} at step {now}"
+
+
+def _third(values: Sequence[tuple[int, float]]) -> tuple[tuple[int, float], tuple[int, float]] | None:
+    """Of these figures that of two thirds of the steps, or the first, and the last; None where there is but one."""
+    if len(values) < 2:
+        return None
+    before = [each for each in values[:-1] if each[0] <= (1 - LAST) * values[-1][0]]
+    return (before[-1] if before else values[0]), values[-1]
 
 
 def middle(values: Sequence[float] | np.ndarray) -> float:

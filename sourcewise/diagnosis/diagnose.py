@@ -11,12 +11,12 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from sourcewise.diagnosis.finding import LEVELS, Finding, Level
+from sourcewise.diagnosis.early import judged_fairly
+from sourcewise.diagnosis.finding import LEVELS, Finding
 from sourcewise.diagnosis.rules import EVALUATION_CHECKS, RULES
 from sourcewise.diagnosis.rules.judged import POOR_VERDICT
-from sourcewise.diagnosis.rules.output_texts import ENDLESS, REPETITION
 from sourcewise.diagnosis.rules.outputs import MIN_EXAMPLES
-from sourcewise.diagnosis.rules.training_texts import NOT_FINITE, STILL_LEARNING, TOO_SHORT
+from sourcewise.diagnosis.rules.training_texts import STILL_LEARNING, TOO_SHORT
 from sourcewise.errors import RequestError
 from sourcewise.evaluation.results import Evaluation
 from sourcewise.evaluation.verdict import source_use
@@ -32,7 +32,6 @@ _NEEDS_MORE = (
     "the wiring: masks, labels, frozen parts, gradients",
     "the course of training: learning rate, over-fitting",
 )
-LOWER: dict[Level, Level] = {"error": "warning", "warning": "note", "note": "note"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +45,7 @@ class Piece:
     not_checked: Sequence[str] = ()
     looked_at: Sequence[str] = ()
     going_on: bool = False
+    early: str = ""  # why what is found is too early to judge, where it is
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,10 +113,11 @@ def put_together(pieces: Sequence[Piece], seconds: float = 0.0, *, own_set: bool
     """One diagnosis of several looks: a finding a code, ranked. `own_set`: the outputs are of a set of the training."""
     found = [finding for piece in pieces for finding in piece.findings]
     missing = [words for piece in pieces for words in piece.not_checked]
-    going_on = any(piece.going_on for piece in pieces)
+    early = next((piece.early for piece in pieces if piece.early), "")
+    going_on = bool(early) or any(piece.going_on for piece in pieces)
     once = _once(found)
     poor = [_excused(f, {f.code for f in once}, own_set, going_on) for f in once if f.code == POOR_VERDICT.code]
-    judged = _judged_fairly([finding for finding in once if finding.code != POOR_VERDICT.code])
+    judged = judged_fairly([finding for finding in once if finding.code != POOR_VERDICT.code], early)
     return Diagnosis(ranked([*judged, *poor]), missing, round(seconds, 4))
 
 
@@ -132,20 +133,6 @@ def _excused(poor: Finding, codes: set[str], own_set: bool, going_on: bool) -> F
     """A poor verdict is a note where the training was too short to judge, and on its own sets while it gets better."""
     early = TOO_SHORT.code in codes or (own_set and (going_on or STILL_LEARNING.code in codes))
     return replace(poor, level="note") if early else poor
-
-
-def _judged_fairly(findings: list[Finding]) -> list[Finding]:
-    """Of a training too short to judge, what it shows and what came of it are notes; loops may go if it goes on."""
-    codes = {finding.code for finding in findings}
-    if TOO_SHORT.code in codes:
-        early = ("TRN", "SRC", "MEM", "ATT", "OUT")
-        return [
-            replace(f, level="note") if f.code.startswith(early) and f.code != NOT_FINITE.code else f for f in findings
-        ]
-    if STILL_LEARNING.code in codes:
-        loops = {rule.code: rule.cure for rule in (REPETITION, ENDLESS)}  # with another cure, the limit is too low
-        return [replace(f, level=LOWER[f.level]) if loops.get(f.code) == f.cure else f for f in findings]
-    return findings
 
 
 def diagnose_evaluation(evaluation: Evaluation) -> Diagnosis:

@@ -47,7 +47,7 @@ def preflight(opened: Callable[[], Prepared]) -> Diagnosis:
     try:
         prepared = opened()
         found = [finding for check in PREFLIGHT_CHECKS for finding in check(prepared)]
-        missing = left_unchecked(prepared)
+        missing = [*left_unchecked(prepared), *wiring.not_compared(found)]
     except FaultyData as fault:
         found, missing = [REFUSED.finding(str(fault))], ["everything else: the data cannot be opened"]
     return Diagnosis(ranked(found), [*missing, *_ONLY_TRAINED], round(time.perf_counter() - start, 4))
@@ -58,7 +58,7 @@ def before_training(prepared: Prepared) -> Piece:
     threads, states = torch.get_num_threads(), random_states()
     try:
         found = [finding for check in PREFLIGHT_CHECKS for finding in check(prepared)]
-        return Piece(ranked(found), left_unchecked(prepared))
+        return Piece(ranked(found), [*left_unchecked(prepared), *wiring.not_compared(found)])
     finally:
         restore_random_states(states)
         torch.set_num_threads(threads)

@@ -21,7 +21,8 @@ from torch import Tensor, nn
 from sourcewise.config import TrainConfig
 from sourcewise.data.batches import IGNORED, Batch
 from sourcewise.data.encoding import Encoded
-from sourcewise.diagnosis.wiring import LOGITS, SEED, borrowed, fed
+from sourcewise.diagnosis.borrowing import borrowed
+from sourcewise.diagnosis.wiring import LOGITS, SEED, fed
 from sourcewise.model.decoder_only import DecoderOnly
 from sourcewise.model.layers import dropout_seed
 from sourcewise.model.loss import linear_cross_entropy

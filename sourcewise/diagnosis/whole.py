@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from sourcewise.data.plain_text import Denoised
-from sourcewise.diagnosis.course import Course
+from sourcewise.diagnosis.course import Course, too_early
 from sourcewise.diagnosis.diagnose import Piece, of_evaluation
 from sourcewise.diagnosis.looked import Looked
 from sourcewise.diagnosis.noted import LINES_FILE, kept_evaluation, noted_preflight, read_lines
@@ -18,7 +18,7 @@ from sourcewise.diagnosis.preflight import PREFLIGHT_CHECKS, left_unchecked
 from sourcewise.diagnosis.rules import COURSE_CHECKS, NETWORK_CHECKS, RULES, reading
 from sourcewise.diagnosis.rules.characters import check_characters
 from sourcewise.diagnosis.rules.data_texts import REFUSED
-from sourcewise.diagnosis.rules.wiring import check_network, check_start, one_batch
+from sourcewise.diagnosis.rules.wiring import check_network, check_start, not_compared, one_batch
 from sourcewise.errors import FaultyData, NotFinite, RequestError
 from sourcewise.evaluation.evaluate import Progress, evaluate_encoded, lay_out
 from sourcewise.evaluation.results import METRICS_FILE, Evaluation
@@ -129,7 +129,8 @@ def of_course(course: Course) -> Piece:
     if course.stopped is None and 0 < course.step < course.total:
         missing.append(f"the rest of the training: step {course.step} of {course.total} is the last that was logged")
     found = [finding for check in COURSE_CHECKS for finding in check(course)]
-    return Piece(found, missing, [f"the course of training, up to step {course.step:,}"], course.going_on)
+    looked_at = [f"the course of training, up to step {course.step:,}"]
+    return Piece(found, missing, looked_at, course.going_on, too_early(course))
 
 
 def look(model: Model, encoded: Encoded) -> Piece:
@@ -142,7 +143,7 @@ def look(model: Model, encoded: Encoded) -> Piece:
     found = [finding for part in pairs for finding in check_characters(part, model.data)]
     found += [*check_network(network, batch, as_asked=bypass), *check_start(network, model.tokenizer)]
     found += [finding for check in NETWORK_CHECKS for finding in check(looked)]
-    return Piece(found, reading.not_checked(looked), ["the trained network"])
+    return Piece(found, [*not_compared(found), *reading.not_checked(looked)], ["the trained network"])
 
 
 def _is_run(run: Run) -> bool:
@@ -189,7 +190,8 @@ def _of_recipe(run: Run, recipe: Recipe) -> tuple[Piece, bool]:
         return Piece((), [f"its training data and initial wiring: {problem}"]), False
     finally:
         torch.set_num_threads(threads)
-    return Piece(found, left_unchecked(prepared), ["the data and the wiring, as before the first step"]), True
+    missing = [*left_unchecked(prepared), *not_compared(found)]
+    return Piece(found, missing, ["the data and the wiring, as before the first step"]), True
 
 
 def _of_model(model: Model, asked: Asked) -> list[Piece]:

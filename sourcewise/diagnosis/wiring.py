@@ -1,15 +1,14 @@
 """The wiring of a network, measured on one batch: what moves its logits, and what its loss is the loss of.
 
-Nothing here knows more of a network than the protocol. All is measured on fp32 copies of the weights, without dropout;
+Nothing here knows more of a network than the protocol. All is measured as exactly as the network can be (`borrowing`);
 weights, modes and random states are afterwards as before.
 """
 
 from __future__ import annotations
 
-import contextlib
 import math
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -17,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sourcewise.data.batches import IGNORED, Batch, Source, length_mask
+from sourcewise.diagnosis.borrowing import Rounding, borrowed, draws, rounding
 from sourcewise.model.protocol import Network
 
 WIDER = 8  # padded positions added to a source
@@ -24,6 +24,10 @@ LOGITS = 40_000_000  # logits held at once, 160 MB
 SEED = 20  # of the noise and of the garbage in padding
 SAME_LOSS = 1e-4  # relative; two ways to sum a batch's nats in fp32 differ by 1e-6
 LEAST_NATS = 1e-5  # a token: of logits near 30, fp32 tells 2e-6 apart, which is all the loss of a model that is certain
+ROUNDED = 0.5  # relative, in epsilons of what a network rounds to: two ways differ by up to 0.1 in bf16, 0.07 in fp16
+ROUNDED_NATS = 4.0  # a token, in epsilons
+PASSES = 8  # over a batch, of a network that draws random numbers
+STEADY = 1e-4  # logits that move by more from one pass to the next are not the same
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +38,7 @@ class Paths:
     """
 
     spread: float  # standard deviation of the logits over the vocabulary, averaged over target positions
+    rounding: Rounding = field(default_factory=Rounding)  # of the network
     finite: bool = True  # whether all logits are
     source: float | None = None  # other source content, the lengths kept
     source_nats: float | None = None  # what that is in nats: KL divergence of the next token, median
@@ -64,26 +69,6 @@ class Loss:
     like: str | None = None  # where the two differ: how else the labels must be fed to get it; "" where nothing fits
 
 
-@contextlib.contextmanager
-def borrowed(network: Network) -> Iterator[None]:
-    """Within: copies of the weights in fp32, no dropout; afterwards all is as before, random states too."""
-    assert isinstance(network, nn.Module)
-    modes = {module: module.training for module in network.modules()}
-    kept = [(p, p.data, p.requires_grad, p.grad) for p in network.parameters()]
-    with torch.random.fork_rng([network.device] if network.device.type == "cuda" else []):
-        try:
-            for parameter, data, *_ in kept:
-                parameter.data = data.to(torch.float32, copy=True)
-            network.eval()
-            yield
-        finally:
-            for parameter, data, learns, gradient in kept:
-                parameter.data, parameter.grad = data, gradient
-                parameter.requires_grad_(learns)
-            for module, mode in modes.items():
-                module.training = mode
-
-
 def is_encoder(name: str) -> bool:
     """Whether a parameter of this name is the encoder's: the first part of it that names a stack says so.
 
@@ -112,15 +97,13 @@ def fed(labels: Tensor, start_id: int, pad_id: int, times: int = 1) -> Tensor:
 @torch.no_grad()
 def measure_paths(network: Network, batch: Batch) -> Paths:
     """Change one thing at a time and see whether the logits of the batch's target positions move."""
-    with borrowed(network):
+    with borrowed(network), rounding(network) as rounded:
         batch = batch.to(network.device)
-        longest = max(2, LOGITS // (len(batch) * network.vocabulary))
-        labels, source = batch.labels[:, :longest], batch.source
-        tokens, real = fed(labels, network.start_id, network.pad_id), labels != IGNORED
+        tokens, real = _read(network, batch)
+        source = batch.source
 
         def logits(of: Source, read: Tensor = tokens) -> Tensor:
-            found = network.decode(read, network.encode(of)).float()
-            return found - found.mean(-1, keepdim=True)
+            return _logits(network, of, read)
 
         usual = logits(source)
         spread = float(usual[real].std(-1).mean())
@@ -144,10 +127,45 @@ def measure_paths(network: Network, batch: Batch) -> Paths:
             changed = with_other_content(padded)
             if changed is not None:
                 found["unpadded"] = moved(logits(changed), beside=beside)
-        if labels.shape[1] > 1:
+        if tokens.shape[1] > 1:
             found |= _target_paths(network, tokens, real, lambda read: moved_at(logits(source, read), usual, size))
         found |= _encoder_path(network, lambda: moved(logits(source)))
-        return Paths(spread, **found)
+        return Paths(spread, rounded, **found)
+
+
+@torch.no_grad()
+def between_passes(network: Network, batch: Batch) -> float:
+    """How far the logits of a batch's target positions are from those of another pass over it; beside the largest.
+
+    A network that draws random numbers is passed through `PASSES` times, until it gives something else: it may do so
+    seldom. 0 where the logits are not finite.
+    """
+    with borrowed(network):
+        batch = batch.to(network.device)
+        tokens, real = _read(network, batch)
+        first = _logits(network, batch.source, tokens)[real]
+        size, furthest = float(first.abs().max()), 0.0
+        if not math.isfinite(size) or size == 0:
+            return 0.0
+        for _ in range(PASSES - 1):
+            before = draws()
+            furthest = max(furthest, float((_logits(network, batch.source, tokens)[real] - first).abs().max()) / size)
+            if furthest > STEADY or draws() == before:
+                break
+        return furthest
+
+
+def _read(network: Network, batch: Batch) -> tuple[Tensor, Tensor]:
+    """What the decoder reads for a batch, and where its labels count: (batch, time), as long as `LOGITS` allows."""
+    longest = max(2, LOGITS // (len(batch) * network.vocabulary))
+    labels = batch.labels[:, :longest]
+    return fed(labels, network.start_id, network.pad_id), labels != IGNORED
+
+
+def _logits(network: Network, source: Source, tokens: Tensor) -> Tensor:
+    """(batch, time, vocabulary), as distances from their mean over the vocabulary."""
+    found = network.decode(tokens, network.encode(source)).float()
+    return found - found.mean(-1, keepdim=True)
 
 
 def moved_at(other: Tensor, usual: Tensor, size: float) -> Tensor:
@@ -264,7 +282,7 @@ def measure_loss(network: Network, batch: Batch, summed: Callable[[Batch], Any] 
 
     Where they differ, the ways in which labels are commonly fed wrongly are tried until one gives the same.
     """
-    with borrowed(network):
+    with borrowed(network), rounding(network) as rounded:
         batch = _padded_further(network, batch.to(network.device))
         given = float(network.loss(batch)[0] if summed is None else summed(batch))
         labels, pad, start = batch.labels, network.pad_id, network.start_id
@@ -275,8 +293,12 @@ def measure_loss(network: Network, batch: Batch, summed: Callable[[Batch], Any] 
 
         once = fed(labels, start, pad)
         expected = nats(once)
-        least = LEAST_NATS * int((labels != IGNORED).sum())
-        if _same(given, expected, least) or not math.isfinite(given + expected):
+        tokens = int((labels != IGNORED).sum())
+
+        def same(found: float) -> bool:
+            return _same(given, found, tokens, rounded)
+
+        if same(expected) or not math.isfinite(given + expected):
             return Loss(given, expected)
         ways: dict[str, Callable[[], float]] = {
             "labels that are not shifted": lambda: nats(fed(labels, start, pad, 0)),
@@ -290,7 +312,7 @@ def measure_loss(network: Network, batch: Batch, summed: Callable[[Batch], Any] 
                 if other < network.vocabulary
             },
         }
-        return Loss(given, expected, next((name for name, way in ways.items() if _same(given, way(), least)), ""))
+        return Loss(given, expected, next((name for name, way in ways.items() if same(way())), ""))
 
 
 def _padded_further(network: Network, batch: Batch) -> Batch:
@@ -300,8 +322,12 @@ def _padded_further(network: Network, batch: Batch) -> Batch:
     return Batch(batch.source, F.pad(batch.labels, (0, 2), value=IGNORED), batch.indices)
 
 
-def _same(a: float, b: float, least: float) -> bool:
-    return abs(a - b) <= max(least, SAME_LOSS * max(abs(a), abs(b)))
+def _same(a: float, b: float, tokens: int, rounded: Rounding) -> bool:
+    """Whether two sums over so many target tokens differ by no more than rounding."""
+    relative, least = SAME_LOSS, LEAST_NATS
+    if rounded.coarse:
+        relative, least = max(relative, ROUNDED * rounded.epsilon), max(least, ROUNDED_NATS * rounded.epsilon)
+    return abs(a - b) <= max(least * tokens, relative * max(abs(a), abs(b)))
 
 
 def _without_last(labels: Tensor) -> Tensor:

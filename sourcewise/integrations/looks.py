@@ -13,7 +13,7 @@ from sourcewise.data.batches import IGNORED
 from sourcewise.diagnosis.diagnose import Piece, of_evaluation
 from sourcewise.diagnosis.looked import Looked
 from sourcewise.diagnosis.rules import NETWORK_CHECKS, data, pairing, reading, source_use
-from sourcewise.diagnosis.rules.wiring import one_batch
+from sourcewise.diagnosis.rules.wiring import not_compared, one_batch
 from sourcewise.diagnosis.rules.wiring_texts import NO_END, NOT_FINITE, PADDING_COUNTED
 from sourcewise.errors import RequestError
 from sourcewise.evaluation import source_bits as sets
@@ -65,11 +65,10 @@ def look_at_wiring(
     found = check_fed(network, batch, batch.keys() - {LABELS}, taken) if taken else []
     found += [*check_wiring(network, encoded.batch(range(len(encoded))), batch, training), *check_start(model, speaker)]
     if not own:
-        return Piece(found)
+        return Piece(found, not_compared(found))
     found = [finding for finding in found if finding.code != PADDING_COUNTED.code]
-    return Piece(
-        found, [f"whether padding counts as target ({PADDING_COUNTED.code}): the loss is the training's own, {own}"]
-    )
+    unasked = f"whether padding counts as target ({PADDING_COUNTED.code}): the loss is the training's own, {own}"
+    return Piece(found, [*not_compared(found), unasked])
 
 
 def look_at_data(model: Any, batches: Sequence[Collation], processing: Any) -> tuple[Piece, float | None]:
@@ -156,7 +155,10 @@ def _bits(model: Any, batches: Sequence[Collation], speaker: Speaker) -> SourceB
         waiting = []
     if not found:
         raise problem
-    return SourceBits(*(np.concatenate([getattr(p, name) for p in found]) for name in ("nats", "shuffled", "tokens")))
+    nats, shuffled, tokens = (
+        np.concatenate([getattr(part, name) for part in found]) for name in ("nats", "shuffled", "tokens")
+    )
+    return SourceBits(nats, shuffled, tokens)
 
 
 def _references(batches: Sequence[Mapping[str, Any]], speaker: Speaker) -> list[str]:

@@ -12,10 +12,11 @@ from sourcewise.data.batches import IGNORED, Batch
 from sourcewise.data.datasets import open_sets
 from sourcewise.data.mixtures import encode_training, join
 from sourcewise.diagnosis import wiring
+from sourcewise.diagnosis.borrowing import borrowed
 from sourcewise.diagnosis.diagnose import ranked
 from sourcewise.diagnosis.preflight import Prepared
 from sourcewise.diagnosis.rules.wiring import check_network, one_batch, wiring_findings
-from sourcewise.diagnosis.wiring import borrowed, with_garbage, with_other_content
+from sourcewise.diagnosis.wiring import with_garbage, with_other_content
 from sourcewise.model import memory, seq2seq, transformer
 from sourcewise.model.attention import MASKED
 from sourcewise.model.builder import build_network

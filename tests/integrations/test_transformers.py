@@ -29,6 +29,17 @@ class Stop(transformers.TrainerCallback):
         control.should_training_stop = True
 
 
+class StopAt(transformers.TrainerCallback):
+    """Interrupts a training at a step."""
+
+    def __init__(self, step: int) -> None:
+        self.step = step
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **given: Any) -> None:
+        control.should_evaluate = state.global_step == self.step
+        control.should_training_stop = state.global_step >= self.step
+
+
 def watched(made: Any, **options: Any) -> SourcewiseCallback:
     """The callback of a trainer, added."""
     callback = SourcewiseCallback(made, **options)
@@ -114,6 +125,47 @@ def test_measuring_leaves_the_training_as_it_was(tmp_path: Path) -> None:
     assert torch.equal(*weights)
 
 
+@pytest.mark.parametrize("make", [t5, bart])
+@pytest.mark.parametrize("batch", [2, 64])
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_autocast_of_the_trainer_is_no_fault(
+    make: Callable[[], Any], batch: int, precision: str, tmp_path: Path
+) -> None:
+    """accelerate puts autocast around the model's forward; what calls the encoder alone is outside of it."""
+    size = {"per_device_train_batch_size": batch, "per_device_eval_batch_size": batch}
+    made = trainer(tmp_path, make(), steps=1, eval_strategy="no", **{precision: True}, **size)
+    callback = watched(made)
+    made.train()
+    assert hasattr(made.model, "_original_forward") or precision == "fp16"  # which it has on GPUs alone
+    assert codes(callback) == codes(callback, "warning") == []
+
+
+def test_a_fault_under_autocast_is_found(tmp_path: Path) -> None:
+    made = trainer(tmp_path, of_kind(Unshifted), steps=1, eval_strategy="no", bf16=True)
+    callback = watched(made)
+    made.train()
+    assert codes(callback)[0] == "WIR007"
+
+
+def test_a_training_that_has_just_begun_is_no_error(tmp_path: Path) -> None:
+    """Half way through sixty steps: what is not learned yet is a note that says why."""
+    made = trainer(tmp_path, bart(), steps=60, eval_steps=30, learning_rate=1e-3)
+    made.add_callback(StopAt(30))
+    callback = watched(made)
+    made.train()
+    assert codes(callback) == codes(callback, "warning") == []
+    early = [f for f in callback.diagnosis.findings if f.code.startswith(("OUT", "SRC", "ATT", "MEM"))]
+    assert early and all("step 30 of 60" in f.evidence for f in early)
+
+
+def noisy(model: Any) -> Any:
+    """Its embeddings are dropped at evaluation, too."""
+    for name, module in model.named_modules():
+        if name.endswith(("shared", "embed_tokens")):
+            module.register_forward_hook(lambda module, given, out: torch.nn.functional.dropout(out, 0.2))
+    return model
+
+
 # ── faults ────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -187,6 +239,7 @@ def unmasked_vectors(chosen: list[Row]) -> dict[str, Tensor]:
 
 FAULTS: dict[str, tuple[str, dict[str, Any]]] = {
     "no path from the source": ("WIR011", {"model": lambda: deaf(t5())}),
+    "noise at evaluation": ("WIR021", {"model": lambda: noisy(t5())}),
     "NaN in a weight": ("WIR001", {"model": lambda: with_nan(t5())}),
     "labels not shifted": ("WIR007", {"model": lambda: of_kind(Unshifted)}),
     "labels begin with the start token": ("WIR007", {"collator": lambda: changed(labels=begun)}),

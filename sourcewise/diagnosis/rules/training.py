@@ -5,7 +5,17 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from sourcewise.diagnosis.course import LAST, NATS, SOME, Course, Line, middle, stretches
+from sourcewise.diagnosis.course import (
+    FELL,
+    Course,
+    Line,
+    bits_rise,
+    getting_better,
+    loss_falls,
+    middle,
+    stretches,
+    too_early,
+)
 from sourcewise.diagnosis.finding import Finding, Level
 from sourcewise.diagnosis.rules import training_steps
 from sourcewise.diagnosis.rules.training_texts import (
@@ -32,7 +42,6 @@ FREQUENCIES = 0.97  # of the target tokens' entropy
 WAY, LONG = 0.3, 1000  # a way of the weights, or else steps, after which tokens' frequencies are known
 SOME_DROPOUT = 0.3
 APART = 3  # times the training loss
-EARLY, PLATEAU = 0.2, 300  # of a training, and steps, in which a source need not be read yet
 
 
 def check(course: Course) -> list[Finding]:
@@ -118,17 +127,13 @@ def _tokens_alone(course: Course) -> list[Finding]:
     entropy, parts = course.target_entropy, course.parts("update_ratios")
     way = max((course.way(part) for part in parts), default=0.0)
     moved = way >= WAY or course.step >= LONG
-    if not entropy or len(course.train) < 5 or not moved or not (course.finished or _late(course)):
+    if not entropy or len(course.train) < 5 or not moved or not (course.finished or course.late):
         return []
     recent = middle(course.losses[-3:])
-    if recent < FREQUENCIES * entropy:
+    if recent < FREQUENCIES * entropy or (not course.finished and loss_falls(course, FELL)):
         return []
     evidence = f"{recent:.3f} nats a target token at step {course.step}; knowing how frequent each token is alone gives"
     return [TOKENS_ALONE.finding(f"{evidence} {entropy:.3f}", "error" if course.finished else "warning")]
-
-
-def _late(course: Course) -> bool:
-    return course.step >= max(PLATEAU, EARLY * course.total)
 
 
 def _language_model(course: Course) -> list[Finding]:
@@ -145,7 +150,7 @@ def _language_model(course: Course) -> list[Finding]:
         unread += 1
     last, first = measured[-1], measured[-unread] if unread else {}
     ended = course.finished and last["step"] >= course.total
-    if not unread or not (ended or (unread > 1 and _late(course))):
+    if not unread or not (ended or (unread > 1 and course.late)):
         return []
     evidence = (
         f"source bits are {last['source_bits']:.3f} (95 % interval to {last['source_bits_ci95'][1]:.3f}) at step "
@@ -154,7 +159,11 @@ def _language_model(course: Course) -> list[Finding]:
     )
     if entropy:
         evidence += f"; tokens' frequencies alone give {entropy:.2f}"
-    return [LANGUAGE_MODEL.finding(evidence, "error" if ended else "warning")]
+    if early := too_early(course) if ended else "":
+        return [LANGUAGE_MODEL.finding(f"{evidence}. No error: {early}", "note")]
+    if rising := bits_rise(course):
+        evidence += f"; but {rising}"
+    return [LANGUAGE_MODEL.finding(evidence, "error" if ended and not rising else "warning")]
 
 
 def _overfitted(course: Course) -> list[Finding]:
@@ -194,15 +203,8 @@ def _best(lines: Sequence[Line], name: str) -> int:
 def _still_learning(course: Course) -> list[Finding]:
     if not course.finished or not course.fresh:
         return []
-    known = [(int(e["step"]), float(e["loss"])) for e in course.evaluations if e.get("loss") is not None]
-    before = [(step, loss) for step, loss in known if step <= (1 - LAST) * course.step]
-    if not before:
-        return []
-    (then, high), low = before[-1], known[-1][1]
-    if high - low < max(SOME * high, NATS):
-        return []
-    evidence = f"the validation loss went from {high:.3f} nats at step {then} to {low:.3f} at step {known[-1][0]}"
-    return [STILL_LEARNING.finding(evidence)]
+    better = getting_better(course, FELL) if len(course.by_step("loss")) > 1 else ""
+    return [STILL_LEARNING.finding(better)] if better else []
 
 
 def _out_of_step(course: Course) -> list[Finding]:

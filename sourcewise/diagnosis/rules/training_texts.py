@@ -122,8 +122,10 @@ LANGUAGE_MODEL = Rule(
     ),
     threshold=(
         "The upper end below 0.1 bits a token: a warning at the second evaluation in a row after a fifth of the "
-        "training and 300 steps; an error at its end. " + MEASURED + ": 0.3 to 8 at the first evaluation. Trainings "
-        "that come off this plateau by themselves are why it is a warning at first."
+        "training and 300 steps; an error at its end, unless source bits still rise (TRN014). "
+        + MEASURED
+        + ": 0.3 to 8 at the first evaluation. Trainings that come off this plateau by themselves are why it is a "
+        "warning at first."
     ),
     cure=(
         "See whether the source can help at all: sources and targets must be of the same row. Then make it easier to "
@@ -252,7 +254,7 @@ OUT_OF_STEP = Rule(
         "Where both are the same, and only long outputs fail, feed the decoder its own words while it learns:\n"
         "  --train.scheduled_sampling linear"
     ),
-    causes=("DAT006", "DAT007", "WIR006", "WIR007", "WIR008", "WIR009", "WIR010"),
+    causes=("DAT006", "DAT007", "WIR021", "WIR006", "WIR007", "WIR008", "WIR009", "WIR010"),
 )
 
 DROPOUT = Rule(
@@ -287,14 +289,22 @@ STILL_LEARNING = Rule(
     code="TRN014",
     name="still learning at its end",
     level="note",
-    what="The validation loss at the end of a training from random weights, beside that after two thirds of it.",
+    what=(
+        "The validation loss and the source bits at the end of a training from random weights, beside those after two "
+        "thirds of it."
+    ),
     why=(
         "What half-trained networks do is no illness: those that become healthy repeat themselves for a while, and do "
-        "not end. So of such a training OUT004 and OUT007 are taken a level lower."
+        "not end. So of such a training loops and what comes of them (OUT003, OUT004, OUT005, OUT007) are notes and "
+        "other poor outputs a level lower, if its source is read or its source bits rise. While a training goes on, "
+        "what it has not learned yet (of outputs, source use, memory, attention) is a note: as long as the loss falls "
+        "by a twentieth or source bits rise by a tenth over the last third of its steps, and before a fifth of it and "
+        "300 steps. So it is of one that ended before 300 steps, if it got better or its source bits are above 0."
     ),
     threshold=(
-        "Lower by a tenth and by 0.05 nats. Digits that end at a WER of 0.9 lost 43 % in that third, those that end "
-        "at 0.07 as many: whether it is good enough, the loss alone does not say."
+        "A loss that is lower by a tenth and by 0.05 nats, or source bits that rose by a tenth, and by 0.05 or beyond "
+        "their 95 % interval. Digits that end at a WER of 0.9 lost 43 % of their loss in that third, those that end at "
+        "0.07 as many: whether it is good enough, the loss alone does not say."
     ),
     cure="More steps, which also keep the rate up for longer:\n  --train.steps 1000",
 )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,6 +14,7 @@ from sourcewise.diagnosis.rules.wiring_texts import (
     ENCODER_PATH,
     FUTURE_SEEN,
     NO_END,
+    NOISE,
     NOT_FINITE,
     NOT_SHIFTED_ONCE,
     PADDING_COUNTED,
@@ -23,7 +24,16 @@ from sourcewise.diagnosis.rules.wiring_texts import (
     SOURCE_UNREACHED,
     WRONG_START,
 )
-from sourcewise.diagnosis.wiring import Labels, Loss, Paths, measure_labels, measure_loss, measure_paths
+from sourcewise.diagnosis.wiring import (
+    STEADY,
+    Labels,
+    Loss,
+    Paths,
+    between_passes,
+    measure_labels,
+    measure_loss,
+    measure_paths,
+)
 from sourcewise.model.transformer import Transformer
 
 if TYPE_CHECKING:
@@ -33,22 +43,25 @@ if TYPE_CHECKING:
     from sourcewise.diagnosis.preflight import Prepared
     from sourcewise.model.protocol import Network
 
-__all__ = ["RULES", "check_network", "check_start", "one_batch", "wiring_findings"]
+__all__ = ["RULES", "check_network", "check_start", "not_compared", "one_batch", "wiring_findings"]
 
 EXAMPLES = 12  # of the batch
 STILL = 1e-6  # logits that move no further do not move
 LEAKS = 1e-4  # logits that may not move and do
+ROUNDED = 4.0  # the same, in epsilons of what the network rounds to: padding moves them by up to 0.9
+NOISY = 0.1  # of what another source does
 LEAST_SPREAD, MOST_SPREAD = 0.02, 4.0  # of the logits; the second times √d_model
 
 
 def wiring_findings(prepared: Prepared) -> list[Finding]:
-    """WIR001 to WIR014 of a training that is about to begin."""
+    """WIR001 to WIR014 and WIR021 of a training that is about to begin."""
     recipe, network = prepared.recipe, prepared.network
     batch = one_batch(prepared.train)
     found = check_network(network, batch, as_asked=recipe.model.route == "bypass")
-    loss = measure_loss(network, batch, _training_loss(prepared))
     known = {finding.code for finding in found}
-    found += [finding for finding in _loss(loss) if finding.code not in known]
+    if NOISE.code not in known:
+        loss = measure_loss(network, batch, _training_loss(prepared))
+        found += [finding for finding in _loss(loss) if finding.code not in known]
     found += check_start(network, prepared.tokenizer)
     return [*found, *first_step.check(prepared, batch, {f.code for f in found})]
 
@@ -63,10 +76,33 @@ def check_network(
     paths, labels = measure_paths(network, batch), measure_labels(network, batch)
     if not paths.finite:
         return [NOT_FINITE.finding(f"the logits of {len(batch)} examples are not all finite numbers")]
+    scale = _scale(paths, _width(network))
+    if noise := _noise(between_passes(network, batch), paths.source):
+        return [*noise, *scale, *_labels(labels)]
     loss = _loss(measure_loss(network, batch, summed))
-    found = [*_scale(paths, _width(network)), *_paths(paths, as_asked), *_labels(labels)]
+    found = [*scale, *_paths(paths, as_asked), *_labels(labels)]
     known = {finding.code for finding in found}
     return found + [finding for finding in loss if finding.code not in known]
+
+
+def not_compared(findings: Sequence[Finding]) -> list[str]:
+    """What `check_network` cannot say of a network of which these findings are, in words."""
+    if all(finding.code != NOISE.code for finding in findings):
+        return []
+    return [
+        "whether the source, the encoder, padding and later tokens reach the logits, and whether the loss is that of "
+        "the labels (WIR004 to WIR007, WIR010, WIR011): two passes over one batch differ by themselves (WIR021)"
+    ]
+
+
+def _noise(moved: float, source: float | None) -> list[Finding]:
+    """WIR021; `source` is how far another source moves the logits, noise and all."""
+    if moved <= STEADY:
+        return []
+    evidence = f"two passes over one batch, in eval mode, give logits that are {moved:.2g} of the largest apart"
+    if source is not None:
+        evidence += f"; another source moves them by {source:.2g}"
+    return [NOISE.finding(evidence, "error" if moved >= NOISY * min(1.0, source or 1.0) else "warning")]
 
 
 def one_batch(encoded: Encoded) -> Batch:
@@ -110,6 +146,7 @@ def _scale(paths: Paths, width: int | None) -> list[Finding]:
 
 def _paths(paths: Paths, as_asked: bool) -> list[Finding]:
     found, source = [], paths.source
+    leaks = max(LEAKS, ROUNDED * paths.rounding.epsilon) if paths.rounding.coarse else LEAKS
     reached = source is not None and source > STILL
     if reached and paths.encoder is not None and paths.encoder <= STILL:
         evidence = f"noise in all its weights moves the logits by {paths.encoder:.1g}, another source by {source:.2g}"
@@ -118,14 +155,14 @@ def _paths(paths: Paths, as_asked: bool) -> list[Finding]:
             found.append(ENCODER_PATH.finding(f"{evidence}, as model.route bypass asks", "note", cure))
         else:
             found.append(ENCODER_PATH.finding(evidence))
-    if paths.padding is not None and paths.padding > max(LEAKS, 0.01 * (paths.unpadded or 0)):
+    if paths.padding is not None and paths.padding > max(leaks, 0.01 * (paths.unpadded or 0)):
         evidence = f"garbage in the sources' padding moves the logits by {paths.padding:.2g} of the largest"
         if paths.unpadded is not None:
             evidence += f"; other content in their real positions, by {paths.unpadded:.2g}"
             if 10 * paths.unpadded < paths.padding:
                 evidence += ", far less: the mask looks inverted"
         found.append(PADDING_READ.finding(evidence))
-    if paths.future is not None and paths.future > LEAKS:
+    if paths.future is not None and paths.future > leaks:
         evidence = f"other tokens in the second half of the targets move the logits before them by {paths.future:.2g}"
         found.append(FUTURE_SEEN.finding(f"{evidence} of the largest, those behind by {paths.past:.2g}"))
     if source is not None and not reached:

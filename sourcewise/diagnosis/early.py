@@ -1,0 +1,57 @@
+"""Too early to judge: what a training that still gets better shows may be nothing but what is not learned yet."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+from sourcewise.diagnosis.finding import Finding, Level
+from sourcewise.diagnosis.rules.output_texts import ENDLESS, GENERIC, LENGTH, REPETITION
+from sourcewise.diagnosis.rules.source_use import SOURCE_UNUSED
+from sourcewise.diagnosis.rules.training_texts import (
+    LANGUAGE_MODEL,
+    NOT_FALLING,
+    NOT_FINITE,
+    STILL_LEARNING,
+    TOKENS_ALONE,
+    TOO_SHORT,
+)
+
+NETWORK = ("SRC", "MEM", "ATT", "OUT")  # the rules over what a training has come to, by their first letters
+NOTES: dict[Level, Level] = {"error": "note", "warning": "note"}
+ONE_LOWER: dict[Level, Level] = {"error": "warning", "warning": "note"}
+LOOPS = (REPETITION.code, ENDLESS.code, LENGTH.code, GENERIC.code)  # and what comes of them
+NOT_YET = (NOT_FALLING.code, TOKENS_ALONE.code)
+
+
+def judged_fairly(findings: list[Finding], early: str = "") -> list[Finding]:
+    """What is not learned yet is a note, where that is no fault; `early` is what `course.too_early` says.
+
+    That is so of a training too short to judge (TRN013), and while a training gets better. At its end, where it still
+    does (TRN014) after more than a few steps, loops and what comes of them are notes, other poor outputs a level
+    lower; not where the source is unread and its bits do not rise.
+    """
+    found = {finding.code: finding for finding in findings}
+    if short := found.get(TOO_SHORT.code):
+        return _lowered(findings, ("TRN", *NETWORK), NOTES, short.evidence, but=NOT_FINITE.code)
+    if early:
+        return _lowered(findings, (*NOT_YET, *NETWORK), NOTES, early)
+    still, unread = found.get(STILL_LEARNING.code), found.get(LANGUAGE_MODEL.code)
+    rising = unread is not None and unread.level == "warning"
+    if still and (rising or (SOURCE_UNUSED.code not in found and not unread)):
+        findings = _lowered(findings, LOOPS, NOTES, still.evidence)
+        return _lowered(findings, ("OUT", SOURCE_UNUSED.code), ONE_LOWER, still.evidence)
+    return findings
+
+
+def _lowered(
+    findings: Sequence[Finding], codes: tuple[str, ...], to: Mapping[Level, Level], why: str, but: str = ""
+) -> list[Finding]:
+    """The same, those with such codes (`but` one) less grave, and why. A limit that is too low is none of training."""
+    own_cure = {rule.code: rule.cure for rule in (REPETITION, ENDLESS)}
+    return [
+        replace(f, level=to[f.level], evidence=f"{f.evidence}. No {f.level}: {why}")
+        if f.level in to and f.code.startswith(codes) and f.code != but and own_cure.get(f.code, f.cure) == f.cure
+        else f
+        for f in findings
+    ]
