@@ -14,7 +14,7 @@ from sourcewise.diagnosis.diagnose import Diagnosis, Piece
 from sourcewise.diagnosis.preflight import before_training
 from sourcewise.diagnosis.preflight import preflight as diagnosed
 from sourcewise.diagnosis.watch import Watch
-from sourcewise.errors import DataWarning, RequestError
+from sourcewise.errors import Notice, RequestError
 from sourcewise.evaluation.evaluate import evaluate_encoded
 from sourcewise.evaluation.results import Evaluation
 from sourcewise.evaluation.shown import write_shown
@@ -63,7 +63,7 @@ def train(
         try:
             run.evaluation = evaluate_run(run, test) if test else None
             with warnings.catch_warnings():
-                warnings.simplefilter("ignore", DataWarning)  # told above; the report reads the same sets again
+                warnings.simplefilter("ignore", Notice)  # told above; the report reads the same again
                 LiveReport().done(run)
         except KeyboardInterrupt:
             problem = "trained, but not evaluated"
