@@ -114,9 +114,11 @@ def put_together(pieces: Sequence[Piece], seconds: float = 0.0, *, own_set: bool
     found = [finding for piece in pieces for finding in piece.findings]
     missing = [words for piece in pieces for words in piece.not_checked]
     early = next((piece.early for piece in pieces if piece.early), "")
-    going_on = bool(early) or any(piece.going_on for piece in pieces)
+    going_on = early or (
+        "it is not over, or its loss still fell at its end" if any(piece.going_on for piece in pieces) else ""
+    )
     once = _once(found)
-    poor = [_excused(f, {f.code for f in once}, own_set, going_on) for f in once if f.code == POOR_VERDICT.code]
+    poor = [_excused(f, once, going_on if own_set else "", own_set) for f in once if f.code == POOR_VERDICT.code]
     judged = judged_fairly([finding for finding in once if finding.code != POOR_VERDICT.code], early)
     return Diagnosis(ranked([*judged, *poor]), missing, round(seconds, 4))
 
@@ -129,10 +131,11 @@ def _once(findings: Sequence[Finding]) -> list[Finding]:
     return list(kept.values())
 
 
-def _excused(poor: Finding, codes: set[str], own_set: bool, going_on: bool) -> Finding:
+def _excused(poor: Finding, found: Sequence[Finding], going_on: str, own_set: bool) -> Finding:
     """A poor verdict is a note where the training was too short to judge, and on its own sets while it gets better."""
-    early = TOO_SHORT.code in codes or (own_set and (going_on or STILL_LEARNING.code in codes))
-    return replace(poor, level="note") if early else poor
+    known = {finding.code: finding.evidence for finding in found}
+    why = known.get(TOO_SHORT.code) or going_on or (known.get(STILL_LEARNING.code) if own_set else None)
+    return replace(poor, level="note", evidence=f"{poor.evidence}. No {poor.level}: {why}") if why else poor
 
 
 def diagnose_evaluation(evaluation: Evaluation) -> Diagnosis:
