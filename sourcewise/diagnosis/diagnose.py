@@ -114,9 +114,8 @@ def put_together(pieces: Sequence[Piece], seconds: float = 0.0, *, own_set: bool
     found = [finding for piece in pieces for finding in piece.findings]
     missing = [words for piece in pieces for words in piece.not_checked]
     early = next((piece.early for piece in pieces if piece.early), "")
-    going_on = early or (
-        "it is not over, or its loss still fell at its end" if any(piece.going_on for piece in pieces) else ""
-    )
+    still = early or "the training is not over, or its loss still fell at its end"
+    going_on = still if any(piece.going_on for piece in pieces) else ""
     once = _once(found)
     poor = [_excused(f, once, going_on if own_set else "", own_set) for f in once if f.code == POOR_VERDICT.code]
     judged = judged_fairly([finding for finding in once if finding.code != POOR_VERDICT.code], early)
@@ -133,9 +132,12 @@ def _once(findings: Sequence[Finding]) -> list[Finding]:
 
 def _excused(poor: Finding, found: Sequence[Finding], going_on: str, own_set: bool) -> Finding:
     """A poor verdict is a note where the training was too short to judge, and on its own sets while it gets better."""
-    known = {finding.code: finding.evidence for finding in found}
-    why = known.get(TOO_SHORT.code) or going_on or (known.get(STILL_LEARNING.code) if own_set else None)
-    return replace(poor, level="note", evidence=f"{poor.evidence}. No {poor.level}: {why}") if why else poor
+    excuses = (TOO_SHORT.code, STILL_LEARNING.code) if own_set else (TOO_SHORT.code,)
+    reasons = [f"{finding.name}, {finding.evidence}" for finding in found if finding.code in excuses]
+    reasons += [going_on] if going_on else []
+    if not reasons:
+        return poor
+    return replace(poor, level="note", evidence=f"{poor.evidence}. No {poor.level}: {reasons[0]}")
 
 
 def diagnose_evaluation(evaluation: Evaluation) -> Diagnosis:

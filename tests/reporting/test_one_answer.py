@@ -82,9 +82,11 @@ def test_it_is_not_healthy_where_evaluate_says_failed(run: Path) -> None:
         pytest.skip("stopped before its evaluation")
     verdict = verdict_of(Evaluation.from_folder(run))
     assert verdict is not None and verdict.level == "failed"
-    found = {finding.code: finding.level for finding in sourcewise.diagnose(run).findings}
-    excused = {"TRN013", "TRN014"} & set(found)
-    assert found["OUT009"] == ("note" if excused else "error")
+    diagnosis = sourcewise.diagnose(run)
+    found = {finding.code: finding for finding in diagnosis.findings}
+    poor = found["OUT009"]
+    assert poor.level == "error" or (poor.level == "note" and "No error: " in poor.evidence)
+    assert diagnosis.verdict == "ill" or {"TRN013", "TRN014"} & set(found)
 
 
 def test_the_same_without_the_training_data(run: Path, tmp_path: Path) -> None:
