@@ -36,7 +36,7 @@ PAIRS: dict[str, tuple[bytes | None, tuple[str, ...], str]] = {
     "wrong target column": (
         b"source\ttargte\na\tb\n",
         WITH_TARGETS,
-        "bad.tsv: no column 'target'; it has: targte, source",
+        "bad.tsv: no column 'target'; it has: source, targte; is 'targte' meant?",
     ),
     "too few fields": (HEADER + b"a\tb\nonly\n", ALL, "bad.tsv:3: only 1 fields; the header names 2: source, target"),
     "not UTF-8": (HEADER + b"a\tb\nK\xe4se\tx\n", (*ALL, TOKENIZER), "bad.tsv:3: not UTF-8 text at byte 2 of the line"),

@@ -25,7 +25,7 @@ from sourcewise.data.delimited import Quoting, read_header
 from sourcewise.data.examples import Dataset, Example
 from sourcewise.data.feature_files import NO_FILE, FileFinder, FoundFiles
 from sourcewise.data.matrices import Clip, MatrixStore
-from sourcewise.data.tables import Table, nearest_first, read_tsv
+from sourcewise.data.tables import Table, listed, read_tsv
 from sourcewise.errors import FaultyData, RequestError
 
 
@@ -103,9 +103,7 @@ def _layout(path: str | Path) -> Layout:
     layout = layout_of(columns)
     if layout is None:
         known = ", ".join(sorted(layout.file for layout in LAYOUTS))
-        raise RequestError(
-            f"{path}: no column that names a feature file (one of {known}); it has: {nearest_first('id', columns)}"
-        )
+        raise RequestError(f"{path}: no column that names a feature file (one of {known}); it has: {listed(columns)}")
     return layout
 
 

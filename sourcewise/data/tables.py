@@ -17,6 +17,7 @@ from sourcewise.data.examples import Note
 from sourcewise.data.lines import read_lines
 from sourcewise.errors import RequestError
 
+MANY = 30  # columns that an error lists
 ENDINGS = (*DELIMITED, ".jsonl", ".parquet")
 
 
@@ -93,7 +94,9 @@ def no_column(file: str, name: str, known: Sequence[str]) -> RequestError:
     hint = "; tabs stand between the columns of a .tsv: should its name end in .csv?" * alone
     if not hint and any(" " in each.strip() or each.isdecimal() for each in known):
         hint = "; are these names? The first line should name the columns"
-    return RequestError(f"{file}: no column {name!r}; it has: {nearest_first(name, known)}{hint}")
+    if not hint and (meant := difflib.get_close_matches(name, known, n=1)):
+        hint = f"; is {meant[0]!r} meant?"
+    return RequestError(f"{file}: no column {name!r}; it has: {listed(known)}{hint}")
 
 
 def _descend(value: Any, keys: Sequence[str]) -> Any:
@@ -104,11 +107,11 @@ def _descend(value: Any, keys: Sequence[str]) -> Any:
     return value
 
 
-def nearest_first(name: str, known: Iterable[str]) -> str:
-    """Known names in one line, the likeliest meant first."""
-    order = sorted(known, key=lambda k: -difflib.SequenceMatcher(None, name.lower(), k.lower()).ratio())
-    shown = [repr(each) if each != each.strip() or not each or "," in each else each for each in order[:30]]
-    return ", ".join(shown) + (", …" if len(order) > 30 else "") if order else "none"
+def listed(columns: Iterable[str]) -> str:
+    """Names of columns in one line, in their order; of very many the first, and how many there are."""
+    known = list(columns)
+    shown = [repr(each) if each != each.strip() or not each or "," in each else each for each in known[:MANY]]
+    return ", ".join(shown) + (f", … ({len(known):,} columns)" if len(known) > MANY else "") if known else "none"
 
 
 def read_table(path: str | Path, quoting: Quoting = "auto") -> Table:

@@ -118,7 +118,8 @@ def put_together(pieces: Sequence[Piece], seconds: float = 0.0, *, own_set: bool
     going_on = still if any(piece.going_on for piece in pieces) else ""
     once = _once(found)
     poor = [_excused(f, once, going_on if own_set else "", own_set) for f in once if f.code == POOR_VERDICT.code]
-    judged = judged_fairly([finding for finding in once if finding.code != POOR_VERDICT.code], early)
+    failed = any(finding.level == "error" for finding in poor)
+    judged = judged_fairly([f for f in once if f.code != POOR_VERDICT.code], early, failed=failed)
     return Diagnosis(ranked([*judged, *poor]), missing, round(seconds, 4))
 
 

@@ -24,8 +24,10 @@ LOOPS = (REPETITION.code, ENDLESS.code, LENGTH.code, GENERIC.code)  # and what c
 NOT_YET = (NOT_FALLING.code, TOKENS_ALONE.code)
 
 
-def judged_fairly(findings: list[Finding], early: str = "") -> list[Finding]:
+def judged_fairly(findings: list[Finding], early: str = "", *, failed: bool = False) -> list[Finding]:
     """What is not learned yet is a note, where that is no fault; `early` is what `course.too_early` says.
+
+    An unread source stays a warning where the outputs `failed` in a training that is over: it says why they did.
 
     That is so of a training too short to judge (TRN013), and while a training gets better. At its end, where it still
     does (TRN014) after more than a few steps, loops and what comes of them are notes, other poor outputs a level
@@ -35,7 +37,8 @@ def judged_fairly(findings: list[Finding], early: str = "") -> list[Finding]:
     if short := found.get(TOO_SHORT.code):
         return _lowered(findings, ("TRN", *NETWORK), NOTES, short.evidence, but=NOT_FINITE.code)
     if early:
-        return _lowered(findings, (*NOT_YET, *NETWORK), NOTES, early)
+        findings = _lowered(findings, (SOURCE_UNUSED.code,), ONE_LOWER if failed else NOTES, early)
+        return _lowered(findings, (*NOT_YET, *NETWORK), NOTES, early, but=SOURCE_UNUSED.code)
     still, unread = found.get(STILL_LEARNING.code), found.get(LANGUAGE_MODEL.code)
     rising = unread is not None and unread.level == "warning"
     if still and (rising or (SOURCE_UNUSED.code not in found and not unread)):

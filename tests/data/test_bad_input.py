@@ -38,7 +38,7 @@ PAIRS = {
     "missing parquet": ("none.parquet", None, {}, "none.parquet: no such file"),
     "a folder": ("x.tsv/y.tsv", "source\n", {"pairs": "x.tsv"}, "x.tsv: cannot be read (Is a directory)"),
     "unknown ending": ("x.xlsx", "a,b", {}, "x.xlsx: pairs are read from .tsv, .csv, .jsonl, .parquet or hub:NAME"),
-    "wrong column": ("x.tsv", "id\tsorce\ttarget\n1\ta\tb\n", {}, "x.tsv: no column 'source'; it has: sorce, "),
+    "wrong column": ("x.tsv", "id\tsorce\ttarget\n1\ta\tb\n", {}, "x.tsv: no column 'source'; it has: id, sorce, "),
     "wrong target column": ("x.tsv", HEADER + "a\tb\n", {"target": "de"}, "no column 'de'; it has: "),
     "wrong nested column": ("x.jsonl", '{"t": {"en": "a"}}', {"source": "t.fr"}, "no column 't.fr'; it has: t.en"),
     "too few fields": (
@@ -159,7 +159,7 @@ MANIFESTS = {
     "empty": ("", {}, "m.tsv: no column that names a feature file"),
     "of no layout": ("source\ttarget\na\tb\n", {}, "m.tsv: no column that names a feature file (one of audio, id, "),
     "no target column": ("id\tn_frames\n" + "x\t6\n" * 2, {}, "m.tsv: no column 'text'; it has: "),
-    "wrong target column": ("id\ttext\nx\ta\n", {"target": "txet"}, "m.tsv: no column 'txet'; it has: text, id"),
+    "wrong target column": ("id\ttext\nx\ta\n", {"target": "txet"}, "m.tsv: no column 'txet'; it has: id, text; is "),
     "wrong prompt column": ("id\ttext\nx\ta\n", {"prompt": "hint"}, "m.tsv: no column 'hint'"),
     "too few fields": ("id\tn_frames\ttext\nx\t6\ta\ny\n", {}, "m.tsv:3: only 1 fields; the header names 3"),
     "not UTF-8": (b"id\ttext\nx\t\xfc\n", {}, "m.tsv:2: not UTF-8 text at byte 3 of the line"),

@@ -98,7 +98,7 @@ def test_documents_that_cannot_be_read(write_text):
         with pytest.raises(RequestError, match=match):
             open_dataset(DatasetConfig(text=str(write_text(name, content)), **options))
 
-    refused("x.tsv", "source\ttarget\na\tb\n", r"no column 'text'; it has: target, source")
+    refused("x.tsv", "source\ttarget\na\tb\n", r"no column 'text'; it has: source, target")
     refused("x.txt", "a\n", r"x.txt: has no column 'de': of a .txt each line is a document", target="de")
     refused("x.txt", "\n \n", r"x.txt: no examples")
     with pytest.raises(RequestError, match="no such file"):

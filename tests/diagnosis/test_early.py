@@ -115,6 +115,14 @@ def test_at_its_end_a_source_that_begins_to_be_read_is_a_warning() -> None:
     assert told.level == "warning" and "source bits went from 0.03 at step 400 to 0.05 at step 600" in told.evidence
 
 
+def test_a_short_training_whose_outputs_failed_still_names_the_unread_source() -> None:
+    ended = course([80, 170, 260], 260, falling, lambda step: 0.0)
+    assert levels(ended) == dict.fromkeys(SYMPTOMS, "note")
+    found = diagnosed(ended, [*SYMPTOMS, "OUT009"])
+    assert found.cause == "SRC001" and found.verdict == "ill"
+    assert {f.code: f.level for f in found.findings if f.level != "note"} == {"SRC001": "warning", "OUT009": "error"}
+
+
 def test_at_its_end_poor_outputs_of_a_source_that_is_read_are_a_level_lower() -> None:
     ended = course([200, 400, 600], 600, flat, lambda step: step / 400)
     assert levels(ended, ["OUT001", "OUT004", "MEM001"]) == {"OUT001": "warning", "OUT004": "note", "MEM001": "error"}
