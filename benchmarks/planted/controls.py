@@ -54,8 +54,13 @@ LARGE = {"model.d_model": 128, "model.d_ff": 512, "model.encoder_layers": 3, "mo
 TRAINED = {"model.weights": "A TRAINED RUN"}  # of the same subject; see exam.py
 GERMANIC = ("da_DK", "de_DE", "en_GB", "en_US", "nb_NO", "nl_NL", "sv_SE")
 
+# Until `evaluate` does not call its outputs failed; a fault shows earlier.
+LONGER: dict[str, dict[str, Any]] = {
+    name: {"stranger": {"arguments": {"max_steps": 1500}}} for name in ("dates hf t5", "dates hf t5 v1.1")
+}
+
 _ALL: tuple[Fault, ...] = (
-    *(control(f"as it is: {name}", "the subject itself", name) for name in SUBJECTS),
+    *(control(f"as it is: {name}", "the subject itself", name, **LONGER.get(name, {})) for name in SUBJECTS),
     control("small", "a width of 32, one layer", "digits t5", options={**SMALL, "train.steps": 400}),
     control("large", "a width of 128, three layers", "digits decoder", options={**LARGE, "train.learning_rate": 2e-3}),
     control("untied", "a head of its own", "dates t5", options={"model.tied": False}),
@@ -135,7 +140,7 @@ _ALL: tuple[Fault, ...] = (
         "fine-tuned",
         "from a trained run, at a low rate",
         "dates t5",
-        options={**TRAINED, "train.steps": 80, "train.learning_rate": 3e-4},
+        options={**TRAINED, "train.steps": 500, "train.learning_rate": 1e-3},
     ),
     control(
         "frozen encoder",

@@ -105,6 +105,11 @@ class Tokenizer:
         frames = (self._backend.frame(target) for target in (False, True))
         return {self.eos_id, *(i for frame in frames for part in frame for i in part)}
 
+    @property
+    def begins(self) -> int | None:
+        """The id that stands before every target, such as BERT's [CLS]; None where there is none."""
+        return next(iter(self._backend.frame(True).before), None)
+
     def encode(
         self, text: str, max_length: int | None = None, *, target: bool = False, from_left: bool = False
     ) -> list[int]:

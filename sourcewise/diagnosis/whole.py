@@ -141,7 +141,9 @@ def look(model: Model, encoded: Encoded) -> Piece:
     looked = Looked(network, model.tokenizer, encoded, batch, bypass)
     pairs = [part for part in encoded.parts if not isinstance(part, Denoised)]
     found = [finding for part in pairs for finding in check_characters(part, model.data)]
-    found += [*check_network(network, batch, as_asked=bypass), *check_start(network, model.tokenizer)]
+    begins = model.tokenizer.begins
+    found += check_network(network, batch, begins=begins, as_asked=bypass)
+    found += check_start(network, model.tokenizer)
     found += [finding for check in NETWORK_CHECKS for finding in check(looked)]
     return Piece(found, [*not_compared(found), *reading.not_checked(looked)], ["the trained network"])
 

@@ -46,6 +46,18 @@ class Speaker:
         self._processing = processing if hasattr(processing, "decode") else None
         self.pad_id, self.eos_id = network.pad_id, network.eos_id
 
+    @property
+    def begins(self) -> int | None:
+        """The id that it puts before every text, such as BERT's [CLS]; None where there is none, or it cannot say."""
+        tokenizer: Any = getattr(self._processing, "tokenizer", self._processing)
+        if not hasattr(tokenizer, "convert_ids_to_tokens"):
+            return None
+        try:
+            ids = list(tokenizer("")["input_ids"])
+        except Exception:  # somebody's own class, which reads nothing that is empty
+            return None
+        return int(ids[0]) if len(ids) > 1 else None
+
     def decode(self, ids: Sequence[int] | np.ndarray) -> str:
         """A text without special tokens."""
         shown = [int(i) for i in ids if i >= 0 and i not in (self.pad_id, self.eos_id)]

@@ -63,7 +63,9 @@ def look_at_wiring(
     encoded = Collated([batch], speaker)
     network = CollatedNetwork(model, encoded.dataset.dims)
     found = check_fed(network, batch, batch.keys() - {LABELS}, taken) if taken else []
-    found += [*check_wiring(network, encoded.batch(range(len(encoded))), batch, training), *check_start(model, speaker)]
+    laid_out = encoded.batch(range(len(encoded)))
+    found += check_wiring(network, laid_out, batch, training, speaker.begins)
+    found += check_start(model, speaker)
     if not own:
         return Piece(found, not_compared(found))
     found = [finding for finding in found if finding.code != PADDING_COUNTED.code]

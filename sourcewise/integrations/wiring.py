@@ -62,10 +62,15 @@ def part(name: str) -> str:
     return next((word for word in name.split(".") if word in ("encoder", "decoder")), "other")
 
 
-def check_wiring(network: CollatedNetwork, batch: Batch, collation: Collation, training: Training) -> list[Finding]:
-    """WIR001 to WIR014 and WIR021 of a training on its batch; `batch` holds the examples of `collation`, in order."""
+def check_wiring(
+    network: CollatedNetwork, batch: Batch, collation: Collation, training: Training, begins: int | None = None
+) -> list[Finding]:
+    """WIR001 to WIR014 and WIR021 of a training on its batch; `batch` holds the examples of `collation`, in order.
+
+    `begins` is the id that the tokenizer itself puts before every target, if it does.
+    """
     found = _mask(collation, network)
-    found += check_network(network, batch, summed=None if found else Summed(network, collation))
+    found += check_network(network, batch, begins=begins, summed=None if found else Summed(network, collation))
     learning = [p for p in network.model.parameters() if p.requires_grad]
     if not learning:
         return [*found, NOT_TRAINED.finding("no parameter of the model requires a gradient")]

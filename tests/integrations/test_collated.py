@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
+from tokenizers import Tokenizer, models, processors
 
 pytest.importorskip("transformers")
 
@@ -14,6 +17,7 @@ from sourcewise.errors import RequestError
 from sourcewise.integrations.collated import Collated, CollatedNetwork, Speaker, with_prompts
 from sourcewise.integrations.recorder import Recorder
 from sourcewise.integrations.wiring import part
+from tests.generation.folders import TOKENIZER
 from tests.integrations.trainings import EOS, PAD, bart, collate, rows, t5
 
 
@@ -31,6 +35,20 @@ def test_a_set_holds_what_the_collator_was_given(network: CollatedNetwork) -> No
     assert encoded.dataset[0].target == " ".join(map(str, given[0]["labels"][:-1]))  # without the end of text
     batch = encoded.batch([3, 5])
     assert batch.labels.shape[0] == 2 and set(batch.labels[batch.labels < 0].tolist()) <= {IGNORED}
+
+
+def test_what_a_tokenizer_puts_before_every_text_is_known(network: CollatedNetwork, tmp_path: Path) -> None:
+    import transformers
+
+    TOKENIZER.save(tmp_path)
+    assert Speaker(transformers.AutoTokenizer.from_pretrained(tmp_path), network).begins is None
+    words = Tokenizer(models.WordLevel({"[PAD]": 0, "[CLS]": 1, "[SEP]": 2, "a": 3}, unk_token="[PAD]"))
+    words.post_processor = processors.BertProcessing(("[SEP]", 2), ("[CLS]", 1))
+    bert = transformers.PreTrainedTokenizerFast(tokenizer_object=words, cls_token="[CLS]", sep_token="[SEP]")
+    assert Speaker(bert, network).begins == 1
+    assert Speaker(SimpleNamespace(tokenizer=bert, decode=bert.decode), network).begins == 1  # a processor
+    for nothing in (None, object(), SimpleNamespace(decode=str), transformers.ByT5Tokenizer()):
+        assert Speaker(nothing, network).begins is None
 
 
 @pytest.mark.parametrize("where", ["left", "inverted"])

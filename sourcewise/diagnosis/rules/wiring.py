@@ -57,7 +57,8 @@ def wiring_findings(prepared: Prepared) -> list[Finding]:
     """WIR001 to WIR014 and WIR021 of a training that is about to begin."""
     recipe, network = prepared.recipe, prepared.network
     batch = one_batch(prepared.train)
-    found = check_network(network, batch, as_asked=recipe.model.route == "bypass")
+    bypass = recipe.model.route == "bypass"
+    found = check_network(network, batch, begins=prepared.tokenizer.begins, as_asked=bypass)
     known = {finding.code for finding in found}
     if NOISE.code not in known:
         loss = measure_loss(network, batch, _training_loss(prepared))
@@ -67,20 +68,25 @@ def wiring_findings(prepared: Prepared) -> list[Finding]:
 
 
 def check_network(
-    network: Network, batch: Batch, *, as_asked: bool = False, summed: Callable[[Batch], Any] | None = None
+    network: Network,
+    batch: Batch,
+    *,
+    begins: int | None = None,
+    as_asked: bool = False,
+    summed: Callable[[Batch], Any] | None = None,
 ) -> list[Finding]:
     """The rules that need no more than a network of the protocol and a batch; `as_asked`: its bypass is wanted.
 
-    `summed` gives the nats of a batch as training sums them, where that is not the network's own `loss`.
+    `begins` is the id that the tokenizer itself puts before every target, if it does. `summed` gives the nats of a batch as training sums them, where that is not the network's own `loss`.
     """
     paths, labels = measure_paths(network, batch), measure_labels(network, batch)
     if not paths.finite:
         return [NOT_FINITE.finding(f"the logits of {len(batch)} examples are not all finite numbers")]
-    scale = _scale(paths, _width(network))
+    scale, standing = _scale(paths, _width(network)), _labels(labels, own_start=begins == network.start_id)
     if noise := _noise(between_passes(network, batch), paths.source):
-        return [*noise, *scale, *_labels(labels)]
+        return [*noise, *scale, *standing]
     loss = _loss(measure_loss(network, batch, summed))
-    found = [*scale, *_paths(paths, as_asked), *_labels(labels)]
+    found = [*scale, *_paths(paths, as_asked), *standing]
     known = {finding.code for finding in found}
     return found + [finding for finding in loss if finding.code not in known]
 
@@ -173,7 +179,7 @@ def _paths(paths: Paths, as_asked: bool) -> list[Finding]:
     return found
 
 
-def _labels(labels: Labels) -> list[Finding]:
+def _labels(labels: Labels, *, own_start: bool) -> list[Finding]:
     found, rows = [], labels.rows
     if 2 * labels.padded >= rows:
         evidence = f"{labels.padded} of {rows} rows have labels that count behind their end of text"
@@ -182,7 +188,11 @@ def _labels(labels: Labels) -> list[Finding]:
         level = None if 2 * labels.ended <= rows else "warning"
         found.append(NO_END.finding(f"{labels.ended} of {rows} rows of labels hold the end of text", level))  # type: ignore[arg-type]
     if labels.begun == rows:
-        found.append(NOT_SHIFTED_ONCE.finding(f"all {rows} rows of labels begin with the start token"))
+        evidence = f"all {rows} rows of labels begin with the start token"
+        whole = own_start and labels.ended == rows  # as BERT2BERT and TrOCR are trained: one more token to say
+        if whole:
+            evidence += ", which the tokenizer puts before every text; the outputs are right, a token longer"
+        found.append(NOT_SHIFTED_ONCE.finding(evidence, "note" if whole else None))
     if labels.holes:
         evidence = f"{labels.holes} of {rows} rows have a position that does not count (-100) before one that does"
         found.append(PADDING_COUNTED.finding(evidence, "warning"))

@@ -169,7 +169,9 @@ NOT_SHIFTED_ONCE = Rule(
     threshold=(
         "A relative difference above 1e-4 that feeding the labels unshifted or shifted twice explains, or that nothing "
         "tried explains. " + MEASURED + ": at most 2e-7. Autocast (bf16, fp16) is off while it is measured: it alone "
-        "gives up to 8e-4. Where layers compute in bf16 or fp16 by themselves: half the step of their numbers at 1."
+        "gives up to 8e-4. Where layers compute in bf16 or fp16 by themselves: half the step of their numbers at 1. "
+        "Labels that begin with the start token are a note where the tokenizer puts it before every text, as BERT's "
+        "does with [CLS], and they keep their end of text."
     ),
     cure=(
         "Shift in one place only: labels are the target as it is, with its end of text and without a start token; the "
