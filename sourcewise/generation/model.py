@@ -154,10 +154,15 @@ class Model:
             wanted = f"features {reads} wide" if reads else "text"
             raise RequestError(f"{dataset.name}: its sources are {given}; {self.name or 'this model'} reads {wanted}")
         encoded = encode_set(dataset, self.tokenizer, self.data)
-        largest = max((max(ids) for ids in (*(encoded.sources or []), *encoded.targets) if len(ids)), default=0)
-        if largest >= self.network.vocabulary:
-            problem = f"its tokenizer gives the id {largest}, its weights embed {self.network.vocabulary}"
-            raise RequestError(f"{self.name or 'this model'}: {problem}; they are not of one model")
+        spoken = getattr(self.network, "spoken", self.network.vocabulary)
+        for side, rows, size in (
+            ("source", encoded.sources or [], self.network.vocabulary),
+            ("target", encoded.targets, spoken),
+        ):
+            largest = max((max(ids) for ids in rows if len(ids)), default=0)
+            if largest >= size:
+                problem = f"its tokenizer gives a {side} the id {largest}, its weights embed {size} for {side}s"
+                raise RequestError(f"{self.name or 'this model'}: {problem}; they are not of one model")
         return encoded
 
 
