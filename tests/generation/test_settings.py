@@ -274,6 +274,20 @@ def test_a_stream_is_no_beam_search(at_hand: tuple[Any, Path]) -> None:
     assert "".join(opened.stream(SOURCES[0], **drawn)) == opened.generate(SOURCES[0], **drawn)[0]
 
 
+def test_sources_are_cut_on_the_side_of_the_folder(at_hand: tuple[Any, Path]) -> None:
+    path = at_hand[1]
+    text = " ".join(SOURCES)
+    ids = TOKENIZER.encode(text)
+    for side, kept, told in (("left", ids[-6:], " from the left"), ("right", [*ids[:5], ids[-1]], "")):
+        change(path, "tokenizer_config.json", truncation_side=side)
+        opened = load(path, max_source=6)
+        with pytest.warns(
+            DataWarning, match=f"1 of 1 sources is cut{told} to max_source 6; the longest has {len(ids)}"
+        ):
+            encoded = opened._encoded(text)
+        assert list(encoded.sources[0]) == kept
+
+
 SOME = {
     "num_beams": 3,
     "max_length": 11,
