@@ -178,9 +178,9 @@ class FakeModel:
         self.data = DataConfig.model_validate(data)
         self.settings: dict[str, Any] = {}
 
-    def generate(self, sources: Any, *, progress: Any = None, **settings: Any) -> list[str]:
+    def search(self, sources: Any, *, progress: Any = None, **settings: Any) -> tuple[list[str], int]:
         self.settings = settings
-        return [f"{example.source}\n!" for example in sources]
+        return [f"{example.source}\n!" for example in sources], 0
 
 
 def test_generate_writes_one_output_a_line(

@@ -29,9 +29,10 @@ def long(here: Path) -> Path:
 def test_generate(long: Path, models: Models, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["generate", str(models.text), "long.txt"]) == 0
     said = capsys.readouterr()
-    assert said.err == f"sourcewise: long.txt: {TOLD}\n" and said.out.count("\n") == 3
-    assert main(["generate", str(models.text), "long.txt", "--max-source", "1000"]) == 0
-    assert capsys.readouterr().err == ""
+    full = "sourcewise: 3 of 3 outputs end at max_new_tokens {}, not by themselves\n"
+    assert said.err == f"sourcewise: long.txt: {TOLD}\n" + full.format(12) and said.out.count("\n") == 3
+    assert main(["generate", str(models.text), "long.txt", "--max-source", "1000", "--max-new-tokens", "9"]) == 0
+    assert capsys.readouterr().err == full.format(9)
     assert main(["generate", str(models.text), "long.txt", "--max-source", "2"]) == 0
     assert "2 of 3 sources are cut to max_source 2; the longest has 901 tokens" in capsys.readouterr().err
 
@@ -65,9 +66,10 @@ def test_frames(here: Path, models: Models, capsys: pytest.CaptureFixture[str]) 
     (here / "long.tsv").write_text("id\tn_frames\ttext\nclip0\t6\ta\nlong\t5000\tb\n")
     assert main(["generate", str(models.features), "long.tsv", "--features", "features"]) == 0
     told = "sourcewise: long.tsv: 1 of 2 sources is cut to max_frames 4,096; the longest has 5,000 frames\n"
-    assert capsys.readouterr().err == told
+    full = "sourcewise: 2 of 2 outputs end at max_new_tokens 12, not by themselves\n"
+    assert capsys.readouterr().err == told + full
     words = ["generate", str(models.features), "long.tsv", "--features", "features", "--max-frames", "6000"]
-    assert main(words) == 0 and capsys.readouterr().err == ""
+    assert main(words) == 0 and capsys.readouterr().err == full
 
 
 def test_python(models: Models) -> None:

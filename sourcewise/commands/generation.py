@@ -58,7 +58,7 @@ def generate(arguments: Namespace) -> int:
     if arguments.output:
         check_writable(Path(arguments.output))
     settings = given(arguments, "beams", "max_new_tokens", "sample", "temperature", "top_k", "top_p", "seed")
-    broken = 0
+    broken = full = count = 0
     with open_lines(arguments.sources) as stream:
         limits = given(arguments, "max_source", "max_frames")
         model = sourcewise.load(arguments.model, precision=arguments.precision, **limits)
@@ -66,9 +66,13 @@ def generate(arguments: Namespace) -> int:
             for before, sources in windows(arguments, model, stream):
                 print_notes(sources.notes)
                 progress = progress_of("generating", len(sources), before)
-                outputs = model.generate(sources, progress=progress, first=before, **settings)
+                outputs, cut = model.search(sources, progress=progress, first=before, **settings)
+                full, count = full + cut, count + len(outputs)
                 write("".join(f"{line}\n" for line in _lines(sources, outputs, arguments.json)))
                 broken += sum("\n" in output or "\r" in output for output in outputs)
+    if full:
+        most = f"max_new_tokens {model.options(**settings).max_new_tokens:,}"
+        print(f"sourcewise: {full:,} of {count:,} outputs end at {most}, not by themselves", file=sys.stderr)
     if broken and not arguments.json:
         print(f"{broken:,} outputs have line ends, written as spaces (--json keeps them)", file=sys.stderr)
     return 0

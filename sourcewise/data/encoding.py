@@ -76,7 +76,8 @@ class Encoded:
         beyond = int((lengths > most).sum())
         if beyond:
             count = f"{beyond:,} of {len(lengths):,} {side} {'is' if beyond == 1 else 'are'} cut"
-            what = f"{count} to {option} {most:,}; the longest has {int(lengths.max()):,} {unit}"
+            side = " from the left" if unit == "tokens" and self.tokenizer.cuts_left else ""
+            what = f"{count}{side} to {option} {most:,}; the longest has {int(lengths.max()):,} {unit}"
             self.notes = [*self.notes, Note(self.dataset.name, "", what)]
 
     def _fit_conversations(self, whole: Ids, said: Ids, max_source: int, max_target: int) -> None:

@@ -100,6 +100,11 @@ class Tokenizer:
         return self._backend.languages
 
     @property
+    def cuts_left(self) -> bool:
+        """Whether long texts lose their beginning: truncation_side in its tokenizer_config.json."""
+        return self._backend.cuts_left
+
+    @property
     def around(self) -> set[int]:
         """The ids that stand around texts, sources' and targets'."""
         frames = (self._backend.frame(target) for target in (False, True))
@@ -111,16 +116,22 @@ class Tokenizer:
         return next(iter(self._backend.frame(True).before), None)
 
     def encode(
-        self, text: str, max_length: int | None = None, *, target: bool = False, from_left: bool = False
+        self, text: str, max_length: int | None = None, *, target: bool = False, from_left: bool | None = None
     ) -> list[int]:
         """Ids with the special tokens of a source, or of a target.
 
-        A longer text is cut to `max_length` ids, on the right or `from_left`, and keeps its special tokens.
+        A longer text is cut to `max_length` ids, on the right or `from_left`, and keeps its special tokens. What is
+        not said is as `cuts_left` has it.
         """
         return self.encode_batch([text], max_length, target=target, from_left=from_left)[0]
 
     def encode_batch(
-        self, texts: Sequence[str], max_length: int | None = None, *, target: bool = False, from_left: bool = False
+        self,
+        texts: Sequence[str],
+        max_length: int | None = None,
+        *,
+        target: bool = False,
+        from_left: bool | None = None,
     ) -> list[list[int]]:
         """`encode` of each text, faster together."""
         rows = self._backend.encode(texts, target)
@@ -132,13 +143,14 @@ class Tokenizer:
             return rows
         return [self.shorten(ids, max_length, target=target, from_left=from_left) for ids in rows]
 
-    def shorten(self, ids: list[int], most: int, *, target: bool = False, from_left: bool = False) -> list[int]:
+    def shorten(self, ids: list[int], most: int, *, target: bool = False, from_left: bool | None = None) -> list[int]:
         """At most so many of the ids of a source, or a target: what stands around it, and its first ids, or its last.
 
         It still ends with the end of text, as `encode` cuts.
         """
         if len(ids) <= most:
             return ids
+        from_left = self.cuts_left if from_left is None else from_left
         before, after = self._backend.frame(target)
         behind = len(after) if self.eos_id in after else 1
         tail = ids[len(ids) - behind :][:most]

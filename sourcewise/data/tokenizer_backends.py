@@ -28,6 +28,7 @@ class Backend(Protocol):
     eos_id: int
     unk_id: int
     notes: tuple[str, ...]  # what a person should know of how it was opened
+    cuts_left: bool  # whether long texts lose their beginning
     languages: Languages | None  # None: its texts are marked with none
 
     def encode(self, texts: Sequence[str], target: bool = False) -> list[list[int]]:

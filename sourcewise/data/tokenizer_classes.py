@@ -66,6 +66,7 @@ class Engine(Fast):
         names = {role: str(getattr(theirs, role) or "") for role in ROLES}
         cleans = bool(theirs.clean_up_tokenization_spaces)
         super().__init__(engine.to_str(pretty=True), name, names, target=target, cleans=cleans)
+        self.cuts_left = theirs.truncation_side == "left"
         whole = Path(name).expanduser() / "tokenizer.json"
         if whole.is_file():
             self.notes = told_of(without_stored(whole.read_text(encoding="utf-8"))[1])
@@ -123,6 +124,7 @@ class Slow:
         self.unk_id: int = _first(theirs.unk_token_id, self.eos_id)
         self.pad_id: int = _first(theirs.pad_token_id, self.unk_id)
         self.languages: Languages | None = None
+        self.cuts_left = theirs.truncation_side == "left"
         self.notes: tuple[str, ...] = _unprepared(theirs)
         self._frames = [self._frame(target) for target in (False, True)]
 
@@ -198,12 +200,18 @@ def _size(theirs: Any) -> int:
 
 
 def _unprepared(theirs: Any) -> tuple[str, ...]:
-    """Marian's punctuation is brought into one form before, where sacremoses is installed."""
+    """What is not done to sources: Marian's punctuation without sacremoses, and its code of the target's language."""
     import importlib.util
 
+    notes = []
     if hasattr(theirs, "punc_normalizer") and importlib.util.find_spec("sacremoses") is None:
-        return ("punctuation is read as written, as sacremoses, which Marian normalises it with, is not installed",)
-    return ()
+        notes.append("punctuation is read as written, as sacremoses, which Marian normalises it with, is not installed")
+    codes = sorted(getattr(theirs, "supported_language_codes", None) or ())
+    if codes:
+        first = f"{', '.join(codes[:3])}{', …' if len(codes) > 3 else ''}"
+        cure = "put it into the texts, or before all with --prefix or a set's `prefix`"
+        notes.append(f"a source begins with the code of its target's language ({first}): {cure}")
+    return tuple(notes)
 
 
 @contextlib.contextmanager

@@ -14,6 +14,7 @@ from sourcewise.errors import RequestError
 PAD, EOS, UNK = "<pad>", "</s>", "<unk>"  # T5's names and, in this order, its ids
 ROLES = ("pad_token", "eos_token", "unk_token")
 CONFIG = "tokenizer_config.json"
+SIDE = "truncation_side"  # where long texts are cut, in CONFIG
 CONFIG_FILES = (CONFIG, "special_tokens_map.json", "added_tokens.json")
 PROBE = "a"  # any text; what stands around its ids stands around those of every text
 # What transformers makes of a text where tokenizer_config.json sets clean_up_tokenization_spaces.
@@ -37,6 +38,7 @@ class Fast:
     """
 
     notes: tuple[str, ...] = ()
+    cuts_left = False
 
     def __init__(
         self,
@@ -76,8 +78,11 @@ class Fast:
             text = data.decode("utf-8")
         except UnicodeDecodeError:
             raise RequestError(f"{path}: not a tokenizer.json: it is not UTF-8 text") from None
-        cleans = bool(read_json(path.parent / CONFIG).get("clean_up_tokenization_spaces"))
-        return cls(text, str(path), declared_names(path.parent), path.parent, cleans=cleans)
+        said = read_json(path.parent / CONFIG)
+        cleans = bool(said.get("clean_up_tokenization_spaces"))
+        opened = cls(text, str(path), declared_names(path.parent), path.parent, cleans=cleans)
+        opened.cuts_left = said.get(SIDE) == "left"
+        return opened
 
     @classmethod
     def _from_sentencepiece(cls, path: Path, data: bytes) -> Fast:
@@ -127,7 +132,9 @@ class Fast:
         """See Backend."""
         from sourcewise.data.tokenizer_adding import add_entries
 
-        return Fast(add_entries(self._text, self.size, entries), "tokenizer", self._names, cleans=self._cleans)
+        larger = Fast(add_entries(self._text, self.size, entries), "tokenizer", self._names, cleans=self._cleans)
+        larger.cuts_left = self.cuts_left
+        return larger
 
     def to_json(self) -> str:
         """See Backend."""
@@ -144,6 +151,7 @@ class Fast:
             **self._names,
             "model_max_length": 1_000_000,
             "clean_up_tokenization_spaces": False,
+            **({SIDE: "left"} if self.cuts_left else {}),
         }
         _write(folder / CONFIG, json.dumps(config, indent=2, ensure_ascii=False))
         _write(folder / "special_tokens_map.json", json.dumps(self._names, indent=2, ensure_ascii=False))

@@ -11,6 +11,7 @@ where the trainer of `tokenizers` walks hash maps in an order that differs.
 from __future__ import annotations
 
 import io
+import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Literal
@@ -125,8 +126,9 @@ def _pieces(
     except RuntimeError as error:
         raise RequestError(f"tokenizer: cannot be trained on these texts: {str(error).splitlines()[0]}") from None
     parsed = parse(model.getvalue())
-    lowest = min(score for _, score, _ in parsed.pieces)
-    parsed.pieces = [(text.replace(SPACE, " "), score, kind) for text, score, kind in parsed.pieces]
+    # A character that texts have in the name of a special token alone (</s>) has no count, and its score no number.
+    lowest = min(score for _, score, _ in parsed.pieces if math.isfinite(score))
+    parsed.pieces = [(text.replace(SPACE, " "), max(score, lowest), kind) for text, score, kind in parsed.pieces]
     known = {text for text, _, _ in parsed.pieces}
     parsed.pieces += [(character, lowest, NORMAL) for character in sorted({" ", *characters} - known)]
     return parsed

@@ -19,7 +19,7 @@ from sourcewise.diagnosis.rules import COURSE_CHECKS, NETWORK_CHECKS, RULES, rea
 from sourcewise.diagnosis.rules.characters import check_characters
 from sourcewise.diagnosis.rules.data_texts import REFUSED
 from sourcewise.diagnosis.rules.wiring import check_network, check_start, not_compared, one_batch
-from sourcewise.errors import FaultyData, NotFinite, RequestError
+from sourcewise.errors import FaultyData, NotFinite, RequestError, tell
 from sourcewise.evaluation.evaluate import Progress, evaluate_encoded, lay_out
 from sourcewise.evaluation.results import METRICS_FILE, Evaluation
 from sourcewise.generation.model import Model, load
@@ -200,7 +200,9 @@ def _of_model(model: Model, asked: Asked) -> list[Piece]:
     """The network on a set that was asked for, and its outputs there, as `evaluate` measures them."""
     model = model.limited(**asked.limits) if asked.limits else model
     encoded = _set_of(model, asked)
-    options = model.options(**asked.generation)
+    options, held = model.options(**asked.generation), model.held(**asked.generation)
+    if held:
+        tell(held)
     evaluation = evaluate_encoded(model.network, model.tokenizer, encoded, options, asked.progress)
     return [look(model, encoded), of_evaluation(evaluation)]
 

@@ -20,7 +20,6 @@ from sourcewise.evaluation.verdict import verdict_of
 from sourcewise.generation.generate import generate
 from sourcewise.generation.model import Model, load
 from sourcewise.generation.sampling import Hypothesis
-from sourcewise.model.generation_config import shown
 from sourcewise.model.protocol import Network
 
 Progress = Callable[[str, int, int], None]  # (what is being done, done, of)
@@ -53,8 +52,7 @@ def evaluate(
     found = evaluate_encoded(model.network, model.tokenizer, encoded, model.options(**changes), progress)
     if followed := model.followed(**changes):
         found.metrics["folder_settings"] = followed
-        told = ", ".join(f"{key} = {shown(value)}" for key, value in followed.items())
-        found.settings = f"{model.settings.file}: its {told} held"
+        found.settings = model.held(**changes)
     return found
 
 

@@ -25,7 +25,7 @@ from sourcewise.generation.sampling import steps
 from sourcewise.generation.settings import LENGTHS, Settings, read_settings
 from sourcewise.model.checkpoint import find_folder, generation_told, load_network
 from sourcewise.model.finite import refuse_damaged, state_of
-from sourcewise.model.generation_config import OPTIONS
+from sourcewise.model.generation_config import OPTIONS, shown
 from sourcewise.model.protocol import Network
 from sourcewise.model.seq2seq import Seq2Seq
 from sourcewise.recipe import load_recipe
@@ -60,18 +60,40 @@ class Model:
         `first` is the first one's position in a set that is given piece by piece: samples belong to positions.
         Raises RequestError for an option that does not exist or is out of range.
         """
+        return self.search(sources, progress=progress, first=first, **options)[0]
+
+    def search(
+        self,
+        sources: str | Sequence[str] | Dataset | Memories,
+        *,
+        progress: Progress | None = None,
+        first: int = 0,
+        **options: Any,
+    ) -> tuple[list[str], int]:
+        """`generate`, and how many of the outputs end at max_new_tokens and not by themselves."""
         wanted = self.options(**options)
         memories = sources if isinstance(sources, Memories) else self._encoded(sources)
         found = generate(self.network, memories, wanted, progress, self.engine, first)
-        return self.tokenizer.decode_batch([h.said for h in found])
+        forced = bool(self.network.habits.forced_last)  # then each that is so long ends there, as it must
+        full = sum(not h.finished or (forced and len(h.said) == wanted.max_new_tokens) for h in found)
+        return self.tokenizer.decode_batch([h.said for h in found]), full
 
     def encode(self, sources: str | Sequence[str] | Dataset) -> Memories:
         """Read sources once; any number of later `generate` calls reuse the memory."""
         return encode_batches(self.network, self._encoded(sources), self.generation)
 
     def stream(self, source: str | Dataset, **options: Any) -> Iterator[str]:
-        """The output of one source piece by piece, greedy or sampled."""
-        wanted, encoded = self.options(**options), self._encoded(source)
+        """The output of one source piece by piece, greedy or sampled, whatever beams its recipe or folder has.
+
+        Raises RequestError where more than one beam is asked for: a beam search is known at its end only.
+        """
+        wanted = self.options(**options)
+        if options.get("beams", 1) > 1 and not wanted.sample:
+            problem = f"beams should be 1 to stream, not {wanted.beams}: a beam search is known at its end only"
+            raise RequestError(problem)
+        return self._stream(wanted, self._encoded(source))
+
+    def _stream(self, wanted: GenerationConfig, encoded: Encoded) -> Iterator[str]:
         ids: list[int] = []
         shown = text = ""
         with torch.inference_mode():
@@ -94,6 +116,11 @@ class Model:
             for key, value in self.settings.followed.items()
             if key not in options or own[options[key]] == kept[options[key]]
         }
+
+    def held(self, **changes: Any) -> str:
+        """The same settings in a line; empty where there are none."""
+        told = ", ".join(f"{key} = {shown(value)}" for key, value in self.followed(**changes).items())
+        return f"{self.settings.file}: its {told} held" if told else ""
 
     def changed(self, changes: dict[str, Any]) -> dict[str, Any]:
         """This model's generation options with changes, unchecked; what the folder asks for gives way to these."""
@@ -154,10 +181,15 @@ class Model:
             wanted = f"features {reads} wide" if reads else "text"
             raise RequestError(f"{dataset.name}: its sources are {given}; {self.name or 'this model'} reads {wanted}")
         encoded = encode_set(dataset, self.tokenizer, self.data)
-        largest = max((max(ids) for ids in (*(encoded.sources or []), *encoded.targets) if len(ids)), default=0)
-        if largest >= self.network.vocabulary:
-            problem = f"its tokenizer gives the id {largest}, its weights embed {self.network.vocabulary}"
-            raise RequestError(f"{self.name or 'this model'}: {problem}; they are not of one model")
+        spoken = getattr(self.network, "spoken", self.network.vocabulary)
+        for side, rows, size in (
+            ("source", encoded.sources or [], self.network.vocabulary),
+            ("target", encoded.targets, spoken),
+        ):
+            largest = max((max(ids) for ids in rows if len(ids)), default=0)
+            if largest >= size:
+                problem = f"its tokenizer gives a {side} the id {largest}, its weights embed {size} for {side}s"
+                raise RequestError(f"{self.name or 'this model'}: {problem}; they are not of one model")
         return encoded
 
 

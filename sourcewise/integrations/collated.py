@@ -36,7 +36,7 @@ class CollatedNetwork(HuggingFaceNetwork):
         assert source.features is not None
         mask, vectors = source.frame_mask, source.features.to(next(self.model.parameters()).dtype)
         out = self.model.get_encoder()(inputs_embeds=vectors, attention_mask=mask.long(), return_dict=True)
-        return HuggingFaceMemory(out.last_hidden_state, mask)
+        return HuggingFaceMemory(out.last_hidden_state, mask, type(out))
 
 
 class Speaker:

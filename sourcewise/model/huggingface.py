@@ -24,10 +24,12 @@ from sourcewise.model.interchange import (
     check_plain,
     refuse_adapted,
     refuse_missing,
+    refuse_shape,
 )
 from sourcewise.model.protocol import shift_right
 from sourcewise.model.weight_files import Weights, read_json, read_weights
 
+REPORTED = {"output_loading_info": True, "ignore_mismatched_sizes": True}  # of weights that do not fit: we refuse them
 NO_END = -1  # the end of text of a model that has none
 
 
@@ -37,6 +39,7 @@ class HuggingFaceMemory:
 
     states: Tensor  # (batch, slots, d_model)
     mask: Tensor  # (batch, slots) bool
+    kind: type[Any]  # what the encoder returns: a decoder of experts asks for fields that others do not have
 
     @property
     def batch(self) -> int:
@@ -45,7 +48,7 @@ class HuggingFaceMemory:
 
     def select(self, rows: Tensor) -> HuggingFaceMemory:
         """The memory of these sources."""
-        return HuggingFaceMemory(self.states[rows], self.mask[rows])
+        return HuggingFaceMemory(self.states[rows], self.mask[rows], self.kind)
 
 
 class HuggingFaceCache:
@@ -81,6 +84,7 @@ class HuggingFaceNetwork(nn.Module):
         self.habits = Habits.read(said.settings, said.file, ids.ends, spoken_ids(model))
         self.positions = _positions(model.config)
         self.vocabulary = int(model.get_input_embeddings().num_embeddings)
+        self.spoken = spoken_ids(model)  # of a Marian, or a BERT that reads for a GPT-2, another number
 
     @property
     def device(self) -> torch.device:
@@ -94,7 +98,7 @@ class HuggingFaceNetwork(nn.Module):
             raise RequestError("a Hugging Face model reads text; features need a model trained with a bridge")
         mask = source.token_mask
         out = self.model.get_encoder()(input_ids=source.tokens, attention_mask=mask.long(), return_dict=True)
-        return HuggingFaceMemory(out.last_hidden_state, mask)
+        return HuggingFaceMemory(out.last_hidden_state, mask, type(out))
 
     def new_cache(self, memory: HuggingFaceMemory, beams: int, steps: int) -> HuggingFaceCache:
         """An empty cache; transformers grows it by itself."""
@@ -102,14 +106,12 @@ class HuggingFaceNetwork(nn.Module):
 
     def decode(self, tokens: Tensor, memory: HuggingFaceMemory, cache: HuggingFaceCache | None = None) -> Tensor:
         """Tokens (memory.batch × beams, time) → logits (rows, time, vocabulary)."""
-        from transformers.modeling_outputs import BaseModelOutput
-
         beams = len(tokens) // memory.batch
         states, mask = memory.states, memory.mask.long()
         if beams > 1:
             states, mask = states.repeat_interleave(beams, 0), mask.repeat_interleave(beams, 0)
         out = self.model(
-            encoder_outputs=BaseModelOutput(last_hidden_state=states),
+            encoder_outputs=memory.kind(last_hidden_state=states),
             attention_mask=mask,
             decoder_input_ids=tokens,
             past_key_values=None if cache is None else cache.cache,
@@ -120,14 +122,12 @@ class HuggingFaceNetwork(nn.Module):
 
     def cross_attention(self, tokens: Tensor, memory: HuggingFaceMemory) -> Tensor | None:
         """Tokens (memory.batch, time) → (layers, batch, heads, time, slots) float32; None: the model gives none."""
-        from transformers.modeling_outputs import BaseModelOutput
-
         usual = self.model.config._attn_implementation
         with _quiet():
             self.model.set_attn_implementation("eager")  # the only one that gives weights
             try:
                 out = self.model(
-                    encoder_outputs=BaseModelOutput(last_hidden_state=memory.states),
+                    encoder_outputs=memory.kind(last_hidden_state=memory.states),
                     attention_mask=memory.mask.long(),
                     decoder_input_ids=tokens,
                     output_attentions=True,
@@ -168,7 +168,7 @@ def load_huggingface_network(
         with _quiet():
             config = transformers.AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
             model, found = _class_of(config).from_pretrained(
-                None, config=config, state_dict=dict(read), output_loading_info=True, dtype=torch.float32
+                None, config=config, state_dict=dict(read), dtype=torch.float32, **REPORTED
             )
             if (folder / "generation_config.json").is_file():
                 model.generation_config = transformers.GenerationConfig.from_pretrained(folder, local_files_only=True)
@@ -200,6 +200,8 @@ def _check(model: Any, found: dict[str, Any], weights: Weights) -> None:
     expected = model.state_dict()
     left = sorted(name for name in found["unexpected_keys"] if not SPARE.search(name))
     refuse_adapted(left, weights)
+    for name, theirs, ours in sorted(found["mismatched_keys"]):
+        refuse_shape(name, theirs, ours, weights)
     missing = sorted(name for name in found["missing_keys"] if not _is_computed(model, name))
     if missing:
         refuse_missing(missing, left, weights)
@@ -234,8 +236,6 @@ def _set(config: Any) -> dict[str, Any]:
 def _reason(error: Exception) -> str:
     """What transformers says, in a line and in our words where its own help nobody here."""
     text = str(error).strip()
-    if "ignore_mismatched_sizes" in text:
-        return "its weights are of another shape than config.json says"
     if "trust_remote_code" in text:
         return "it needs code of its own, which is never run"
     return text.splitlines()[0][:200] if text else type(error).__name__

@@ -12,6 +12,7 @@ from sourcewise.errors import NotFinite, RequestError, tell
 from sourcewise.model.peft_folders import refuse_adapted
 from sourcewise.model.weight_files import Weights, counted, some
 
+WRAPPED = ("_orig_mod.", "module.", "model.", "_orig_mod.module.", "module._orig_mod.", "_forward_module.")
 Pairs = Iterable[tuple[str, Tensor]]  # a tensor's name there, and the (part of a) tensor of ours that holds it
 # The names of the matrices that embed sources and targets and predict; often one is there for all of them.
 SHARED = "shared.weight"
@@ -84,8 +85,7 @@ def check(pairs: Pairs, weights: Weights, spare: Collection[str] = ()) -> None:
     for name, ours in expected.items():
         theirs = weights[name]
         if theirs.shape != ours.shape:
-            shapes = f"{tuple(theirs.shape)}, the configuration says {tuple(ours.shape)}"
-            raise RequestError(f"{weights.file(name)}: {name} has the shape {shapes}")
+            refuse_shape(name, theirs.shape, ours.shape, weights)
         check_plain(name, theirs, weights)
     account_for(left, [*expected, *spare], weights)
 
@@ -94,7 +94,19 @@ def refuse_missing(missing: Sequence[str], left: Sequence[str], weights: Weights
     """Raise RequestError that names the tensors that are missing, and what is there instead."""
     more = f", and {len(missing) - 1:,} more" if len(missing) > 1 else ""
     instead = f"; it holds others: {some(left)}" if left else ""
+    held = set(left)
+    prefix = next((p for p in WRAPPED if any({p + name, f"{p}model.{name}"} & held for name in missing)), "")
+    if prefix:
+        instead = f"; its names begin with {prefix!r}, a wrapper's: save the weights of the model within it"
     raise RequestError(f"{weights.file(missing[0])}: the tensor {missing[0]} is missing{more}{instead}")
+
+
+def refuse_shape(name: str, theirs: Iterable[int], ours: Iterable[int], weights: Weights) -> None:
+    """Raise RequestError that names a tensor whose shape is not that of config.json, and what empty ones mean."""
+    found, wanted = tuple(theirs), tuple(ours)
+    empty = "; DeepSpeed ZeRO-3 leaves such ones: convert its own files with zero_to_fp32.py" if 0 in found else ""
+    problem = f"{name} has the shape {found}, the configuration says {wanted}"
+    raise RequestError(f"{weights.file(name)}: {problem}{empty}")
 
 
 def check_plain(name: str, tensor: Tensor, weights: Weights) -> None:

@@ -141,6 +141,8 @@ def _beside(folder: Path) -> str:
     for name in names:
         if not (folder / name).exists():
             return f"; {name} is a link to a file that is gone: fetch the model again"
+        if (folder / name).is_dir():
+            return f"; {name} is a folder, not a file"
         if "-of-" in name:
             of = SAFETENSORS if name.endswith(".safetensors") else PICKLED
             return f"; {some(names)} are shards without their {of}{INDEX}: copy it beside them"
@@ -151,7 +153,10 @@ def _beside(folder: Path) -> str:
     if foreign:
         kind = OTHERS[Path(foreign).suffix]
         return f"; {foreign} is of {kind}: open it there and save the model again with PyTorch's save_pretrained"
-    return f"; what is there is never read: {some(names)}" if names else ""
+    if names:
+        return f"; what is there is never read: {some(names)}; save the model again with save_pretrained"
+    below = [p.name for p in sorted(folder.glob("*/")) if (p / SAFETENSORS).is_file() or (p / PICKLED).is_file()]
+    return f"; there are some in its folder {below[0]}" if below else ""
 
 
 def _placed(index: Path) -> dict[str, str]:

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import unicodedata
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -25,6 +26,18 @@ ALPHABET = sorted({c for text in TEXTS for c in text})
 @pytest.fixture(scope="module")
 def tokenizer():
     return Tokenizer.train(TEXTS, 200)
+
+
+@pytest.mark.parametrize("name", ["</s>", "<pad>", "<unk>"])
+@pytest.mark.parametrize("unit", ["subwords", "words", "characters"])
+def test_texts_that_spell_a_special_token_can_be_trained_on(
+    name: str, unit: Literal["subwords", "words", "characters"]
+) -> None:
+    """Its characters may be in no other text, and have no count."""
+    trained = Tokenizer.train([f"ab {name} cd", "ab cd", name] * 3, 60, unit)
+    assert trained.decode(trained.encode("ab cd")) == "ab cd"
+    if unit != "words":
+        assert trained.decode(trained.encode("<d/s>"[:2])) == "<d"
 
 
 @given(text=st.text(st.sampled_from(ALPHABET), max_size=60))

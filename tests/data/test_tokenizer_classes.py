@@ -166,6 +166,37 @@ def test_cut_on_the_left_keeps_what_stands_around(folders: Callable[[str], Path]
         assert len(cut) == 6 and cut[:before] == whole[:before] and cut[before:] == whole[-6 + before :]
 
 
+@pytest.mark.parametrize("name", ["end", "bert", "nllb", "m2m100", "t5", "byt5", "marian"])
+def test_long_texts_are_cut_on_the_side_of_the_folder(
+    folders: Callable[[str], Path], name: str, tmp_path: Path
+) -> None:
+    folder = tmp_path / "folder"
+    shutil.copytree(folders(name), folder)
+    config = json.loads((folder / "tokenizer_config.json").read_text())
+    (folder / "tokenizer_config.json").write_text(json.dumps(config | {"truncation_side": "left"}))
+    theirs, ours = transformers.AutoTokenizer.from_pretrained(folder), Tokenizer.load(folder)
+    text = "a dog runs, and a cat sits on the mat"
+    assert ours.cuts_left and not Tokenizer.load(folders(name)).cuts_left
+    assert ours.encode(text, 6) == theirs(text, truncation=True, max_length=6)["input_ids"] != ours.encode(text)[:6]
+    ours.save(tmp_path / "saved")
+    assert Tokenizer.load(tmp_path / "saved").encode(text, 6) == ours.encode(text, 6)
+    if name != "m2m100":  # which takes none
+        assert ours.add(["qq"]).cuts_left
+
+
+def test_a_marian_of_several_languages_asks_for_their_code(folders: Callable[[str], Path], tmp_path: Path) -> None:
+    folder = tmp_path / "folder"
+    shutil.copytree(folders("marian"), folder)
+    assert not any("language" in note for note in Tokenizer.load(folder).notes)
+    vocabulary = json.loads((folder / "vocab.json").read_text())
+    codes = {f">>{code}<<": len(vocabulary) + i for i, code in enumerate(("fra", "deu", "spa", "ita"))}
+    (folder / "vocab.json").write_text(json.dumps(vocabulary | codes))
+    opened = Tokenizer.load(folder)
+    said = [note for note in opened.notes if "begins with the code of its target's language" in note]
+    assert len(said) == 1 and "(>>deu<<, >>fra<<, >>ita<<, …)" in said[0] and "--prefix" in said[0]
+    assert opened.encode(">>fra<< a dog")[0] == codes[">>fra<<"]
+
+
 @pytest.mark.parametrize("stored", ["truncation", "padding", "both"])
 @pytest.mark.parametrize("name", ["end", "bert", "nllb", "t5"])
 def test_stored_truncation_and_padding_are_left_out_and_told(

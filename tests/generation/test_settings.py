@@ -255,6 +255,39 @@ def test_an_end_that_is_a_word_stays_in_the_text(kind: str, tmp_path: Path) -> N
     assert ["".join(opened.stream(source)) for source in SOURCES] == texts
 
 
+def test_outputs_that_end_at_the_limit_are_counted(at_hand: tuple[Any, Path]) -> None:
+    model, path = at_hand
+    for last in ({"forced_eos_token_id": 1}, {"forced_eos_token_id": None, "eos_token_id": [1, 12, 14]}):
+        change(path, num_beams=1, max_length=7, **last)
+        rows = expected(model, path)
+        assert load(path).search(SOURCES)[1] == sum(len(row) == 6 and row[-1] not in (12, 14) for row in rows) > 0
+
+
+def test_a_stream_is_no_beam_search(at_hand: tuple[Any, Path]) -> None:
+    opened = load(at_hand[1])
+    with pytest.raises(RequestError, match="beams should be 1 to stream, not 4"):
+        opened.stream(SOURCES[0], beams=4)
+    assert "".join(opened.stream(SOURCES[0], beams=1, max_new_tokens=5)) == opened.generate(
+        SOURCES[0], beams=1, max_new_tokens=5
+    )[0]  # fmt: skip
+    drawn = {"beams": 4, "sample": True, "seed": 3, "max_new_tokens": 5}
+    assert "".join(opened.stream(SOURCES[0], **drawn)) == opened.generate(SOURCES[0], **drawn)[0]
+
+
+def test_sources_are_cut_on_the_side_of_the_folder(at_hand: tuple[Any, Path]) -> None:
+    path = at_hand[1]
+    text = " ".join(SOURCES)
+    ids = TOKENIZER.encode(text)
+    for side, kept, told in (("left", ids[-6:], " from the left"), ("right", [*ids[:5], ids[-1]], "")):
+        change(path, "tokenizer_config.json", truncation_side=side)
+        opened = load(path, max_source=6)
+        with pytest.warns(
+            DataWarning, match=f"1 of 1 sources is cut{told} to max_source 6; the longest has {len(ids)}"
+        ):
+            encoded = opened._encoded(text)
+        assert list(encoded.sources[0]) == kept
+
+
 SOME = {
     "num_beams": 3,
     "max_length": 11,
@@ -319,6 +352,9 @@ def test_commands_tell_of_the_settings(
     err = capsys.readouterr().err
     assert f"sourcewise: {path}/generation_config.json: its " in err and line in err
     assert "max_length = 11" in err and "num_beams" not in err
+    main(["diagnose", str(path), str(tmp_path / "set.tsv"), "--beams", "1"])
+    held = [line for line in capsys.readouterr().err.splitlines() if line.endswith(" held")]
+    assert len(held) == 1 and held[0] in err.splitlines()  # the very line of `evaluate`
     kept = json.loads((tmp_path / "out" / "metrics.json").read_text())["folder_settings"]
     assert kept["suppress_tokens"] == [9, 20] and "num_beams" not in kept
 

@@ -27,6 +27,7 @@ LAYERS = {
     "max_position_embeddings": 40,
 }
 T5_LAYERS = {"vocab_size": SIZE, "d_model": 32, "d_kv": 8, "d_ff": 48, "num_layers": 2, "num_heads": 4}
+SWITCHED = {"num_decoder_layers": 2, "num_experts": 2, "num_sparse_encoder_layers": 1, "num_sparse_decoder_layers": 1}
 # Name → (architecture, its configuration, what its generation_config.json says)
 MODELS: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
     "bart": ("Bart", LAYERS, {}),  # must end at the last step
@@ -40,6 +41,18 @@ MODELS: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
     "m2m100": ("M2M100", LAYERS, {"forced_bos_token_id": 7}),
     "pegasus": ("Pegasus", LAYERS, {}),
     "umt5": ("UMT5", {**T5_LAYERS, "decoder_start_token_id": 0}, {}),
+    "blenderbot": ("Blenderbot", LAYERS, {}),
+    "pegasus-x": ("PegasusX", {**LAYERS, "block_size": 8, "num_global_tokens": 2}, {}),
+    "nllb of experts": (
+        "NllbMoe",
+        {**LAYERS, "num_experts": 2, "encoder_sparse_step": 2, "decoder_sparse_step": 2},
+        {"forced_bos_token_id": 7},
+    ),
+    "switch transformers": (
+        "SwitchTransformers",
+        {**T5_LAYERS, **SWITCHED, "decoder_start_token_id": 0},
+        {},
+    ),
 }
 
 

@@ -10,6 +10,7 @@ import pytest
 import torch
 import transformers
 
+import sourcewise
 from sourcewise.errors import DataWarning, RequestError
 from sourcewise.generation.model import load
 from sourcewise.model.checkpoint import load_network
@@ -108,6 +109,31 @@ def test_a_bert_that_reads_for_a_gpt2(tmp_path: Path) -> None:
     change(tmp_path, "config.json", decoder=gpt2.to_dict() | {"bos_token_id": 50256, EOS: 50256})
     with pytest.raises(RequestError, match="decoder_start_token_id is missing"):
         load_network(tmp_path)
+
+
+@pytest.mark.parametrize(("decoder", "refused"), [(SIZE - 8, True), (SIZE + 8, False)])
+def test_a_decoder_with_another_number_of_ids(decoder: int, refused: bool, tmp_path: Path) -> None:
+    """Targets are held against what the decoder says, sources against what the encoder embeds."""
+    bert = bert2bert().config.encoder
+    shape = {"n_embd": 32, "n_layer": 1, "n_head": 4, "n_positions": 64, "bos_token_id": 2, "eos_token_id": 1}
+    parts = (bert, transformers.GPT2Config(vocab_size=decoder, **shape))
+    transformers.EncoderDecoderModel(
+        transformers.EncoderDecoderConfig.from_encoder_decoder_configs(*parts)
+    ).save_pretrained(tmp_path)
+    TOKENIZER.save(tmp_path)
+    change(tmp_path, **{START: 2, EOS: 1, PAD: 0})
+    high = TOKENIZER.decode([max(range(SIZE - 8, TOKENIZER.size), key=lambda i: len(TOKENIZER.decode([i])))])
+    ids = TOKENIZER.encode(high)
+    assert max(ids) >= SIZE - 8
+    opened = load(tmp_path)
+    assert len(opened.generate([high], max_new_tokens=3)) == 1
+    data = tmp_path / "set.tsv"
+    data.write_text(f"source\ttarget\n{high}\t{high}\n")
+    if refused:
+        with pytest.raises(RequestError, match=f"gives a target the id {max(ids)}, its weights embed {decoder} for ta"):
+            sourcewise.evaluate(opened, data)
+    else:
+        assert len(sourcewise.evaluate(opened, data, generation={"max_new_tokens": 3}).outputs) == 1
 
 
 @pytest.mark.parametrize("null", [False, True])

@@ -193,6 +193,7 @@ ABSENT: dict[str, tuple[list[str], str]] = {
     "TensorFlow": (["tf_model.h5"], r"tf_model\.h5 is of TensorFlow"),
     "Flax": (["flax_model.msgpack"], r"flax_model\.msgpack is of Flax"),
     "backups": (["model.safetensors.bak", "model (1).safetensors", "optimizer.pt"], r"never read: model \(1\)"),
+    "another name": (["model.pt"], r"never read: model\.pt; save the model again with save_pretrained"),
     "nothing": ([], r"no weights \(model\.safetensors or pytorch_model\.bin\)$"),
 }
 
@@ -205,6 +206,17 @@ def test_a_folder_without_weights_says_what_it_has(kind: str, case: str, tmp_pat
     for name in names:
         (tmp_path / name).write_bytes(b"x")
     with pytest.raises(RequestError, match=line):
+        load_network(tmp_path)
+
+
+def test_weights_in_a_folder_below_and_folders_in_their_place(tmp_path: Path) -> None:
+    weights = whole("t5", tmp_path)
+    (tmp_path / "weights").mkdir()
+    store(tmp_path / "weights", weights)
+    with pytest.raises(RequestError, match=r"no weights .*; there are some in its folder weights$"):
+        load_network(tmp_path)
+    (tmp_path / "model.safetensors").mkdir()
+    with pytest.raises(RequestError, match=r"no weights .*; model\.safetensors is a folder, not a file$"):
         load_network(tmp_path)
 
 
@@ -236,6 +248,29 @@ def test_a_pickled_file_holds_plain_tensors_or_is_refused(
         file.write_bytes(content)
         with pytest.raises(RequestError, match=r"pytorch_model\.bin: (cannot be read|truncated|a pointer of Git LFS)"):
             load_network(tmp_path)
+
+
+@pytest.mark.parametrize("prefix", ["_orig_mod.", "module.", "_forward_module."])
+@pytest.mark.parametrize("kind", KINDS)
+def test_weights_of_a_wrapped_model_are_named_as_that(kind: str, prefix: str, tmp_path: Path) -> None:
+    weights = whole(kind, tmp_path)
+    store(tmp_path, {prefix + name: tensor for name, tensor in weights.items()})
+    with pytest.raises(RequestError, match=f"is missing, and .*; its names begin with '{prefix}', a wrapper's"):
+        load_network(tmp_path)
+
+
+@pytest.mark.parametrize("kind", [*KINDS, "mbart"])
+def test_empty_tensors_are_named_with_what_leaves_them(kind: str, tmp_path: Path) -> None:
+    weights = whole(kind, tmp_path)
+    name = next(name for name in weights if "decoder" in name and "weight" in name)
+    store(tmp_path, {**weights, name: torch.empty(0)})
+    where = rf"model\.safetensors: {name.removeprefix('model.')}|model\.safetensors: {name}"
+    with pytest.raises(RequestError, match=where) as caught:
+        load_network(tmp_path)
+    assert "has the shape (0,), the configuration says (" in str(caught.value) and "ZeRO-3" in str(caught.value)
+    store(tmp_path, {**weights, name: torch.zeros(3, 5)})
+    with pytest.raises(RequestError, match=r"has the shape \(3, 5\), the configuration says \([\d, ]+\)$"):
+        load_network(tmp_path)
 
 
 def test_folders_that_hold_no_model_themselves(tmp_path: Path) -> None:
