@@ -35,6 +35,7 @@ from sourcewise.integrations.cut import check_cut
 from sourcewise.integrations.fed import check_fed
 from sourcewise.integrations.finite import broken_weights
 from sourcewise.integrations.passing import joined, size_of, some_of
+from sourcewise.integrations.rates import unknown
 from sourcewise.integrations.wiring import Training, check_start, check_wiring
 from sourcewise.training.vitals import target_entropy
 
@@ -64,11 +65,12 @@ def look_at_wiring(
     network = CollatedNetwork(model, encoded.dataset.dims)
     found = check_fed(network, batch, batch.keys() - {LABELS}, taken) if taken else []
     found += [*check_wiring(network, encoded.batch(range(len(encoded))), batch, training), *check_start(model, speaker)]
+    missing = [*not_compared(found), *filter(None, [unknown(training.optimizer, training.scheduler, training.steps)])]
     if not own:
-        return Piece(found, not_compared(found))
+        return Piece(found, missing)
     found = [finding for finding in found if finding.code != PADDING_COUNTED.code]
     unasked = f"whether padding counts as target ({PADDING_COUNTED.code}): the loss is the training's own, {own}"
-    return Piece(found, [*not_compared(found), unasked])
+    return Piece(found, [*missing, unasked])
 
 
 def look_at_data(model: Any, batches: Sequence[Collation], processing: Any) -> tuple[Piece, float | None]:

@@ -47,6 +47,7 @@ class Recorder:
     pretrained: bool = False
     other_loss: str = ""  # why the Trainer's loss is no cross-entropy, where it is none
     lines: list[dict[str, Any]] = field(default_factory=list)
+    under_way: bool = False
     _norms: dict[str, float] = field(default_factory=dict)
     _ratios: dict[str, float] = field(default_factory=dict)
     _broken: int = 0  # the last step whose loss was not finite
@@ -55,7 +56,8 @@ class Recorder:
     @property
     def course(self) -> Course:
         """All lines so far."""
-        return replace(Course.read(self.lines), pretrained=self.pretrained, other_loss=self.other_loss)
+        known = {"pretrained": self.pretrained, "other_loss": self.other_loss, "under_way": self.under_way}
+        return replace(Course.read(self.lines), **known)
 
     @property
     def lost(self) -> bool:
@@ -64,6 +66,7 @@ class Recorder:
 
     def started(self, steps: int) -> None:
         """So many steps are to come."""
+        self.under_way = True
         self.lines.append({"kind": "start", "step": 0, "steps": steps})
 
     def entropy(self, nats: float) -> None:

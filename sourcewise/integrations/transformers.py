@@ -169,6 +169,7 @@ class SourcewiseCallback(TrainerCallback):
     def on_train_end(self, args: Any, state: Any, control: Any, **given: Any) -> None:
         """What was put off, and whether the weights are finite."""
         self._passing.stop()
+        self.recorder.under_way = False
         if not self._looks(args, state, given):
             return
         self._look_at_first()
@@ -225,7 +226,7 @@ class SourcewiseCallback(TrainerCallback):
             return
         args, model, own = self._args, self._model, own_loss(self.trainer)
         known = (self._state.max_steps, args.max_grad_norm or 0.0, _fresh(model), args.label_smoothing_factor)
-        training = Training(self._given.get("optimizer"), *known)
+        training = Training(self._given.get("optimizer"), *known, self._given.get("lr_scheduler"))
         taken = taken_out(self.trainer, args.label_smoothing_factor)
         if own == "compute_loss" and not args.torch_compile:
             self._passing.next_call(model, partial(self._look_at_call, first.batches))
