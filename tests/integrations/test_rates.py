@@ -66,7 +66,8 @@ SCHEDULES: list[tuple[float, Callable[[Any], Any], float | None]] = [
     (0.1, lambda o: lr_scheduler.StepLR(o, 10), 0.1),
     (0.1, lambda o: lr_scheduler.SequentialLR(
         o, [lr_scheduler.LinearLR(o, 0.01), lr_scheduler.CosineAnnealingLR(o, 90)], [10]), 0.1),
-    (0.1, lambda o: lr_scheduler.SequentialLR(o, [lr_scheduler.LambdaLR(o, noam), lr_scheduler.StepLR(o, 9)], [9]), None),
+    (0.1, lambda o: lr_scheduler.SequentialLR(
+        o, [lr_scheduler.LambdaLR(o, noam), lr_scheduler.StepLR(o, 9)], [9]), None),
     (0.0, Own, None),
     (1.0, lambda o: lr_scheduler.LambdaLR(o, Factor()), None),
     (0.1, lambda o: lr_scheduler.LambdaLR(o, [0.5, 1.0, 0.5].__getitem__), None),
