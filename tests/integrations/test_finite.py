@@ -192,7 +192,9 @@ class Scaled(transformers.T5ForConditionalGeneration):
     def __init__(self, config: Any) -> None:
         super().__init__(config)
         self.register_buffer("scale", torch.ones(3))
-        self.register_buffer("seen", torch.tensor([float("inf"), -float("inf")]))  # least and most, of nothing so far
+        self.register_buffer(
+            "seen", torch.tensor([float("inf"), -float("inf")]), persistent=False
+        )  # least and most, so far
 
     def forward(self, *given: Any, **named: Any) -> Any:
         out = super().forward(*given, **named)
