@@ -35,6 +35,7 @@ class Course:
     pretrained: bool = False  # whether it began from such weights, where no recipe says so
     not_finite: Line | None = None  # a loss of a training that went on, its weights unharmed
     other_loss: str = ""  # why the loss of its lines is no cross-entropy, where it is none
+    under_way: bool = False  # whether it is known to go on: its last step may be logged before that is evaluated
 
     @classmethod
     def read(cls, lines: Sequence[Line], recipe: Recipe | None = None) -> Course:
@@ -66,7 +67,7 @@ class Course:
     @property
     def going_on(self) -> bool:
         """Whether it is under way; or ended while its loss still fell, where no earlier evaluation tells more."""
-        if self.stopped is not None or 0 < self.step < self.total:
+        if self.stopped is not None or self.under_way or 0 < self.step < self.total:
             return self.stopped is None
         earlier = any(int(line["step"]) <= (1 - LAST) * self.step for line in self.evaluations)
         if earlier or len(self.train) < FEWEST:

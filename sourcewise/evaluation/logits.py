@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from sourcewise.data.batches import IGNORED
-from sourcewise.errors import RequestError
+from sourcewise.errors import NotFinite, RequestError
 
 NEAR = 1e-2  # of a sum of probabilities, which may be in half precision
 SPECIAL = 3  # ids up to this are special tokens in most vocabularies
@@ -27,6 +28,22 @@ def checked(logits: Tensor) -> Tensor:
         if positive and table.any() and bool((torch.logsumexp(-table, -1).abs() < NEAR).all()):
             raise RequestError("source_bits: negative log-probabilities are no logits; return them negated")
     return logits
+
+
+def refuse_not_finite(nats: Tensor, labels: Tensor, logits: Tensor) -> None:
+    """Raises NotFinite where the nats (batch, time) of a label that counts are none, of these logits: says where."""
+    wrong = ~torch.isfinite(nats) & (labels != IGNORED)
+    if not wrong.any():
+        return
+    row, step = (int(i) for i in wrong.nonzero()[0])
+    label = int(labels[row, step])
+    there = logits[row, step].float()
+    barred = bool(there[label] == -math.inf) and not bool((torch.isnan(there) | (there == math.inf)).any())
+    what = "has the probability 0" if barred else "has logits that are NaN or infinite"
+    count = f"{int(wrong.sum()):,} of {int((labels != IGNORED).sum()):,} labels"
+    raise NotFinite(
+        f"source_bits: {count} have no finite loss; the first, example {row}, token {step} ({label}), {what}"
+    )
 
 
 def pad_ids(*models: Any) -> set[int]:

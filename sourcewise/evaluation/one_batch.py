@@ -17,10 +17,11 @@ from sourcewise.data.encoding import Encoded
 from sourcewise.errors import RequestError
 from sourcewise.evaluation import plain_call
 from sourcewise.evaluation import source_bits as sets
-from sourcewise.evaluation.logits import checked, pad_ids, without_padding
+from sourcewise.evaluation.logits import checked, pad_ids, refuse_not_finite, without_padding
 from sourcewise.evaluation.plain_call import Loop
 from sourcewise.evaluation.source_bits import SourceBits, nearest_others
 from sourcewise.generation.model import Model
+from sourcewise.model.finite import refuse_damaged
 from sourcewise.model.protocol import Network, token_nats
 
 LABELS = "labels"
@@ -46,7 +47,8 @@ def source_bits(model: Any, batch: Any) -> SourceBits:
     could have been meant otherwise, such as padding among labels, is a UserWarning, and `.understood` of the answer.
 
     Raises RequestError where there is no source to exchange (a decoder-only model, fewer than two different sources),
-    where the model gives probabilities, or sees the tokens it is to say, and where a call is not understood.
+    where the model gives probabilities, or sees the tokens it is to say, and where a call is not understood; NotFinite
+    where weights, logits or the nats of a label are NaN or infinite.
     """
     if isinstance(model, Model):
         model = model.network
@@ -58,6 +60,7 @@ def source_bits(model: Any, batch: Any) -> SourceBits:
     whole = model
     if isinstance(model, (tuple, list)):
         whole = nn.ModuleList([part for part in model if isinstance(part, nn.Module)])
+    refuse_damaged(whole, f"source_bits: {type(model).__name__}")
     if not (isinstance(batch, Mapping) and LABELS in batch):
         with at_rest(whole):
             return _told(_of_loop(model, plain_call.read(batch), whole))
@@ -219,7 +222,9 @@ def _nats(logits: Tensor, labels: Tensor) -> Tensor:
         what = f"labels reach {int(labels.max())}, but outputs have {logits.shape[-1]} numbers a token"
         raise RequestError(f"source_bits: {what}; logits have one for each word of the vocabulary")
     rows = zip(logits, labels, strict=True)
-    return torch.stack([F.cross_entropy(r.float(), of, ignore_index=IGNORED, reduction="none") for r, of in rows])
+    nats = torch.stack([F.cross_entropy(r.float(), of, ignore_index=IGNORED, reduction="none") for r, of in rows])
+    refuse_not_finite(nats, labels, logits)
+    return nats
 
 
 @contextlib.contextmanager

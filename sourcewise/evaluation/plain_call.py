@@ -7,6 +7,7 @@ which target token an output is to predict by exchanging one target token.
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sourcewise.errors import RequestError
+from sourcewise.errors import NotFinite, RequestError
 from sourcewise.evaluation.logits import checked
 
 SOURCES = ("src", "source", "sources", "src_tokens", "input", "inputs", "x")
@@ -180,6 +181,8 @@ def aligned(model: Any, loop: Loop, run: Run, other: Tensor) -> tuple[Callable[[
     brought together with targets: random ones, such as are not told by the target before, such as see ahead.
     """
     base = run(loop)
+    if bool((torch.isnan(base) | (base == math.inf)).any()):
+        raise NotFinite("source_bits: outputs of the model are NaN or infinite although all weights are finite numbers")
     again = run(loop)
     if not torch.allclose(base, again, rtol=1e-3, atol=1e-5, equal_nan=True):
         raise RequestError(

@@ -6,6 +6,7 @@ What is kept of a step stays on the device until somebody asks: nobody waits for
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -88,8 +89,37 @@ def _numbers(tensors: list[Tensor]) -> list[float]:
 
 @torch.no_grad()
 def broken_weights(model: Any, *, gradients: bool = False) -> str:
-    """Which weights, or their gradients, are not all finite numbers: up to three names, and how many of how many."""
+    """Which weights and buffers, or gradients, are not all finite: up to three names, and how many of how many."""
     named = [(name, p.grad if gradients else p.detach()) for name, p in model.named_parameters()]
+    if not gradients:  # a buffer may hold infinity for what it has not seen, or bars
+        named += [(name, b.detach().masked_fill(b.isinf(), 0)) for name, b in model.named_buffers()]
+    return _named(named)
+
+
+@torch.no_grad()
+def broken_moments(model: Any, optimizer: Any) -> str:
+    """The same of what an optimizer keeps of each parameter, such as Adam's moments; "" where it keeps nothing so."""
+    state = getattr(optimizer, "state", None)
+    if not isinstance(state, Mapping):
+        return ""
+    kept = [(name, state[p]) for name, p in model.named_parameters() if p in state]
+    return _named(
+        [
+            (f"{what} of {name}", value)
+            for name, each in kept
+            if isinstance(each, Mapping)
+            for what, value in each.items()
+            if isinstance(value, Tensor)
+        ]
+    )
+
+
+def scales(optimizer: Any) -> bool:
+    """Whether losses are scaled (fp16): steps that overflow are then left out, and the scale is lowered."""
+    return getattr(optimizer, "scaler", None) is not None
+
+
+def _named(named: Sequence[tuple[str, Tensor | None]]) -> str:
     known = [(name, p) for name, p in named if p is not None and p.is_floating_point() and p.numel()]
     sound = _numbers([p.isfinite().all() for _, p in known])
     names = [name for (name, _), whole in zip(known, sound, strict=True) if not whole]

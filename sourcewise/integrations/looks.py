@@ -15,7 +15,7 @@ from sourcewise.diagnosis.looked import Looked
 from sourcewise.diagnosis.rules import NETWORK_CHECKS, data, pairing, reading, source_use
 from sourcewise.diagnosis.rules.wiring import not_compared, one_batch
 from sourcewise.diagnosis.rules.wiring_texts import NO_END, NOT_FINITE, PADDING_COUNTED
-from sourcewise.errors import RequestError
+from sourcewise.errors import NotFinite, RequestError
 from sourcewise.evaluation import source_bits as sets
 from sourcewise.evaluation.evaluate import evaluate_encoded
 from sourcewise.evaluation.one_batch import source_bits
@@ -35,7 +35,9 @@ from sourcewise.integrations.cut import check_cut
 from sourcewise.integrations.fed import check_fed
 from sourcewise.integrations.finite import broken_weights
 from sourcewise.integrations.passing import joined, size_of, some_of
+from sourcewise.integrations.rates import unknown
 from sourcewise.integrations.wiring import Training, check_start, check_wiring
+from sourcewise.model.finite import damage
 from sourcewise.training.vitals import target_entropy
 
 LONGEST = 256  # tokens of an output
@@ -53,6 +55,8 @@ def look_at_wiring(
     """
     if broken := broken_weights(model):
         return Piece([NOT_FINITE.finding(f"not finite are the weights {broken}")])
+    if broken := broken_sources(batches):
+        return Piece([NOT_FINITE.finding(f"not finite are sources of the first batches, {broken}")])
     speaker = _speaker(model, processing)
     batch = joined(batches, speaker.pad_id)
     _, real, counts = parts(batch, speaker.pad_id)
@@ -66,11 +70,12 @@ def look_at_wiring(
     laid_out = encoded.batch(range(len(encoded)))
     found += check_wiring(network, laid_out, batch, training, speaker.begins)
     found += check_start(model, speaker)
+    missing = [*not_compared(found), *filter(None, [unknown(training.optimizer, training.scheduler, training.steps)])]
     if not own:
-        return Piece(found, not_compared(found))
+        return Piece(found, missing)
     found = [finding for finding in found if finding.code != PADDING_COUNTED.code]
     unasked = f"whether padding counts as target ({PADDING_COUNTED.code}): the loss is the training's own, {own}"
-    return Piece(found, [*not_compared(found), unasked])
+    return Piece(found, [*missing, unasked])
 
 
 def look_at_data(model: Any, batches: Sequence[Collation], processing: Any) -> tuple[Piece, float | None]:
@@ -95,17 +100,37 @@ def look_at_network(
 ) -> tuple[dict[str, Piece], dict[str, Any]]:
     """How a network reads the examples of some batches and, with `outputs`, what it says; findings and figures.
 
-    Where only the model itself can read them, its source use alone. Raises RequestError where they have no labels.
+    Where only the model itself can read them, its source use alone. Where sources or logits are not finite that is all
+    there is, without figures. Raises RequestError where they have no labels.
     """
     labelled = [batch for batch in batches if isinstance(batch.get(LABELS), Tensor)]
     if not labelled:
         keys = ", ".join(map(str, batches[0])) if batches else "none was seen"
         raise RequestError(f"its batches have no {LABELS} ({keys})")
+    if broken := broken_sources(labelled):
+        return {"network": Piece([NOT_FINITE.finding(f"not finite are sources of the evaluation, {broken}")])}, {}
     speaker = _speaker(model, processing)
+    try:
+        return _of_network(model, labelled, speaker, outputs)
+    except NotFinite as problem:
+        return {"network": Piece([NOT_FINITE.finding(f"at an evaluation {problem}")])}, {}
+
+
+def broken_sources(batches: Sequence[Collation]) -> str:
+    """The first tensor of some batches with a NaN or an infinity, in words; "" where there is none."""
+    named = [(n, v) for batch in batches for n, v in batch.items() if isinstance(v, Tensor) and "mask" not in str(n)]
+    return damage((str(name), value) for name, value in named if name != LABELS) or ""
+
+
+def _of_network(
+    model: Any, labelled: Sequence[Collation], speaker: Speaker, outputs: bool
+) -> tuple[dict[str, Piece], dict[str, Any]]:
     try:
         if any(with_prompts(batch, speaker.pad_id) for batch in labelled):
             raise RequestError(PROMPTED)
         return _rich(model, labelled, speaker, outputs)
+    except NotFinite:
+        raise
     except Exception as problem:  # a model of another kind: what its own call tells is still to be had
         piece, figures = _source_use(_bits(model, labelled, speaker), _references(labelled, speaker))
         return {"network": Piece((), [f"{NOT_READ}: {said(problem)}"]), "outputs": piece}, figures

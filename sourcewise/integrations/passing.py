@@ -36,6 +36,7 @@ class Passing:
         self._hook: Any = None
         self._waits = False  # for the batch of a training step
         self._elsewhere = False  # while a look calls the model
+        self._latest: Any = None  # the labels of the model's latest call
 
     def of_trainer(self, trainer: Any) -> None:
         """From now on. What the Trainer's methods are given and return stays as it is."""
@@ -88,7 +89,8 @@ class Passing:
             self._elsewhere = before
 
     def _called(self, model: Any, given: Any, named: dict[str, Any]) -> None:
-        if not self._elsewhere and LABELS in named:
+        if not self._elsewhere and LABELS in named and named[LABELS] is not self._latest:
+            self._latest = named[LABELS]  # a loss may call the model twice (R-Drop, say)
             self.seen(called_with(model, given, named), model.training)
 
 

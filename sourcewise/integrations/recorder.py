@@ -47,6 +47,7 @@ class Recorder:
     pretrained: bool = False
     other_loss: str = ""  # why the Trainer's loss is no cross-entropy, where it is none
     lines: list[dict[str, Any]] = field(default_factory=list)
+    under_way: bool = False
     _norms: dict[str, float] = field(default_factory=dict)
     _ratios: dict[str, float] = field(default_factory=dict)
     _broken: int = 0  # the last step whose loss was not finite
@@ -55,7 +56,12 @@ class Recorder:
     @property
     def course(self) -> Course:
         """All lines so far."""
-        return replace(Course.read(self.lines), pretrained=self.pretrained, other_loss=self.other_loss)
+        known: dict[str, Any] = {
+            "pretrained": self.pretrained,
+            "other_loss": self.other_loss,
+            "under_way": self.under_way,
+        }
+        return replace(Course.read(self.lines), **known)
 
     @property
     def lost(self) -> bool:
@@ -64,20 +70,23 @@ class Recorder:
 
     def started(self, steps: int) -> None:
         """So many steps are to come."""
+        self.under_way = True
         self.lines.append({"kind": "start", "step": 0, "steps": steps})
 
     def entropy(self, nats: float) -> None:
         """The entropy of the target tokens' frequencies."""
         next(line for line in self.lines if line["kind"] == "start")["target_entropy"] = nats
 
-    def not_finite(self, found: NotFinite, weights: str = "", gradients: str = "") -> None:
-        """A step's loss or gradient, and which weights or gradients are not finite numbers: one line of all such steps.
+    def not_finite(self, found: NotFinite, weights: str = "", gradients: str = "", moments: str = "") -> None:
+        """A step's loss or gradient, and which weights, gradients or moments are none: one line of all.
 
         It is that of the first; of the first that did harm, where one does. Weights that are lost end the course.
         """
         grave = bool(weights) or not found.harmless
         first = next((line for line in self.lines if line["kind"] in ("not_finite", "stopped")), None)
         self._broken = found.step
+        if first is not None and moments and first["moments"] and found.loss is found.norm is None:
+            return  # the same moments, asked for again
         if first is not None and (first["grave"] or not grave):
             first["times"] += 1
             if weights and first["kind"] != "stopped":
@@ -92,7 +101,7 @@ class Recorder:
         figures = {"loss": found.loss, "gradient_norm": found.norm}
         known = {name: value for name, value in figures.items() if value is not None}
         line |= {name: value if math.isfinite(value) else None for name, value in known.items()}
-        line |= {"weights": weights, "gradients": gradients, "unlabelled": found.unlabelled}
+        line |= {"weights": weights, "gradients": gradients, "moments": moments, "unlabelled": found.unlabelled}
         line["cure"] = UNLABELLED if found.unlabelled else CURE
         self.lines = [each for each in self.lines if each is not first] + [line]
 

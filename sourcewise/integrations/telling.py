@@ -35,7 +35,7 @@ class Told:
 
     def problem(self, state: Any, what: str, why: str) -> None:
         """Note what could not be looked at, and print and log it the first time."""
-        kind = what, re.sub(r"\\d+", "", why)[:80]
+        kind = what, re.sub(r"\d+", "", why)[:80]
         if kind in self._problems:
             return
         self._problems[kind] = f"{what}: {why}"

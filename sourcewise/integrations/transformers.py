@@ -35,8 +35,8 @@ from sourcewise.diagnosis.whole import of_course
 from sourcewise.errors import RequestError
 from sourcewise.integrations.collated import LABELS, CollatedNetwork
 from sourcewise.integrations.fed import check_fed, other_loss, own_loss, taken_out
-from sourcewise.integrations.finite import NotFinite, Steps, broken_weights
-from sourcewise.integrations.looks import look_at_data, look_at_network, look_at_wiring, said
+from sourcewise.integrations.finite import NotFinite, Steps, broken_moments, broken_weights, scales
+from sourcewise.integrations.looks import broken_sources, look_at_data, look_at_network, look_at_wiring, said
 from sourcewise.integrations.passing import First, Passing, Spread, as_tensors, joined
 from sourcewise.integrations.recorder import Recorder
 from sourcewise.integrations.telling import PREFIX, Told, of_set, set_name
@@ -128,7 +128,7 @@ class SourcewiseCallback(TrainerCallback):
         if not self._looks(args, state, given) or self._is_lost:
             return
         self._steps.gradients(state.global_step + 1, self._model)
-        if not _scales(given["optimizer"]) and self._at_once:
+        if not scales(given["optimizer"]) and self._at_once:
             self._judge_finite()
         if (state.global_step + 1) % max(1, state.logging_steps) == 0:
             self.recorder.before_step(self._model)
@@ -138,7 +138,7 @@ class SourcewiseCallback(TrainerCallback):
         """Its updates."""
         if not self._looks(args, state, given) or self._is_lost:
             return
-        if _scales(given["optimizer"]):
+        if scales(given["optimizer"]):
             if getattr(given["optimizer"], "step_was_skipped", False):
                 self._steps.forget(state.global_step + 1)  # what overflowed in fp16 reached no weight
             if self._at_once:
@@ -169,6 +169,7 @@ class SourcewiseCallback(TrainerCallback):
     def on_train_end(self, args: Any, state: Any, control: Any, **given: Any) -> None:
         """What was put off, and whether the weights are finite."""
         self._passing.stop()
+        self.recorder.under_way = False
         if not self._looks(args, state, given):
             return
         self._look_at_first()
@@ -225,14 +226,16 @@ class SourcewiseCallback(TrainerCallback):
             return
         args, model, own = self._args, self._model, own_loss(self.trainer)
         known = (self._state.max_steps, args.max_grad_norm or 0.0, _fresh(model), args.label_smoothing_factor)
-        training = Training(self._given.get("optimizer"), *known)
+        training = Training(self._given.get("optimizer"), *known, self._given.get("lr_scheduler"))
         taken = taken_out(self.trainer, args.label_smoothing_factor)
         if own == "compute_loss" and not args.torch_compile:
             self._passing.next_call(model, partial(self._look_at_call, first.batches))
         with self._look():
             found = look_at_wiring(model, first.batches, self._processing, training, taken=taken, own=own)
         self.pieces["wiring"] = found
-        self._broken = any(finding.code == NOT_FINITE.code for finding in found.findings)
+        self._broken = any(finding.code == NOT_FINITE.code for finding in found.findings) and bool(
+            broken_weights(model) or broken_sources(first.batches)
+        )
         self._tell({})
 
     @_guarded("what the decoder is fed")
@@ -267,6 +270,9 @@ class SourcewiseCallback(TrainerCallback):
         with self._look():
             found, figures = look_at_network(self._model, batches, self._processing, self.outputs)
         self.pieces |= {f"{what} {name}".strip(): of_set(piece, name) for what, piece in found.items()}
+        if not figures:
+            self._tell()
+            return
         self._set = self._set or name or "eval"
         if self._set == (name or "eval"):
             self.recorder.evaluated(figures, self._state.global_step)
@@ -291,8 +297,9 @@ class SourcewiseCallback(TrainerCallback):
             broken, gradients = ("", "") if each.harmless else (broken_weights(self._model), "")
             if not broken and not each.harmless:
                 gradients = broken_weights(self._model, gradients=True)
-            if broken or each.loss is not None or each.norm is not None:
-                self.recorder.not_finite(each, broken, gradients)
+            moments = "" if broken or not weights else broken_moments(self._model, self._given.get("optimizer"))
+            if broken or moments or each.loss is not None or each.norm is not None:
+                self.recorder.not_finite(each, broken, gradients, moments)
                 self._judge_course()
                 self._tell()
 
@@ -380,11 +387,6 @@ class SourcewiseCallback(TrainerCallback):
         except Exception as problem:
             with contextlib.suppress(Exception):
                 self._told.problem(self._state, what, said(problem))
-
-
-def _scales(optimizer: Any) -> bool:
-    """Whether losses are scaled (fp16): steps that overflow are then left out, and the scale is lowered."""
-    return getattr(optimizer, "scaler", None) is not None
 
 
 def _distributes(model: Any) -> bool:

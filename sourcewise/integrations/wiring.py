@@ -23,6 +23,7 @@ from sourcewise.diagnosis.rules.settings import DROPOUT, SMOOTHING, far_from_use
 from sourcewise.diagnosis.rules.wiring import check_network
 from sourcewise.diagnosis.rules.wiring_texts import NOT_TRAINED, PADDING_READ, RATE, WRONG_START
 from sourcewise.integrations.collated import LABELS, MASK, TEXT, VECTORS, CollatedNetwork, Collation, Speaker
+from sourcewise.integrations.rates import groups, peaks
 
 READ, READ_MASK = "decoder_input_ids", "decoder_attention_mask"
 LAYER = re.compile(r"(?:^|\.)(encoder|decoder)\.(?:block|layers?)\.(\d+)\.")
@@ -37,6 +38,13 @@ class Training:
     clip: float
     fresh: bool  # from random weights
     smoothing: float = 0.0  # of labels
+    scheduler: Any = None  # of the learning rate
+
+    @property
+    def rates(self) -> dict[int, float | None]:
+        """The peak rate of each parameter that the optimizer has, by identity; None where it does not show before."""
+        found = peaks(self.optimizer, self.scheduler, self.steps)
+        return {id(p): rate for group, rate in zip(groups(self.optimizer), found, strict=True) for p in group["params"]}
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,19 +82,19 @@ def check_wiring(
     learning = [p for p in network.model.parameters() if p.requires_grad]
     if not learning:
         return [*found, NOT_TRAINED.finding("no parameter of the model requires a gradient")]
-    rates = _rates(training.optimizer)
-    if rates and not any(rates.values()):
+    rates = training.rates
+    if rates and all(rate == 0 for rate in rates.values()):
         return [*found, RATE.finding("the learning rate of every parameter group is 0: no weight will ever change")]
     step = measure_first_step(network, batch, collation, training)
     found += judge(step, {f.code for f in found}, fresh=training.fresh, steps=training.steps)
-    return [*found, *decay(*_strongest_decay(training.optimizer)), *_far(network.model, training)]
+    return [*found, *decay(*_strongest_decay(training)), *_far(network.model, training)]
 
 
 def _far(model: Any, training: Training) -> list[Finding]:
     """WIR020 of the Trainer's arguments and the model's dropout."""
     dropout = max((float(m.p) for m in model.modules() if isinstance(m, torch.nn.Dropout)), default=0.0)
     values = {"dropout": (dropout, DROPOUT), "label_smoothing_factor": (training.smoothing, SMOOTHING)}
-    first = max((float(g["betas"][0]) for g in _groups(training.optimizer) if "betas" in g), default=0.0)
+    first = max((float(g["betas"][0]) for g in groups(training.optimizer) if "betas" in g), default=0.0)
     return far_from_use(values, ("adam_beta1", first), training.steps)
 
 
@@ -125,7 +133,7 @@ def _nats(logits: Tensor, labels: Tensor) -> Tensor:
 
 def measure_first_step(network: CollatedNetwork, batch: Batch, collation: Collation, training: Training) -> FirstStep:
     """Gradients of a batch, and the updates of an Adam: as large as its rate, whatever the gradient (Kingma & Ba)."""
-    rates = _rates(training.optimizer)
+    rates = training.rates
     with borrowed(network), torch.enable_grad():
         named = list(network.model.named_parameters())
         learning = [(name, p) for name, p in named if p.requires_grad]
@@ -144,7 +152,7 @@ def measure_first_step(network: CollatedNetwork, batch: Batch, collation: Collat
                 frozen=not p.requires_grad,
                 gradient=None if (g := found.get(name)) is None else _rms(g) * clipped,
                 optimised=not rates or id(p) in rates,
-                update=rates.get(id(p), 0.0) if _is_adam(training.optimizer) else 0.0,
+                update=(rates.get(id(p)) or 0.0) if _is_adam(training.optimizer) else 0.0,
             )
             for name, p in named
             if not _is_table(network.model, name)
@@ -156,24 +164,11 @@ def _rms(tensor: Tensor) -> float:
     return float(tensor.detach().float().square().mean().sqrt())
 
 
-def _rates(optimizer: Any) -> dict[int, float]:
-    """The peak learning rate of each parameter that an optimizer has, by identity; empty where that is not known."""
-    return {id(p): _peak(group) for group in _groups(optimizer) for p in group["params"]}
-
-
-def _strongest_decay(optimizer: Any) -> tuple[float, float]:
+def _strongest_decay(training: Training) -> tuple[float, float]:
     """Peak rate and weight decay of the group of an AdamW where their product is largest; zeros for others."""
-    decoupled = [group for group in _groups(optimizer) if group.get("decoupled_weight_decay")]
-    pairs = [(_peak(group), float(group.get("weight_decay") or 0)) for group in decoupled]
+    found = zip(groups(training.optimizer), peaks(training.optimizer, training.scheduler, training.steps), strict=True)
+    pairs = [(rate or 0.0, float(g.get("weight_decay") or 0)) for g, rate in found if g.get("decoupled_weight_decay")]
     return max(pairs, key=lambda pair: pair[0] * pair[1], default=(0.0, 0.0))
-
-
-def _groups(optimizer: Any) -> list[dict[str, Any]]:
-    return getattr(optimizer, "param_groups", None) or []
-
-
-def _peak(group: dict[str, Any]) -> float:
-    return float(group.get("initial_lr", group.get("lr") or 0))
 
 
 def _is_adam(optimizer: Any) -> bool:

@@ -7,12 +7,15 @@ import warnings
 from functools import reduce
 from typing import Any, cast
 
+from torch import Tensor
+
 from sourcewise.config import Recipe
 from sourcewise.data.encoding import Encoded
 from sourcewise.data.tokenizer import Tokenizer
-from sourcewise.errors import DataWarning, RequestError
+from sourcewise.errors import DataWarning, NotFinite, RequestError
 from sourcewise.evaluation.results import METRICS_FILE
 from sourcewise.files import write_atomically
+from sourcewise.model.finite import damage
 from sourcewise.training.run import Run
 
 ELSEWHERE = ("name", "output")  # options that say which run is meant
@@ -95,7 +98,10 @@ def check_origin(run: Run, recipe: Recipe, tokenizer: Tokenizer, train: Encoded,
 
 
 def check_weights(run: Run, saved: dict[str, Any], wanted: dict[str, Any]) -> None:
-    """Raise RequestError where the saved state of an optimizer is not that of the network which the recipe makes."""
+    """Raise RequestError where the saved state of an optimizer is not that of the network which the recipe makes.
+
+    NotFinite where it holds a NaN or an infinity.
+    """
     had, has = (
         {(part, name): tuple(tensor.shape) for part in ("masters", "frozen") for name, tensor in state[part].items()}
         for state in (saved, wanted)
@@ -110,6 +116,16 @@ def check_weights(run: Run, saved: dict[str, Any], wanted: dict[str, Any]) -> No
             f"{run.state}: not the state of the network that {run.folder / 'recipe.yaml'} describes: {told}{more}; "
             "was one of the two changed? Put it back"
         )
+    names = list(saved["masters"])
+    kept = saved["adamw"]["state"]
+    moments = [
+        (f"{what} of {names[i] if i < len(names) else i}", value)
+        for i, each in kept.items()
+        for what, value in each.items()
+        if isinstance(value, Tensor)
+    ]
+    if found := damage([*saved["masters"].items(), *saved["frozen"].items(), *moments]):
+        raise NotFinite(f"{run.state}: {found}; nothing can go on from it: train again with --overwrite")
 
 
 def _tell_of_options(run: Run, had: dict[str, Any] | None, has: dict[str, Any]) -> None:

@@ -16,7 +16,7 @@ transformers = pytest.importorskip("transformers")
 from sourcewise.integrations.finite import Steps  # noqa: E402
 from sourcewise.integrations.transformers import SourcewiseCallback  # noqa: E402
 from tests.integrations.odd import IGNORED, bert2bert, made  # noqa: E402
-from tests.integrations.trainings import Row, bart, collate, t5  # noqa: E402
+from tests.integrations.trainings import SIZE, Row, bart, collate, rows, t5  # noqa: E402
 
 NAN = float("nan")
 
@@ -157,3 +157,116 @@ def test_what_fp16_leaves_out_is_not_counted() -> None:
     steps.loss(4, torch.tensor(2.0), torch.ones(1, 1))
     (found,) = steps.asked()
     assert (found.step, found.loss, found.harmless) == (4, 2.0, False)
+
+
+class Spoils(transformers.TrainerCallback):
+    """Writes a value into what the optimizer keeps of the first weight."""
+
+    def __init__(self, name: str, step: int, value: float) -> None:
+        self.name, self.step, self.value = name, step, value
+
+    def on_step_end(self, args: Any, state: Any, control: Any, optimizer: Any = None, **given: Any) -> None:
+        if state.global_step == self.step:
+            next(iter(optimizer.state.values()))[self.name].view(-1)[0] = self.value
+
+
+@pytest.mark.parametrize(
+    ("name", "step", "value"), [("exp_avg_sq", 6, NAN), ("exp_avg_sq", 3, float("inf")), ("exp_avg", 6, NAN)]
+)
+def test_a_moment_that_no_weight_shows_yet(name: str, step: int, value: float, tmp_path: Path) -> None:
+    built, _ = made(tmp_path, steps=6)
+    callback = SourcewiseCallback(built)
+    built.add_callback(callback)
+    built.add_callback(Spoils(name, step, value))
+    built.train()
+    (error,) = [finding for finding in callback.diagnosis.findings if finding.code == "TRN001"]
+    assert error.level == "error" and "at step 6 not finite are the moments " in error.evidence
+    assert f"{name} of shared.weight (1 of 78 tensors)" in error.evidence and "such steps" not in error.evidence
+
+
+class Scaled(transformers.T5ForConditionalGeneration):
+    """Has a buffer in its loss, and may give other logits at evaluation."""
+
+    worst = 1.0
+
+    def __init__(self, config: Any) -> None:
+        super().__init__(config)
+        self.register_buffer("scale", torch.ones(3))
+        self.register_buffer(
+            "seen", torch.tensor([float("inf"), -float("inf")]), persistent=False
+        )  # least and most, so far
+
+    def forward(self, *given: Any, **named: Any) -> Any:
+        out = super().forward(*given, **named)
+        if not self.training:
+            out.logits = out.logits.index_fill(1, torch.tensor([0]), self.worst) if self.worst != 1.0 else out.logits
+        if out.loss is not None:
+            out.loss = out.loss * self.scale.mean()
+        return out
+
+
+def scaled() -> Any:
+    model = Scaled(t5().config)
+    model.load_state_dict(t5().state_dict(), strict=False)
+    return model
+
+
+def test_a_buffer(tmp_path: Path) -> None:
+    class Buffer(Writes):
+        def on_step_end(self, args: Any, state: Any, control: Any, model: Any = None, **given: Any) -> None:
+            if state.global_step == self.step:
+                model.scale[1] = NAN
+
+    built, _ = made(tmp_path, scaled(), steps=6)
+    _, (error,) = ill(built, Buffer("scale", 3))
+    assert error.code == "TRN001" and "not finite are the weights scale (1 of 28 tensors)" in error.evidence
+
+
+def vectors(spoiled: Callable[[list[Row]], bool], value: float) -> Callable[[list[Row]], dict[str, Tensor]]:
+    """A collator of features, some of whose batches hold a value at one place."""
+    table = torch.randn(SIZE, 48, generator=torch.Generator().manual_seed(0))
+
+    def collator(chosen: list[Row]) -> dict[str, Tensor]:
+        batch = collate(chosen)
+        read = table[batch.pop("input_ids")]
+        if spoiled(chosen):
+            read[0, 0, 3] = value
+        return batch | {"inputs_embeds": read}
+
+    return collator
+
+
+@pytest.mark.parametrize("value", [NAN, float("inf")])
+def test_sources_of_the_first_batch_are_named(value: float, tmp_path: Path) -> None:
+    built, _ = made(tmp_path, collator=vectors(lambda chosen: True, value), eval_strategy="no")
+    callback, (error,) = ill_softly(built)
+    assert error.code == callback.diagnosis.cause == "WIR001"
+    assert "sources of the first batches, inputs_embeds: 1 of" in error.evidence
+
+
+@pytest.mark.parametrize("value", [NAN, -float("inf")])
+def test_sources_of_an_evaluation_are_an_error_that_names_them(value: float, tmp_path: Path) -> None:
+    first = rows(64, seed=1)[0]["input_ids"]
+    collator = vectors(lambda chosen: chosen[0]["input_ids"] == first, value)
+    built, _ = made(tmp_path, collator=collator, steps=4)
+    callback, errors = ill_softly(built)
+    (error,) = [each for each in errors if each.code == "WIR001"]
+    assert "not finite are sources of the evaluation, inputs_embeds: 1 of" in error.evidence
+    assert "[0, 0, 3]" in error.evidence and callback.recorder.course.train
+
+
+def test_logits_that_are_not_finite_at_evaluation_alone(tmp_path: Path) -> None:
+    model = scaled()
+    built, _ = made(tmp_path, model, steps=4)
+
+    class Worst(transformers.TrainerCallback):
+        def on_step_end(self, args: Any, state: Any, control: Any, **given: Any) -> None:
+            model.worst = NAN
+
+    callback = SourcewiseCallback(built)
+    built.add_callback(callback)
+    built.add_callback(Worst())
+    built.train()
+    (error,) = [finding for finding in callback.diagnosis.findings if finding.level == "error"]
+    assert error.code == "WIR001" and "at an evaluation the logits" in error.evidence
+    assert "although all weights are" in error.evidence and callback.recorder.course.finished

@@ -452,3 +452,13 @@ def test_a_poor_verdict_stands_last_and_is_a_note_while_the_loss_falls(tmp_path:
     learning = watched(made)
     made.train()
     assert codes(learning) == [] and "OUT009" in codes(learning, "note")
+
+
+def test_the_last_step_is_logged_before_it_is_evaluated_and_judged_after(tmp_path: Path) -> None:
+    """What the evaluation before it showed is no verdict on a training that is not over."""
+    made = trainer(tmp_path, steps=60, eval_steps=30)
+    callback = watched(made)
+    made.train()
+    told = [(f["code"], f["level"]) for line in made.state.log_history for f in line.get("sourcewise_findings", ())]
+    assert ("OUT009", "note") in told and ("OUT009", "error") not in told
+    assert not callback.recorder.under_way and callback.recorder.course.finished

@@ -89,7 +89,8 @@ def _what_is_not_finite(line: Line) -> str:
     figures = {said: line[key] for key, said in names.items() if key in line}
     values = {said: "not finite" if value is None else f"{value:.3g}" for said, value in figures.items()}
     said = [", ".join(f"{name} {value}" for name, value in values.items())] if values else []
-    said += [f"not finite are the {what} {line[what]}" for what in ("weights", "gradients") if line.get(what)]
+    tensors = [what for what in ("weights", "gradients", "moments") if line.get(what)]
+    said += [f"not finite are the {what} {line[what]}" for what in tensors]
     return "; ".join([*said, *([line["lost"]] if line.get("lost") else [])])
 
 

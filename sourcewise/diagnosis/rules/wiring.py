@@ -77,7 +77,8 @@ def check_network(
 ) -> list[Finding]:
     """The rules that need no more than a network of the protocol and a batch; `as_asked`: its bypass is wanted.
 
-    `begins` is the id that the tokenizer itself puts before every target, if it does. `summed` gives the nats of a batch as training sums them, where that is not the network's own `loss`.
+    `begins` is the id that the tokenizer itself puts before every target, if it does. `summed` gives the nats of a
+    batch as training sums them, where that is not the network's own `loss`.
     """
     paths, labels = measure_paths(network, batch), measure_labels(network, batch)
     if not paths.finite:

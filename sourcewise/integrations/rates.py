@@ -1,0 +1,79 @@
+"""The learning rates that the optimizer of somebody else's training will come to, as far as its schedule tells."""
+
+from __future__ import annotations
+
+import types
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import numpy as np
+from torch.optim import lr_scheduler
+
+GRID = 1000  # steps at which a schedule is asked
+FALLING = (  # schedules that begin at the highest rate, or come to it, or say it in their groups
+    lr_scheduler.StepLR,
+    lr_scheduler.MultiStepLR,
+    lr_scheduler.ConstantLR,
+    lr_scheduler.LinearLR,
+    lr_scheduler.ExponentialLR,
+    lr_scheduler.PolynomialLR,
+    lr_scheduler.CosineAnnealingLR,
+    lr_scheduler.CosineAnnealingWarmRestarts,
+    lr_scheduler.ReduceLROnPlateau,
+    lr_scheduler.OneCycleLR,
+    lr_scheduler.CyclicLR,
+)
+
+
+def groups(optimizer: Any) -> list[dict[str, Any]]:
+    """The parameter groups of an optimizer; none where it has none."""
+    return getattr(optimizer, "param_groups", None) or []
+
+
+def peaks(optimizer: Any, scheduler: Any, steps: int) -> list[float | None]:
+    """The highest rate of each parameter group in so many steps; None where it does not show before.
+
+    That is so where the optimizer finds its rate by itself (Adafactor's relative steps), and where the schedule is of a
+    class of somebody's own: it may begin at 0 and go anywhere.
+    """
+    schedule = getattr(scheduler, "scheduler", scheduler)  # accelerate wraps it
+    return [_peak(group, place, schedule, steps) for place, group in enumerate(groups(optimizer))]
+
+
+def unknown(optimizer: Any, scheduler: Any, steps: int) -> str:
+    """Why no rate is known before the first step, in words; "" where one is."""
+    found = peaks(optimizer, scheduler, steps)
+    if not found or any(rate is not None for rate in found):
+        return ""
+    own = getattr(scheduler, "scheduler", scheduler)
+    return f"the learning rate (WIR014): no peak of it shows before the first step; its schedule is {_name(own)}"
+
+
+def _peak(group: dict[str, Any], place: int, schedule: Any, steps: int) -> float | None:
+    if group.get("relative_step") or group.get("lr") is None:
+        return None
+    base = max(float(group.get("initial_lr", group["lr"])), float(group.get("max_lr", 0.0)))
+    if type(schedule) is lr_scheduler.LambdaLR:  # such as all of transformers' own
+        factor = _highest(schedule.lr_lambdas[place], steps)
+        return None if factor is None else base * factor
+    several = getattr(schedule, "_schedulers", [schedule])
+    return base if schedule is None or all(type(each) in FALLING for each in several) else None
+
+
+def _highest(factor: Callable[[int], float], steps: int) -> float | None:
+    """The largest factor of a schedule; None where asking it might change it, or it cannot be asked."""
+    inner = factor.func if isinstance(factor, partial) else factor
+    if not isinstance(inner, types.FunctionType):
+        return None
+    try:
+        asked = np.unique(np.linspace(0, max(1, steps), GRID).astype(int))
+        return max(float(factor(int(step))) for step in asked)
+    except Exception:  # somebody's own: of fewer steps, say
+        return None
+
+
+def _name(schedule: Any) -> str:
+    lambdas = getattr(schedule, "lr_lambdas", ())
+    inner = f" of {type(lambdas[0]).__name__}" if type(schedule) is lr_scheduler.LambdaLR and lambdas else ""
+    return f"{type(schedule).__name__}{inner}"
