@@ -7,6 +7,7 @@ import warnings
 from pathlib import Path
 
 import pytest
+import torch
 
 import sourcewise
 from sourcewise.data.tokenizer import Tokenizer
@@ -191,3 +192,19 @@ def test_a_copy_of_the_checkpoints_is_no_run(run: Run, tmp_path: Path) -> None:
     shutil.copytree(run.folder / "checkpoints", tmp_path / "copy" / "checkpoints")
     with pytest.raises(RequestError, match=r"copy: no such recipe; a folder without recipe\.yaml is no run; --model "):
         sourcewise.train(tmp_path / "copy", resume=True)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+@pytest.mark.parametrize("kind", ["masters", "exp_avg_sq"])
+def test_a_state_of_values_that_are_no_numbers_is_refused(run: Run, kind: str, value: float) -> None:
+    saved = torch.load(run.state, weights_only=True)
+    if kind == "masters":
+        tensor = next(iter(saved["masters"].values()))
+    else:
+        tensor = next(iter(saved["adamw"]["state"].values()))[kind]
+    tensor.view(-1)[3] = value
+    torch.save(saved, run.state)
+    before = (run.folder / "metrics.jsonl").read_bytes()
+    with pytest.raises(RequestError, match=rf"state\.pt: .*1 of {tensor.numel():,} values are not finite"):
+        sourcewise.train(run.folder, resume=True)
+    assert (run.folder / "metrics.jsonl").read_bytes() == before
