@@ -199,9 +199,9 @@ def test_a_copy_of_the_checkpoints_is_no_run(run: Run, tmp_path: Path) -> None:
 def test_a_state_of_values_that_are_no_numbers_is_refused(run: Run, kind: str, value: float) -> None:
     saved = torch.load(run.state, weights_only=True)
     if kind == "masters":
-        tensor = next(iter(saved["masters"].values()))
+        tensor = next(iter(saved["optimizer"]["masters"].values()))
     else:
-        tensor = next(iter(saved["adamw"]["state"].values()))[kind]
+        tensor = next(iter(saved["optimizer"]["adamw"]["state"].values()))[kind]
     tensor.view(-1)[3] = value
     torch.save(saved, run.state)
     before = (run.folder / "metrics.jsonl").read_bytes()
