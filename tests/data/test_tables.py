@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from sourcewise.data.delimited import read_header, write_tsv
 from sourcewise.data.lines import decode_lines
-from sourcewise.data.tables import nearest_first, read_table, read_tsv
+from sourcewise.data.tables import listed, no_column, read_table, read_tsv
 from sourcewise.errors import RequestError
 
 fields = st.text(st.characters(exclude_categories=("Cs",), exclude_characters="\0"), max_size=12)
@@ -90,6 +90,9 @@ def test_where_bytes_are_not_utf8():
         decode_lines("ok\nKuä\n".encode("latin-1").replace(b"Ku", b"Kuh"), "x")
 
 
-def test_the_nearest_name_comes_first():
-    assert nearest_first("sorce", ["target", "id", "source"]).startswith("source, ")
-    assert nearest_first("x", []) == "none"
+def test_columns_stand_in_their_order_and_the_nearest_is_named():
+    error = str(no_column("x.tsv", "sorce", ["target", "id", "source"]))
+    assert error == "x.tsv: no column 'sorce'; it has: target, id, source; is 'source' meant?"
+    assert str(no_column("x.tsv", "de", ["fr", "a,b", " c"])) == "x.tsv: no column 'de'; it has: fr, 'a,b', ' c'"
+    assert listed([]) == "none"
+    assert listed(f"c{i}" for i in range(40)).endswith("c28, c29, … (40 columns)")
