@@ -117,6 +117,27 @@ def diagnose(arguments: Namespace) -> int:
 
 
 @command(
+    "versions, hardware, extras, native code in use",
+    "[--json]",
+    ["sourcewise info", "sourcewise info --json"],
+    JSON,
+)
+def info(arguments: Namespace) -> int:
+    """What this installation and this machine have: what the report of a bug needs."""
+    from sourcewise.runtime.info import info as found
+
+    sections = found()
+    if arguments.json:
+        print(json.dumps(sections, indent=2))
+        return 0
+    for section, values in sections.items():
+        print(section)
+        for name, value in values.items():
+            print(f"  {name:18}{value}")
+    return 0
+
+
+@command(
     "tell what a rule of diagnose means, in full",
     "[CODE]",
     ["sourcewise explain SRC001"],

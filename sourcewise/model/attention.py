@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sourcewise.model.kernels import attention as compiled
 from sourcewise.model.layers import Linear, draw_seed, dropout
+from sourcewise.native.training import attention as compiled
 
 MASKED = -1e9  # added to the score of a slot that may not be seen
 

@@ -17,8 +17,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sourcewise.model import kernels
-from sourcewise.model.kernels import sublayers
+from sourcewise.native import training as kernels
+from sourcewise.native.training import sublayers
 
 
 def _normalised(x: Tensor, weight: Tensor, eps: float) -> tuple[Tensor, Tensor]:

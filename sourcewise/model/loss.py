@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from sourcewise.data.batches import IGNORED
-from sourcewise.model import kernels
-from sourcewise.model.kernels import cross_entropy
+from sourcewise.native import training as kernels
+from sourcewise.native.training import cross_entropy
 
 CHUNK_LOGITS = 80_000_000  # logits held at a time: 160 MB in bf16
 ROWS = 64  # rows come in multiples of these: a product of a new shape costs the CPU more than a few idle rows

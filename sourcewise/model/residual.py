@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from sourcewise.model.kernels import sublayers
 from sourcewise.model.layers import FeedForward, Linear, RMSNorm, add_dropped, draw_seed
+from sourcewise.native.training import sublayers
 
 
 class ResidualBlock(nn.Module):

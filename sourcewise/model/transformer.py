@@ -27,11 +27,11 @@ from sourcewise.model.attention import (
     attention_weights,
     merge_heads,
 )
-from sourcewise.model.kernels import attention_part
 from sourcewise.model.layers import Embedding, FeedForward, Linear, RMSNorm, SinusoidalPositions, draw_seed, dropout
 from sourcewise.model.memory import KeyValueCache, PackedMemory, TransformerMemory, padding_bias
 from sourcewise.model.packing import Packing
 from sourcewise.model.residual import ResidualBlock
+from sourcewise.native.training import attention_part
 
 
 @dataclass(frozen=True)

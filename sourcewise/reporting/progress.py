@@ -32,7 +32,9 @@ class TrainingProgress:
         self.total, self.first, self.began = total, step, time.monotonic()
         what = "resuming" if step else "training"
         size = f"{run.parameters:,} parameters, " if run.parameters else ""
-        print(f"{what} {run.folder}: {size}{total} steps" + (f" from step {step}" if step else ""), file=sys.stderr)
+        native = f"; native code: {run.native_code}" if run.native_code else ""
+        of = f" from step {step}" if step else ""
+        print(f"{what} {run.folder}: {size}{total} steps{of}{native}", file=sys.stderr)
         if sys.stderr.isatty():
             from rich.console import Console
 

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from sourcewise.data.batches import Batch
 from sourcewise.lanes import Lanes
-from sourcewise.model import kernels
 from sourcewise.model.layers import Lookup, dropout_seed, lookups, put_lookups
+from sourcewise.native import training as kernels
 
 
 @dataclass(slots=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import warnings
+from collections.abc import Mapping
 from functools import reduce
 from typing import Any, cast
 
@@ -12,13 +13,14 @@ from torch import Tensor
 from sourcewise.config import Recipe
 from sourcewise.data.encoding import Encoded
 from sourcewise.data.tokenizer import Tokenizer
-from sourcewise.errors import DataWarning, NotFinite, RequestError
+from sourcewise.errors import DataWarning, NotFinite, RequestError, tell
 from sourcewise.evaluation.results import METRICS_FILE
 from sourcewise.files import write_atomically
 from sourcewise.model.finite import damage
 from sourcewise.training.run import Run
 
 ELSEWHERE = ("name", "output")  # options that say which run is meant
+SAME = ("device", "native code", "torch")  # of a machine: what changes the last digits of a step
 LONGER = ("train.steps", "train.epochs")  # options in which a run may ask for more than before
 
 
@@ -126,6 +128,17 @@ def check_weights(run: Run, saved: dict[str, Any], wanted: dict[str, Any]) -> No
     ]
     if found := damage([*saved["masters"].items(), *saved["frozen"].items(), *moments]):
         raise NotFinite(f"{run.state}: {found}; nothing can go on from it: train again with --overwrite")
+
+
+def tell_of_machine(run: Run, now: Mapping[str, str]) -> None:
+    """Tell where a run goes on with another device, other threads, other native code or another torch than it began.
+
+    Its steps are then those of the new machine: sums in another order, and dropout drawn for other parts.
+    """
+    began = next((line for line in run.metrics() if line["kind"] == "start"), {})
+    other = [f"{key} {now[key]} instead of {began[key]}" for key in SAME if key in began and began[key] != now[key]]
+    if other:
+        tell(f"{run.folder}: resumed elsewhere than it began: {'; '.join(other)}; its steps differ a little from there")
 
 
 def _tell_of_options(run: Run, had: dict[str, Any] | None, has: dict[str, Any]) -> None:

@@ -95,6 +95,12 @@ class Run:
         """How many parameters its network has, as the run noted when it began; 0: it did not."""
         return next((int(line.get("parameters", 0)) for line in self.metrics() if line["kind"] == "start"), 0)
 
+    @property
+    def native_code(self) -> str:
+        """Which C++ its training used, as noted when it began; "" where none is for its device or none was noted."""
+        found = (str(line.get("native code", "")) for line in self.metrics() if line["kind"] == "start")
+        return next((said for said in found if "is for the CPU" not in said), "")
+
     def rewind(self, step: int) -> None:
         """Drop the lines of metrics.jsonl after a step: a resumed run writes them again."""
         kept = [json.dumps(line) + "\n" for line in self.metrics() if line["step"] <= step]

@@ -27,17 +27,17 @@ from sourcewise.lanes import Lanes
 from sourcewise.model.checkpoint import save_network
 from sourcewise.model.finite import damage
 from sourcewise.model.seq2seq import Seq2Seq
+from sourcewise.runtime.info import machine
 from sourcewise.runtime.signals import interrupts
 from sourcewise.training.augment import Augmenter
 from sourcewise.training.contrastive import Partners
 from sourcewise.training.decoder_inputs import reference_share
 from sourcewise.training.gradients import gradients
-from sourcewise.training.machine import machine
 from sourcewise.training.not_finite import why_not_finite
 from sourcewise.training.objective import Objective
 from sourcewise.training.optimizer import MasterAdamW, freeze
 from sourcewise.training.resampling import resample
-from sourcewise.training.resuming import check_origin, check_state, check_weights
+from sourcewise.training.resuming import check_origin, check_state, check_weights, tell_of_machine
 from sourcewise.training.run import Run
 from sourcewise.training.schedule import learning_rate
 from sourcewise.training.state import load_state, random_states, restore_random_states, save_state
@@ -332,6 +332,11 @@ class Trainer:
         state = {name: getattr(self, name) for name in COUNTERS}
         save_state({**state, "optimizer": self.optimizer.state_dict(), "random": random_states()}, self.run.state)
 
+    def _machine(self) -> dict[str, str]:
+        dtype = next(self.network.parameters()).dtype
+        precision = "bf16" if dtype == torch.bfloat16 else str(dtype).removeprefix("torch.").replace("float32", "fp32")
+        return machine(self.network.device, precision, torch.get_num_threads() // self.lanes.count)
+
     def _resume(self) -> None:
         saving = self.recipe.train.save_every or self.total
         check_state(self.run, min(self.evaluate_every, saving, self.total))
@@ -343,8 +348,9 @@ class Trainer:
                 parameters = sum(p.numel() for p in self.network.parameters())
                 start = {"kind": "start", "step": 0, "steps": self.total, "parameters": parameters}
                 start["target_entropy"] = target_entropy(self.train)
-                self.run.append(start | machine(self.network.device))
+                self.run.append(start | self._machine())
             return
+        tell_of_machine(self.run, self._machine())
         check_weights(self.run, state["optimizer"], self.optimizer.state_dict())
         self.optimizer.load_state_dict(state.pop("optimizer"))
         restore_random_states(state.pop("random"))

@@ -22,6 +22,7 @@ from sourcewise.model import attention
 from sourcewise.model.habits import Habits
 from sourcewise.model.memory import KeyValueCache
 from sourcewise.model.seq2seq import Seq2Seq
+from sourcewise.native.codes import Code
 from tests.commands import Models
 from tests.generation.searching import beam_search, greedy_or_sample
 from tests.model.networks import feature_source, network, rows, text_source
@@ -223,7 +224,9 @@ def test_a_model_in_int8_searches_with_the_engine_and_samples_with_torch(models:
 
 
 def test_where_it_cannot_work_it_says_why(models: Models, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(search, "machine_code", lambda source, needs: None)
-    with pytest.raises(RequestError, match=r"precision int8 needs a processor with AVX-512 .* take bf16 or fp32"):
+    monkeypatch.setattr(Code, "why_not", lambda code: "no C++ compiler")
+    with pytest.raises(
+        RequestError, match=r"precision int8 needs a processor with AVX-512 .*: no C\+\+ compiler; take bf16 or fp32"
+    ):
         sourcewise.load(models.text, precision="int8")
     assert why_not(network(), torch.device("meta")) == "is for the CPU, not meta"

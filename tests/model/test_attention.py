@@ -12,9 +12,9 @@ from torch import Tensor
 
 from sourcewise.model import attention
 from sourcewise.model.attention import MASKED, attend, split_heads
-from sourcewise.model.kernels import attention as compiled
-from sourcewise.model.kernels.tiles import has_tiles
 from sourcewise.model.layers import dropout_seed
+from sourcewise.native.training import attention as compiled
+from sourcewise.native.training.tiles import has_tiles
 
 D_KV = 32
 

@@ -3,7 +3,7 @@
 Eager decoding is hundreds of operations a token, microseconds each, most of them Python. Here sources are encoded
 without padding, all hypotheses go through the decoder together, sources enter as others leave, and logits are looked
 at as they pass. Weights are rounded to bytes an output, activations a row; kept keys and values are bf16;
-all else is fp32. The C++ beside this file reads from products.h over layers.h and network.h to search.h.
+all else is fp32. The C++ (native/search) reads from products.h over layers.h and network.h to search.h.
 """
 
 from __future__ import annotations
@@ -12,14 +12,12 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from ctypes import byref, c_int64, c_void_p
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from sourcewise.compiled import machine_code
 from sourcewise.config import GenerationConfig
 from sourcewise.data.encoding import Encoded
 from sourcewise.generation.engine.layout import LONGEST, Layout, Network, Options, computes
@@ -29,9 +27,8 @@ from sourcewise.model import protocol
 from sourcewise.model.finite import not_finite
 from sourcewise.model.seq2seq import Seq2Seq
 from sourcewise.model.transformer import Transformer
+from sourcewise.native.codes import SEARCH
 
-CODE = Path(__file__).with_name("engine.cpp")
-NEEDS = ("avx512f", "avx512bw", "avx512dq", "avx512vl", "avx512_vnni")
 # Given to a thread at a time: sources, their slots, and the room for their tokens.
 CHUNK, CHUNK_SLOTS, CHUNK_TOKENS = 1024, 65536, 2**22
 TOGETHER = 32  # sources embedded at a time
@@ -45,8 +42,8 @@ def why_not(network: protocol.Network, device: torch.device) -> str | None:
         return "is for the T5 family"
     if device.type != "cpu":
         return f"is for the CPU, not {device}"
-    if machine_code(CODE, NEEDS) is None:
-        return "needs a processor with AVX-512 VNNI and a C++ compiler (g++ or clang++)"
+    if (lacking := SEARCH.why_not()) is not None:
+        return f"needs a processor with AVX-512 VNNI and a C++ compiler (g++ or clang++): {lacking}"
     return None
 
 
@@ -54,7 +51,7 @@ class Engine:
     """A network's weights in int8, and searches with them."""
 
     def __init__(self, network: Seq2Seq) -> None:
-        code = machine_code(CODE, NEEDS)
+        code = SEARCH.load()
         assert code is not None
         self.network, self.code = network, code
         self.layout = Layout(code, network.body)

@@ -14,11 +14,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sourcewise.compiled import machine_code
-from sourcewise.model.kernels import LANES, at, at_or_none, in_rows, share
-from sourcewise.model.kernels.tiles import tiled
+from sourcewise.native.codes import ATTENTION
+from sourcewise.native.training import LANES, at, at_or_none, in_rows, share
+from sourcewise.native.training.tiles import tiled
 
-CODE, NEEDS = Path(__file__).with_name("attention.cpp"), ("avx2", "fma")
 IN_TILES = Path(__file__).with_name("attention_tiles.cpp")
 WIDTH = 32  # of a head: a multiple of it
 MOST = 512  # positions: with more, torch's products are faster
@@ -136,7 +135,7 @@ def _done(failed: int) -> None:
 @functools.cache
 def _found() -> CDLL | None:
     """The compiled code: with tiles where this processor and its system have them."""
-    return tiled(IN_TILES) or machine_code(CODE, NEEDS)
+    return tiled(IN_TILES) or ATTENTION.load()
 
 
 def _code() -> CDLL:

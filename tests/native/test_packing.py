@@ -9,16 +9,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from sourcewise.compiled import _processor, machine_code
 from sourcewise.data.batches import IGNORED, Batch, Source
 from sourcewise.lanes import Lanes
 from sourcewise.model.attention import MASKED
-from sourcewise.model.kernels import attention_part
-from sourcewise.model.kernels.tiles import CODE, NEEDS, has_tiles, tiled
 from sourcewise.model.memory import PackedMemory
 from sourcewise.model.packing import Packing
 from sourcewise.model.seq2seq import Seq2Seq
 from sourcewise.model.transformer import Transformer, TransformerConfig
+from sourcewise.native.codes import TILES
+from sourcewise.native.training import attention_part
+from sourcewise.native.training.tiles import has_tiles, tiled
 from sourcewise.training.gradients import gradients
 from sourcewise.training.objective import Objective
 from tests.training.test_optimizer import config
@@ -36,8 +36,9 @@ def one_thread():
 
 
 def needs_tiles() -> None:
-    if machine_code(CODE) is None or not set(NEEDS) <= set(_processor().split()):
-        pytest.skip("no C++ compiler, or a processor without AMX")
+    if (lacking := TILES.why_not()) is not None:
+        assert "failed" not in lacking, lacking
+        pytest.skip(lacking)
     if not has_tiles():
         pytest.skip("the system does not let this process use tiles")
     assert tiled(attention_part.CODE) is not None, "it does not compile"

@@ -11,8 +11,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from sourcewise.model.kernels import at, at_or_none
-from sourcewise.model.kernels.tiles import suits, tiled
+from sourcewise.native.training import at, at_or_none
+from sourcewise.native.training.tiles import suits, tiled
 
 CODE = Path(__file__).with_name("cross_entropy.cpp")
 FEW = 32  # rows below which torch is as fast

@@ -8,23 +8,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from ctypes import CDLL, c_float, c_int64, c_uint32, c_uint64, c_void_p
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from sourcewise.compiled import machine_code
+from sourcewise.native.codes import KERNELS
 
-CODE = Path(__file__).with_name("kernels.cpp")
-NEEDS = ("avx2",)
 LANES = 16  # numbers that compiled code looks at together
 DRAWS = 2**16
 
 
 def takes(x: Tensor) -> bool:
     """Whether the functions below can be given x."""
-    return x.dtype == torch.bfloat16 and x.device.type == "cpu" and machine_code(CODE, NEEDS) is not None
+    return x.dtype == torch.bfloat16 and x.device.type == "cpu" and KERNELS.load() is not None
 
 
 def cross_entropy_(logits: Tensor, labels: Tensor, smoothing: float) -> Tensor:
@@ -152,6 +149,6 @@ def share(p: float) -> tuple[c_uint32, c_float]:
 
 
 def _code() -> CDLL:
-    code = machine_code(CODE, NEEDS)
+    code = KERNELS.load()
     assert code is not None
     return code

@@ -15,9 +15,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from sourcewise.model.kernels import LANES, at, at_or_none, share
-from sourcewise.model.kernels.tiles import SIDE, suits, tiled
 from sourcewise.model.packing import Packing
+from sourcewise.native.training import LANES, at, at_or_none, share
+from sourcewise.native.training.tiles import SIDE, suits, tiled
 
 CODE = Path(__file__).with_name("attention_part.cpp")
 FEW = 128  # rows below which bringing weights into tiles is most of the work

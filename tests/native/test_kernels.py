@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from sourcewise.data.batches import IGNORED
-from sourcewise.model import kernels
 from sourcewise.model.layers import RMSNorm, add_dropped, dropout, dropout_seed, relu_dropout
 from sourcewise.model.loss import linear_cross_entropy
+from sourcewise.native import training as kernels
 
 if not kernels.takes(torch.zeros(1, dtype=torch.bfloat16)):
     pytest.skip("no C++ compiler, or a processor without AVX2", allow_module_level=True)

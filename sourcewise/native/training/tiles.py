@@ -12,24 +12,23 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from sourcewise.compiled import machine_code
+from sourcewise.native.codes import TILES
+from sourcewise.native.compiled import machine_code
 
-CODE = Path(__file__).with_name("tiles.cpp")
-NEEDS = ("amx_tile", "amx_bf16", "avx512f", "avx512bw", "avx512_bf16", "vaes", "fma")
 SIDE = 32  # rows and columns that are multiplied together
 
 
 @functools.cache
 def has_tiles() -> bool:
     """Whether this process may use tiles: the processor has them, and the system lets it."""
-    code = machine_code(CODE, NEEDS)
+    code = TILES.load()
     return code is not None and bool(code.sourcewise_tiles())
 
 
 @functools.cache
 def tiled(source: Path) -> CDLL | None:
     """The functions of a C++ file that uses tiles; None where it cannot."""
-    return machine_code(source, NEEDS) if has_tiles() else None
+    return machine_code(source, TILES.needs) if has_tiles() else None
 
 
 def suits(x: Tensor, few: int) -> bool:

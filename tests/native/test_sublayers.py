@@ -11,11 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from sourcewise.compiled import _processor, machine_code
 from sourcewise.data.batches import IGNORED
-from sourcewise.model.kernels import cross_entropy, sublayers, tiles
 from sourcewise.model.layers import FeedForward, Linear, RMSNorm
 from sourcewise.model.residual import ResidualBlock
+from sourcewise.native.codes import TILES
+from sourcewise.native.training import cross_entropy, sublayers, tiles
 
 EPS = 1e-6
 
@@ -30,8 +30,9 @@ def one_thread():
 
 @pytest.fixture(autouse=True, scope="module")
 def needs_tiles() -> None:
-    if machine_code(tiles.CODE) is None or not set(tiles.NEEDS) <= set(_processor().split()):
-        pytest.skip("no C++ compiler, or a processor without AMX")
+    if (lacking := TILES.why_not()) is not None:
+        assert "failed" not in lacking, lacking
+        pytest.skip(lacking)
     if not tiles.has_tiles():
         pytest.skip("the system does not let this process use tiles")
     for code in (sublayers.CODE, cross_entropy.CODE):

@@ -14,8 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sourcewise.model.kernels import at, at_or_none, share
-from sourcewise.model.kernels.tiles import SIDE, suits, tiled
+from sourcewise.native.training import at, at_or_none, share
+from sourcewise.native.training.tiles import SIDE, suits, tiled
 
 CODE = Path(__file__).with_name("sublayers.cpp")
 FEW = 128  # rows below which torch is as fast: bringing weights into tiles is most of the work

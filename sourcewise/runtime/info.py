@@ -1,0 +1,107 @@
+"""The machine: versions, hardware, native code in use; for a run's first line, its report and `sourcewise info`."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sourcewise.native.codes import CODES, of_training
+
+if TYPE_CHECKING:
+    import torch
+
+PACKAGES = ("sourcewise", "torch", "transformers", "tokenizers", "sentencepiece", "sacrebleu", "numpy")
+EXTRAS = {  # what is installed by `pip install 'sourcewise[NAME]'`, and what it brings
+    "demo": ("scikit-learn", "babel", "num2words"),
+    "serve": ("fastapi", "uvicorn"),
+    "bench": ("accelerate", "ctranslate2"),
+}
+OTHERS = ("safetensors", "datasets", "jiwer", "peft", "accelerate", "h5py", "soundfile")
+
+
+def machine(device: torch.device, precision: str, threads: int) -> dict[str, str]:
+    """What a training is made with: names and values to read, in the order in which they are told.
+
+    `threads` are those that torch has for a part of a step.
+    """
+    import torch
+
+    of = torch.get_num_threads()
+    return {
+        "began": time.strftime("%Y-%m-%d %H:%M"),
+        "device": f"{device.type} ({_name(device)}), {of} thread{'' if of == 1 else 's'}",
+        "machine": f"{os.cpu_count()} cores, {_memory()}{platform.system()} {platform.machine()}",
+        "native code": of_training(device.type, precision, threads),
+        "python": platform.python_version(),
+        **{package: version for package in PACKAGES if (version := _version(package))},
+    }
+
+
+def info() -> dict[str, dict[str, str]]:
+    """What a report of a bug needs, in sections: versions, extras, hardware, native code. Compiles what is not yet."""
+    import torch
+
+    versions = {"python": f"{platform.python_version()} ({platform.python_implementation()})"}
+    versions |= {package: _version(package) or "not installed" for package in (*PACKAGES, *OTHERS)}
+    hardware = {
+        "system": platform.platform(),
+        "processor": f"{_processor()}, {os.cpu_count()} cores, torch uses {torch.get_num_threads()} threads",
+        "memory": _memory().rstrip(", ") or "unknown",
+        "torch built for": torch.backends.cpu.get_cpu_capability() if hasattr(torch.backends, "cpu") else "unknown",
+        "accelerator": ", ".join(_accelerators()) or "none",
+    }
+    native = {code.name: f"{code.why_not() or 'in use'} ({code.what})" for code in CODES}
+    return {"versions": versions, "extras": _extras(), "hardware": hardware, "native code": native}
+
+
+def _extras() -> dict[str, str]:
+    found = {}
+    for extra, packages in EXTRAS.items():
+        missing = [package for package in packages if not _version(package)]
+        found[extra] = f"without {', '.join(missing)}: pip install 'sourcewise[{extra}]'" if missing else "installed"
+    return found
+
+
+def _accelerators() -> list[str]:
+    import torch
+
+    found = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+    return [*found, "mps"] if torch.backends.mps.is_available() else found
+
+
+def _name(device: torch.device) -> str:
+    import torch
+
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else _processor()
+
+
+def _processor() -> str:
+    """The processor's own name, where the system tells it."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        lines = []
+    named = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "")
+    return named or platform.processor() or platform.machine()
+
+
+def _memory() -> str:
+    try:
+        return f"{os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE') / 2**30:.0f} GiB, "
+    except (AttributeError, ValueError, OSError):  # not everywhere
+        return ""
+
+
+def _version(package: str) -> str:
+    if package == "torch":
+        import torch
+
+        return str(torch.__version__)  # with its build: +cpu, +cu128
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return ""
