@@ -91,7 +91,8 @@ def _started(planned: Planned, state: State, train: Train, logs: Path) -> BasePr
 
 def _train(train: Train, planned: Planned, state: State, log: Path) -> None:
     """In the process: everything that is said goes to the log, the exit status says whether it went well."""
-    os.setpgid(0, 0)  # a terminal's Ctrl-C does not reach it
+    if hasattr(os, "setpgid"):
+        os.setpgid(0, 0)  # a terminal's Ctrl-C does not reach it
     if sys.platform == "linux":
         signal.signal(signal.SIGUSR1, _end_once)
         ctypes.CDLL(None).prctl(PARENT_DIED, signal.SIGUSR1)

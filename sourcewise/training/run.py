@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import os
 import shutil
@@ -19,6 +18,7 @@ from sourcewise.errors import RequestError
 from sourcewise.evaluation.results import Evaluation
 from sourcewise.files import new_folder, write_atomically
 from sourcewise.recipe import load_recipe, save_recipe
+from sourcewise.runtime.locks import hold
 
 LOCK = ".lock"
 UNUSED = (LOCK, "recipe.yaml.part")  # all that a kill before a training began may leave
@@ -157,13 +157,12 @@ def locked(folder: Path) -> Iterator[None]:
             file = stack.enter_context(lock.open("w"))
         except OSError as error:
             raise RequestError(f"{folder}: cannot be made ({error.strerror})") from None
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise RequestError(f"{folder}: another process is training here") from None
+        if not hold(file):
+            raise RequestError(f"{folder}: another process is training here")
         try:
             yield
         except BaseException:
             if all(p.name == LOCK for p in folder.iterdir()):
+                file.close()  # Windows deletes no open file
                 lock.unlink()
             raise
