@@ -1,5 +1,6 @@
 # make demo   train the demo on handwritten digits, evaluate it, write its report
-# make test   everything a change must pass
+# make test   everything a change must pass, but the slow ones
+# make test-slow   the tests that take more than ten seconds
 # make bench DATA=FOLDER/multi30k   speed beside the peers, quickly: a look, not a measurement
 #
 # Both make .venv when it is missing or older than the versions it should hold.
@@ -8,7 +9,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: help demo test lint bench clean
+.PHONY: help demo test test-slow lint bench clean
 
 help:
 	@sed -n 's/^# \{0,1\}//p' Makefile
@@ -17,7 +18,10 @@ demo: .venv/installed
 	@$(BIN)/sourcewise demo digits
 
 test: lint
-	$(BIN)/pytest
+	$(BIN)/pytest -m "not slow"
+
+test-slow: .venv/installed
+	$(BIN)/pytest -m slow
 
 lint: .venv/installed
 	$(BIN)/ruff check .
