@@ -5,6 +5,7 @@ from __future__ import annotations
 import platform
 import re
 import sys
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -37,6 +38,7 @@ def machine() -> dict[str, Any]:
         "flags": sorted(flag for flag in flags if flag.startswith(("avx", "amx", "fma"))),
         "capability": torch.backends.cpu.get_cpu_capability(),
         "torch": torch.__version__,
+        "data": {name: version(name) for name in ("numpy", "babel", "scikit-learn")},  # they draw and write it
         "threads": torch.get_num_threads(),
     }
 

@@ -119,8 +119,18 @@ def assert_course(found: dict[str, Any], kept: dict[str, Any]) -> None:
 
 
 def asked(kind: str, name: str, subject: str) -> None:
-    kept = {tuple(row["question"]): row for row in golden("diagnoses.json")}
-    assert computed.diagnosis(kind, name, subject) == kept[kind, name, subject]
+    """All that is found, in its order; on another machine, where hundreds of steps end elsewhere, what they hang on."""
+    found = computed.diagnosis(kind, name, subject)
+    kept = next(row for row in golden("diagnoses.json") if row["question"] == [kind, name, subject])
+    if as_recorded():
+        assert found == kept
+    assert found["cause"] == kept["cause"]
+    assert untrained(found) == untrained(kept)
+
+
+def untrained(row: dict[str, Any]) -> list[dict[str, str]]:
+    """What was found in data and wiring."""
+    return [finding for finding in row["findings"] if finding["code"].startswith(("DAT", "WIR"))]
 
 
 @pytest.mark.parametrize(("name", "subject"), QUICK)
