@@ -23,8 +23,9 @@ LAYERS = (
     ("generation",),
     ("model", "command_line"),
     ("data", "recipe"),
-    ("config", "files"),
-    ("errors", "compiled", "lanes", "presets", "runtime", "schema", "workers"),
+    ("config", "files", "runtime"),
+    ("native",),
+    ("errors", "lanes", "presets", "schema", "workers"),
 )
 # `import sourcewise` gives everything, by lazy imports that no graph shows; so only these may: `commands` for all it
 # offers, the others for the version.
@@ -59,7 +60,8 @@ def upward(found: Sequence[Arrow], layers: Sequence[Sequence[str]]) -> list[str]
     """Imports from one part of the package to another that does not stand below it."""
     height = {part: -place for place, layer in enumerate(layers) for part in layer}
     between = [(a, b) for a, b in found if a and b and a.partition(".")[0] != b.partition(".")[0]]
-    return [f"{a} → {b}" for a, b in between if height[a.partition(".")[0]] <= height[b.partition(".")[0]]]
+    wrong = [(a, b) for a, b in between if height[a.partition(".")[0]] <= height[b.partition(".")[0]]]
+    return [f"{a} → {b}" for a, b in wrong]
 
 
 def cycles(imports: grimp.ImportGraph, package: str) -> set[frozenset[str]]:

@@ -20,9 +20,9 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 import sourcewise
-from sourcewise import compiled
 from sourcewise.cli import main
 from sourcewise.errors import DataWarning
+from sourcewise.native import compiled
 from sourcewise.training.run import Run
 from tests.golden import computed
 from tests.golden.inputs import CONTROLS, FAMILIES, FAULTS, HERE, PRECISIONS, QUICK
@@ -43,9 +43,9 @@ def plainly_on_one_thread(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     monkeypatch.setenv("SOURCEWISE_COMPILE", "0")
-    compiled.machine_code.cache_clear()
+    compiled._loaded.cache_clear()
     yield
-    compiled.machine_code.cache_clear()
+    compiled._loaded.cache_clear()
     torch.set_num_threads(threads)
 
 
