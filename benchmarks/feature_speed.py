@@ -111,9 +111,9 @@ def training_speed(name: str, data: Path, folder: Path) -> float:
     recipe = load_recipe(name, options)
     trainer, _ = prepare(recipe, Run(folder / name))
     taken = []
-    for rows in itertools.islice(trainer._batches(0), STEPS * (1 + STRETCHES)):
+    for rows in itertools.islice(trainer.batches(0), STEPS * (1 + STRETCHES)):
         started = time.perf_counter()
-        trainer._learn([rows])
+        trainer.learn([rows])
         trainer.step += 1
         units = int((trainer.train.source_lengths[rows] + trainer.train.target_lengths[rows]).sum())
         taken.append((units, time.perf_counter() - started))

@@ -56,9 +56,9 @@ def loss_after(steps: int, precision: str, seed: int, data: Path) -> float:
     recipe = load_recipe("multi30k", {**options, "seed": seed, "train.average": 0, "train.evaluate_every": 10**6})
     with tempfile.TemporaryDirectory() as name:
         trainer, _ = prepare(recipe, Run(Path(name)))
-        epochs = itertools.chain.from_iterable(map(trainer._batches, itertools.count()))
+        epochs = itertools.chain.from_iterable(map(trainer.batches, itertools.count()))
         for rows in itertools.islice(epochs, steps):
-            trainer._learn([rows])
+            trainer.learn([rows])
             trainer.step += 1
         with trainer.optimizer.in_full(), torch.inference_mode():
             return validation_loss(trainer)

@@ -139,10 +139,10 @@ def ours(work: Recipe, tokenizer: Tokenizer, encoded: Encoded, folder: Path, ste
     assert isinstance(network, Seq2Seq)
     trainer = Trainer(work, Run(folder), network, tokenizer, encoded, None)
     taken = []
-    epochs = itertools.chain.from_iterable(trainer._batches(epoch) for epoch in itertools.count())
+    epochs = itertools.chain.from_iterable(trainer.batches(epoch) for epoch in itertools.count())
     for rows in itertools.islice(epochs, steps):
         started, before = time.perf_counter(), trainer.tokens
-        trainer._learn([rows])
+        trainer.learn([rows])
         trainer.step += 1
         taken.append((trainer.tokens - before, time.perf_counter() - started))
     return taken

@@ -137,12 +137,12 @@ class Trainer:
     def _epoch(self, interrupted: list[bool]) -> None:
         """The batches of one epoch from `position` on, as far as the steps go."""
         self.train = self.train.at(self.epoch)
-        batches = self._batches(self.epoch)
+        batches = self.batches(self.epoch)
         self.epoch_batches = len(batches)
         stride = self.recipe.train.accumulate
         while self.position < len(batches) and self.step < self.total and not interrupted:
             started = time.perf_counter()
-            norm, rate = self._learn(batches[self.position : self.position + stride])
+            norm, rate = self.learn(batches[self.position : self.position + stride])
             self.position += stride
             self.step += 1
             self.seconds += time.perf_counter() - started
@@ -150,8 +150,12 @@ class Trainer:
         if self.position >= len(batches):
             self.epoch, self.position = self.epoch + 1, 0
 
-    def _learn(self, batches: list[np.ndarray]) -> tuple[float, float]:
-        """One optimizer step from these batches, each weighing as many target tokens as it has."""
+    def learn(self, batches: list[np.ndarray]) -> tuple[float, float]:
+        """One optimizer step from these batches, each weighing as many target tokens as it has.
+
+        Gives the norm of the gradient and the learning rate. Steps are counted, logged and saved by `fit`.
+        Raises NotFinite where the loss or its gradient is not.
+        """
         self.objective.train()
         targets = int(sum(self.train.target_lengths[rows].sum() for rows in batches))
         sizes = self.train.source_lengths + self.target_cost * self.train.target_lengths
@@ -300,7 +304,8 @@ class Trainer:
         self.optimizer.set_weights(kept)
         self.run.append(line)
 
-    def _batches(self, epoch: int) -> list[np.ndarray]:
+    def batches(self, epoch: int) -> list[np.ndarray]:
+        """The batches of an epoch, in the order in which they are learnt from: the places of their examples."""
         config = self.recipe.train
         examples = self.train.at(epoch)
         return training_batches(
@@ -322,7 +327,7 @@ class Trainer:
 
     def _steps_of_epochs(self) -> list[int]:
         epochs = 1 if self.recipe.train.steps else self.recipe.train.epochs
-        return [math.ceil(len(self._batches(e)) / self.recipe.train.accumulate) for e in range(epochs)]
+        return [math.ceil(len(self.batches(e)) / self.recipe.train.accumulate) for e in range(epochs)]
 
     def _epochs_done(self) -> float:
         return self.epoch + min(1.0, self.position / self.epoch_batches)

@@ -52,6 +52,6 @@ def test_every_variant_learns_a_step(name: str, root: Path) -> None:
     for planned in comparison.planned:
         trainer, test = prepare(planned.recipe, Run(planned.folder))
         trainer.epoch_batches = 9
-        trainer._learn(trainer._batches(0)[:1])
+        trainer.learn(trainer.batches(0)[:1])
         assert math.isfinite(trainer.nats / trainer.targets), planned.variant
         assert test

@@ -117,11 +117,11 @@ def test_what_a_log_line_tells_of_a_step(tmp_path: Path) -> None:
     """Norms by part are those of the whole; update ratios are those of the weights before and after."""
     made = feature_recipe(tmp_path, train__precision="fp32", train__weight_decay=0.0, train__log_every=1)
     trainer, _ = prepare(made, Run(tmp_path / "run"))
-    batches = trainer._batches(0)
+    batches = trainer.batches(0)
     before = {}
     for batch in batches[:3]:
         before = {name: weight.clone() for name, weight in trainer.optimizer.weights().items()}
-        norm, _ = trainer._learn([batch])
+        norm, _ = trainer.learn([batch])
         trainer.step += 1
     norms, ratios = trainer.vitals["gradient_norms"], trainer.vitals["update_ratios"]
     assert set(norms) == set(ratios) == {"embedding", "encoder", "decoder", "bridge"}

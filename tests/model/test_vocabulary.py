@@ -114,7 +114,7 @@ def test_a_stopped_run_with_new_entries_goes_on(tmp_path: Path) -> None:
 
     from sourcewise.training import trainer as module
 
-    learn = module.Trainer._learn
+    learn = module.Trainer.learn
 
     def stopping(self: module.Trainer, batches: Any) -> tuple[float, float]:
         if self.step == 4:
@@ -122,7 +122,7 @@ def test_a_stopped_run_with_new_entries_goes_on(tmp_path: Path) -> None:
         return learn(self, batches)
 
     with pytest.MonkeyPatch.context() as patch, pytest.raises(MemoryError):
-        patch.setattr(module.Trainer, "_learn", stopping)
+        patch.setattr(module.Trainer, "learn", stopping)
         sourcewise.train(stopped)
     parts = sourcewise.train(tmp_path / "runs" / "parts", resume=True)
     first, second = (load_file(run.last / "model.safetensors") for run in (whole, parts))

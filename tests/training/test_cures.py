@@ -67,7 +67,7 @@ def test_the_loss_that_is_reported_is_plain_cross_entropy(name: str, tmp_path: P
     for options in ({}, CURES[name]):
         made = feature_recipe(tmp_path, train__precision="fp32", **options)
         trainer, _ = prepare(made, Run(tmp_path / "r"))
-        trainer._learn(trainer._batches(0)[:1])
+        trainer.learn(trainer.batches(0)[:1])
         losses.append(trainer.nats / trainer.targets)
     assert losses[0] == pytest.approx(losses[1], rel=1e-6)
 

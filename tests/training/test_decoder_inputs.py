@@ -252,7 +252,7 @@ def test_ten_steps_stopped_and_resumed_give_the_same_weights(
     options = {"data": data, "train__steps": 10, "train__save_every": 3, "train__evaluate_every": 10, **changes}
     options["train__log_every"] = 1
     whole = sourcewise.train(recipe(tmp_path, name="whole", **options))
-    learn = trainer.Trainer._learn
+    learn = trainer.Trainer.learn
 
     def stopping(self: trainer.Trainer, batches: object) -> tuple[float, float]:
         if self.step == 7:
@@ -260,7 +260,7 @@ def test_ten_steps_stopped_and_resumed_give_the_same_weights(
         return learn(self, batches)  # type: ignore[arg-type]
 
     with monkeypatch.context() as patch, pytest.raises(MemoryError):
-        patch.setattr(trainer.Trainer, "_learn", stopping)
+        patch.setattr(trainer.Trainer, "learn", stopping)
         sourcewise.train(recipe(tmp_path, name="parts", **options))
     parts = sourcewise.train(tmp_path / "runs" / "parts", resume=True)
     first, second = (load_file(run.last / "model.safetensors") for run in (whole, parts))

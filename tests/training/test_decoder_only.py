@@ -55,7 +55,7 @@ class Killed(BaseException):
 def test_killed_and_resumed_the_weights_are_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     options = {"train__steps": 10, "train__save_every": 3, "train__evaluate_every": 5, "model__dropout": 0.1}
     whole = sourcewise.train(tiny(recipe(tmp_path, name="whole", **options)))
-    learn = Trainer._learn
+    learn = Trainer.learn
 
     def dies(trainer: Trainer, batches: Any) -> tuple[float, float]:
         if trainer.step == 7:
@@ -63,7 +63,7 @@ def test_killed_and_resumed_the_weights_are_the_same(tmp_path: Path, monkeypatch
         return learn(trainer, batches)
 
     with monkeypatch.context() as patch, pytest.raises(Killed):
-        patch.setattr(Trainer, "_learn", dies)
+        patch.setattr(Trainer, "learn", dies)
         sourcewise.train(tiny(recipe(tmp_path, name="killed", **options)))
     run = sourcewise.train(tmp_path / "runs" / "killed", resume=True)
     files = [folder / "checkpoints" / "last" / "model.safetensors" for folder in (whole.folder, run.folder)]

@@ -75,7 +75,7 @@ def test_a_mixture_stopped_and_resumed_is_the_same(run: Path, tmp_path: Path, mo
 
     from sourcewise.training.trainer import Trainer
 
-    learn = Trainer._learn
+    learn = Trainer.learn
 
     def stopping(self: Trainer, batches: object) -> tuple[float, float]:
         if self.step == 7:
@@ -83,7 +83,7 @@ def test_a_mixture_stopped_and_resumed_is_the_same(run: Path, tmp_path: Path, mo
         return learn(self, batches)  # type: ignore[arg-type]
 
     with monkeypatch.context() as patch, pytest.raises(MemoryError):
-        patch.setattr(Trainer, "_learn", stopping)
+        patch.setattr(Trainer, "learn", stopping)
         sourcewise.train(mixed(tmp_path, train__best="tasks_mean"))
     parts = sourcewise.train(tmp_path / "runs" / "mixed", resume=True)
     first, second = (load_file(r / "checkpoints/last/model.safetensors") for r in (run, parts.folder))

@@ -39,7 +39,7 @@ def spoil(name: str, value: float, at: int = -1) -> Callable[[Trainer], None]:
 
 def stopped(made: Any, monkeypatch: pytest.MonkeyPatch, step: int, change: Callable[[Trainer], None]) -> str:
     """Train, with something changed before the step after `step`; gives the one line that ends it."""
-    learn = Trainer._learn
+    learn = Trainer.learn
 
     def changed(self: Trainer, batches: Any) -> Any:
         if self.step == step:
@@ -47,7 +47,7 @@ def stopped(made: Any, monkeypatch: pytest.MonkeyPatch, step: int, change: Calla
         return learn(self, batches)
 
     with monkeypatch.context() as patch, pytest.raises(NotFinite) as told:
-        patch.setattr(Trainer, "_learn", changed)
+        patch.setattr(Trainer, "learn", changed)
         sourcewise.train(made)
     assert "\n" not in str(told.value)
     return str(told.value)
@@ -91,7 +91,7 @@ def test_a_weight_that_no_loss_meets_reaches_no_checkpoint(value: float, tmp_pat
 @pytest.mark.parametrize("saved", [{"train__save_every": 6}, {"train__evaluate_every": 6}])
 def test_what_an_update_spoils_is_not_saved(saved: dict[str, int], tmp_path: Path, monkeypatch: Any) -> None:
     made = recipe(tmp_path, train__steps=12, **{"train__evaluate_every": 3, **saved})
-    learn = Trainer._learn
+    learn = Trainer.learn
 
     def spoiling(self: Trainer, batches: Any) -> Any:
         found = learn(self, batches)
@@ -99,7 +99,7 @@ def test_what_an_update_spoils_is_not_saved(saved: dict[str, int], tmp_path: Pat
             spoil("body.decoder_norm.weight", math.nan)(self)
         return found
 
-    monkeypatch.setattr(Trainer, "_learn", spoiling)
+    monkeypatch.setattr(Trainer, "learn", spoiling)
     with pytest.raises(NotFinite, match=r"step 6: its update left weights .*body\.decoder_norm\.weight: 1 of 32"):
         sourcewise.train(made)
 

@@ -57,14 +57,14 @@ def test_interrupted_in_a_later_epoch_and_resumed_the_weights_are_the_same(
     options: dict[str, Any] = {"train__batch_tokens": 512, "train__steps": 22, "train__evaluate_every": 22}
     whole = sourcewise.train(denoising(tmp_path, kind, name="whole", **options))
     assert whole.metrics()[-1]["epoch"] > 2
-    learn = Trainer._learn
+    learn = Trainer.learn
 
     def interrupt(self: Trainer, batches: list[Any]) -> tuple[float, float]:
         if self.step in (7, 15):  # in the first epoch, and in a later one
             os.kill(os.getpid(), signal.SIGTERM)
         return learn(self, batches)
 
-    monkeypatch.setattr(Trainer, "_learn", interrupt)
+    monkeypatch.setattr(Trainer, "learn", interrupt)
     made = denoising(tmp_path, kind, name="cut", **options)
     with pytest.raises(Interrupted):
         sourcewise.train(made)

@@ -45,7 +45,7 @@ def test_a_run_that_was_interrupted_goes_on_as_if_it_had_not(attention: str, tmp
 
     made = tiny(recipe(tmp_path, train__steps=12, train__evaluate_every=4), attention=attention, dropout=0.2)
     whole = sourcewise.train(made)
-    learn = Trainer._learn
+    learn = Trainer.learn
 
     def stopping(self: Trainer, batches: Any) -> Any:
         if self.step == 6:
@@ -53,7 +53,7 @@ def test_a_run_that_was_interrupted_goes_on_as_if_it_had_not(attention: str, tmp
         return learn(self, batches)
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(Trainer, "_learn", stopping)
+        patch.setattr(Trainer, "learn", stopping)
         sourcewise.train(made.model_copy(update={"name": "stopped"}))
     resumed = sourcewise.train(tmp_path / "runs" / "stopped", resume=True)
     for checkpoint in ("last", "best"):

@@ -86,7 +86,7 @@ def test_stopped_and_resumed_with_everything_switched_on_the_weights_are_the_sam
     tmp_path: Path, stops: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = sourcewise.train(everything(tmp_path, "whole"))
-    learn = module.Trainer._learn
+    learn = module.Trainer.learn
     for stop in stops:
 
         def stopping(self: module.Trainer, batches: Any, at: int = stop) -> tuple[float, float]:
@@ -95,7 +95,7 @@ def test_stopped_and_resumed_with_everything_switched_on_the_weights_are_the_sam
             return learn(self, batches)
 
         with monkeypatch.context() as patch, pytest.raises(MemoryError):
-            patch.setattr(module.Trainer, "_learn", stopping)
+            patch.setattr(module.Trainer, "learn", stopping)
             torch.manual_seed(99)  # whatever happened before must not matter
             folder = tmp_path / "runs" / "parts"
             sourcewise.train(folder if folder.exists() else everything(tmp_path, "parts"), resume=folder.exists())

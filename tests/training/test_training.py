@@ -105,7 +105,7 @@ def dies(function, after):
     return wrapped
 
 if moment == "step":
-    trainer.Trainer._learn = dies(trainer.Trainer._learn, False)
+    trainer.Trainer.learn = dies(trainer.Trainer.learn, False)
 elif moment == "evaluation":
     trainer.evaluate_encoded = dies(trainer.evaluate_encoded, True)
 elif moment == "checkpoint":
@@ -157,7 +157,7 @@ def test_micro_batches_weigh_as_many_tokens_as_they_have(tmp_path: Path) -> None
     for size in (100_000, 300):
         made = recipe(tmp_path, train__batch_tokens=size, train__precision="fp32", model__dropout=0.0, train__clip=0)
         trainer, _ = prepare(made, Run(tmp_path / f"run{size}"))
-        norm, _ = trainer._learn(trainer._batches(0))
+        norm, _ = trainer.learn(trainer.batches(0))
         norms.append((norm, trainer.nats, trainer.targets))
     assert norms[0][2] == norms[1][2]
     assert norms[0][1] == pytest.approx(norms[1][1], rel=1e-5)

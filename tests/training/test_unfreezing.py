@@ -38,9 +38,9 @@ def test_what_cannot_be_is_refused(tmp_path: Path) -> None:
 def learnt(trainer: Trainer, steps: int) -> dict[str, bool]:
     """Whether the weights of each part moved."""
     before = {n: m.detach().clone() for n, m in trainer.optimizer.weights().items()}
-    batches = trainer._batches(0)
+    batches = trainer.batches(0)
     for batch in batches[trainer.position : trainer.position + steps]:
-        trainer._learn([batch])
+        trainer.learn([batch])
         trainer.position += 1
         trainer.step += 1
     trainer.epoch_batches = len(batches)
@@ -50,7 +50,7 @@ def learnt(trainer: Trainer, steps: int) -> dict[str, bool]:
 def test_weights_stay_to_the_bit_until_then(tmp_path: Path) -> None:
     options = {"train__unfreeze": {"encoder": 0.3, "rate": 0.5}, "train__warmup_steps": 0}
     trainer, _ = prepare(feature_recipe(tmp_path, **options), Run(tmp_path / "r"))
-    trainer.epoch_batches = len(trainer._batches(0))
+    trainer.epoch_batches = len(trainer.batches(0))
     assert trainer.epoch_batches > 6
     moved = learnt(trainer, 1)
     assert moved["network.bridge.last.weight"]

@@ -9,15 +9,17 @@ from collections.abc import Sequence
 from ctypes import CDLL, Structure, byref, c_float, c_int64, c_uint32, c_uint64, c_void_p
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from sourcewise.model.packing import Packing
 from sourcewise.native.training import LANES, at, at_or_none, share
 from sourcewise.native.training.tiles import SIDE, suits, tiled
+
+if TYPE_CHECKING:
+    from sourcewise.model.packing import Packing
 
 CODE = Path(__file__).with_name("attention_part.cpp")
 FEW = 128  # rows below which bringing weights into tiles is most of the work
