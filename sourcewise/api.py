@@ -10,7 +10,7 @@ from typing import Any
 from sourcewise.config import Recipe
 from sourcewise.data.examples import Dataset
 from sourcewise.data.mixtures import encode_sets
-from sourcewise.diagnosis.diagnose import Diagnosis, Piece
+from sourcewise.diagnosis.answer import Diagnosis, Piece
 from sourcewise.diagnosis.preflight import before_training
 from sourcewise.diagnosis.preflight import preflight as diagnosed
 from sourcewise.diagnosis.watch import Watch

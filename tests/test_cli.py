@@ -257,7 +257,7 @@ def test_evaluate_json_is_json(evaluated: dict[str, Any], capsys: pytest.Capture
 def test_diagnose_exits_1_for_an_error(
     ill: bool, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from sourcewise.diagnosis.diagnose import Diagnosis
+    from sourcewise.diagnosis.answer import Diagnosis
     from sourcewise.diagnosis.finding import Finding
 
     found = [Finding("SRC001", "source unused", "error" if ill else "warning", "0.02 bits", "look\n  sourcewise train")]

@@ -24,8 +24,8 @@ from planted.faults import FAULTS
 from planted.subjects import SEEDS, SUBJECTS, Subject, nested, recipe_options
 from sourcewise.config import Recipe
 from sourcewise.data.tokenizer import Tokenizer
-from sourcewise.diagnosis.diagnose import ranked
 from sourcewise.diagnosis.finding import LEVELS, Finding
+from sourcewise.diagnosis.ranking import ranked
 from sourcewise.errors import RequestError
 from sourcewise.training.run import Run
 

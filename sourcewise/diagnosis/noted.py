@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from sourcewise.diagnosis.diagnose import Piece
+from sourcewise.diagnosis.answer import Piece
 from sourcewise.diagnosis.finding import LEVELS, Finding
 from sourcewise.evaluation.results import METRICS_FILE, TRANSLATIONS_FILE, Evaluation, read_translations
 

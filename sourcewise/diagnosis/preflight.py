@@ -10,16 +10,14 @@ import torch
 
 from sourcewise.data.bad_rows import LEFT_OUT
 from sourcewise.data.plain_text import Denoised
-from sourcewise.diagnosis.diagnose import Diagnosis, Piece, ranked
+from sourcewise.diagnosis.answer import Diagnosis, Piece
 from sourcewise.diagnosis.finding import Finding
+from sourcewise.diagnosis.ranking import ranked
 from sourcewise.diagnosis.rules import data, data_features, pairing, settings, signals, wiring
 from sourcewise.diagnosis.rules.data_texts import REFUSED
 from sourcewise.errors import FaultyData
 from sourcewise.training.opening import Prepared
 from sourcewise.training.state import random_states, restore_random_states
-
-__all__ = ["PREFLIGHT_CHECKS", "Prepared", "preflight"]
-
 
 _ONLY_TRAINED = (
     "the course of training: learning rate, over-fitting",

@@ -6,8 +6,8 @@ from collections.abc import Callable
 from typing import Any
 
 from sourcewise.config import Recipe
+from sourcewise.diagnosis.answer import Piece
 from sourcewise.diagnosis.course import Course
-from sourcewise.diagnosis.diagnose import Piece
 from sourcewise.diagnosis.finding import LEVELS, Finding, Level
 from sourcewise.diagnosis.rules import COURSE_CHECKS
 from sourcewise.training.run import Run

@@ -10,11 +10,12 @@ from torch import Tensor
 
 from sourcewise.config import GenerationConfig
 from sourcewise.data.batches import IGNORED
-from sourcewise.diagnosis.diagnose import Piece, of_evaluation
+from sourcewise.diagnosis.answer import Piece
 from sourcewise.diagnosis.looked import Looked
 from sourcewise.diagnosis.rules import NETWORK_CHECKS, data, pairing, reading, source_use
 from sourcewise.diagnosis.rules.wiring import not_compared, one_batch
 from sourcewise.diagnosis.rules.wiring_texts import NO_END, NOT_FINITE, PADDING_COUNTED
+from sourcewise.diagnosis.whole import of_evaluation
 from sourcewise.errors import NotFinite, RequestError
 from sourcewise.evaluation import source_bits as sets
 from sourcewise.evaluation.evaluate import evaluate_encoded

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from sourcewise.diagnosis.diagnose import Piece
+from sourcewise.diagnosis.answer import Piece
 from sourcewise.diagnosis.finding import Finding
 
 PREFIX = "sourcewise_"

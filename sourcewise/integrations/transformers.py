@@ -27,7 +27,8 @@ from typing import Any
 import torch
 from transformers import TrainerCallback
 
-from sourcewise.diagnosis.diagnose import Diagnosis, Piece, put_together
+from sourcewise.diagnosis.answer import Diagnosis, Piece
+from sourcewise.diagnosis.ranking import put_together
 from sourcewise.diagnosis.rules.data import SAMPLE
 from sourcewise.diagnosis.rules.wiring import EXAMPLES
 from sourcewise.diagnosis.rules.wiring_texts import NOT_FINITE

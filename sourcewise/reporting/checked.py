@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from sourcewise.diagnosis.diagnose import Diagnosis, put_together
+from sourcewise.diagnosis.answer import Diagnosis
 from sourcewise.diagnosis.finding import Finding
 from sourcewise.diagnosis.noted import noted_findings
+from sourcewise.diagnosis.ranking import put_together
 from sourcewise.diagnosis.whole import of_run
 from sourcewise.reporting.run_files import RunFiles
 from sourcewise.training.run import Run

@@ -22,7 +22,7 @@ from sourcewise.reporting.tasks import COLUMNS, task_rows
 
 if TYPE_CHECKING:
     from sourcewise.data.examples import Note
-    from sourcewise.diagnosis.diagnose import Diagnosis
+    from sourcewise.diagnosis.answer import Diagnosis
     from sourcewise.diagnosis.finding import Finding
     from sourcewise.evaluation.results import Evaluation, Row
 

@@ -353,7 +353,7 @@ def test_sources_lost_in_the_tokenizer_are_not_called_shuffled(tmp_path: Path) -
 
 
 def test_what_damages_sources_stands_above_their_independence() -> None:
-    from sourcewise.diagnosis.diagnose import ranked
+    from sourcewise.diagnosis.ranking import ranked
     from sourcewise.diagnosis.rules import RULES as EVERY
 
     damaged = [EVERY[code].finding("") for code in ("DAT003", "DAT007", "DAT006")]

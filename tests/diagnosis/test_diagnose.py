@@ -5,17 +5,10 @@ import json
 
 import pytest
 
-from sourcewise.diagnosis.diagnose import (
-    Diagnosis,
-    Piece,
-    _all_causes,
-    diagnose,
-    diagnose_evaluation,
-    explain,
-    put_together,
-    ranked,
-)
+from sourcewise.diagnosis.answer import Diagnosis, Piece
+from sourcewise.diagnosis.diagnose import diagnose, diagnose_evaluation, explain
 from sourcewise.diagnosis.finding import Finding
+from sourcewise.diagnosis.ranking import _all_causes, put_together, ranked
 from sourcewise.diagnosis.rules import RULES
 from sourcewise.errors import RequestError
 from sourcewise.evaluation.metrics import output_metrics

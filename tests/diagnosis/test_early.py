@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 
+from sourcewise.diagnosis.answer import Diagnosis, Piece
 from sourcewise.diagnosis.course import Course, too_early
-from sourcewise.diagnosis.diagnose import Diagnosis, Piece, put_together
 from sourcewise.diagnosis.finding import Finding
+from sourcewise.diagnosis.ranking import put_together
 from sourcewise.diagnosis.rules import RULES
 from sourcewise.diagnosis.whole import of_course
 

@@ -12,9 +12,11 @@ import pytest
 
 import sourcewise
 from sourcewise.cli import main
+from sourcewise.diagnosis.answer import Piece
 from sourcewise.diagnosis.course import Course
-from sourcewise.diagnosis.diagnose import Piece, diagnose_evaluation, put_together
+from sourcewise.diagnosis.diagnose import diagnose_evaluation
 from sourcewise.diagnosis.finding import Finding
+from sourcewise.diagnosis.ranking import put_together
 from sourcewise.diagnosis.rules import RULES
 from sourcewise.diagnosis.rules.judged import POOR_VERDICT, check
 from sourcewise.diagnosis.whole import of_course

@@ -15,8 +15,8 @@ from sourcewise.config import DataConfig
 from sourcewise.data.encoding import Encoded
 from sourcewise.data.examples import Dataset, Example
 from sourcewise.data.tokenizer import Tokenizer
-from sourcewise.diagnosis.diagnose import ranked
 from sourcewise.diagnosis.looked import Looked
+from sourcewise.diagnosis.ranking import ranked
 from sourcewise.diagnosis.reading import measure_gains, measure_gaze, measure_memory
 from sourcewise.diagnosis.rules.reading import check, not_checked
 from sourcewise.diagnosis.rules.reading_texts import RULES

@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from sourcewise.diagnosis.diagnose import ranked
+from sourcewise.diagnosis.ranking import ranked
 from sourcewise.diagnosis.rules import RULES, outputs, source_use
 from sourcewise.diagnosis.rules.outputs import MIN_EXAMPLES
 from sourcewise.evaluation.metrics import output_metrics

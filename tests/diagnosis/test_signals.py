@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from sourcewise.diagnosis import signals as measured
-from sourcewise.diagnosis.preflight import Prepared
 from sourcewise.diagnosis.rules import signals
 from sourcewise.model.seq2seq import Seq2Seq
+from sourcewise.training.opening import Prepared
 from tests.diagnosis.test_wiring import DIGITS, HEALTHY, prepared
 
 

@@ -13,15 +13,14 @@ from sourcewise.data.datasets import open_sets
 from sourcewise.data.mixtures import encode_training, join
 from sourcewise.diagnosis import wiring
 from sourcewise.diagnosis.borrowing import borrowed
-from sourcewise.diagnosis.diagnose import ranked
-from sourcewise.diagnosis.preflight import Prepared
+from sourcewise.diagnosis.ranking import ranked
 from sourcewise.diagnosis.rules.wiring import check_network, one_batch, wiring_findings
 from sourcewise.diagnosis.wiring import with_garbage, with_other_content
 from sourcewise.model import memory, seq2seq, transformer
 from sourcewise.model.attention import MASKED
 from sourcewise.model.builder import build_network
 from sourcewise.model.huggingface import HuggingFaceNetwork
-from sourcewise.training.opening import open_tokenizer
+from sourcewise.training.opening import Prepared, open_tokenizer
 
 DIGITS = {"data__train": {"builtin": "digits", "limit": 60}}
 HEALTHY: dict[str, dict[str, Any]] = {

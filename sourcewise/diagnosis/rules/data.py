@@ -28,7 +28,7 @@ from sourcewise.diagnosis.rules.data_texts import (
 
 if TYPE_CHECKING:
     from sourcewise.config import DataConfig
-    from sourcewise.diagnosis.preflight import Prepared
+    from sourcewise.training.opening import Prepared
 
 SAMPLE = 1000  # examples that are looked at closely
 FEWEST = 20  # a set of fewer is an experiment: shares mean nothing

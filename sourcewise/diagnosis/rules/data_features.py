@@ -15,7 +15,7 @@ from sourcewise.diagnosis.rules.data_texts import ALIKE, DEAD, LEAK, OUTLIERS, S
 from sourcewise.model.builder import CONSTANT
 
 if TYPE_CHECKING:
-    from sourcewise.diagnosis.preflight import Prepared
+    from sourcewise.training.opening import Prepared
 
 SAMPLE = 500  # matrices, spread through a set
 EXPLODED = 100  # times what nine of ten examples reach

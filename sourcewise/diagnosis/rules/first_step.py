@@ -26,7 +26,7 @@ from sourcewise.errors import RequestError
 
 if TYPE_CHECKING:
     from sourcewise.data.batches import Batch
-    from sourcewise.diagnosis.preflight import Prepared
+    from sourcewise.training.opening import Prepared
 
 EPSILON = 1e-8  # AdamW's
 DROWNED = 1e-4  # of the largest layer's gradient

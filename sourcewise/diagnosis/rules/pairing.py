@@ -18,7 +18,7 @@ from sourcewise.diagnosis.rules.data_texts import MISALIGNED
 from sourcewise.diagnosis.rules.sides import Features, Side, Texts, in_thirds
 
 if TYPE_CHECKING:
-    from sourcewise.diagnosis.preflight import Prepared
+    from sourcewise.training.opening import Prepared
 
 _JUDGED: WeakKeyDictionary[Encoded, Pairing] = WeakKeyDictionary()  # it takes a second, and is asked twice
 

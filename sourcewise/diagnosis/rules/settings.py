@@ -15,7 +15,7 @@ from sourcewise.training.augment import Augmenter
 
 if TYPE_CHECKING:
     from sourcewise.data.encoding import Encoded
-    from sourcewise.diagnosis.preflight import Prepared
+    from sourcewise.training.opening import Prepared
 
 DAMAGED = Rule(
     code="DAT018",

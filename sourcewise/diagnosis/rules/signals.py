@@ -12,7 +12,7 @@ from sourcewise.diagnosis.rules.wiring import one_batch
 
 if TYPE_CHECKING:
     from sourcewise.data.batches import Batch
-    from sourcewise.diagnosis.preflight import Prepared
+    from sourcewise.training.opening import Prepared
 
 __all__ = ["RULES", "check", "not_tried"]
 

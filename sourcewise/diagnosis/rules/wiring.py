@@ -40,8 +40,8 @@ if TYPE_CHECKING:
     from sourcewise.data.batches import Batch
     from sourcewise.data.encoding import Encoded
     from sourcewise.data.tokenizer import Tokenizer
-    from sourcewise.diagnosis.preflight import Prepared
     from sourcewise.model.protocol import Network
+    from sourcewise.training.opening import Prepared
 
 __all__ = ["RULES", "check_network", "check_start", "not_compared", "one_batch", "wiring_findings"]
 

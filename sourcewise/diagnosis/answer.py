@@ -1,0 +1,58 @@
+"""What a diagnosis is made of, and what it answers."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from sourcewise.diagnosis.finding import Finding
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """What one look found, and in words what it could not look at, and what it did.
+
+    `going_on`: it saw a training whose loss still falls, or that is not over.
+    """
+
+    findings: Sequence[Finding] = ()
+    not_checked: Sequence[str] = ()
+    looked_at: Sequence[str] = ()
+    going_on: bool = False
+    early: str = ""  # why what is found is too early to judge, where it is
+
+
+@dataclass(frozen=True, slots=True)
+class Diagnosis:
+    """The answer of `sourcewise diagnose`: ill if any finding is an error; what is listed first is then the cause."""
+
+    findings: list[Finding]
+    not_checked: list[str] = field(default_factory=list)
+    seconds: float = 0.0
+
+    @property
+    def cause(self) -> str | None:
+        """The code of the first finding that is no note, if any is an error: it, or what explains it; else None."""
+        ill = any(finding.level == "error" for finding in self.findings)
+        return next(finding.code for finding in self.findings if finding.level != "note") if ill else None
+
+    @property
+    def verdict(self) -> Literal["healthy", "ill"]:
+        """`ill` if there is an error; warnings and notes alone are `healthy`."""
+        return "healthy" if self.cause is None else "ill"
+
+    def to_dict(self) -> dict[str, Any]:
+        """The keys of `diagnose --json`: verdict, cause, findings, not_checked, seconds."""
+        return {
+            "verdict": self.verdict,
+            "cause": self.cause,
+            "findings": [finding.to_dict() for finding in self.findings],
+            "not_checked": list(self.not_checked),
+            "seconds": self.seconds,
+        }
+
+    def to_json(self) -> str:
+        """`to_dict` as indented JSON."""
+        return json.dumps(self.to_dict(), indent=2, ensure_ascii=False)
