@@ -6,7 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from sourcewise.diagnosis.finding import Finding, Level
-from sourcewise.diagnosis.rules.output_texts import ENDLESS, GENERIC, LENGTH, REPETITION
+from sourcewise.diagnosis.rules.outputs.out003_generic_phrases import GenericPhrases
+from sourcewise.diagnosis.rules.outputs.out004_repetition import Repetition
+from sourcewise.diagnosis.rules.outputs.out005_length import Length
+from sourcewise.diagnosis.rules.outputs.out007_endless_outputs import EndlessOutputs
 from sourcewise.diagnosis.rules.source_use import SOURCE_UNUSED
 from sourcewise.diagnosis.rules.training_texts import (
     LANGUAGE_MODEL,
@@ -20,7 +23,7 @@ from sourcewise.diagnosis.rules.training_texts import (
 NETWORK = ("SRC", "MEM", "ATT", "OUT")  # the rules over what a training has come to, by their first letters
 NOTES: dict[Level, Level] = {"error": "note", "warning": "note"}
 ONE_LOWER: dict[Level, Level] = {"error": "warning", "warning": "note"}
-LOOPS = (REPETITION.code, ENDLESS.code, LENGTH.code, GENERIC.code)  # and what comes of them
+LOOPS = (Repetition.code, EndlessOutputs.code, Length.code, GenericPhrases.code)  # and what comes of them
 NOT_YET = (NOT_FALLING.code, TOKENS_ALONE.code)
 
 
@@ -51,7 +54,7 @@ def _lowered(
     findings: Sequence[Finding], codes: tuple[str, ...], to: Mapping[Level, Level], why: str, but: str = ""
 ) -> list[Finding]:
     """The same, those with such codes (`but` one) less grave, and why. A limit that is too low is none of training."""
-    own_cure = {rule.code: rule.cure for rule in (REPETITION, ENDLESS)}
+    own_cure = {rule.code: rule.cure for rule in (Repetition, EndlessOutputs)}
     return [
         replace(f, level=to[f.level], evidence=f"{f.evidence}. No {f.level}: {why}")
         if f.level in to and f.code.startswith(codes) and f.code != but and own_cure.get(f.code, f.cure) == f.cure

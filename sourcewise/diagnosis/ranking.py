@@ -10,7 +10,7 @@ from sourcewise.diagnosis.answer import Diagnosis, Piece
 from sourcewise.diagnosis.early import judged_fairly
 from sourcewise.diagnosis.finding import LEVELS, Finding
 from sourcewise.diagnosis.rules import RULES
-from sourcewise.diagnosis.rules.judged import POOR_VERDICT
+from sourcewise.diagnosis.rules.outputs.out009_poor_verdict import PoorVerdict
 from sourcewise.diagnosis.rules.training_texts import STILL_LEARNING, TOO_SHORT
 
 
@@ -22,9 +22,9 @@ def put_together(pieces: Sequence[Piece], seconds: float = 0.0, *, own_set: bool
     still = early or "the training is not over, or its loss still fell at its end"
     going_on = still if any(piece.going_on for piece in pieces) else ""
     once = _once(found)
-    poor = [_excused(f, once, going_on if own_set else "", own_set) for f in once if f.code == POOR_VERDICT.code]
+    poor = [_excused(f, once, going_on if own_set else "", own_set) for f in once if f.code == PoorVerdict.code]
     failed = any(finding.level == "error" for finding in poor)
-    judged = judged_fairly([f for f in once if f.code != POOR_VERDICT.code], early, failed=failed)
+    judged = judged_fairly([f for f in once if f.code != PoorVerdict.code], early, failed=failed)
     return Diagnosis(ranked([*judged, *poor]), missing, round(seconds, 4))
 
 

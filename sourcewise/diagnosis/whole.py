@@ -10,20 +10,21 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from sourcewise.data.plain_text import Denoised
+from sourcewise.diagnosis import rules
 from sourcewise.diagnosis.answer import Piece
 from sourcewise.diagnosis.course import Course, too_early
 from sourcewise.diagnosis.looked import Looked
+from sourcewise.diagnosis.measures.outputs import Outputs
 from sourcewise.diagnosis.noted import LINES_FILE, kept_evaluation, noted_preflight, read_lines
 from sourcewise.diagnosis.preflight import PREFLIGHT_CHECKS, left_unchecked
-from sourcewise.diagnosis.rules import COURSE_CHECKS, EVALUATION_CHECKS, NETWORK_CHECKS, RULES, reading
+from sourcewise.diagnosis.rules import COURSE_CHECKS, NETWORK_CHECKS, RULES, reading, source_use
 from sourcewise.diagnosis.rules.characters import check_characters
 from sourcewise.diagnosis.rules.data_texts import REFUSED
-from sourcewise.diagnosis.rules.outputs import MIN_EXAMPLES
 from sourcewise.diagnosis.rules.wiring import check_network, check_start, not_compared, one_batch
 from sourcewise.errors import FaultyData, NotFinite, RequestError, tell
 from sourcewise.evaluation.evaluate import Progress, evaluate_encoded, lay_out
 from sourcewise.evaluation.results import METRICS_FILE, Evaluation
-from sourcewise.evaluation.verdict import source_use
+from sourcewise.evaluation.verdict import source_use as verdict_source_use
 from sourcewise.generation.model import Model, load
 from sourcewise.training.opening import open_training
 from sourcewise.training.run import Run
@@ -137,8 +138,10 @@ def of_course(course: Course) -> Piece:
 
 def of_evaluation(evaluation: Evaluation) -> Piece:
     """What an evaluation shows: source use and outputs."""
-    found = [finding for check in EVALUATION_CHECKS for finding in check(evaluation)]
-    return Piece(found, _not_checked(evaluation), [f"the evaluation, of {len(evaluation.rows):,} examples"])
+    found = rules.look(Outputs(evaluation))
+    looked_at = [f"the evaluation, of {len(evaluation.rows):,} examples"]
+    use = source_use_missing(evaluation)
+    return Piece([*source_use.check(evaluation), *found.findings], [*use, *found.not_checked], looked_at)
 
 
 def look(model: Model, encoded: Encoded) -> Piece:
@@ -263,14 +266,8 @@ def _name(data: object) -> str:
     return str(data) if isinstance(data, (str, Path)) else getattr(data, "name", "") or "the set"
 
 
-def _not_checked(evaluation: Evaluation) -> list[str]:
-    """What these rules cannot say of this evaluation, in words."""
-    missing = []
-    if source_use(evaluation.metrics, evaluation.references) == "not measured":
-        missing.append("source use (SRC001): the evaluation has no source bits")
-    rows = evaluation.rows
-    if len(rows) < MIN_EXAMPLES:
-        missing.append(f"outputs (OUT001 to OUT008): {len(rows)} examples, at least {MIN_EXAMPLES} are needed")
-    elif not any(row.source for row in rows):
-        missing.append("copying of the source (OUT008): the evaluation has no source texts")
-    return missing
+def source_use_missing(evaluation: Evaluation) -> list[str]:
+    """SRC001, where it is not measured."""
+    if verdict_source_use(evaluation.metrics, evaluation.references) == "not measured":
+        return ["source use (SRC001): the evaluation has no source bits"]
+    return []

@@ -16,9 +16,9 @@ from sourcewise.diagnosis.answer import Piece
 from sourcewise.diagnosis.course import Course
 from sourcewise.diagnosis.diagnose import diagnose_evaluation
 from sourcewise.diagnosis.finding import Finding
+from sourcewise.diagnosis.measures.outputs import Outputs
 from sourcewise.diagnosis.ranking import put_together
-from sourcewise.diagnosis.rules import RULES
-from sourcewise.diagnosis.rules.judged import POOR_VERDICT, check
+from sourcewise.diagnosis.rules import RULES, look
 from sourcewise.diagnosis.whole import of_course
 from sourcewise.errors import RequestError
 from sourcewise.evaluation.metrics import output_metrics
@@ -38,6 +38,10 @@ def evaluation(references: Sequence[str], outputs: Sequence[str], **bits: Any) -
     known = {"source_bits": 3.0, "source_bits_ci95": [2.5, 3.5], "target_tokens": 100} | bits
     rows = [Row(str(i), f"source {i}", r, o) for i, (r, o) in enumerate(zip(references, outputs, strict=True))]
     return Evaluation(output_metrics(references, outputs, [True] * len(rows)) | known, rows)
+
+
+def check(given: Evaluation) -> list[Finding]:
+    return list(look(Outputs(given), ["OUT009"]).findings)
 
 
 POOR = {
@@ -86,7 +90,7 @@ def finding(code: str, level: Any) -> Finding:
 
 
 def test_every_other_rule_explains_it_and_a_note_is_no_cause() -> None:
-    assert set(POOR_VERDICT.causes) == set(RULES) - {"OUT009"}
+    assert set(RULES["OUT009"].causes) == set(RULES) - {"OUT009"}
     poor = finding("OUT009", "error")
     assert put_together([Piece([poor, finding("TRN010", "note")])]).cause == "OUT009"
     assert put_together([Piece([poor, finding("TRN010", "warning")])]).cause == "TRN010"

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from sourcewise.config import Recipe
-from sourcewise.diagnosis.rules import RULES, measured, measuring
+from sourcewise.diagnosis import measured, measuring
+from sourcewise.diagnosis.rules import RULES
 from sourcewise.errors import RequestError
 from sourcewise.schema import field_at
 

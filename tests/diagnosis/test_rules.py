@@ -4,12 +4,13 @@ import random
 
 import pytest
 
+from sourcewise.diagnosis.measures.outputs import MIN_EXAMPLES, Outputs
 from sourcewise.diagnosis.ranking import ranked
-from sourcewise.diagnosis.rules import RULES, outputs, source_use
-from sourcewise.diagnosis.rules.outputs import MIN_EXAMPLES
+from sourcewise.diagnosis.rules import RULES, look, source_use
 from sourcewise.evaluation.metrics import output_metrics
 from sourcewise.evaluation.results import Evaluation, Row
 
+OUTPUTS = ("OUT*", "-OUT009")  # all but the verdict
 RNG = random.Random(5)
 DIGITS = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]
 WORDS = [a + b for a in ("ba", "de", "fi", "go", "lu", "mi", "na", "po") for b in ("r", "st", "nk", "lm", "x")]
@@ -29,7 +30,7 @@ def evaluation(references, given, sources=None, finished=None, **metrics):
 
 
 def found(*args, **kwargs):
-    return {f.code: f for f in outputs.check(evaluation(*args, **kwargs))}
+    return {f.code: f for f in look(Outputs(evaluation(*args, **kwargs)), OUTPUTS).findings}
 
 
 def noisy(texts, share, rng=None):
@@ -193,7 +194,7 @@ def test_too_few_examples_are_not_judged():
 
 def test_rows_without_figures_are_measured():
     rows = [Row(str(i), "", t, "la la la la", False) for i, t in enumerate(TEXTS)]
-    codes = {f.code for f in outputs.check(Evaluation({"unfinished_pct": None}, rows))}
+    codes = {f.code for f in look(Outputs(Evaluation({"unfinished_pct": None}, rows))).findings}
     assert {"OUT001", "OUT004", "OUT007"} <= codes
 
 

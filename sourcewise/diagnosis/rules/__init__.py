@@ -1,48 +1,133 @@
-"""The rules, by code. A room's file is its texts and its checks; deleting a file and its line here removes them."""
+"""The rules, by code: a file each, in the folders beside this one, and those that other packages bring.
+
+A package brings rules by entry points of the group `sourcewise.rules`, each a module with rules or a rule.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import importlib
+import pkgutil
+from collections.abc import Iterable, Iterator
+from importlib.metadata import entry_points
+from pathlib import Path
+from types import ModuleType
+from typing import Any
 
-from sourcewise.diagnosis.course import Course
+from sourcewise.diagnosis.answer import Piece
 from sourcewise.diagnosis.finding import Finding
-from sourcewise.diagnosis.looked import Looked
-from sourcewise.diagnosis.rules import (
-    data_texts,
-    judged,
-    outputs,
-    reading,
-    settings,
-    signals_texts,
-    source_use,
-    training,
-    wiring_texts,
-)
-from sourcewise.diagnosis.rules.rule import Rule
-from sourcewise.evaluation.results import Evaluation
+from sourcewise.diagnosis.rule import CannotTell, Rule, matching
+from sourcewise.diagnosis.rules import data_texts, reading, settings, signals_texts, source_use, training, wiring_texts
+from sourcewise.errors import tell
 
-# Causes before symptoms: the order breaks ties between findings of one level.
-RULES: dict[str, Rule] = {
-    rule.code: rule
-    for rule in (
-        *data_texts.RULES,
-        *settings.RULES,
-        *wiring_texts.RULES,
-        *signals_texts.RULES,
-        *training.RULES,
-        *source_use.RULES,
-        *reading.RULES,
-        *outputs.RULES,
-        *judged.RULES,
-    )
+__all__ = ["COURSE_CHECKS", "NETWORK_CHECKS", "RULES", "Rule", "look"]
+
+GROUPS = {  # folder → the letters of its codes; causes before symptoms, which breaks ties between findings of one level
+    "data": ("DAT",),
+    "wiring": ("WIR",),
+    "training": ("TRN",),
+    "source": ("MEM", "ATT", "SRC"),
+    "outputs": ("OUT",),
 }
+ENTRY_POINTS = "sourcewise.rules"
 
-COURSE_CHECKS: tuple[Callable[[Course], list[Finding]], ...] = (training.check,)
-NETWORK_CHECKS: tuple[Callable[[Looked], list[Finding]], ...] = (reading.check,)  # of a trained network and a set
-EVALUATION_CHECKS: tuple[Callable[[Evaluation], list[Finding]], ...] = (
-    source_use.check,
-    outputs.check,
-    judged.check,
-)
 
-__all__ = ["COURSE_CHECKS", "EVALUATION_CHECKS", "NETWORK_CHECKS", "RULES", "Rule"]
+def look(subject: Any, codes: Iterable[str] = ("*",)) -> Piece:
+    """What the rules over such a subject find, and what they cannot tell; only those that `codes` are patterns of."""
+    found: dict[str, list[Finding]] = {}
+    missing: dict[str, None] = {}  # what several cannot tell in the same words is said once
+    for code in matching(codes, tuple(RULES)):
+        rule = RULES[code]
+        if code not in OLD and isinstance(subject, rule.subject):
+            found[code] = []
+            try:
+                found[code].extend(rule.check(subject))
+            except CannotTell as why:
+                missing[str(why)] = None
+            except Exception as problem:
+                if not rule.package:
+                    raise
+                missing[f"{rule.name} ({code}, of {rule.package}): {type(problem).__name__}: {problem}"] = None
+    return Piece([each for code, said in found.items() if not _implied(code, found) for each in said], [*missing])
+
+
+def _implied(code: str, found: dict[str, list[Finding]]) -> bool:
+    """Whether what a rule found is said by another that is listed."""
+    for pattern in RULES[code].implied_by:
+        other, _, level = pattern.partition(" ")
+        if any(level in ("", each.level) for each in found.get(other, ())) and not _implied(other, found):
+            return True
+    return False
+
+
+def rules_in(module: ModuleType) -> Iterator[type[Rule[Any]]]:
+    """The rules that a module defines."""
+    for value in vars(module).values():
+        rule = isinstance(value, type) and issubclass(value, Rule) and "code" in vars(value)
+        if rule and value.__module__ == module.__name__:
+            yield value
+
+
+def _ours() -> Iterator[Rule[Any]]:
+    for group in GROUPS:
+        for module in pkgutil.iter_modules([str(Path(__file__).parent / group)]):
+            for rule in rules_in(importlib.import_module(f"{__name__}.{group}.{module.name}")):
+                yield rule()
+
+
+def _others(known: Iterable[str]) -> Iterator[Rule[Any]]:
+    """The rules of other packages. What is wrong with one is told, and the others are there."""
+    taken = set(known)
+    for point in entry_points(group=ENTRY_POINTS):
+        package = point.dist.name if point.dist else point.value
+        try:
+            loaded = point.load()
+            for rule in rules_in(loaded) if isinstance(loaded, ModuleType) else [loaded]:
+                made = rule()
+                if made.code in taken:
+                    raise ValueError(f"there is a rule {made.code} already")
+                taken.add(made.code)
+                made.package = package
+                yield made
+        except Exception as problem:
+            tell(f"the rules {point.name} of {package} are left out: {type(problem).__name__}: {problem}")
+
+
+def _place(rule: Rule[Any]) -> tuple[int, float, str]:
+    letters = rule.code.rstrip("0123456789")
+    groups = [place for place, known in enumerate(GROUPS.values()) if letters in known]
+    rank = OLD[rule.code][1] - 100 if rule.code in OLD else rule.rank
+    return (groups or [len(GROUPS)])[0], rank, rule.code
+
+
+LEGACY: tuple[Any, ...] = (
+    *data_texts.RULES, *settings.RULES, *wiring_texts.RULES, *signals_texts.RULES, *training.RULES, *source_use.RULES,
+    *reading.RULES,
+)  # fmt: skip
+OLD = {
+    rule.code: (rule.code[:3] if rule.code[:3] in ("DAT", "WIR", "TRN") else "SRC", i) for i, rule in enumerate(LEGACY)
+}
+COURSE_CHECKS: Any = (training.check,)
+NETWORK_CHECKS: Any = (reading.check,)
+
+
+def _linked(rules: Iterable[Rule[Any]]) -> dict[str, Rule[Any]]:
+    """In their order, each with the codes of its causes."""
+    known = {rule.code: rule for rule in sorted(rules, key=_place)}
+    codes = tuple(known)
+    for code, rule in known.items():
+        if code in OLD:
+            continue
+        causes = {
+            *matching(rule.explained_by, codes),
+            *(c for c, r in known.items() if c not in OLD and code in matching(r.explains, codes)),
+        }
+        rule.causes = tuple(each for each in codes if each in causes - {code})
+    return known
+
+
+def _all() -> dict[str, Rule[Any]]:
+    ours = list(_ours())
+    return _linked([*LEGACY, *ours, *_others(rule.code for rule in ours)])
+
+
+RULES: dict[str, Rule[Any]] = _all()

@@ -6,7 +6,7 @@ import textwrap
 from dataclasses import dataclass
 
 from sourcewise.diagnosis.finding import Finding, Level
-from sourcewise.diagnosis.rules.measured import told
+from sourcewise.diagnosis.measured import told
 
 WIDTH = 88  # columns of `sourcewise explain`
 
@@ -35,7 +35,7 @@ class Rule:
         return (
             ("What it measures", self.what),
             ("Why that is bad", self.why),
-            ("From where on, and where that comes from", self.threshold),
+            ("Threshold and its origin", self.threshold),
             ("What to do", self.cure),
             *([("What that did when it was measured", measured)] if measured else []),
         )

@@ -1,6 +1,6 @@
 """Takes the effects of finished comparisons of cures into measured.json, from which the rules quote them.
 
-    python -m sourcewise.diagnosis.rules.measuring runs/compare_cures_few runs/compare_cures_deep …
+    python -m sourcewise.diagnosis.measuring runs/compare_cures_few runs/compare_cures_deep …
 
 A comparison that is not named keeps what it has there.
 """
@@ -15,8 +15,8 @@ from typing import Any, Literal
 
 from sourcewise.comparison.plan import LOWER_IS_BETTER
 from sourcewise.comparison.table import Difference
-from sourcewise.diagnosis.rules import measured
-from sourcewise.diagnosis.rules.measured import ILLNESSES, Effect, effects
+from sourcewise.diagnosis import measured
+from sourcewise.diagnosis.measured import ILLNESSES, Effect, effects
 from sourcewise.errors import RequestError
 from sourcewise.files import write_atomically
 
