@@ -10,7 +10,7 @@ from sourcewise.diagnosis.rules.outputs.out003_generic_phrases import GenericPhr
 from sourcewise.diagnosis.rules.outputs.out004_repetition import Repetition
 from sourcewise.diagnosis.rules.outputs.out005_length import Length
 from sourcewise.diagnosis.rules.outputs.out007_endless_outputs import EndlessOutputs
-from sourcewise.diagnosis.rules.source_use import SOURCE_UNUSED
+from sourcewise.diagnosis.rules.source.src001_source_unused import SourceUnused
 from sourcewise.diagnosis.rules.training_texts import (
     LANGUAGE_MODEL,
     NOT_FALLING,
@@ -40,13 +40,13 @@ def judged_fairly(findings: list[Finding], early: str = "", *, failed: bool = Fa
     if short := found.get(TOO_SHORT.code):
         return _lowered(findings, ("TRN", *NETWORK), NOTES, short.evidence, but=NOT_FINITE.code)
     if early:
-        findings = _lowered(findings, (SOURCE_UNUSED.code,), ONE_LOWER if failed else NOTES, early)
-        return _lowered(findings, (*NOT_YET, *NETWORK), NOTES, early, but=SOURCE_UNUSED.code)
+        findings = _lowered(findings, (SourceUnused.code,), ONE_LOWER if failed else NOTES, early)
+        return _lowered(findings, (*NOT_YET, *NETWORK), NOTES, early, but=SourceUnused.code)
     still, unread = found.get(STILL_LEARNING.code), found.get(LANGUAGE_MODEL.code)
     rising = unread is not None and unread.level == "warning"
-    if still and (rising or (SOURCE_UNUSED.code not in found and not unread)):
+    if still and (rising or (SourceUnused.code not in found and not unread)):
         findings = _lowered(findings, LOOPS, NOTES, still.evidence)
-        return _lowered(findings, ("OUT", SOURCE_UNUSED.code), ONE_LOWER, still.evidence)
+        return _lowered(findings, ("OUT", SourceUnused.code), ONE_LOWER, still.evidence)
     return findings
 
 

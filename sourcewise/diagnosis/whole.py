@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,14 +17,13 @@ from sourcewise.diagnosis.looked import Looked
 from sourcewise.diagnosis.measures.outputs import Outputs
 from sourcewise.diagnosis.noted import LINES_FILE, kept_evaluation, noted_preflight, read_lines
 from sourcewise.diagnosis.preflight import PREFLIGHT_CHECKS, left_unchecked
-from sourcewise.diagnosis.rules import COURSE_CHECKS, NETWORK_CHECKS, RULES, reading, source_use
+from sourcewise.diagnosis.rules import COURSE_CHECKS, RULES
 from sourcewise.diagnosis.rules.characters import check_characters
 from sourcewise.diagnosis.rules.data_texts import REFUSED
 from sourcewise.diagnosis.rules.wiring import check_network, check_start, not_compared, one_batch
 from sourcewise.errors import FaultyData, NotFinite, RequestError, tell
 from sourcewise.evaluation.evaluate import Progress, evaluate_encoded, lay_out
 from sourcewise.evaluation.results import METRICS_FILE, Evaluation
-from sourcewise.evaluation.verdict import source_use as verdict_source_use
 from sourcewise.generation.model import Model, load
 from sourcewise.training.opening import open_training
 from sourcewise.training.run import Run
@@ -139,9 +138,7 @@ def of_course(course: Course) -> Piece:
 def of_evaluation(evaluation: Evaluation) -> Piece:
     """What an evaluation shows: source use and outputs."""
     found = rules.look(Outputs(evaluation))
-    looked_at = [f"the evaluation, of {len(evaluation.rows):,} examples"]
-    use = source_use_missing(evaluation)
-    return Piece([*source_use.check(evaluation), *found.findings], [*use, *found.not_checked], looked_at)
+    return replace(found, looked_at=[f"the evaluation, of {len(evaluation.rows):,} examples"])
 
 
 def look(model: Model, encoded: Encoded) -> Piece:
@@ -155,8 +152,8 @@ def look(model: Model, encoded: Encoded) -> Piece:
     begins = model.tokenizer.begins
     found += check_network(network, batch, begins=begins, as_asked=bypass)
     found += check_start(network, model.tokenizer)
-    found += [finding for check in NETWORK_CHECKS for finding in check(looked)]
-    return Piece(found, [*not_compared(found), *reading.not_checked(looked)], ["the trained network"])
+    read = rules.look(looked)
+    return Piece([*found, *read.findings], [*not_compared(found), *read.not_checked], ["the trained network"])
 
 
 def _is_run(run: Run) -> bool:
@@ -264,10 +261,3 @@ def _is(asked: Asked, recipe: Recipe, use: str) -> bool:
 
 def _name(data: object) -> str:
     return str(data) if isinstance(data, (str, Path)) else getattr(data, "name", "") or "the set"
-
-
-def source_use_missing(evaluation: Evaluation) -> list[str]:
-    """SRC001, where it is not measured."""
-    if verdict_source_use(evaluation.metrics, evaluation.references) == "not measured":
-        return ["source use (SRC001): the evaluation has no source bits"]
-    return []

@@ -12,7 +12,8 @@ from sourcewise.config import GenerationConfig
 from sourcewise.data.batches import IGNORED
 from sourcewise.diagnosis.answer import Piece
 from sourcewise.diagnosis.looked import Looked
-from sourcewise.diagnosis.rules import NETWORK_CHECKS, data, pairing, reading, source_use
+from sourcewise.diagnosis.measures.outputs import Outputs
+from sourcewise.diagnosis.rules import data, look, pairing
 from sourcewise.diagnosis.rules.wiring import not_compared, one_batch
 from sourcewise.diagnosis.rules.wiring_texts import NO_END, NOT_FINITE, PADDING_COUNTED
 from sourcewise.diagnosis.whole import of_evaluation
@@ -149,8 +150,7 @@ def _rich(
     encoded = Collated(batches, speaker)
     network = CollatedNetwork(model, encoded.dataset.dims)
     looked = Looked(network, speaker, encoded, one_batch(encoded))  # type: ignore[arg-type]
-    found = [finding for check in NETWORK_CHECKS for finding in check(looked)]
-    pieces = {"network": Piece(found, reading.not_checked(looked))}
+    pieces = {"network": look(looked)}
     if not outputs:
         references = [example.target for example in encoded.dataset]
         pieces["outputs"], figures = _source_use(sets.source_bits(network, encoded), references)
@@ -205,6 +205,5 @@ def _source_use(bits: SourceBits, references: Sequence[str]) -> tuple[Piece, dic
     }
     figures = dict(without_nan(figures))
     rows = [Row(id=str(i), source="", reference=text, output="") for i, text in enumerate(references)]
-    return Piece(
-        source_use.check(Evaluation(figures, rows)), ["outputs (OUT001 to OUT009): none were generated"]
-    ), figures
+    found = look(Outputs(Evaluation(figures, rows)), ["SRC001"]).findings
+    return Piece(found, ["outputs (OUT001 to OUT009): none were generated"]), figures

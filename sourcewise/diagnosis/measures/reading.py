@@ -6,6 +6,7 @@ Nothing here knows more of a network than the protocol; what a network does not 
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +19,12 @@ from sourcewise.data.encoding import Encoded
 from sourcewise.evaluation.source_bits import SourceBits, partners
 from sourcewise.model.protocol import Network, shift_right, token_nats
 
+ALIKE = 0.02  # distance of a memory's vectors from their mean, over their size, below which they are the same
+OPEN = 0.5  # nats a token from which on there is something left to be read
+MEASURED = (
+    "Measured on 15 trained networks that read (T5, recurrent and decoder-only; digits, spoken digits, dates, "
+    "Multi30k, conversations; from 30 steps to the end)"
+)
 FEWEST = 4  # slots, target tokens and examples from which on something can be told apart
 MOST = 240  # examples whose tokens are measured
 
@@ -60,6 +67,12 @@ class Gains:
     def places(self) -> np.ndarray:
         """(examples, time): from 0 on, the place of each token in its target."""
         return np.broadcast_to(np.arange(self.own.shape[1]), self.own.shape)
+
+
+def said(bits: SourceBits) -> str:
+    """Source bits with their interval, in words."""
+    low, high = bits.ci95()
+    return f"{bits.bits:.3f} bits ({low:.3f} to {high:.3f})" if math.isfinite(bits.bits) else "nothing known"
 
 
 @torch.no_grad()
