@@ -11,20 +11,18 @@ from sourcewise.diagnosis.rules.outputs.out004_repetition import Repetition
 from sourcewise.diagnosis.rules.outputs.out005_length import Length
 from sourcewise.diagnosis.rules.outputs.out007_endless_outputs import EndlessOutputs
 from sourcewise.diagnosis.rules.source.src001_source_unused import SourceUnused
-from sourcewise.diagnosis.rules.training_texts import (
-    LANGUAGE_MODEL,
-    NOT_FALLING,
-    NOT_FINITE,
-    STILL_LEARNING,
-    TOKENS_ALONE,
-    TOO_SHORT,
-)
+from sourcewise.diagnosis.rules.training.trn001_not_finite import NotFinite
+from sourcewise.diagnosis.rules.training.trn003_loss_does_not_fall import LossDoesNotFall
+from sourcewise.diagnosis.rules.training.trn004_tokens_frequencies_alone import TokensFrequenciesAlone
+from sourcewise.diagnosis.rules.training.trn005_language_model import LanguageModel
+from sourcewise.diagnosis.rules.training.trn013_too_short_to_judge import TooShortToJudge
+from sourcewise.diagnosis.rules.training.trn014_still_learning import StillLearning
 
 NETWORK = ("SRC", "MEM", "ATT", "OUT")  # the rules over what a training has come to, by their first letters
 NOTES: dict[Level, Level] = {"error": "note", "warning": "note"}
 ONE_LOWER: dict[Level, Level] = {"error": "warning", "warning": "note"}
 LOOPS = (Repetition.code, EndlessOutputs.code, Length.code, GenericPhrases.code)  # and what comes of them
-NOT_YET = (NOT_FALLING.code, TOKENS_ALONE.code)
+NOT_YET = (LossDoesNotFall.code, TokensFrequenciesAlone.code)
 
 
 def judged_fairly(findings: list[Finding], early: str = "", *, failed: bool = False) -> list[Finding]:
@@ -37,12 +35,12 @@ def judged_fairly(findings: list[Finding], early: str = "", *, failed: bool = Fa
     lower; not where the source is unread and its bits do not rise.
     """
     found = {finding.code: finding for finding in findings}
-    if short := found.get(TOO_SHORT.code):
-        return _lowered(findings, ("TRN", *NETWORK), NOTES, short.evidence, but=NOT_FINITE.code)
+    if short := found.get(TooShortToJudge.code):
+        return _lowered(findings, ("TRN", *NETWORK), NOTES, short.evidence, but=NotFinite.code)
     if early:
         findings = _lowered(findings, (SourceUnused.code,), ONE_LOWER if failed else NOTES, early)
         return _lowered(findings, (*NOT_YET, *NETWORK), NOTES, early, but=SourceUnused.code)
-    still, unread = found.get(STILL_LEARNING.code), found.get(LANGUAGE_MODEL.code)
+    still, unread = found.get(StillLearning.code), found.get(LanguageModel.code)
     rising = unread is not None and unread.level == "warning"
     if still and (rising or (SourceUnused.code not in found and not unread)):
         findings = _lowered(findings, LOOPS, NOTES, still.evidence)

@@ -11,7 +11,8 @@ from sourcewise.diagnosis.early import judged_fairly
 from sourcewise.diagnosis.finding import LEVELS, Finding
 from sourcewise.diagnosis.rules import RULES
 from sourcewise.diagnosis.rules.outputs.out009_poor_verdict import PoorVerdict
-from sourcewise.diagnosis.rules.training_texts import STILL_LEARNING, TOO_SHORT
+from sourcewise.diagnosis.rules.training.trn013_too_short_to_judge import TooShortToJudge
+from sourcewise.diagnosis.rules.training.trn014_still_learning import StillLearning
 
 
 def put_together(pieces: Sequence[Piece], seconds: float = 0.0, *, own_set: bool = True) -> Diagnosis:
@@ -38,7 +39,7 @@ def _once(findings: Sequence[Finding]) -> list[Finding]:
 
 def _excused(poor: Finding, found: Sequence[Finding], going_on: str, own_set: bool) -> Finding:
     """A poor verdict is a note where the training was too short to judge, and on its own sets while it gets better."""
-    excuses = (TOO_SHORT.code, STILL_LEARNING.code) if own_set else (TOO_SHORT.code,)
+    excuses = (TooShortToJudge.code, StillLearning.code) if own_set else (TooShortToJudge.code,)
     reasons = [f"{finding.name}, {finding.evidence}" for finding in found if finding.code in excuses]
     reasons += [going_on] if going_on else []
     if not reasons:

@@ -9,7 +9,7 @@ from sourcewise.config import Recipe
 from sourcewise.diagnosis.answer import Piece
 from sourcewise.diagnosis.course import Course
 from sourcewise.diagnosis.finding import LEVELS, Finding, Level
-from sourcewise.diagnosis.rules import COURSE_CHECKS
+from sourcewise.diagnosis.rules import look
 from sourcewise.training.run import Run
 
 OFTEN = 50  # lines between which every line is judged; later, a share of them
@@ -62,10 +62,8 @@ class Watch:
         """See Listener."""
 
     def _judge(self, step: int) -> None:
-        course = Course.read(self.lines, self.recipe)
-        for check in COURSE_CHECKS:
-            for finding in check(course):
-                self._tell(step, finding)
+        for finding in look(Course.read(self.lines, self.recipe)).findings:
+            self._tell(step, finding)
 
     def _tell(self, step: int, finding: Finding) -> None:
         if self.run is not None and self._is_new(finding.code, finding.level):

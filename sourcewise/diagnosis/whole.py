@@ -17,7 +17,7 @@ from sourcewise.diagnosis.looked import Looked
 from sourcewise.diagnosis.measures.outputs import Outputs
 from sourcewise.diagnosis.noted import LINES_FILE, kept_evaluation, noted_preflight, read_lines
 from sourcewise.diagnosis.preflight import PREFLIGHT_CHECKS, left_unchecked
-from sourcewise.diagnosis.rules import COURSE_CHECKS, RULES
+from sourcewise.diagnosis.rules import RULES
 from sourcewise.diagnosis.rules.characters import check_characters
 from sourcewise.diagnosis.rules.data_texts import REFUSED
 from sourcewise.diagnosis.rules.wiring import check_network, check_start, not_compared, one_batch
@@ -130,7 +130,7 @@ def of_course(course: Course) -> Piece:
         missing.append("source use in the course of training: no evaluation was logged")
     if course.stopped is None and 0 < course.step < course.total:
         missing.append(f"the rest of the training: step {course.step} of {course.total} is the last that was logged")
-    found = [finding for check in COURSE_CHECKS for finding in check(course)]
+    found = rules.look(course).findings
     looked_at = [f"the course of training, up to step {course.step:,}"]
     return Piece(found, missing, looked_at, course.going_on, too_early(course))
 

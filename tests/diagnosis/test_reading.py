@@ -118,7 +118,7 @@ FAULTS: dict[str, tuple[str, dict[str, Any]]] = {
 
 def test_nothing_is_found_where_the_source_is_read() -> None:
     assert look(looked(Reader())).findings == []
-    assert not_checked(looked(Reader())) == []
+    assert look(looked(Reader())).not_checked == []
 
 
 @pytest.mark.parametrize("name", FAULTS)
@@ -187,7 +187,7 @@ def test_what_a_network_does_not_have_is_not_checked() -> None:
             memory.select = None
             return memory
 
-    assert [words.split(" (")[0] for words in not_checked(looked(Stateless()))] == ["memory alike"]
+    assert [words.split(" (")[0] for words in look(looked(Stateless())).not_checked] == ["memory alike"]
 
 
 def test_padding_is_not_looked_at() -> None:

@@ -11,7 +11,7 @@ import pytest
 from sourcewise.config import Recipe
 from sourcewise.diagnosis.course import Course, stretches
 from sourcewise.diagnosis.finding import Finding
-from sourcewise.diagnosis.rules.training import check
+from sourcewise.diagnosis.rules import look
 
 ENTROPY = 2.4
 STEPS, EVERY = 1000, 20
@@ -76,7 +76,7 @@ def found(course: list[dict[str, Any]], **changes: Any) -> list[tuple[str, str]]
 
 
 def findings(course: list[dict[str, Any]], **changes: Any) -> list[Finding]:
-    return check(Course.read(course, recipe(**changes)))
+    return look(Course.read(course, recipe(**changes))).findings
 
 
 def changed(course: list[dict[str, Any]], kind: str, **changes: Any) -> list[dict[str, Any]]:
@@ -94,8 +94,8 @@ def test_a_healthy_course_has_no_findings_at_any_of_its_lines() -> None:
 def test_lines_of_older_runs_are_judged_by_what_they_have() -> None:
     kept = ("kind", "step", "loss", "learning_rate", "gradient_norm")
     course = [{key: line[key] for key in kept if key in line} for line in lines()]
-    assert check(Course.read(course)) == []
-    assert check(Course.read([])) == []
+    assert look(Course.read(course)).findings == []
+    assert look(Course.read([])).findings == []
 
 
 def test_values_that_are_not_finite_stop_a_training() -> None:

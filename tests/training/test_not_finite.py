@@ -16,7 +16,7 @@ import torch
 import sourcewise
 from sourcewise.api import prepare
 from sourcewise.diagnosis.course import Course
-from sourcewise.diagnosis.rules import COURSE_CHECKS
+from sourcewise.diagnosis.rules import look
 from sourcewise.errors import NotFinite
 from sourcewise.training.run import Run
 from sourcewise.training.trainer import Trainer
@@ -154,12 +154,12 @@ def line(step: int, **figures: Any) -> dict[str, Any]:
 def test_a_course_that_stopped_is_not_told_to_go_faster(steps: int) -> None:
     lines = [{"kind": "start", "step": 0, "steps": steps}, *(line(step) for step in range(1, steps))]
     lines.append({"kind": "stopped", "step": steps, "loss": None, "gradient_norm": None})
-    found = [finding for check in COURSE_CHECKS for finding in check(Course.read(lines))]
+    found = look(Course.read(lines)).findings
     assert [finding.code for finding in found] == ["TRN001"]
 
 
 def test_steps_that_were_too_large_stand_above_it() -> None:
     lines = [line(step, update_ratios={"decoder": 2.0}, learning_rate=1.0) for step in range(1, 20)]
     lines.append({"kind": "stopped", "step": 20, "loss": None, "gradient_norm": None})
-    found = {finding.code: finding for check in COURSE_CHECKS for finding in check(Course.read(lines))}
+    found = {finding.code: finding for finding in look(Course.read(lines)).findings}
     assert set(found) == {"TRN001", "TRN009"} and "higher" not in found["TRN009"].cure

@@ -16,10 +16,10 @@ from typing import Any
 from sourcewise.diagnosis.answer import Piece
 from sourcewise.diagnosis.finding import Finding
 from sourcewise.diagnosis.rule import CannotTell, Rule, matching
-from sourcewise.diagnosis.rules import data_texts, settings, signals_texts, training, wiring_texts
+from sourcewise.diagnosis.rules import data_texts, settings, signals_texts, wiring_texts
 from sourcewise.errors import tell
 
-__all__ = ["COURSE_CHECKS", "RULES", "Rule", "look"]
+__all__ = ["RULES", "Rule", "look"]
 
 GROUPS = {  # folder → the letters of its codes; causes before symptoms, which breaks ties between findings of one level
     "data": ("DAT",),
@@ -100,12 +100,11 @@ def _place(rule: Rule[Any]) -> tuple[int, float, str]:
 
 
 LEGACY: tuple[Any, ...] = (
-    *data_texts.RULES, *settings.RULES, *wiring_texts.RULES, *signals_texts.RULES, *training.RULES,
+    *data_texts.RULES, *settings.RULES, *wiring_texts.RULES, *signals_texts.RULES,
 )  # fmt: skip
 OLD = {
     rule.code: (rule.code[:3] if rule.code[:3] in ("DAT", "WIR", "TRN") else "SRC", i) for i, rule in enumerate(LEGACY)
 }
-COURSE_CHECKS: Any = (training.check,)
 
 
 def _linked(rules: Iterable[Rule[Any]]) -> dict[str, Rule[Any]]:

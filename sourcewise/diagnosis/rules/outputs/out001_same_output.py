@@ -22,7 +22,7 @@ class SameOutput(Rule[Outputs]):
 
     ## Threshold and its origin
 
-    Error where one text is at least {share} % of the outputs and at least {excess} points more common than any
+    Error where one text is at least {share:words} of the outputs and at least {excess} points more common than any
     reference. Warning where, on skewed targets, the commonest output went at least {way:%} of the way from the
     commonest reference's share to 100 % (and at least {some} points). Ours; relative, so that a set with two
     labels is not a collapse. Of several references of one source the one that was said counts; where the length
@@ -57,7 +57,7 @@ class SameOutput(Rule[Outputs]):
         "TRN013",
     )
     implied_by = ("OUT006 error",)
-    share, excess = 50, 30  # percent, and points above the commonest reference: an error
+    share, excess = 0.5, 30  # of the outputs, and points above the commonest reference: an error
     way, some = 0.8, 5  # of the way from the commonest reference to 100 %, and points: a warning
 
     def check(self, outputs: Outputs) -> Iterator[Finding]:
@@ -65,7 +65,7 @@ class SameOutput(Rule[Outputs]):
         text, count = Counter(given).most_common(1)[0]
         top, usual = 100 * count / len(given), top_share(outputs.wanted)
         evidence = f"{top:.0f} % of {len(given)} outputs are {shown(text)}; the commonest reference has {usual:.1f} %"
-        if top >= self.share and top - usual >= self.excess:
+        if top >= 100 * self.share and top - usual >= self.excess:
             yield self.finding(evidence)
         elif top - usual >= max(self.some, self.way * (100 - usual)):
             yield self.finding(evidence, "warning")

@@ -1,0 +1,68 @@
+"""TRN001: not finite in training."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from sourcewise.diagnosis.course import Course, Line
+from sourcewise.diagnosis.finding import Finding
+from sourcewise.diagnosis.rule import Rule
+
+
+class NotFinite(Rule[Course]):
+    """
+    ## What it measures
+
+    Whether the loss of a step, the norm of its gradient and the weights after it are finite numbers. Where one
+    is not, the tensor, the frame of features, or the part of the network that overflows is named. In a Trainer
+    the weights are looked at after such a step, at each evaluation and at the end.
+
+    ## Why that is bad
+
+    A NaN is in every weight after the next step. Our own training stops before that, and its last state is
+    kept. Hugging Face's Trainer goes on, and logs 0.0 or the mean of the steps before (logging_nan_inf_filter):
+    what it trains from there on is lost. A batch of which no label counts has no loss to speak of, and does no
+    harm where its gradient is finite.
+
+    ## Threshold and its origin
+
+    Any at all. Steps that fp16's loss scaling leaves out are not counted. In a Trainer the course is then
+    judged by what came before, and a network of such weights is looked at no longer.
+
+    ## What to do
+
+    Where norms grew before, a lower rate or a longer warm-up; where they did not, look at that batch's data;
+    with bf16, try fp32 once.
+
+        --train.learning_rate 3e-4 --train.warmup_steps 1000
+        --train.precision fp32
+    """
+
+    code, name, level = "TRN001", "not finite in training", "error"
+    explained_by = ("DAT001", "DAT013", "DAT014", "WIR001", "WIR002", "WIR014", "TRN009", "TRN002")
+
+    def check(self, course: Course) -> Iterator[Finding]:
+        line = course.stopped or course.not_finite
+        if line is None:
+            return
+        evidence = f"at step {line['step']} {line.get('why') or what_is_not_finite(line)}"
+        if line.get("unlabelled"):
+            evidence += f"; of the {line['unlabelled']} rows of its batch no label counts: all are -100"
+        if line.get("times", 1) > 1:
+            evidence += f"; {line['times']} such steps so far"
+        before = [n for n in course.train[-3:] if n.get("gradient_norm") is not None and n["step"] < line["step"]]
+        if before:
+            norms = ", ".join(f"{n['gradient_norm']:.2g} at step {n['step']}" for n in before)
+            evidence += f"; the norm before: {norms}"
+        yield self.finding(evidence, cure=line.get("cure"))
+
+
+def what_is_not_finite(line: Line) -> str:
+    """The figures and tensors of a step that are not finite, in words."""
+    names = {"loss": "the loss is", "gradient_norm": "the norm of its gradient is"}
+    figures = {said: line[key] for key, said in names.items() if key in line}
+    values = {said: "not finite" if value is None else f"{value:.3g}" for said, value in figures.items()}
+    said = [", ".join(f"{name} {value}" for name, value in values.items())] if values else []
+    tensors = [what for what in ("weights", "gradients", "moments") if line.get(what)]
+    said += [f"not finite are the {what} {line[what]}" for what in tensors]
+    return "; ".join([*said, *([line["lost"]] if line.get("lost") else [])])

@@ -1,0 +1,79 @@
+"""TRN010: over-fitting."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from sourcewise.diagnosis.course import Course, Line, middle
+from sourcewise.diagnosis.finding import Finding
+from sourcewise.diagnosis.rule import Rule
+
+
+class OverFitting(Rule[Course]):
+    """
+    ## What it measures
+
+    The validation loss after its lowest evaluation, while the training loss goes on falling; and both at the
+    end.
+
+    ## Why that is bad
+
+    From there on the training set is learned by heart; the time is lost, and the last checkpoint is worse.
+
+    ## Threshold and its origin
+
+    A rise of {rise:%} and of {nats} nats, at least {after:words} evaluations after the lowest; a note where the
+    figure that picks the best checkpoint still got better afterwards, as BLEU often does. Also a validation
+    loss of {apart:words} times the training loss, and {above} nats above it. Ours; in healthy trainings with
+    dropout the training loss is the higher one.
+
+    ## What to do
+
+    More data, or less to learn it by heart with; checkpoints/best is from before, so nothing is lost but time:
+
+        --model.dropout 0.3 --train.label_smoothing 0.1
+
+    Of features, or of texts, each example anew every time:
+
+        --train.augment.time_masks 2 --train.augment.frequency_masks 2
+        --train.text_noise.drop 0.1 --train.text_noise.swap 0.1
+    """
+
+    code, name, level = "TRN010", "over-fitting", "warning"
+    explained_by = ("DAT018", "WIR020", "DAT003", "DAT010", "DAT015")
+    implied_by = ("TRN013",)
+    rise, nats, after = 0.1, 0.1, 2  # of the loss, in nats, and evaluations after the lowest
+    apart, above = 3, 0.5  # times the training loss, and nats above it
+
+    def check(self, course: Course) -> Iterator[Finding]:
+        lines = [line for line in course.evaluations if line.get("loss") is not None and not line.get("averaged")]
+        if course.unusual or len(lines) <= self.after or not course.train:
+            return
+        losses = [float(line["loss"]) for line in lines]
+        learnt = middle([line["loss"] for line in course.train[-3:]])
+        if losses[-1] >= self.apart * learnt and losses[-1] - learnt >= self.above:
+            evidence = f"at step {lines[-1]['step']} the validation loss is {losses[-1]:.3f} nats, the training loss "
+            yield self.finding(f"{evidence}{learnt:.3f}")
+            return
+        place = losses.index(min(losses))
+        rise = losses[-1] / max(losses[place], 1e-9) - 1
+        after = [line["loss"] for line in course.train if line["step"] > lines[place]["step"]]
+        before = [line["loss"] for line in course.train if line["step"] <= lines[place]["step"]]
+        late = place < len(losses) - self.after and rise >= self.rise and losses[-1] - losses[place] >= self.nats
+        if not late or not before or not after or middle(after[-3:]) > middle(before[-3:]):
+            return  # where both rise, that is no over-fitting
+        name = course.recipe.train.best if course.recipe else "bleu"
+        best = best_of(lines, name)
+        evidence = (
+            f"the validation loss was lowest at step {lines[place]['step']}, {losses[place]:.3f} nats, and is "
+            f"{losses[-1]:.3f} at step {lines[-1]['step']}, while the training loss went from {middle(before[-3:]):.3f} "
+            f"to {middle(after[-3:]):.3f}; {name} was best at step {lines[best]['step']}"
+        )
+        yield self.finding(evidence, "note" if best > place else "warning")
+
+
+def best_of(lines: Sequence[Line], name: str) -> int:
+    """Which evaluation did best by this figure; the last, where it was not measured."""
+    sign = 1.0 if name in ("loss", "wer") else -1.0
+    known = [(sign * float(line[name]), i) for i, line in enumerate(lines) if line.get(name) is not None]
+    return min(known)[1] if known else len(lines) - 1
