@@ -9,12 +9,14 @@ from collections.abc import Callable
 import torch
 
 from sourcewise.data.bad_rows import LEFT_OUT
+from sourcewise.data.encoding import Encoded
 from sourcewise.data.plain_text import Denoised
 from sourcewise.diagnosis.answer import Diagnosis, Piece
 from sourcewise.diagnosis.finding import Finding
+from sourcewise.diagnosis.measures.pairing import not_told
+from sourcewise.diagnosis.pairs import Pairs
 from sourcewise.diagnosis.ranking import ranked
-from sourcewise.diagnosis.rules import data, data_features, pairing, settings, signals, wiring
-from sourcewise.diagnosis.rules.data_texts import REFUSED
+from sourcewise.diagnosis.rules import look, settings, signals, wiring
 from sourcewise.errors import FaultyData
 from sourcewise.training.opening import Prepared
 from sourcewise.training.state import random_states, restore_random_states
@@ -25,11 +27,7 @@ _ONLY_TRAINED = (
 )
 
 
-# Causes before symptoms: the data, then the wiring.
-PREFLIGHT_CHECKS: tuple[Callable[[Prepared], list[Finding]], ...] = (
-    data.check,
-    data_features.check,
-    pairing.check,
+WIRING_CHECKS: tuple[Callable[[Prepared], list[Finding]], ...] = (
     settings.check,
     wiring.wiring_findings,
     signals.check,
@@ -43,38 +41,45 @@ def preflight(opened: Callable[[], Prepared]) -> Diagnosis:
     """
     start = time.perf_counter()
     try:
-        prepared = opened()
-        found = [finding for check in PREFLIGHT_CHECKS for finding in check(prepared)]
-        missing = [*left_unchecked(prepared), *wiring.not_compared(found)]
+        piece = of_training(opened())
     except FaultyData as fault:
-        found, missing = [REFUSED.finding(str(fault))], ["everything else: the data cannot be opened"]
-    return Diagnosis(ranked(found), [*missing, *_ONLY_TRAINED], round(time.perf_counter() - start, 4))
+        piece = Piece(look(fault).findings, ["everything else: the data cannot be opened"])
+    seconds = round(time.perf_counter() - start, 4)
+    return Diagnosis(ranked(piece.findings), [*piece.not_checked, *_ONLY_TRAINED], seconds)
 
 
 def before_training(prepared: Prepared) -> Piece:
     """The same of a training that goes on from here, ranked: it will not know that it was looked at."""
     threads, states = torch.get_num_threads(), random_states()
     try:
-        found = [finding for check in PREFLIGHT_CHECKS for finding in check(prepared)]
-        return Piece(ranked(found), [*left_unchecked(prepared), *wiring.not_compared(found)])
+        piece = of_training(prepared)
+        return Piece(ranked(piece.findings), piece.not_checked)
     finally:
         restore_random_states(states)
         torch.set_num_threads(threads)
 
 
-def left_unchecked(prepared: Prepared) -> list[str]:
-    """What these rules cannot say of this training, in words."""
-    missing = []
-    for part in prepared.train.parts:
-        if isinstance(part, Denoised):
-            missing.append(f"pairs of {part.name}: they are made of plain text anew in each epoch")
-        missing += pairing.not_told(part)
-    if prepared.valid is None:
-        missing.append("validation examples in the training set (DAT008): there is no validation set")
-    if prepared.train.dataset.dims:
-        missing.append("duplicates and several targets for one source (DAT009, DAT010): sources are features")
-    left_out = Counter((note.file, note.what) for note in prepared.train.notes if note.what.startswith(LEFT_OUT))
-    missing += [f"rows of {file} that are {what}: {count:,}" for (file, what), count in left_out.items()]
+def of_training(prepared: Prepared) -> Piece:
+    """What the data and the wiring of a training show before its first step. Raises RequestError."""
+    data = look(Pairs.of(prepared))
+    found = [*data.findings, *(finding for check in WIRING_CHECKS for finding in check(prepared))]
+    missing = [*_not_paired(prepared.train), *data.not_checked, *_left_out(prepared.train)]
     if too_large := signals.not_tried(prepared):
         missing.append(too_large)
+    return Piece(found, [*missing, *wiring.not_compared(found)])
+
+
+def _not_paired(train: Encoded) -> list[str]:
+    """The sets whose pairing cannot be judged, in words."""
+    missing = []
+    for part in train.parts:
+        if isinstance(part, Denoised):
+            missing.append(f"pairs of {part.name}: they are made of plain text anew in each epoch")
+        missing += not_told(part)
     return missing
+
+
+def _left_out(train: Encoded) -> list[str]:
+    """The rows that are not trained on, in words."""
+    left_out = Counter((note.file, note.what) for note in train.notes if note.what.startswith(LEFT_OUT))
+    return [f"rows of {file} that are {what}: {count:,}" for (file, what), count in left_out.items()]

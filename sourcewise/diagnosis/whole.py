@@ -16,10 +16,9 @@ from sourcewise.diagnosis.course import Course, too_early
 from sourcewise.diagnosis.looked import Looked
 from sourcewise.diagnosis.measures.outputs import Outputs
 from sourcewise.diagnosis.noted import LINES_FILE, kept_evaluation, noted_preflight, read_lines
-from sourcewise.diagnosis.preflight import PREFLIGHT_CHECKS, left_unchecked
+from sourcewise.diagnosis.preflight import of_training
 from sourcewise.diagnosis.rules import RULES
-from sourcewise.diagnosis.rules.characters import check_characters
-from sourcewise.diagnosis.rules.data_texts import REFUSED
+from sourcewise.diagnosis.rules.data.dat006_lost_characters import LostCharacters
 from sourcewise.diagnosis.rules.wiring import check_network, check_start, not_compared, one_batch
 from sourcewise.errors import FaultyData, NotFinite, RequestError, tell
 from sourcewise.evaluation.evaluate import Progress, evaluate_encoded, lay_out
@@ -148,7 +147,7 @@ def look(model: Model, encoded: Encoded) -> Piece:
     batch, bypass = one_batch(encoded), getattr(network, "route", "encoder") == "bypass"
     looked = Looked(network, model.tokenizer, encoded, batch, bypass)
     pairs = [part for part in encoded.parts if not isinstance(part, Denoised)]
-    found = [finding for part in pairs for finding in check_characters(part, model.data)]
+    found = [finding for part in pairs for finding in LostCharacters().of(part, model.data)]
     begins = model.tokenizer.begins
     found += check_network(network, batch, begins=begins, as_asked=bypass)
     found += check_start(network, model.tokenizer)
@@ -193,15 +192,14 @@ def _of_recipe(run: Run, recipe: Recipe) -> tuple[Piece, bool]:
     try:
         with torch.random.fork_rng(devices=[]):
             prepared, _ = open_training(recipe, run.tokenizer if run.has_tokenizer else None)
-            found = [finding for check in PREFLIGHT_CHECKS for finding in check(prepared)]
+            piece = of_training(prepared)
     except FaultyData as fault:
-        return Piece([REFUSED.finding(str(fault))]), False
+        return rules.look(fault), False
     except RequestError as problem:
         return Piece((), [f"its training data and initial wiring: {problem}"]), False
     finally:
         torch.set_num_threads(threads)
-    missing = [*left_unchecked(prepared), *not_compared(found)]
-    return Piece(found, missing, ["the data and the wiring, as before the first step"]), True
+    return replace(piece, looked_at=["the data and the wiring, as before the first step"]), True
 
 
 def _of_model(model: Model, asked: Asked) -> list[Piece]:

@@ -13,7 +13,9 @@ from sourcewise.data.batches import IGNORED
 from sourcewise.diagnosis.answer import Piece
 from sourcewise.diagnosis.looked import Looked
 from sourcewise.diagnosis.measures.outputs import Outputs
-from sourcewise.diagnosis.rules import data, look, pairing
+from sourcewise.diagnosis.measures.pairing import not_told
+from sourcewise.diagnosis.pairs import FEWEST, Pairs
+from sourcewise.diagnosis.rules import look
 from sourcewise.diagnosis.rules.wiring import not_compared, one_batch
 from sourcewise.diagnosis.rules.wiring_texts import NO_END, NOT_FINITE, PADDING_COUNTED
 from sourcewise.diagnosis.whole import of_evaluation
@@ -44,6 +46,8 @@ from sourcewise.training.vitals import target_entropy
 
 LONGEST = 256  # tokens of an output
 SIZE = 16  # examples of a batch, where its sources are exchanged
+OF_TARGETS = ("DAT004", "DAT005", "DAT017")  # rules over pairs of ids
+OF_SOURCES = ("DAT002", "DAT003", "DAT009", "DAT010")
 NOT_READ = "all rules but source use (SRC001) and the course"
 PROMPTED = f"{READ} hold tokens that the labels hide (a prompt), which generation would not be given"
 
@@ -84,17 +88,16 @@ def look_at_data(model: Any, batches: Sequence[Collation], processing: Any) -> t
     """The rules over pairs, and nats a target token for whoever knows the tokens' frequencies alone, where known."""
     encoded = Collated(batches, _speaker(model, processing), "training data", counted=True)
     missing = ["lost characters, cut targets and leakage (DAT006 to DAT008): the trainer's data is ids already"]
-    if len(encoded) < data.FEWEST:
-        return Piece((), [f"the training data: {len(encoded)} examples, at least {data.FEWEST} are needed"]), None
+    if len(encoded) < FEWEST:
+        return Piece((), [f"the training data: {len(encoded)} examples, at least {FEWEST} are needed"]), None
     cut = check_cut(encoded, processing)
     told = all(finding.level != "error" for finding in cut)  # what is left of cut sources tells little of the whole
     if not told:
         missing.append("what sources tell (DAT002, DAT003, DAT009, DAT010): most of them are cut")
-    found = [*cut, *data.check_pairs(encoded, sources=told)]
+    found = look(Pairs(encoded), [*OF_TARGETS, *(OF_SOURCES if told else ())]).findings
     if told:
-        found += pairing.misaligned(encoded)
-        missing += pairing.not_told(encoded)
-    return Piece(found, missing), target_entropy(encoded)
+        missing += not_told(encoded)
+    return Piece([*cut, *found], missing), target_entropy(encoded)
 
 
 def look_at_network(

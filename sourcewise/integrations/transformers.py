@@ -28,8 +28,8 @@ import torch
 from transformers import TrainerCallback
 
 from sourcewise.diagnosis.answer import Diagnosis, Piece
+from sourcewise.diagnosis.pairs import SAMPLE
 from sourcewise.diagnosis.ranking import put_together
-from sourcewise.diagnosis.rules.data import SAMPLE
 from sourcewise.diagnosis.rules.wiring import EXAMPLES
 from sourcewise.diagnosis.rules.wiring_texts import NOT_FINITE
 from sourcewise.diagnosis.whole import of_course

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from sourcewise.data.examples import Example
-from sourcewise.diagnosis.rules.alignment import CHANCE, Pairing, pairing, relation
-from sourcewise.diagnosis.rules.dependence import Kernel, goes_with
-from sourcewise.diagnosis.rules.sides import Features, Texts, in_thirds
+from sourcewise.diagnosis.measures.alignment import CHANCE, Pairing, pairing, relation
+from sourcewise.diagnosis.measures.dependence import Kernel, goes_with
+from sourcewise.diagnosis.measures.sides import Features, Texts, in_thirds
 from tests.diagnosis.test_data_rules import translations
 
 Pair = tuple[str, str]

@@ -9,11 +9,21 @@ from typing import Any
 import pytest
 
 from sourcewise.diagnosis.finding import Finding
+from sourcewise.diagnosis.pairs import Pairs
+from sourcewise.diagnosis.rules import look
 from sourcewise.diagnosis.rules.first_step import planned
-from sourcewise.diagnosis.rules.pairing import check as check_pairing
-from sourcewise.diagnosis.rules.settings import check
+from sourcewise.diagnosis.rules.settings import check as far_from_use
 from sourcewise.diagnosis.rules.wiring import wiring_findings
+from sourcewise.training.opening import Prepared
 from tests.diagnosis.test_wiring import DIGITS, prepared
+
+
+def check(training: Prepared) -> list[Finding]:
+    return [*look(Pairs.of(training), ["DAT018"]).findings, *far_from_use(training)]
+
+
+def check_pairing(training: Prepared) -> list[Finding]:
+    return list(look(Pairs.of(training), ["DAT003"]).findings)
 
 
 def found(**changes: Any) -> list[tuple[str, str]]:

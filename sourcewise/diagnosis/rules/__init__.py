@@ -16,7 +16,7 @@ from typing import Any
 from sourcewise.diagnosis.answer import Piece
 from sourcewise.diagnosis.finding import Finding
 from sourcewise.diagnosis.rule import CannotTell, Rule, matching
-from sourcewise.diagnosis.rules import data_texts, settings, signals_texts, wiring_texts
+from sourcewise.diagnosis.rules import settings, signals_texts, wiring_texts
 from sourcewise.errors import tell
 
 __all__ = ["RULES", "Rule", "look"]
@@ -100,7 +100,7 @@ def _place(rule: Rule[Any]) -> tuple[int, float, str]:
 
 
 LEGACY: tuple[Any, ...] = (
-    *data_texts.RULES, *settings.RULES, *wiring_texts.RULES, *signals_texts.RULES,
+    *settings.RULES, *wiring_texts.RULES, *signals_texts.RULES,
 )  # fmt: skip
 OLD = {
     rule.code: (rule.code[:3] if rule.code[:3] in ("DAT", "WIR", "TRN") else "SRC", i) for i, rule in enumerate(LEGACY)

@@ -64,10 +64,11 @@ class OverFitting(Rule[Course]):
             return  # where both rise, that is no over-fitting
         name = course.recipe.train.best if course.recipe else "bleu"
         best = best_of(lines, name)
+        learnt_before, learnt = middle(before[-3:]), middle(after[-3:])
         evidence = (
             f"the validation loss was lowest at step {lines[place]['step']}, {losses[place]:.3f} nats, and is "
-            f"{losses[-1]:.3f} at step {lines[-1]['step']}, while the training loss went from {middle(before[-3:]):.3f} "
-            f"to {middle(after[-3:]):.3f}; {name} was best at step {lines[best]['step']}"
+            f"{losses[-1]:.3f} at step {lines[-1]['step']}, while the training loss went from {learnt_before:.3f} to "
+            f"{learnt:.3f}; {name} was best at step {lines[best]['step']}"
         )
         yield self.finding(evidence, "note" if best > place else "warning")
 

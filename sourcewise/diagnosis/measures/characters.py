@@ -1,4 +1,4 @@
-"""DAT006: what a tokenizer cannot read or say of a set's texts; each is turned into ids, and these into text again."""
+"""What a tokenizer cannot read or say of a set's texts; each is turned into ids, and these into text again."""
 
 from __future__ import annotations
 
@@ -11,17 +11,12 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from sourcewise.diagnosis.finding import Finding, Level
-from sourcewise.diagnosis.rules.data_texts import LOST_CHARACTERS
-
 if TYPE_CHECKING:
-    from sourcewise.config import DataConfig
     from sourcewise.data.encoding import Encoded
     from sourcewise.data.tokenizer import Tokenizer
 
 SAMPLE, TARGETS = 1000, 5000  # texts of which characters are counted; targets that are read again whole
 TRIED = 100  # targets that a cure is tried on
-FEW = 0.01  # a share of targets below which it is a note
 SHOWN, LONGEST = 8, 60  # characters that are named; characters of a text that are shown
 MANY = 12  # texts from which on adding them is no cure
 
@@ -34,44 +29,7 @@ class Unsaid(NamedTuple):
     said: str
 
 
-def check_characters(part: Encoded, data: DataConfig, *, learned: bool = True) -> list[Finding]:
-    """DAT006, of the texts of a set; `data` tells whether its tokenizer has whole words.
-
-    Milder where a set is not `learned` from.
-    """
-    words = data.unit == "words" and not data.tokenizer
-    chosen = [part.dataset[int(i)] for i in _spread(len(part), SAMPLE)]
-    found = []
-    for side, texts in (("targets", [e.target for e in chosen]), ("sources", [e.source for e in chosen])):
-        lost, total, unknown = _lost(part.tokenizer, texts, side == "targets")
-        share = sum(lost.values()) / total if total else 0.0
-        level, evidence, unsaid = _level(share, words), [], _unsaid(part) if side == "targets" else []
-        if level is not None:
-            shown = " ".join(f"{_named(character)} ({count})" for character, count in lost.most_common(SHOWN))
-            evidence.append(f"{100 * share:.1f} % of the characters of {len(texts)} {side} do not come back: {shown}")
-            evidence.append(f"{100 * unknown:.1f} % of their tokens are unknown")
-        if unsaid:
-            evidence.append(_told(part, unsaid))
-            level = level or _level_of_texts(unsaid, min(len(part), TARGETS), words)
-        if level is not None:
-            level = level if learned or level == "note" else _milder(level, side)
-            text = f"{part.dataset.name}: {'; '.join(evidence)}"
-            found.append(LOST_CHARACTERS.finding(text, level, _cure(part, unsaid) if unsaid else None))
-    return found
-
-
-def _milder(level: Level, side: str) -> Level:
-    """Of a set that is not learned from: a training goes well all the same, though what it is judged by is lost."""
-    return "warning" if level == "error" or side == "targets" else "note"
-
-
-def _level(share: float, words: bool) -> Level | None:
-    """How grave it is that so many characters are lost; of whole words the rarest are, by design."""
-    warning, error = (0.2, 0.5) if words else (0.02, 0.2)
-    return "error" if share >= error else "warning" if share >= warning else None
-
-
-def _lost(tokenizer: Tokenizer, texts: Sequence[str], target: bool) -> tuple[Counter[str], int, float]:
+def lost_characters(tokenizer: Tokenizer, texts: Sequence[str], target: bool) -> tuple[Counter[str], int, float]:
     """Characters that do not come back, how many there were, and the share of unknown tokens."""
     lost: Counter[str] = Counter()
     rows = tokenizer.encode_batch(texts, target=target)
@@ -88,11 +46,11 @@ def _comparable(text: str) -> Counter[str]:
     return Counter("".join(unicodedata.normalize("NFKC", text).casefold().split()))
 
 
-def _unsaid(part: Encoded) -> list[Unsaid]:
+def unsaid_targets(part: Encoded) -> list[Unsaid]:
     """Targets that do not come back exactly as they are written, up to a sample; cut ones are read whole."""
     tokenizer, found = part.tokenizer, []
     longest = int(part.target_lengths.max())
-    for i in map(int, _spread(len(part), TARGETS)):
+    for i in map(int, spread(len(part), TARGETS)):
         text, ids = part.dataset[i].target, part.targets[i]
         if len(ids) == longest:
             ids = tokenizer.encode(text, target=True)
@@ -102,17 +60,12 @@ def _unsaid(part: Encoded) -> list[Unsaid]:
     return found
 
 
-def _level_of_texts(unsaid: list[Unsaid], looked: int, words: bool) -> Level:
-    """A warning where more than blanks of some is lost, but of rare words, which a vocabulary of words leaves out."""
-    return "warning" if sum(not _only_blanks(each) for each in unsaid) >= FEW * looked and not words else "note"
-
-
-def _told(part: Encoded, unsaid: list[Unsaid]) -> str:
+def told(part: Encoded, unsaid: list[Unsaid]) -> str:
     """How many targets of how many, the first of them, and the characters that are lost."""
     looked = min(len(part), TARGETS)
-    first = next((each for each in unsaid if not _only_blanks(each)), unsaid[0])
+    first = next((each for each in unsaid if not only_blanks(each)), unsaid[0])
     of = f"{looked:,}" if looked == len(part) else f"a sample of {looked:,}"
-    shown = ", ".join(f"{_named(character)} ({count})" for character, count in _gone(unsaid).most_common(SHOWN))
+    shown = ", ".join(f"{named(character)} ({count})" for character, count in _gone(unsaid).most_common(SHOWN))
     evidence = f"{len(unsaid):,} of {of} targets cannot be said as written, such as {part.dataset[first.place].where}: "
     evidence += '"{}" becomes "{}"'.format(*_differing(first.text, first.said))
     return evidence + (f"; lost: {shown}" if shown else "")
@@ -126,7 +79,7 @@ def _gone(unsaid: list[Unsaid]) -> Counter[str]:
     return lost
 
 
-def _only_blanks(each: Unsaid) -> bool:
+def only_blanks(each: Unsaid) -> bool:
     """Whether nothing is lost but spaces at the ends and doubled ones of a text of one line."""
     return "\n" not in each.text and _single(each.text) == _single(each.said)
 
@@ -135,17 +88,17 @@ def _single(text: str) -> str:
     return " ".join(word for word in text.split(" ") if word)
 
 
-def _cure(part: Encoded, unsaid: list[Unsaid]) -> str:
-    """New entries, where they help: they are tried. Else another tokenizer."""
+def cure_of(part: Encoded, unsaid: list[Unsaid]) -> str | None:
+    """New entries of the vocabulary, where they help: they are tried."""
     lost = _gone(unsaid)
     runs = {run for each in unsaid[:TRIED] for run in re.findall(" {2,}", each.text)} if lost[" "] else set()
     entries = [*(character for character, _ in lost.most_common() if character != " "), *sorted(runs)]
     if not entries or len(entries) > MANY:
-        return LOST_CHARACTERS.cure
+        return None
     larger, tried = part.tokenizer.add(entries), unsaid[:TRIED]
     helped = sum(larger.decode(larger.encode(each.text, target=True)) == each.text for each in tried)
     if 2 * helped < len(tried):
-        return LOST_CHARACTERS.cure
+        return None
     option = json.dumps(entries, ensure_ascii=not all(map(str.isprintable, entries)))
     return f"Add what is lacking; {helped} of {len(tried)} tried come back then:\n  --data.add_tokens '{option}'"
 
@@ -163,12 +116,13 @@ def _shown(text: str, start: int) -> str:
     return ("…" if start else "") + line + ("…" if start + LONGEST < len(text) else "")
 
 
-def _named(character: str) -> str:
+def named(character: str) -> str:
     """A character as it is seen; one that cannot be seen alone by its number."""
     if character.isprintable() and character != " " and not unicodedata.combining(character):
         return character
     return {"\n": "line break", "\t": "tab", " ": "space"}.get(character, f"U+{ord(character):04X}")
 
 
-def _spread(count: int, size: int) -> np.ndarray:
+def spread(count: int, size: int) -> np.ndarray:
+    """At most `size` positions, spread evenly through `count`."""
     return np.linspace(0, count - 1, min(count, size)).astype(int)

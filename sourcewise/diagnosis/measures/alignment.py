@@ -15,8 +15,8 @@ from typing import Literal
 import numpy as np
 
 from sourcewise.data.examples import Example
-from sourcewise.diagnosis.rules.dependence import Kernel, goes_with, own_is_likest
-from sourcewise.diagnosis.rules.sides import Side, Texts, identical, in_common
+from sourcewise.diagnosis.measures.dependence import Kernel, goes_with, own_is_likest
+from sourcewise.diagnosis.measures.sides import Side, Texts, identical, in_common
 
 FEWEST = 200  # examples from which a set, or a quarter of it, is judged
 WHOLE, QUARTER = 800, 400  # examples at most

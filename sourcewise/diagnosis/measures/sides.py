@@ -13,7 +13,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from sourcewise.diagnosis.rules.dependence import Kernel
+from sourcewise.diagnosis.measures.dependence import Kernel
 from sourcewise.model.builder import CONSTANT
 
 TOKENS = 400  # columns of a bag: the commonest tokens

@@ -1,42 +1,18 @@
-"""DAT003: do the sources and targets of a set belong together? Texts and features, training and validation set."""
+"""Do the sources and targets of a set belong together? Texts and features, looked at once."""
 
 from __future__ import annotations
 
-from dataclasses import replace
 from functools import cache
-from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
 
 import numpy as np
 
 from sourcewise.data.encoding import Encoded
 from sourcewise.data.plain_text import Denoised
-from sourcewise.diagnosis.finding import Finding
-from sourcewise.diagnosis.rules.alignment import Pairing, Sides, pairing
-from sourcewise.diagnosis.rules.data import named
-from sourcewise.diagnosis.rules.data_texts import MISALIGNED
-from sourcewise.diagnosis.rules.sides import Features, Side, Texts, in_thirds
-
-if TYPE_CHECKING:
-    from sourcewise.training.opening import Prepared
+from sourcewise.diagnosis.measures.alignment import Pairing, Sides, pairing
+from sourcewise.diagnosis.measures.sides import Features, Side, Texts, in_thirds
 
 _JUDGED: WeakKeyDictionary[Encoded, Pairing] = WeakKeyDictionary()  # it takes a second, and is asked twice
-
-
-def check(prepared: Prepared) -> list[Finding]:
-    """DAT003 of the training sets; of the validation sets, where those are in step: then what judges is by chance."""
-    found = [finding for part in prepared.train.parts for finding in misaligned(part)]
-    if found or prepared.valid is None:
-        return found
-    return [replace(finding, level="warning") for part in prepared.valid.parts for finding in misaligned(part)]
-
-
-def misaligned(part: Encoded) -> list[Finding]:
-    """DAT003 of one set; a warning where it is short numbers that may have been worked out."""
-    known = judged(part)
-    if known.state not in ("out of step", "perhaps"):
-        return []
-    return [MISALIGNED.finding(named(part, known.words), "error" if known.state == "out of step" else "warning")]
 
 
 def not_told(part: Encoded) -> list[str]:

@@ -1,0 +1,106 @@
+"""DAT006: texts lost in the tokenizer."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from sourcewise.config import DataConfig
+from sourcewise.data.encoding import Encoded
+from sourcewise.data.plain_text import Denoised
+from sourcewise.diagnosis.finding import Finding, Level
+from sourcewise.diagnosis.measures.characters import (
+    SAMPLE,
+    SHOWN,
+    TARGETS,
+    Unsaid,
+    cure_of,
+    lost_characters,
+    named,
+    only_blanks,
+    spread,
+    told,
+    unsaid_targets,
+)
+from sourcewise.diagnosis.pairs import Pairs
+from sourcewise.diagnosis.rule import Rule
+
+
+class LostCharacters(Rule[Pairs]):
+    """
+    ## What it measures
+
+    The share of characters that do not come back when texts are turned into ids and read again (case, spaces
+    and Unicode's compatible forms apart), and the share of unknown tokens, of sources and of targets, up to
+    {texts}. Of up to {targets} targets also how many do not come back exactly as written: line breaks, indents,
+    joiners, other forms. Of the training set, and of the validation set.
+
+    ## Why that is bad
+
+    What the tokenizer does not know can neither be read nor said, however long the training; and no output can
+    equal a reference that the tokenizer changes.
+
+    ## Threshold and its origin
+
+    Of either side: warning from {warning:%} of the characters, error from {error:%}. Ours. A vocabulary of
+    whole words leaves its rarest words out by design: there the bounds are {warning_of_words:points} and
+    {error_of_words:%}. Targets that do not come back are a warning from {few:%} of them, else a note; so are
+    those of one line that lose nothing but spaces at their ends or doubled ones. Of the validation set there is
+    no error: it is not learned from.
+
+    ## What to do
+
+    Take a tokenizer that was trained on this language, train one here (leave data.tokenizer out), or add what
+    is lacking:
+
+        --data.add_tokens '[ß, ä]'
+    """
+
+    code, name, level = "DAT006", "texts lost in the tokenizer", "error"
+    explained_by = ("DAT015",)
+    warning, error = 0.02, 0.2  # of the characters
+    warning_of_words, error_of_words = 0.2, 0.5  # the same, of a vocabulary of whole words
+    few = 0.01  # of the targets
+    texts, targets = SAMPLE, TARGETS
+
+    def check(self, pairs: Pairs) -> Iterator[Finding]:
+        if pairs.recipe is None:
+            return
+        for part in pairs.parts:
+            yield from self.of(part, pairs.recipe.data)
+        trained = {part.dataset.name for part in pairs.train.parts}
+        for part in pairs.valid.parts if pairs.valid is not None else ():
+            if not isinstance(part, Denoised) and part.dataset.name not in trained:
+                yield from self.of(part, pairs.recipe.data, learned=False)
+
+    def of(self, part: Encoded, data: DataConfig, *, learned: bool = True) -> Iterator[Finding]:
+        """Of the texts of a set; `data` tells whether its tokenizer has whole words. Milder if it is not `learned`."""
+        words = data.unit == "words" and not data.tokenizer
+        chosen = [part.dataset[int(i)] for i in spread(len(part), self.texts)]
+        for side, texts in (("targets", [e.target for e in chosen]), ("sources", [e.source for e in chosen])):
+            lost, total, unknown = lost_characters(part.tokenizer, texts, side == "targets")
+            share = sum(lost.values()) / total if total else 0.0
+            level, evidence = self.of_words(share) if words else self.from_on(share), []
+            unsaid = unsaid_targets(part) if side == "targets" else []
+            if level is not None:
+                shown = " ".join(f"{named(character)} ({count})" for character, count in lost.most_common(SHOWN))
+                evidence.append(
+                    f"{100 * share:.1f} % of the characters of {len(texts)} {side} do not come back: {shown}"
+                )
+                evidence.append(f"{100 * unknown:.1f} % of their tokens are unknown")
+            if unsaid:
+                evidence.append(told(part, unsaid))
+                level = level or self.of_texts(unsaid, min(len(part), self.targets), words)
+            if level is not None:
+                if not learned and level != "note":  # a training goes well all the same
+                    level = "warning" if level == "error" or side == "targets" else "note"
+                text = f"{part.dataset.name}: {'; '.join(evidence)}"
+                yield self.finding(text, level, cure_of(part, unsaid) if unsaid else None)
+
+    def of_words(self, share: float) -> Level | None:
+        """How grave it is that so many characters are lost of whole words, of which the rarest are, by design."""
+        return "error" if share >= self.error_of_words else "warning" if share >= self.warning_of_words else None
+
+    def of_texts(self, unsaid: list[Unsaid], looked: int, words: bool) -> Level:
+        """A warning where more than blanks of some is lost; but rare words are left out by a vocabulary of words."""
+        many = sum(not only_blanks(each) for each in unsaid) >= self.few * looked
+        return "warning" if many and not words else "note"

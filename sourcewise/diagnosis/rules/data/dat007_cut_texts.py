@@ -1,0 +1,102 @@
+"""DAT007: sources or targets cut."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from sourcewise.config import DataConfig
+from sourcewise.data.encoding import Encoded, Ids
+from sourcewise.diagnosis.finding import Finding
+from sourcewise.diagnosis.pairs import FEWEST, Pairs, made_of_text, named, sample
+from sourcewise.diagnosis.rule import Rule
+
+
+class CutTexts(Rule[Pairs]):
+    """
+    ## What it measures
+
+    The share of examples longer than data.max_source, data.max_frames or data.max_target, and the share of all
+    tokens or frames that is cut off; and of targets longer than generation.max_new_tokens lets outputs be. In a
+    Trainer's data, which is ids already: sources of the largest length there is that lack the end of text,
+    which the tokenizer gives each text, or have as many tokens as its model_max_length.
+
+    ## Why that is bad
+
+    What is cut off a source cannot be told; a cut target teaches to stop in the middle of a sentence.
+
+    ## Threshold and its origin
+
+    Warning from {warning:%} of the examples, error where {error:words} of all tokens or frames are cut off.
+    Ours. Of ids nobody knows how much is gone: there an error where {error:words} of the sources are cut, and
+    shorter than an average target. Conversations are cut by turns, on purpose, and not counted on the source's
+    side.
+
+    ## What to do
+
+    Raise the limit to the longest, or leave long examples out:
+    """
+
+    code, name, level = "DAT007", "sources or targets cut", "error"
+    warning, error = 0.05, 0.5  # of the examples, and of all tokens or frames
+
+    def check(self, pairs: Pairs) -> Iterator[Finding]:
+        if pairs.recipe is not None:
+            for part in pairs.parts:
+                yield from self.of(part, pairs.recipe.data)
+            yield from self.of_outputs(pairs.valid or pairs.train, pairs.recipe.generation.max_new_tokens)
+
+    def of(self, part: Encoded, data: DataConfig) -> Iterator[Finding]:
+        """Of what is read."""
+        task, dataset = part.dataset.task, part.dataset
+        max_target, max_source = task.max_target or data.max_target, task.max_source or data.max_source
+        yield from self.of_texts(part, "targets", part.targets, part.target_lengths, max_target, "max_target")
+        if dataset.dims:
+            frames = np.array([example.frames for example in dataset])
+            yield from self.of_lengths(part, "sources", frames, data.max_frames, "max_frames", "frames")
+        elif part.sources is not None and not any(example.turns for example in dataset):
+            yield from self.of_texts(part, "sources", part.sources, part.source_lengths, max_source, "max_source")
+
+    def of_texts(
+        self, part: Encoded, side: str, ids: Ids, lengths: np.ndarray, limit: int, option: str
+    ) -> Iterator[Finding]:
+        """Only texts that fill the limit may have been cut: these are measured whole, up to a sample of them."""
+        full = np.flatnonzero(lengths == limit)
+        if len(full) < self.warning * len(part):
+            return
+        chosen = full[sample(len(full))]
+        texts = [part.dataset[int(i)] for i in chosen]
+        said = side == "targets"
+        rows = part.tokenizer.encode_batch([e.target if said else e.source for e in texts], target=said)
+        whole = lengths.astype(np.float64)
+        whole[full] = np.resize([len(row) for row in rows], len(full)) if len(chosen) < len(full) else [*map(len, rows)]
+        yield from self.of_lengths(part, side, whole, limit, option, "tokens")
+
+    def of_lengths(
+        self, part: Encoded, side: str, whole: np.ndarray, limit: int, option: str, units: str
+    ) -> Iterator[Finding]:
+        """`whole` (examples,) lengths before cutting."""
+        over = whole > limit
+        share, gone = over.mean(), float((whole[over] - limit).sum() / whole.sum())
+        if share >= self.warning:
+            longest = part.dataset[int(whole.argmax())].where
+            evidence = (
+                f"{100 * share:.0f} % of the {side} are longer than {option} {limit}, such as {longest} "
+                f"({whole.max():.0f} {units}); {100 * gone:.0f} % of all {units} are cut off"
+            )
+            cure = f"{self.cure}\n  --data.{option} {int(whole.max())}"
+            yield self.finding(named(part, evidence), "error" if gone >= self.error else "warning", cure)
+
+    def of_outputs(self, examples: Encoded, limit: int) -> Iterator[Finding]:
+        """Of what is generated: targets that are longer than an output may be."""
+        if len(examples) < FEWEST or made_of_text(examples):
+            return
+        lengths = examples.target_lengths.astype(np.float64)
+        over = lengths > limit
+        gone = float((lengths[over] - limit).sum() / lengths.sum())
+        if over.mean() >= self.warning:
+            evidence = f"{100 * over.mean():.0f} % of {len(lengths)} targets are longer than generation.max_new_tokens"
+            evidence += f" {limit}; outputs would lack {100 * gone:.0f} % of their tokens"
+            cure = f"{self.cure}\n  --generation.max_new_tokens {int(lengths.max())}"
+            yield self.finding(named(examples, evidence), "error" if gone >= self.error else "warning", cure)

@@ -1,0 +1,45 @@
+"""DAT010: duplicate pairs."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+
+from sourcewise.diagnosis.finding import Finding
+from sourcewise.diagnosis.pairs import Pairs, named, quoted
+from sourcewise.diagnosis.rule import CannotTell, Rule
+
+
+class DuplicatePairs(Rule[Pairs]):
+    """
+    ## What it measures
+
+    The share of examples whose source and target both stand in an earlier example of their set too. Texts only.
+
+    ## Why that is bad
+
+    They count more than others, and a random split of such a set puts the same pair on both sides.
+
+    ## Threshold and its origin
+
+    Note from {note:%}, warning from {warning:%}. Ours.
+
+    ## What to do
+
+    Keep one of each, or give rarer sets a weight of their own (data.train.weight) instead of copies.
+    """
+
+    code, name, level = "DAT010", "duplicate pairs", "warning"
+    note, warning = 0.05, 0.3  # of the examples
+
+    def check(self, pairs: Pairs) -> Iterator[Finding]:
+        for part in pairs.texts:
+            counts = Counter((example.source, example.target) for example in part.dataset)
+            size, copies = len(part), len(part) - len(counts)
+            if copies >= self.note * size:
+                (source, _), most = counts.most_common(1)[0]
+                evidence = f"{100 * copies / size:.0f} % of {size} pairs are copies; that of {quoted(source)} "
+                level = "warning" if copies >= self.warning * size else "note"
+                yield self.finding(named(part, f"{evidence}comes {most} times"), level)
+        if pairs.train.dataset.dims:
+            raise CannotTell("duplicates and several targets for one source (DAT009, DAT010): sources are features")

@@ -1,0 +1,60 @@
+"""DAT016: targets that are their sources."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from sourcewise.data.encoding import Encoded
+from sourcewise.diagnosis.finding import Finding
+from sourcewise.diagnosis.pairs import FEWEST, SAMPLE, Pairs, made_of_text, named, sample
+from sourcewise.diagnosis.rule import Rule
+
+
+class TargetsThatAreSources(Rule[Pairs]):
+    """
+    ## What it measures
+
+    The share of training pairs whose target is the text of its source (a prefix left out, case ignored), beside
+    that of the validation set. Texts only; up to {pairs} pairs.
+
+    ## Why that is bad
+
+    What is learned is to copy, and the loss on it is near zero; on real pairs the model repeats its input.
+
+    ## Threshold and its origin
+
+    From {warning:%}, where the validation set has less than {usual:words} of that, a warning; an error from
+    {error:words} of the pairs where there is a validation set. Ours. Tasks that copy, such as correction, do so
+    in both.
+
+    ## What to do
+
+    See that the target column is the one meant, and leave untranslated pairs out:
+
+        --data.train.target COLUMN
+    """
+
+    code, name, level = "DAT016", "targets that are their sources", "error"
+    rank = 4.1
+    warning, error = 0.1, 0.5  # of the pairs
+    usual = 0.2  # of that, in the validation set
+    pairs = SAMPLE
+
+    def check(self, pairs: Pairs) -> Iterator[Finding]:
+        train = pairs.train
+        if train.dataset.dims or made_of_text(train):
+            return
+        share, of_valid = copied(train), copied(pairs.valid) if pairs.valid else None
+        if len(train) < FEWEST or share < self.warning or (of_valid or 0.0) > self.usual * share:
+            return
+        evidence = f"{100 * share:.0f} % of the targets are the text of their source"
+        evidence += f"; of those of the validation set {100 * of_valid:.0f} %" if of_valid is not None else ""
+        grave = share >= self.error and of_valid is not None
+        yield self.finding(named(train, evidence), "error" if grave else "warning")
+
+
+def copied(examples: Encoded) -> float:
+    """The share of pairs whose target ends their source, and is half of it or more: a prefix may stand before it."""
+    chosen = [examples.dataset[int(i)] for i in sample(len(examples))]
+    pairs = [(" ".join(e.source.casefold().split()), " ".join(e.target.casefold().split())) for e in chosen]
+    return sum(source.endswith(target) and 2 * len(target) >= len(source) for source, target in pairs) / len(pairs)

@@ -1,0 +1,70 @@
+"""DAT018: augmentation leaves little of the sources."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from sourcewise.data.encoding import Encoded
+from sourcewise.diagnosis.finding import Finding
+from sourcewise.diagnosis.pairs import Pairs, sample
+from sourcewise.diagnosis.rule import Rule
+from sourcewise.training.augment import Augmenter
+
+
+class Augmentation(Rule[Pairs]):
+    """
+    ## What it measures
+
+    Of features, the squared correlation of augmented sources with what they were (masks and noise, not speed),
+    over {examples} examples; of texts, the share of tokens that is neither left out nor masked.
+
+    ## Why that is bad
+
+    What a source says is gone before the network sees it: it learns to do without, as a language model does.
+
+    ## Threshold and its origin
+
+    Error below {error}, warning below {warning}. SpecAugment's strongest policy for LibriSpeech (Park et al.
+    2019) leaves 0.6, noise of one standard deviation 0.5, BART's text infilling (Lewis et al. 2020) 0.7.
+
+    ## What to do
+
+    Fewer and narrower masks, less noise:
+
+        --train.augment.time_masks 2 --train.augment.time_width 10 --train.augment.noise 0.3
+        --train.text_noise.drop 0.1 --train.text_noise.mask 0.1
+    """
+
+    code, name, level = "DAT018", "augmentation leaves little of the sources", "error"
+    warning, error = 0.3, 0.1
+    examples = 32
+
+    def check(self, pairs: Pairs) -> Iterator[Finding]:
+        if pairs.recipe is None:
+            return
+        noise, bridge, shares = pairs.recipe.train.text_noise, pairs.bridge, {}
+        if bridge is None:
+            shares["the share of source tokens that are neither left out nor masked"] = (1 - noise.drop) * (
+                1 - noise.mask
+            )
+        else:
+            config = pairs.recipe.train.augment.model_copy(update={"speed": 0.0})
+            augmenter = Augmenter(config, bridge.mean.cpu().numpy(), bridge.deviation.cpu().numpy())
+            parts = [part for part in pairs.train.parts if part.dataset.dims]
+            if augmenter.active and parts:
+                kept = min(self.left(part, augmenter) for part in parts)
+                shares["the squared correlation of augmented features with what they were"] = kept
+        for what, share in shares.items():
+            if level := self.below(share):
+                yield self.finding(f"{what} is {share:.2g}", level)
+
+    def left(self, examples: Encoded, augmenter: Augmenter) -> float:
+        """Squared correlation of augmented features with the original, both about the set's mean; 1: unchanged."""
+        rng, sums = np.random.default_rng(0), np.zeros(3)
+        for place in sample(len(examples), self.examples):
+            matrix = examples.dataset.features(int(place))[: examples.max_frames]
+            x, y = ((each - augmenter.mean) / augmenter.deviation for each in (matrix, augmenter(matrix, rng)))
+            sums += [float((x * y).sum()), float((x * x).sum()), float((y * y).sum())]
+        return float(sums[0] ** 2 / (sums[1] * sums[2])) if sums[1] * sums[2] else 0.0
