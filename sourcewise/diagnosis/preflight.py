@@ -12,11 +12,11 @@ from sourcewise.data.bad_rows import LEFT_OUT
 from sourcewise.data.encoding import Encoded
 from sourcewise.data.plain_text import Denoised
 from sourcewise.diagnosis.answer import Diagnosis, Piece
-from sourcewise.diagnosis.finding import Finding
 from sourcewise.diagnosis.measures.pairing import not_told
 from sourcewise.diagnosis.pairs import Pairs
 from sourcewise.diagnosis.ranking import ranked
-from sourcewise.diagnosis.rules import look, settings, signals, wiring
+from sourcewise.diagnosis.rules import look
+from sourcewise.diagnosis.wiring import Settings, Wiring
 from sourcewise.errors import FaultyData
 from sourcewise.training.opening import Prepared
 from sourcewise.training.state import random_states, restore_random_states
@@ -24,13 +24,6 @@ from sourcewise.training.state import random_states, restore_random_states
 _ONLY_TRAINED = (
     "the course of training: learning rate, over-fitting",
     "source use and outputs (SRC001, OUT001 to OUT009): they take a trained model",
-)
-
-
-WIRING_CHECKS: tuple[Callable[[Prepared], list[Finding]], ...] = (
-    settings.check,
-    wiring.wiring_findings,
-    signals.check,
 )
 
 
@@ -61,12 +54,11 @@ def before_training(prepared: Prepared) -> Piece:
 
 def of_training(prepared: Prepared) -> Piece:
     """What the data and the wiring of a training show before its first step. Raises RequestError."""
-    data = look(Pairs.of(prepared))
-    found = [*data.findings, *(finding for check in WIRING_CHECKS for finding in check(prepared))]
+    data, settings = look(Pairs.of(prepared)), look(Settings.of(prepared))
+    wiring, signals = look(Wiring.of(prepared)), look(prepared)
+    found = [finding for piece in (data, settings, wiring, signals) for finding in piece.findings]
     missing = [*_not_paired(prepared.train), *data.not_checked, *_left_out(prepared.train)]
-    if too_large := signals.not_tried(prepared):
-        missing.append(too_large)
-    return Piece(found, [*missing, *wiring.not_compared(found)])
+    return Piece(found, [*missing, *signals.not_checked, *wiring.not_checked])
 
 
 def _not_paired(train: Encoded) -> list[str]:

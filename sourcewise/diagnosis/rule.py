@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from fnmatch import fnmatchcase
 from typing import Any, ClassVar, Generic, TypeVar, get_args
 
+from sourcewise.diagnosis.answer import Piece
 from sourcewise.diagnosis.finding import Finding, Level
 from sourcewise.diagnosis.measured import told
 
@@ -18,8 +19,8 @@ S = TypeVar("S")  # what a rule looks at
 WIDTH = 88  # columns of `sourcewise explain`
 TITLES = ("What it measures", "Why that is bad", "Threshold and its origin", "What to do")
 IN_WORDS = {
-    0.001: "a thousandth", 0.01: "a hundredth", 0.05: "a twentieth", 0.1: "a tenth", 0.2: "a fifth",
-    0.25: "a quarter", 1 / 3: "a third", 0.5: "half",
+    1e-4: "a ten-thousandth", 0.001: "a thousandth", 0.01: "a hundredth", 0.05: "a twentieth", 0.1: "a tenth",
+    0.2: "a fifth", 0.25: "a quarter", 1 / 3: "a third", 0.5: "half",
     1: "one", 2: "two", 3: "three", 4: "four", 5: "five", 6: "six", 8: "eight", 9: "nine",
 }  # fmt: skip
 
@@ -142,6 +143,34 @@ def matching(patterns: Iterable[str], codes: Sequence[str]) -> list[str]:
     return [code for code in codes if code in found]
 
 
+def asked(rules: Iterable[Rule[Any]], subject: Any) -> Piece:
+    """What these rules find, of those that are over such a subject, and what they cannot tell."""
+    found: dict[Rule[Any], list[Finding]] = {}
+    missing: dict[str, None] = {}  # what several cannot tell in the same words is said once
+    for rule in rules:
+        if isinstance(subject, rule.subject):
+            found[rule] = []
+            try:
+                found[rule].extend(rule.check(subject))
+            except CannotTell as why:
+                missing[str(why)] = None
+            except Exception as problem:
+                if not rule.package:
+                    raise
+                missing[f"{rule.name} ({rule.code}, of {rule.package}): {type(problem).__name__}: {problem}"] = None
+    return Piece([each for rule, said in found.items() if not _implied(rule, found) for each in said], [*missing])
+
+
+def _implied(rule: Rule[Any], found: dict[Rule[Any], list[Finding]]) -> bool:
+    """Whether what a rule found is said by another that is listed."""
+    for pattern in rule.implied_by:
+        code, _, level = pattern.partition(" ")
+        for other, said in found.items():
+            if other.code == code and any(level in ("", each.level) for each in said) and not _implied(other, found):
+                return True
+    return False
+
+
 class _Values(dict[str, Any]):
     """The attributes of a class, for placeholders."""
 
@@ -162,8 +191,9 @@ class _Filled(string.Formatter):
             return value
         if spec in ("%", "points"):
             return f"{100 * value:.6g}" + " %" * (spec == "%")
-        if spec == "words":
-            return IN_WORDS.get(value) or _number(value)
+        if spec in ("words", "Words"):
+            words = IN_WORDS.get(value) or _number(value)
+            return words if spec == "words" else words[0].upper() + words[1:]
         return _number(value) if not spec else super().format_field(value, spec)
 
 

@@ -19,7 +19,7 @@ from sourcewise.diagnosis.noted import LINES_FILE, kept_evaluation, noted_prefli
 from sourcewise.diagnosis.preflight import of_training
 from sourcewise.diagnosis.rules import RULES
 from sourcewise.diagnosis.rules.data.dat006_lost_characters import LostCharacters
-from sourcewise.diagnosis.rules.wiring import check_network, check_start, not_compared, one_batch
+from sourcewise.diagnosis.wiring import Wiring, one_batch
 from sourcewise.errors import FaultyData, NotFinite, RequestError, tell
 from sourcewise.evaluation.evaluate import Progress, evaluate_encoded, lay_out
 from sourcewise.evaluation.results import METRICS_FILE, Evaluation
@@ -145,14 +145,13 @@ def look(model: Model, encoded: Encoded) -> Piece:
     network: Any = model.network
     network.eval()
     batch, bypass = one_batch(encoded), getattr(network, "route", "encoder") == "bypass"
+    wiring = rules.look(Wiring(network, batch, model.tokenizer, model.tokenizer.begins, bypass))
     looked = Looked(network, model.tokenizer, encoded, batch, bypass)
     pairs = [part for part in encoded.parts if not isinstance(part, Denoised)]
     found = [finding for part in pairs for finding in LostCharacters().of(part, model.data)]
-    begins = model.tokenizer.begins
-    found += check_network(network, batch, begins=begins, as_asked=bypass)
-    found += check_start(network, model.tokenizer)
     read = rules.look(looked)
-    return Piece([*found, *read.findings], [*not_compared(found), *read.not_checked], ["the trained network"])
+    found += [*wiring.findings, *read.findings]
+    return Piece(found, [*wiring.not_checked, *read.not_checked], ["the trained network"])
 
 
 def _is_run(run: Run) -> bool:

@@ -1,346 +1,195 @@
-"""The wiring of a network, measured on one batch: what moves its logits, and what its loss is the loss of.
-
-Nothing here knows more of a network than the protocol. All is measured as exactly as the network can be (`borrowing`);
-weights, modes and random states are afterwards as before.
-"""
+"""What the rules over wiring are given: a network, a batch, and how it is to be trained; and what these show."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
-import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
+import numpy as np
 
-from sourcewise.data.batches import IGNORED, Batch, Source, length_mask
-from sourcewise.diagnosis.borrowing import Rounding, borrowed, draws, rounding
+from sourcewise.data.batches import Batch
+from sourcewise.data.encoding import Encoded
+from sourcewise.data.tokenizer import Tokenizer
+from sourcewise.diagnosis.measures.first_step import FirstStep, measure_first_step
+from sourcewise.diagnosis.measures.wiring import (
+    STEADY,
+    Labels,
+    Loss,
+    Paths,
+    between_passes,
+    measure_labels,
+    measure_loss,
+    measure_paths,
+)
+from sourcewise.diagnosis.rule import CannotTell
+from sourcewise.errors import RequestError
 from sourcewise.model.protocol import Network
+from sourcewise.training.objective import Objective
+from sourcewise.training.opening import Prepared
 
-WIDER = 8  # padded positions added to a source
-LOGITS = 40_000_000  # logits held at once, 160 MB
-SEED = 20  # of the noise and of the garbage in padding
-SAME_LOSS = 1e-4  # relative; two ways to sum a batch's nats in fp32 differ by 1e-6
-LEAST_NATS = 1e-5  # a token: of logits near 30, fp32 tells 2e-6 apart, which is all the loss of a model that is certain
-ROUNDED = 0.5  # relative, in epsilons of what a network rounds to: two ways differ by up to 0.1 in bf16, 0.07 in fp16
-ROUNDED_NATS = 4.0  # a token, in epsilons
-PASSES = 8  # over a batch, of a network that draws random numbers
-STEADY = 1e-4  # logits that move by more from one pass to the next are not the same
-
-
-@dataclass(frozen=True, slots=True)
-class Paths:
-    """How far the logits move when something is changed: the largest change over their largest distance from the mean.
-
-    0: not at all. None: this batch or network has nothing of the kind to change.
-    """
-
-    spread: float  # standard deviation of the logits over the vocabulary, averaged over target positions
-    rounding: Rounding = field(default_factory=Rounding)  # of the network
-    finite: bool = True  # whether all logits are
-    source: float | None = None  # other source content, the lengths kept
-    source_nats: float | None = None  # what that is in nats: KL divergence of the next token, median
-    encoder: float | None = None  # noise of their own size in the encoder's weights
-    padding: float | None = None  # garbage in the source's padding, and more of it
-    unpadded: float | None = None  # other source content beside that garbage
-    future: float | None = None  # other target tokens, before them
-    past: float | None = None  # other target tokens, after them
+EXAMPLES = 12  # of the batch
+NOISY = (
+    "whether the source, the encoder, padding and later tokens reach the logits, and whether the loss is that of "
+    "the labels (WIR004 to WIR007, WIR010, WIR011): two passes over one batch differ by themselves (WIR021)"
+)
+Summed = Callable[[Batch], Any]  # the nats of a batch, as a training sums them
 
 
 @dataclass(frozen=True, slots=True)
-class Labels:
-    """What stands in the labels of a batch, in rows of it."""
+class Plan:
+    """How a network is to be trained: from random weights (`fresh`), but for parts that were `loaded`, and so long."""
 
-    rows: int
-    ended: int  # with an end of text
-    padded: int  # whose first end of text is followed by a label that is padding, or the end again
-    holes: int  # with a position that does not count before one that does
-    begun: int  # whose first label is the start token
+    steps: int
+    fresh: bool
+    rate: float  # at its peak
+    weight_decay: float
+    warmup: int = 0
+    loaded: Collection[str] = ()
+    standing: str = ""  # why no weight will ever change, where that is so
+
+
+@dataclass(frozen=True)
+class Wiring:
+    """A network of the protocol and a batch; each measure is made when it is asked for.
+
+    `begins` is the id that the tokenizer itself puts before every target, if it does; `as_asked` says that a bypass is
+    wanted; `summed` are ways in which the training sums nats, None the network's own loss. With a `plan` a training
+    begins from here, whose first step `first` measures; it raises RequestError where nothing learns.
+    """
+
+    network: Network
+    batch: Batch
+    tokenizer: Tokenizer | None = None
+    begins: int | None = None
+    as_asked: bool = False
+    summed: Sequence[Summed | None] = (None,)
+    plan: Plan | None = None
+    first: Callable[[], FirstStep] | None = None
+
+    @classmethod
+    def of(cls, prepared: Prepared) -> Wiring:
+        """That of a training that is about to begin."""
+        recipe, network, tokenizer = prepared.recipe, prepared.network, prepared.tokenizer
+        batch, train = one_batch(prepared.train), recipe.train
+        steps, epochs = planned(prepared)
+        loaded = ("features",) if recipe.model.feature_encoder.weights else ()
+        standing = "" if train.learning_rate else "train.learning_rate is 0: no weight will ever change"
+        plan = Plan(
+            steps,
+            not recipe.model.weights,
+            train.learning_rate,
+            train.weight_decay,
+            train.warmup_steps,
+            loaded,
+            standing,
+        )
+
+        def first() -> FirstStep:
+            step = measure_first_step(network, batch, train, tokenizer.unk_id)
+            unfreeze = train.unfreeze.model_dump(exclude={"rate"})
+            never = {part for part, epoch in unfreeze.items() if epoch and epoch >= epochs}
+            weights = (replace(w, frozen=True) if w.part in never and w.learns else w for w in step.weights)
+            return replace(step, weights=tuple(weights))
+
+        summed = (None, _training_loss(prepared))
+        return cls(network, batch, tokenizer, tokenizer.begins, recipe.model.route == "bypass", summed, plan, first)
+
+    @cached_property
+    def all_paths(self) -> Paths:
+        """What moves the logits, whether or not they move by themselves."""
+        return measure_paths(self.network, self.batch)
+
+    @cached_property
+    def moved(self) -> float:
+        """How far the logits are from one pass to the next, over the largest."""
+        return between_passes(self.network, self.batch)
+
+    @property
+    def noisy(self) -> bool:
+        """Whether two passes give different logits, so that what is found by comparing passes says nothing."""
+        return self.moved > STEADY
+
+    @property
+    def paths(self) -> Paths:
+        """What moves the logits. Raises CannotTell where they move by themselves."""
+        if self.noisy:
+            raise CannotTell(NOISY)
+        return self.all_paths
+
+    @cached_property
+    def labels(self) -> Labels | None:
+        """What stands in the labels; None where the logits are not finite."""
+        return measure_labels(self.network, self.batch) if self.all_paths.finite else None
+
+    @cached_property
+    def losses(self) -> list[Loss]:
+        """The losses that are not those of the labels; none where logits move by themselves."""
+        if self.noisy or not self.all_paths.finite:
+            return []
+        found = [measure_loss(self.network, self.batch, summed) for summed in self.summed]
+        return [loss for loss in found if loss.like is not None]
+
+    @property
+    def step(self) -> FirstStep | None:
+        """The first step, where there is to be one, something learns, and its gradient is finite."""
+        try:
+            measured = self.any_step
+        except RequestError:
+            return None
+        return measured if measured is not None and math.isfinite(measured.norm) else None
+
+    @cached_property
+    def any_step(self) -> FirstStep | None:
+        """The first step, finite or not; None where logits are not finite. Raises RequestError: nothing learns."""
+        wanted = self.first is not None and self.plan is not None and not self.plan.standing
+        return self.first() if wanted and self.first is not None and self.all_paths.finite else None
 
 
 @dataclass(frozen=True, slots=True)
-class Loss:
-    """The loss of a batch as training sums it, and as `decode` gives it for labels shifted once; in nats."""
+class Settings:
+    """Options that take something away from a training: kind, name and value of each; and AdamW's first decay."""
 
-    summed: float
-    expected: float
-    like: str | None = None  # where the two differ: how else the labels must be fed to get it; "" where nothing fits
+    options: Sequence[tuple[str, str, float]]
+    first_moment: tuple[str, float]
+    steps: int
 
-
-def is_encoder(name: str) -> bool:
-    """Whether a parameter of this name is the encoder's: the first part of it that names a stack says so.
-
-    What encodes features inside the bridge is before the encoder, on both routes.
-    """
-    if name.startswith("bridge."):
-        return False
-    stacks = [part for part in name.split(".") if part.startswith(("encoder", "decoder"))]
-    return bool(stacks) and stacks[0].startswith("encoder")
-
-
-def fed(labels: Tensor, start_id: int, pad_id: int, times: int = 1) -> Tensor:
-    """What the decoder reads for labels (batch, time) that are shifted `times`, written out once more.
-
-    Not `shift_right`, so that a fault in there shows.
-    """
-    tokens = torch.where(labels == IGNORED, pad_id, labels)
-    for _ in range(times):
-        tokens = torch.cat((torch.full_like(tokens[:, :1], start_id), tokens[:, :-1]), dim=1)
-    return tokens
+    @classmethod
+    def of(cls, prepared: Prepared) -> Settings:
+        """Those of a recipe."""
+        train = prepared.recipe.train
+        kinds = {"label_smoothing": "smoothing", "word_dropout": "word_dropout"}
+        kinds |= dict.fromkeys(("guided_attention", "attention_mass", "contrastive"), "weight")
+        options = [(kind, f"train.{key}", float(getattr(train, key))) for key, kind in kinds.items()]
+        options.append(("dropout", "model.attention_dropout", prepared.recipe.model.attention_dropout))
+        return cls(options, ("train.beta1", train.beta1), planned(prepared)[0])
 
 
-# ── what moves the logits ─────────────────────────────────────────────────────────────────────────────────────────────
+def one_batch(encoded: Encoded) -> Batch:
+    """A dozen examples of a set's shorter half, with targets of all lengths there, laid out as in training."""
+    sizes = encoded.source_lengths + encoded.target_lengths
+    shorter = np.flatnonzero(sizes <= np.median(sizes))
+    shorter = shorter[np.argsort(encoded.target_lengths[shorter], kind="stable")]
+    places = np.linspace(0, len(shorter) - 1, min(EXAMPLES, len(shorter))).astype(int)
+    return encoded.batch(shorter[places], coarse=True)
 
 
-@torch.no_grad()
-def measure_paths(network: Network, batch: Batch) -> Paths:
-    """Change one thing at a time and see whether the logits of the batch's target positions move."""
-    with borrowed(network), rounding(network) as rounded:
-        batch = batch.to(network.device)
-        tokens, real = _read(network, batch)
-        source = batch.source
-
-        def logits(of: Source, read: Tensor = tokens) -> Tensor:
-            return _logits(network, of, read)
-
-        usual = logits(source)
-        spread = float(usual[real].std(-1).mean())
-        size = float(usual[real].abs().max())
-        if not math.isfinite(size) or size == 0:
-            return Paths(spread, finite=math.isfinite(size))
-
-        def moved(other: Tensor, where: Tensor = real, beside: Tensor = usual) -> float:
-            return float((other - beside)[where].abs().max()) / size
-
-        found: dict[str, Any] = {}
-        changed = with_other_content(source)
-        if changed is not None:
-            other = logits(changed)
-            found["source"] = moved(other)
-            found["source_nats"] = float(_divergence(usual[real], other[real]).median())
-        padded = with_garbage(source, network, network.encode(source).mask.shape[1])
-        if padded is not None:
-            beside = logits(padded)
-            found["padding"] = moved(beside)
-            changed = with_other_content(padded)
-            if changed is not None:
-                found["unpadded"] = moved(logits(changed), beside=beside)
-        if tokens.shape[1] > 1:
-            found |= _target_paths(network, tokens, real, lambda read: moved_at(logits(source, read), usual, size))
-        found |= _encoder_path(network, lambda: moved(logits(source)))
-        return Paths(spread, rounded, **found)
+def planned(prepared: Prepared) -> tuple[int, float]:
+    """How many steps and epochs the training has; steps with padding left out: at least so many."""
+    train, examples = prepared.recipe.train, prepared.train
+    tokens = int(examples.source_lengths.sum() + examples.target_lengths.sum())
+    batches = max(tokens / train.batch_tokens, len(examples) / (train.batch_size or len(examples)))
+    epoch = max(1.0, batches / train.accumulate)
+    if train.steps:
+        return train.steps, train.steps / epoch
+    return max(1, math.ceil(epoch * train.epochs)), float(train.epochs)
 
 
-@torch.no_grad()
-def between_passes(network: Network, batch: Batch) -> float:
-    """How far the logits of a batch's target positions are from those of another pass over it; beside the largest.
-
-    A network that draws random numbers is passed through `PASSES` times, until it gives something else: it may do so
-    seldom. 0 where the logits are not finite.
-    """
-    with borrowed(network):
-        batch = batch.to(network.device)
-        tokens, real = _read(network, batch)
-        first = _logits(network, batch.source, tokens)[real]
-        size, furthest = float(first.abs().max()), 0.0
-        if not math.isfinite(size) or size == 0:
-            return 0.0
-        for _ in range(PASSES - 1):
-            before = draws()
-            furthest = max(furthest, float((_logits(network, batch.source, tokens)[real] - first).abs().max()) / size)
-            if furthest > STEADY or draws() == before:
-                break
-        return furthest
-
-
-def _read(network: Network, batch: Batch) -> tuple[Tensor, Tensor]:
-    """What the decoder reads for a batch, and where its labels count: (batch, time), as long as `LOGITS` allows."""
-    longest = max(2, LOGITS // (len(batch) * network.vocabulary))
-    labels = batch.labels[:, :longest]
-    return fed(labels, network.start_id, network.pad_id), labels != IGNORED
-
-
-def _logits(network: Network, source: Source, tokens: Tensor) -> Tensor:
-    """(batch, time, vocabulary), as distances from their mean over the vocabulary."""
-    found = network.decode(tokens, network.encode(source)).float()
-    return found - found.mean(-1, keepdim=True)
-
-
-def moved_at(other: Tensor, usual: Tensor, size: float) -> Tensor:
-    """(batch, time): how far the logits of each position moved."""
-    return (other - usual).abs().amax(-1) / size
-
-
-def _target_paths(
-    network: Network, tokens: Tensor, real: Tensor, moved: Callable[[Tensor], Tensor]
-) -> dict[str, float]:
-    """Other tokens in the later half of what the decoder reads: what moves before them, what from there on."""
-    middle = tokens.shape[1] // 2
-    later = torch.arange(tokens.shape[1], device=tokens.device) >= middle
-    other = torch.where(later, (tokens + network.vocabulary // 2) % network.vocabulary, tokens)
-    by_position = moved(other) * real
-    return {"future": float(by_position[:, :middle].max()), "past": float(by_position[:, middle:].max())}
-
-
-def _encoder_path(network: Network, moved: Callable[[], float]) -> dict[str, float]:
-    """Noise in all weights of the encoder, of each tensor's own size; the last measurement, for it stays."""
-    assert isinstance(network, nn.Module)
-    weights = [p for name, p in network.named_parameters() if is_encoder(name)]
-    if not weights:
-        return {}
-    torch.manual_seed(SEED)
-    for weight in weights:
-        weight.add_(torch.randn_like(weight) * max(float(weight.square().mean().sqrt()), 0.1))
-    return {"encoder": moved()}
-
-
-def _divergence(p: Tensor, q: Tensor) -> Tensor:
-    """KL divergence in nats of logits (positions, vocabulary) p from q: (positions,)."""
-    log_p, log_q = torch.log_softmax(p, -1), torch.log_softmax(q, -1)
-    return (log_p.exp() * (log_p - log_q)).sum(-1).clamp(min=0)
-
-
-def with_other_content(source: Source) -> Source | None:
-    """Each source filled with what another of the batch holds, its own length and end kept; None where all are alike.
-
-    Beside features a prompt stays.
-    """
-    if source.features is not None:
-        assert source.frames is not None
-        lengths, table, kept = source.frames.tolist(), source.features, 0
-    else:
-        assert source.tokens is not None and source.token_lengths is not None
-        lengths, table, kept = source.token_lengths.tolist(), source.tokens, 1  # the end of text stays
-    out, different = table.clone(), False
-    for i, length in enumerate(lengths):
-        room = max(0, length - kept)
-        for step in range(1, len(lengths)):
-            j = (i + step) % len(lengths)
-            if room and lengths[j] > kept:
-                content = table[j, : lengths[j] - kept]
-                filled = torch.cat([content] * -(-room // len(content)))[:room]
-                if not torch.equal(filled, table[i, :room]):
-                    out[i, :room], different = filled, True
-                    break
-    if not different:
-        return None
-    parts = {"features": out} if source.features is not None else {"tokens": out}
-    return _with(source, **parts)
-
-
-def with_garbage(source: Source, network: Network, slots: int) -> Source | None:
-    """The same sources with garbage where they are padded, and `WIDER` more of it as far as there are positions."""
-    more = WIDER if network.positions is None else max(0, min(WIDER, (network.positions - slots) // 2))
-    draw = torch.Generator().manual_seed(SEED)
-    parts: dict[str, Tensor] = {}
-    if source.tokens is not None and source.token_lengths is not None:
-        tokens = F.pad(source.tokens, (0, more))
-        garbage = torch.randint(network.vocabulary, tokens.shape, generator=draw).to(tokens)
-        parts["tokens"] = torch.where(length_mask(source.token_lengths, tokens.shape[1]), tokens, garbage)
-    if source.features is not None and source.frames is not None:
-        features = F.pad(source.features, (0, 0, 0, more))
-        garbage = torch.randn(features.shape, generator=draw).to(features)
-        garbage = garbage * 3 * source.features.std() + source.features.mean()
-        real = length_mask(source.frames, features.shape[1])[..., None]
-        parts["features"] = torch.where(real, features, garbage)
-    wider = _with(source, **parts)
-    same = all(torch.equal(getattr(source, name), getattr(wider, name)) for name in parts)
-    return None if same else wider
-
-
-def _with(source: Source, **parts: Any) -> Source:
-    names = ("tokens", "token_lengths", "features", "frames")
-    return Source(**{name: parts.get(name, getattr(source, name)) for name in names})
-
-
-# ── labels and loss ───────────────────────────────────────────────────────────────────────────────────────────────────
-
-
-def measure_labels(network: Network, batch: Batch) -> Labels:
-    """Count where the labels begin, end and count."""
-    labels = batch.labels.cpu()
-    real = labels != IGNORED
-    places = torch.arange(labels.shape[1])
-    last = torch.where(real, places, -1).amax(1)
-    ends = labels == network.eos_id
-    first_end = torch.where(ends, places, labels.shape[1]).amin(1)
-    following = F.pad(labels, (0, 2), value=IGNORED).gather(1, first_end[:, None] + 1)[:, 0]
-    return Labels(
-        rows=len(labels),
-        ended=int(ends.any(1).sum()),
-        padded=int(((following == network.pad_id) | (following == network.eos_id)).sum()),
-        holes=int((real.sum(1) != last + 1).sum()),
-        begun=int((labels[:, 0] == network.start_id).sum()),
-    )
-
-
-@torch.no_grad()
-def measure_loss(network: Network, batch: Batch, summed: Callable[[Batch], Any] | None = None) -> Loss:
-    """Compare the nats that training sums (`network.loss` unless given) with those of labels shifted once.
-
-    Where they differ, the ways in which labels are commonly fed wrongly are tried until one gives the same.
-    """
-    with borrowed(network), rounding(network) as rounded:
-        batch = _padded_further(network, batch.to(network.device))
-        given = float(network.loss(batch)[0] if summed is None else summed(batch))
-        labels, pad, start = batch.labels, network.pad_id, network.start_id
-        memory = network.encode(batch.source)
-
-        def nats(tokens: Tensor, counted: Tensor = labels) -> float:
-            return _nats(network, memory, tokens, counted)
-
-        once = fed(labels, start, pad)
-        expected = nats(once)
-        tokens = int((labels != IGNORED).sum())
-
-        def same(found: float) -> bool:
-            return _same(given, found, tokens, rounded)
-
-        if same(expected) or not math.isfinite(given + expected):
-            return Loss(given, expected)
-        ways: dict[str, Callable[[], float]] = {
-            "labels that are not shifted": lambda: nats(fed(labels, start, pad, 0)),
-            "labels shifted twice": lambda: nats(fed(labels, start, pad, 2)),
-            "padding counted as targets": lambda: nats(once, labels.masked_fill(labels == IGNORED, pad)),
-            "the end of text not counted": lambda: nats(once, _without_last(labels)),
-            "the first token not counted": lambda: nats(once[:, 1:], labels[:, 1:]),
-            **{
-                f"{other} as the start token": lambda other=other: nats(fed(labels, other, pad))  # type: ignore[misc]
-                for other in sorted({pad, network.eos_id, 0, 1, 2, 3} - {start})
-                if other < network.vocabulary
-            },
-        }
-        return Loss(given, expected, next((name for name, way in ways.items() if same(way())), ""))
-
-
-def _padded_further(network: Network, batch: Batch) -> Batch:
-    """With two more positions of padding in the labels, where there is room: targets may all be of one length."""
-    if network.positions is not None and batch.labels.shape[1] + 2 > network.positions:
-        return batch
-    return Batch(batch.source, F.pad(batch.labels, (0, 2), value=IGNORED), batch.indices)
-
-
-def _same(a: float, b: float, tokens: int, rounded: Rounding) -> bool:
-    """Whether two sums over so many target tokens differ by no more than rounding."""
-    relative, least = SAME_LOSS, LEAST_NATS
-    if rounded.coarse:
-        relative, least = max(relative, ROUNDED * rounded.epsilon), max(least, ROUNDED_NATS * rounded.epsilon)
-    return abs(a - b) <= max(least * tokens, relative * max(abs(a), abs(b)))
-
-
-def _without_last(labels: Tensor) -> Tensor:
-    """Labels (batch, time) whose last one of each row does not count."""
-    following = F.pad(labels[:, 1:], (0, 1), value=IGNORED)
-    return labels.masked_fill(following == IGNORED, IGNORED)
-
-
-def _nats(network: Network, memory: Any, tokens: Tensor, labels: Tensor) -> float:
-    """Summed −ln p(label) after these tokens, some rows at a time."""
-    total, rows = 0.0, max(1, LOGITS // (tokens.shape[1] * network.vocabulary))
-    for part in torch.arange(len(labels), device=labels.device).split(rows):
-        logits = network.decode(tokens[part], memory if len(part) == len(labels) else memory.select(part))
-        flat = logits.flatten(0, 1).float()
-        total += float(F.cross_entropy(flat, labels[part].flatten(), ignore_index=IGNORED, reduction="sum"))
-    return total
+def _training_loss(prepared: Prepared) -> Summed:
+    """A batch's cross-entropy as the training sums it, without what is drawn or weighed."""
+    plain = {"label_smoothing": 0.0, "ctc_weight": 0.0, "focal": 0.0, "word_dropout": 0.0}
+    options = prepared.recipe.train.model_copy(update=plain)
+    objective = Objective(prepared.network, options, prepared.tokenizer.unk_id)
+    return lambda batch: objective(batch)[1]

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from sourcewise.data.batches import IGNORED
 from sourcewise.diagnosis.finding import Finding
-from sourcewise.diagnosis.rules.wiring_texts import NOT_SHIFTED_ONCE
+from sourcewise.diagnosis.rules.wiring.wir007_not_shifted_once import NotShiftedOnce
 from sourcewise.integrations.collated import LABELS, READ, TEXT, Collation
 from sourcewise.integrations.untouched import untouched
 from sourcewise.model.huggingface import HuggingFaceNetwork
@@ -46,7 +46,7 @@ def check_fed(network: HuggingFaceNetwork, batch: Collation, given: Collection[s
             logits = model(**inputs, return_dict=True).logits.float()
         except Exception as refusal:
             said = " ".join(str(refusal).split())[:160]
-            return [NOT_SHIFTED_ONCE.finding(f"{evidence}; {type(model).__name__} refuses it: {said}", cure=CURE)]
+            return [NotShiftedOnce.finding(f"{evidence}; {type(model).__name__} refuses it: {said}", cure=CURE)]
         right = model(**inputs, **{READ: shift_right(labels, network.start_id, network.pad_id)}, return_dict=True)
         evidence += f": the decoder is fed {_read(network, inputs, logits)}, not the targets"
         if logits.shape[1] < labels.shape[1]:
@@ -54,7 +54,7 @@ def check_fed(network: HuggingFaceNetwork, batch: Collation, given: Collection[s
         else:
             nats = _nats(logits[:, : labels.shape[1]], labels), _nats(right.logits.float(), labels)
             evidence += f"; a target token has {nats[0]:.3f} nats so, {nats[1]:.3f} behind the tokens before it"
-    return [NOT_SHIFTED_ONCE.finding(evidence, cure=CURE)]
+    return [NotShiftedOnce.finding(evidence, cure=CURE)]
 
 
 def _read(network: HuggingFaceNetwork, inputs: Collation, logits: Tensor) -> str:

@@ -16,9 +16,11 @@ from sourcewise.diagnosis.measures.outputs import Outputs
 from sourcewise.diagnosis.measures.pairing import not_told
 from sourcewise.diagnosis.pairs import FEWEST, Pairs
 from sourcewise.diagnosis.rules import look
-from sourcewise.diagnosis.rules.wiring import not_compared, one_batch
-from sourcewise.diagnosis.rules.wiring_texts import NO_END, NOT_FINITE, PADDING_COUNTED
+from sourcewise.diagnosis.rules.wiring.wir001_not_finite import NotFiniteValues
+from sourcewise.diagnosis.rules.wiring.wir008_padding_counts import PaddingCounts
+from sourcewise.diagnosis.rules.wiring.wir009_end_not_learned import EndNotLearned
 from sourcewise.diagnosis.whole import of_evaluation
+from sourcewise.diagnosis.wiring import one_batch
 from sourcewise.errors import NotFinite, RequestError
 from sourcewise.evaluation import source_bits as sets
 from sourcewise.evaluation.evaluate import evaluate_encoded
@@ -40,7 +42,7 @@ from sourcewise.integrations.fed import check_fed
 from sourcewise.integrations.finite import broken_weights
 from sourcewise.integrations.passing import joined, size_of, some_of
 from sourcewise.integrations.rates import unknown
-from sourcewise.integrations.wiring import Training, check_start, check_wiring
+from sourcewise.integrations.wiring import Training, check_start, look_at
 from sourcewise.model.finite import damage
 from sourcewise.training.vitals import target_entropy
 
@@ -60,27 +62,27 @@ def look_at_wiring(
     `taken` says what takes the labels out of a batch before the model is called, `own` which loss is not the model's.
     """
     if broken := broken_weights(model):
-        return Piece([NOT_FINITE.finding(f"not finite are the weights {broken}")])
+        return Piece([NotFiniteValues.finding(f"not finite are the weights {broken}")])
     if broken := broken_sources(batches):
-        return Piece([NOT_FINITE.finding(f"not finite are sources of the first batches, {broken}")])
+        return Piece([NotFiniteValues.finding(f"not finite are sources of the first batches, {broken}")])
     speaker = _speaker(model, processing)
     batch = joined(batches, speaker.pad_id)
     _, real, counts = parts(batch, speaker.pad_id)
     if not counts.any():
-        return Piece([NO_END.finding(f"no label of {len(counts)} rows counts: all are {IGNORED}")])
+        return Piece([EndNotLearned.finding(f"no label of {len(counts)} rows counts: all are {IGNORED}")])
     batch = some_of(batch, (real.any(1) & counts.any(1)).nonzero()[:, 0].numpy())
     batch = with_prompts(batch, speaker.pad_id) or batch
     encoded = Collated([batch], speaker)
     network = CollatedNetwork(model, encoded.dataset.dims)
     found = check_fed(network, batch, batch.keys() - {LABELS}, taken) if taken else []
     laid_out = encoded.batch(range(len(encoded)))
-    found += check_wiring(network, laid_out, batch, training, speaker.begins)
-    found += check_start(model, speaker)
-    missing = [*not_compared(found), *filter(None, [unknown(training.optimizer, training.scheduler, training.steps)])]
+    wiring = look_at(network, laid_out, batch, training, speaker.begins)
+    found += [*wiring.findings, *check_start(model, speaker)]
+    missing = [*wiring.not_checked, *filter(None, [unknown(training.optimizer, training.scheduler, training.steps)])]
     if not own:
         return Piece(found, missing)
-    found = [finding for finding in found if finding.code != PADDING_COUNTED.code]
-    unasked = f"whether padding counts as target ({PADDING_COUNTED.code}): the loss is the training's own, {own}"
+    found = [finding for finding in found if finding.code != PaddingCounts.code]
+    unasked = f"whether padding counts as target ({PaddingCounts.code}): the loss is the training's own, {own}"
     return Piece(found, [*missing, unasked])
 
 
@@ -113,12 +115,12 @@ def look_at_network(
         keys = ", ".join(map(str, batches[0])) if batches else "none was seen"
         raise RequestError(f"its batches have no {LABELS} ({keys})")
     if broken := broken_sources(labelled):
-        return {"network": Piece([NOT_FINITE.finding(f"not finite are sources of the evaluation, {broken}")])}, {}
+        return {"network": Piece([NotFiniteValues.finding(f"not finite are sources of the evaluation, {broken}")])}, {}
     speaker = _speaker(model, processing)
     try:
         return _of_network(model, labelled, speaker, outputs)
     except NotFinite as problem:
-        return {"network": Piece([NOT_FINITE.finding(f"at an evaluation {problem}")])}, {}
+        return {"network": Piece([NotFiniteValues.finding(f"at an evaluation {problem}")])}, {}
 
 
 def broken_sources(batches: Sequence[Collation]) -> str:

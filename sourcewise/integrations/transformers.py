@@ -30,9 +30,9 @@ from transformers import TrainerCallback
 from sourcewise.diagnosis.answer import Diagnosis, Piece
 from sourcewise.diagnosis.pairs import SAMPLE
 from sourcewise.diagnosis.ranking import put_together
-from sourcewise.diagnosis.rules.wiring import EXAMPLES
-from sourcewise.diagnosis.rules.wiring_texts import NOT_FINITE
+from sourcewise.diagnosis.rules.wiring.wir001_not_finite import NotFiniteValues
 from sourcewise.diagnosis.whole import of_course
+from sourcewise.diagnosis.wiring import EXAMPLES
 from sourcewise.errors import RequestError
 from sourcewise.integrations.collated import LABELS, CollatedNetwork
 from sourcewise.integrations.fed import check_fed, other_loss, own_loss, taken_out
@@ -234,7 +234,7 @@ class SourcewiseCallback(TrainerCallback):
         with self._look():
             found = look_at_wiring(model, first.batches, self._processing, training, taken=taken, own=own)
         self.pieces["wiring"] = found
-        self._broken = any(finding.code == NOT_FINITE.code for finding in found.findings) and bool(
+        self._broken = any(finding.code == NotFiniteValues.code for finding in found.findings) and bool(
             broken_weights(model) or broken_sources(first.batches)
         )
         self._tell({})

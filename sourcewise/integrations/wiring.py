@@ -15,13 +15,15 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from sourcewise.data.batches import IGNORED, Batch
+from sourcewise.diagnosis.answer import Piece
 from sourcewise.diagnosis.borrowing import borrowed
 from sourcewise.diagnosis.finding import Finding
-from sourcewise.diagnosis.first_step import FirstStep, Weight
-from sourcewise.diagnosis.rules.first_step import decay, judge
-from sourcewise.diagnosis.rules.settings import DROPOUT, SMOOTHING, far_from_use
-from sourcewise.diagnosis.rules.wiring import check_network
-from sourcewise.diagnosis.rules.wiring_texts import NOT_TRAINED, PADDING_READ, RATE, WRONG_START
+from sourcewise.diagnosis.measures.first_step import FirstStep, Weight
+from sourcewise.diagnosis.rules import look
+from sourcewise.diagnosis.rules.wiring.wir005_padding_is_read import PaddingIsRead
+from sourcewise.diagnosis.rules.wiring.wir010_start_token import StartToken
+from sourcewise.diagnosis.wiring import Plan, Settings, Wiring
+from sourcewise.errors import RequestError
 from sourcewise.integrations.collated import LABELS, MASK, TEXT, VECTORS, CollatedNetwork, Collation, Speaker
 from sourcewise.integrations.rates import groups, peaks
 
@@ -70,32 +72,39 @@ def part(name: str) -> str:
     return next((word for word in name.split(".") if word in ("encoder", "decoder")), "other")
 
 
-def check_wiring(
+def look_at(
     network: CollatedNetwork, batch: Batch, collation: Collation, training: Training, begins: int | None = None
-) -> list[Finding]:
-    """WIR001 to WIR014 and WIR021 of a training on its batch; `batch` holds the examples of `collation`, in order.
+) -> Piece:
+    """What the rules over wiring find in a training on its batch; `batch` holds the examples of `collation`, in order.
 
     `begins` is the id that the tokenizer itself puts before every target, if it does.
     """
-    found = _mask(collation, network)
-    found += check_network(network, batch, begins=begins, summed=None if found else Summed(network, collation))
-    learning = [p for p in network.model.parameters() if p.requires_grad]
-    if not learning:
-        return [*found, NOT_TRAINED.finding("no parameter of the model requires a gradient")]
-    rates = training.rates
-    if rates and all(rate == 0 for rate in rates.values()):
-        return [*found, RATE.finding("the learning rate of every parameter group is 0: no weight will ever change")]
-    step = measure_first_step(network, batch, collation, training)
-    found += judge(step, {f.code for f in found}, fresh=training.fresh, steps=training.steps)
-    return [*found, *decay(*_strongest_decay(training)), *_far(network.model, training)]
+    masked = _mask(collation, network)
+    summed = (None,) if masked else (Summed(network, collation),)
+
+    def first() -> FirstStep:
+        if not any(p.requires_grad for p in network.model.parameters()):
+            raise RequestError("no parameter of the model requires a gradient")
+        return measure_first_step(network, batch, collation, training)
+
+    wiring = look(Wiring(network, batch, None, begins, summed=summed, plan=_plan(network, training), first=first))
+    return Piece([*masked, *wiring.findings, *look(_settings(network.model, training)).findings], wiring.not_checked)
 
 
-def _far(model: Any, training: Training) -> list[Finding]:
-    """WIR020 of the Trainer's arguments and the model's dropout."""
+def _plan(network: CollatedNetwork, training: Training) -> Plan:
+    rates, learns = training.rates, any(p.requires_grad for p in network.model.parameters())
+    standing = "the learning rate of every parameter group is 0: no weight will ever change"
+    still = bool(learns and rates) and all(rate == 0 for rate in rates.values())
+    rate, weight_decay = _strongest_decay(training)
+    return Plan(training.steps, training.fresh, rate, weight_decay, standing=standing if still else "")
+
+
+def _settings(model: Any, training: Training) -> Settings:
+    """The Trainer's arguments, and the model's dropout."""
     dropout = max((float(m.p) for m in model.modules() if isinstance(m, torch.nn.Dropout)), default=0.0)
-    values = {"dropout": (dropout, DROPOUT), "label_smoothing_factor": (training.smoothing, SMOOTHING)}
+    options = [("dropout", "dropout", dropout), ("smoothing", "label_smoothing_factor", training.smoothing)]
     first = max((float(g["betas"][0]) for g in groups(training.optimizer) if "betas" in g), default=0.0)
-    return far_from_use(values, ("adam_beta1", first), training.steps)
+    return Settings(options, ("adam_beta1", first), training.steps)
 
 
 class Summed:
@@ -203,7 +212,7 @@ def _mask(collation: Collation, network: CollatedNetwork) -> list[Finding]:
         evidence += "; the batch has no attention_mask"
     elif 2 * hidden > int((~padded).sum()):
         evidence += ": it looks inverted"
-    return [PADDING_READ.finding(evidence)]
+    return [PaddingIsRead.finding(evidence)]
 
 
 def check_start(model: Any, speaker: Speaker) -> list[Finding]:
@@ -211,8 +220,8 @@ def check_start(model: Any, speaker: Speaker) -> list[Finding]:
     trained = getattr(model.config, "decoder_start_token_id", None)
     said = getattr(getattr(model, "generation_config", None), "decoder_start_token_id", None)
     if trained is not None and said is not None and trained != said:
-        return [WRONG_START.finding(f"config.json says {trained}, generation_config.json {said}")]
+        return [StartToken.finding(f"config.json says {trained}, generation_config.json {said}")]
     text = "" if trained is None else speaker.text(int(trained))
     if text:
-        return [WRONG_START.finding(f"the start token (id {trained}) is a piece of text, {text!r}", "warning")]
+        return [StartToken.finding(f"the start token (id {trained}) is a piece of text, {text!r}", "warning")]
     return []

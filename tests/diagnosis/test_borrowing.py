@@ -18,10 +18,12 @@ from torch import Tensor, nn
 transformers = pytest.importorskip("transformers")
 
 from sourcewise.data.batches import IGNORED, Batch  # noqa: E402
+from sourcewise.diagnosis.answer import Piece  # noqa: E402
 from sourcewise.diagnosis.borrowing import PRODUCTS, borrowed, exact, rounding  # noqa: E402
 from sourcewise.diagnosis.finding import Finding  # noqa: E402
-from sourcewise.diagnosis.rules.wiring import check_network, not_compared  # noqa: E402
-from sourcewise.diagnosis.wiring import between_passes, measure_loss, measure_paths  # noqa: E402
+from sourcewise.diagnosis.measures.wiring import between_passes, measure_loss, measure_paths  # noqa: E402
+from sourcewise.diagnosis.rules import look  # noqa: E402
+from sourcewise.diagnosis.wiring import Wiring  # noqa: E402
 from sourcewise.integrations.collated import Collated, CollatedNetwork, Speaker  # noqa: E402
 from sourcewise.integrations.wiring import Summed  # noqa: E402
 from tests.integrations.trainings import EOS, PAD, bart, t5  # noqa: E402
@@ -43,8 +45,12 @@ def collation(rows: int, longest: int) -> dict[str, Tensor]:
 
 def judged(model: Any, rows: int = 12, longest: int = 8) -> list[Finding]:
     """What is found of a model, as the callback asks."""
+    return list(look_at(model, rows, longest).findings)
+
+
+def look_at(model: Any, rows: int = 12, longest: int = 8) -> Piece:
     network, batch, given = laid_out(model, rows, longest)
-    return check_network(network, batch, summed=Summed(network, given))
+    return look(Wiring(network, batch, summed=(Summed(network, given),)))
 
 
 def laid_out(model: Any, rows: int = 12, longest: int = 8) -> tuple[CollatedNetwork, Batch, dict[str, Tensor]]:
@@ -141,7 +147,7 @@ def test_layers_that_round_by_themselves_have_wider_bounds(make: Any, dtype: tor
     assert measure_paths(network, batch).rounding.epsilon == torch.finfo(dtype).eps
     assert judged(changed(), 64, 30) == []
     batch.labels.masked_fill_(batch.labels == IGNORED, PAD)
-    assert [found.code for found in check_network(network, batch)] == ["WIR008"]
+    assert [found.code for found in look(Wiring(network, batch)).findings] == ["WIR008"]
 
 
 class Unshifted(transformers.T5ForConditionalGeneration):
@@ -185,10 +191,11 @@ NOISES: dict[str, tuple[Sequence[str], Callable[[Tensor], Tensor]]] = {
 @pytest.mark.parametrize("name", NOISES)
 def test_noise_at_evaluation_is_what_is_found(make: Any, name: str) -> None:
     random.seed(1)
-    found = judged(hooked(make(), *NOISES[name]))
+    piece = look_at(hooked(make(), *NOISES[name]))
+    found = piece.findings
     assert [(each.code, each.level) for each in found] == [("WIR021", "error")]
     assert "two passes over one batch" in found[0].evidence
-    (left,) = not_compared(found)
+    (left,) = piece.not_checked
     assert "WIR004 to WIR007" in left and "WIR021" in left
 
 
@@ -200,7 +207,7 @@ def test_a_little_noise_is_a_warning() -> None:
 def test_noise_hides_no_fault_of_the_labels() -> None:
     network, batch, _ = laid_out(hooked(t5(), *NOISES["dropout"]))
     batch.labels.masked_fill_(batch.labels == IGNORED, PAD)
-    assert [each.code for each in check_network(network, batch)] == ["WIR021", "WIR008"]
+    assert [each.code for each in look(Wiring(network, batch)).findings] == ["WIR021", "WIR008"]
 
 
 @pytest.mark.parametrize("make", MAKERS)
@@ -211,7 +218,7 @@ def test_dropout_in_training_alone_is_no_noise(make: Any) -> None:
             module.p = 0.5
     network, batch, _ = laid_out(hooked(model, LAYERS, lambda out: F.dropout(out, 0.5, model.training)))
     assert between_passes(network, batch) == 0
-    assert judged(model) == [] == not_compared([])
+    assert look_at(model) == Piece([], [])
     assert all(module.training for module in model.modules())
 
 

@@ -8,11 +8,10 @@ from typing import Any
 import pytest
 import torch
 
-from sourcewise.diagnosis.rules.first_step import decay
-from sourcewise.diagnosis.rules.wiring import wiring_findings
+from sourcewise.diagnosis.rules.wiring.wir014_learning_rate import LearningRate
 from sourcewise.model import recurrent_layers
 from sourcewise.training import optimizer
-from tests.diagnosis.test_wiring import DIGITS, codes, prepared
+from tests.diagnosis.test_wiring import DIGITS, codes, prepared, wiring_findings
 
 
 def detach_encoder(network: Any) -> None:
@@ -76,7 +75,7 @@ def test_what_will_not_learn_is_found(code: str, plant: Any, changes: dict[str, 
     ],
 )
 def test_a_decay_that_takes_more_than_is_learned(rate: float, weight_decay: float, level: str, said: str) -> None:
-    findings = decay(rate, weight_decay)
+    findings = list(LearningRate().of_decay(rate, weight_decay))
     assert [f.level for f in findings] == ([level] if level else [])
     assert all(said in f.evidence for f in findings)
 

@@ -19,7 +19,7 @@ from sourcewise.diagnosis.looked import Looked
 from sourcewise.diagnosis.measures.reading import measure_gains, measure_gaze, measure_memory
 from sourcewise.diagnosis.ranking import ranked
 from sourcewise.diagnosis.rules import RULES, look
-from sourcewise.diagnosis.rules.wiring import one_batch
+from sourcewise.diagnosis.wiring import one_batch
 from sourcewise.evaluation.source_bits import source_bits
 from sourcewise.model.habits import Habits
 from sourcewise.model.recurrent import Recurrent, RecurrentConfig

@@ -11,15 +11,13 @@ import pytest
 from sourcewise.diagnosis.finding import Finding
 from sourcewise.diagnosis.pairs import Pairs
 from sourcewise.diagnosis.rules import look
-from sourcewise.diagnosis.rules.first_step import planned
-from sourcewise.diagnosis.rules.settings import check as far_from_use
-from sourcewise.diagnosis.rules.wiring import wiring_findings
+from sourcewise.diagnosis.wiring import Settings, planned
 from sourcewise.training.opening import Prepared
-from tests.diagnosis.test_wiring import DIGITS, prepared
+from tests.diagnosis.test_wiring import DIGITS, prepared, wiring_findings
 
 
 def check(training: Prepared) -> list[Finding]:
-    return [*look(Pairs.of(training), ["DAT018"]).findings, *far_from_use(training)]
+    return [*look(Pairs.of(training), ["DAT018"]).findings, *look(Settings.of(training)).findings]
 
 
 def check_pairing(training: Prepared) -> list[Finding]:

@@ -8,15 +8,15 @@ from typing import Any
 import pytest
 import torch
 
-from sourcewise.diagnosis import signals as measured
-from sourcewise.diagnosis.rules import signals
+from sourcewise.diagnosis.measures import signals as measured
+from sourcewise.diagnosis.rules import RULES, look
 from sourcewise.model.seq2seq import Seq2Seq
 from sourcewise.training.opening import Prepared
 from tests.diagnosis.test_wiring import DIGITS, HEALTHY, prepared
 
 
 def found(training: Prepared) -> list[tuple[str, str]]:
-    return [(finding.code, finding.level) for finding in signals.check(training)]
+    return [(finding.code, finding.level) for finding in look(training).findings]
 
 
 @pytest.mark.parametrize("name", ["t5", "t5 untied", "bart", "rnn", "decoder", "digits", "perceiver bridge"])
@@ -29,7 +29,7 @@ def test_looking_leaves_the_network_as_it_was() -> None:
     kept = {name: p.clone() for name, p in training.network.named_parameters()}
     training.network.train()
     torch.manual_seed(3)
-    signals.check(training)
+    look(training)
     drawn = torch.rand(1)
     torch.manual_seed(3)
     assert torch.equal(drawn, torch.rand(1)) and training.network.training
@@ -90,9 +90,9 @@ def test_gradients_that_fade_along_a_long_source(tmp_path: Path, monkeypatch: py
     data = long_sources(tmp_path, 400)
     recurrent = {"model__family": "rnn", "model__attention": "none"}
     assert ("WIR015", "warning") in found(prepared(**data, **recurrent))
-    monkeypatch.setattr(signals, "GONE", 0.0)
+    monkeypatch.setattr(type(RULES["WIR015"]), "error", 0.0)
     assert ("WIR015", "note") in found(prepared(**data, **recurrent))  # as the recipe asks
-    monkeypatch.setattr(signals, "_one_vector_asked", lambda given: False)
+    monkeypatch.setattr(measured, "one_vector_asked", lambda given: False)
     assert ("WIR015", "warning") in found(prepared(**data, **recurrent))
     assert "WIR015" not in [code for code, _ in found(prepared(**data))]
 
@@ -127,9 +127,9 @@ def test_what_cannot_be_learned_by_heart(monkeypatch: pytest.MonkeyPatch) -> Non
 
 def test_what_is_too_large_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     training = prepared()
-    assert signals.not_tried(training) == ""
+    assert look(training).not_checked == []
     monkeypatch.setattr(measured, "TRIAL_FLOPS", 1.0)
-    assert "WIR017" in signals.not_tried(training)
+    assert "WIR017" in " ".join(look(training).not_checked)
     assert "WIR017" not in [code for code, _ in found(training)]
     monkeypatch.undo()
     monkeypatch.setattr(measured, "TRIAL_SECONDS", 0.0)

@@ -11,11 +11,13 @@ from sourcewise.config import Recipe
 from sourcewise.data.batches import IGNORED, Batch
 from sourcewise.data.datasets import open_sets
 from sourcewise.data.mixtures import encode_training, join
-from sourcewise.diagnosis import wiring
 from sourcewise.diagnosis.borrowing import borrowed
+from sourcewise.diagnosis.finding import Finding
+from sourcewise.diagnosis.measures import wiring
+from sourcewise.diagnosis.measures.wiring import with_garbage, with_other_content
 from sourcewise.diagnosis.ranking import ranked
-from sourcewise.diagnosis.rules.wiring import check_network, one_batch, wiring_findings
-from sourcewise.diagnosis.wiring import with_garbage, with_other_content
+from sourcewise.diagnosis.rules import look
+from sourcewise.diagnosis.wiring import Wiring, one_batch
 from sourcewise.model import memory, seq2seq, transformer
 from sourcewise.model.attention import MASKED
 from sourcewise.model.builder import build_network
@@ -38,6 +40,14 @@ HEALTHY: dict[str, dict[str, Any]] = {
     "digits rnn": DIGITS | {"model__family": "rnn"},
     "digits decoder": DIGITS | {"model__family": "decoder"},
 }
+
+
+def wiring_findings(training: Prepared) -> list[Finding]:
+    return list(look(Wiring.of(training)).findings)
+
+
+def check_network(network: Any, batch: Batch, begins: int | None = None) -> list[Finding]:
+    return list(look(Wiring(network, batch, begins=begins)).findings)
 
 
 def prepared(**changes: Any) -> Prepared:

@@ -14,9 +14,7 @@ from types import ModuleType
 from typing import Any
 
 from sourcewise.diagnosis.answer import Piece
-from sourcewise.diagnosis.finding import Finding
-from sourcewise.diagnosis.rule import CannotTell, Rule, matching
-from sourcewise.diagnosis.rules import settings, signals_texts, wiring_texts
+from sourcewise.diagnosis.rule import Rule, asked, matching
 from sourcewise.errors import tell
 
 __all__ = ["RULES", "Rule", "look"]
@@ -33,30 +31,7 @@ ENTRY_POINTS = "sourcewise.rules"
 
 def look(subject: Any, codes: Iterable[str] = ("*",)) -> Piece:
     """What the rules over such a subject find, and what they cannot tell; only those that `codes` are patterns of."""
-    found: dict[str, list[Finding]] = {}
-    missing: dict[str, None] = {}  # what several cannot tell in the same words is said once
-    for code in matching(codes, tuple(RULES)):
-        rule = RULES[code]
-        if code not in OLD and isinstance(subject, rule.subject):
-            found[code] = []
-            try:
-                found[code].extend(rule.check(subject))
-            except CannotTell as why:
-                missing[str(why)] = None
-            except Exception as problem:
-                if not rule.package:
-                    raise
-                missing[f"{rule.name} ({code}, of {rule.package}): {type(problem).__name__}: {problem}"] = None
-    return Piece([each for code, said in found.items() if not _implied(code, found) for each in said], [*missing])
-
-
-def _implied(code: str, found: dict[str, list[Finding]]) -> bool:
-    """Whether what a rule found is said by another that is listed."""
-    for pattern in RULES[code].implied_by:
-        other, _, level = pattern.partition(" ")
-        if any(level in ("", each.level) for each in found.get(other, ())) and not _implied(other, found):
-            return True
-    return False
+    return asked([RULES[code] for code in matching(codes, tuple(RULES))], subject)
 
 
 def rules_in(module: ModuleType) -> Iterator[type[Rule[Any]]]:
@@ -95,16 +70,7 @@ def _others(known: Iterable[str]) -> Iterator[Rule[Any]]:
 def _place(rule: Rule[Any]) -> tuple[int, float, str]:
     letters = rule.code.rstrip("0123456789")
     groups = [place for place, known in enumerate(GROUPS.values()) if letters in known]
-    rank = OLD[rule.code][1] - 100 if rule.code in OLD else rule.rank
-    return (groups or [len(GROUPS)])[0], rank, rule.code
-
-
-LEGACY: tuple[Any, ...] = (
-    *settings.RULES, *wiring_texts.RULES, *signals_texts.RULES,
-)  # fmt: skip
-OLD = {
-    rule.code: (rule.code[:3] if rule.code[:3] in ("DAT", "WIR", "TRN") else "SRC", i) for i, rule in enumerate(LEGACY)
-}
+    return (groups or [len(GROUPS)])[0], rule.rank, rule.code
 
 
 def _linked(rules: Iterable[Rule[Any]]) -> dict[str, Rule[Any]]:
@@ -112,11 +78,9 @@ def _linked(rules: Iterable[Rule[Any]]) -> dict[str, Rule[Any]]:
     known = {rule.code: rule for rule in sorted(rules, key=_place)}
     codes = tuple(known)
     for code, rule in known.items():
-        if code in OLD:
-            continue
         causes = {
             *matching(rule.explained_by, codes),
-            *(c for c, r in known.items() if c not in OLD and code in matching(r.explains, codes)),
+            *(c for c in codes if code in matching(known[c].explains, codes)),
         }
         rule.causes = tuple(each for each in codes if each in causes - {code})
     return known
@@ -124,7 +88,7 @@ def _linked(rules: Iterable[Rule[Any]]) -> dict[str, Rule[Any]]:
 
 def _all() -> dict[str, Rule[Any]]:
     ours = list(_ours())
-    return _linked([*LEGACY, *ours, *_others(rule.code for rule in ours)])
+    return _linked([*ours, *_others(rule.code for rule in ours)])
 
 
 RULES: dict[str, Rule[Any]] = _all()

@@ -39,7 +39,7 @@ class DuplicatePairs(Rule[Pairs]):
             if copies >= self.note * size:
                 (source, _), most = counts.most_common(1)[0]
                 evidence = f"{100 * copies / size:.0f} % of {size} pairs are copies; that of {quoted(source)} "
-                level = "warning" if copies >= self.warning * size else "note"
-                yield self.finding(named(part, f"{evidence}comes {most} times"), level)
+                evidence += f"comes {most} times"
+                yield self.finding(named(part, evidence), "warning" if copies >= self.warning * size else "note")
         if pairs.train.dataset.dims:
             raise CannotTell("duplicates and several targets for one source (DAT009, DAT010): sources are features")

@@ -1,0 +1,61 @@
+"""WIR003: weights that are not trained."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Sequence
+
+from sourcewise.diagnosis.finding import Finding
+from sourcewise.diagnosis.measures.first_step import Weight, counted
+from sourcewise.diagnosis.rule import Rule
+from sourcewise.diagnosis.wiring import Wiring
+from sourcewise.errors import RequestError
+
+
+class WeightsNotTrained(Rule[Wiring]):
+    """
+    ## What it measures
+
+    Which weights would not be changed by the first step: frozen by the recipe, frozen by something else, or
+    missing from the optimizer.
+
+    ## Why that is bad
+
+    They stay what they are. Where they are pretrained that may be wanted; where they are random it leaves the
+    rest of the network to work around noise.
+
+    ## Threshold and its origin
+
+    Any weight that the recipe does not freeze is an error. A part that the recipe freezes at its random
+    initialisation (no model.weights) is a warning; the bridge, and all parts together, an error.
+
+    ## What to do
+
+    Train every part, or start from pretrained weights.
+
+        --train.freeze '[]'
+    """
+
+    code, name, level = "WIR003", "weights that are not trained", "error"
+
+    def check(self, wiring: Wiring) -> Iterator[Finding]:
+        try:
+            wiring.any_step  # noqa: B018
+        except RequestError as nothing:
+            yield self.finding(str(nothing))
+            return
+        if wiring.step is not None and wiring.plan is not None:
+            yield from self.of(wiring.step.weights, wiring.plan.fresh, wiring.plan.loaded)
+
+    def of(self, weights: Sequence[Weight], fresh: bool, loaded: Collection[str]) -> Iterator[Finding]:
+        """Of a network that is trained from random weights (`fresh`), but for the parts that were `loaded`."""
+        for what, rows in (
+            ("are frozen, though not by train.freeze", [w for w in weights if not w.learns]),
+            ("are not in the optimizer", [w for w in weights if w.learns and not w.frozen and not w.optimised]),
+        ):
+            if rows:
+                yield self.finding(f"{counted(rows, weights)} {what}")
+        drawn = [w for w in weights if (fresh or w.part in ("bridge", "features")) and w.part not in loaded]
+        frozen = [w for w in drawn if w.frozen]
+        if frozen:
+            evidence = f"{counted(frozen, weights)} are frozen at their random initialisation"
+            yield self.finding(evidence, "error" if any(w.part == "bridge" for w in frozen) else "warning")

@@ -1,0 +1,114 @@
+"""WIR014: learning rate."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+import numpy as np
+
+from sourcewise.diagnosis.finding import Finding
+from sourcewise.diagnosis.measures.first_step import FirstStep
+from sourcewise.diagnosis.measures.wiring import MEASURED
+from sourcewise.diagnosis.rule import Rule, asked
+from sourcewise.diagnosis.rules.wiring.wir002_initial_scale import InitialScale
+from sourcewise.diagnosis.rules.wiring.wir003_weights_not_trained import WeightsNotTrained
+from sourcewise.diagnosis.rules.wiring.wir004_encoder_not_in_the_path import EncoderNotInThePath
+from sourcewise.diagnosis.rules.wiring.wir011_source_unreached import SourceUnreached
+from sourcewise.diagnosis.rules.wiring.wir012_no_gradient import NoGradient
+from sourcewise.diagnosis.rules.wiring.wir013_vanishing_gradients import VanishingGradients
+from sourcewise.diagnosis.wiring import Plan, Wiring
+from sourcewise.errors import RequestError
+
+
+class LearningRate(Rule[Wiring]):
+    """
+    ## What it measures
+
+    How much one step at the peak learning rate changes each tensor, as a share of its own root mean square; the
+    median over all tensors. AdamW's updates hardly depend on the gradient, so one step tells.
+
+    ## Why that is bad
+
+    Updates as large as the weights wipe out what was learned before, each time; too small ones do not get from
+    the random initialisation to anything in the steps there are.
+
+    ## Threshold and its origin
+
+    Error at 0 and above {error} (a step replaces the weights), warning above {warning}. {measured}, at 1e-3:
+    0.0048 to 0.049. From random weights, a warning where all steps together, each in the same direction at the
+    peak rate, would change them by less than {way:words}; not for a trial of fewer than {trial} steps. Also a
+    warning: a warm-up of {endless:words} times the training and more. And the weight decay times the peak rate,
+    what a step takes of the weights whatever it learns: above {fades} a warning, above {forgets} an error. In
+    use are 1e-5 to 1e-4; 1 / that is how many steps a weight remembers (Wang & Aitchison 2024).
+
+    ## What to do
+
+    From scratch about 1e-3, fine-tuning about 5e-5:
+
+        --train.learning_rate 1e-3
+    """
+
+    code, name, level = "WIR014", "learning rate", "error"
+    explained_by = ("WIR003", "WIR013")
+    rank = 3.1
+    warning, error = 0.3, 1  # of the weights, in a step
+    way, trial = 0.1, 100  # of random weights in all steps, and steps of a training that need not get anywhere
+    endless = 4  # times as many steps of warm-up as there are steps
+    fades, forgets = 0.01, 0.1  # of the weights, taken by weight decay in a step
+    measured = MEASURED
+
+    def check(self, wiring: Wiring) -> Iterator[Finding]:
+        plan = wiring.plan
+        if plan is None:
+            return
+        if plan.standing:
+            yield self.finding(plan.standing)
+            return
+        try:
+            step = wiring.any_step
+        except RequestError:
+            return  # nothing learns: WIR003 says so
+        if step is None:
+            return
+        faded = list(self.of_decay(plan.rate, plan.weight_decay))
+        yield from faded
+        if not faded and wiring.step is not None and not graver(wiring):
+            yield from self.of_updates(step, plan)
+
+    def of_decay(self, rate: float, weight_decay: float) -> Iterator[Finding]:
+        """A step's decay, peak rate times weight decay, takes more than the gradient can give."""
+        share = rate * weight_decay
+        if share <= self.fades:
+            return
+        half = math.ceil(math.log(0.5) / math.log1p(-share)) if share < 1 else 1
+        evidence = (
+            f"a weight decay of {weight_decay:g} at the peak rate of {rate:g} takes {share:.2g} of the weights in a "
+            f"step: after {half} {'step' if half == 1 else 'steps'} half of what was learned is gone"
+        )
+        cure = "Usual is 0.01 to 0.1:\n  --train.weight_decay 0.01"
+        yield self.finding(evidence, "error" if share > self.forgets else "warning", cure)
+
+    def of_updates(self, step: FirstStep, plan: Plan) -> Iterator[Finding]:
+        """Steps that are too large, too small, or too late."""
+        ratios = [w.update / w.value for w in step.weights if w.optimised and w.update > 0 and w.value > 0]
+        median = float(np.median(ratios)) if ratios else math.nan
+        evidence = f"a step at the peak rate changes a tensor by {median:.2g} of its size (median of {len(ratios)})"
+        if median > self.warning:
+            yield self.finding(evidence, "error" if median > self.error else "warning")
+        elif plan.fresh and plan.steps >= self.trial and median * plan.steps < self.way:
+            evidence += f"; {plan.steps} such steps in one direction, by {median * plan.steps:.2g}"
+            yield self.finding(evidence, "warning", "A higher rate, or more steps:\n  --train.learning_rate 1e-3")
+        elif plan.steps >= self.trial and plan.warmup >= self.endless * plan.steps:
+            evidence = f"the warm-up has {plan.warmup:,} steps, the training {plan.steps:,}"
+            yield self.finding(evidence, "warning", "A twentieth of the steps:\n  --train.warmup_steps 200")
+
+
+GRAVER = (WeightsNotTrained, NoGradient, VanishingGradients)
+SAID = (InitialScale, EncoderNotInThePath, SourceUnreached)  # what these imply is no finding of its own
+
+
+def graver(wiring: Wiring) -> bool:
+    """Whether what a step does is beside the point: weights that are not trained, gradients that are not there."""
+    found = asked([rule() for rule in (*SAID, *GRAVER)], wiring).findings
+    return any(finding.code == rule.code for rule in GRAVER for finding in found)
