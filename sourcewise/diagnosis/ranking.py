@@ -56,9 +56,10 @@ def ranked(findings: Sequence[Finding]) -> list[Finding]:
     waiting = sorted(findings, key=lambda f: (LEVELS.index(f.level), order.get(f.code, len(order))))
     listed: list[Finding] = []
     while waiting:
-        upcoming = waiting[0]
-        while causes := [f for f in waiting if f.code in _all_causes(upcoming.code)]:
+        upcoming, passed = waiting[0], {waiting[0].code}
+        while causes := [f for f in waiting if f.code in _all_causes(upcoming.code) - passed]:
             upcoming = causes[0]  # the gravest finding waits for what explains it
+            passed.add(upcoming.code)  # rules of other packages may explain each other
         listed.append(upcoming)
         waiting.remove(upcoming)
     return listed

@@ -6,7 +6,7 @@ import inspect
 import re
 import string
 import textwrap
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
 from typing import Any, ClassVar, Generic, TypeVar, get_args
 
@@ -15,6 +15,7 @@ from sourcewise.diagnosis.finding import Finding, Level
 from sourcewise.diagnosis.measured import told
 
 S = TypeVar("S")  # what a rule looks at
+Findings = Iterator[Finding]
 
 WIDTH = 88  # columns of `sourcewise explain`
 TITLES = ("What it measures", "Why that is bad", "Threshold and its origin", "What to do")
@@ -41,11 +42,9 @@ class Rule(Generic[S]):
     code: ClassVar[str]
     name: ClassVar[str]
     level: ClassVar[Level]  # the gravest level its findings have
-    explained_by: ClassVar[
-        tuple[str, ...]
-    ] = ()  # patterns of the codes that are its causes: it is not listed above them
-    explains: ClassVar[tuple[str, ...]] = ()  # the same from the other end, for symptoms that do not know of this rule
-    implied_by: ClassVar[tuple[str, ...]] = ()  # codes that say it already, "OUT001 error": as an error only
+    explained_by: ClassVar[str] = ""  # its causes, as patterns (see `matching`): it is never listed above them
+    explains: ClassVar[str] = ""  # the same from the other end, for symptoms that do not know this rule
+    implied_by: ClassVar[str] = ""  # codes that say it already; "OUT001:error": where that is an error
     error: ClassVar[float]  # thresholds of `from_on` and `below`
     warning: ClassVar[float]
     rank: ClassVar[float]  # among those of one level in its group: its number, unless it is given
@@ -63,17 +62,15 @@ class Rule(Generic[S]):
         if "code" not in cls.__dict__:
             return  # what several rules have in common
         cls.rank = cls.__dict__.get("rank", float(re.sub(r"\D", "", cls.code)))
-        cls.subject = next(
-            get_args(base)[0] for of in cls.__mro__ for base in getattr(of, "__orig_bases__", ()) if get_args(base)
-        )
+        bases = [base for of in cls.__mro__ for base in getattr(of, "__orig_bases__", ())]
+        cls.subject = next(get_args(base)[0] for base in bases if get_args(base))
         texts = parsed(inspect.cleandoc(cls.__doc__ or ""))
         if tuple(texts) != TITLES:
             raise TypeError(f"{cls.__name__}: its docstring has the sections {', '.join(TITLES)}, in this order")
-        cls.what, cls.why, cls.threshold, cls.cure = (
-            _Filled().vformat(text, (), _Values(cls)) for text in texts.values()
-        )
+        pages = [_Filled(cls).format(text) for text in texts.values()]
+        cls.what, cls.why, cls.threshold, cls.cure = pages
 
-    def check(self, subject: S) -> Iterator[Finding]:
+    def check(self, subject: S) -> Findings:
         """What it finds. Raises CannotTell where there is nothing to tell by; what several say so is listed once."""
         raise NotImplementedError
 
@@ -133,10 +130,10 @@ def parsed(text: str) -> dict[str, str]:
     return {title: "\n".join(lines) for title, lines in found.items()}
 
 
-def matching(patterns: Iterable[str], codes: Sequence[str]) -> list[str]:
-    """The codes that patterns mean: "DAT003", "DAT*", "TRN001..TRN005"; with a minus before it, not those."""
+def matching(patterns: str, codes: Sequence[str]) -> list[str]:
+    """The codes that patterns mean, "DAT* -DAT008 TRN001..TRN005": all of a kind, but not one; from one to another."""
     found: set[str] = set()
-    for pattern in patterns:
+    for pattern in patterns.split():
         first, _, last = pattern.removeprefix("-").partition("..")
         these = {code for code in codes if (first <= code <= last if last else fnmatchcase(code, first))}
         found = found - these if pattern.startswith("-") else found | these
@@ -163,27 +160,23 @@ def asked(rules: Iterable[Rule[Any]], subject: Any) -> Piece:
 
 def _implied(rule: Rule[Any], found: dict[Rule[Any], list[Finding]]) -> bool:
     """Whether what a rule found is said by another that is listed."""
-    for pattern in rule.implied_by:
-        code, _, level = pattern.partition(" ")
+    for pattern in rule.implied_by.split():
+        code, _, level = pattern.partition(":")
         for other, said in found.items():
             if other.code == code and any(level in ("", each.level) for each in said) and not _implied(other, found):
                 return True
     return False
 
 
-class _Values(dict[str, Any]):
-    """The attributes of a class, for placeholders."""
+class _Filled(string.Formatter):
+    """Placeholders for attributes of a class, numbers in the ways in which pages say them."""
 
     def __init__(self, of: type) -> None:
-        super().__init__()
-        self._of = of
+        self.of = of
 
-    def __missing__(self, name: str) -> Any:
-        return getattr(self._of, name)
-
-
-class _Filled(string.Formatter):
-    """Placeholders in the ways in which pages say numbers."""
+    def get_value(self, key: int | str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+        """The attribute of this name."""
+        return getattr(self.of, str(key))
 
     def format_field(self, value: Any, spec: str) -> Any:
         """See `Rule`."""

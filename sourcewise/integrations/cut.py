@@ -8,7 +8,7 @@ import numpy as np
 
 from sourcewise.diagnosis.finding import Finding, Level
 from sourcewise.diagnosis.pairs import named
-from sourcewise.diagnosis.rules.data.dat007_cut_texts import CutTexts
+from sourcewise.diagnosis.rules.data.dat007_cut_examples import CutExamples
 from sourcewise.integrations.collated import Collated
 
 CURE = "Let the tokenizer keep more of a source:\n  tokenizer(text, truncation=True, max_length=512)"
@@ -28,12 +28,12 @@ def check_cut(encoded: Collated, processing: Any) -> list[Finding]:
         full &= np.array([int(ids[-1]) not in ends for ids in encoded.sources])
         why = "the most there are, and not the end of text, which the tokenizer gives each text"
     share = float(full.mean())
-    if share < CutTexts.warning:
+    if share < CutExamples.warning:
         return []
     said = float(encoded.target_lengths.mean())
     evidence = f"{100 * share:.0f} % of {len(full)} sources have {longest} tokens, {why}; targets have {said:.1f}"
-    level: Level = "error" if share >= CutTexts.error and longest < said else "warning"
-    return [CutTexts.finding(named(encoded, f"{evidence} on average"), level, CURE)]
+    level: Level = "error" if share >= CutExamples.error and longest < said else "warning"
+    return [CutExamples.finding(named(encoded, f"{evidence} on average"), level, CURE)]
 
 
 def ends_texts(processing: Any) -> bool:

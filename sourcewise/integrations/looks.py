@@ -48,8 +48,8 @@ from sourcewise.training.vitals import target_entropy
 
 LONGEST = 256  # tokens of an output
 SIZE = 16  # examples of a batch, where its sources are exchanged
-OF_TARGETS = ("DAT004", "DAT005", "DAT017")  # rules over pairs of ids
-OF_SOURCES = ("DAT002", "DAT003", "DAT009", "DAT010")
+OF_TARGETS = "DAT004 DAT005 DAT017"  # rules over pairs of ids
+OF_SOURCES = "DAT002 DAT003 DAT009 DAT010"
 NOT_READ = "all rules but source use (SRC001) and the course"
 PROMPTED = f"{READ} hold tokens that the labels hide (a prompt), which generation would not be given"
 
@@ -96,7 +96,7 @@ def look_at_data(model: Any, batches: Sequence[Collation], processing: Any) -> t
     told = all(finding.level != "error" for finding in cut)  # what is left of cut sources tells little of the whole
     if not told:
         missing.append("what sources tell (DAT002, DAT003, DAT009, DAT010): most of them are cut")
-    found = look(Pairs(encoded), [*OF_TARGETS, *(OF_SOURCES if told else ())]).findings
+    found = look(Pairs(encoded), f"{OF_TARGETS} {OF_SOURCES}" if told else OF_TARGETS).findings
     if told:
         missing += not_told(encoded)
     return Piece([*cut, *found], missing), target_entropy(encoded)
@@ -210,5 +210,5 @@ def _source_use(bits: SourceBits, references: Sequence[str]) -> tuple[Piece, dic
     }
     figures = dict(without_nan(figures))
     rows = [Row(id=str(i), source="", reference=text, output="") for i, text in enumerate(references)]
-    found = look(Outputs(Evaluation(figures, rows)), ["SRC001"]).findings
+    found = look(Outputs(Evaluation(figures, rows)), "SRC001").findings
     return Piece(found, ["outputs (OUT001 to OUT009): none were generated"]), figures

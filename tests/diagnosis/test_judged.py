@@ -41,7 +41,7 @@ def evaluation(references: Sequence[str], outputs: Sequence[str], **bits: Any) -
 
 
 def check(given: Evaluation) -> list[Finding]:
-    return list(look(Outputs(given), ["OUT009"]).findings)
+    return list(look(Outputs(given), "OUT009").findings)
 
 
 POOR = {

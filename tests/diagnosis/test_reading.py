@@ -187,9 +187,7 @@ def test_what_a_network_does_not_have_is_not_checked() -> None:
             memory.select = None
             return memory
 
-    assert [words.split(" (")[0] for words in look(looked(Stateless()), ["MEM*", "ATT*"]).not_checked] == [
-        "memory alike"
-    ]
+    assert [words.split(" (")[0] for words in look(looked(Stateless()), "MEM* ATT*").not_checked] == ["memory alike"]
 
 
 def test_padding_is_not_looked_at() -> None:

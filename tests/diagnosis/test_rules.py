@@ -10,7 +10,7 @@ from sourcewise.diagnosis.rules import RULES, look
 from sourcewise.evaluation.metrics import output_metrics
 from sourcewise.evaluation.results import Evaluation, Row
 
-OUTPUTS = ("OUT*", "-OUT009")  # all but the verdict
+OUTPUTS = "OUT* -OUT009"  # all but the verdict
 RNG = random.Random(5)
 DIGITS = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]
 WORDS = [a + b for a in ("ba", "de", "fi", "go", "lu", "mi", "na", "po") for b in ("r", "st", "nk", "lm", "x")]
@@ -205,7 +205,7 @@ def bits(low, high, references, tokens_each, **more):
         "target_tokens": tokens_each * len(references),
     }
     rows = [Row(str(i), "", r, r) for i, r in enumerate(references)]
-    return look(Outputs(Evaluation(metrics | {"examples": len(rows)} | more, rows)), ["SRC001"]).findings
+    return look(Outputs(Evaluation(metrics | {"examples": len(rows)} | more, rows)), "SRC001").findings
 
 
 def test_an_unread_source_is_found_with_both_losses():
@@ -232,7 +232,7 @@ def test_one_target_for_all_leaves_nothing_to_read():
 
 
 def test_no_source_bits_no_finding():
-    assert look(Outputs(Evaluation({}, [Row("a", "", "b", "c")])), ["SRC001"]).findings == []
+    assert look(Outputs(Evaluation({}, [Row("a", "", "b", "c")])), "SRC001").findings == []
 
 
 def test_every_rule_has_its_texts_and_known_causes():

@@ -17,11 +17,11 @@ from tests.diagnosis.test_wiring import DIGITS, prepared, wiring_findings
 
 
 def check(training: Prepared) -> list[Finding]:
-    return [*look(Pairs.of(training), ["DAT018"]).findings, *look(Settings.of(training)).findings]
+    return [*look(Pairs.of(training), "DAT018").findings, *look(Settings.of(training)).findings]
 
 
 def check_pairing(training: Prepared) -> list[Finding]:
-    return list(look(Pairs.of(training), ["DAT003"]).findings)
+    return list(look(Pairs.of(training), "DAT003").findings)
 
 
 def found(**changes: Any) -> list[tuple[str, str]]:

@@ -29,7 +29,7 @@ GROUPS = {  # folder → the letters of its codes; causes before symptoms, which
 ENTRY_POINTS = "sourcewise.rules"
 
 
-def look(subject: Any, codes: Iterable[str] = ("*",)) -> Piece:
+def look(subject: Any, codes: str = "*") -> Piece:
     """What the rules over such a subject find, and what they cannot tell; only those that `codes` are patterns of."""
     return asked([RULES[code] for code in matching(codes, tuple(RULES))], subject)
 

@@ -9,6 +9,7 @@ import re
 import sys
 from itertools import groupby
 from pathlib import Path
+from typing import Any
 
 from sourcewise.diagnosis.rules import RULES, Rule
 from sourcewise.errors import RequestError
@@ -30,10 +31,11 @@ _MADE = "<!-- Made by `python -m sourcewise.diagnosis.rules.pages docs/rules`; w
 
 def pages() -> dict[str, str]:
     """File name → Markdown: a page a rule, and the index."""
-    return {INDEX: index(list(RULES.values())), **{f"{rule.code}.md": page(rule) for rule in RULES.values()}}
+    ours = [rule for rule in RULES.values() if not rule.package]
+    return {INDEX: index(ours), **{f"{rule.code}.md": page(rule) for rule in ours}}
 
 
-def index(rules: list[Rule]) -> str:
+def index(rules: list[Rule[Any]]) -> str:
     """All rules by room: code, name, level, and what is measured."""
     parts = [
         _MADE,
@@ -50,7 +52,7 @@ def index(rules: list[Rule]) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def page(rule: Rule) -> str:
+def page(rule: Rule[Any]) -> str:
     """One rule in full."""
     parts = [_MADE, f"# {rule.code}: {_escaped(rule.name)}", f"Level: {rule.level}."]
     for title, text in rule.sections:
@@ -75,7 +77,7 @@ def write(folder: Path) -> None:
         raise RequestError(f"{folder}: cannot be written ({error.strerror})") from None
 
 
-def _room(rule: Rule) -> str:
+def _room(rule: Rule[Any]) -> str:
     return rule.code.rstrip("0123456789")
 
 

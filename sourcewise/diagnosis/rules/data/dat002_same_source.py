@@ -1,34 +1,23 @@
-"""DAT002: same source for many targets."""
-
-from __future__ import annotations
-
 from collections import Counter
-from collections.abc import Iterator
 
-from sourcewise.diagnosis.finding import Finding
 from sourcewise.diagnosis.pairs import Pairs, named, quoted
-from sourcewise.diagnosis.rule import Rule
+from sourcewise.diagnosis.rule import Findings, Rule
 
 
 class SameSource(Rule[Pairs]):
     """
     ## What it measures
-
     The share of examples that have the commonest source text (a task prefix alone is an empty source).
 
     ## Why that is bad
-
     Where sources are empty or all alike nothing tells the targets apart: only a language model can be learned.
 
     ## Threshold and its origin
-
     Warning from {warning:%} of the examples, error from {error:%}, where these have at least {different}
     different targets. Ours: a set of questions may well repeat one, half of a set may not.
 
     ## What to do
-
     Check that the source column is the one meant, and that its cells are filled:
-
         --data.train.source COLUMN --data.train.target COLUMN
     """
 
@@ -36,7 +25,7 @@ class SameSource(Rule[Pairs]):
     warning, error = 0.05, 0.5  # of the examples
     different = 10  # targets
 
-    def check(self, pairs: Pairs) -> Iterator[Finding]:
+    def check(self, pairs: Pairs) -> Findings:
         for part in pairs.texts:
             text, count = Counter(example.source for example in part.dataset).most_common(1)[0]
             level = self.from_on(count / len(part))

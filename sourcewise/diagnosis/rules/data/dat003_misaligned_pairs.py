@@ -1,22 +1,15 @@
-"""DAT003: sources and targets do not belong together."""
-
-from __future__ import annotations
-
-from collections.abc import Iterator
 from dataclasses import replace
 
 from sourcewise.data.encoding import Encoded
-from sourcewise.diagnosis.finding import Finding
 from sourcewise.diagnosis.measures.alignment import CHANCE, CLEAR, FEWEST, QUARTER, WHOLE
 from sourcewise.diagnosis.measures.pairing import judged
 from sourcewise.diagnosis.pairs import Pairs, named
-from sourcewise.diagnosis.rule import Rule
+from sourcewise.diagnosis.rule import Findings, Rule
 
 
 class MisalignedPairs(Rule[Pairs]):
     """
     ## What it measures
-
     How far the pairing of sources and targets stands out from shuffled pairs, in deviations of these, by what
     shows it most: tokens, letters and words by their place, pairs and triples of letters, letters that repeat,
     whole texts, lengths, what a source shares with its target; for features mean frames, of all and of each
@@ -26,12 +19,10 @@ class MisalignedPairs(Rule[Pairs]):
     lines where.
 
     ## Why that is bad
-
     A manifest sorted otherwise than its targets, or one line too many, pairs every source with another's
     target. The loss still falls to that of a language model, and nothing else tells.
 
     ## Threshold and its origin
-
     Below {chance} is no better than shuffled; for a quarter, while another is above {clear}. Also where the
     target of the next or previous line fits twice as well, and above {clear}, unless each line goes on from the
     one before, as in a conversation. Measured: sums, ciphers, reversed and sorted strings, translations and
@@ -42,27 +33,25 @@ class MisalignedPairs(Rule[Pairs]):
     set a warning: the training goes well, but what it is judged by, and its best checkpoint, are chance.
 
     ## What to do
-
     Look at ten pairs. Then pair them anew by id instead of by line, or find the line where one side slipped. A
     training on half of the set that is in step tells whether the rest is to blame:
-
         --data.train.limit 2000
     """
 
     code, name, level = "DAT003", "sources and targets do not belong together", "error"
-    explained_by = ("DAT002", "DAT004", "DAT011", "DAT012")
+    explained_by = "DAT002 DAT004 DAT011 DAT012"
     rank = 7.1
     chance, clear = CHANCE, CLEAR  # deviations
     fewest, whole, quarter = FEWEST, WHOLE, QUARTER  # examples
 
-    def check(self, pairs: Pairs) -> Iterator[Finding]:
+    def check(self, pairs: Pairs) -> Findings:
         found = [finding for part in pairs.train.parts for finding in self.of(part)]
         yield from found
         if not found and pairs.valid is not None:  # what judges is by chance
             for part in pairs.valid.parts:
                 yield from (replace(finding, level="warning") for finding in self.of(part))
 
-    def of(self, part: Encoded) -> Iterator[Finding]:
+    def of(self, part: Encoded) -> Findings:
         """Of one set; a warning where it is short numbers that may have been worked out."""
         known = judged(part)
         if known.state in ("out of step", "perhaps"):

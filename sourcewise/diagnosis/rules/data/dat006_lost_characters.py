@@ -1,13 +1,7 @@
-"""DAT006: texts lost in the tokenizer."""
-
-from __future__ import annotations
-
-from collections.abc import Iterator
-
 from sourcewise.config import DataConfig
 from sourcewise.data.encoding import Encoded
 from sourcewise.data.plain_text import Denoised
-from sourcewise.diagnosis.finding import Finding, Level
+from sourcewise.diagnosis.finding import Level
 from sourcewise.diagnosis.measures.characters import (
     SAMPLE,
     SHOWN,
@@ -22,25 +16,22 @@ from sourcewise.diagnosis.measures.characters import (
     unsaid_targets,
 )
 from sourcewise.diagnosis.pairs import Pairs
-from sourcewise.diagnosis.rule import Rule
+from sourcewise.diagnosis.rule import Findings, Rule
 
 
 class LostCharacters(Rule[Pairs]):
     """
     ## What it measures
-
     The share of characters that do not come back when texts are turned into ids and read again (case, spaces
     and Unicode's compatible forms apart), and the share of unknown tokens, of sources and of targets, up to
     {texts}. Of up to {targets} targets also how many do not come back exactly as written: line breaks, indents,
     joiners, other forms. Of the training set, and of the validation set.
 
     ## Why that is bad
-
     What the tokenizer does not know can neither be read nor said, however long the training; and no output can
     equal a reference that the tokenizer changes.
 
     ## Threshold and its origin
-
     Of either side: warning from {warning:%} of the characters, error from {error:%}. Ours. A vocabulary of
     whole words leaves its rarest words out by design: there the bounds are {warning_of_words:points} and
     {error_of_words:%}. Targets that do not come back are a warning from {few:%} of them, else a note; so are
@@ -48,21 +39,19 @@ class LostCharacters(Rule[Pairs]):
     no error: it is not learned from.
 
     ## What to do
-
     Take a tokenizer that was trained on this language, train one here (leave data.tokenizer out), or add what
     is lacking:
-
         --data.add_tokens '[ß, ä]'
     """
 
     code, name, level = "DAT006", "texts lost in the tokenizer", "error"
-    explained_by = ("DAT015",)
+    explained_by = "DAT015"
     warning, error = 0.02, 0.2  # of the characters
     warning_of_words, error_of_words = 0.2, 0.5  # the same, of a vocabulary of whole words
     few = 0.01  # of the targets
     texts, targets = SAMPLE, TARGETS
 
-    def check(self, pairs: Pairs) -> Iterator[Finding]:
+    def check(self, pairs: Pairs) -> Findings:
         if pairs.recipe is None:
             return
         for part in pairs.parts:
@@ -72,7 +61,7 @@ class LostCharacters(Rule[Pairs]):
             if not isinstance(part, Denoised) and part.dataset.name not in trained:
                 yield from self.of(part, pairs.recipe.data, learned=False)
 
-    def of(self, part: Encoded, data: DataConfig, *, learned: bool = True) -> Iterator[Finding]:
+    def of(self, part: Encoded, data: DataConfig, *, learned: bool = True) -> Findings:
         """Of the texts of a set; `data` tells whether its tokenizer has whole words. Milder if it is not `learned`."""
         words = data.unit == "words" and not data.tokenizer
         chosen = [part.dataset[int(i)] for i in spread(len(part), self.texts)]

@@ -1,46 +1,34 @@
-"""DAT008: validation examples in the training set."""
-
-from __future__ import annotations
-
-from collections.abc import Iterator
-
 import numpy as np
 
 from sourcewise.data.encoding import Encoded
-from sourcewise.diagnosis.finding import Finding
 from sourcewise.diagnosis.measures.features import SAMPLE
 from sourcewise.diagnosis.pairs import Pairs, made_of_text, named, sample
-from sourcewise.diagnosis.rule import CannotTell, Rule
+from sourcewise.diagnosis.rule import CannotTell, Findings, Rule
 
 
 class ValidationInTraining(Rule[Pairs]):
     """
     ## What it measures
-
     The share of validation examples that are in the training set too: the same source text and target, or for
     features the same matrix. Beside it, the share whose source alone is.
 
     ## Why that is bad
-
     The figures then measure what was learned by heart; the best checkpoint is the most over-fitted one.
 
     ## Threshold and its origin
-
     Warning from {share:%} of the pairs (the sets of Multi30k share none). Ours. Sets that are the same on
     purpose get it too: their figures are those of the training set.
 
     ## What to do
-
     Set examples aside that are not trained on:
-
         --data.valid.pairs other.tsv
     """
 
     code, name, level = "DAT008", "validation examples in the training set", "warning"
-    implied_by = ("DAT011 error", "DAT012 error", "DAT014 error")  # then examples of both sets are alike, too
+    implied_by = "DAT011:error DAT012:error DAT014:error"  # then examples of both sets are alike, too
     share = 0.05  # of the validation examples
 
-    def check(self, pairs: Pairs) -> Iterator[Finding]:
+    def check(self, pairs: Pairs) -> Findings:
         if pairs.valid is None:
             raise CannotTell("validation examples in the training set (DAT008): there is no validation set")
         if pairs.train.dataset.dims:
@@ -48,7 +36,7 @@ class ValidationInTraining(Rule[Pairs]):
         elif not made_of_text(pairs.train, pairs.valid):
             yield from self.of_texts(pairs.train, pairs.valid)
 
-    def of_texts(self, train: Encoded, valid: Encoded) -> Iterator[Finding]:
+    def of_texts(self, train: Encoded, valid: Encoded) -> Findings:
         """By source and target."""
         known = {(example.source, example.target) for example in train.dataset}
         sources = {source for source, _ in known}
@@ -59,7 +47,7 @@ class ValidationInTraining(Rule[Pairs]):
             evidence += f", such as {both[0].where}; the sources of {100 * alike / len(valid):.0f} % are"
             yield self.finding(named(valid, evidence))
 
-    def of_features(self, train: Encoded, valid: Encoded) -> Iterator[Finding]:
+    def of_features(self, train: Encoded, valid: Encoded) -> Findings:
         """Matrices are compared where target and frames are the same: up to a sample of the validation set."""
         places = sample(len(valid), SAMPLE)
         asked = {(valid.dataset[int(i)].target, valid.dataset[int(i)].frames) for i in places}

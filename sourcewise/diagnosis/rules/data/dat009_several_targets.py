@@ -1,43 +1,34 @@
-"""DAT009: several targets for one source."""
-
-from __future__ import annotations
-
 import math
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 
-from sourcewise.diagnosis.finding import Finding
 from sourcewise.diagnosis.pairs import Pairs, named, quoted
-from sourcewise.diagnosis.rule import CannotTell, Rule
+from sourcewise.diagnosis.rule import CannotTell, Findings, Rule
 
 
 class SeveralTargets(Rule[Pairs]):
     """
     ## What it measures
-
     The share of examples whose source text comes with different targets, and the loss that no model can get
     below for it: the entropy of the targets given the source, in nats a target token.
 
     ## Why that is bad
-
     One of them is said, the others count as wrong; a loss that stays there is no fault of the training.
 
     ## Threshold and its origin
-
     Note from {note:%} of the examples, warning where the loss that is left is {nats} nats a token or more.
     Ours.
 
     ## What to do
-
     Nothing, where all of them are right (paraphrases): judge by metrics that take several. Else leave the worse
     ones out, or give the source what tells them apart, such as more of the conversation.
     """
 
     code, name, level = "DAT009", "several targets for one source", "warning"
-    explained_by = ("DAT002", "DAT003")
+    explained_by = "DAT002 DAT003"
     note, nats = 0.01, 0.5  # of the examples, and a target token
 
-    def check(self, pairs: Pairs) -> Iterator[Finding]:
+    def check(self, pairs: Pairs) -> Findings:
         for part in pairs.texts:
             groups: defaultdict[str, Counter[str]] = defaultdict(Counter)
             for example in part.dataset:

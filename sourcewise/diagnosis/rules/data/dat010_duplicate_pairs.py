@@ -1,38 +1,28 @@
-"""DAT010: duplicate pairs."""
-
-from __future__ import annotations
-
 from collections import Counter
-from collections.abc import Iterator
 
-from sourcewise.diagnosis.finding import Finding
 from sourcewise.diagnosis.pairs import Pairs, named, quoted
-from sourcewise.diagnosis.rule import CannotTell, Rule
+from sourcewise.diagnosis.rule import CannotTell, Findings, Rule
 
 
 class DuplicatePairs(Rule[Pairs]):
     """
     ## What it measures
-
     The share of examples whose source and target both stand in an earlier example of their set too. Texts only.
 
     ## Why that is bad
-
     They count more than others, and a random split of such a set puts the same pair on both sides.
 
     ## Threshold and its origin
-
     Note from {note:%}, warning from {warning:%}. Ours.
 
     ## What to do
-
     Keep one of each, or give rarer sets a weight of their own (data.train.weight) instead of copies.
     """
 
     code, name, level = "DAT010", "duplicate pairs", "warning"
     note, warning = 0.05, 0.3  # of the examples
 
-    def check(self, pairs: Pairs) -> Iterator[Finding]:
+    def check(self, pairs: Pairs) -> Findings:
         for part in pairs.texts:
             counts = Counter((example.source, example.target) for example in part.dataset)
             size, copies = len(part), len(part) - len(counts)

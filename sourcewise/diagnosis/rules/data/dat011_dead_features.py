@@ -1,35 +1,24 @@
-"""DAT011: dead features."""
-
-from __future__ import annotations
-
-from collections.abc import Iterator
-
-from sourcewise.diagnosis.finding import Finding
 from sourcewise.diagnosis.measures.features import MOSTLY, SAMPLE
 from sourcewise.diagnosis.pairs import Pairs, named
-from sourcewise.diagnosis.rule import Rule
+from sourcewise.diagnosis.rule import Findings, Rule
 from sourcewise.model.builder import CONSTANT
 
 
 class DeadFeatures(Rule[Pairs]):
     """
     ## What it measures
-
     The share of examples whose matrix is one number throughout (all zero), and of dimensions that never change,
     in up to {sample} examples.
 
     ## Why that is bad
-
     A constant says nothing: these examples can only be learned by heart, or as a language model.
 
     ## Threshold and its origin
-
     Error from {error:words} of the examples or where no dimension changes; warning from {warning:%} of the
     examples or {dimensions:words} of the dimensions. A dimension is constant that deviates by less than
     {constant}, as where features are standardised.
 
     ## What to do
-
     Extract the features of these examples again, and look at one matrix before training.
     """
 
@@ -38,7 +27,7 @@ class DeadFeatures(Rule[Pairs]):
     warning, error = 0.01, MOSTLY  # of the examples
     dimensions, constant, sample = 0.5, CONSTANT, SAMPLE  # a share of them, a deviation, examples
 
-    def check(self, pairs: Pairs) -> Iterator[Finding]:
+    def check(self, pairs: Pairs) -> Findings:
         for part, summary in pairs.features():
             flat, still = summary.flat, summary.still
             level = "error" if still.all() else self.from_on(float(flat.mean()))

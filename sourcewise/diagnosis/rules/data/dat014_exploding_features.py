@@ -1,38 +1,27 @@
-"""DAT014: exploding features."""
-
-from __future__ import annotations
-
-from collections.abc import Iterator
-
 import numpy as np
 
 from sourcewise.data.encoding import Encoded
-from sourcewise.diagnosis.finding import Finding
 from sourcewise.diagnosis.measures.features import SAMPLE, Summary
 from sourcewise.diagnosis.pairs import Pairs, named
-from sourcewise.diagnosis.rule import Rule
+from sourcewise.diagnosis.rule import Findings, Rule
 from sourcewise.model.builder import CONSTANT
 
 
 class ExplodingFeatures(Rule[Pairs]):
     """
     ## What it measures
-
     Examples that lie more than {times} times further from the middle of a dimension than nine of ten do, and
     than is usual in half of all dimensions; in up to {sample} examples.
 
     ## Why that is bad
-
     One such number sets the scale of its whole dimension, and the gradient of its batch.
 
     ## Threshold and its origin
-
     {times} times. Ours: in digits, fsdd and phoenix14t no example reaches 2 times as far as nine of ten. An
     error where, over the deviation that they cause, nine of ten examples stay within {left} in
     {dimensions:words} of the dimensions: standardised, nothing is left of these.
 
     ## What to do
-
     Look at that example; extract it again, clip its features, or leave it out.
     """
 
@@ -42,12 +31,12 @@ class ExplodingFeatures(Rule[Pairs]):
     left, dimensions = 0.1, 0.5  # deviations, and a share
     sample = SAMPLE
 
-    def check(self, pairs: Pairs) -> Iterator[Finding]:
+    def check(self, pairs: Pairs) -> Findings:
         for part, summary in pairs.features():
             if not summary.constant:
                 yield from self.of(part, summary)
 
-    def of(self, part: Encoded, summary: Summary) -> Iterator[Finding]:
+    def of(self, part: Encoded, summary: Summary) -> Findings:
         """Examples that lie further out than what nine of ten reach, in their dimension and in half of them all."""
         centre = np.median(summary.means, axis=0)
         reach = np.maximum(np.abs(summary.lows - centre), np.abs(summary.highs - centre))

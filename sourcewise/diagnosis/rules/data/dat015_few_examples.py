@@ -1,39 +1,26 @@
-"""DAT015: few examples."""
-
-from __future__ import annotations
-
 import math
-from collections.abc import Iterator
 
-from sourcewise.diagnosis.finding import Finding
 from sourcewise.diagnosis.pairs import Pairs, made_of_text, named
-from sourcewise.diagnosis.rule import Rule
+from sourcewise.diagnosis.rule import Findings, Rule
 
 
 class FewExamples(Rule[Pairs]):
     """
     ## What it measures
-
     How many examples there are to train random weights with, and how often each would be seen.
 
     ## Why that is bad
-
     They are learned by heart: the loss reaches zero and says nothing. Often a limit that was set to try the
     recipe is still in it.
 
     ## Threshold and its origin
-
     Fewer than {examples}, seen {times} times each and more. Ours; the smallest set of a recipe here has 1,000.
 
     ## What to do
-
     All examples, or pretrained weights to start from:
-
         --data.train.limit null
         --model.weights NAME
-
     Or a loss that aligns targets with sources; and, in a long training, each example anew every time:
-
         --train.guided_attention 1 --train.ctc_weight 0.3
         --train.augment.time_masks 2 --train.augment.frequency_masks 2 --train.augment.speed 0.15
         --train.text_noise.drop 0.1 --train.text_noise.swap 0.1
@@ -43,7 +30,7 @@ class FewExamples(Rule[Pairs]):
     rank = 4.3
     examples, times = 100, 20
 
-    def check(self, pairs: Pairs) -> Iterator[Finding]:
+    def check(self, pairs: Pairs) -> Findings:
         train, recipe = pairs.train, pairs.recipe
         if recipe is None or len(train) >= self.examples or recipe.model.weights or made_of_text(train):
             return

@@ -1,36 +1,24 @@
-"""DAT016: targets that are their sources."""
-
-from __future__ import annotations
-
-from collections.abc import Iterator
-
 from sourcewise.data.encoding import Encoded
-from sourcewise.diagnosis.finding import Finding
 from sourcewise.diagnosis.pairs import FEWEST, SAMPLE, Pairs, made_of_text, named, sample
-from sourcewise.diagnosis.rule import Rule
+from sourcewise.diagnosis.rule import Findings, Rule
 
 
 class TargetsThatAreSources(Rule[Pairs]):
     """
     ## What it measures
-
     The share of training pairs whose target is the text of its source (a prefix left out, case ignored), beside
     that of the validation set. Texts only; up to {pairs} pairs.
 
     ## Why that is bad
-
     What is learned is to copy, and the loss on it is near zero; on real pairs the model repeats its input.
 
     ## Threshold and its origin
-
     From {warning:%}, where the validation set has less than {usual:words} of that, a warning; an error from
     {error:words} of the pairs where there is a validation set. Ours. Tasks that copy, such as correction, do so
     in both.
 
     ## What to do
-
     See that the target column is the one meant, and leave untranslated pairs out:
-
         --data.train.target COLUMN
     """
 
@@ -40,7 +28,7 @@ class TargetsThatAreSources(Rule[Pairs]):
     usual = 0.2  # of that, in the validation set
     pairs = SAMPLE
 
-    def check(self, pairs: Pairs) -> Iterator[Finding]:
+    def check(self, pairs: Pairs) -> Findings:
         train = pairs.train
         if train.dataset.dims or made_of_text(train):
             return

@@ -1,38 +1,26 @@
-"""DAT018: augmentation leaves little of the sources."""
-
-from __future__ import annotations
-
-from collections.abc import Iterator
-
 import numpy as np
 
 from sourcewise.data.encoding import Encoded
-from sourcewise.diagnosis.finding import Finding
 from sourcewise.diagnosis.pairs import Pairs, sample
-from sourcewise.diagnosis.rule import Rule
+from sourcewise.diagnosis.rule import Findings, Rule
 from sourcewise.training.augment import Augmenter
 
 
 class Augmentation(Rule[Pairs]):
     """
     ## What it measures
-
     Of features, the squared correlation of augmented sources with what they were (masks and noise, not speed),
     over {examples} examples; of texts, the share of tokens that is neither left out nor masked.
 
     ## Why that is bad
-
     What a source says is gone before the network sees it: it learns to do without, as a language model does.
 
     ## Threshold and its origin
-
     Error below {error}, warning below {warning}. SpecAugment's strongest policy for LibriSpeech (Park et al.
     2019) leaves 0.6, noise of one standard deviation 0.5, BART's text infilling (Lewis et al. 2020) 0.7.
 
     ## What to do
-
     Fewer and narrower masks, less noise:
-
         --train.augment.time_masks 2 --train.augment.time_width 10 --train.augment.noise 0.3
         --train.text_noise.drop 0.1 --train.text_noise.mask 0.1
     """
@@ -41,7 +29,7 @@ class Augmentation(Rule[Pairs]):
     warning, error = 0.3, 0.1
     examples = 32
 
-    def check(self, pairs: Pairs) -> Iterator[Finding]:
+    def check(self, pairs: Pairs) -> Findings:
         if pairs.recipe is None:
             return
         noise, bridge, shares = pairs.recipe.train.text_noise, pairs.bridge, {}

@@ -1,27 +1,18 @@
-"""OUT001: same output for everything."""
-
-from __future__ import annotations
-
 from collections import Counter
-from collections.abc import Iterator
 
-from sourcewise.diagnosis.finding import Finding
 from sourcewise.diagnosis.measures.outputs import Outputs, shown, top_share
-from sourcewise.diagnosis.rule import Rule
+from sourcewise.diagnosis.rule import Findings, Rule
 
 
 class SameOutput(Rule[Outputs]):
     """
     ## What it measures
-
     The share of the commonest output, beside the share of the commonest reference.
 
     ## Why that is bad
-
     Whatever goes in, the same comes out: mode collapse. BLEU on such a set is the BLEU of one sentence.
 
     ## Threshold and its origin
-
     Error where one text is at least {share:words} of the outputs and at least {excess} points more common than any
     reference. Warning where, on skewed targets, the commonest output went at least {way:%} of the way from the
     commonest reference's share to 100 % (and at least {some} points). Ours; relative, so that a set with two
@@ -29,38 +20,23 @@ class SameOutput(Rule[Outputs]):
     limit cuts the outputs (OUT007), references are cut alike.
 
     ## What to do
-
     If SRC001 is found too, the source does not reach the decoder: start there. If not, the targets are likely
     skewed: train longer, with a loss that wants the own source likelier than another's, and compare greedy
     search with beams (a large beam collapses first):
-
         --train.contrastive 0.3
         --generation.beams 1
     """
 
     code, name, level = "OUT001", "same output for everything", "error"
     explained_by = (
-        "DAT002",
-        "DAT004",
-        "DAT005",
-        "DAT007",
-        "DAT012",
-        "DAT014",
-        "DAT015",
-        "DAT018",
-        "WIR018..WIR020",
-        "SRC001",
-        "OUT006",
-        "TRN001..TRN005",
-        "TRN009",
-        "TRN011",
-        "TRN013",
+        "DAT002 DAT004 DAT005 DAT007 DAT012 DAT014 DAT015 DAT018 WIR018..WIR020 SRC001 OUT006 TRN001..TRN005 "
+        "TRN009 TRN011 TRN013"
     )
-    implied_by = ("OUT006 error",)
+    implied_by = "OUT006:error"
     share, excess = 0.5, 30  # of the outputs, and points above the commonest reference: an error
     way, some = 0.8, 5  # of the way from the commonest reference to 100 %, and points: a warning
 
-    def check(self, outputs: Outputs) -> Iterator[Finding]:
+    def check(self, outputs: Outputs) -> Findings:
         given = outputs.outputs
         text, count = Counter(given).most_common(1)[0]
         top, usual = 100 * count / len(given), top_share(outputs.wanted)

@@ -1,48 +1,38 @@
-"""OUT003: generic phrases."""
-
-from __future__ import annotations
-
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
-from sourcewise.diagnosis.finding import Finding
 from sourcewise.diagnosis.measures.outputs import Outputs, shown
-from sourcewise.diagnosis.rule import Rule
+from sourcewise.diagnosis.rule import Findings, Rule
 from sourcewise.evaluation.metrics import words
 
 
 class GenericPhrases(Rule[Outputs]):
     """
     ## What it measures
-
     The phrase of {length:words} words that most outputs share, by how many more outputs than references contain
     it.
 
     ## Why that is bad
-
     Outputs differ in a word or two and share a frame ('I am going to show you how to ...'): the model falls
     back on what is frequent instead of what was said. Distinct outputs alone do not show it.
 
     ## Threshold and its origin
-
     Warning from {warning} points more outputs than references, error from {error}. Ours: one sentence frame in
     a quarter of all outputs, beyond what the references themselves do.
 
     ## What to do
-
     Usually under-training or a source that is read only in part: see the source bits, train longer, and give
     the decoder less to lean on:
-
         --train.label_smoothing 0.1 --model.dropout 0.2
     """
 
     code, name, level = "OUT003", "generic phrases", "error"
-    explained_by = ("SRC001", "OUT001", "OUT002")
-    implied_by = ("OUT001 error",)
+    explained_by = "SRC001 OUT001 OUT002"
+    implied_by = "OUT001:error"
     length = 3  # of a phrase
     warning, error = 25, 50  # points more outputs than references
 
-    def check(self, outputs: Outputs) -> Iterator[Finding]:
+    def check(self, outputs: Outputs) -> Findings:
         given, wanted = outputs.outputs, outputs.wanted
         in_outputs, in_references = self.phrases(given), self.phrases(wanted)
         if not in_outputs:

@@ -1,47 +1,35 @@
-"""OUT007: endless outputs."""
-
-from __future__ import annotations
-
-from collections.abc import Iterator
-
-from sourcewise.diagnosis.finding import Finding
 from sourcewise.diagnosis.measures.outputs import RAMBLING, Outputs, at_least
-from sourcewise.diagnosis.rule import Rule
+from sourcewise.diagnosis.rule import Findings, Rule
 
 
 class EndlessOutputs(Rule[Outputs]):
     """
     ## What it measures
-
     The share of outputs that reached the length limit without an end of text.
 
     ## Why that is bad
-
     They are cut, not finished: BLEU counts the surplus as errors, and generation takes as long as it can.
 
     ## Threshold and its origin
-
     Warning from {warning} %, error from {error} %, a note from {note} %: the bounds of repetition (OUT004),
     which is what most outputs that do not end have come to, held against the same interval. Where those that
     reached it (all outputs, where it is not known which) have less than {rambling} times their references'
     characters the limit is too low rather than the outputs endless: at most a warning.
 
     ## What to do
-
     The end of text was not learned: check that the tokenizer ends every target with it, that -100 covers
     padding and not the end of text (where both share an id, masking by id masks both), and that targets are not
     cut in training:
-
         --data.max_target 256
     """
 
     code, name, level = "OUT007", "endless outputs", "error"
-    explained_by = ("DAT007", "DAT016..DAT018", "WIR009", "WIR020", "TRN014", "SRC001", "OUT001", "OUT004")
+    explained_by = "DAT007 DAT016..DAT018 WIR009 WIR020 TRN014 SRC001 OUT001 OUT004"
     rank = 4.1
     warning, error, note = 10, 30, 5  # percent of the outputs
     rambling = RAMBLING
 
-    def check(self, outputs: Outputs) -> Iterator[Finding]:
+    def check(self, outputs: Outputs) -> Findings:
         share, examples = outputs.figures["unfinished_pct"], len(outputs.rows)
         level = self.from_on(at_least(share, examples)) or ("note" if share >= self.note else None)
         if level is None:

@@ -1,45 +1,32 @@
-"""MEM002: memory alike across positions."""
-
-from __future__ import annotations
-
-from collections.abc import Iterator
-
-from sourcewise.diagnosis.finding import Finding
 from sourcewise.diagnosis.looked import Looked
 from sourcewise.diagnosis.measures.reading import ALIKE, FEWEST, MEASURED
-from sourcewise.diagnosis.rule import Rule
+from sourcewise.diagnosis.rule import Findings, Rule
 
 
 class MemoryAlikeAcrossPositions(Rule[Looked]):
     """
     ## What it measures
-
     How far the encoder's outputs at different places of one example are from their mean, as a share of their
     own size (root mean squares; one batch).
 
     ## Why that is bad
-
     The memory is one vector, repeated: cross-attention has nothing to choose from; order and detail are lost.
 
     ## Threshold and its origin
-
     Below {bound}, of memories of {fewest} slots or more. {measured}: 0.36 (Perceiver) to 0.95, and 0.11 early.
 
     ## What to do
-
     A bridge that keeps time apart, and positions in it:
-
         --model.bridge.kind convolution --model.bridge.positions true
-
     With text, look for an encoder that averages over positions, or one too deep to have been trained.
     """
 
     code, name, level = "MEM002", "memory alike across positions", "warning"
-    explained_by = ("MEM001", "DAT011", "WIR001", "WIR002", "WIR013")
-    implied_by = ("MEM001",)
+    explained_by = "MEM001 DAT011 WIR001 WIR002 WIR013"
+    implied_by = "MEM001"
     bound, fewest, measured = ALIKE, FEWEST, MEASURED
 
-    def check(self, looked: Looked) -> Iterator[Finding]:
+    def check(self, looked: Looked) -> Findings:
         apart = looked.memory
         if apart.slots < self.bound:
             evidence = f"its vectors are {apart.slots:.2g} of their size apart within an example"

@@ -1,47 +1,35 @@
-"""TRN001: not finite in training."""
-
-from __future__ import annotations
-
-from collections.abc import Iterator
-
 from sourcewise.diagnosis.course import Course, Line
-from sourcewise.diagnosis.finding import Finding
-from sourcewise.diagnosis.rule import Rule
+from sourcewise.diagnosis.rule import Findings, Rule
 
 
 class NotFinite(Rule[Course]):
     """
     ## What it measures
-
     Whether the loss of a step, the norm of its gradient and the weights after it are finite numbers. Where one
     is not, the tensor, the frame of features, or the part of the network that overflows is named. In a Trainer
     the weights are looked at after such a step, at each evaluation and at the end.
 
     ## Why that is bad
-
     A NaN is in every weight after the next step. Our own training stops before that, and its last state is
     kept. Hugging Face's Trainer goes on, and logs 0.0 or the mean of the steps before (logging_nan_inf_filter):
     what it trains from there on is lost. A batch of which no label counts has no loss to speak of, and does no
     harm where its gradient is finite.
 
     ## Threshold and its origin
-
     Any at all. Steps that fp16's loss scaling leaves out are not counted. In a Trainer the course is then
     judged by what came before, and a network of such weights is looked at no longer.
 
     ## What to do
-
     Where norms grew before, a lower rate or a longer warm-up; where they did not, look at that batch's data;
     with bf16, try fp32 once.
-
         --train.learning_rate 3e-4 --train.warmup_steps 1000
         --train.precision fp32
     """
 
     code, name, level = "TRN001", "not finite in training", "error"
-    explained_by = ("DAT001", "DAT013", "DAT014", "WIR001", "WIR002", "WIR014", "TRN009", "TRN002")
+    explained_by = "DAT001 DAT013 DAT014 WIR001 WIR002 WIR014 TRN009 TRN002"
 
-    def check(self, course: Course) -> Iterator[Finding]:
+    def check(self, course: Course) -> Findings:
         line = course.stopped or course.not_finite
         if line is None:
             return

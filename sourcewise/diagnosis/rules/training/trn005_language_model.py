@@ -1,9 +1,3 @@
-"""TRN005: it has become a language model."""
-
-from __future__ import annotations
-
-from collections.abc import Iterator
-
 from sourcewise.diagnosis.course import (
     EARLY,
     FREQUENCIES,
@@ -15,59 +9,41 @@ from sourcewise.diagnosis.course import (
     bits_rise,
     too_early,
 )
-from sourcewise.diagnosis.finding import Finding
-from sourcewise.diagnosis.rule import Rule
+from sourcewise.diagnosis.rule import Findings, Rule
 from sourcewise.evaluation.verdict import SOURCE_BITS
 
 
 class LanguageModel(Rule[Course]):
     """
     ## What it measures
-
     The 95 % interval of the source bits at the evaluations in training, on sets of which at least
     {different:words} of the references are different.
 
     ## Why that is bad
-
     The loss falls because the decoder learns which words follow which. That is the easy part; if the source
     does not help by then, nothing pulls the decoder towards it any more.
 
     ## Threshold and its origin
-
     The upper end below {bits} bits a token: a warning at the second evaluation in a row after {early:words} of
     the training and {plateau} steps; an error at its end, unless source bits still rise (TRN014). {measured}:
     0.3 to 8 at the first evaluation. Trainings that come off this plateau by themselves are why it is a warning
     at first.
 
     ## What to do
-
     See whether the source can help at all: sources and targets must be of the same row. Then make it easier to
     read (fewer frames a slot, more slots), let the loss ask for it, and make the decoder's own way harder:
-
         --train.contrastive 0.3 --train.ctc_weight 0.3 --train.word_dropout 0.3
     """
 
     code, name, level = "TRN005", "it has become a language model", "error"
     explained_by = (
-        "DAT*",
-        "-DAT001",
-        "-DAT005",
-        "-DAT008",
-        "-DAT009",
-        "-DAT016",
-        "WIR*",
-        "-WIR006..WIR010",
-        "-WIR021",
-        "TRN002..TRN004",
-        "TRN006",
-        "TRN009",
-        "MEM001",
+        "DAT* -DAT001 -DAT005 -DAT008 -DAT009 -DAT016 WIR* -WIR006..WIR010 -WIR021 TRN002..TRN004 TRN006 TRN009 MEM001"
     )
-    implied_by = ("TRN013",)
+    implied_by = "TRN013"
     bits, different = SOURCE_BITS, 0.5  # a token, and of the references
     early, plateau, measured = EARLY, PLATEAU, MEASURED
 
-    def check(self, course: Course) -> Iterator[Finding]:
+    def check(self, course: Course) -> Findings:
         measured = [e for e in course.evaluations if (e.get("source_bits_ci95") or [None])[0] is not None]
         if course.unusual or not measured or not course.train:
             return

@@ -1,42 +1,31 @@
-"""TRN006: a part gets no gradient."""
-
-from __future__ import annotations
-
-from collections.abc import Iterator
-
 from sourcewise.diagnosis.course import FEW_LINES, MEASURED, Course, middle
-from sourcewise.diagnosis.finding import Finding
-from sourcewise.diagnosis.rule import Rule
+from sourcewise.diagnosis.rule import Findings, Rule
 
 
 class PartGetsNoGradient(Rule[Course]):
     """
     ## What it measures
-
     The norm of the gradient of each part (embedding, encoder, decoder, bridge) beside the norm of all of it.
 
     ## Why that is bad
-
     What gets no gradient stays as it was drawn. Of the encoder or the bridge that means: the source is noise.
 
     ## Threshold and its origin
-
     Below {warning} in the median line a warning, below {error} an error. {measured}: 0.02 and more
     (embeddings). Frozen parts, and the encoder that the route bypass goes past, are left out.
 
     ## What to do
-
     Look between that part and the loss for detach(), saturated activations, a mask that hides everything.
     """
 
     code, name, level = "TRN006", "a part gets no gradient", "error"
-    explained_by = ("WIR001", "WIR002", "WIR004", "WIR011", "WIR012", "WIR013", "WIR014")
-    implied_by = ("TRN013",)
+    explained_by = "WIR001 WIR002 WIR004 WIR011 WIR012 WIR013 WIR014"
+    implied_by = "TRN013"
     rank = 0.2
     warning, error = 1e-4, 1e-6  # of the norm of all of the gradient
     measured = MEASURED
 
-    def check(self, course: Course) -> Iterator[Finding]:
+    def check(self, course: Course) -> Findings:
         if course.stopped is not None or len(course.train) < FEW_LINES:
             return
         bypass = course.recipe is not None and course.recipe.model.route == "bypass"

@@ -1,12 +1,5 @@
-"""TRN007: large gradients."""
-
-from __future__ import annotations
-
-from collections.abc import Iterator
-
 from sourcewise.diagnosis.course import FEW_LINES, MEASURED, Course, middle, stretches
-from sourcewise.diagnosis.finding import Finding
-from sourcewise.diagnosis.rule import Rule
+from sourcewise.diagnosis.rule import Findings, Rule
 
 SMALL = 1e-2  # a norm that may grow to a usual one
 
@@ -14,33 +7,28 @@ SMALL = 1e-2  # a norm that may grow to a usual one
 class LargeGradients(Rule[Course]):
     """
     ## What it measures
-
     The norm of the gradient before clipping, in nats a target token: its median, and how it grew.
 
     ## Why that is bad
-
     Clipping keeps them from doing harm at once, but says that something is far out of scale, and what does the
     work is then whatever shouts loudest.
 
     ## Threshold and its origin
-
     A median above {high}, or {grown} times what it was in the first half. {measured}: 0.3 to 10.
 
     ## What to do
-
     Standardised features, an initialisation as the family's own, a lower rate:
-
         --model.bridge.normalize true --train.learning_rate 3e-4
     """
 
     code, name, level = "TRN007", "large gradients", "warning"
-    explained_by = ("DAT013", "DAT014", "WIR002", "WIR014", "WIR016", "TRN009")
-    implied_by = ("TRN013",)
+    explained_by = "DAT013 DAT014 WIR002 WIR014 WIR016 TRN009"
+    implied_by = "TRN013"
     rank = 0.3
     high, grown = 100, 100  # the median norm, and times what it was
     measured = MEASURED
 
-    def check(self, course: Course) -> Iterator[Finding]:
+    def check(self, course: Course) -> Findings:
         norms = course.values("gradient_norm")
         if len(course.train) < FEW_LINES or not len(norms):
             return

@@ -1,47 +1,37 @@
-"""TRN009: size of the updates."""
-
-from __future__ import annotations
-
-from collections.abc import Iterator
-
 from sourcewise.diagnosis.course import ENOUGH, FEW_LINES, SLOW, Course
-from sourcewise.diagnosis.finding import Finding
-from sourcewise.diagnosis.rule import Rule
+from sourcewise.diagnosis.rule import Findings, Rule
+
+HALF = 0.5  # of the steps, before which the rate has not done its work
 
 
 class SizeOfUpdates(Rule[Course]):
     """
     ## What it measures
-
     How far a step near the peak rate moves the weights, as a share of their size: the median over the tensors
     of each part, and all these steps added up.
 
     ## Why that is bad
-
     Steps as large as the weights leave nothing of what was learned before. Steps so small that all of them
     together would not change random weights by a twentieth leave them random.
 
     ## Threshold and its origin
-
     Above {warning} a warning, above {error} an error. Too small: from random weights, at the end, a sum below
     {way} of the part that moves most; an error where a step is below {slow}. Measured at a rate of 1e-3 on
     digits and dates: 1e-3 to 4e-3 a step, the sum 0.3 after 200 steps.
 
     ## What to do
-
     A lower rate; from random weights about 1e-3, fine-tuning about 5e-5:
-
         --train.learning_rate 1e-3
     """
 
     code, name, level = "TRN009", "size of the updates", "error"
-    explained_by = ("WIR003", "WIR012", "WIR014")
-    implied_by = ("TRN013",)
+    explained_by = "WIR003 WIR012 WIR014"
+    implied_by = "TRN013"
     rank = 0.1
     warning, error = 0.3, 1  # of the weights, in a step
     way, slow = 0.05, SLOW  # of the weights over a whole training, and in a step
 
-    def check(self, course: Course) -> Iterator[Finding]:
+    def check(self, course: Course) -> Findings:
         largest, evidence = course.at_the_peak
         if len(course.train) < FEW_LINES or not largest:
             return
@@ -50,7 +40,7 @@ class SizeOfUpdates(Rule[Course]):
             yield self.finding(evidence, "error" if most > self.error else "warning")
             return
         way = max(course.way(name) for name in largest)
-        planned = course.total and course.step < 0.5 * course.total  # the rate is still to do its work
+        planned = course.total and course.step < HALF * course.total  # the rate is still to do its work
         if course.stopped is not None or not course.fresh or planned or way >= self.way:
             return
         if most < self.slow or course.step >= ENOUGH:  # else the number of steps is at fault, not the rate

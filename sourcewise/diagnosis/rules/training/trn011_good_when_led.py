@@ -1,55 +1,42 @@
-"""TRN011: good when led, bad when free."""
-
-from __future__ import annotations
-
 import math
-from collections.abc import Iterator
 
 from sourcewise.diagnosis.course import MEASURED, Course
-from sourcewise.diagnosis.finding import Finding
-from sourcewise.diagnosis.rule import Rule
+from sourcewise.diagnosis.rule import Findings, Rule
 
 
 class GoodWhenLed(Rule[Course]):
     """
     ## What it measures
-
     The share of outputs that are exactly right, beside the share that the validation loss promises: targets of
     T tokens at L nats a token have the probability exp(-L T) each on average, or more (Jensen), and free
     running draws from the same probabilities.
 
     ## Why that is bad
-
     The loss is measured with the true words before each word. If outputs are far worse than it promises,
     generation does not do what training did: another start token, a mask that lets the future be seen, labels
     shifted otherwise, a limit on length.
 
     ## Threshold and its origin
-
     Fewer than {warning:words} of what is promised a warning, fewer than {error:words} an error; and fewer by
     more than {deviations:words} standard deviations, and by {points:points} points. {measured}: never below
     what is promised.
 
     ## What to do
-
     Compare how decoder inputs are made in training and in generation, and look at the length limit:
-
         --generation.max_new_tokens 256
-
     Where both are the same, and only long outputs fail, feed the decoder its own words while it learns:
-
         --train.scheduled_sampling linear
     """
 
     code, name, level = "TRN011", "good when led, bad when free", "error"
-    explained_by = ("DAT006", "DAT007", "WIR006..WIR010", "WIR021")
-    implied_by = ("TRN013",)
+    explained_by = "DAT006 DAT007 WIR006..WIR010 WIR021"
+    implied_by = "TRN013"
     rank = 1.1
     warning, error = 0.5, 0.25  # of what is promised
     deviations, points = 4, 0.05
     measured = MEASURED
 
-    def check(self, course: Course) -> Iterator[Finding]:
+    def check(self, course: Course) -> Findings:
         line = course.evaluations[-1] if course.evaluations and course.stopped is None else {}
         if any(line.get(key) is None for key in ("loss", "exact_match_pct", "target_tokens", "examples")):
             return

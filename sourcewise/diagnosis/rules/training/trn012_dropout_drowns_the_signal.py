@@ -1,42 +1,31 @@
-"""TRN012: dropout drowns the signal."""
-
-from __future__ import annotations
-
-from collections.abc import Iterator
-
 from sourcewise.diagnosis.course import MEASURED, Course, middle
-from sourcewise.diagnosis.finding import Finding
-from sourcewise.diagnosis.rule import Rule
+from sourcewise.diagnosis.rule import Findings, Rule
 
 
 class DropoutDrownsTheSignal(Rule[Course]):
     """
     ## What it measures
-
     How far the training loss (with dropout) and the validation loss (without) are below the entropy of the
     target tokens' frequencies.
 
     ## Why that is bad
-
     What the network knows does not get through its own noise: it learns from a third of its signal, or less.
 
     ## Threshold and its origin
-
     At a dropout of {dropout} and more: training shows less than {share:words} of what validation does, which is
     at least {nats} nats. {measured}: at dropout 0.1 to 0.3 four fifths and more.
 
     ## What to do
-
         --model.dropout 0.1
     """
 
     code, name, level = "TRN012", "dropout drowns the signal", "warning"
-    explained_by = ("WIR018",)
-    implied_by = ("TRN013",)
+    explained_by = "WIR018"
+    implied_by = "TRN013"
     rank = 1.3
     dropout, share, nats, measured = 0.3, 1 / 3, 0.5, MEASURED
 
-    def check(self, course: Course) -> Iterator[Finding]:
+    def check(self, course: Course) -> Findings:
         line = course.evaluations[-1] if course.evaluations else {}
         entropy, loss = course.target_entropy, line.get("loss")
         recent = [float(each["loss"]) for each in course.train if each["step"] <= line.get("step", 0)][-3:]

@@ -1,32 +1,20 @@
-"""TRN013: too short to judge."""
-
-from __future__ import annotations
-
-from collections.abc import Iterator
-
 from sourcewise.diagnosis.course import ENOUGH, SLOW, Course
-from sourcewise.diagnosis.finding import Finding
-from sourcewise.diagnosis.rule import Rule
+from sourcewise.diagnosis.rule import Findings, Rule
 
 
 class TooShortToJudge(Rule[Course]):
     """
     ## What it measures
-
     The steps of a training from random weights, and how far their updates together could move the weights.
 
     ## Why that is bad
-
     What has hardly left its random initialisation says nothing yet about data, wiring or rate.
 
     ## Threshold and its origin
-
     Fewer than {steps} steps, whose updates add up to less than {way:words} of the weights, or fewer than {few}.
 
     ## What to do
-
     More steps:
-
         --train.steps 1000
     """
 
@@ -34,7 +22,7 @@ class TooShortToJudge(Rule[Course]):
     rank = 1.4
     steps, few, way = ENOUGH, 50, 0.1  # of the weights
 
-    def check(self, course: Course) -> Iterator[Finding]:
+    def check(self, course: Course) -> Findings:
         parts = [part for part in course.parts("update_ratios") if part != "other"]
         if not course.finished or not course.fresh or not parts or course.step >= self.steps:
             return

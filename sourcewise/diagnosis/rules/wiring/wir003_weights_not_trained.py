@@ -1,12 +1,7 @@
-"""WIR003: weights that are not trained."""
+from collections.abc import Collection, Sequence
 
-from __future__ import annotations
-
-from collections.abc import Collection, Iterator, Sequence
-
-from sourcewise.diagnosis.finding import Finding
 from sourcewise.diagnosis.measures.first_step import Weight, counted
-from sourcewise.diagnosis.rule import Rule
+from sourcewise.diagnosis.rule import Findings, Rule
 from sourcewise.diagnosis.wiring import Wiring
 from sourcewise.errors import RequestError
 
@@ -14,30 +9,25 @@ from sourcewise.errors import RequestError
 class WeightsNotTrained(Rule[Wiring]):
     """
     ## What it measures
-
     Which weights would not be changed by the first step: frozen by the recipe, frozen by something else, or
     missing from the optimizer.
 
     ## Why that is bad
-
     They stay what they are. Where they are pretrained that may be wanted; where they are random it leaves the
     rest of the network to work around noise.
 
     ## Threshold and its origin
-
     Any weight that the recipe does not freeze is an error. A part that the recipe freezes at its random
     initialisation (no model.weights) is a warning; the bridge, and all parts together, an error.
 
     ## What to do
-
     Train every part, or start from pretrained weights.
-
         --train.freeze '[]'
     """
 
     code, name, level = "WIR003", "weights that are not trained", "error"
 
-    def check(self, wiring: Wiring) -> Iterator[Finding]:
+    def check(self, wiring: Wiring) -> Findings:
         try:
             wiring.any_step  # noqa: B018
         except RequestError as nothing:
@@ -46,7 +36,7 @@ class WeightsNotTrained(Rule[Wiring]):
         if wiring.step is not None and wiring.plan is not None:
             yield from self.of(wiring.step.weights, wiring.plan.fresh, wiring.plan.loaded)
 
-    def of(self, weights: Sequence[Weight], fresh: bool, loaded: Collection[str]) -> Iterator[Finding]:
+    def of(self, weights: Sequence[Weight], fresh: bool, loaded: Collection[str]) -> Findings:
         """Of a network that is trained from random weights (`fresh`), but for the parts that were `loaded`."""
         for what, rows in (
             ("are frozen, though not by train.freeze", [w for w in weights if not w.learns]),

@@ -1,43 +1,31 @@
-"""WIR004: encoder not in the path."""
-
-from __future__ import annotations
-
-from collections.abc import Iterator
-
-from sourcewise.diagnosis.finding import Finding
 from sourcewise.diagnosis.measures.wiring import MEASURED, STILL
-from sourcewise.diagnosis.rule import Rule
+from sourcewise.diagnosis.rule import Findings, Rule
 from sourcewise.diagnosis.wiring import Wiring
 
 
 class EncoderNotInThePath(Rule[Wiring]):
     """
     ## What it measures
-
     How far the logits move when noise of their own size is added to all weights of the encoder, as a share of
     the largest logit (distance from the mean over the vocabulary).
 
     ## Why that is bad
-
     The source reaches the decoder past the encoder: its weights are never read and never learn.
 
     ## Threshold and its origin
-
     At most {still}, while another source moves them. {measured}: 0.0099 and more; exactly 0 where the encoder
     is not read. With the recipe's own route bypass that is as asked, and a note.
 
     ## What to do
-
     What `encode` returns must be what the encoder made of the vectors.
-
         --model.route encoder
     """
 
     code, name, level = "WIR004", "encoder not in the path", "error"
-    explained_by = ("WIR001", "WIR002")
+    explained_by = "WIR001 WIR002"
     still, measured = STILL, MEASURED  # a share of the largest logit
 
-    def check(self, wiring: Wiring) -> Iterator[Finding]:
+    def check(self, wiring: Wiring) -> Findings:
         paths = wiring.paths
         if paths.encoder is None or paths.source is None or paths.encoder > self.still or not paths.reached:
             return

@@ -1,41 +1,30 @@
-"""WIR006: the decoder sees the future."""
-
-from __future__ import annotations
-
-from collections.abc import Iterator
-
-from sourcewise.diagnosis.finding import Finding
 from sourcewise.diagnosis.measures.wiring import LEAK, MEASURED
-from sourcewise.diagnosis.rule import Rule
+from sourcewise.diagnosis.rule import Findings, Rule
 from sourcewise.diagnosis.wiring import Wiring
 
 
 class FutureSeen(Rule[Wiring]):
     """
     ## What it measures
-
     How far the logits of a target's first half move when the tokens of its second half are others, as a share
     of the largest logit.
 
     ## Why that is bad
-
     In training the answer is then in the input: the loss falls to nearly zero, and outputs are nonsense, since
     at generation there is no future to read.
 
     ## Threshold and its origin
-
     More than {leak}; with layers that round by themselves as for WIR005. {measured}: exactly 0.
 
     ## What to do
-
     Bar every position after the query from the decoder's self-attention (a causal mask).
     """
 
     code, name, level = "WIR006", "the decoder sees the future", "error"
-    explained_by = ("WIR001", "WIR002")
+    explained_by = "WIR001 WIR002"
     leak, measured = LEAK, MEASURED
 
-    def check(self, wiring: Wiring) -> Iterator[Finding]:
+    def check(self, wiring: Wiring) -> Findings:
         paths = wiring.paths
         if paths.future is not None and paths.future > paths.leak:
             evidence = "other tokens in the second half of the targets move the logits before them by "

@@ -1,42 +1,31 @@
-"""WIR008: padding counts as target."""
-
-from __future__ import annotations
-
-from collections.abc import Iterator
-
-from sourcewise.diagnosis.finding import Finding
 from sourcewise.diagnosis.measures.wiring import SAME_LOSS
-from sourcewise.diagnosis.rule import Rule
+from sourcewise.diagnosis.rule import Findings, Rule
 from sourcewise.diagnosis.wiring import Wiring
 
 
 class PaddingCounts(Rule[Wiring]):
     """
     ## What it measures
-
     Rows whose first end of text is followed by a label that is padding or the end again; and whether the loss
     that training sums is that of the labels with padding counted.
 
     ## Why that is bad
-
     Most of the loss is then the padding's, which is learned in no time: the loss looks good, depends on the
     batch size, and hides what the targets do.
 
     ## Threshold and its origin
-
     {share:Words} of the rows (healthy sets have none: a text has one end), or a loss that is the same to
     {same}.
 
     ## What to do
-
     Labels of padded positions are -100, and only those: by length, not by id, where padding and end share one.
     """
 
     code, name, level = "WIR008", "padding counts as target", "error"
-    explained_by = ("WIR001",)
+    explained_by = "WIR001"
     share, same = 0.5, SAME_LOSS  # of the rows, and of a loss
 
-    def check(self, wiring: Wiring) -> Iterator[Finding]:
+    def check(self, wiring: Wiring) -> Findings:
         labels = wiring.labels
         padded = labels is not None and labels.padded >= self.share * labels.rows
         if labels is not None and padded:

@@ -1,16 +1,10 @@
-"""WIR014: learning rate."""
-
-from __future__ import annotations
-
 import math
-from collections.abc import Iterator
 
 import numpy as np
 
-from sourcewise.diagnosis.finding import Finding
 from sourcewise.diagnosis.measures.first_step import FirstStep
 from sourcewise.diagnosis.measures.wiring import MEASURED
-from sourcewise.diagnosis.rule import Rule, asked
+from sourcewise.diagnosis.rule import Findings, Rule, asked
 from sourcewise.diagnosis.rules.wiring.wir002_initial_scale import InitialScale
 from sourcewise.diagnosis.rules.wiring.wir003_weights_not_trained import WeightsNotTrained
 from sourcewise.diagnosis.rules.wiring.wir004_encoder_not_in_the_path import EncoderNotInThePath
@@ -24,17 +18,14 @@ from sourcewise.errors import RequestError
 class LearningRate(Rule[Wiring]):
     """
     ## What it measures
-
     How much one step at the peak learning rate changes each tensor, as a share of its own root mean square; the
     median over all tensors. AdamW's updates hardly depend on the gradient, so one step tells.
 
     ## Why that is bad
-
     Updates as large as the weights wipe out what was learned before, each time; too small ones do not get from
     the random initialisation to anything in the steps there are.
 
     ## Threshold and its origin
-
     Error at 0 and above {error} (a step replaces the weights), warning above {warning}. {measured}, at 1e-3:
     0.0048 to 0.049. From random weights, a warning where all steps together, each in the same direction at the
     peak rate, would change them by less than {way:words}; not for a trial of fewer than {trial} steps. Also a
@@ -43,14 +34,12 @@ class LearningRate(Rule[Wiring]):
     use are 1e-5 to 1e-4; 1 / that is how many steps a weight remembers (Wang & Aitchison 2024).
 
     ## What to do
-
     From scratch about 1e-3, fine-tuning about 5e-5:
-
         --train.learning_rate 1e-3
     """
 
     code, name, level = "WIR014", "learning rate", "error"
-    explained_by = ("WIR003", "WIR013")
+    explained_by = "WIR003 WIR013"
     rank = 3.1
     warning, error = 0.3, 1  # of the weights, in a step
     way, trial = 0.1, 100  # of random weights in all steps, and steps of a training that need not get anywhere
@@ -58,7 +47,7 @@ class LearningRate(Rule[Wiring]):
     fades, forgets = 0.01, 0.1  # of the weights, taken by weight decay in a step
     measured = MEASURED
 
-    def check(self, wiring: Wiring) -> Iterator[Finding]:
+    def check(self, wiring: Wiring) -> Findings:
         plan = wiring.plan
         if plan is None:
             return
@@ -76,7 +65,7 @@ class LearningRate(Rule[Wiring]):
         if not faded and wiring.step is not None and not graver(wiring):
             yield from self.of_updates(step, plan)
 
-    def of_decay(self, rate: float, weight_decay: float) -> Iterator[Finding]:
+    def of_decay(self, rate: float, weight_decay: float) -> Findings:
         """A step's decay, peak rate times weight decay, takes more than the gradient can give."""
         share = rate * weight_decay
         if share <= self.fades:
@@ -89,7 +78,7 @@ class LearningRate(Rule[Wiring]):
         cure = "Usual is 0.01 to 0.1:\n  --train.weight_decay 0.01"
         yield self.finding(evidence, "error" if share > self.forgets else "warning", cure)
 
-    def of_updates(self, step: FirstStep, plan: Plan) -> Iterator[Finding]:
+    def of_updates(self, step: FirstStep, plan: Plan) -> Findings:
         """Steps that are too large, too small, or too late."""
         ratios = [w.update / w.value for w in step.weights if w.optimised and w.update > 0 and w.value > 0]
         median = float(np.median(ratios)) if ratios else math.nan

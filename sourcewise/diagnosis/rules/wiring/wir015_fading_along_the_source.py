@@ -1,29 +1,19 @@
-"""WIR015: gradients fade along the source."""
-
-from __future__ import annotations
-
-from collections.abc import Iterator
-
-from sourcewise.diagnosis.finding import Finding
 from sourcewise.diagnosis.measures import signals
-from sourcewise.diagnosis.rule import Rule
+from sourcewise.diagnosis.rule import Findings, Rule
 from sourcewise.training.opening import Prepared
 
 
 class FadingAlongTheSource(Rule[Prepared]):
     """
     ## What it measures
-
     The gradient of the loss by the vectors that enter the encoder (or the bridge's slots), over the four
     longest sources: its root mean square in each eighth of a source, the weakest beside the strongest.
 
     ## Why that is bad
-
     What lies there cannot be learned: a recurrent network loses a factor a step (Bengio et al. 1994), and a
     vector that stands for all of a long source holds its ends. What comes out fits the ends of the source only.
 
     ## Threshold and its origin
-
     Below {warning} a warning, below {error} an error. The weights are shared by all positions, and noise falls
     with the root of what is averaged: to stand out from the rest a share of {warning} takes 1e8 target tokens,
     more than a small training sees; one of {error} takes 1e12, more than any. Each is a level less where a
@@ -33,18 +23,16 @@ class FadingAlongTheSource(Rule[Prepared]):
     judged.
 
     ## What to do
-
     Attention, which reaches every slot in one step, or shorter sources:
-
         --model.attention bahdanau
         --model.family t5
     """
 
     code, name, level = "WIR015", "gradients fade along the source", "error"
-    explained_by = ("WIR001", "WIR002", "WIR013")
+    explained_by = "WIR001 WIR002 WIR013"
     warning, error = 1e-4, 1e-6  # of the strongest eighth's gradient
 
-    def check(self, prepared: Prepared) -> Iterator[Finding]:
+    def check(self, prepared: Prepared) -> Findings:
         fading = signals.measure_fading(prepared.network, signals.long_batch(prepared.train))
         if fading is None or not max(fading.eighths) > 0:
             return

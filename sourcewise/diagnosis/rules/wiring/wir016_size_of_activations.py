@@ -1,12 +1,6 @@
-"""WIR016: size of the activations."""
-
-from __future__ import annotations
-
-from collections.abc import Iterator
-
-from sourcewise.diagnosis.finding import Finding, Level
+from sourcewise.diagnosis.finding import Level
 from sourcewise.diagnosis.measures import signals
-from sourcewise.diagnosis.rule import Rule
+from sourcewise.diagnosis.rule import Findings, Rule
 from sourcewise.diagnosis.wiring import one_batch
 from sourcewise.training.opening import Prepared
 
@@ -14,34 +8,29 @@ from sourcewise.training.opening import Prepared
 class SizeOfActivations(Rule[Prepared]):
     """
     ## What it measures
-
     The root mean square of what each block gives on one batch, before the first step; blocks of fresh networks.
 
     ## Why that is bad
-
     Values that grow from block to block overflow or saturate what follows; values that are all but zero carry
     no source. Normalisation hides both from the loss, not from the gradient.
 
     ## Threshold and its origin
-
     Above {warning} a warning, above {error} an error; below {small} a warning. {measured}: 0.2 to 5.4, at most
     four times from the first block to the last.
 
     ## What to do
-
     Initialise as the family does: a fresh network of a recipe is, unless its weights were changed afterwards.
     Or draw the matrices by another rule:
-
         --model.initialization xavier
     """
 
     code, name, level = "WIR016", "size of the activations", "error"
-    explained_by = ("WIR001",)
+    explained_by = "WIR001"
     rank = 14.1
     warning, error, small = 50, 1000, 0.01  # root mean squares
     measured = signals.MEASURED
 
-    def check(self, prepared: Prepared) -> Iterator[Finding]:
+    def check(self, prepared: Prepared) -> Findings:
         if prepared.recipe.model.weights:
             return  # pretrained blocks may be large: T5's are
         found: list[tuple[Level, str]] = []

@@ -1,13 +1,7 @@
-"""WIR017: one batch cannot be learned by heart."""
-
-from __future__ import annotations
-
 import math
-from collections.abc import Iterator
 
-from sourcewise.diagnosis.finding import Finding
 from sourcewise.diagnosis.measures import signals
-from sourcewise.diagnosis.rule import CannotTell, Rule
+from sourcewise.diagnosis.rule import CannotTell, Findings, Rule
 from sourcewise.diagnosis.wiring import one_batch
 from sourcewise.training.opening import Prepared
 
@@ -17,34 +11,30 @@ LITTLE = 0.5  # nats a target token: what is nearly certain needs no learning
 class NotLearnedByHeart(Rule[Prepared]):
     """
     ## What it measures
-
     The loss of a copy that is trained on {examples:words} examples for up to {steps} steps at 3e-3, without
     dropout, beside the entropy of the frequencies of their own target tokens. Not tried where it would take
     more than seconds.
 
     ## Why that is bad
-
     What cannot learn {examples:words} examples by heart will not learn a set; and what is wrong is the wiring,
     not the data.
 
     ## Threshold and its origin
-
     No less than {stuck:%} of that entropy, and a fall of less than {falling:%} over the last quarter of the
     steps. {measured}: at most 58 % (a BART of width 32), most below 25 %; a width of 16 is slower, and still
     falls.
 
     ## What to do
-
     Look at the findings above; if there are none: initialisation, activations, saturated or missing norms.
     """
 
     code, name, level = "WIR017", "one batch cannot be learned by heart", "error"
-    explained_by = ("WIR001..WIR005", "WIR007", "WIR011..WIR013", "WIR016")
+    explained_by = "WIR001..WIR005 WIR007 WIR011..WIR013 WIR016"
     examples, steps = signals.TRIAL_EXAMPLES, signals.TRIAL_STEPS
     stuck, falling = 0.9, 0.05  # of what frequencies alone give, and of the loss over the last quarter
     measured = signals.MEASURED
 
-    def check(self, prepared: Prepared) -> Iterator[Finding]:
+    def check(self, prepared: Prepared) -> Findings:
         network, batch = prepared.network, one_batch(prepared.train)
         if signals.trial_flops(network, batch) > signals.TRIAL_FLOPS:
             size = sum(p.numel() for p in network.parameters())

@@ -1,12 +1,5 @@
-"""WIR019: one vector for a long source."""
-
-from __future__ import annotations
-
-from collections.abc import Iterator
-
-from sourcewise.diagnosis.finding import Finding
 from sourcewise.diagnosis.measures import signals
-from sourcewise.diagnosis.rule import Rule
+from sourcewise.diagnosis.rule import Findings, Rule
 from sourcewise.diagnosis.wiring import one_batch
 from sourcewise.training.opening import Prepared
 
@@ -14,23 +7,18 @@ from sourcewise.training.opening import Prepared
 class OneVector(Rule[Prepared]):
     """
     ## What it measures
-
     How many slots the memory of a source has, beside the length of sources and targets.
 
     ## Why that is bad
-
     All that the target says must be in that one vector from the start; it holds a gist, and the more is to be
     told the less of it is right (Cho et al. 2014).
 
     ## Threshold and its origin
-
     One slot for sources of {long} and more and targets of {said} tokens and more on average. Ours; a note where
     the recipe asks for it: a recurrent network with model.attention none.
 
     ## What to do
-
     Attention over all of the source:
-
         --model.attention bahdanau
         --model.family t5
     """
@@ -39,7 +27,7 @@ class OneVector(Rule[Prepared]):
     rank = 14.3
     long, said = 16, 4  # tokens or frames of a source, and tokens of a target
 
-    def check(self, prepared: Prepared) -> Iterator[Finding]:
+    def check(self, prepared: Prepared) -> Findings:
         network, train = prepared.network, prepared.train
         length, said, batch = float(train.source_lengths.mean()), float(train.target_lengths.mean()), one_batch(train)
         if length < self.long or said < self.said or signals.memory_slots(network, batch) > 1:

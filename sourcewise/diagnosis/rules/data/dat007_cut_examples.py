@@ -1,53 +1,42 @@
-"""DAT007: sources or targets cut."""
-
-from __future__ import annotations
-
-from collections.abc import Iterator
-
 import numpy as np
 
 from sourcewise.config import DataConfig
 from sourcewise.data.encoding import Encoded, Ids
-from sourcewise.diagnosis.finding import Finding
 from sourcewise.diagnosis.pairs import FEWEST, Pairs, made_of_text, named, sample
-from sourcewise.diagnosis.rule import Rule
+from sourcewise.diagnosis.rule import Findings, Rule
 
 
-class CutTexts(Rule[Pairs]):
+class CutExamples(Rule[Pairs]):
     """
     ## What it measures
-
     The share of examples longer than data.max_source, data.max_frames or data.max_target, and the share of all
     tokens or frames that is cut off; and of targets longer than generation.max_new_tokens lets outputs be. In a
     Trainer's data, which is ids already: sources of the largest length there is that lack the end of text,
     which the tokenizer gives each text, or have as many tokens as its model_max_length.
 
     ## Why that is bad
-
     What is cut off a source cannot be told; a cut target teaches to stop in the middle of a sentence.
 
     ## Threshold and its origin
-
     Warning from {warning:%} of the examples, error where {error:words} of all tokens or frames are cut off.
     Ours. Of ids nobody knows how much is gone: there an error where {error:words} of the sources are cut, and
     shorter than an average target. Conversations are cut by turns, on purpose, and not counted on the source's
     side.
 
     ## What to do
-
     Raise the limit to the longest, or leave long examples out:
     """
 
     code, name, level = "DAT007", "sources or targets cut", "error"
     warning, error = 0.05, 0.5  # of the examples, and of all tokens or frames
 
-    def check(self, pairs: Pairs) -> Iterator[Finding]:
+    def check(self, pairs: Pairs) -> Findings:
         if pairs.recipe is not None:
             for part in pairs.parts:
                 yield from self.of(part, pairs.recipe.data)
             yield from self.of_outputs(pairs.valid or pairs.train, pairs.recipe.generation.max_new_tokens)
 
-    def of(self, part: Encoded, data: DataConfig) -> Iterator[Finding]:
+    def of(self, part: Encoded, data: DataConfig) -> Findings:
         """Of what is read."""
         task, dataset = part.dataset.task, part.dataset
         max_target, max_source = task.max_target or data.max_target, task.max_source or data.max_source
@@ -58,9 +47,7 @@ class CutTexts(Rule[Pairs]):
         elif part.sources is not None and not any(example.turns for example in dataset):
             yield from self.of_texts(part, "sources", part.sources, part.source_lengths, max_source, "max_source")
 
-    def of_texts(
-        self, part: Encoded, side: str, ids: Ids, lengths: np.ndarray, limit: int, option: str
-    ) -> Iterator[Finding]:
+    def of_texts(self, part: Encoded, side: str, ids: Ids, lengths: np.ndarray, limit: int, option: str) -> Findings:
         """Only texts that fill the limit may have been cut: these are measured whole, up to a sample of them."""
         full = np.flatnonzero(lengths == limit)
         if len(full) < self.warning * len(part):
@@ -73,9 +60,7 @@ class CutTexts(Rule[Pairs]):
         whole[full] = np.resize([len(row) for row in rows], len(full)) if len(chosen) < len(full) else [*map(len, rows)]
         yield from self.of_lengths(part, side, whole, limit, option, "tokens")
 
-    def of_lengths(
-        self, part: Encoded, side: str, whole: np.ndarray, limit: int, option: str, units: str
-    ) -> Iterator[Finding]:
+    def of_lengths(self, part: Encoded, side: str, whole: np.ndarray, limit: int, option: str, units: str) -> Findings:
         """`whole` (examples,) lengths before cutting."""
         over = whole > limit
         share, gone = over.mean(), float((whole[over] - limit).sum() / whole.sum())
@@ -88,7 +73,7 @@ class CutTexts(Rule[Pairs]):
             cure = f"{self.cure}\n  --data.{option} {int(whole.max())}"
             yield self.finding(named(part, evidence), "error" if gone >= self.error else "warning", cure)
 
-    def of_outputs(self, examples: Encoded, limit: int) -> Iterator[Finding]:
+    def of_outputs(self, examples: Encoded, limit: int) -> Findings:
         """Of what is generated: targets that are longer than an output may be."""
         if len(examples) < FEWEST or made_of_text(examples):
             return
