@@ -133,19 +133,28 @@ class Wiring:
         return [loss for loss in found if loss.like is not None]
 
     @property
+    def any_step(self) -> FirstStep | None:
+        """The first step, finite or not; None where there is to be none, nothing learns, or logits are not finite."""
+        return self._taken if isinstance(self._taken, FirstStep) else None
+
+    @property
     def step(self) -> FirstStep | None:
-        """The first step, where there is to be one, something learns, and its gradient is finite."""
-        try:
-            measured = self.any_step
-        except RequestError:
-            return None
-        return measured if measured is not None and math.isfinite(measured.norm) else None
+        """The first step, where its gradient is finite."""
+        return self.any_step if self.any_step is not None and math.isfinite(self.any_step.norm) else None
+
+    @property
+    def nothing_learns(self) -> str:
+        """Why not one weight would learn anything; "" where some do."""
+        return self._taken if isinstance(self._taken, str) else ""
 
     @cached_property
-    def any_step(self) -> FirstStep | None:
-        """The first step, finite or not; None where logits are not finite. Raises RequestError: nothing learns."""
-        wanted = self.first is not None and self.plan is not None and not self.plan.standing
-        return self.first() if wanted and self.first is not None and self.all_paths.finite else None
+    def _taken(self) -> FirstStep | str | None:
+        if self.first is None or self.plan is None or self.plan.standing or not self.all_paths.finite:
+            return None
+        try:
+            return self.first()
+        except RequestError as nothing:
+            return str(nothing)
 
 
 @dataclass(frozen=True, slots=True)

@@ -34,7 +34,7 @@ class FewDistinctOutputs(Rule[Outputs]):
     warning, error = DIVERSITY_BANDS  # percent of the references' variety
 
     def check(self, outputs: Outputs) -> Findings:
-        """See Rule. Of a source that comes with several references one is enough: a model says the same each time."""
+        # Of a source that comes with several references one is enough: a model says the same to it each time.
         references, given = outputs.wanted, outputs.outputs
         if any(outputs.sources):
             places = {source: i for i, source in reversed(list(enumerate(outputs.sources)))}

@@ -29,8 +29,7 @@ class PoorVerdict(Rule[Outputs]):
     explained_by = "* -OUT009"
 
     def check(self, outputs: Outputs) -> Findings:
-        """See Rule. However few the examples: what `evaluate` says of them, `diagnose` does not deny."""
-        evaluation = outputs.evaluation
+        evaluation = outputs.evaluation  # however few: what `evaluate` says of them, `diagnose` does not deny
         said = verdict_of(evaluation)
         if said is not None and said.level in ("failed", "moderate"):
             evidence = f"evaluate says {said.level} of {len(evaluation.rows)} examples: {said.text.rstrip('.')}"

@@ -2,7 +2,6 @@ import math
 
 from sourcewise.diagnosis.rule import Findings, Rule
 from sourcewise.diagnosis.wiring import Wiring
-from sourcewise.errors import RequestError
 
 
 class NotFiniteValues(Rule[Wiring]):
@@ -28,9 +27,6 @@ class NotFiniteValues(Rule[Wiring]):
         if not wiring.all_paths.finite:
             yield self.finding(f"the logits of {len(wiring.batch)} examples are not all finite numbers")
             return
-        try:
-            step = wiring.any_step
-        except RequestError:
-            return  # nothing learns: WIR003 says so
+        step = wiring.any_step
         if step is not None and not math.isfinite(step.norm):
             yield self.finding(f"the norm of the first gradient is {step.norm}, the loss {step.loss:.3g}")

@@ -3,7 +3,6 @@ from collections.abc import Collection, Sequence
 from sourcewise.diagnosis.measures.first_step import Weight, counted
 from sourcewise.diagnosis.rule import Findings, Rule
 from sourcewise.diagnosis.wiring import Wiring
-from sourcewise.errors import RequestError
 
 
 class WeightsNotTrained(Rule[Wiring]):
@@ -28,12 +27,9 @@ class WeightsNotTrained(Rule[Wiring]):
     code, name, level = "WIR003", "weights that are not trained", "error"
 
     def check(self, wiring: Wiring) -> Findings:
-        try:
-            wiring.any_step  # noqa: B018
-        except RequestError as nothing:
-            yield self.finding(str(nothing))
-            return
-        if wiring.step is not None and wiring.plan is not None:
+        if wiring.nothing_learns:
+            yield self.finding(wiring.nothing_learns)
+        elif wiring.step is not None and wiring.plan is not None:
             yield from self.of(wiring.step.weights, wiring.plan.fresh, wiring.plan.loaded)
 
     def of(self, weights: Sequence[Weight], fresh: bool, loaded: Collection[str]) -> Findings:

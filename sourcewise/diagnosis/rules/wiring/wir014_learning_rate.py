@@ -12,7 +12,6 @@ from sourcewise.diagnosis.rules.wiring.wir011_source_unreached import SourceUnre
 from sourcewise.diagnosis.rules.wiring.wir012_no_gradient import NoGradient
 from sourcewise.diagnosis.rules.wiring.wir013_vanishing_gradients import VanishingGradients
 from sourcewise.diagnosis.wiring import Plan, Wiring
-from sourcewise.errors import RequestError
 
 
 class LearningRate(Rule[Wiring]):
@@ -54,10 +53,7 @@ class LearningRate(Rule[Wiring]):
         if plan.standing:
             yield self.finding(plan.standing)
             return
-        try:
-            step = wiring.any_step
-        except RequestError:
-            return  # nothing learns: WIR003 says so
+        step = wiring.any_step
         if step is None:
             return
         faded = list(self.of_decay(plan.rate, plan.weight_decay))
