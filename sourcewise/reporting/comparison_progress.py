@@ -14,7 +14,7 @@ from rich.progress import BarColumn, Progress, TextColumn
 
 from sourcewise.comparison.finished import Finished, State
 from sourcewise.comparison.plan import Comparison, Planned
-from sourcewise.reporting.comparison import FORMS
+from sourcewise.figures import FIGURES
 
 TAIL = 4000  # bytes at the end of a metrics.jsonl that hold its last line
 
@@ -80,8 +80,8 @@ class ComparisonProgress:
 
 def _found(finished: Finished) -> str:
     """The figures of one training in a few words."""
-    shown = [(key, finished.metrics.get(key)) for key in ("bleu", "wer", "source_bits")]
-    words = [f"{FORMS[key][0]} {FORMS[key][1].format(value)}" for key, value in shown if isinstance(value, float)]
+    known = [(FIGURES[key], finished.metrics.get(key)) for key in ("bleu", "wer", "source_bits")]
+    words = [f"{each.heading} {each.number.format(value)}" for each, value in known if isinstance(value, float)]
     return ", ".join([*words, f"{finished.minutes:.1f} min"])
 
 

@@ -22,6 +22,7 @@ from sourcewise.errors import NotFinite
 from sourcewise.evaluation.evaluate import evaluate_encoded
 from sourcewise.evaluation.results import without_nan
 from sourcewise.evaluation.shown import write_shown
+from sourcewise.figures import figures
 from sourcewise.generation.model import Model
 from sourcewise.lanes import Lanes
 from sourcewise.model.checkpoint import save_network
@@ -45,7 +46,6 @@ from sourcewise.training.token_weights import token_weights
 from sourcewise.training.unfreezing import Unfreezing
 from sourcewise.training.vitals import gradient_norms, target_entropy, update_ratios
 
-LOWER_IS_BETTER = ("loss", "wer")
 COUNTERS = (
     *("step", "epoch", "position", "epoch_batches", "best", "snapshots"),
     *("seconds", "nats", "targets", "tokens", "logged_at", "step_logged", "clipped", "largest_norm"),
@@ -275,7 +275,7 @@ class Trainer:
     def _standing(self, line: dict[str, Any]) -> tuple[float, float]:
         """Lower is better; the loss decides between equals: BLEU is 0 as long as no four words are right."""
         value, loss = line[self.recipe.train.best], line["loss"]
-        signed = value if value is None or self.recipe.train.best in LOWER_IS_BETTER else -value
+        signed = None if value is None else -figures()[self.recipe.train.best].sign * value
         return math.inf if signed is None else signed, math.inf if loss is None else loss
 
     def _snapshot(self) -> None:
