@@ -24,7 +24,8 @@ from sourcewise.evaluation.results import without_nan
 from sourcewise.figures import OF_TRAININGS, figures, shown, written
 from sourcewise.files import write_atomically
 from sourcewise.reporting.course import comparison_charts
-from sourcewise.reporting.run_files import LINES_FILE, read_lines
+from sourcewise.training.events import LINES_FILE, read_lines
+from sourcewise.training.events import Line as LogLine
 
 NAME = "comparison"  # of the files
 COSTS = ("parameters", "tokens_per_s", "minutes")  # beside the figures
@@ -127,10 +128,9 @@ def as_html(table: Table) -> str:
     )
 
 
-def _course(line: Line) -> list[dict[str, Any]]:
+def _course(line: Line) -> list[LogLine]:
     """What the first seed of a variant logged; nothing where that is gone."""
-    paths = [each.planned.folder / LINES_FILE for each in line.finished[:1]]
-    return [logged for path in paths if path.is_file() for logged in read_lines(path)]
+    return [logged for each in line.finished[:1] for logged in read_lines(each.planned.folder / LINES_FILE)]
 
 
 def as_csv(table: Table) -> str:

@@ -21,12 +21,12 @@ from sourcewise.reporting.again import environment, times
 from sourcewise.reporting.charts import length_chart, pair_chart
 from sourcewise.reporting.checked import check
 from sourcewise.reporting.course import course_charts
-from sourcewise.reporting.curves import EVALUATION
 from sourcewise.reporting.run_files import RECIPE_FILE, RunFiles, read_run
 from sourcewise.reporting.samples import differences, text_samples, token_samples
 from sourcewise.reporting.summary import next_step, progress, tiles
 from sourcewise.reporting.tasks import COLUMNS, task_rows
 from sourcewise.reporting.trace import script_json
+from sourcewise.training.events import Evaluated, of
 
 REPORT_FILE = "report.html"
 SAMPLES = 24
@@ -86,7 +86,7 @@ def render(run: RunFiles, *, training: bool = False) -> str:
 def _evaluations(lines: Sequence[Mapping[str, Any]], most: int = 50) -> dict[str, Any]:
     """The last evaluations as a table: columns, and rows of text."""
     keys = ("step", "epoch", *(each.key for each in shown("course")))
-    found = [line for line in lines if line.get("kind") == EVALUATION][-most:]
+    found = of(lines, Evaluated)[-most:]
     columns = [key for key in keys if any(isinstance(line.get(key), (int, float)) for line in found)]
     return {
         "columns": [key.replace("_pct", " %").replace("_", " ") for key in columns],

@@ -10,8 +10,9 @@ from sourcewise.evaluation.verdict import Verdict
 from sourcewise.figures import OF_TRAININGS, shown
 from sourcewise.reporting.again import duration
 from sourcewise.reporting.checked import Checked
-from sourcewise.reporting.curves import EVALUATION, TRAIN, is_finite, series
+from sourcewise.reporting.curves import is_finite, series
 from sourcewise.reporting.run_files import RunFiles
+from sourcewise.training.events import Evaluated, Step, of, started
 
 
 def next_step(run: RunFiles, checked: Checked, said: Verdict | None) -> str:
@@ -25,7 +26,7 @@ def next_step(run: RunFiles, checked: Checked, said: Verdict | None) -> str:
         return "No outputs yet: the verdict and the findings follow with the first evaluation that writes them."
     if checked.findings:
         return "Nothing that makes the model useless; the findings below cost quality."
-    losses = series(run.lines, EVALUATION, "loss")
+    losses = series(run.lines, Evaluated, "loss")
     if len(losses) > 1 and losses[-1][1] <= min(value for _, value in losses):
         return "Nothing is wrong, and the validation loss was lowest at the end: longer training may still help."
     return "Nothing is wrong in what was checked."
@@ -33,13 +34,13 @@ def next_step(run: RunFiles, checked: Checked, said: Verdict | None) -> str:
 
 def progress(run: RunFiles) -> str:
     """Where training stands, in words; empty without log lines."""
-    last = next((ln for ln in reversed(run.lines) if ln.get("kind") == TRAIN), None)
-    if last is None:
+    steps = of(run.lines, Step)
+    if not steps:
         return ""
-    start = next((ln for ln in run.lines if ln.get("kind") == "start"), {})
+    last, start = steps[-1], started(run.lines)
     asked = run.recipe.get("train")
-    steps = start.get("steps") or (asked.get("steps") if isinstance(asked, dict) else None)
-    text = f"step {last.get('step', 0):,}" + (f" of {steps:,}" if isinstance(steps, int) else "")
+    planned = start.get("steps") or (asked.get("steps") if isinstance(asked, dict) else None)
+    text = f"step {last.get('step', 0):,}" + (f" of {planned:,}" if isinstance(planned, int) else "")
     if is_finite(last.get("epoch")):
         text += f", epoch {last['epoch']:.4g}"
     if is_finite(last.get("seconds")):
