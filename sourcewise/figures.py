@@ -28,12 +28,9 @@ PERCENT = (0.0, 100.0)
 # which names the figure where it stands in a sentence (task, progress); "" is the figure's own format.
 EVERYWHERE: dict[Place, str] = {"tile": "", "course": "", "task": "", "table": "", "brief table": ""}
 PRINTED: dict[Place, str] = {}  # by `evaluate`, as all are, and nowhere else
-NOTHING: frozenset[Use] = frozenset()
-TASKS: frozenset[Use] = frozenset({"tasks"})
-RUNS: frozenset[Use] = frozenset({"runs"})
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class Figure:
     """One number of metrics.json, or of the log of a training. Raises ValueError where it could not be written."""
 
@@ -53,8 +50,8 @@ class Figure:
     """What a report says below it."""
     shown: Mapping[Place, str] = field(default_factory=lambda: EVERYWHERE)
     """Where it is shown, and its format there where that is another."""
-    judges: frozenset[Use] = TASKS | RUNS
-    """What it may judge where it has a direction: tasks (with a range, too), runs (if it is in the table of them)."""
+    judges: bool = True
+    """Whether it may judge, if it has a direction: tasks, where it has a range, and runs, where their table has it."""
     measure: Measure | None = None
     """How it is found from outputs and their references; None: an evaluation has it anyway."""
 
@@ -106,129 +103,50 @@ def written(form: str, value: Any) -> str:
 
 
 OF_EVALUATIONS = (
-    Figure(key="examples", label="examples", format="{:,.0f}", shown=PRINTED),
-    Figure(
-        key="bleu",
-        label="BLEU",
-        better="higher",
-        range=PERCENT,
-        meaning="n-gram overlap with the references, 0 to 100",
-        shown=EVERYWHERE | {"tile": "{:.1f}", "task": "BLEU {:.1f}", "progress": "BLEU {:.1f}"},
-    ),
-    Figure(
-        key="chrf",
-        label="chrF",
-        better="higher",
-        range=PERCENT,
-        meaning="character n-gram overlap, 0 to 100",
-        shown=EVERYWHERE | {"tile": "{:.1f}", "task": "chrF {:.1f}"},
-    ),
-    Figure(
-        key="wer",
-        label="word error rate",
-        short="WER",
-        format="{:.3f}",
-        better="lower",
-        range=(0.0, 1.0),
-        meaning="word errors a reference word",
-        shown=EVERYWHERE | {"progress": "WER {:.2f}"},
-    ),
-    Figure(
-        key="exact_match_pct",
-        label="exactly right",
-        short="exact",
-        format="{:.1f} %",
-        better="higher",
-        range=PERCENT,
+    Figure("examples", "examples", "{:,.0f}", shown=PRINTED),
+    Figure("bleu", "BLEU", "{:.2f}", "higher", PERCENT, meaning="n-gram overlap with the references, 0 to 100",
+        shown=EVERYWHERE | {"tile": "{:.1f}", "task": "BLEU {:.1f}", "progress": "BLEU {:.1f}"}),
+    Figure("chrf", "chrF", "{:.2f}", "higher", PERCENT, meaning="character n-gram overlap, 0 to 100",
+        shown=EVERYWHERE | {"tile": "{:.1f}", "task": "chrF {:.1f}"}),
+    Figure("wer", "word error rate", "{:.3f}", "lower", (0.0, 1.0), short="WER", meaning="word errors a reference word",
+        shown=EVERYWHERE | {"progress": "WER {:.2f}"}),
+    Figure("exact_match_pct", "exactly right", "{:.1f} %", "higher", PERCENT, short="exact",
         meaning="outputs equal to their reference",
-        shown={
-            "tile": "",
-            "course": "",
-            "table": "",
-            "task": "exactly right {:.1f} %",
-            "progress": "exact {:.0f} %",
-        },
-    ),
-    Figure(
-        key="exact_any_pct",
-        label="or as another of that source",
-        format="{:.1f} %",
-        better="higher",
-        range=PERCENT,
-        shown=PRINTED,
-        judges=NOTHING,
-    ),
-    Figure(
-        key="rouge_l",
-        label="ROUGE-L",
-        better="higher",
-        range=PERCENT,
-        shown={"task": "ROUGE-L {:.1f}"},
-        judges=TASKS,
-    ),
-    Figure(
-        key="tasks_mean",
-        label="mean of the tasks' own metrics",
-        short="tasks' mean",
-        better="higher",
-        shown={"table": ""},
-        judges=RUNS,
-    ),
-    Figure(
-        key="unique_pct",
-        label="distinct outputs",
-        short="unique",
-        format="{:.1f} %",
-        better="higher",
-        range=PERCENT,
+        shown={"tile": "", "course": "", "task": "exactly right {:.1f} %", "table": "", "progress": "exact {:.0f} %"}),
+    Figure("exact_any_pct", "or as another of that source", "{:.1f} %", shown=PRINTED),
+    Figure("rouge_l", "ROUGE-L", "{:.2f}", "higher", PERCENT, shown={"task": "ROUGE-L {:.1f}"}),
+    Figure("tasks_mean", "mean of the tasks' own metrics", better="higher", short="tasks' mean", shown={"table": ""}),
+    Figure("unique_pct", "distinct outputs", "{:.1f} %", "higher", PERCENT, short="unique",
         meaning="distinct outputs a hundred examples",
-        shown=EVERYWHERE | {"progress": "unique {:.0f} %"},
-        judges=NOTHING,
-    ),
-    Figure(key="reference_unique_pct", label="distinct references", format="{:.1f} %", range=PERCENT, shown=PRINTED),
-    Figure(key="top_output_pct", label="commonest output", format="{:.1f} %", range=PERCENT, shown=PRINTED),
-    Figure(
-        key="length_ratio",
-        label="length, of the references'",
-        meaning="words of the outputs over words of the references",
-        shown={"tile": "{:.2f} ×"},
-    ),
-    Figure(key="length_sd_ratio", label="its spread, of theirs", shown=PRINTED),
-    Figure(key="empty_pct", label="empty", format="{:.1f} %", range=PERCENT, shown=PRINTED),
-    Figure(key="unfinished_pct", label="cut at the longest length", format="{:.1f} %", range=PERCENT, shown=PRINTED),
-    Figure(key="repetition_pct", label="repeating themselves", format="{:.1f} %", range=PERCENT, shown=PRINTED),
-    Figure(
-        key="loss",
-        label="loss, nats a target token",
-        short="loss",
-        format="{:.3f}",
-        better="lower",
+        shown=EVERYWHERE | {"progress": "unique {:.0f} %"}, judges=False),
+    Figure("reference_unique_pct", "distinct references", "{:.1f} %", range=PERCENT, shown=PRINTED),
+    Figure("top_output_pct", "commonest output", "{:.1f} %", range=PERCENT, shown=PRINTED),
+    Figure("length_ratio", "length, of the references'", meaning="words of the outputs over words of the references",
+        shown={"tile": "{:.2f} ×"}),
+    Figure("length_sd_ratio", "its spread, of theirs", shown=PRINTED),
+    Figure("empty_pct", "empty", "{:.1f} %", range=PERCENT, shown=PRINTED),
+    Figure("unfinished_pct", "cut at the longest length", "{:.1f} %", range=PERCENT, shown=PRINTED),
+    Figure("repetition_pct", "repeating themselves", "{:.1f} %", range=PERCENT, shown=PRINTED),
+    Figure("loss", "loss, nats a target token", "{:.3f}", "lower", short="loss",
         meaning="nats a target token, with its own source",
-        shown={"tile": "", "course": "", "table": "", "progress": "valid loss {:.3f}"},
-        judges=RUNS,
-    ),
-    Figure(key="loss_shuffled", label="loss, with another's source", format="{:.3f}", shown=PRINTED),
-    Figure(
-        key="source_bits",
-        label="source bits",
-        better="higher",
+        shown={"tile": "", "course": "", "table": "", "progress": "valid loss {:.3f}"}),
+    Figure("loss_shuffled", "loss, with another's source", "{:.3f}", shown=PRINTED),
+    Figure("source_bits", "source bits", "{:.2f}", "higher",
         meaning="what a target token gains from its own source, in bits",
-        shown=EVERYWHERE | {"progress": "source bits {:.2f}"},
-        judges=RUNS,
-    ),
-    Figure(key="target_tokens", label="", format="{:,.0f}", shown=PRINTED),
-    Figure(key="seconds", label="seconds", format="{:.1f}", shown=PRINTED),
-)
+        shown=EVERYWHERE | {"progress": "source bits {:.2f}"}),
+    Figure("target_tokens", "", "{:,.0f}", shown=PRINTED),
+    Figure("seconds", "seconds", "{:.1f}", shown=PRINTED),
+)  # fmt: skip
 
 # Of the lines of a training, and what it cost.
 OF_TRAININGS = {
     each.key: each
     for each in (
-        Figure(key="loss", label="loss", format="{:.3f}", better="lower", shown={"progress": ""}),
-        Figure(key="learning_rate", label="learning rate", short="rate", format="{:.2e}", shown={"progress": ""}),
-        Figure(key="tokens_per_s", label="tokens/s", format="{:,.0f}", shown={"progress": "{:,.0f} tokens/s"}),
-        Figure(key="parameters", label="parameters", format="{:,}", shown=PRINTED),
-        Figure(key="minutes", label="minutes", format="{:.1f}", shown=PRINTED),
+        Figure("loss", "loss", "{:.3f}", "lower", shown={"progress": ""}),
+        Figure("learning_rate", "learning rate", "{:.2e}", short="rate", shown={"progress": ""}),
+        Figure("tokens_per_s", "tokens/s", "{:,.0f}", shown={"progress": "{:,.0f} tokens/s"}),
+        Figure("parameters", "parameters", "{:,}", shown=PRINTED),
+        Figure("minutes", "minutes", "{:.1f}", shown=PRINTED),
     )
 }
 
@@ -275,6 +193,6 @@ def shown(place: Place) -> list[Figure]:
 
 
 def judging(use: Use) -> list[str]:
-    """The keys of the figures that may judge this."""
-    able = [each for each in figures().values() if use in each.judges and each.better]
+    """The keys of the figures that may judge tasks (`metric` of a set), or runs (`train.best`, `compare.metric`)."""
+    able = [each for each in figures().values() if each.judges and each.better]
     return [each.key for each in able if (each.range if use == "tasks" else "table" in each.shown)]
