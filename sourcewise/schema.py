@@ -8,7 +8,7 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Iterable
-from typing import Any, get_args, get_origin
+from typing import Annotated, Any, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
@@ -26,7 +26,7 @@ def rows(section: Section, prefix: str = "") -> list[tuple[str, str, str, str]]:
         else:
             default = field.get_default(call_default_factory=True)
             shown = str(default).lower() if isinstance(default, bool) else "" if default in (None, []) else str(default)
-            found.append((prefix + name, type_name(field.annotation), shown, field.description or ""))
+            found.append((prefix + name, type_name(_whole(field)), shown, field.description or ""))
     return found
 
 
@@ -68,7 +68,8 @@ def plain_type(annotation: Any) -> type | None:
 
 def type_name(annotation: Any) -> str:
     """A type in a user's words: `integer`, `cosine|constant`, `list of text`."""
-    arguments = get_args(annotation)
+    choices = next((c for c in (getattr(a, "choices", None) for a in get_args(annotation)) if c), ())
+    arguments = choices or get_args(annotation)
     if arguments and all(isinstance(a, str) for a in arguments):
         return "|".join(arguments)
     if get_origin(annotation) is list:
@@ -76,6 +77,11 @@ def type_name(annotation: Any) -> str:
     if arguments:
         return type_name(next(a for a in arguments if a is not type(None)))
     return {str: "text", int: "integer", float: "number", bool: "true|false"}.get(annotation, annotation.__name__)
+
+
+def _whole(field: FieldInfo) -> Any:
+    """A field's annotation with what pydantic took out of it."""
+    return Annotated[field.annotation, *field.metadata] if field.metadata else field.annotation
 
 
 def explain(error: ValidationError, root: Section, where: str, overrides: Iterable[str] = ()) -> str:

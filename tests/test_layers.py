@@ -23,7 +23,9 @@ LAYERS = (
     ("generation",),
     ("model", "command_line"),
     ("data", "recipe"),
-    ("config", "files", "runtime"),
+    ("config", "files"),
+    ("figures",),
+    ("runtime",),
     ("native",),
     ("errors", "lanes", "presets", "schema", "workers"),
 )

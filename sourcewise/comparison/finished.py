@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import statistics
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -20,6 +21,7 @@ from sourcewise.evaluation.bootstrap import resampled_sums
 from sourcewise.evaluation.results import METRICS_FILE, Evaluation, Row, without_nan
 from sourcewise.evaluation.verdict import Verdict, judge
 from sourcewise.files import write_atomically
+from sourcewise.training.events import Line, Step, of, started
 from sourcewise.training.run import Run
 
 NATS_FILE = "nats.json"
@@ -77,7 +79,7 @@ class Finished:
     planned: Planned
     metrics: dict[str, Any]
     rows: list[Row]
-    lines: list[dict[str, Any]]  # of metrics.jsonl
+    lines: list[Line]  # of metrics.jsonl
 
     @classmethod
     def read(cls, planned: Planned) -> Finished:
@@ -94,12 +96,12 @@ class Finished:
     @property
     def parameters(self) -> int:
         """How many its network has."""
-        return int(self._start.get("parameters", 0))
+        return int(started(self.lines).get("parameters", 0))
 
     @property
     def device(self) -> str:
         """What it was trained on, with how many threads."""
-        return str(self._start.get("device", ""))
+        return str(started(self.lines).get("device", ""))
 
     @property
     def tokens_per_s(self) -> float:
@@ -125,12 +127,8 @@ class Finished:
         return {name: each.figure(part) for (name, each), part in zip(found.items(), sums, strict=True)}
 
     @property
-    def _start(self) -> dict[str, Any]:
-        return next((line for line in self.lines if line["kind"] == "start"), {})
-
-    @property
-    def _steps(self) -> list[dict[str, Any]]:
-        return [line for line in self.lines if line["kind"] == "train"]
+    def _steps(self) -> Sequence[Mapping[str, Any]]:
+        return of(self.lines, Step)
 
 
 def _with_nats(rows: list[Row], path: Path) -> list[Row]:

@@ -22,12 +22,12 @@ from pydantic import ValidationError
 
 from sourcewise import schema
 from sourcewise.config import CompareConfig, DatasetConfig, Options, Recipe
-from sourcewise.config.compare import Figure
 from sourcewise.errors import RequestError
+from sourcewise.figures import FIGURES
 from sourcewise.recipe import checked, read_tree, set_option
 
 OF_THE_WHOLE = ("name", "output", "seed", "compare")  # keys that no variant sets
-LOWER_IS_BETTER = ("wer", "loss")
+LOWER_IS_BETTER = tuple(key for key, each in FIGURES.items() if each.better == "lower")
 
 
 class _Root(Options):
@@ -61,7 +61,7 @@ class Comparison:
 
     name: str
     folder: Path  # of the table; the runs are in it
-    metric: Figure
+    metric: str  # key of a figure
     changes: dict[str, dict[str, Any]]  # variant → the dotted keys it sets
     planned: list[Planned]  # all variants with the first seed, then with the next
 

@@ -17,10 +17,10 @@ import numpy as np
 
 from sourcewise.comparison.finished import Finished
 from sourcewise.comparison.intervals import mean_interval, welch_interval
-from sourcewise.comparison.plan import LOWER_IS_BETTER, Comparison
+from sourcewise.comparison.plan import Comparison
 from sourcewise.evaluation.bootstrap import percentiles
+from sourcewise.figures import figures, shown
 
-FIGURES = ("bleu", "chrf", "wer", "exact_match_pct", "unique_pct", "source_bits", "loss", "tasks_mean")
 Interval = tuple[float, float]
 
 
@@ -69,7 +69,7 @@ class Line:
     @property
     def figures(self) -> dict[str, Estimate]:
         """Its figures, by their names in metrics.json; those that every training has."""
-        values = {name: [_number(f.metrics.get(name)) for f in self.finished] for name in FIGURES}
+        values = {each.key: [_number(f.metrics.get(each.key)) for f in self.finished] for each in shown("table")}
         return {name: Estimate(each) for name, each in values.items() if each and all(map(math.isfinite, each))}
 
     @property
@@ -138,7 +138,7 @@ class Table:
     @property
     def figures(self) -> list[str]:
         """The figures that some line has."""
-        return [name for name in FIGURES if any(name in line.figures for line in self.lines)]
+        return [each.key for each in shown("table") if any(each.key in line.figures for line in self.lines)]
 
     @property
     def complete(self) -> bool:
@@ -180,7 +180,7 @@ class Table:
     def better(self, variant: str, figure: str) -> int:
         """1: better than the first variant beyond chance, −1: worse, 0: neither can be said."""
         found = self.differences.get(variant, {}).get(figure)
-        return 0 if found is None else found.sign * (-1 if figure in LOWER_IS_BETTER else 1)
+        return 0 if found is None else found.sign * figures()[figure].sign
 
     @property
     def conclusion(self) -> str:
@@ -205,7 +205,7 @@ class Table:
 
     @property
     def _upward(self) -> int:
-        return -1 if self.comparison.metric in LOWER_IS_BETTER else 1
+        return figures()[self.comparison.metric].sign
 
 
 def _number(value: object) -> float:

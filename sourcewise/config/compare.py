@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from pydantic import Field, field_validator
 
-from sourcewise.config.options import Options, Seed
+from sourcewise.config.options import Options, RunFigure, Seed
 
 NAME = r"\w[\w.-]*"  # as that of a run: it names a folder
-Figure = Literal["bleu", "chrf", "wer", "exact_match_pct", "source_bits", "loss", "tasks_mean"]
 
 
 class CompareConfig(Options):
@@ -22,7 +21,7 @@ class CompareConfig(Options):
     seeds: Annotated[list[Seed], Field(min_length=1)] = Field(
         [0, 1, 2], description="each variant is trained with each"
     )
-    metric: Figure | None = Field(None, description="the figure that decides (default: train.best)")
+    metric: RunFigure | None = Field(None, description="the figure that decides (default: train.best)")
 
     @field_validator("variants")
     @classmethod

@@ -7,9 +7,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
-from sourcewise.config.options import Options, Positive
+from sourcewise.config.options import Options, Positive, TaskFigure
 
-Metric = Literal["bleu", "chrf", "wer", "exact_match_pct", "rouge_l"]
 KINDS = ("pairs", "conversations", "text", "manifest", "builtin")  # what a set may be read from
 OF_TEXT = ("denoise", "noise_density", "mean_span")  # options of plain text
 
@@ -72,7 +71,7 @@ class DatasetConfig(Options):
     weight: float = Field(1.0, gt=0, description="share of this set in a mixture, relative to the others")
     max_source: Positive | None = Field(None, description="data.max_source of this set (default: as there)")
     max_target: Positive | None = Field(None, description="data.max_target of this set (default: as there)")
-    metric: Metric | None = Field(None, description="the figure this task is judged by (default: bleu)")
+    metric: TaskFigure | None = Field(None, description="the figure this task is judged by (default: bleu)")
     limit: Positive | None = Field(None, description="use only the first N examples")
 
     @model_validator(mode="after")

@@ -2,18 +2,54 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
-from pydantic_core import PydanticCustomError
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    GetCoreSchemaHandler,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
+from pydantic_core import CoreSchema, PydanticCustomError, PydanticKnownError, core_schema
 
 from sourcewise import schema
+from sourcewise.figures import Use, judging
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Rate = Annotated[float, Field(ge=0, lt=1)]
 Positive = Annotated[int, Field(gt=0)]
 Count = Annotated[int, Field(ge=0)]
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
+
+
+@dataclass(frozen=True)
+class _Judging:
+    """The name of a figure that may judge this; looked up when it is asked for, since plug-ins bring figures, too."""
+
+    use: Use
+
+    @property
+    def choices(self) -> list[str]:
+        """See schema.type_name."""
+        return judging(self.use)
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return core_schema.no_info_plain_validator_function(self._known)
+
+    def _known(self, value: Any) -> str:
+        names = self.choices
+        if isinstance(value, str) and value in names:
+            return value
+        *others, last = map(repr, names)
+        raise PydanticKnownError("literal_error", {"expected": f"{', '.join(others)} or {last}"})
+
+
+TaskFigure = Annotated[str, _Judging("tasks")]
+RunFigure = Annotated[str, _Judging("runs")]
 
 
 class Options(BaseModel):

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator
 
-from sourcewise.config.options import Count, Options, Positive, Rate, Share
+from sourcewise.config.options import Count, Options, Positive, Rate, RunFigure, Share
 
 Part = Literal["encoder", "decoder", "embedding", "bridge", "features"]
 
@@ -93,7 +93,7 @@ class TrainConfig(Options):
     save_every: Positive | None = Field(
         None, description="steps between resumable states (default: at each evaluation)"
     )
-    best: Literal["bleu", "chrf", "wer", "exact_match_pct", "loss", "source_bits", "tasks_mean"] = Field(
+    best: RunFigure = Field(
         "bleu",
         description="the figure that picks checkpoints/best, then the loss; tasks_mean: the mean of the tasks' own",
     )

@@ -14,6 +14,9 @@ from typing import Any
 
 import numpy as np
 
+from sourcewise.errors import tell
+from sourcewise.figures import Figure, figures
+
 _HAN = "\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0002fa1f"
 _OTHER_UNSPACED = "\u3041-\u30ff\u31f0-\u31ff\uff66-\uff9d\u0e01-\u0eff\u1000-\u109f\u1780-\u17ff"
 _LINE_END = re.compile(r"\r\n?|\n")
@@ -28,6 +31,8 @@ WORD_REPEATS = 3
 CHARACTER_REPEATS = 8
 LONGEST_CHARACTER_UNIT = 8
 EXCESS_REPEATS = 2
+
+_told: set[str] = set()  # figures whose failure was told: a training evaluates many times
 
 
 def output_metrics(references: Sequence[str], outputs: Sequence[str], finished: Sequence[bool]) -> dict[str, Any]:
@@ -60,6 +65,25 @@ def output_metrics(references: Sequence[str], outputs: Sequence[str], finished: 
         "repetition_pct": _pct([repeats(o, r) for r, o in zip(references, outputs, strict=True)]),
         "examples": len(references),
     }
+
+
+def plugin_metrics(outputs: Sequence[str], references: Sequence[str]) -> dict[str, float | None]:
+    """Every figure of the table that has a `measure`, of these outputs; None where that fails or gives no number."""
+    return {each.key: _measured(each, outputs, references) for each in figures().values() if each.measure}
+
+
+def _measured(figure: Figure, outputs: Sequence[str], references: Sequence[str]) -> float | None:
+    assert figure.measure is not None
+    try:
+        found: object = figure.measure(list(outputs), list(references))
+        if isinstance(found, (bool, str)):
+            raise TypeError(f"{found!r} is no number")
+        return float(found)  # type: ignore[arg-type]
+    except Exception as error:  # a stranger's function may raise anything
+        if figure.key not in _told:
+            _told.add(figure.key)
+            tell(f"figure {figure.key} of {figure.measure.__module__}: left out: {type(error).__name__}: {error}")
+        return None
 
 
 def plain(text: str) -> str:
@@ -118,6 +142,10 @@ def rouge_l(references: Sequence[str], outputs: Sequence[str]) -> float:
     scorer = RougeScorer(["rougeL"], tokenizer=_LowerWords())
     found = [scorer.score(r, o)["rougeL"].fmeasure for r, o in zip(references, outputs, strict=True)]
     return 100 * sum(found) / len(found)
+
+
+# Figures that are measured only of a task that is judged by them.
+ON_REQUEST = {"rouge_l": rouge_l}
 
 
 class _LowerWords:

@@ -10,14 +10,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from sourcewise.errors import RequestError
+from sourcewise.figures import figures
 
-# The figures of metrics.json that are one number.
-FIGURES = (
-    *("loss", "loss_shuffled", "source_bits", "bleu", "chrf", "wer", "exact_match_pct", "unique_pct"),
-    *("reference_unique_pct", "top_output_pct", "length_ratio", "length_sd_ratio", "empty_pct"),
-    *("unfinished_pct", "repetition_pct", "examples", "target_tokens", "seconds", "exact_any_pct"),
-    *("rouge_l", "tasks_mean"),
-)
 _COMPARE = {
     ">=": operator.ge,
     "<=": operator.le,
@@ -52,9 +46,9 @@ def parse_requirement(text: str) -> Requirement:
     if not form:
         raise RequestError(f"--require {text}: not understood; give a figure, a comparison and a number: 'bleu>=20'")
     key, compare, bound = form.groups()
-    if key not in FIGURES:
-        near = difflib.get_close_matches(key, FIGURES, n=1)
-        hint = f"did you mean {near[0]}?" if near else f"known: {', '.join(FIGURES)}"
+    if key not in figures():
+        near = difflib.get_close_matches(key, figures(), n=1)
+        hint = f"did you mean {near[0]}?" if near else f"known: {', '.join(figures())}"
         raise RequestError(f"--require {text}: no figure {key}; {hint}")
     try:
         return Requirement(key, compare, float(bound))

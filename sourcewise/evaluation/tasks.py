@@ -2,34 +2,38 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
 from sourcewise.data.encoding import Encoded
-from sourcewise.evaluation.metrics import output_metrics, plain, rouge_l
+from sourcewise.evaluation.metrics import ON_REQUEST, output_metrics, plain, plugin_metrics
 from sourcewise.evaluation.results import Row
 from sourcewise.evaluation.source_bits import SourceBits
+from sourcewise.figures import figures
 
 
 def whole_figures(encoded: Encoded, rows: Sequence[Row], bits: SourceBits) -> dict[str, Any]:
     """What `metrics.json` says of a set as a whole: its rows, and their nats with and without their sources."""
     low, high = bits.ci95()
+    references, outputs = [r.reference for r in rows], [r.output for r in rows]
     return {
         "loss": bits.loss,
         "loss_shuffled": bits.loss_shuffled,
         "source_bits": bits.bits,
         "source_bits_ci95": [low, high],
-        **output_metrics([r.reference for r in rows], [r.output for r in rows], [r.finished for r in rows]),
+        **output_metrics(references, outputs, [r.finished for r in rows]),
         **({} if encoded.dataset.dims else any_reference(rows)),
         "target_tokens": int(bits.tokens.sum()),
+        **plugin_metrics(outputs, references),
     }
 
 
 def task_figures(encoded: Encoded, rows: Sequence[Row], bits: SourceBits) -> dict[str, Any]:
     """`tasks`: the figures of each part of a mixture, and which is its own (`metric`); `tasks_mean`: these on average.
 
-    `tasks_mean` is of 0..100, the higher the better: a word error rate counts as 100 × (1 − wer). Of a set alone that
-    has a metric of its own it is that; of one that has none there is nothing to add.
+    `tasks_mean` is of `Figure.points`, 0..100. Of a set alone that has a metric of its own it is that; of one that has
+    none there is nothing to add.
     """
     parts = encoded.parts
     if len(parts) == 1 and parts[0].dataset.task.metric is None:
@@ -39,17 +43,24 @@ def task_figures(encoded: Encoded, rows: Sequence[Row], bits: SourceBits) -> dic
     for part in parts:
         these = slice(start, start + len(part))
         metric = part.dataset.task.metric or "bleu"
-        figures = {"metric": metric, **whole_figures(part, rows[these], bits.select(these))}
-        if metric == "rouge_l":
-            figures["rouge_l"] = rouge_l([r.reference for r in rows[these]], [r.output for r in rows[these]])
-        found[part.dataset.task.name] = figures
+        of_task = {"metric": metric, **whole_figures(part, rows[these], bits.select(these))}
+        if metric in ON_REQUEST:
+            texts = [r.reference for r in rows[these]], [r.output for r in rows[these]]
+            of_task[metric] = ON_REQUEST[metric](*texts)
+        found[part.dataset.task.name] = of_task
         start = these.stop
-    own = [100 * (1 - f["wer"]) if f["metric"] == "wer" else f[f["metric"]] for f in found.values()]
+    own = [_points(each) for each in found.values()]
     mean = {"tasks_mean": sum(own) / len(own)}
     if len(parts) > 1:
         return {**mean, "tasks": found}
     (alone,) = found.values()
-    return mean | ({"rouge_l": alone["rouge_l"]} if "rouge_l" in alone else {})
+    return mean | {key: alone[key] for key in ON_REQUEST if key in alone}
+
+
+def _points(of_task: dict[str, Any]) -> float:
+    """A task's own metric from 0 to 100; NaN where a plug-in could not measure it."""
+    value = of_task[of_task["metric"]]
+    return math.nan if value is None else figures()[of_task["metric"]].points(value)
 
 
 def any_reference(rows: Sequence[Row]) -> dict[str, float]:

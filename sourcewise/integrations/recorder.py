@@ -12,6 +12,7 @@ import torch
 from sourcewise.diagnosis.course import Course
 from sourcewise.integrations.finite import NotFinite
 from sourcewise.integrations.wiring import part
+from sourcewise.training.events import Evaluated, Started, Step, Stopped, WentOn, of
 from sourcewise.training.vitals import gradient_norms, update_ratios
 
 DEFAULT_CLIP = 1.0  # the norm that the rules take a clipped step to be clipped to
@@ -66,16 +67,16 @@ class Recorder:
     @property
     def lost(self) -> bool:
         """Whether weights are no longer finite numbers."""
-        return any(line["kind"] == "stopped" for line in self.lines)
+        return bool(of(self.lines, Stopped))
 
     def started(self, steps: int) -> None:
         """So many steps are to come."""
         self.under_way = True
-        self.lines.append({"kind": "start", "step": 0, "steps": steps})
+        self.lines.append(Started(steps=steps).line())
 
     def entropy(self, nats: float) -> None:
         """The entropy of the target tokens' frequencies."""
-        next(line for line in self.lines if line["kind"] == "start")["target_entropy"] = nats
+        next(line for line in self.lines if line["kind"] == Started.kind)["target_entropy"] = nats
 
     def not_finite(self, found: NotFinite, weights: str = "", gradients: str = "", moments: str = "") -> None:
         """A step's loss or gradient, and which weights, gradients or moments are none: one line of all.
@@ -83,26 +84,27 @@ class Recorder:
         It is that of the first; of the first that did harm, where one does. Weights that are lost end the course.
         """
         grave = bool(weights) or not found.harmless
-        first = next((line for line in self.lines if line["kind"] in ("not_finite", "stopped")), None)
+        first = next((line for line in self.lines if line["kind"] in (WentOn.kind, Stopped.kind)), None)
         self._broken = found.step
         if first is not None and moments and first["moments"] and found.loss is found.norm is None:
             return  # the same moments, asked for again
         if first is not None and (first["grave"] or not grave):
             first["times"] += 1
-            if weights and first["kind"] != "stopped":
-                first |= {"kind": "stopped", "lost": f"from step {found.step} on the weights {weights}"}
+            if weights and first["kind"] != Stopped.kind:
+                first |= {"kind": Stopped.kind, "lost": f"from step {found.step} on the weights {weights}"}
             return
-        line: dict[str, Any] = {
-            "kind": "stopped" if weights else "not_finite",
-            "step": found.step,
-            "grave": grave,
-            "times": 1,
-        }
-        figures = {"loss": found.loss, "gradient_norm": found.norm}
-        known = {name: value for name, value in figures.items() if value is not None}
-        line |= {name: value if math.isfinite(value) else None for name, value in known.items()}
-        line |= {"weights": weights, "gradients": gradients, "moments": moments, "unlabelled": found.unlabelled}
-        line["cure"] = UNLABELLED if found.unlabelled else CURE
+        line = WentOn(
+            step=found.step,
+            grave=grave,
+            loss=found.loss,
+            gradient_norm=found.norm,
+            weights=weights,
+            gradients=gradients,
+            moments=moments,
+            unlabelled=found.unlabelled,
+            cure=UNLABELLED if found.unlabelled else CURE,
+        ).line()
+        line |= {"kind": Stopped.kind} if weights else {}
         self.lines = [each for each in self.lines if each is not first] + [line]
 
     def before_step(self, model: Any) -> None:
@@ -128,7 +130,7 @@ class Recorder:
         norm = logs.get("grad_norm")
         if self.lost or self._broken > before or not math.isfinite(logs["loss"]):
             return  # what the Trainer logs of such steps is no loss
-        line: dict[str, Any] = {"kind": "train", "step": step, "loss": float(logs["loss"])}
+        line = Step(step=step, loss=float(logs["loss"])).line()
         if norm is not None and math.isfinite(norm):
             line["gradient_norm"] = line["largest_norm"] = float(norm)
             if clip == DEFAULT_CLIP:
@@ -145,4 +147,4 @@ class Recorder:
 
     def evaluated(self, metrics: Mapping[str, Any], step: int) -> None:
         """A line of figures over the examples that were looked at."""
-        self.lines.append({"kind": "evaluation", "step": step, **metrics})
+        self.lines.append(Evaluated(step=step, metrics=metrics).line())

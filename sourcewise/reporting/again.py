@@ -9,8 +9,9 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sourcewise.reporting.curves import EVALUATION, TRAIN, is_finite
+from sourcewise.reporting.curves import is_finite
 from sourcewise.reporting.run_files import RunFiles
+from sourcewise.training.events import Evaluated, Step, of, started
 
 PACKAGES = ("sourcewise", "torch", "transformers", "tokenizers", "sacrebleu", "jiwer", "numpy")
 OF_THE_NETWORK = ("kind", "step", "steps", "target_entropy")  # in a start line, but no version and no hardware
@@ -18,8 +19,7 @@ OF_THE_NETWORK = ("kind", "step", "steps", "target_entropy")  # in a start line,
 
 def environment(lines: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
     """Versions and hardware: those the run noted (a line of kind "start"), or those of this process."""
-    noted = next((ln for ln in lines if ln.get("kind") == "start"), None)
-    if noted is not None:
+    if noted := started(lines):
         return [(str(key), _written(value)) for key, value in noted.items() if key not in OF_THE_NETWORK]
     versions = []
     for package in PACKAGES:
@@ -37,8 +37,8 @@ def environment(lines: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
 
 def times(run: RunFiles) -> list[tuple[str, str]]:
     """How long it took: training, evaluations, the final one; only what was noted."""
-    steps = [ln for ln in run.lines if ln.get("kind") == TRAIN and is_finite(ln.get("seconds"))]
-    evaluations = [ln["seconds"] for ln in run.lines if ln.get("kind") == EVALUATION and is_finite(ln.get("seconds"))]
+    timed = [line for line in run.lines if is_finite(line.get("seconds"))]
+    steps, evaluations = of(timed, Step), [line["seconds"] for line in of(timed, Evaluated)]
     found = []
     if steps:
         found.append(("training", f"{duration(steps[-1]['seconds'])} for {steps[-1].get('step', 0):,} steps"))

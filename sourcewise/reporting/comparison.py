@@ -21,22 +21,14 @@ from sourcewise.comparison.finished import State
 from sourcewise.comparison.plan import Comparison
 from sourcewise.comparison.table import Difference, Estimate, Line, Table
 from sourcewise.evaluation.results import without_nan
+from sourcewise.figures import OF_TRAININGS, figures, shown, written
 from sourcewise.files import write_atomically
 from sourcewise.reporting.course import comparison_charts
-from sourcewise.reporting.run_files import LINES_FILE, read_lines
+from sourcewise.training.events import LINES_FILE, read_lines
+from sourcewise.training.events import Line as LogLine
 
 NAME = "comparison"  # of the files
-FORMS = {
-    "bleu": ("BLEU", "{:.2f}"),
-    "chrf": ("chrF", "{:.2f}"),
-    "wer": ("WER", "{:.3f}"),
-    "exact_match_pct": ("exact %", "{:.1f}"),
-    "unique_pct": ("unique %", "{:.1f}"),
-    "source_bits": ("source bits", "{:.2f}"),
-    "loss": ("loss", "{:.3f}"),
-    "tasks_mean": ("tasks' mean", "{:.2f}"),
-}
-ON_THE_TERMINAL = ("bleu", "chrf", "wer", "unique_pct", "source_bits")  # and the one that decides
+COSTS = ("parameters", "tokens_per_s", "minutes")  # beside the figures
 MARKS = {1: "+", -1: "−", 0: ""}
 LEGEND = (
     "mean ± half of its 95 % interval over seeds (Student's t); + better, − worse than the first row beyond chance: "
@@ -52,43 +44,47 @@ def write_table(table: Table) -> None:
     write_atomically(folder / f"{NAME}.json", as_json(table) + "\n")
 
 
-def header(table: Table, figures: Sequence[str]) -> list[str]:
+def header(keys: Sequence[str]) -> list[str]:
     """The titles of the columns."""
-    return ["variant", *(FORMS[f][0] for f in figures), "parameters", "tokens/s", "minutes", "verdict"]
+    return ["variant", *headings(keys), *(OF_TRAININGS[key].heading for key in COSTS), "verdict"]
 
 
-def cells(table: Table, line: Line, figures: Sequence[str]) -> list[str]:
+def headings(keys: Sequence[str]) -> list[str]:
+    """The titles of the columns of figures."""
+    return [figures()[key].heading for key in keys]
+
+
+def cells(table: Table, line: Line, keys: Sequence[str]) -> list[str]:
     """A line of the table."""
     name = line.variant + (" (best)" if table.winner == line.variant else "")
     name += f" ({line.missing} missing)" if line.missing else ""
     estimates = line.figures
-    shown = [_estimate(f, estimates.get(f), table.better(line.variant, f)) for f in figures]
-    costs = (("{:,}", line.parameters), ("{:,.0f}", line.tokens_per_s), ("{:.1f}", line.minutes))
-    return [name, *shown, *("" if value is None else form.format(value) for form, value in costs), line.verdict]
+    measured = [_estimate(key, estimates.get(key), table.better(line.variant, key)) for key in keys]
+    costs = [(OF_TRAININGS[key].format, getattr(line, key)) for key in COSTS]
+    return [name, *measured, *("" if value is None else written(form, value) for form, value in costs), line.verdict]
 
 
-def differences(table: Table, figures: Sequence[str]) -> list[list[str]]:
+def differences(table: Table, keys: Sequence[str]) -> list[list[str]]:
     """A line a variant but the first: what each figure is above the first's, over seeds, then over examples."""
     return [
-        [variant, *(_difference(figure, found.get(figure)) for figure in figures)]
-        for variant, found in table.differences.items()
+        [variant, *(_difference(key, found.get(key)) for key in keys)] for variant, found in table.differences.items()
     ]
 
 
 def as_markdown(table: Table) -> str:
     """Two tables: the figures, and the differences from the first row."""
-    figures = table.figures
+    keys = table.figures
     parts = [
         f"# {table.comparison.name}",
-        _markdown(header(table, figures), [cells(table, line, figures) for line in table.lines]),
+        _markdown(header(keys), [cells(table, line, keys) for line in table.lines]),
         f"{table.conclusion} {_capital(LEGEND)}.",
     ]
     if table.differences:
         first = table.lines[0].variant
-        rows = differences(table, figures)
+        rows = differences(table, keys)
         parts += [
             f"## Differences from {first}",
-            _markdown(["variant", *(FORMS[f][0] for f in figures)], rows),
+            _markdown(["variant", *headings(keys)], rows),
             "In brackets: 95 % over seeds; 95 % over examples.",
         ]
     parts += [f"{_capital(note)}." for note in notes(table)]
@@ -107,24 +103,24 @@ def as_html(table: Table) -> str:
     environment = Environment(
         loader=PackageLoader("sourcewise.reporting"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
-    figures = table.figures
+    keys = table.figures
     return environment.get_template("comparison.html.j2").render(
         name=table.comparison.name,
         conclusion=table.conclusion,
         legend=_capital(LEGEND),
-        header=header(table, figures),
+        header=header(keys),
         lines=[
             {
-                "cells": cells(table, line, figures),
-                "signs": [0, *(table.better(line.variant, f) for f in figures), 0, 0, 0, 0],
+                "cells": cells(table, line, keys),
+                "signs": [0, *(table.better(line.variant, key) for key in keys), 0, 0, 0, 0],
                 "best": table.winner == line.variant,
             }
             for line in table.lines
         ],
         charts=comparison_charts({line.variant: _course(line) for line in table.lines}),
-        figures=[FORMS[f][0] for f in figures],
+        figures=headings(keys),
         first=table.lines[0].variant,
-        differences=differences(table, figures),
+        differences=differences(table, keys),
         changes=[(name, _changes(keys)) for name, keys in table.comparison.changes.items()],
         seeds=sorted({each.seed for each in table.comparison.planned}),
         notes=[_capital(note) for note in notes(table)],
@@ -132,10 +128,9 @@ def as_html(table: Table) -> str:
     )
 
 
-def _course(line: Line) -> list[dict[str, Any]]:
+def _course(line: Line) -> list[LogLine]:
     """What the first seed of a variant logged; nothing where that is gone."""
-    paths = [each.planned.folder / LINES_FILE for each in line.finished[:1]]
-    return [logged for path in paths if path.is_file() for logged in read_lines(path)]
+    return [logged for each in line.finished[:1] for logged in read_lines(each.planned.folder / LINES_FILE)]
 
 
 def as_csv(table: Table) -> str:
@@ -158,8 +153,11 @@ def _flat(line: Line, table: Table) -> dict[str, Any]:
         row[f"{figure}_difference"] = found.mean
         for name, interval in (("seeds", found.seeds), ("examples", found.examples)):
             row[f"{figure}_difference_{name}_low"], row[f"{figure}_difference_{name}_high"] = interval or ("", "")
-    costs = {"parameters": line.parameters, "tokens_per_s": line.tokens_per_s, "minutes": line.minutes}
-    return row | costs | {"verdict": line.verdict, "best": table.winner == line.variant}
+    return (
+        row
+        | {key: getattr(line, key) for key in COSTS}
+        | {"verdict": line.verdict, "best": table.winner == line.variant}
+    )
 
 
 def as_json(table: Table) -> str:
@@ -172,9 +170,7 @@ def as_json(table: Table) -> str:
             "missing": line.missing,
             "figures": {f: {"mean": e.mean, "ci95": e.interval, "values": e.values} for f, e in line.figures.items()},
             "differences": {f: asdict(d) for f, d in table.differences.get(line.variant, {}).items()},
-            "parameters": line.parameters,
-            "tokens_per_s": line.tokens_per_s,
-            "minutes": line.minutes,
+            **{key: getattr(line, key) for key in COSTS},
             "verdict": line.verdict,
             "runs": [str(f.planned.folder) for f in line.finished],
         }
@@ -187,19 +183,20 @@ def as_json(table: Table) -> str:
 
 def print_table(table: Table) -> None:
     """The table on the terminal, its conclusion, and where the rest is; tab-separated where nobody looks."""
-    figures = [f for f in table.figures if f in ON_THE_TERMINAL or f == table.comparison.metric]
+    brief = [each.key for each in shown("brief table")]
+    keys = [key for key in table.figures if key in brief or key == table.comparison.metric]
     console = Console(highlight=False)
-    rows = [cells(table, line, figures) for line in table.lines]
+    rows = [cells(table, line, keys) for line in table.lines]
     if console.is_terminal:
         grid = Grid(box=box.SIMPLE_HEAD, pad_edge=False)
-        for i, title in enumerate(header(table, figures)):
+        for i, title in enumerate(header(keys)):
             grid.add_column(title, justify="left" if i == 0 else "right", overflow="fold", no_wrap=i == 0)
         for line, row in zip(table.lines, rows, strict=True):
             grid.add_row(*map(escape, row), style="bold green" if table.winner == line.variant else None)
         console.print(grid)
         console.print(f"{_capital(LEGEND)}.\n", style="dim")
     else:
-        for row in (header(table, figures), *rows):
+        for row in (header(keys), *rows):
             print("\t".join(row))
     for text in (table.conclusion, *(f"{_capital(note)}." for note in notes(table))):
         print(text)
@@ -232,7 +229,7 @@ def notes(table: Table) -> list[str]:
 def _estimate(figure: str, estimate: Estimate | None, sign: int) -> str:
     if estimate is None:
         return ""
-    form, interval = FORMS[figure][1], estimate.interval
+    form, interval = figures()[figure].number, estimate.interval
     spread = "" if interval is None else f" ± {form.format((interval[1] - interval[0]) / 2)}"
     return f"{form.format(estimate.mean)}{spread}{' ' if sign else ''}{MARKS[sign]}"
 
@@ -240,7 +237,7 @@ def _estimate(figure: str, estimate: Estimate | None, sign: int) -> str:
 def _difference(figure: str, found: Difference | None) -> str:
     if found is None:
         return ""
-    form = FORMS[figure][1].replace("{:", "{:+")
+    form = figures()[figure].number.replace("{:", "{:+")
     ends = [interval and ", ".join(form.format(end) for end in interval) for interval in (found.seeds, found.examples)]
     return f"{form.format(found.mean)} " + " ".join(f"[{end or 'unknown'}]" for end in ends)
 

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import sys
 import time
 from collections.abc import Sequence
 from types import TracebackType
-from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
 from sourcewise.comparison.finished import Finished, State
 from sourcewise.comparison.plan import Comparison, Planned
-from sourcewise.reporting.comparison import FORMS
-
-TAIL = 4000  # bytes at the end of a metrics.jsonl that hold its last line
+from sourcewise.figures import FIGURES
+from sourcewise.training.events import LINES_FILE, last_line
 
 
 class ComparisonProgress:
@@ -80,27 +77,16 @@ class ComparisonProgress:
 
 def _found(finished: Finished) -> str:
     """The figures of one training in a few words."""
-    shown = [(key, finished.metrics.get(key)) for key in ("bleu", "wer", "source_bits")]
-    words = [f"{FORMS[key][0]} {FORMS[key][1].format(value)}" for key, value in shown if isinstance(value, float)]
+    known = [(FIGURES[key], finished.metrics.get(key)) for key in ("bleu", "wer", "source_bits")]
+    words = [f"{each.heading} {each.number.format(value)}" for each, value in known if isinstance(value, float)]
     return ", ".join([*words, f"{finished.minutes:.1f} min"])
 
 
 def _where(planned: Planned) -> str:
     """Where a training that runs stands."""
-    line = _last_line(planned)
+    line = last_line(planned.folder / LINES_FILE)
     if line is None:
         return f"{planned.name} starting"
     of = f"/{planned.recipe.train.steps}" if planned.recipe.train.steps else ""
     loss = f" loss {line['loss']:.2f}" if isinstance(line.get("loss"), float) else ""
     return f"{planned.name} step {line.get('step', 0)}{of}{loss}"
-
-
-def _last_line(planned: Planned) -> dict[str, Any] | None:
-    """The last whole line of its metrics.jsonl."""
-    try:
-        with (planned.folder / "metrics.jsonl").open("rb") as file:
-            file.seek(max(0, file.seek(0, 2) - TAIL))
-            lines = file.read().decode(errors="replace").splitlines()
-        return next(dict(json.loads(line)) for line in reversed(lines) if line.startswith("{") and line.endswith("}"))
-    except (OSError, ValueError, StopIteration):
-        return None

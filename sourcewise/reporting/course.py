@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from sourcewise.reporting.charts import STYLES, Line, line_chart
-from sourcewise.reporting.curves import EVALUATION, TRAIN, is_finite, series, smoothed
+from sourcewise.reporting.curves import is_finite, series, smoothed
+from sourcewise.training.events import Evaluated, Step, of
 
 if TYPE_CHECKING:
     from markupsafe import Markup
@@ -34,31 +35,31 @@ class Chart:
 
 def course_charts(lines: Lines) -> list[Chart]:
     """Loss, BLEU, source bits, learning rate and gradient norms of one run over the same steps; only what is there."""
-    train, norm = series(lines, TRAIN, "loss"), series(lines, TRAIN, "gradient_norm")
+    train, norm = series(lines, Step, "loss"), series(lines, Step, "gradient_norm")
     drawn: list[tuple[str, str, list[Line], dict[str, Any]]] = [
         (
             "Loss",
             "nats a target token",
             [
                 Line("train", smoothed(train), "first", faint=train),
-                Line("valid", series(lines, EVALUATION, "loss"), "second", dots=True),
-                Line("valid, another's source", series(lines, EVALUATION, "loss_shuffled"), "second dotted"),
+                Line("valid", series(lines, Evaluated, "loss"), "second", dots=True),
+                Line("valid, another's source", series(lines, Evaluated, "loss_shuffled"), "second dotted"),
             ],
             {},
         ),
         (
             "Source bits",
             "bits a target token; at zero the source is not read",
-            [Line("source bits", series(lines, EVALUATION, "source_bits"), "first", dots=True)],
+            [Line("source bits", series(lines, Evaluated, "source_bits"), "first", dots=True)],
             {"at_least": 1},
         ),
         (
             "BLEU",
             "0 to 100",
-            [Line("BLEU", series(lines, EVALUATION, "bleu"), "third", dots=True)],
+            [Line("BLEU", series(lines, Evaluated, "bleu"), "third", dots=True)],
             {"at_least": 10},
         ),
-        ("Learning rate", "", [Line("rate", series(lines, TRAIN, "learning_rate"), "fourth")], {"at_least": 0}),
+        ("Learning rate", "", [Line("rate", series(lines, Step, "learning_rate"), "fourth")], {"at_least": 0}),
         (
             "Gradient norm",
             "before clipping, log scale",
@@ -82,7 +83,7 @@ def comparison_charts(runs: Mapping[str, Lines], keys: Sequence[str] = tuple(COM
     for key in keys:
         title, unit, at_least = COMPARED.get(key, (key, "", None))
         curves = [
-            Line(name, series(lines, EVALUATION, key), STYLES[i % len(STYLES)], dots=True)
+            Line(name, series(lines, Evaluated, key), STYLES[i % len(STYLES)], dots=True)
             for i, (name, lines) in enumerate(runs.items())
         ]
         if chart := _chart(title, unit, curves, steps=steps, at_least=at_least):
@@ -94,11 +95,11 @@ def _norms_by_part(lines: Lines) -> list[Line]:
     """A curve a part of the network."""
     noted = [{**line, **line["gradient_norms"]} for line in lines if isinstance(line.get("gradient_norms"), dict)]
     parts = list(dict.fromkeys(part for line in noted for part in line["gradient_norms"]))
-    return [Line(part, smoothed(series(noted, TRAIN, part)), STYLES[i % len(STYLES)]) for i, part in enumerate(parts)]
+    return [Line(part, smoothed(series(noted, Step, part)), STYLES[i % len(STYLES)]) for i, part in enumerate(parts)]
 
 
 def _steps(lines: Lines) -> tuple[float, float] | None:
-    steps = [float(ln["step"]) for ln in lines if ln.get("kind") in (TRAIN, EVALUATION) and is_finite(ln.get("step"))]
+    steps = [float(line["step"]) for line in of(lines, Step, Evaluated) if is_finite(line.get("step"))]
     return (min(steps), max(steps)) if steps else None
 
 

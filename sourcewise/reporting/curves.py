@@ -9,25 +9,24 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sourcewise.files import write_atomically
+from sourcewise.training.events import Evaluated, Event, Step, of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-
-TRAIN, EVALUATION = "train", "evaluation"
 
 # Readable in print, on a screen and to the colour-blind (Okabe & Ito 2008).
 BLUE, ORANGE, GREEN, PURPLE, INK, GRID = "#0072b2", "#d55e00", "#009e73", "#8e4f86", "#2b2b2b", "#e3e3e3"
 
 
-def series(lines: Sequence[Mapping[str, Any]], kind: str, key: str) -> list[tuple[float, float]]:
-    """(step, value) of every line of a kind that has a finite value, in order of steps.
+def series(lines: Sequence[Mapping[str, Any]], event: type[Event], key: str) -> list[tuple[float, float]]:
+    """(step, value) of every line of an event that has a finite value, in order of steps.
 
     A resumed run repeats the steps after its last state: the later line counts.
     """
     points: dict[float, float] = {}
-    for line in lines:
+    for line in of(lines, event):
         step, value = line.get("step"), line.get(key)
-        if line.get("kind") == kind and is_finite(step) and is_finite(value):
+        if is_finite(step) and is_finite(value):
             points[float(step)] = float(value)  # type: ignore[arg-type]
     return sorted(points.items())
 
@@ -76,8 +75,8 @@ def training_curves(metrics_lines: Sequence[Mapping[str, Any]], path: Path | str
         FigureCanvasAgg(figure)  # no window, no global state, whatever backend is set
         axes = figure.subplots(2, 2)
         _loss(axes[0][0], metrics_lines)
-        _one(axes[0][1], "BLEU", series(metrics_lines, EVALUATION, "bleu"), GREEN, 10)
-        _one(axes[1][0], "Source bits a target token", series(metrics_lines, EVALUATION, "source_bits"), BLUE, 1)
+        _one(axes[0][1], "BLEU", series(metrics_lines, Evaluated, "bleu"), GREEN, 10)
+        _one(axes[1][0], "Source bits a target token", series(metrics_lines, Evaluated, "source_bits"), BLUE, 1)
         _rate_and_gradient(axes[1][1], metrics_lines)
         for axis in axes[1]:
             axis.set_xlabel("step")
@@ -87,8 +86,8 @@ def training_curves(metrics_lines: Sequence[Mapping[str, Any]], path: Path | str
 
 
 def _loss(axes: Axes, lines: Sequence[Mapping[str, Any]]) -> None:
-    train, valid = series(lines, TRAIN, "loss"), series(lines, EVALUATION, "loss")
-    shuffled = series(lines, EVALUATION, "loss_shuffled")
+    train, valid = series(lines, Step, "loss"), series(lines, Evaluated, "loss")
+    shuffled = series(lines, Evaluated, "loss_shuffled")
     _frame(axes, "Loss (nats a target token)", bool(train or valid))
     if train:
         axes.plot(*_columns(train), color=BLUE, alpha=0.25, linewidth=0.8)
@@ -114,8 +113,8 @@ def _one(axes: Axes, title: str, points: list[tuple[float, float]], color: str, 
 def _rate_and_gradient(axes: Axes, lines: Sequence[Mapping[str, Any]]) -> None:
     from matplotlib.ticker import LogLocator
 
-    rate = series(lines, TRAIN, "learning_rate")
-    norm = [(step, value) for step, value in series(lines, TRAIN, "gradient_norm") if value > 0]
+    rate = series(lines, Step, "learning_rate")
+    norm = [(step, value) for step, value in series(lines, Step, "gradient_norm") if value > 0]
     _frame(axes, "Learning rate and gradient norm", bool(rate or norm))
     if rate:
         axes.plot(*_columns(rate), color=PURPLE, linewidth=1.6)

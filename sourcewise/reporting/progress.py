@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Mapping
 from typing import Any
 
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from sourcewise.diagnosis.finding import Finding
 from sourcewise.errors import RequestError
+from sourcewise.figures import OF_TRAININGS, shown
 from sourcewise.reporting.curves import training_curves
 from sourcewise.reporting.report import write_report
 from sourcewise.reporting.tasks import own_figure
@@ -48,25 +50,21 @@ class TrainingProgress:
         if self.bar is not None and self.task is not None:
             self.bar.update(self.task, completed=step)
             if line:
-                words = f"loss {line['loss']:.3f}  {line['tokens_per_s']:,.0f} tokens/s"
-                self.bar.update(self.task, description=words)
+                self.bar.update(self.task, description=_words(line, "loss", "tokens_per_s"))
         elif line and time.monotonic() - self.told > QUIET_SECONDS:
             self.told = time.monotonic()
             left = (self.told - self.began) / max(1, step - self.first) * (self.total - step)
-            self._say(
-                f"step {step}/{self.total}  loss {line['loss']:.3f}  rate {line['learning_rate']:.2e}  "
-                f"{line['tokens_per_s']:,.0f} tokens/s  {_minutes(left)} left"
-            )
+            said = _words(line, "loss", "learning_rate", "tokens_per_s")
+            self._say(f"step {step}/{self.total}  {said}  {_minutes(left)} left")
 
     def evaluated(self, line: dict[str, Any]) -> None:
         """See Listener."""
         if "loss" not in line:
             return
-        bits = "unknown" if line["source_bits"] is None else f"{line['source_bits']:.2f}"
         self._say(
-            f"step {line['step']}: valid loss {line['loss']:.3f}  source bits {bits}  BLEU {line['bleu']:.1f}  "
-            f"WER {line['wer']:.2f}  exact {line['exact_match_pct']:.0f} %  unique {line['unique_pct']:.0f} %"
-            + "".join(f"  {name}: {own_figure(figures)}" for name, figures in (line.get("tasks") or {}).items())
+            f"step {line['step']}: "
+            + "  ".join(each.said("progress", line.get(each.key)) for each in shown("progress"))
+            + "".join(f"  {name}: {own_figure(each)}" for name, each in (line.get("tasks") or {}).items())
             + ("  (best)" if line.get("best") else "")
         )
 
@@ -145,6 +143,11 @@ class LiveReport:
             write_report(self.run.folder, training=True)
             now = time.monotonic()
             self.next = now + max(LEAST_SECONDS, 100 * (now - began))
+
+
+def _words(line: Mapping[str, Any], *keys: str) -> str:
+    """Figures of a training line."""
+    return "  ".join(OF_TRAININGS[key].said("progress", line.get(key)) for key in keys)
 
 
 def _minutes(seconds: float) -> str:

@@ -15,17 +15,18 @@ from typing import Any
 from sourcewise.evaluation.metrics import words
 from sourcewise.evaluation.results import Row
 from sourcewise.evaluation.verdict import verdict_of
+from sourcewise.figures import shown
 from sourcewise.files import write_atomically
 from sourcewise.reporting.again import environment, times
 from sourcewise.reporting.charts import length_chart, pair_chart
 from sourcewise.reporting.checked import check
 from sourcewise.reporting.course import course_charts
-from sourcewise.reporting.curves import EVALUATION
 from sourcewise.reporting.run_files import RECIPE_FILE, RunFiles, read_run
 from sourcewise.reporting.samples import differences, text_samples, token_samples
-from sourcewise.reporting.summary import figures, next_step, progress
+from sourcewise.reporting.summary import next_step, progress, tiles
 from sourcewise.reporting.tasks import COLUMNS, task_rows
 from sourcewise.reporting.trace import script_json
+from sourcewise.training.events import Evaluated, of
 
 REPORT_FILE = "report.html"
 SAMPLES = 24
@@ -61,7 +62,7 @@ def render(run: RunFiles, *, training: bool = False) -> str:
         checked=checked,
         next_step=next_step(run, checked, said),
         progress=progress(run),
-        figures=figures(run.metrics),
+        figures=tiles(run.metrics),
         task_columns=COLUMNS,
         tasks=task_rows(run.metrics),
         signature=run.metrics.get("bleu_signature"),
@@ -84,8 +85,8 @@ def render(run: RunFiles, *, training: bool = False) -> str:
 
 def _evaluations(lines: Sequence[Mapping[str, Any]], most: int = 50) -> dict[str, Any]:
     """The last evaluations as a table: columns, and rows of text."""
-    keys = ("step", "epoch", "loss", "source_bits", "bleu", "chrf", "wer", "exact_match_pct", "unique_pct")
-    found = [line for line in lines if line.get("kind") == EVALUATION][-most:]
+    keys = ("step", "epoch", *(each.key for each in shown("course")))
+    found = of(lines, Evaluated)[-most:]
     columns = [key for key in keys if any(isinstance(line.get(key), (int, float)) for line in found)]
     return {
         "columns": [key.replace("_pct", " %").replace("_", " ") for key in columns],

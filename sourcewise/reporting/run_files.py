@@ -8,7 +8,6 @@ from typing import Any
 
 import yaml
 
-from sourcewise.diagnosis.noted import LINES_FILE, read_lines
 from sourcewise.errors import RequestError
 from sourcewise.evaluation.results import (
     METRICS_FILE,
@@ -18,7 +17,7 @@ from sourcewise.evaluation.results import (
     read_translations,
 )
 from sourcewise.evaluation.shown import Shown, read_shown
-from sourcewise.reporting.curves import EVALUATION
+from sourcewise.training.events import LINES_FILE, Evaluated, Line, of, read_lines
 
 RECIPE_FILE = "recipe.yaml"
 
@@ -30,7 +29,7 @@ class RunFiles:
     folder: Path
     recipe_text: str = ""
     recipe: dict[str, Any] = field(default_factory=dict)
-    lines: list[dict[str, Any]] = field(default_factory=list)
+    lines: list[Line] = field(default_factory=list)
     metrics: dict[str, Any] = field(default_factory=dict)
     rows: list[Row] = field(default_factory=list)
     shown: list[Shown] = field(default_factory=list)
@@ -77,7 +76,7 @@ def read_run(folder: Path) -> RunFiles:
         evaluation = Evaluation.from_folder(folder)
         run.metrics, run.rows, run.final = evaluation.metrics, evaluation.rows, True
     else:
-        run.metrics = next((dict(ln) for ln in reversed(run.lines) if ln.get("kind") == EVALUATION), {})
+        run.metrics = dict(next(reversed(of(run.lines, Evaluated)), {}))
         if METRICS_FILE in found:
             run.metrics, run.final = _mapping((folder / METRICS_FILE).read_text(encoding="utf-8")), True
         if has_rows:

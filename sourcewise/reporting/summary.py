@@ -7,22 +7,12 @@ from typing import Any
 
 from sourcewise.evaluation.results import TRANSLATIONS_FILE
 from sourcewise.evaluation.verdict import Verdict
+from sourcewise.figures import OF_TRAININGS, shown
 from sourcewise.reporting.again import duration
 from sourcewise.reporting.checked import Checked
-from sourcewise.reporting.curves import EVALUATION, TRAIN, is_finite, series
+from sourcewise.reporting.curves import is_finite, series
 from sourcewise.reporting.run_files import RunFiles
-
-# Key of metrics.json, name on the page, format, what it means.
-FIGURES = (
-    ("bleu", "BLEU", "{:.1f}", "n-gram overlap with the references, 0 to 100"),
-    ("source_bits", "Source bits", "{:.2f}", "what a target token gains from its own source, in bits"),
-    ("exact_match_pct", "Exactly right", "{:.1f} %", "outputs equal to their reference"),
-    ("wer", "Word error rate", "{:.3f}", "word errors a reference word"),
-    ("chrf", "chrF", "{:.1f}", "character n-gram overlap, 0 to 100"),
-    ("unique_pct", "Distinct outputs", "{:.1f} %", "distinct outputs a hundred examples"),
-    ("length_ratio", "Length", "{:.2f} ×", "words of the outputs over words of the references"),
-    ("loss", "Loss", "{:.3f}", "nats a target token, with its own source"),
-)
+from sourcewise.training.events import Evaluated, Step, of, started
 
 
 def next_step(run: RunFiles, checked: Checked, said: Verdict | None) -> str:
@@ -36,7 +26,7 @@ def next_step(run: RunFiles, checked: Checked, said: Verdict | None) -> str:
         return "No outputs yet: the verdict and the findings follow with the first evaluation that writes them."
     if checked.findings:
         return "Nothing that makes the model useless; the findings below cost quality."
-    losses = series(run.lines, EVALUATION, "loss")
+    losses = series(run.lines, Evaluated, "loss")
     if len(losses) > 1 and losses[-1][1] <= min(value for _, value in losses):
         return "Nothing is wrong, and the validation loss was lowest at the end: longer training may still help."
     return "Nothing is wrong in what was checked."
@@ -44,28 +34,33 @@ def next_step(run: RunFiles, checked: Checked, said: Verdict | None) -> str:
 
 def progress(run: RunFiles) -> str:
     """Where training stands, in words; empty without log lines."""
-    last = next((ln for ln in reversed(run.lines) if ln.get("kind") == TRAIN), None)
-    if last is None:
+    steps = of(run.lines, Step)
+    if not steps:
         return ""
-    start = next((ln for ln in run.lines if ln.get("kind") == "start"), {})
+    last, start = steps[-1], started(run.lines)
     asked = run.recipe.get("train")
-    steps = start.get("steps") or (asked.get("steps") if isinstance(asked, dict) else None)
-    text = f"step {last.get('step', 0):,}" + (f" of {steps:,}" if isinstance(steps, int) else "")
+    planned = start.get("steps") or (asked.get("steps") if isinstance(asked, dict) else None)
+    text = f"step {last.get('step', 0):,}" + (f" of {planned:,}" if isinstance(planned, int) else "")
     if is_finite(last.get("epoch")):
         text += f", epoch {last['epoch']:.4g}"
     if is_finite(last.get("seconds")):
         text += f", {duration(last['seconds'])}"
     if is_finite(last.get("tokens_per_s")):
-        text += f", {last['tokens_per_s']:,.0f} tokens/s"
+        text += f", {OF_TRAININGS['tokens_per_s'].said('progress', last['tokens_per_s'])}"
     return text
 
 
-def figures(metrics: Mapping[str, Any]) -> list[dict[str, str]]:
-    """The tiles at the top."""
+def tiles(metrics: Mapping[str, Any]) -> list[dict[str, str]]:
+    """The figures at the top."""
     return [
-        {"name": name, "value": shape.format(metrics[key]), "meaning": meaning, "aside": _aside(key, metrics)}
-        for key, name, shape, meaning in FIGURES
-        if is_finite(metrics.get(key))
+        {
+            "name": each.title,
+            "value": each.at("tile").format(metrics[each.key]),
+            "meaning": each.meaning,
+            "aside": _aside(each.key, metrics),
+        }
+        for each in shown("tile")
+        if is_finite(metrics.get(each.key))
     ]
 
 

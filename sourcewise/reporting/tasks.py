@@ -5,38 +5,25 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from sourcewise.figures import FIGURES, Figure, figures, written
+
 COLUMNS = ("task", "examples", "its metric", "loss", "source bits", "distinct outputs")
 
-# A metric that a task may be judged by → its name, and how it is written.
-METRICS = {
-    "bleu": ("BLEU", "{:.1f}"),
-    "chrf": ("chrF", "{:.1f}"),
-    "wer": ("WER", "{:.3f}"),
-    "exact_match_pct": ("exactly right", "{:.1f} %"),
-    "rouge_l": ("ROUGE-L", "{:.1f}"),
-}
 
-
-def own_figure(figures: Mapping[str, Any]) -> str:
+def own_figure(of_task: Mapping[str, Any]) -> str:
     """A task's own metric with its value: `BLEU 31.2`."""
-    name, form = METRICS[figures["metric"]]
-    return f"{name} {_written(figures.get(figures['metric']), form)}"
+    metric = of_task["metric"]
+    figure = figures().get(metric) or Figure(key=metric, label=metric)  # of a plug-in that is no longer here
+    return figure.said("task", of_task.get(metric))
 
 
 def task_rows(metrics: Mapping[str, Any]) -> list[tuple[str, ...]]:
     """A row of `COLUMNS` a task; none where the set is no mixture."""
+
+    def cells(of_task: Mapping[str, Any], *keys: str) -> list[str]:
+        return [written(FIGURES[key].format, of_task.get(key)) for key in keys]
+
     return [
-        (
-            str(name),
-            _written(figures.get("examples"), "{:,}"),
-            own_figure(figures),
-            _written(figures.get("loss"), "{:.3f}"),
-            _written(figures.get("source_bits"), "{:.2f}"),
-            _written(figures.get("unique_pct"), "{:.1f} %"),
-        )
-        for name, figures in (metrics.get("tasks") or {}).items()
+        (str(name), *cells(each, "examples"), own_figure(each), *cells(each, "loss", "source_bits", "unique_pct"))
+        for name, each in (metrics.get("tasks") or {}).items()
     ]
-
-
-def _written(value: Any, form: str) -> str:
-    return form.format(value) if isinstance(value, (int, float)) else "unknown"

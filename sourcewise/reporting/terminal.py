@@ -18,6 +18,7 @@ from rich.table import Table
 
 from sourcewise.errors import printable
 from sourcewise.evaluation.verdict import verdict_of
+from sourcewise.figures import figures
 from sourcewise.reporting.tasks import COLUMNS, task_rows
 
 if TYPE_CHECKING:
@@ -26,29 +27,6 @@ if TYPE_CHECKING:
     from sourcewise.diagnosis.finding import Finding
     from sourcewise.evaluation.results import Evaluation, Row
 
-# key of metrics.json → what a person calls it, and how it is written
-FIGURES = {
-    "examples": ("examples", "{:,.0f}"),
-    "bleu": ("BLEU", "{:.2f}"),
-    "chrf": ("chrF", "{:.2f}"),
-    "wer": ("word error rate", "{:.3f}"),
-    "exact_match_pct": ("exactly right", "{:.1f} %"),
-    "exact_any_pct": ("or as another of that source", "{:.1f} %"),
-    "rouge_l": ("ROUGE-L", "{:.2f}"),
-    "tasks_mean": ("mean of the tasks' own metrics", "{:.2f}"),
-    "unique_pct": ("distinct outputs", "{:.1f} %"),
-    "reference_unique_pct": ("distinct references", "{:.1f} %"),
-    "top_output_pct": ("commonest output", "{:.1f} %"),
-    "length_ratio": ("length, of the references'", "{:.2f}"),
-    "length_sd_ratio": ("its spread, of theirs", "{:.2f}"),
-    "empty_pct": ("empty", "{:.1f} %"),
-    "unfinished_pct": ("cut at the longest length", "{:.1f} %"),
-    "repetition_pct": ("repeating themselves", "{:.1f} %"),
-    "loss": ("loss, nats a target token", "{:.3f}"),
-    "loss_shuffled": ("loss, with another's source", "{:.3f}"),
-    "source_bits": ("source bits", "{:.2f}"),
-    "seconds": ("seconds", "{:.1f}"),
-}
 LONGEST_DEFAULT = 40  # characters of it that a list of options shows
 COLOURS = {
     "excellent": "green",
@@ -85,7 +63,7 @@ def print_evaluation(evaluation: Evaluation, samples: int = 10) -> None:
     console = _console()
     print_samples(evaluation.rows, samples)
     console.print()
-    _print_pairs(console, figures(evaluation.metrics))
+    _print_pairs(console, measured(evaluation.metrics))
     _print_tasks(console, task_rows(evaluation.metrics))
     said = verdict_of(evaluation)
     if said is not None:
@@ -119,20 +97,20 @@ def progress_of(what: str, count: int, before: int = 0) -> Callable[[int, int], 
     )
 
 
-def figures(metrics: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """(name, figure) of what was measured, source bits with their interval and BLEU with its signature."""
+def measured(metrics: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """(name, figure) of what was measured, with its interval (source bits) and below it its signature (BLEU)."""
     found = []
-    for key, (name, form) in FIGURES.items():
+    for key, figure in figures().items():
         value = metrics.get(key)
-        if not isinstance(value, (int, float)):
+        if not figure.label or not isinstance(value, (int, float)):
             continue
-        shown = form.format(value)
+        shown = figure.format.format(value)
         interval = metrics.get(f"{key}_ci95")
         if interval and None not in interval:
-            shown += "  [" + ", ".join(form.format(end) for end in interval) + "]"
-        found.append((name, shown))
-        if key == "bleu" and metrics.get("bleu_signature"):
-            found.append(("its signature", str(metrics["bleu_signature"])))
+            shown += "  [" + ", ".join(figure.format.format(end) for end in interval) + "]"
+        found.append((figure.label, shown))
+        if signature := metrics.get(f"{key}_signature"):
+            found.append(("its signature", str(signature)))
     return found
 
 

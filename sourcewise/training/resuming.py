@@ -17,6 +17,7 @@ from sourcewise.errors import DataWarning, NotFinite, RequestError, tell
 from sourcewise.evaluation.results import METRICS_FILE
 from sourcewise.files import write_atomically
 from sourcewise.model.finite import damage
+from sourcewise.training.events import started
 from sourcewise.training.run import Run
 
 ELSEWHERE = ("name", "output")  # options that say which run is meant
@@ -58,7 +59,7 @@ def check_state(run: Run, first_saved: int) -> None:
     if run.state.is_file():
         if not run.metrics():
             problem = "no such file, or empty, so the course of the run before its last state is lost"
-            raise RequestError(f"{run.folder / 'metrics.jsonl'}: {problem}; put it back, or {_anew(run)}")
+            raise RequestError(f"{run.log}: {problem}; put it back, or {_anew(run)}")
         return
     reached = max((int(line.get("step") or 0) for line in run.metrics()), default=0)
     if reached > first_saved or (run.folder / METRICS_FILE).is_file():
@@ -135,7 +136,7 @@ def tell_of_machine(run: Run, now: Mapping[str, str]) -> None:
 
     Its steps are then those of the new machine: sums in another order, and dropout drawn for other parts.
     """
-    began = next((line for line in run.metrics() if line["kind"] == "start"), {})
+    began = started(run.metrics())
     other = [f"{key} {now[key]} instead of {began[key]}" for key in SAME if key in began and began[key] != now[key]]
     if other:
         tell(f"{run.folder}: resumed elsewhere than it began: {'; '.join(other)}; its steps differ a little from there")

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from sourcewise.config import Recipe
 from sourcewise.data.delimited import write_tsv
@@ -19,6 +17,7 @@ from sourcewise.evaluation.results import Evaluation
 from sourcewise.files import new_folder, write_atomically
 from sourcewise.recipe import load_recipe, save_recipe
 from sourcewise.runtime.locks import hold
+from sourcewise.training.events import LINES_FILE, Event, Line, append, as_text, read_lines, started
 
 LOCK = ".lock"
 UNUSED = (LOCK, "recipe.yaml.part")  # all that a kill before a training began may leave
@@ -66,13 +65,14 @@ class Run:
         """The complete recipe of this run."""
         return load_recipe(self.folder / "recipe.yaml")
 
-    def metrics(self) -> list[dict[str, Any]]:
+    @property
+    def log(self) -> Path:
+        """The file with a line an event."""
+        return self.folder / LINES_FILE
+
+    def metrics(self) -> list[Line]:
         """The lines of metrics.jsonl. Raises RequestError for one that is damaged."""
-        path = self.folder / "metrics.jsonl"
-        if not path.is_file():
-            return []
-        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
-        return [_parsed(line, path, n) for n, line in enumerate(lines, 1) if line.endswith("}")]  # a kill cuts the last
+        return read_lines(self.log, strict=True)
 
     def clear(self) -> None:
         """Delete what a former run left in the folder."""
@@ -85,26 +85,26 @@ class Run:
         if notes:
             write_tsv(self.notes, ("file", "where", "what"), ((note.file, note.where, note.what) for note in notes))
 
-    def append(self, line: dict[str, Any]) -> None:
-        """Add a line to metrics.jsonl."""
-        with (self.folder / "metrics.jsonl").open("a", encoding="utf-8") as file:
-            file.write(json.dumps(line) + "\n")
+    def append(self, event: Event | Line) -> Line:
+        """Add an event to metrics.jsonl, or a line as it stands there; the line is returned."""
+        line = event.line() if isinstance(event, Event) else event
+        append(self.log, line)
+        return line
 
     @property
     def parameters(self) -> int:
         """How many parameters its network has, as the run noted when it began; 0: it did not."""
-        return next((int(line.get("parameters", 0)) for line in self.metrics() if line["kind"] == "start"), 0)
+        return int(started(self.metrics()).get("parameters", 0))
 
     @property
     def native_code(self) -> str:
         """Which C++ its training used, as noted when it began; "" where none is for its device or none was noted."""
-        found = (str(line.get("native code", "")) for line in self.metrics() if line["kind"] == "start")
-        return next((said for said in found if "is for the CPU" not in said), "")
+        said = str(started(self.metrics()).get("native code", ""))
+        return "" if "is for the CPU" in said else said
 
     def rewind(self, step: int) -> None:
         """Drop the lines of metrics.jsonl after a step: a resumed run writes them again."""
-        kept = [json.dumps(line) + "\n" for line in self.metrics() if line["step"] <= step]
-        write_atomically(self.folder / "metrics.jsonl", "".join(kept))
+        write_atomically(self.log, as_text(line for line in self.metrics() if line["step"] <= step))
 
 
 def create_run(recipe: Recipe, *, resume: bool = False, overwrite: bool = False) -> Run:
@@ -128,13 +128,6 @@ def create_run(recipe: Recipe, *, resume: bool = False, overwrite: bool = False)
                 f"{folder}: a run is there; go on with --resume, replace with --overwrite, or set --name"
             )
     return Run(folder)
-
-
-def _parsed(line: str, path: Path, number: int) -> dict[str, Any]:
-    try:
-        return dict(json.loads(line))
-    except (ValueError, TypeError):
-        raise RequestError(f"{path}:{number}: damaged: not a line that a run writes; take it out") from None
 
 
 def write_recipe(run: Run, recipe: Recipe) -> None:

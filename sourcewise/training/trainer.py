@@ -7,7 +7,7 @@ import time
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, NoReturn, Protocol
+from typing import Any, NoReturn
 
 import numpy as np
 import torch
@@ -22,6 +22,7 @@ from sourcewise.errors import NotFinite
 from sourcewise.evaluation.evaluate import evaluate_encoded
 from sourcewise.evaluation.results import without_nan
 from sourcewise.evaluation.shown import write_shown
+from sourcewise.figures import figures
 from sourcewise.generation.model import Model
 from sourcewise.lanes import Lanes
 from sourcewise.model.checkpoint import save_network
@@ -32,6 +33,7 @@ from sourcewise.runtime.signals import interrupts
 from sourcewise.training.augment import Augmenter
 from sourcewise.training.contrastive import Partners
 from sourcewise.training.decoder_inputs import reference_share
+from sourcewise.training.events import Evaluated, Listener, Started, Step, Stopped
 from sourcewise.training.gradients import gradients
 from sourcewise.training.not_finite import why_not_finite
 from sourcewise.training.objective import Objective
@@ -45,29 +47,12 @@ from sourcewise.training.token_weights import token_weights
 from sourcewise.training.unfreezing import Unfreezing
 from sourcewise.training.vitals import gradient_norms, target_entropy, update_ratios
 
-LOWER_IS_BETTER = ("loss", "wer")
 COUNTERS = (
     *("step", "epoch", "position", "epoch_batches", "best", "snapshots"),
     *("seconds", "nats", "targets", "tokens", "logged_at", "step_logged", "clipped", "largest_norm"),
 )
 LEAST_FLOPS = 5e10  # a batch; below, lanes wait for the interpreter more than they gain
 PRECISIONS = {"bf16": torch.bfloat16, "fp32": torch.float32}
-
-
-class Listener(Protocol):
-    """Someone who is told how a training goes: a progress bar, the report."""
-
-    def started(self, run: Run, step: int, total: int) -> None:
-        """Training starts (or goes on) at `step` of `total`."""
-
-    def stepped(self, step: int, line: dict[str, Any] | None) -> None:
-        """A step is done; `line` is the new line of metrics.jsonl, every `log_every` steps."""
-
-    def evaluated(self, line: dict[str, Any]) -> None:
-        """An evaluation is done and everything about it is on disk."""
-
-    def stopped(self, run: Run, finished: bool) -> None:
-        """Training ended, or was interrupted and saved."""
 
 
 class Interrupted(KeyboardInterrupt):
@@ -178,16 +163,16 @@ class Trainer:
             why = why_not_finite(self.objective, self.optimizer, self.train, batches)
             loss = self.nats / self.targets
             said = f"the loss is {loss:.4g}, the norm of its gradient {norm:.4g}"
-            self._stop(self.step + 1, said, why, {"loss": loss, "gradient_norm": norm})
+            self._stop(self.step + 1, said, why, loss=loss, gradient_norm=norm)
         self.clipped += bool(self.recipe.train.clip) and norm > self.recipe.train.clip
         self.largest_norm = max(self.largest_norm, norm)
         self.vitals = {"gradient_norms": norms, "update_ratios": update_ratios(self.optimizer)} if logged else {}
         self.optimizer.zero_grad()
         return norm, rate
 
-    def _stop(self, step: int, said: str, why: str, figures: dict[str, float]) -> NoReturn:
+    def _stop(self, step: int, said: str, why: str, **figures: float) -> NoReturn:
         """What is not finite ends a training before it reaches a checkpoint; what was saved last stays."""
-        self.run.append(without_nan({"kind": "stopped", "step": step, **figures, "why": f"{said}: {why}"}))
+        self.run.append(Stopped(step=step, why=f"{said}: {why}", **figures))
         for listener in self.listeners:
             listener.stopped(self.run, finished=False)
         kept = "the last state is kept" if self.run.state.is_file() else "nothing was saved before it"
@@ -196,7 +181,7 @@ class Trainer:
     def _check_weights(self) -> None:
         """Nothing is saved that has a NaN or an infinity in it."""
         if (found := damage(self.optimizer.exact())) is not None:
-            self._stop(self.step, "its update left weights that are not finite", found, {})
+            self._stop(self.step, "its update left weights that are not finite", found)
 
     def _is_logged(self, step: int) -> bool:
         return step % self.recipe.train.log_every == 0 or step == self.total
@@ -206,8 +191,7 @@ class Trainer:
         config = self.recipe.train
         line = None
         if self._is_logged(self.step):
-            line = self._log_line(norm, rate)
-            self.run.append(line)
+            line = self.run.append(self._log_line(norm, rate))
         for listener in self.listeners:
             listener.stepped(self.step, line)
         if self.step % self.evaluate_every == 0 or self.step == self.total:
@@ -215,38 +199,40 @@ class Trainer:
         elif config.save_every and self.step % config.save_every == 0:
             self._save()
 
-    def _log_line(self, norm: float, rate: float) -> dict[str, Any]:
-        line = {
-            "kind": "train",
-            "step": self.step,
-            "epoch": round(self._epochs_done(), 3),
-            "loss": self.nats / self.targets,
-            "learning_rate": rate,
-            "gradient_norm": norm,
-            "largest_norm": self.largest_norm,  # this and the next: of the steps since the line before
-            "clipped": self.clipped / (self.step - self.step_logged),
+    def _log_line(self, norm: float, rate: float) -> Step:
+        """The steps since the line before; what counts them begins anew."""
+        sampled = self.recipe.train.scheduled_sampling != "none"
+        event = Step(
+            step=self.step,
+            epoch=round(self._epochs_done(), 3),
+            loss=self.nats / self.targets,
+            learning_rate=rate,
+            gradient_norm=norm,
+            largest_norm=self.largest_norm,
+            clipped=self.clipped / (self.step - self.step_logged),
             **self.vitals,
-            "tokens_per_s": self.tokens / max(self.seconds - self.logged_at, 1e-9),
-            "seconds": self.seconds,
-        }
-        if self.recipe.train.scheduled_sampling != "none":
-            line["reference_share"] = reference_share(self.step - 1, self.total, self.recipe.train)
+            tokens_per_s=self.tokens / max(self.seconds - self.logged_at, 1e-9),
+            seconds=self.seconds,
+            reference_share=reference_share(self.step - 1, self.total, self.recipe.train) if sampled else None,
+        )
         self.nats, self.targets, self.tokens, self.logged_at = 0.0, 0, 0, self.seconds
         self.step_logged, self.clipped, self.largest_norm = self.step, 0, 0.0
-        return line
+        return event
 
     def _evaluate(self) -> None:
         """Generate on the validation examples; keep the last and the best checkpoint; save the state."""
         self._checkpoint(self.run.last)
-        line: dict[str, Any] = {"kind": "evaluation", "step": self.step, "epoch": round(self._epochs_done(), 3)}
-        if self.valid is not None:
-            line |= self._measure()
-        self._keep_if_best(line)
+        metrics = self._measure()
+        best = self._keep_if_best(metrics)
         self._snapshot()
-        self.run.append(line)
+        line = self.run.append(self._evaluated(metrics, best))
         self._save()
         for listener in self.listeners:
             listener.evaluated(line)
+
+    def _evaluated(self, metrics: dict[str, Any], best: bool | None, averaged: int | None = None) -> Evaluated:
+        epoch = round(self._epochs_done(), 3)
+        return Evaluated(step=self.step, epoch=epoch, averaged=averaged, metrics=metrics, best=best)
 
     def _checkpoint(self, folder: Path) -> None:
         """Write the fp32 masters as a checkpoint folder."""
@@ -255,8 +241,9 @@ class Trainer:
             save_network(self.network, folder, self.tokenizer, self.recipe.generation)
 
     def _measure(self) -> dict[str, Any]:
-        """The figures of the validation examples by greedy search, without text."""
-        assert self.valid is not None
+        """The figures of the validation examples by greedy search, without text; none where there are no examples."""
+        if self.valid is None:
+            return {}
         self.network.eval()
         evaluation = evaluate_encoded(self.network, self.tokenizer, self.valid, self.options)
         evaluation.write_translations(self.run.folder)
@@ -264,18 +251,19 @@ class Trainer:
         write_shown(model, self.valid, self.run.folder)
         return dict(without_nan(evaluation.metrics))
 
-    def _keep_if_best(self, line: dict[str, Any]) -> None:
+    def _keep_if_best(self, metrics: dict[str, Any]) -> bool | None:
         """Make these weights the best checkpoint if no evaluation did better; without a validation set the last is."""
-        standing = None if self.valid is None else self._standing(line)
+        standing = self._standing(metrics) if metrics else None
         if standing is None or self.best is None or standing < self.best:
             self.best = standing
-            line["best"] = True
             self._checkpoint(self.run.best)
+            return True
+        return None
 
-    def _standing(self, line: dict[str, Any]) -> tuple[float, float]:
+    def _standing(self, metrics: dict[str, Any]) -> tuple[float, float]:
         """Lower is better; the loss decides between equals: BLEU is 0 as long as no four words are right."""
-        value, loss = line[self.recipe.train.best], line["loss"]
-        signed = value if value is None or self.recipe.train.best in LOWER_IS_BETTER else -value
+        value, loss = metrics[self.recipe.train.best], metrics["loss"]
+        signed = None if value is None else -figures()[self.recipe.train.best].sign * value
         return math.inf if signed is None else signed, math.inf if loss is None else loss
 
     def _snapshot(self) -> None:
@@ -298,11 +286,10 @@ class Trainer:
         mean = {name: sum(w[name] for w in weights) / len(weights) for name in weights[0]}
         kept = {name: w.clone() for name, w in self.optimizer.weights().items()}
         self.optimizer.set_weights(mean)
-        line: dict[str, Any] = {"kind": "evaluation", "step": self.step, "epoch": round(self._epochs_done(), 3)}
-        line |= {"averaged": len(weights), **(self._measure() if self.valid is not None else {})}
-        self._keep_if_best(line)
+        metrics = self._measure()
+        best = self._keep_if_best(metrics)
         self.optimizer.set_weights(kept)
-        self.run.append(line)
+        self.run.append(self._evaluated(metrics, best, averaged=len(weights)))
 
     def batches(self, epoch: int) -> list[np.ndarray]:
         """The batches of an epoch, in the order in which they are learnt from: the places of their examples."""
@@ -351,9 +338,11 @@ class Trainer:
         if state is None:
             if not self.run.metrics():
                 parameters = sum(p.numel() for p in self.network.parameters())
-                start = {"kind": "start", "step": 0, "steps": self.total, "parameters": parameters}
-                start["target_entropy"] = target_entropy(self.train)
-                self.run.append(start | self._machine())
+                entropy = target_entropy(self.train)
+                started = Started(
+                    steps=self.total, parameters=parameters, target_entropy=entropy, machine=self._machine()
+                )
+                self.run.append(started)
             return
         tell_of_machine(self.run, self._machine())
         check_weights(self.run, state["optimizer"], self.optimizer.state_dict())

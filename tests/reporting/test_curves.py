@@ -6,6 +6,7 @@ import pytest
 
 from sourcewise.errors import RequestError
 from sourcewise.reporting.curves import series, smoothed, training_curves
+from sourcewise.training.events import Evaluated, Step
 
 LINES = [
     {"kind": "train", "step": 20, "loss": 3.0, "learning_rate": 1e-4, "gradient_norm": 2.0},
@@ -17,10 +18,10 @@ LINES = [
 
 
 def test_series_takes_finite_figures_of_one_kind():
-    assert series(LINES, "train", "loss") == [(20, 3.0), (40, 2.0)]
-    assert series(LINES, "evaluation", "loss") == [(40, 2.5)]
-    assert series(LINES, "evaluation", "source_bits") == [(40, 0.1)]
-    assert series(LINES, "train", "bleu") == []
+    assert series(LINES, Step, "loss") == [(20, 3.0), (40, 2.0)]
+    assert series(LINES, Evaluated, "loss") == [(40, 2.5)]
+    assert series(LINES, Evaluated, "source_bits") == [(40, 0.1)]
+    assert series(LINES, Step, "bleu") == []
 
 
 def test_a_resumed_run_overwrites_the_steps_it_repeats():
@@ -28,7 +29,7 @@ def test_a_resumed_run_overwrites_the_steps_it_repeats():
         {"kind": "train", "step": s, "loss": loss}
         for s, loss in ((10, 5.0), (20, 4.0), (30, 3.0), (20, 4.5), (25, 4.2))
     ]
-    assert series(lines, "train", "loss") == [(10, 5.0), (20, 4.5), (25, 4.2), (30, 3.0)]
+    assert series(lines, Step, "loss") == [(10, 5.0), (20, 4.5), (25, 4.2), (30, 3.0)]
 
 
 def test_smoothing_does_not_lag():

@@ -15,8 +15,8 @@ from sourcewise.evaluation.results import Evaluation, Row
 from sourcewise.evaluation.verdict import judge
 from sourcewise.reporting.checked import paragraphs
 from sourcewise.reporting.report import write_report
-from sourcewise.reporting.run_files import read_lines
 from sourcewise.reporting.samples import differences
+from sourcewise.training.events import read_lines
 
 REFERENCES = [
     f"the {a} man {b} a {c} dog" for a in ("old", "tall", "sad") for b in ("sees", "has") for c in ("red", "big")

@@ -1,0 +1,198 @@
+"""The table of figures: what is known of each number that an evaluation or a log line has, said once.
+
+Recipes take the names they may use from here, `evaluate --require` too; the trainer and comparisons take from here
+which way is better, and every table and page what a figure is called, how it is written and whether it is shown there.
+It lies below all of them, and imports nothing but the door for plug-ins: a package adds a figure by an entry point of
+the group `sourcewise.metrics` that names a `Figure` with a `measure`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from typing import Any, Literal
+
+from sourcewise.runtime.plugins import plugins
+
+Measure = Callable[[Sequence[str], Sequence[str]], float]  # (hypotheses, references) → the figure
+Place = Literal["tile", "course", "task", "progress", "table", "brief table"]
+Use = Literal["tasks", "runs"]
+
+GROUP = "sourcewise.metrics"
+PERCENT = (0.0, 100.0)
+
+# The places: tiles at the head of a report and its table of evaluations, a task's own figure, the line that a training
+# prints an evaluation, the tables of a comparison and the shorter one on the terminal. A text is the format there,
+# which names the figure where it stands in a sentence (task, progress); "" is the figure's own format.
+EVERYWHERE: dict[Place, str] = {"tile": "", "course": "", "task": "", "table": "", "brief table": ""}
+PRINTED: dict[Place, str] = {}  # by `evaluate`, as all are, and nowhere else
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """One number of metrics.json, or of the log of a training. Raises ValueError where it could not be written."""
+
+    key: str
+    """Its name in metrics.json and in recipes."""
+    label: str
+    """What a person calls it; after a comma, what that means. Empty: it is in metrics.json and not printed."""
+    format: str = "{:.2f}"
+    """How it is written, its unit behind it: "{:.1f} %"."""
+    better: Literal["higher", "lower"] | None = None
+    """Which way is better; None: neither."""
+    range: tuple[float, float] | None = None
+    """Between which values it lies as a rule; None: no bounds."""
+    short: str = ""
+    """Its name as the heading of a column, where the label is too long."""
+    meaning: str = ""
+    """What a report says below it."""
+    shown: Mapping[Place, str] = field(default_factory=lambda: EVERYWHERE)
+    """Where it is shown, and its format there where that is another."""
+    judges: bool = True
+    """Whether it may judge, if it has a direction: tasks, where it has a range, and runs, where their table has it."""
+    measure: Measure | None = None
+    """How it is found from outputs and their references; None: an evaluation has it anyway."""
+
+    def __post_init__(self) -> None:
+        if not re.fullmatch(r"[a-z]\w*", self.key):
+            raise ValueError(f"the key {self.key!r} is no name: small letters, digits, _")
+        for form in (self.format, *filter(None, self.shown.values())):
+            if form.count("{") != 1 or form.format(1.0) == form.format(2.0):
+                raise ValueError(f"{self.key}: the format {form!r} writes no number: one like '{{:.2f}}' does")
+
+    @property
+    def title(self) -> str:
+        """Its name at the head of a tile: the label without what it means."""
+        name = self.label.partition(",")[0]
+        return name[:1].upper() + name[1:] if name.islower() else name
+
+    @property
+    def number(self) -> str:
+        """Its format without the unit."""
+        return self.format[: self.format.index("}") + 1]
+
+    @property
+    def heading(self) -> str:
+        """Its name above a column of such numbers: with the unit."""
+        return (self.short or self.label) + self.format.removeprefix(self.number)
+
+    @property
+    def sign(self) -> int:
+        """1; −1 where lower is better: times this, more is better."""
+        return -1 if self.better == "lower" else 1
+
+    def at(self, place: Place) -> str:
+        """Its format there."""
+        return self.shown.get(place) or self.format
+
+    def said(self, place: Place, value: Any) -> str:
+        """It, by name, in a sentence: `BLEU 31.2`."""
+        return written(self.shown.get(place) or f"{self.short or self.label} {self.format}", value)
+
+    def points(self, value: float) -> float:
+        """Its value from 0 to 100, the higher the better: a word error rate counts as 100 × (1 − wer)."""
+        low, high = self.range or PERCENT
+        return 100 / (high - low) * (high - value if self.better == "lower" else value - low)
+
+
+def written(form: str, value: Any) -> str:
+    """A value in this format; `unknown` where it is no number."""
+    return form.format(value) if isinstance(value, (int, float)) else form[: form.index("{")] + "unknown"
+
+
+OF_EVALUATIONS = (
+    Figure("examples", "examples", "{:,.0f}", shown=PRINTED),
+    Figure("bleu", "BLEU", "{:.2f}", "higher", PERCENT, meaning="n-gram overlap with the references, 0 to 100",
+        shown=EVERYWHERE | {"tile": "{:.1f}", "task": "BLEU {:.1f}", "progress": "BLEU {:.1f}"}),
+    Figure("chrf", "chrF", "{:.2f}", "higher", PERCENT, meaning="character n-gram overlap, 0 to 100",
+        shown=EVERYWHERE | {"tile": "{:.1f}", "task": "chrF {:.1f}"}),
+    Figure("wer", "word error rate", "{:.3f}", "lower", (0.0, 1.0), short="WER", meaning="word errors a reference word",
+        shown=EVERYWHERE | {"progress": "WER {:.2f}"}),
+    Figure("exact_match_pct", "exactly right", "{:.1f} %", "higher", PERCENT, short="exact",
+        meaning="outputs equal to their reference",
+        shown={"tile": "", "course": "", "task": "exactly right {:.1f} %", "table": "", "progress": "exact {:.0f} %"}),
+    Figure("exact_any_pct", "or as another of that source", "{:.1f} %", shown=PRINTED),
+    Figure("rouge_l", "ROUGE-L", "{:.2f}", "higher", PERCENT, shown={"task": "ROUGE-L {:.1f}"}),
+    Figure("tasks_mean", "mean of the tasks' own metrics", better="higher", short="tasks' mean", shown={"table": ""}),
+    Figure("unique_pct", "distinct outputs", "{:.1f} %", "higher", PERCENT, short="unique",
+        meaning="distinct outputs a hundred examples",
+        shown=EVERYWHERE | {"progress": "unique {:.0f} %"}, judges=False),
+    Figure("reference_unique_pct", "distinct references", "{:.1f} %", range=PERCENT, shown=PRINTED),
+    Figure("top_output_pct", "commonest output", "{:.1f} %", range=PERCENT, shown=PRINTED),
+    Figure("length_ratio", "length, of the references'", meaning="words of the outputs over words of the references",
+        shown={"tile": "{:.2f} ×"}),
+    Figure("length_sd_ratio", "its spread, of theirs", shown=PRINTED),
+    Figure("empty_pct", "empty", "{:.1f} %", range=PERCENT, shown=PRINTED),
+    Figure("unfinished_pct", "cut at the longest length", "{:.1f} %", range=PERCENT, shown=PRINTED),
+    Figure("repetition_pct", "repeating themselves", "{:.1f} %", range=PERCENT, shown=PRINTED),
+    Figure("loss", "loss, nats a target token", "{:.3f}", "lower", short="loss",
+        meaning="nats a target token, with its own source",
+        shown={"tile": "", "course": "", "table": "", "progress": "valid loss {:.3f}"}),
+    Figure("loss_shuffled", "loss, with another's source", "{:.3f}", shown=PRINTED),
+    Figure("source_bits", "source bits", "{:.2f}", "higher",
+        meaning="what a target token gains from its own source, in bits",
+        shown=EVERYWHERE | {"progress": "source bits {:.2f}"}),
+    Figure("target_tokens", "", "{:,.0f}", shown=PRINTED),
+    Figure("seconds", "seconds", "{:.1f}", shown=PRINTED),
+)  # fmt: skip
+
+# Of the lines of a training, and what it cost.
+OF_TRAININGS = {
+    each.key: each
+    for each in (
+        Figure("loss", "loss", "{:.3f}", "lower", shown={"progress": ""}),
+        Figure("learning_rate", "learning rate", "{:.2e}", short="rate", shown={"progress": ""}),
+        Figure("tokens_per_s", "tokens/s", "{:,.0f}", shown={"progress": "{:,.0f} tokens/s"}),
+        Figure("parameters", "parameters", "{:,}", shown=PRINTED),
+        Figure("minutes", "minutes", "{:.1f}", shown=PRINTED),
+    )
+}
+
+# What a reader looks for first, by place; the rest follows in the order above, what plug-ins add comes last.
+FIRST: dict[Place, tuple[str, ...]] = {
+    "tile": ("bleu", "source_bits", "exact_match_pct", "wer"),
+    "course": ("loss", "source_bits"),
+    "progress": ("loss", "source_bits"),
+    "table": ("bleu", "chrf", "wer", "exact_match_pct", "unique_pct", "source_bits", "loss"),
+}
+
+FIGURES = {each.key: each for each in OF_EVALUATIONS}
+
+
+@cache
+def _add_plugins() -> None:
+    """Add what other packages bring, once a process and not before somebody asks: looking takes a moment."""
+    for each in plugins(GROUP, _taken):
+        FIGURES[each.key] = each
+
+
+def _taken(found: object) -> Figure:
+    """A plug-in's figure. Raises TypeError or ValueError where it is none that can be measured, or has a taken name."""
+    if not isinstance(found, Figure):
+        raise TypeError(f"it is no sourcewise.figures.Figure but {found!r}")
+    if found.key in FIGURES:
+        raise ValueError(f"there is a figure {found.key} already")
+    if found.measure is None or not found.label:
+        raise ValueError(f"{found.key} has no {'label' if found.measure else 'measure'}")
+    return found
+
+
+def figures() -> dict[str, Figure]:
+    """Every figure of an evaluation by its key, those of plug-ins last."""
+    _add_plugins()
+    return FIGURES
+
+
+def shown(place: Place) -> list[Figure]:
+    """The figures of that place, in their order there."""
+    first = FIRST.get(place, ())
+    found = [each for each in figures().values() if place in each.shown]
+    return sorted(found, key=lambda each: first.index(each.key) if each.key in first else len(first))
+
+
+def judging(use: Use) -> list[str]:
+    """The keys of the figures that may judge tasks (`metric` of a set), or runs (`train.best`, `compare.metric`)."""
+    able = [each for each in figures().values() if each.judges and each.better]
+    return [each.key for each in able if (each.range if use == "tasks" else "table" in each.shown)]

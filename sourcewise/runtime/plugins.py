@@ -1,0 +1,34 @@
+"""What other packages bring by entry points: a group of them, each loaded, and a broken one told and left out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, TypeVar
+
+from sourcewise.errors import tell
+
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
+
+Found = TypeVar("Found")
+
+
+def plugins(group: str, taken: Callable[[object], Found]) -> Iterator[Found]:
+    """What the entry points of a group name, each as `taken` makes it; ordered by name.
+
+    A plug-in that cannot be imported, or that `taken` refuses (by a ValueError or TypeError that says why), is left
+    out with a `Notice` that names it: what one package breaks stops nobody's work.
+    """
+    from importlib.metadata import entry_points  # slow to import, and asked for seldom
+
+    for entry in sorted(entry_points(group=group), key=lambda entry: entry.name):
+        try:
+            yield taken(entry.load())
+        except Exception as error:  # a stranger's module may raise anything at import
+            tell(f"plug-in {_named(entry)}: left out: {type(error).__name__}: {error}")
+
+
+def _named(entry: EntryPoint) -> str:
+    """`hapax of hapax-metric 1.0 (sourcewise.metrics)`."""
+    package = "" if entry.dist is None else f" of {entry.dist.name} {entry.dist.version}"
+    return f"{entry.name}{package} ({entry.group})"
