@@ -107,7 +107,7 @@ def trainings(seed: int) -> list[Training]:
         *(Training(short, host, "bf16", batch, 120, seed) for host in ("t5", "bart") for batch in (2, 64)),
         Training(free, "t5", "bf16", 8, 60, seed),
         Training(free, "t5", "fp16", 32, 60, seed),
-        Training(free, "train", "bf16", seed=seed),
+        Training(free, "train", "bf16", steps=steps(free), seed=seed),
         Training(free, "train", "bf16", steps=800, seed=seed, options={"model.family": "bart"} | CAREFUL),
     ]
     return found
