@@ -193,4 +193,6 @@ def test_a_tokenizer_larger_than_the_embedding(here: Path, blenderbot: Path, ref
     shutil.copytree(blenderbot, here / "model")
     Tokenizer.train(["".join(map(chr, range(0x4E00, 0x4E64)))], 200).save(here / "model")
     (here / "wide.txt").write_text("".join(map(chr, range(0x4E00, 0x4E64))))
-    assert re.match(r"model: its tokenizer gives a source the id \d+, its weights embed 64", refused("generate model wide.txt"))
+    assert re.match(
+        r"model: its tokenizer gives a source the id \d+, its weights embed 64", refused("generate model wide.txt")
+    )
