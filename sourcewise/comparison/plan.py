@@ -23,11 +23,9 @@ from pydantic import ValidationError
 from sourcewise import schema
 from sourcewise.config import CompareConfig, DatasetConfig, Options, Recipe
 from sourcewise.errors import RequestError
-from sourcewise.figures import FIGURES
 from sourcewise.recipe import checked, read_tree, set_option
 
 OF_THE_WHOLE = ("name", "output", "seed", "compare")  # keys that no variant sets
-LOWER_IS_BETTER = tuple(key for key, each in FIGURES.items() if each.better == "lower")
 
 
 class _Root(Options):

@@ -13,11 +13,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
 
-from sourcewise.comparison.plan import LOWER_IS_BETTER
 from sourcewise.comparison.table import Difference
 from sourcewise.diagnosis import measured
 from sourcewise.diagnosis.measured import ILLNESSES, Effect, effects
 from sourcewise.errors import RequestError
+from sourcewise.figures import figures
 from sourcewise.files import write_atomically
 
 JUDGED: dict[int, Literal["better", "worse", "chance"]] = {1: "better", -1: "worse", 0: "chance"}
@@ -36,9 +36,9 @@ def effects_of(folder: Path) -> list[Effect]:
 
 
 def _effect(name: str, metric: str, none: dict[str, Any], line: dict[str, Any]) -> Effect:
-    difference, figures = line["differences"][metric], line["figures"]
-    sign = Difference(**difference).sign * (-1 if metric in LOWER_IS_BETTER else 1)
-    before, after = ({key: round(side[key]["mean"], 4) for key in (metric, "source_bits")} for side in (none, figures))
+    difference, cured = line["differences"][metric], line["figures"]
+    sign = Difference(**difference).sign * figures()[metric].sign
+    before, after = ({key: round(side[key]["mean"], 4) for key in (metric, "source_bits")} for side in (none, cured))
     bits = before["source_bits"], after["source_bits"]
     return Effect(name, line["changes"], metric, before[metric], after[metric], *bits, JUDGED[sign])
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,23 +9,6 @@ from typing import Any
 from sourcewise.diagnosis.answer import Piece
 from sourcewise.diagnosis.finding import LEVELS, Finding
 from sourcewise.evaluation.results import METRICS_FILE, TRANSLATIONS_FILE, Evaluation, read_translations
-
-LINES_FILE = "metrics.jsonl"
-
-
-def read_lines(path: Path) -> list[dict[str, Any]]:
-    """The lines of a metrics.jsonl; a line that is cut (a run killed, or writing just now) is left out."""
-    if not path.is_file():
-        return []
-    lines = []
-    for text in path.read_text(encoding="utf-8", errors="replace").splitlines():
-        try:
-            line = json.loads(text)
-        except json.JSONDecodeError:
-            continue
-        if isinstance(line, dict):
-            lines.append(line)
-    return lines
 
 
 def noted_findings(lines: Sequence[Mapping[str, Any]]) -> dict[str, tuple[Finding, int]]:

@@ -15,7 +15,7 @@ from sourcewise.diagnosis.answer import Piece
 from sourcewise.diagnosis.course import Course, too_early
 from sourcewise.diagnosis.looked import Looked
 from sourcewise.diagnosis.measures.outputs import Outputs
-from sourcewise.diagnosis.noted import LINES_FILE, kept_evaluation, noted_preflight, read_lines
+from sourcewise.diagnosis.noted import kept_evaluation, noted_preflight
 from sourcewise.diagnosis.preflight import of_training
 from sourcewise.diagnosis.rules import RULES
 from sourcewise.diagnosis.rules.data.dat006_lost_characters import LostCharacters
@@ -24,6 +24,7 @@ from sourcewise.errors import FaultyData, NotFinite, RequestError, tell
 from sourcewise.evaluation.evaluate import Progress, evaluate_encoded, lay_out
 from sourcewise.evaluation.results import METRICS_FILE, Evaluation
 from sourcewise.generation.model import Model, load
+from sourcewise.training.events import LINES_FILE, read_lines
 from sourcewise.training.opening import open_training
 from sourcewise.training.run import Run
 

@@ -7,12 +7,10 @@ import os
 import platform
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+
+import torch
 
 from sourcewise.native.codes import CODES, of_training
-
-if TYPE_CHECKING:
-    import torch
 
 PACKAGES = ("sourcewise", "torch", "transformers", "tokenizers", "sentencepiece", "sacrebleu", "numpy")
 EXTRAS = {  # what is installed by `pip install 'sourcewise[NAME]'`, and what it brings
@@ -28,8 +26,6 @@ def machine(device: torch.device, precision: str, threads: int) -> dict[str, str
 
     `threads` are those that torch has for a part of a step.
     """
-    import torch
-
     of = torch.get_num_threads()
     return {
         "began": time.strftime("%Y-%m-%d %H:%M"),
@@ -43,8 +39,6 @@ def machine(device: torch.device, precision: str, threads: int) -> dict[str, str
 
 def info() -> dict[str, dict[str, str]]:
     """What a report of a bug needs, in sections: versions, extras, hardware, native code. Compiles what is not yet."""
-    import torch
-
     versions = {"python": f"{platform.python_version()} ({platform.python_implementation()})"}
     versions |= {package: _version(package) or "not installed" for package in (*PACKAGES, *OTHERS)}
     hardware = {
@@ -67,15 +61,11 @@ def _extras() -> dict[str, str]:
 
 
 def _accelerators() -> list[str]:
-    import torch
-
     found = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
     return [*found, "mps"] if torch.backends.mps.is_available() else found
 
 
 def _name(device: torch.device) -> str:
-    import torch
-
     return torch.cuda.get_device_name(device) if device.type == "cuda" else _processor()
 
 
@@ -98,8 +88,6 @@ def _memory() -> str:
 
 def _version(package: str) -> str:
     if package == "torch":
-        import torch
-
         return str(torch.__version__)  # with its build: +cpu, +cu128
     try:
         return importlib.metadata.version(package)

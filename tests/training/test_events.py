@@ -12,7 +12,6 @@ import pytest
 from sourcewise.diagnosis.course import Course
 from sourcewise.diagnosis.finding import Finding
 from sourcewise.diagnosis.noted import noted_findings, noted_preflight
-from sourcewise.diagnosis.noted import read_lines as doctors_lines
 from sourcewise.diagnosis.watch import Watch
 from sourcewise.errors import RequestError
 from sourcewise.reporting.report import write_report
@@ -94,7 +93,7 @@ def test_an_event_is_the_line_it_has_always_been(event: Event, text: str, tmp_pa
 
 def test_an_old_folder_is_read_judged_reported_and_gone_on_with(old: Run) -> None:
     lines = old.metrics()
-    assert lines == [json.loads(text) for text in TEXTS] == events.read_lines(old.log) == doctors_lines(old.log)
+    assert lines == [json.loads(text) for text in TEXTS] == events.read_lines(old.log)
     assert (old.parameters, events.started(lines)["device"]) == (22368, "cpu")
     assert [line["step"] for line in events.of(lines, Step)] == [5, 10]
     course = Course.read(lines)
