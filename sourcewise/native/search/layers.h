@@ -16,7 +16,8 @@ inline __m512 exponential(__m512 x) {
 inline float dot(const float* a, const float* b, int64_t n) {
     __m512 sum = _mm512_setzero_ps();
     for (int64_t i = 0; i < n; i += 16)
-        sum = _mm512_fmadd_ps(_mm512_maskz_loadu_ps(first(n - i), a + i), _mm512_maskz_loadu_ps(first(n - i), b + i), sum);
+        sum = _mm512_fmadd_ps(_mm512_maskz_loadu_ps(first(n - i), a + i), _mm512_maskz_loadu_ps(first(n - i), b + i),
+                              sum);
     return _mm512_reduce_add_ps(sum);
 }
 
@@ -81,7 +82,8 @@ inline void score(const float* query, const Slots<T>& slots, int64_t d_kv, const
 // Scores (count) → softmax, in place but for the division: 1 / Σ is returned.
 inline __m512 exponentials(float* scores, int64_t count) {
     __m512 most = _mm512_set1_ps(-INFINITY), total = _mm512_setzero_ps();
-    for (int64_t t = 0; t < count; t += 16) most = _mm512_max_ps(most, _mm512_mask_loadu_ps(most, first(count - t), scores + t));
+    for (int64_t t = 0; t < count; t += 16)
+        most = _mm512_max_ps(most, _mm512_mask_loadu_ps(most, first(count - t), scores + t));
     const __m512 top = _mm512_set1_ps(_mm512_reduce_max_ps(most));
     for (int64_t t = 0; t < count; t += 16) {
         const __mmask16 there = first(count - t);
@@ -94,7 +96,8 @@ inline __m512 exponentials(float* scores, int64_t count) {
 
 // Softmax attention of one query (d_kv); `bias` (count) may be null.
 template <class T>
-inline void attend(const float* query, const Slots<T>& slots, int64_t d_kv, const float* bias, float* scores, float* out) {
+inline void attend(const float* query, const Slots<T>& slots, int64_t d_kv, const float* bias, float* scores,
+                   float* out) {
     score(query, slots, d_kv, bias, scores);
     const __m512 share = exponentials(scores, slots.count);
     for (int64_t i = 0; i < d_kv; i += 64) {  // 64 columns at a time: four sums that do not wait for each other

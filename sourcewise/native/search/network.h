@@ -92,7 +92,8 @@ inline void encode(const Network& n, const int64_t* starts, int64_t sources, flo
             const float* qkv = room.projected.data() + start * 3 * inner;
             for (int64_t h = 0; h < n.heads; h++) {
                 const float* bias = n.encoder_distances + h * (2 * n.longest - 1) + n.longest - 1;
-                const Slots<float> slots{qkv + inner + h * n.d_kv, qkv + 2 * inner + h * n.d_kv, 3 * inner, count, nullptr};
+                const Slots<float> slots{qkv + inner + h * n.d_kv, qkv + 2 * inner + h * n.d_kv, 3 * inner, count,
+                                         nullptr};
                 for (int64_t q = 0; q < count; q++)
                     attend(qkv + q * 3 * inner + h * n.d_kv, slots, n.d_kv, bias - q, room.scores.data(),
                            room.read.data() + (start + q) * inner + h * n.d_kv);
@@ -101,7 +102,8 @@ inline void encode(const Network& n, const int64_t* starts, int64_t sources, flo
         merge(n, layer.out, rows, x, room);
         feed_forward(n, layer.feedforward, rows, x, room);
     }
-    for (int64_t r = 0; r < rows; r++) normalise_row(x + r * n.d_model, n.d_model, n.encoder_norm, n.eps, x + r * n.d_model);
+    for (int64_t r = 0; r < rows; r++)
+        normalise_row(x + r * n.d_model, n.d_model, n.encoder_norm, n.eps, x + r * n.d_model);
 }
 
 // Encoder output x of one source → its cross keys and values in every decoder layer.
@@ -139,9 +141,10 @@ inline void self_attention(const Network& n, int64_t l, const std::vector<Row>& 
         const int64_t length = hypothesis.places.size();
         room.fit(length);
         for (int64_t h = 0; h < n.heads; h++) {
-            const Slots<bf16> slots{cache.data() + h * n.d_kv, cache.data() + inner + h * n.d_kv, 2 * inner, length, hypothesis.places.data()};
-            attend(qkv + h * n.d_kv, slots, n.d_kv, n.decoder_distances + (h + 1) * n.steps - length, room.scores.data(),
-                   room.read.data() + r * inner + h * n.d_kv);
+            const Slots<bf16> slots{cache.data() + h * n.d_kv, cache.data() + inner + h * n.d_kv, 2 * inner, length,
+                                    hypothesis.places.data()};
+            attend(qkv + h * n.d_kv, slots, n.d_kv, n.decoder_distances + (h + 1) * n.steps - length,
+                   room.scores.data(), room.read.data() + r * inner + h * n.d_kv);
         }
     }
     merge(n, layer.out, count, x, room);

@@ -91,7 +91,8 @@ inline void tile(const Bytes& x, int64_t row, const Linear& w, int64_t panel, co
         __m512 v[4];
 #pragma GCC unroll 4
         for (int j = 0; j < 4; j++)
-            v[j] = _mm512_mul_ps(_mm512_cvtepi32_ps(_mm512_sub_epi32(sums[i][j], shift)), _mm512_mul_ps(scale, _mm512_loadu_ps(scales + 16 * j)));
+            v[j] = _mm512_mul_ps(_mm512_cvtepi32_ps(_mm512_sub_epi32(sums[i][j], shift)),
+                                 _mm512_mul_ps(scale, _mm512_loadu_ps(scales + 16 * j)));
         then(row + i, panel * PANEL, left, v);
     }
 }
@@ -112,7 +113,9 @@ void product(const Bytes& x, const Linear& w, const Then& then) {
 }
 
 // Which of 16 columns from 16 · j on there are.
-inline __mmask16 part(int64_t count, int j) { return count >= 16 * j + 16 ? 0xffff : count > 16 * j ? first(count - 16 * j) : 0; }
+inline __mmask16 part(int64_t count, int j) {
+    return count >= 16 * j + 16 ? 0xffff : count > 16 * j ? first(count - 16 * j) : 0;
+}
 
 // out (rows, outputs) = x · weights
 inline void linear(const Bytes& x, const Linear& w, float* out) {
@@ -129,7 +132,8 @@ inline void add_linear(const Bytes& x, const Linear& w, float* out) {
         float* to = out + row * w.outputs + column;
 #pragma GCC unroll 4
         for (int j = 0; j < 4; j++)
-            _mm512_mask_storeu_ps(to + 16 * j, part(count, j), _mm512_add_ps(_mm512_maskz_loadu_ps(part(count, j), to + 16 * j), v[j]));
+            _mm512_mask_storeu_ps(to + 16 * j, part(count, j),
+                                  _mm512_add_ps(_mm512_maskz_loadu_ps(part(count, j), to + 16 * j), v[j]));
     });
 }
 

@@ -36,7 +36,8 @@ struct Likeliest {
 #pragma GCC unroll 4
         for (int j = 0; j < 4; j++) v[j] = _mm512_mask_mov_ps(_mm512_set1_ps(-INFINITY), part(count, j), logits[j]);
         if (!counted && barred >= column && barred < column + PANEL)
-            v[(barred - column) / 16] = _mm512_mask_mov_ps(v[(barred - column) / 16], 1 << (barred - column) % 16, _mm512_set1_ps(-INFINITY));
+            v[(barred - column) / 16] =
+                _mm512_mask_mov_ps(v[(barred - column) / 16], 1 << (barred - column) % 16, _mm512_set1_ps(-INFINITY));
         const __m512 most = _mm512_max_ps(_mm512_max_ps(v[0], v[1]), _mm512_max_ps(v[2], v[3]));
         if (_mm512_cmp_ps_mask(most, _mm512_set1_ps(least), _CMP_GT_OQ)) {
             const float highest = _mm512_reduce_max_ps(most);
@@ -148,7 +149,9 @@ void search(const Network& n, const float* vectors, const int64_t* starts, int64
     while ((next < count || !open.empty()) && !stop->load(std::memory_order_relaxed)) {
         while (next < count && (open.empty() || most - (int64_t)open.size() >= std::min(ENTERING, count - next))) {
             int64_t end = next + 1;
-            while (end < count && end - next < most - (int64_t)open.size() && starts[end + 1] - starts[next] <= ENTERING_SLOTS) end++;
+            while (end < count && end - next < most - (int64_t)open.size() &&
+                   starts[end + 1] - starts[next] <= ENTERING_SLOTS)
+                end++;
             std::vector<float> x(vectors + starts[next] * n.d_model, vectors + starts[end] * n.d_model);
             if (!o.encoded) encode(n, starts + next, end - next, x.data(), room);
             for (const int64_t from = starts[next]; next < end; next++) {
@@ -164,7 +167,8 @@ void search(const Network& n, const float* vectors, const int64_t* starts, int64
             for (Hypothesis& hypothesis : source.running) rows.push_back({&source, &hypothesis});
         decode(n, rows, o.start_id, room);
         likeliest.resize(std::max(likeliest.size(), rows.size()));
-        for (size_t r = 0; r < rows.size(); r++) likeliest[r].start(o.beams > 1 ? std::min(2 * o.beams, n.head.outputs) : 1);
+        for (size_t r = 0; r < rows.size(); r++)
+            likeliest[r].start(o.beams > 1 ? std::min(2 * o.beams, n.head.outputs) : 1);
         product(room.bytes, n.head, [&](int64_t row, int64_t column, int64_t count, const __m512(&v)[4]) {
             const bool early = (int64_t)rows[row].hypothesis->tokens.size() < o.least;
             likeliest[row].see(column, count, v, early ? o.end_id : -1, o.beams > 1);
@@ -173,7 +177,8 @@ void search(const Network& n, const float* vectors, const int64_t* starts, int64
         for (size_t i = 0; i < open.size(); i++) {
             const Likeliest* found = &likeliest[row];
             row += open[i].running.size();
-            const bool going_on = o.beams == 1 ? advance_greedily(open[i], *found, o) : advance_beams(open[i], found, o);
+            const bool going_on =
+                o.beams == 1 ? advance_greedily(open[i], *found, o) : advance_beams(open[i], found, o);
             if (!going_on) finished(open[i]);
             else if (kept++ != i) open[kept - 1] = std::move(open[i]);
         }

@@ -11,8 +11,8 @@ namespace {
 
 // R rows and V vectors of c = a b, with a's rows and columns at these distances.
 template <int R, int V>
-inline void tile(const float* a, int64_t a_row, int64_t a_column, const float* b, int64_t b_row, int64_t depth, float* c,
-                 int64_t c_row) {
+inline void tile(const float* a, int64_t a_row, int64_t a_column, const float* b, int64_t b_row, int64_t depth,
+                 float* c, int64_t c_row) {
     Lanes sums[R][V] = {};
     for (int64_t k = 0; k < depth; k++, a += a_column, b += b_row)
         for (int v = 0; v < V; v++) {
@@ -29,7 +29,8 @@ void multiply(const float* a, int64_t a_row, int64_t a_column, const float* b, f
     int64_t column = 0;
     for (; column + 2 * LANES <= columns; column += 2 * LANES)
         for (int64_t row = 0; row < rows; row += 4)
-            tile<4, 2>(a + row * a_row, a_row, a_column, b + column, columns, depth, c + row * columns + column, columns);
+            tile<4, 2>(a + row * a_row, a_row, a_column, b + column, columns, depth, c + row * columns + column,
+                       columns);
     if (column == columns) return;
     int64_t row = 0;
     for (; row + 8 <= rows; row += 8)

@@ -1,5 +1,7 @@
-// Attention beside its residual in a bf16 training step, whole: norm, queries, keys and values, softmax, what is read, product, dropout and the
-// sum, in pieces of whole examples that stay in the second cache between them. Examples of any length lie one after another, without
+// Attention beside its residual in a bf16 training step, whole: norm, queries, keys and values, softmax, what is read,
+// product, dropout and the
+// sum, in pieces of whole examples that stay in the second cache between them. Examples of any length lie one after
+// another, without
 // padding. Products are in tiles (AMX), sums fp32. One thread a call.
 //
 // All widths are multiples of 32. Functions return 0 when done, 1 when there is no memory.
@@ -11,7 +13,7 @@ namespace {
 struct Part {  // as attention_part.py has it
     int64_t pieces, rows, source_rows, width, heads, d_kv, longest, longest_source, bias_row;
     const int64_t *bounds, *starts, *source_starts;  // examples of the pieces; rows of the examples
-    const bf16 *x, *scale, *in, *out;                // in: to queries, or to queries, keys and values; out: from what is read
+    const bf16 *x, *scale, *in, *out;  // in: to queries, or to queries, keys and values; out: from what is read
     const float* bias;                               // (heads, longest_source, bias_row), or none
     bf16 *projected, *keys_values;                   // heads: of all that `in` gives; of a memory, or none: its own
     float* weights;
@@ -61,9 +63,8 @@ void zero_rows(const Squares& squares, int64_t rows) {
 // Products that go to heads: results of `first` + a row, columns of one head after another.
 void put_heads(const Squares& a, int64_t rows, const Panels& b, const Heads& to, int64_t first) {
     product(a, rows, b, [&](int64_t row, int64_t column) {
-        return [at = to.row(column / to.width, first + row) + column % to.width, width = to.width](int64_t i, __m512 u, __m512 v) {
-            put(at + i * width, u, v);
-        };
+        return [at = to.row(column / to.width, first + row) + column % to.width, width = to.width](
+                   int64_t i, __m512 u, __m512 v) { put(at + i * width, u, v); };
     });
 }
 
@@ -96,7 +97,8 @@ int sourcewise_attention_part(const Part* p, bf16* out) {
                 const Head head = p->head(example, h);
                 const float* from = work.read(head, of_weights, drawn, weights);
                 const int64_t row = p->starts[example] - first, column = h * p->d_kv;
-                put_rows(from, head.queries, p->d_kv, [&](int64_t i, int64_t c) { return read.row(row + i, column + c); });
+                put_rows(from, head.queries, p->d_kv,
+                         [&](int64_t i, int64_t c) { return read.row(row + i, column + c); });
                 weights += head.weights();
             }
         zero_rows(read, rows);
@@ -150,12 +152,13 @@ int sourcewise_attention_part_backward(const Part* p, const bf16* grad, bf16* dx
                 };
                 const auto by = [&](int64_t part, int64_t count) {
                     return [=](const float* from) {
-                        put_rows(from, count, p->d_kv, [&](int64_t i, int64_t c) { return part ? other(part, i, c) : own(0, i, c); });
+                        put_rows(from, count, p->d_kv,
+                                 [&](int64_t i, int64_t c) { return part ? other(part, i, c) : own(0, i, c); });
                     };
                 };
                 float* of_bias = dbias ? dbias + h * p->longest_source * p->bias_row : nullptr;
-                work.backward(head, dread.row(h, row), of_weights, drawn, weights, of_bias, by(0, head.queries), by(1, head.keys),
-                              by(2, head.keys));
+                work.backward(head, dread.row(h, row), of_weights, drawn, weights, of_bias, by(0, head.queries),
+                              by(1, head.keys), by(2, head.keys));
                 weights += head.weights();
             }
         zero_rows(dprojected, rows);
@@ -171,8 +174,8 @@ int sourcewise_attention_part_backward(const Part* p, const bf16* grad, bf16* dx
 }
 
 // keys_values, heads, = states (rows, width) weightᵀ of weight (outputs, width).
-int sourcewise_to_heads(const bf16* states, const bf16* weight, int64_t rows, int64_t width, int64_t outputs, int64_t d_kv,
-                        bf16* keys_values) {
+int sourcewise_to_heads(const bf16* states, const bf16* weight, int64_t rows, int64_t width, int64_t outputs,
+                        int64_t d_kv, bf16* keys_values) {
     Parts parts(Panels::size(width, outputs) + Squares::size(PIECE, width) + 2 * 64);
     if (!parts.at) return 1;
     const Tiles tiles;

@@ -1,4 +1,5 @@
-// As attention.cpp, its products in tiles (AMX): bf16 operands, fp32 sums. What is multiplied from the left lies in rows,
+// As attention.cpp, its products in tiles (AMX): bf16 operands, fp32 sums. What is multiplied from the left lies in
+// rows,
 // from the right in tiles whose rows are two rows beside each other, entry by entry.
 
 #include "attention.h"
@@ -16,8 +17,8 @@ void gather(const bf16* from, int64_t stride, int64_t count, int64_t width, bf16
 
 // x (count, width) as the right operand: tiles [count / 32][width / 16], rows beyond count are zero.
 void beside(const bf16* x, int64_t stride, int64_t count, int64_t width, bf16* to) {
-    const __m512i low = _mm512_set_epi16(47, 15, 46, 14, 45, 13, 44, 12, 43, 11, 42, 10, 41, 9, 40, 8, 39, 7, 38, 6, 37, 5,
-                                         36, 4, 35, 3, 34, 2, 33, 1, 32, 0);
+    const __m512i low = _mm512_set_epi16(47, 15, 46, 14, 45, 13, 44, 12, 43, 11, 42, 10, 41, 9, 40, 8, 39, 7, 38, 6, 37,
+                                         5, 36, 4, 35, 3, 34, 2, 33, 1, 32, 0);
     const __m512i high = _mm512_add_epi16(low, _mm512_set1_epi16(16)), zero = _mm512_setzero_si512();
     for (int64_t block = 0; block < count; block += DEEP)
         for (int64_t column = 0; column < width; column += 2 * SIDE) {
@@ -61,7 +62,8 @@ void narrow_turned(const float* x, int64_t rows, int64_t columns, bf16* to, int6
 
 // 16 rows of c, N tiles of them, = a (16, depth) times tiles of b, `across` of which lie beside each other.
 template <int N>
-inline void strip(const bf16* a, int64_t stride, const bf16* b, int64_t across, int64_t depth, float* c, int64_t columns) {
+inline void strip(const bf16* a, int64_t stride, const bf16* b, int64_t across, int64_t depth, float* c,
+                  int64_t columns) {
     _tile_zero(0);
     if (N > 1) _tile_zero(1);
     if (N > 2) _tile_zero(2);
@@ -149,7 +151,8 @@ int sourcewise_attention_backward(const Shape* s, const bf16* q, const bf16* k, 
     bf16 *reads = parts.take<bf16>(rows * width), *scored = parts.take<bf16>(rows * deep),
          *key = parts.take<bf16>(deep * width), *value = parts.take<bf16>(columns * width),
          *query = parts.take<bf16>(deep_rows * width), *right = parts.take<bf16>(deep_rows * width),
-         *scored_turned = parts.take<bf16>(columns * deep_rows), *weighed_turned = parts.take<bf16>(columns * deep_rows);
+         *scored_turned = parts.take<bf16>(columns * deep_rows),
+         *weighed_turned = parts.take<bf16>(columns * deep_rows);
     float *dscores = parts.take<float>(rows * columns), *dropped = parts.take<float>(rows * columns),
           *found = parts.take<float>(most * width);
     uint32_t at = 0;

@@ -1,4 +1,5 @@
-// Cross-entropy of a projection to the vocabulary, and its gradients, in tiles (AMX): logits of a piece of the rows are kept in bf16,
+// Cross-entropy of a projection to the vocabulary, and its gradients, in tiles (AMX): logits of a piece of the rows are
+// kept in bf16,
 // nothing of a piece is passed over but once forward and once back. Sums are fp32. One thread a call.
 
 #include "sums.h"
@@ -35,7 +36,8 @@ struct Rows {
         totals[r] += a + b;
         if (column + WIDE > size) {
             a = entries(at, column, size), b = entries(at + LANES, column + LANES, size);
-            totals[r] += (a > -INFINITY ? Lanes{} : Lanes{} - (Lanes)widened(at)) + (b > -INFINITY ? Lanes{} : Lanes{} - (Lanes)widened(at + LANES));
+            totals[r] += (a > -INFINITY ? Lanes{} : Lanes{} - (Lanes)widened(at)) +
+                         (b > -INFINITY ? Lanes{} : Lanes{} - (Lanes)widened(at + LANES));
         }
         const __m512 limit = _mm512_set1_ps(row.top + AHEAD);
         if (_mm512_cmp_ps_mask((__m512)a, limit, _CMP_GT_OQ) | _mm512_cmp_ps_mask((__m512)b, limit, _CMP_GT_OQ)) {
@@ -59,7 +61,8 @@ struct Rows {
         const float own = std::exp(row.of_label - row.top), total = row.others + own;
         row.part = 1 / total;
         // Of a likely label 1 - p says more than p.
-        const float log_p = own * row.part > 0.5f ? std::log1p(-row.others * row.part) : row.of_label - row.top - std::log(total);
+        const float log_p =
+            own * row.part > 0.5f ? std::log1p(-row.others * row.part) : row.of_label - row.top - std::log(total);
         float nats = -(1 - smoothing) * log_p;
         if (smoothing > 0) nats -= smoothing * (sum(totals[r]) / size - row.of_label + log_p);
         return nats;
@@ -71,7 +74,8 @@ struct Rows {
         if (labels[r] < 0) return _mm512_store_si512(to, _mm512_setzero_si512());
         Lanes a = (Lanes)widened(at), b = (Lanes)widened(at + LANES);
         if (column + WIDE > size) a = entries(at, column, size), b = entries(at + LANES, column + LANES, size);
-        a = (Lanes)quick_exponential((__m512)(a - row.top)) * row.part, b = (Lanes)quick_exponential((__m512)(b - row.top)) * row.part;
+        a = (Lanes)quick_exponential((__m512)(a - row.top)) * row.part,
+        b = (Lanes)quick_exponential((__m512)(b - row.top)) * row.part;
         const int64_t own = labels[r] - column;
         if (own >= 0 && own < WIDE) (own < LANES ? a : b)[own % LANES] = smoothing - row.others * row.part;
         put(to, (__m512)a, (__m512)b);
@@ -87,16 +91,19 @@ void gather(const bf16* x, int64_t rows, const Squares& to) {
 
 }  // namespace
 
-// Nats (rows,) of labels (rows,) under softmax(states weightᵀ) of states (rows, width), weight (size, width); with gradients by both, of their sum,
-// but for the even share of the smoothing. A row whose label is below 0 has none of all that. Without `dstates` nats alone are
+// Nats (rows,) of labels (rows,) under softmax(states weightᵀ) of states (rows, width), weight (size, width); with
+// gradients by both, of their sum,
+// but for the even share of the smoothing. A row whose label is below 0 has none of all that. Without `dstates` nats
+// alone are
 // found. 0 when done, 1 when there is no memory.
-extern "C" int sourcewise_linear_cross_entropy(const bf16* states, const bf16* weight, const int64_t* labels, int64_t rows,
-                                               int64_t width, int64_t size, float smoothing, float* nats, bf16* dstates,
-                                               bf16* dweight) {
+extern "C" int sourcewise_linear_cross_entropy(const bf16* states, const bf16* weight, const int64_t* labels,
+                                               int64_t rows, int64_t width, int64_t size, float smoothing, float* nats,
+                                               bf16* dstates, bf16* dweight) {
     const int64_t piece = std::min(PIECE, up(rows, WIDE)), columns = up(size, WIDE);
     static thread_local Room room, of_weights;
     const int64_t bytes = Panels::size(width, GROUP) + Squares::size(piece, columns) + Squares::size(piece, GROUP) +
-                          2 * Squares::size(piece, width) + Sums::size(piece, width) + piece * (sizeof(Row) + 2 * sizeof(Lanes));
+                          2 * Squares::size(piece, width) + Sums::size(piece, width) +
+                          piece * (sizeof(Row) + 2 * sizeof(Lanes));
     char* at = (char*)room.of(bytes);
     const Sums sums{(float*)(dstates ? of_weights.of(Sums::size(width, columns)) : nullptr), width, columns};
     if (!at || (dstates && !sums.at)) return 1;
@@ -135,7 +142,8 @@ extern "C" int sourcewise_linear_cross_entropy(const bf16* states, const bf16* w
             g.fill(some, [&](int64_t r, int64_t column, bf16* to) {
                 all.turn(r, group + column, smoothing, logits.row(r, group + column), to);
             });
-            const Panels right = Panels::straight(weight + group * width, std::min(wide, size - group), width, of_group);
+            const Panels right =
+                Panels::straight(weight + group * width, std::min(wide, size - group), width, of_group);
             of_states.add_product(g, some, right, group == 0);
             if (!sums.from(group, wide).add(left, g, first == 0)) return 1;
         }

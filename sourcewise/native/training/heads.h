@@ -1,6 +1,7 @@
 // Attention of one head over one example in tiles (AMX), forward and backward. Softmax and sums are fp32.
 //
-// Scores lie turned, a row a key and a column a query: so sixteen queries are weighed at once, and what is summed over keys
+// Scores lie turned, a row a key and a column a query: so sixteen queries are weighed at once, and what is summed over
+// keys
 // or held against a query is so for all sixteen in one instruction.
 
 #pragma once
@@ -14,12 +15,15 @@ struct Heads {
 
     static constexpr int64_t BEYOND = SIDE;
 
-    static int64_t size(int64_t heads, int64_t rows, int64_t width) { return heads * (rows + BEYOND) * width * int64_t(sizeof(bf16)); }
+    static int64_t size(int64_t heads, int64_t rows, int64_t width) {
+        return heads * (rows + BEYOND) * width * int64_t(sizeof(bf16));
+    }
 
     bf16* row(int64_t head, int64_t row) const { return at + (head * (rows + BEYOND) + row) * width; }
 };
 
-// Right operands made of the rows of a head: as they are, pairs of rows beside each other, or turned. Rows beyond `count` are zero.
+// Right operands made of the rows of a head: as they are, pairs of rows beside each other, or turned. Rows beyond
+// `count` are zero.
 struct Right {
     // Tiles [count / 32][width / 16].
     static void straight(const bf16* x, int64_t count, int64_t width, bf16* to) {
@@ -28,7 +32,8 @@ struct Right {
             for (int64_t column = 0; column < width; column += WIDE) {
                 const bf16 *first = row < count ? x + row * width + column : zeros,
                            *second = row + 1 < count ? x + (row + 1) * width + column : zeros;
-                Panels::pair(first, second, to + (row / DEEP * (width / SIDE) + column / SIDE) * TILE + row % DEEP / 2 * DEEP);
+                Panels::pair(first, second,
+                             to + (row / DEEP * (width / SIDE) + column / SIDE) * TILE + row % DEEP / 2 * DEEP);
             }
     }
 
@@ -49,9 +54,12 @@ struct Right {
     }
 };
 
-// c (rows, columns) = a (rows, depth), rows of `stride`, times tiles b [depth / 32][columns / 16]; rows and columns are multiples of 16.
-inline void small_product(const bf16* a, int64_t stride, const bf16* b, float* c, int64_t rows, int64_t columns, int64_t depth) {
-    const int64_t across = columns / SIDE, bytes = stride * int64_t(sizeof(bf16)), to = columns * int64_t(sizeof(float));
+// c (rows, columns) = a (rows, depth), rows of `stride`, times tiles b [depth / 32][columns / 16]; rows and columns are
+// multiples of 16.
+inline void small_product(const bf16* a, int64_t stride, const bf16* b, float* c, int64_t rows, int64_t columns,
+                          int64_t depth) {
+    const int64_t across = columns / SIDE, bytes = stride * int64_t(sizeof(bf16)),
+                  to = columns * int64_t(sizeof(float));
     for (int64_t row = 0; row < rows; row += SIDE)
         for (int64_t tile = 0; tile < across; tile += 4) {
             const int64_t wide = std::min<int64_t>(4, across - tile);
@@ -80,7 +88,8 @@ inline void narrow_turned(const float* x, int64_t rows, int64_t columns, bf16* t
             for (int64_t i = 0; i < SIDE; i++) square[i] = _mm512_loadu_si512(x + (row + i) * columns + column);
             transpose(square);
             for (int64_t i = 0; i < SIDE; i++)
-                _mm256_storeu_si256((__m256i*)(to + (column + i) * stride + row), (__m256i)_mm512_cvtneps_pbh((__m512)square[i]));
+                _mm256_storeu_si256((__m256i*)(to + (column + i) * stride + row),
+                                    (__m256i)_mm512_cvtneps_pbh((__m512)square[i]));
         }
 }
 
@@ -129,10 +138,11 @@ struct HeadWork {
         return found;
     }
 
-    // Of the gradient by what was read, (queries, width), those by query, key and value: each is given, in fp32 rows, to what is called.
+    // Of the gradient by what was read, (queries, width), those by query, key and value: each is given, in fp32 rows,
+    // to what is called.
     template <class ByQuery, class ByKey, class ByValue>
-    void backward(const Head& h, const bf16* grad, const Dropped& dropped, int64_t& drawn, const float* weights, float* dbias,
-                  ByQuery&& by_query, ByKey&& by_key, ByValue&& by_value) {
+    void backward(const Head& h, const bf16* grad, const Dropped& dropped, int64_t& drawn, const float* weights,
+                  float* dbias, ByQuery&& by_query, ByKey&& by_key, ByValue&& by_value) {
         const int64_t across = h.across(), keys = up(h.keys, SIDE), deep = up(h.keys, DEEP), wide = up(h.queries, DEEP);
         Right::turned(grad, h.queries, width, a);
         Right::straight(grad, h.queries, width, b);
@@ -208,6 +218,7 @@ struct HeadWork {
     static void drop(float* to, const float* weights, int64_t at, int64_t count, const Dropped& d, int64_t& drawn) {
         const __mmask32 stay = d.stay(drawn++);
         for (int half = 0; half < 2 && at + half * LANES < count; half++)
-            _mm512_storeu_ps(to + at + half * LANES, stays(stay, half, _mm512_loadu_ps(weights + at + half * LANES), d));
+            _mm512_storeu_ps(to + at + half * LANES,
+                             stays(stay, half, _mm512_loadu_ps(weights + at + half * LANES), d));
     }
 };

@@ -1,4 +1,5 @@
-// What parts of a Transformer's block are made of: a norm, products with weights, dropout and the residual, in pieces of rows that stay
+// What parts of a Transformer's block are made of: a norm, products with weights, dropout and the residual, in pieces
+// of rows that stay
 // in the second cache between them. Products are in tiles (AMX), sums fp32. One thread a call.
 
 #pragma once
@@ -16,8 +17,10 @@ struct Dropped {
     bool any;
 
     Dropped(uint64_t seed, uint32_t dropped, float scale)
-        : key(_mm512_set4_epi32(0x243f6a88, 0x85a308d3, int(seed >> 32), int(seed))), threshold(_mm512_set1_epi16(short(dropped))),
-          kept(_mm512_set1_ps(scale)), any(dropped > 0) {}
+        : key(_mm512_set4_epi32(0x243f6a88, 0x85a308d3, int(seed >> 32), int(seed))),
+          threshold(_mm512_set1_epi16(short(dropped))),
+          kept(_mm512_set1_ps(scale)),
+          any(dropped > 0) {}
 
     __mmask32 stay(int64_t chunk) const {
         if (!any) return ~__mmask32(0);
@@ -75,8 +78,10 @@ struct Norm {
         });
     }
 
-    // From gradients by the normed rows those by x, added to `residual` where there is one, and, added up, by the weight.
-    void backward(const float* grad, const bf16* x, const bf16* residual, int64_t rows, bf16* dx, float* dweight) const {
+    // From gradients by the normed rows those by x, added to `residual` where there is one, and, added up, by the
+    // weight.
+    void backward(const float* grad, const bf16* x, const bf16* residual, int64_t rows, bf16* dx,
+                  float* dweight) const {
         for (int64_t r = 0; r < rows; r++, grad += width, x += width, dx += width) {
             const __m512 by = _mm512_set1_ps(weight ? scale(x) : 1);
             __m512 along = _mm512_setzero_ps();
@@ -135,7 +140,8 @@ struct Bias {
     }
 };
 
-// Results of a piece of rows before they go where they are wanted, whole rows at a time: stored as they come, 64 bytes a row, they
+// Results of a piece of rows before they go where they are wanted, whole rows at a time: stored as they come, 64 bytes
+// a row, they
 // would wait for a page and a line each.
 struct Found {
     float* at;
@@ -153,7 +159,8 @@ struct Found {
 };
 
 // to = a b + bias, rows of b's columns.
-inline void put_product(const Squares& a, int64_t rows, const Panels& b, const Bias& bias, const Found& found, bf16* to) {
+inline void put_product(const Squares& a, int64_t rows, const Panels& b, const Bias& bias, const Found& found,
+                        bf16* to) {
     for (int64_t column = 0; column < b.columns; column += GROUP) {
         const Panels some = b.from(column, std::min(GROUP, b.columns - column));
         found.product(a, rows, some);
@@ -168,8 +175,8 @@ inline void put_product(const Squares& a, int64_t rows, const Panels& b, const B
 }
 
 // to = x + dropout(a b + bias), rows of b's columns; `first` is the first row's number.
-inline void add_product(const Squares& a, int64_t rows, const Panels& b, const Bias& bias, const Found& found, const bf16* x, int64_t first,
-                 const Dropped& d, bf16* to) {
+inline void add_product(const Squares& a, int64_t rows, const Panels& b, const Bias& bias, const Found& found,
+                        const bf16* x, int64_t first, const Dropped& d, bf16* to) {
     found.product(a, rows, b);
     for (int64_t place = 0; place < rows * b.columns; place += WIDE) {
         const Bias::Part part = bias.at(place % b.columns);

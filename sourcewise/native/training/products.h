@@ -1,4 +1,5 @@
-// Products of bf16 matrices in tiles (AMX), 32 × 32 results at a time: what is to be done with them is done while the next are
+// Products of bf16 matrices in tiles (AMX), 32 × 32 results at a time: what is to be done with them is done while the
+// next are
 // multiplied. Sums are fp32. One thread a call, which has loaded `Shapes`.
 
 #pragma once
@@ -25,14 +26,16 @@ inline __m512 widened(const bf16* from) {
 inline __m512 quick_exponential(__m512 x) {
     x = _mm512_max_ps(_mm512_set1_ps(-1e4f), x);  // in this order what is no number stays none
     const __m512 y = _mm512_mul_ps(x, _mm512_set1_ps(1.44269504f));
-    const __m512 whole = _mm512_roundscale_ps(y, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC), r = _mm512_sub_ps(y, whole);
+    const __m512 whole = _mm512_roundscale_ps(y, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC),
+                 r = _mm512_sub_ps(y, whole);
     __m512 p = _mm512_set1_ps(1.3333558e-3f);  // of 2^r, r within a half of zero
     for (const float next : {9.6181291e-3f, 5.5504109e-2f, 2.4022651e-1f, 6.9314718e-1f, 1.0f})
         p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(next));
     return _mm512_scalef_ps(p, whole);
 }
 
-// A left operand: (rows, columns), both multiples of 32, in squares of 32 × 32, those of the same rows beside each other.
+// A left operand: (rows, columns), both multiples of 32, in squares of 32 × 32, those of the same rows beside each
+// other.
 struct Squares {
     bf16* at;
     int64_t columns;
@@ -55,7 +58,8 @@ struct Squares {
     }
 };
 
-// A right operand: (depth, columns), both multiples of 32, in panels of 32 columns, [columns / 32][depth / 32][2] tiles, whose
+// A right operand: (depth, columns), both multiples of 32, in panels of 32 columns, [columns / 32][depth / 32][2]
+// tiles, whose
 // rows are two of its rows, entry by entry.
 struct Panels {
     bf16* at;
@@ -74,7 +78,8 @@ struct Panels {
             for (int64_t row = 0; row < depth; row += DEEP) {
                 __m512i pairs[SIDE];
                 for (int64_t i = 0; i < SIDE; i++)
-                    pairs[i] = column + i < count ? _mm512_loadu_si512(weights + (column + i) * depth + row) : _mm512_setzero_si512();
+                    pairs[i] = column + i < count ? _mm512_loadu_si512(weights + (column + i) * depth + row)
+                                                  : _mm512_setzero_si512();
                 transpose(pairs);
                 bf16* to = panels.tile(row, column / WIDE * WIDE) + column % WIDE / SIDE * TILE;
                 for (int64_t i = 0; i < SIDE; i++) _mm512_store_si512(to + i * DEEP, pairs[i]);
@@ -86,17 +91,20 @@ struct Panels {
     static Panels straight(const bf16* weights, int64_t count, int64_t columns, void* at) {
         alignas(64) static const bf16 zeros[WIDE] = {};
         const Panels panels{(bf16*)at, up(count, DEEP), columns};
-        const auto part = [&](int64_t row, int64_t column) { return row < count ? weights + row * columns + column : zeros; };
+        const auto part = [&](int64_t row, int64_t column) {
+            return row < count ? weights + row * columns + column : zeros;
+        };
         for (int64_t row = 0; row < panels.depth; row += 2)
             for (int64_t column = 0; column < columns; column += WIDE)
-                pair(part(row, column), part(row + 1, column), panels.tile(row / DEEP * DEEP, column) + row % DEEP / 2 * DEEP);
+                pair(part(row, column), part(row + 1, column),
+                     panels.tile(row / DEEP * DEEP, column) + row % DEEP / 2 * DEEP);
         return panels;
     }
 
     // Two rows of 32 → a row of each of two tiles, entry by entry.
     static void pair(const bf16* first, const bf16* second, bf16* to) {
-        const __m512i low = _mm512_set_epi16(47, 15, 46, 14, 45, 13, 44, 12, 43, 11, 42, 10, 41, 9, 40, 8, 39, 7, 38, 6, 37,
-                                             5, 36, 4, 35, 3, 34, 2, 33, 1, 32, 0);
+        const __m512i low = _mm512_set_epi16(47, 15, 46, 14, 45, 13, 44, 12, 43, 11, 42, 10, 41, 9, 40, 8, 39, 7, 38, 6,
+                                             37, 5, 36, 4, 35, 3, 34, 2, 33, 1, 32, 0);
         const __m512i high = _mm512_add_epi16(low, _mm512_set1_epi16(16));
         const __m512i a = _mm512_loadu_si512(first), b = _mm512_loadu_si512(second);
         _mm512_store_si512(to, _mm512_permutex2var_epi16(a, low, b));
@@ -104,7 +112,8 @@ struct Panels {
     }
 };
 
-// Two tiles of a times two of b, `steps` times those that follow each other, added to tiles 0 to 3; between(step) after each.
+// Two tiles of a times two of b, `steps` times those that follow each other, added to tiles 0 to 3; between(step) after
+// each.
 template <class Between>
 inline void multiply(const bf16* a, const bf16* b, int64_t steps, Between&& between) {
     for (int64_t k = 0; k < steps; k++, a += SQUARE, b += SQUARE) {
@@ -118,7 +127,8 @@ inline void multiply(const bf16* a, const bf16* b, int64_t steps, Between&& betw
 
 inline void zero_sums() { _tile_zero(0); _tile_zero(1); _tile_zero(2); _tile_zero(3); }
 
-// Of a's first `rows` rows times b, 32 columns at a time: at(row, column) is asked for each 32 × 32 results and gives what is
+// Of a's first `rows` rows times b, 32 columns at a time: at(row, column) is asked for each 32 × 32 results and gives
+// what is
 // called with the number of one of their rows, its first 16 results and the next.
 template <class At>
 void product(const Squares& a, int64_t rows, const Panels& b, At&& at) {

@@ -1,4 +1,5 @@
-// Parts of a Transformer's block in a bf16 training step, whole: a norm, products with weights, relu, dropout and the residual, in pieces
+// Parts of a Transformer's block in a bf16 training step, whole: a norm, products with weights, relu, dropout and the
+// residual, in pieces
 // of rows that stay in the second cache between them. Products are in tiles (AMX), sums fp32. One thread a call.
 //
 // All widths are multiples of 32. Functions return 0 when done, 1 when there is no memory.
@@ -7,10 +8,11 @@
 
 extern "C" {
 
-// out (rows, outputs) = norm(x) weightᵀ + bias of x (rows, width), weight (outputs, width); without `scale` there is no norm,
+// out (rows, outputs) = norm(x) weightᵀ + bias of x (rows, width), weight (outputs, width); without `scale` there is no
+// norm,
 // and there may be no bias.
-int sourcewise_normed(const bf16* x, const bf16* scale, const bf16* weight, const bf16* bias, int64_t rows, int64_t width,
-                      int64_t outputs, float eps, bf16* out) {
+int sourcewise_normed(const bf16* x, const bf16* scale, const bf16* weight, const bf16* bias, int64_t rows,
+                      int64_t width, int64_t outputs, float eps, bf16* out) {
     Parts parts(Panels::size(width, outputs) + Squares::size(PIECE, width) + Found::size(GROUP) + 3 * 64);
     if (!parts.at) return 1;
     const Tiles tiles;
@@ -26,9 +28,9 @@ int sourcewise_normed(const bf16* x, const bf16* scale, const bf16* weight, cons
 }
 
 // Gradients by x, added to `residual` where there is one, by weight, and, added up, by scale and bias, where there are.
-int sourcewise_normed_backward(const bf16* grad, const bf16* x, const bf16* scale, const bf16* weight, const bf16* residual,
-                               int64_t rows, int64_t width, int64_t outputs, float eps, bf16* dx, float* dscale,
-                               bf16* dweight, float* dbias) {
+int sourcewise_normed_backward(const bf16* grad, const bf16* x, const bf16* scale, const bf16* weight,
+                               const bf16* residual, int64_t rows, int64_t width, int64_t outputs, float eps, bf16* dx,
+                               float* dscale, bf16* dweight, float* dbias) {
     const int64_t room = Panels::size(outputs, width) + Squares::size(PIECES, width) + Squares::size(PIECES, outputs) +
                          Found::size(width) + Sums::size(width, outputs) + Across::size(PIECES, width) + 6 * 64;
     Parts parts(room);
@@ -57,9 +59,10 @@ int sourcewise_normed_backward(const bf16* grad, const bf16* x, const bf16* scal
     return !enough;
 }
 
-// out (rows, outputs) = x + dropout(a weightᵀ + bias) of a (rows, width), weight (outputs, width); there may be no bias.
-int sourcewise_added(const bf16* x, const bf16* a, const bf16* weight, const bf16* bias, int64_t rows, int64_t width, int64_t outputs,
-                     uint64_t seed, uint32_t dropped, float kept, bf16* out) {
+// out (rows, outputs) = x + dropout(a weightᵀ + bias) of a (rows, width), weight (outputs, width); there may be no
+// bias.
+int sourcewise_added(const bf16* x, const bf16* a, const bf16* weight, const bf16* bias, int64_t rows, int64_t width,
+                     int64_t outputs, uint64_t seed, uint32_t dropped, float kept, bf16* out) {
     Parts parts(Panels::size(width, outputs) + Squares::size(PIECE, width) + Found::size(outputs) + 3 * 64);
     if (!parts.at) return 1;
     const Tiles tiles;
@@ -76,10 +79,11 @@ int sourcewise_added(const bf16* x, const bf16* a, const bf16* weight, const bf1
 }
 
 // Gradients by a, weight, and, added up, by bias, where there is one; that by x is `grad` itself.
-int sourcewise_added_backward(const bf16* grad, const bf16* a, const bf16* weight, int64_t rows, int64_t width, int64_t outputs,
-                              uint64_t seed, uint32_t dropped, float kept, bf16* da, bf16* dweight, float* dbias) {
-    Parts parts(Panels::size(outputs, width) + Squares::size(PIECES, outputs) + Sums::size(outputs, width) + Found::size(GROUP) +
-                Across::size(PIECES, outputs) + Squares::size(PIECES, width) + 6 * 64);
+int sourcewise_added_backward(const bf16* grad, const bf16* a, const bf16* weight, int64_t rows, int64_t width,
+                              int64_t outputs, uint64_t seed, uint32_t dropped, float kept, bf16* da, bf16* dweight,
+                              float* dbias) {
+    Parts parts(Panels::size(outputs, width) + Squares::size(PIECES, outputs) + Sums::size(outputs, width) +
+                Found::size(GROUP) + Across::size(PIECES, outputs) + Squares::size(PIECES, width) + 6 * 64);
     if (!parts.at) return 1;
     const Tiles tiles;
     const Panels right = Panels::straight(weight, outputs, width, parts.take(Panels::size(outputs, width)));
@@ -104,11 +108,12 @@ int sourcewise_added_backward(const bf16* grad, const bf16* a, const bf16* weigh
     return !enough;
 }
 
-// out = x + dropout(dropout(relu(norm(x) wiᵀ)) woᵀ) of x (rows, width), wi (inner, width), wo (width, inner); `hidden`, what wo reads,
+// out = x + dropout(dropout(relu(norm(x) wiᵀ)) woᵀ) of x (rows, width), wi (inner, width), wo (width, inner); `hidden`,
+// what wo reads,
 // in squares, has room for a multiple of 32 rows. Seeds, what is dropped and kept: within, and of the whole.
-int sourcewise_feedforward(const bf16* x, const bf16* scale, const bf16* wi, const bf16* wo, int64_t rows, int64_t width,
-                           int64_t inner, float eps, const uint64_t* seeds, const uint32_t* dropped, const float* kept,
-                           bf16* hidden, bf16* out) {
+int sourcewise_feedforward(const bf16* x, const bf16* scale, const bf16* wi, const bf16* wo, int64_t rows,
+                           int64_t width, int64_t inner, float eps, const uint64_t* seeds, const uint32_t* dropped,
+                           const float* kept, bf16* hidden, bf16* out) {
     Parts parts(2 * Panels::size(width, inner) + Squares::size(PIECE, width) + Found::size(width) + 4 * 64);
     if (!parts.at) return 1;
     const Tiles tiles;
@@ -127,7 +132,8 @@ int sourcewise_feedforward(const bf16* x, const bf16* scale, const bf16* wi, con
             return [=, &within](int64_t i, __m512 u, __m512 v) {
                 const __mmask32 stay = within.stay(chunk + i * (inner / WIDE));
                 const __m512 zero = _mm512_setzero_ps();  // what is not above it goes, but for what is no number
-                const __mmask16 up_u = _mm512_cmp_ps_mask(u, zero, _CMP_NLE_UQ), up_v = _mm512_cmp_ps_mask(v, zero, _CMP_NLE_UQ);
+                const __mmask16 up_u = _mm512_cmp_ps_mask(u, zero, _CMP_NLE_UQ),
+                                up_v = _mm512_cmp_ps_mask(v, zero, _CMP_NLE_UQ);
                 put(to + i * WIDE, _mm512_maskz_mul_ps(up_u & __mmask16(stay), u, within.kept),
                     _mm512_maskz_mul_ps(up_v & __mmask16(stay >> 16), v, within.kept));
             };
@@ -140,10 +146,11 @@ int sourcewise_feedforward(const bf16* x, const bf16* scale, const bf16* wi, con
 // Gradients by x, wi, wo, and, added up, by scale.
 int sourcewise_feedforward_backward(const bf16* grad, const bf16* x, const bf16* scale, const bf16* wi, const bf16* wo,
                                     const bf16* hidden, int64_t rows, int64_t width, int64_t inner, float eps,
-                                    const uint64_t* seeds, const uint32_t* dropped, const float* kept, bf16* dx, float* dscale,
-                                    bf16* dwi, bf16* dwo) {
-    const int64_t room = 2 * Panels::size(width, inner) + 2 * Squares::size(PIECES, width) + Squares::size(PIECES, inner) +
-                         Found::size(width) + 2 * Sums::size(width, inner) + Across::size(PIECES, width) + 9 * 64;
+                                    const uint64_t* seeds, const uint32_t* dropped, const float* kept, bf16* dx,
+                                    float* dscale, bf16* dwi, bf16* dwo) {
+    const int64_t room = 2 * Panels::size(width, inner) + 2 * Squares::size(PIECES, width) +
+                         Squares::size(PIECES, inner) + Found::size(width) + 2 * Sums::size(width, inner) +
+                         Across::size(PIECES, width) + 9 * 64;
     Parts parts(room);
     if (!parts.at) return 1;
     const Tiles tiles;
@@ -169,7 +176,8 @@ int sourcewise_feedforward_backward(const bf16* grad, const bf16* x, const bf16*
                 const bf16* given = h.row(r, column);
                 bf16* to = dh.row(r, column);
                 return [=, &within](int64_t i, __m512 u, __m512 v) {
-                    const __mmask32 passes = _mm512_cmpgt_epi16_mask(_mm512_load_si512(given + i * WIDE), _mm512_setzero_si512());
+                    const __mmask32 passes =
+                        _mm512_cmpgt_epi16_mask(_mm512_load_si512(given + i * WIDE), _mm512_setzero_si512());
                     put(to + i * WIDE, stays(passes, 0, u, within), stays(passes, 1, v, within));
                 };
             });

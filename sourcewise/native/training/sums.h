@@ -1,6 +1,7 @@
 // Products across rows, aᵀ b, in tiles (AMX): the gradients of weights, added up over any number of pieces of the rows.
 //
-// Tile instructions want both operands in tiles, two rows beside each other; each is brought into them once, as it is read.
+// Tile instructions want both operands in tiles, two rows beside each other; each is brought into them once, as it is
+// read.
 
 #pragma once
 
@@ -20,7 +21,8 @@ struct Across {
             for (int64_t column = 0; column < a.columns; column += WIDE) {
                 const bf16* from = a.row(row, column);
                 bf16* to = turned.tile(row, column);
-                for (int64_t i = 0; i < SIDE; i++) Panels::pair(from + 2 * i * WIDE, from + (2 * i + 1) * WIDE, to + i * DEEP);
+                for (int64_t i = 0; i < SIDE; i++)
+                    Panels::pair(from + 2 * i * WIDE, from + (2 * i + 1) * WIDE, to + i * DEEP);
                 turn(to), turn(to + TILE);
             }
         return turned;
@@ -54,7 +56,8 @@ struct Sums {
         const int64_t steps = a.steps(), panel = steps * SQUARE, some = (WIDE * SIDE + p - 1) / p;
         bf16* panels = (bf16*)room.of(2 * panel * sizeof(bf16));
         if (!panels) return false;
-        // The next panel is brought into tiles while this one is multiplied, some pairs of a square's rows at each step.
+        // The next panel is brought into tiles while this one is multiplied, some pairs of a square's rows at each
+        // step.
         const auto bring = [&](int64_t column, int64_t k, int64_t pair, bf16* to) {
             const bf16* from = b.row(k * WIDE, column) + 2 * pair * WIDE;
             to += k * SQUARE + pair * DEEP;
@@ -105,15 +108,22 @@ struct Sums {
 
    private:
     static void load_sums(const float* at) {
-        _tile_loadd(0, at, 64); _tile_loadd(1, at + 256, 64); _tile_loadd(2, at + 512, 64); _tile_loadd(3, at + 768, 64);
+        _tile_loadd(0, at, 64);
+        _tile_loadd(1, at + 256, 64);
+        _tile_loadd(2, at + 512, 64);
+        _tile_loadd(3, at + 768, 64);
     }
 
     static void store_sums(float* at) {
-        _tile_stored(0, at, 64); _tile_stored(1, at + 256, 64); _tile_stored(2, at + 512, 64); _tile_stored(3, at + 768, 64);
+        _tile_stored(0, at, 64);
+        _tile_stored(1, at + 256, 64);
+        _tile_stored(2, at + 512, 64);
+        _tile_stored(3, at + 768, 64);
     }
 
     // Two squares of 16 × 16 sums beside each other → the first `count` of 16 rows of 32 bf16.
-    static void put_rows(const float* first, const float* second, bool turned, int64_t count, bf16* to, int64_t stride) {
+    static void put_rows(const float* first, const float* second, bool turned, int64_t count, bf16* to,
+                         int64_t stride) {
         __m512i a[SIDE], b[SIDE];
         for (int64_t i = 0; i < SIDE; i++) {
             a[i] = _mm512_load_si512(first + i * SIDE), b[i] = _mm512_load_si512(second + i * SIDE);
