@@ -18,10 +18,10 @@ from typing import Any
 import numpy as np
 import sacrebleu
 
-from sourcewise.data.datasets import open_sets
+from sourcewise.config.files import load_recipe
+from sourcewise.data.open import open_sets
 from sourcewise.errors import RequestError
-from sourcewise.model.checkpoint import find_folder, load_network
-from sourcewise.recipe import load_recipe
+from sourcewise.model.weights.checkpoint import find_folder, load_network
 
 STEPS = 6
 COLOURS = ("#8e4f86", "#d55e00", "#0072b2", "#009e73", "#2b2b2b")

@@ -31,12 +31,12 @@ from train_speed import SHAPES, median_speed
 
 import sourcewise
 from sourcewise.api import prepare
-from sourcewise.data.datasets import open_sets
+from sourcewise.config.files import load_recipe
 from sourcewise.data.encoding import Encoded
+from sourcewise.data.open import open_sets
 from sourcewise.generation.model import Model
-from sourcewise.model.checkpoint import find_folder
-from sourcewise.model.seq2seq import Seq2Seq
-from sourcewise.recipe import load_recipe
+from sourcewise.model.network import Seq2Seq
+from sourcewise.model.weights.checkpoint import find_folder
 from sourcewise.training.run import Run
 
 LAYERS = ("encoder_layers", "decoder_layers")

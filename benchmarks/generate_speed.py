@@ -30,13 +30,13 @@ import torch
 from train_speed import SHAPES, bf16_peak
 
 import sourcewise
-from sourcewise.data.datasets import open_sets
-from sourcewise.data.tokenizer import Tokenizer
+from sourcewise.config.files import load_recipe
+from sourcewise.data.open import open_sets
+from sourcewise.data.tokenizers.tokenizer import Tokenizer
 from sourcewise.generation.engine.search import why_not
-from sourcewise.model.checkpoint import find_folder, load_network, save_network
-from sourcewise.model.seq2seq import Seq2Seq
-from sourcewise.model.transformer import Transformer
-from sourcewise.recipe import load_recipe
+from sourcewise.model.families.transformer import Transformer
+from sourcewise.model.network import Seq2Seq
+from sourcewise.model.weights.checkpoint import find_folder, load_network, save_network
 
 LONGEST = 100  # tokens an output may have
 LONG = 20  # seconds after which once is enough

@@ -30,8 +30,8 @@ from train_speed import SHAPES
 from sourcewise.config import GenerationConfig
 from sourcewise.data.batches import Batch, Source
 from sourcewise.generation.generate import search
-from sourcewise.model.seq2seq import Seq2Seq
-from sourcewise.model.transformer import Transformer
+from sourcewise.model.families.transformer import Transformer
+from sourcewise.model.network import Seq2Seq
 
 TARGET = 32  # tokens
 REPEATS = 3

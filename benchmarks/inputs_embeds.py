@@ -31,9 +31,9 @@ from sourcewise.config import BridgeConfig, GenerationConfig
 from sourcewise.data.batches import Source
 from sourcewise.evaluation.results import METRICS_FILE
 from sourcewise.generation.sampling import greedy_or_sample
-from sourcewise.model.bridges import build_bridge
-from sourcewise.model.checkpoint import find_folder, load_network
-from sourcewise.model.seq2seq import Seq2Seq
+from sourcewise.model.inputs.bridges import build_bridge
+from sourcewise.model.network import Seq2Seq
+from sourcewise.model.weights.checkpoint import find_folder, load_network
 
 WAYS = ("inputs_embeds", "encoder by hand", "bypass", "no mask")
 FRAMES, DIMS, STEPS = (3, 24, 17, 9, 21, 12), 40, 12

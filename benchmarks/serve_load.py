@@ -27,8 +27,8 @@ from typing import Any
 
 import torch
 
-from sourcewise.data.datasets import USES, open_sets
-from sourcewise.recipe import load_recipe
+from sourcewise.config.files import load_recipe
+from sourcewise.data.open import USES, open_sets
 
 SEARCHES: dict[str, dict[str, Any]] = {"greedy": {"beams": 1}, "beam 4": {"beams": 4}}
 ROUNDS = 5  # the median one counts

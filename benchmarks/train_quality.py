@@ -22,8 +22,8 @@ from typing import Any
 import torch
 
 from sourcewise.api import prepare
+from sourcewise.config.files import load_recipe
 from sourcewise.data.batches import Budget, sorted_batches
-from sourcewise.recipe import load_recipe
 from sourcewise.training.run import Run
 
 PRECISIONS = ("fp32", "bf16")

@@ -26,12 +26,12 @@ from typing import Any
 import torch
 
 from sourcewise.config import Recipe
-from sourcewise.data.datasets import open_sets
 from sourcewise.data.encoding import Encoded
-from sourcewise.data.tokenizer import Tokenizer
-from sourcewise.model.checkpoint import load_network, save_network
-from sourcewise.model.seq2seq import Seq2Seq
-from sourcewise.model.transformer import Transformer, TransformerConfig
+from sourcewise.data.open import open_sets
+from sourcewise.data.tokenizers.tokenizer import Tokenizer
+from sourcewise.model.families.transformer import Transformer, TransformerConfig
+from sourcewise.model.network import Seq2Seq
+from sourcewise.model.weights.checkpoint import load_network, save_network
 from sourcewise.training.run import Run
 from sourcewise.training.trainer import Trainer
 

@@ -22,8 +22,7 @@ from typing import TYPE_CHECKING, Any
 from sourcewise.errors import RequestError
 
 if TYPE_CHECKING:
-    from sourcewise.api import preflight, train
-    from sourcewise.comparing import compare
+    from sourcewise.api import compare, preflight, train
     from sourcewise.diagnosis.diagnose import diagnose
     from sourcewise.evaluation.evaluate import evaluate
     from sourcewise.evaluation.one_batch import source_bits
@@ -48,7 +47,7 @@ _HOMES = {
     "load": "sourcewise.generation.model",
     "train": "sourcewise.api",
     "preflight": "sourcewise.api",
-    "compare": "sourcewise.comparing",
+    "compare": "sourcewise.api",
     "evaluate": "sourcewise.evaluation.evaluate",
     "diagnose": "sourcewise.diagnosis.diagnose",
     "source_bits": "sourcewise.evaluation.one_batch",

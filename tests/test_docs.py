@@ -14,14 +14,14 @@ from typing import Any
 import pytest
 import yaml
 
-from sourcewise import schema
 from sourcewise.cli import main
-from sourcewise.command_line import COMMANDS
+from sourcewise.cli.parser import COMMANDS
 from sourcewise.comparison.plan import load_comparison
 from sourcewise.config import CompareConfig, Recipe
-from sourcewise.data import digits
-from sourcewise.data.manifests import read_manifest
-from sourcewise.recipe import checked, load_recipe, set_option
+from sourcewise.config import messages as schema
+from sourcewise.config.files import checked, load_recipe, set_option
+from sourcewise.data.readers import digits
+from sourcewise.data.readers.manifests import read_manifest
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from sourcewise.cli import main
-from sourcewise.data.pairs import read_pairs
+from sourcewise.data.readers.pairs import read_pairs
 from tests.commands import TINY, Models, write_features
 
 PAIRS = "source\ttarget\n" + "".join(f"ba do {i}\t{'' if i % 5 == 1 else f'ki {i}'}\n" for i in range(20))

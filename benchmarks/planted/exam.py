@@ -23,7 +23,7 @@ from planted.fault import Fault, around
 from planted.faults import FAULTS
 from planted.subjects import SEEDS, SUBJECTS, Subject, nested, recipe_options
 from sourcewise.config import Recipe
-from sourcewise.data.tokenizer import Tokenizer
+from sourcewise.data.tokenizers.tokenizer import Tokenizer
 from sourcewise.diagnosis.finding import LEVELS, Finding
 from sourcewise.diagnosis.ranking import ranked
 from sourcewise.errors import RequestError

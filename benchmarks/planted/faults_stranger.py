@@ -11,7 +11,7 @@ import torch
 from planted.fault import Fault, fault
 from planted.faults_data import everywhere, in_training, one_target, shuffled
 from sourcewise.data.batches import IGNORED
-from sourcewise.data.tokenizer import Tokenizer
+from sourcewise.data.tokenizers.tokenizer import Tokenizer
 
 BOTH = ("dates hf t5", "dates hf t5 v1.1")
 

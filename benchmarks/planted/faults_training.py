@@ -78,7 +78,7 @@ FAULTS: tuple[Fault, ...] = (
         "feed-forwards are computed in fp16, and their outputs are too large for it",
         "TRN001 WIR001",
         ("digits t5", "dates t5"),
-        patches=(around("sourcewise.model.residual.ResidualBlock.feed", in_half),),
+        patches=(around("sourcewise.model.blocks.residual.ResidualBlock.feed", in_half),),
     ),
     fault("sources cut to 2 tokens", "max_source 2", "DAT007", TEXT, options={"data.max_source": 2}),
     fault("frames cut", "max_frames 8", "DAT007", ("digits t5", "fsdd t5"), options={"data.max_frames": 8}),

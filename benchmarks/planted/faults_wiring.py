@@ -10,7 +10,7 @@ from torch import Tensor
 
 from planted.fault import Fault, Patch, around, fault, instead
 from sourcewise.data.batches import IGNORED
-from sourcewise.model.attention import MASKED
+from sourcewise.model.blocks.attention import MASKED
 
 ANY = ("digits t5", "dates rnn", "dates t5", "fsdd t5")
 ATTENDING = ("digits t5", "dates t5", "dates bart")  # Transformers with an encoder
@@ -94,17 +94,19 @@ def sigmoid(usual: Any, *args: Any) -> Tensor:
 
 
 DETACHED = (
-    around(f"{MODEL}.transformer.Transformer.run_encoder", detached),
-    around(f"{MODEL}.recurrent.Recurrent._memory", detached_states),
+    around(f"{MODEL}.families.transformer.Transformer.run_encoder", detached),
+    around(f"{MODEL}.families.recurrent.Recurrent._memory", detached_states),
 )
 BYPASSED = tuple(
-    around(f"{MODEL}.{name}.encode", past_the_encoder) for name in ("transformer.Transformer", "recurrent.Recurrent")
+    around(f"{MODEL}.families.{name}.encode", past_the_encoder)
+    for name in ("transformer.Transformer", "recurrent.Recurrent")
 )
 
 
 def masks(bias: Callable[[Tensor], Tensor | None]) -> tuple[Patch, ...]:
     """Another way to make a bias of a mask, wherever it is used."""
-    homes = ("memory", "transformer", "bart", "recurrent_layers", "decoder_only")
+    blocks, families = ("memory", "recurrent_layers"), ("transformer", "bart", "decoder_only")
+    homes = (*(f"blocks.{name}" for name in blocks), *(f"families.{name}" for name in families))
     return tuple(instead(f"{MODEL}.{home}.padding_bias", bias) for home in homes)
 
 
@@ -134,7 +136,7 @@ def seen_next(usual: Any, self: Any, time: int) -> Tensor:
 def fed(shift: Callable[[Tensor, int, int], Tensor]) -> tuple[Patch, ...]:
     """Another way to make the decoder's input of labels, in training."""
     return tuple(
-        instead(f"sourcewise.{home}.shift_right", shift) for home in ("model.seq2seq", "training.decoder_inputs")
+        instead(f"sourcewise.{home}.shift_right", shift) for home in ("model.network", "training.decoder_inputs")
     )
 
 
@@ -257,14 +259,14 @@ FAULTS: tuple[Fault, ...] = (
         "the decoder sees its whole target",
         "WIR006",
         CAUSAL,
-        patches=(around(f"{MODEL}.transformer.Transformer.future", seen_future),),
+        patches=(around(f"{MODEL}.families.transformer.Transformer.future", seen_future),),
     ),
     fault(
         "causal mask one off",
         "the decoder sees the token it has to say",
         "WIR006",
         CAUSAL,
-        patches=(around(f"{MODEL}.transformer.Transformer.future", seen_next),),
+        patches=(around(f"{MODEL}.families.transformer.Transformer.future", seen_next),),
     ),
     fault("labels unshifted", "the decoder reads the token it has to say", "WIR007", LABELLED, patches=fed(unshifted)),
     fault(
@@ -305,6 +307,6 @@ FAULTS: tuple[Fault, ...] = (
         "WIR013",
         ("digits rnn", "multi30k rnn"),
         options={"model.encoder_layers": 30, "train.steps": 60},
-        patches=(around(f"{MODEL}.recurrent_layers.EncoderLayer.forward", sigmoid),),
+        patches=(around(f"{MODEL}.blocks.recurrent_layers.EncoderLayer.forward", sigmoid),),
     ),
 )

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import numpy as np
 
-from sourcewise.data.dates import read_dates
-from sourcewise.data.digits import read_digits
+from sourcewise.data.readers.dates import read_dates
+from sourcewise.data.readers.digits import read_digits
 
 EMBEDDED = ("digits", "dates")
 VALID = 60  # examples

@@ -15,7 +15,7 @@ import sourcewise
 from planted.fault import Fault
 from planted.material import Material, Row
 from planted.subjects import Subject
-from sourcewise.data.tokenizer import Tokenizer
+from sourcewise.data.tokenizers.tokenizer import Tokenizer
 from sourcewise.diagnosis.finding import Finding
 from sourcewise.integrations.transformers import SourcewiseCallback
 

@@ -20,7 +20,7 @@ from sourcewise.errors import RequestError
 from sourcewise.evaluation.bootstrap import resampled_sums
 from sourcewise.evaluation.results import METRICS_FILE, Evaluation, Row, without_nan
 from sourcewise.evaluation.verdict import Verdict, judge
-from sourcewise.files import write_atomically
+from sourcewise.runtime.files import write_atomically
 from sourcewise.training.events import Line, Step, of, started
 from sourcewise.training.run import Run
 

@@ -20,10 +20,10 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from sourcewise import schema
 from sourcewise.config import CompareConfig, DatasetConfig, Options, Recipe
+from sourcewise.config import messages as schema
+from sourcewise.config.files import checked, read_tree, set_option
 from sourcewise.errors import RequestError
-from sourcewise.recipe import checked, read_tree, set_option
 
 OF_THE_WHOLE = ("name", "output", "seed", "compare")  # keys that no variant sets
 

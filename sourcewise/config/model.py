@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from sourcewise import presets
+from sourcewise.config import presets
 from sourcewise.config.options import Count, Options, Positive, Rate
 
 

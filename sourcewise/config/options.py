@@ -16,7 +16,7 @@ from pydantic import (
 )
 from pydantic_core import CoreSchema, PydanticCustomError, PydanticKnownError, core_schema
 
-from sourcewise import schema
+from sourcewise.config import messages as schema
 from sourcewise.figures import Use, judging
 
 Share = Annotated[float, Field(ge=0, le=1)]

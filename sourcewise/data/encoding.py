@@ -11,9 +11,9 @@ import numpy as np
 
 from sourcewise.config import DataConfig
 from sourcewise.data.batches import FRAMES, IGNORED, TOKENS, Batch, Source, pad, pad_features
-from sourcewise.data.conversations import fit
 from sourcewise.data.examples import Dataset, Note
-from sourcewise.data.tokenizer import Tokenizer
+from sourcewise.data.readers.conversations import fit
+from sourcewise.data.tokenizers.tokenizer import Tokenizer
 from sourcewise.errors import DataWarning
 
 Augment = Callable[[np.ndarray], np.ndarray]

@@ -17,8 +17,8 @@ import numpy as np
 from sourcewise.config import DataConfig
 from sourcewise.data.encoding import Encoded
 from sourcewise.data.examples import Dataset, Example
-from sourcewise.data.plain_text import Lazy, encode_set
-from sourcewise.data.tokenizer import Tokenizer
+from sourcewise.data.readers.plain_text import Lazy, encode_set
+from sourcewise.data.tokenizers.tokenizer import Tokenizer
 from sourcewise.errors import RequestError
 
 Item = TypeVar("Item")

@@ -7,7 +7,7 @@ from functools import cached_property
 
 from sourcewise.data.batches import Batch
 from sourcewise.data.encoding import Encoded
-from sourcewise.data.tokenizer import Tokenizer
+from sourcewise.data.tokenizers.tokenizer import Tokenizer
 from sourcewise.diagnosis.measures.reading import Distinct, Gains, Gaze, measure_gains, measure_gaze, measure_memory
 from sourcewise.diagnosis.rule import CannotTell
 from sourcewise.model.protocol import Network

@@ -18,7 +18,7 @@ from sourcewise.diagnosis import measured
 from sourcewise.diagnosis.measured import ILLNESSES, Effect, effects
 from sourcewise.errors import RequestError
 from sourcewise.figures import figures
-from sourcewise.files import write_atomically
+from sourcewise.runtime.files import write_atomically
 
 JUDGED: dict[int, Literal["better", "worse", "chance"]] = {1: "better", -1: "worse", 0: "chance"}
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from sourcewise.config import Recipe
 from sourcewise.data.encoding import Encoded
-from sourcewise.data.plain_text import Denoised
+from sourcewise.data.readers.plain_text import Denoised
 from sourcewise.diagnosis.measures.features import Summary, summarised
 from sourcewise.training.opening import Prepared
 

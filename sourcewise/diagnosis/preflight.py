@@ -8,9 +8,9 @@ from collections.abc import Callable
 
 import torch
 
-from sourcewise.data.bad_rows import LEFT_OUT
 from sourcewise.data.encoding import Encoded
-from sourcewise.data.plain_text import Denoised
+from sourcewise.data.readers.bad_rows import LEFT_OUT
+from sourcewise.data.readers.plain_text import Denoised
 from sourcewise.diagnosis.answer import Diagnosis, Piece
 from sourcewise.diagnosis.measures.pairing import not_told
 from sourcewise.diagnosis.pairs import Pairs

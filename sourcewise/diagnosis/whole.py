@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from sourcewise.data.plain_text import Denoised
+from sourcewise.data.readers.plain_text import Denoised
 from sourcewise.diagnosis import rules
 from sourcewise.diagnosis.answer import Piece
 from sourcewise.diagnosis.course import Course, too_early

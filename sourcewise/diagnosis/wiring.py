@@ -12,7 +12,7 @@ import numpy as np
 
 from sourcewise.data.batches import Batch
 from sourcewise.data.encoding import Encoded
-from sourcewise.data.tokenizer import Tokenizer
+from sourcewise.data.tokenizers.tokenizer import Tokenizer
 from sourcewise.diagnosis.measures.first_step import FirstStep, measure_first_step
 from sourcewise.diagnosis.measures.wiring import (
     STEADY,

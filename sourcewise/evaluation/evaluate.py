@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from sourcewise.config import DatasetConfig, GenerationConfig
-from sourcewise.data.datasets import choose_task, config_for, open_dataset
 from sourcewise.data.encoding import Encoded
 from sourcewise.data.examples import Dataset
 from sourcewise.data.mixtures import EncodedMixture
-from sourcewise.data.tokenizer import Tokenizer
+from sourcewise.data.open import choose_task, config_for, open_dataset
+from sourcewise.data.tokenizers.tokenizer import Tokenizer
 from sourcewise.evaluation.results import Evaluation, Row
 from sourcewise.evaluation.source_bits import SourceBits, source_bits
 from sourcewise.evaluation.tasks import task_figures, whole_figures

@@ -8,11 +8,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from sourcewise.data.escapes import COLUMNS, escape, unescape
 from sourcewise.data.examples import Note
-from sourcewise.data.quoting import are_csv
+from sourcewise.data.readers.escapes import COLUMNS, escape, unescape
+from sourcewise.data.readers.quoting import are_csv
 from sourcewise.errors import RequestError
-from sourcewise.files import new_folder, write_atomically
+from sourcewise.runtime.files import new_folder, write_atomically
 
 METRICS_FILE = "metrics.json"
 TRANSLATIONS_FILE = "translations.tsv"

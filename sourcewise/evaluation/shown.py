@@ -17,12 +17,12 @@ import torch
 
 from sourcewise.data.encoding import Encoded
 from sourcewise.errors import RequestError
-from sourcewise.files import write_atomically
 from sourcewise.generation.generate import reader, search
 from sourcewise.generation.model import Model
 from sourcewise.generation.others import find_others
 from sourcewise.generation.sampling import Hypothesis
 from sourcewise.generation.tracing import token_bits, trace_output
+from sourcewise.runtime.files import write_atomically
 
 TRACES_FILE = "traces.json"
 VERSION = 1

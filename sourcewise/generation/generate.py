@@ -17,7 +17,7 @@ from sourcewise.generation.flow import Feed
 from sourcewise.generation.rules import ReadSource
 from sourcewise.generation.sampling import Hypothesis, greedy_or_sample
 from sourcewise.model.protocol import Memory, Network
-from sourcewise.workers import each, worker_count
+from sourcewise.runtime.processes import each, worker_count
 
 Progress = Callable[[int, int], None]  # (done, of)
 TURNS = 3  # batches each worker should have at least

@@ -11,24 +11,24 @@ from typing import Any
 import torch
 from pydantic import ValidationError
 
-from sourcewise import schema
 from sourcewise.config import DataConfig, GenerationConfig
-from sourcewise.data.datasets import open_sources
+from sourcewise.config import messages as schema
+from sourcewise.config.files import load_recipe
 from sourcewise.data.encoding import Encoded
 from sourcewise.data.examples import Dataset
-from sourcewise.data.plain_text import encode_set
-from sourcewise.data.tokenizer import Tokenizer
+from sourcewise.data.open import open_sources
+from sourcewise.data.readers.plain_text import encode_set
+from sourcewise.data.tokenizers.tokenizer import Tokenizer
 from sourcewise.errors import DataWarning, RequestError
 from sourcewise.generation.engine.search import Engine, why_not
 from sourcewise.generation.generate import Memories, Progress, encode_batches, generate, reader
 from sourcewise.generation.sampling import steps
 from sourcewise.generation.settings import LENGTHS, Settings, read_settings
-from sourcewise.model.checkpoint import find_folder, generation_told, load_network
 from sourcewise.model.finite import refuse_damaged, state_of
-from sourcewise.model.generation_config import OPTIONS, shown
+from sourcewise.model.network import Seq2Seq
 from sourcewise.model.protocol import Network
-from sourcewise.model.seq2seq import Seq2Seq
-from sourcewise.recipe import load_recipe
+from sourcewise.model.weights.checkpoint import find_folder, generation_told, load_network
+from sourcewise.model.weights.generation_config import OPTIONS, shown
 
 PRECISIONS = ("fp32", "bf16", "int8")
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}  # of torch's arithmetic

@@ -17,9 +17,9 @@ import torch
 
 from sourcewise.config import DatasetConfig
 from sourcewise.data.batches import Source, pad
-from sourcewise.data.datasets import USES, Use, open_dataset
 from sourcewise.data.encoding import Encoded
-from sourcewise.data.pairs import HUB
+from sourcewise.data.open import USES, Use, open_dataset
+from sourcewise.data.readers.pairs import HUB
 from sourcewise.errors import RequestError
 from sourcewise.generation.model import Model
 from sourcewise.model.protocol import Network

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 
 from sourcewise.config import GenerationConfig
 from sourcewise.model import habits
-from sourcewise.model.generation_config import IDS, NEUTRAL, OPTIONS, SAMPLED, Told, shown
+from sourcewise.model.weights.generation_config import IDS, NEUTRAL, OPTIONS, SAMPLED, Told, shown
 
 LENGTHS = {"max_length": "max_new_tokens", "min_length": "min_new_tokens"}  # these count the start, too
 REASONS = {  # of settings that change outputs and are not followed

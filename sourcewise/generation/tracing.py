@@ -16,10 +16,10 @@ import torch
 from torch import Tensor
 
 from sourcewise.config import GenerationConfig
-from sourcewise.data.datasets import open_sources
 from sourcewise.data.encoding import Encoded
 from sourcewise.data.examples import Dataset
-from sourcewise.data.tokenizer import Tokenizer
+from sourcewise.data.open import open_sources
+from sourcewise.data.tokenizers.tokenizer import Tokenizer
 from sourcewise.generation.beam import beam_search
 from sourcewise.generation.generate import reader
 from sourcewise.generation.lineage import Lineage

@@ -13,7 +13,7 @@ from sourcewise.data.batches import IGNORED, Source
 from sourcewise.data.encoding import Encoded
 from sourcewise.data.examples import Dataset, Example
 from sourcewise.errors import RequestError
-from sourcewise.model.huggingface import HuggingFaceMemory, HuggingFaceNetwork
+from sourcewise.model.families.huggingface import HuggingFaceMemory, HuggingFaceNetwork
 
 Collation = Mapping[str, Any]  # what a collator returns
 TEXT, VECTORS, MASK, LABELS, READ = "input_ids", "inputs_embeds", "attention_mask", "labels", "decoder_input_ids"

@@ -14,7 +14,7 @@ from sourcewise.diagnosis.finding import Finding
 from sourcewise.diagnosis.rules.wiring.wir007_not_shifted_once import NotShiftedOnce
 from sourcewise.integrations.collated import LABELS, READ, TEXT, Collation
 from sourcewise.integrations.untouched import untouched
-from sourcewise.model.huggingface import HuggingFaceNetwork
+from sourcewise.model.families.huggingface import HuggingFaceNetwork
 from sourcewise.model.protocol import shift_right
 
 FEEDS = (READ, "decoder_inputs_embeds", "decoder_inputs", "encoder_outputs")  # what a decoder may be fed by

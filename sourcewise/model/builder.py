@@ -7,14 +7,14 @@ import torch
 
 from sourcewise.config import ModelConfig
 from sourcewise.data.examples import Dataset
-from sourcewise.data.tokenizer import Tokenizer
+from sourcewise.data.tokenizers.tokenizer import Tokenizer
 from sourcewise.errors import RequestError
-from sourcewise.model.bridges import Bridge, build_bridge
-from sourcewise.model.checkpoint import find_folder, load_feature_encoder, load_network
-from sourcewise.model.families import FAMILIES
-from sourcewise.model.initialization import initialize
-from sourcewise.model.seq2seq import Seq2Seq
-from sourcewise.model.vocabulary import embed_new
+from sourcewise.model.families.registry import FAMILIES
+from sourcewise.model.inputs.bridges import Bridge, build_bridge
+from sourcewise.model.network import Seq2Seq
+from sourcewise.model.weights.checkpoint import find_folder, load_feature_encoder, load_network
+from sourcewise.model.weights.initialization import initialize
+from sourcewise.model.weights.vocabulary import embed_new
 
 STATISTICS_EXAMPLES = 1000  # examples the feature mean and deviation are taken from
 CONSTANT = 1e-4  # a dimension that deviates less carries nothing: it is only centred

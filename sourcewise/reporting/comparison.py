@@ -22,8 +22,8 @@ from sourcewise.comparison.plan import Comparison
 from sourcewise.comparison.table import Difference, Estimate, Line, Table
 from sourcewise.evaluation.results import without_nan
 from sourcewise.figures import OF_TRAININGS, figures, shown, written
-from sourcewise.files import write_atomically
 from sourcewise.reporting.course import comparison_charts
+from sourcewise.runtime.files import write_atomically
 from sourcewise.training.events import LINES_FILE, read_lines
 from sourcewise.training.events import Line as LogLine
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sourcewise.files import write_atomically
+from sourcewise.runtime.files import write_atomically
 from sourcewise.training.events import Evaluated, Event, Step, of
 
 if TYPE_CHECKING:

@@ -16,7 +16,6 @@ from sourcewise.evaluation.metrics import words
 from sourcewise.evaluation.results import Row
 from sourcewise.evaluation.verdict import verdict_of
 from sourcewise.figures import shown
-from sourcewise.files import write_atomically
 from sourcewise.reporting.again import environment, times
 from sourcewise.reporting.charts import length_chart, pair_chart
 from sourcewise.reporting.checked import check
@@ -26,6 +25,7 @@ from sourcewise.reporting.samples import differences, text_samples, token_sample
 from sourcewise.reporting.summary import next_step, progress, tiles
 from sourcewise.reporting.tasks import COLUMNS, task_rows
 from sourcewise.reporting.trace import script_json
+from sourcewise.runtime.files import write_atomically
 from sourcewise.training.events import Evaluated, of
 
 REPORT_FILE = "report.html"

@@ -10,8 +10,8 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sourcewise.files import write_atomically
 from sourcewise.generation.trace import Trace, bits_text
+from sourcewise.runtime.files import write_atomically
 
 if TYPE_CHECKING:
     from markupsafe import Markup

@@ -14,11 +14,11 @@ from pydantic import Field, ValidationError
 from pydantic.config import JsonDict
 from pydantic_core import from_json
 
-from sourcewise import schema
 from sourcewise.config import DatasetConfig, GenerationConfig
-from sourcewise.data.datasets import choose_task, open_sources
+from sourcewise.config import messages as schema
 from sourcewise.data.examples import Dataset
-from sourcewise.data.matrices import parse_matrix
+from sourcewise.data.open import choose_task, open_sources
+from sourcewise.data.readers.matrices import parse_matrix
 from sourcewise.errors import RequestError
 from sourcewise.generation.model import Model
 

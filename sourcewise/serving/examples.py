@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from sourcewise.data.datasets import open_dataset
 from sourcewise.data.examples import Dataset
+from sourcewise.data.open import open_dataset
 from sourcewise.errors import RequestError
 from sourcewise.generation.model import Model
 from sourcewise.generation.others import own_sets

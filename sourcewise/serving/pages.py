@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import sourcewise
 from sourcewise.config import GenerationConfig
-from sourcewise.data.datasets import USES
+from sourcewise.data.open import USES
 from sourcewise.generation.model import Model
 from sourcewise.reporting.trace import script_json
 from sourcewise.serving.asked import JSON, Limits

@@ -14,8 +14,8 @@ import uvicorn
 
 from sourcewise.errors import RequestError
 from sourcewise.generation.model import load
+from sourcewise.runtime.allocator import keep_few
 from sourcewise.serving.app import create_app
-from sourcewise.serving.arenas import keep_few
 from sourcewise.serving.asked import Limits
 
 CONNECTIONS = 64  # beside those whose requests may wait

@@ -21,10 +21,10 @@ from torch import Tensor
 from sourcewise.config import TrainConfig
 from sourcewise.data.batches import IGNORED
 from sourcewise.generation.candidates import likeliest
-from sourcewise.model.layers import uniform
+from sourcewise.model.blocks.layers import uniform
 from sourcewise.model.loss import ROWS, chunk_rows
+from sourcewise.model.network import Seq2Seq
 from sourcewise.model.protocol import shift_right
-from sourcewise.model.seq2seq import Seq2Seq
 
 
 def reference_share(step: int, total: int, train: TrainConfig) -> float:

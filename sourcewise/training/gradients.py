@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from sourcewise.data.batches import Batch
-from sourcewise.lanes import Lanes
-from sourcewise.model.layers import Lookup, dropout_seed, lookups, put_lookups
+from sourcewise.model.blocks.layers import Lookup, dropout_seed, lookups, put_lookups
 from sourcewise.native import training as kernels
+from sourcewise.runtime.threads import Lanes
 
 
 @dataclass(slots=True)

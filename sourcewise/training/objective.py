@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from sourcewise.config import TrainConfig
 from sourcewise.data.batches import IGNORED, Batch, Source
 from sourcewise.errors import RequestError
+from sourcewise.model.blocks.memory import TransformerMemory
 from sourcewise.model.loss import Emphasis, emphasised_cross_entropy
-from sourcewise.model.memory import TransformerMemory
-from sourcewise.model.seq2seq import Seq2Seq
+from sourcewise.model.network import Seq2Seq
 from sourcewise.training.contrastive import contrastive
 from sourcewise.training.decoder_inputs import decoder_inputs
 from sourcewise.training.supervision import check_supervised, supervision

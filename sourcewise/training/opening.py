@@ -10,20 +10,20 @@ from pathlib import Path
 import torch
 
 from sourcewise.config import Recipe
-from sourcewise.data.datasets import open_sets
-from sourcewise.data.denoising import special_tokens
 from sourcewise.data.encoding import Encoded
 from sourcewise.data.examples import Dataset
-from sourcewise.data.languages import check_language
 from sourcewise.data.mixtures import encode_sets, encode_training, join
-from sourcewise.data.tokenizer import Tokenizer
+from sourcewise.data.noise.denoising import special_tokens
+from sourcewise.data.open import open_sets
+from sourcewise.data.tokenizers.languages import check_language
+from sourcewise.data.tokenizers.tokenizer import Tokenizer
 from sourcewise.errors import DataWarning, RequestError
 from sourcewise.generation.model import choose_device
 from sourcewise.generation.settings import read_settings
 from sourcewise.model.builder import build_network
-from sourcewise.model.checkpoint import find_folder, generation_told
-from sourcewise.model.generation_config import shown
-from sourcewise.model.seq2seq import Seq2Seq
+from sourcewise.model.network import Seq2Seq
+from sourcewise.model.weights.checkpoint import find_folder, generation_told
+from sourcewise.model.weights.generation_config import shown
 
 
 @dataclass(frozen=True, slots=True)

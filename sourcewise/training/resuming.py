@@ -12,11 +12,11 @@ from torch import Tensor
 
 from sourcewise.config import Recipe
 from sourcewise.data.encoding import Encoded
-from sourcewise.data.tokenizer import Tokenizer
+from sourcewise.data.tokenizers.tokenizer import Tokenizer
 from sourcewise.errors import DataWarning, NotFinite, RequestError, tell
 from sourcewise.evaluation.results import METRICS_FILE
-from sourcewise.files import write_atomically
 from sourcewise.model.finite import damage
+from sourcewise.runtime.files import write_atomically
 from sourcewise.training.events import started
 from sourcewise.training.run import Run
 

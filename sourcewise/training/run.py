@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sourcewise.config import Recipe
-from sourcewise.data.delimited import write_tsv
+from sourcewise.config.files import load_recipe, save_recipe
 from sourcewise.data.examples import Note
+from sourcewise.data.readers.delimited import write_tsv
 from sourcewise.errors import RequestError
 from sourcewise.evaluation.results import Evaluation
-from sourcewise.files import new_folder, write_atomically
-from sourcewise.recipe import load_recipe, save_recipe
+from sourcewise.runtime.files import new_folder, write_atomically
 from sourcewise.runtime.locks import hold
 from sourcewise.training.events import LINES_FILE, Event, Line, append, as_text, read_lines, started
 

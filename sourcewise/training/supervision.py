@@ -7,7 +7,7 @@ from torch import Tensor
 
 from sourcewise.data.batches import IGNORED, Batch
 from sourcewise.errors import RequestError
-from sourcewise.model.seq2seq import Seq2Seq
+from sourcewise.model.network import Seq2Seq
 
 LEAST_MASS = 1e-6  # of attention: its logarithm is taken
 

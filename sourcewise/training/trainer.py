@@ -16,21 +16,21 @@ from sourcewise.config import Recipe
 from sourcewise.data.batches import Batch, Budget, shares, training_batches
 from sourcewise.data.encoding import Encoded
 from sourcewise.data.mixtures import spread
-from sourcewise.data.text_noise import TextNoise
-from sourcewise.data.tokenizer import Tokenizer
+from sourcewise.data.noise.features import Augmenter
+from sourcewise.data.noise.text import TextNoise
+from sourcewise.data.tokenizers.tokenizer import Tokenizer
 from sourcewise.errors import NotFinite
 from sourcewise.evaluation.evaluate import evaluate_encoded
 from sourcewise.evaluation.results import without_nan
 from sourcewise.evaluation.shown import write_shown
 from sourcewise.figures import figures
 from sourcewise.generation.model import Model
-from sourcewise.lanes import Lanes
-from sourcewise.model.checkpoint import save_network
 from sourcewise.model.finite import damage
-from sourcewise.model.seq2seq import Seq2Seq
+from sourcewise.model.network import Seq2Seq
+from sourcewise.model.weights.checkpoint import save_network
 from sourcewise.runtime.info import machine
 from sourcewise.runtime.signals import interrupts
-from sourcewise.training.augment import Augmenter
+from sourcewise.runtime.threads import Lanes
 from sourcewise.training.contrastive import Partners
 from sourcewise.training.decoder_inputs import reference_share
 from sourcewise.training.events import Evaluated, Listener, Started, Step, Stopped

@@ -48,7 +48,7 @@ def test_a_planted_fault_is_named_first(
 
 
 def test_a_fault_is_gone_after_its_question(exam: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
-    from sourcewise.model.transformer import Transformer
+    from sourcewise.model.families.transformer import Transformer
 
     before = Transformer.run_encoder
     short(exam, "digits t5", 2, monkeypatch)

@@ -8,8 +8,8 @@ import pytest
 
 from sourcewise.comparison.finished import changed_key
 from sourcewise.comparison.plan import load_comparison
+from sourcewise.config.files import load_recipe
 from sourcewise.errors import RequestError
-from sourcewise.recipe import load_recipe
 
 SHARED = "name: many\noutput: out\ndata: {train: {pairs: a.tsv}}\ntrain: {best: wer}\n"
 

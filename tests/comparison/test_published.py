@@ -10,7 +10,7 @@ import pytest
 
 from sourcewise.api import prepare
 from sourcewise.comparison.plan import load_comparison
-from sourcewise.recipe import shipped_recipes
+from sourcewise.config.files import shipped_recipes
 from sourcewise.training.run import Run
 
 NAMES = [name for name in shipped_recipes() if name.startswith("compare_")]

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from sourcewise.config import DataConfig, DatasetConfig
-from sourcewise.data.datasets import open_dataset
-from sourcewise.data.tokenizer import Tokenizer
+from sourcewise.data.open import open_dataset
+from sourcewise.data.tokenizers.tokenizer import Tokenizer
 from sourcewise.errors import RequestError
 
 

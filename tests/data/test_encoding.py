@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 
 from sourcewise.config import DataConfig, DatasetConfig
-from sourcewise.data.datasets import open_dataset, open_sources
-from sourcewise.data.digits import read_digits
 from sourcewise.data.encoding import Encoded
-from sourcewise.data.tokenizer import Tokenizer
+from sourcewise.data.open import open_dataset, open_sources
+from sourcewise.data.readers.digits import read_digits
+from sourcewise.data.tokenizers.tokenizer import Tokenizer
 
 
 @pytest.fixture(scope="module")

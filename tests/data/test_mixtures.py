@@ -7,9 +7,9 @@ from hypothesis import strategies as st
 
 from sourcewise.config import DataConfig
 from sourcewise.data.batches import Budget, training_batches
-from sourcewise.data.datasets import open_sets
 from sourcewise.data.mixtures import EncodedMixture, encode_sets, encode_training, join, mixing_rates, spread
-from sourcewise.data.tokenizer import Tokenizer
+from sourcewise.data.open import open_sets
+from sourcewise.data.tokenizers.tokenizer import Tokenizer
 from sourcewise.errors import RequestError
 
 SIZES = st.lists(st.integers(1, 100_000), min_size=1, max_size=6)

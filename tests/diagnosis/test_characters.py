@@ -12,7 +12,7 @@ import pytest
 
 import sourcewise
 from sourcewise.config import Recipe
-from sourcewise.data.tokenizer import Tokenizer
+from sourcewise.data.tokenizers.tokenizer import Tokenizer
 from sourcewise.diagnosis.finding import Finding
 from tests.diagnosis.test_data_rules import SHAPE, translations
 

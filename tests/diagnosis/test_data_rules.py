@@ -62,7 +62,7 @@ def test_a_healthy_set_of_translations_has_no_finding(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["digits", "dates"])
 def test_the_embedded_sets_have_no_finding(name: str) -> None:
-    from sourcewise.recipe import load_recipe
+    from sourcewise.config.files import load_recipe
 
     given = load_recipe(name, {"data.train.limit": 1500})
     assert [f for f in sourcewise.preflight(given).findings if f.code.startswith("DAT")] == []
@@ -137,7 +137,7 @@ def test_sources_that_say_nothing(tmp_path: Path, source: str) -> None:
 
 
 def test_characters_the_tokenizer_does_not_know(tmp_path: Path) -> None:
-    from sourcewise.data.tokenizer import Tokenizer
+    from sourcewise.data.tokenizers.tokenizer import Tokenizer
 
     Tokenizer.train([text for pair in translations() for text in pair], 300).save(tmp_path / "tokenizer.json")
     greek = [(source, target.translate(str.maketrans("aou", "αωυ"))) for source, target in translations()]
@@ -344,7 +344,7 @@ def test_frames_cut_away_are_not_called_shuffled(tmp_path: Path) -> None:
 
 
 def test_sources_lost_in_the_tokenizer_are_not_called_shuffled(tmp_path: Path) -> None:
-    from sourcewise.data.tokenizer import Tokenizer
+    from sourcewise.data.tokenizers.tokenizer import Tokenizer
 
     Tokenizer.train([target for _, target in translations()], 300).save(tmp_path / "tokenizer.json")
     table = {ord(letter): 0x5E00 + i for i, letter in enumerate("abcdefghijklmnopqrstuvwxyz")}

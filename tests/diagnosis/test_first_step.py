@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from sourcewise.diagnosis.rules.wiring.wir014_learning_rate import LearningRate
-from sourcewise.model import recurrent_layers
+from sourcewise.model.blocks import recurrent_layers
 from sourcewise.training import optimizer
 from tests.diagnosis.test_wiring import DIGITS, codes, prepared, wiring_findings
 

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 from sourcewise.config import Recipe
+from sourcewise.config.messages import field_at
 from sourcewise.diagnosis import measured, measuring
 from sourcewise.diagnosis.rules import RULES
 from sourcewise.errors import RequestError
-from sourcewise.schema import field_at
 
 RESULTS = Path(__file__).parents[2] / "docs" / "results.md"
 

@@ -10,7 +10,7 @@ import yaml
 
 import sourcewise
 from sourcewise.cli import main
-from sourcewise.recipe import is_recipe
+from sourcewise.config.files import is_recipe
 from tests.commands import tree
 from tests.diagnosis.test_data_rules import recipe, shuffled, translations
 

@@ -14,16 +14,16 @@ from torch import Tensor
 from sourcewise.config import DataConfig
 from sourcewise.data.encoding import Encoded
 from sourcewise.data.examples import Dataset, Example
-from sourcewise.data.tokenizer import Tokenizer
+from sourcewise.data.tokenizers.tokenizer import Tokenizer
 from sourcewise.diagnosis.looked import Looked
 from sourcewise.diagnosis.measures.reading import measure_gains, measure_gaze, measure_memory
 from sourcewise.diagnosis.ranking import ranked
 from sourcewise.diagnosis.rules import RULES, look
 from sourcewise.diagnosis.wiring import one_batch
 from sourcewise.evaluation.source_bits import source_bits
+from sourcewise.model.families.recurrent import Recurrent, RecurrentConfig
 from sourcewise.model.habits import Habits
-from sourcewise.model.recurrent import Recurrent, RecurrentConfig
-from sourcewise.model.seq2seq import Seq2Seq
+from sourcewise.model.network import Seq2Seq
 from tests.model.networks import network
 
 LETTERS = "abcdefgh"

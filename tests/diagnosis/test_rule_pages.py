@@ -11,11 +11,11 @@ import pytest
 import yaml
 
 from sourcewise.config import Recipe
+from sourcewise.config.files import load_recipe
+from sourcewise.config.messages import field_at
 from sourcewise.diagnosis.diagnose import explain
 from sourcewise.diagnosis.rules import RULES
 from sourcewise.diagnosis.rules.pages import INDEX, ROOMS, pages
-from sourcewise.recipe import load_recipe
-from sourcewise.schema import field_at
 
 FOLDER = Path(__file__).parents[2] / "docs" / "rules"
 COMMAND = [sys.executable, "-m", "sourcewise.diagnosis.rules.pages"]

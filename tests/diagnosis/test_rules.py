@@ -247,7 +247,7 @@ def test_every_rule_has_its_texts_and_known_causes():
 def test_every_option_a_cure_names_exists():
     import re
 
-    from sourcewise.recipe import options
+    from sourcewise.config.files import options
 
     known = {row[0] for row in options()}
     named = {(code, key) for code, rule in RULES.items() for key in re.findall(r"--([a-z]+\.[a-z_.]+\w)", rule.cure)}

@@ -10,7 +10,7 @@ import torch
 
 from sourcewise.diagnosis.measures import signals as measured
 from sourcewise.diagnosis.rules import RULES, look
-from sourcewise.model.seq2seq import Seq2Seq
+from sourcewise.model.network import Seq2Seq
 from sourcewise.training.opening import Prepared
 from tests.diagnosis.test_wiring import DIGITS, HEALTHY, prepared
 

@@ -12,7 +12,7 @@ import pytest
 import sourcewise
 from sourcewise.cli import main
 from sourcewise.config import Recipe
-from sourcewise.data.tokenizer import Tokenizer
+from sourcewise.data.tokenizers.tokenizer import Tokenizer
 from sourcewise.diagnosis.course import Course
 from sourcewise.diagnosis.whole import of_course
 from sourcewise.errors import RequestError

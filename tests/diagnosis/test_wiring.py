@@ -9,8 +9,8 @@ import torch
 
 from sourcewise.config import Recipe
 from sourcewise.data.batches import IGNORED, Batch
-from sourcewise.data.datasets import open_sets
 from sourcewise.data.mixtures import encode_training, join
+from sourcewise.data.open import open_sets
 from sourcewise.diagnosis.borrowing import borrowed
 from sourcewise.diagnosis.finding import Finding
 from sourcewise.diagnosis.measures import wiring
@@ -18,10 +18,12 @@ from sourcewise.diagnosis.measures.wiring import with_garbage, with_other_conten
 from sourcewise.diagnosis.ranking import ranked
 from sourcewise.diagnosis.rules import look
 from sourcewise.diagnosis.wiring import Wiring, one_batch
-from sourcewise.model import memory, seq2seq, transformer
-from sourcewise.model.attention import MASKED
+from sourcewise.model import network as seq2seq
+from sourcewise.model.blocks import memory
+from sourcewise.model.blocks.attention import MASKED
 from sourcewise.model.builder import build_network
-from sourcewise.model.huggingface import HuggingFaceNetwork
+from sourcewise.model.families import transformer
+from sourcewise.model.families.huggingface import HuggingFaceNetwork
 from sourcewise.training.opening import Prepared, open_tokenizer
 
 DIGITS = {"data__train": {"builtin": "digits", "limit": 60}}
@@ -284,7 +286,7 @@ def started_wrongly(labels: torch.Tensor, start_id: int, pad_id: int) -> torch.T
         ("WIR010", started_wrongly, "3 as the start token"),
     ],
 )
-@pytest.mark.parametrize("where", ["sourcewise.model.seq2seq", "sourcewise.training.decoder_inputs"])
+@pytest.mark.parametrize("where", ["sourcewise.model.network", "sourcewise.training.decoder_inputs"])
 @pytest.mark.parametrize("family", ["t5", "bart", "rnn"])
 def test_what_the_decoder_is_fed_is_found_out_by_the_loss(
     code: str, shift: Any, said: str, where: str, family: str, monkeypatch: pytest.MonkeyPatch

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sourcewise.data.pairs import read_pairs
+from sourcewise.data.readers.pairs import read_pairs
 from sourcewise.errors import RequestError
 from sourcewise.evaluation.results import Evaluation, Row, write_atomically
 

@@ -15,7 +15,7 @@ from sourcewise.config import DataConfig, GenerationConfig
 from sourcewise.data.encoding import Encoded
 from sourcewise.data.examples import Dataset, Example
 from sourcewise.data.mixtures import EncodedMixture
-from sourcewise.data.tokenizer import Tokenizer
+from sourcewise.data.tokenizers.tokenizer import Tokenizer
 from sourcewise.evaluation import shown as module
 from sourcewise.evaluation.evaluate import evaluate_encoded
 from sourcewise.evaluation.shown import chosen, read_shown, write_shown

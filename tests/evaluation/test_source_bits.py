@@ -15,10 +15,10 @@ from torch import Tensor
 from sourcewise.config import DataConfig
 from sourcewise.data.encoding import Encoded
 from sourcewise.data.examples import Dataset, Example
-from sourcewise.data.tokenizer import Tokenizer
+from sourcewise.data.tokenizers.tokenizer import Tokenizer
 from sourcewise.evaluation.source_bits import SourceBits, partners, source_bits
+from sourcewise.model.families.transformer import TransformerMemory
 from sourcewise.model.protocol import token_nats
-from sourcewise.model.transformer import TransformerMemory
 from tests.model.networks import DIMS, VOCABULARY, network
 
 TOKENIZER = Tokenizer.train(["a b c d e f"] * 3, VOCABULARY)

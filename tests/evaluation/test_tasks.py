@@ -9,11 +9,11 @@ import pytest
 import torch
 
 from sourcewise.config import DataConfig, GenerationConfig
-from sourcewise.data.datasets import open_sets
 from sourcewise.data.encoding import Encoded
 from sourcewise.data.examples import Dataset, Example
 from sourcewise.data.mixtures import encode_sets
-from sourcewise.data.tokenizer import Tokenizer
+from sourcewise.data.open import open_sets
+from sourcewise.data.tokenizers.tokenizer import Tokenizer
 from sourcewise.evaluation.evaluate import evaluate_encoded
 from sourcewise.evaluation.metrics import rouge_l
 from sourcewise.evaluation.results import Row

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 import transformers
 
-from sourcewise.data.tokenizer import Tokenizer
+from sourcewise.data.tokenizers.tokenizer import Tokenizer
 from sourcewise.generation.generate import generate
 from sourcewise.generation.model import Model, load
 

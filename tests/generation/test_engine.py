@@ -18,10 +18,10 @@ from sourcewise.errors import NotFinite, RequestError
 from sourcewise.generation.engine import search
 from sourcewise.generation.engine.search import Engine, why_not
 from sourcewise.generation.sampling import Hypothesis
-from sourcewise.model import attention
+from sourcewise.model.blocks import attention
+from sourcewise.model.blocks.memory import KeyValueCache
 from sourcewise.model.habits import Habits
-from sourcewise.model.memory import KeyValueCache
-from sourcewise.model.seq2seq import Seq2Seq
+from sourcewise.model.network import Seq2Seq
 from sourcewise.native.codes import Code
 from tests.commands import Models
 from tests.generation.searching import beam_search, greedy_or_sample

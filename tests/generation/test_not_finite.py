@@ -14,11 +14,11 @@ import torch
 import sourcewise
 from sourcewise.config import GenerationConfig
 from sourcewise.data.examples import Dataset, Example
-from sourcewise.data.tokenizer import Tokenizer
+from sourcewise.data.tokenizers.tokenizer import Tokenizer
 from sourcewise.errors import NotFinite
 from sourcewise.generation.engine.search import Engine, why_not
 from sourcewise.generation.model import Model
-from sourcewise.model.checkpoint import load_network
+from sourcewise.model.weights.checkpoint import load_network
 from tests.model import networks, recurrent_networks
 from tests.model.networks import DIMS, VOCABULARY
 from tests.model.test_adapter import folder_of

@@ -12,7 +12,7 @@ import pytest
 import transformers
 
 import sourcewise
-from sourcewise.command_line import main
+from sourcewise.cli.parser import main
 from sourcewise.errors import DataWarning, RequestError
 from sourcewise.generation.model import load
 from tests.generation.folders import KINDS, SOURCES, TOKENIZER, change, expected, found, write_folder

@@ -15,20 +15,20 @@ from hypothesis import strategies as st
 
 import sourcewise
 from sourcewise.config import DataConfig, GenerationConfig, ModelConfig
-from sourcewise.data.datasets import open_sources
 from sourcewise.data.examples import Dataset, Example
-from sourcewise.data.tokenizer import Tokenizer
+from sourcewise.data.open import open_sources
+from sourcewise.data.tokenizers.tokenizer import Tokenizer
 from sourcewise.errors import RequestError
 from sourcewise.evaluation import verdict
 from sourcewise.evaluation.source_bits import source_bits
 from sourcewise.generation import trace as parts
 from sourcewise.generation.model import Model
 from sourcewise.generation.trace import COLUMNS, ROWS, UNIT, picture, slot_name, visible
-from sourcewise.model.families import FAMILIES
-from sourcewise.model.seq2seq import Seq2Seq
+from sourcewise.model.families.registry import FAMILIES
+from sourcewise.model.network import Seq2Seq
+from tests.model.families.test_huggingface_parity import hugging_face_model
 from tests.model.networks import DIMS, VOCABULARY, network
 from tests.model.test_adapter import folder_of
-from tests.model.test_huggingface_parity import hugging_face_model
 
 TEXTS = ["ba do ki", "lu", "me no ba do ki lu me", "ba", "no no no"]
 

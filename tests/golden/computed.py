@@ -16,8 +16,8 @@ from torch import Tensor
 
 import sourcewise
 from sourcewise.config import TrainConfig
-from sourcewise.model.checkpoint import load_network, save_network
 from sourcewise.model.protocol import shift_right
+from sourcewise.model.weights.checkpoint import load_network, save_network
 from sourcewise.training.objective import Objective
 from sourcewise.training.run import Run
 from tests.golden.inputs import BENCHMARKS, HERE, PRECISIONS, batch, recipe

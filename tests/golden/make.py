@@ -32,12 +32,12 @@ from torch import nn
 
 import sourcewise
 from sourcewise.config import ModelConfig, Recipe
-from sourcewise.data.digits import WORDS as DIGITS
-from sourcewise.data.digits import read_digits
 from sourcewise.data.examples import Dataset, Example
-from sourcewise.data.tokenizer import Tokenizer
+from sourcewise.data.readers.digits import WORDS as DIGITS
+from sourcewise.data.readers.digits import read_digits
+from sourcewise.data.tokenizers.tokenizer import Tokenizer
 from sourcewise.model.builder import build_network
-from sourcewise.model.checkpoint import save_network
+from sourcewise.model.weights.checkpoint import save_network
 from tests.golden import computed
 from tests.golden.inputs import CONTROLS, DIMS, FAMILIES, FAULTS, HERE, PRECISIONS, SIZE
 from tests.training.recipes import SPOKEN, WORDS, pairs_file

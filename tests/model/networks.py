@@ -9,10 +9,10 @@ from torch import Tensor
 
 from sourcewise.config import BridgeConfig
 from sourcewise.data.batches import Source
-from sourcewise.model.bart import Bart, BartConfig
-from sourcewise.model.bridges import build_bridge
-from sourcewise.model.seq2seq import Seq2Seq
-from sourcewise.model.transformer import Transformer, TransformerConfig
+from sourcewise.model.families.bart import Bart, BartConfig
+from sourcewise.model.families.transformer import Transformer, TransformerConfig
+from sourcewise.model.inputs.bridges import build_bridge
+from sourcewise.model.network import Seq2Seq
 
 VOCABULARY, DIMS = 40, 6
 

@@ -12,11 +12,11 @@ from torch import Tensor, nn
 
 from sourcewise.config import BridgeConfig
 from sourcewise.data.batches import Source
-from sourcewise.data.tokenizer import Tokenizer
-from sourcewise.model.bridges import build_bridge
-from sourcewise.model.recurrent import Recurrent, RecurrentConfig
-from sourcewise.model.recurrent_layers import AttentiveLayer
-from sourcewise.model.seq2seq import Seq2Seq
+from sourcewise.data.tokenizers.tokenizer import Tokenizer
+from sourcewise.model.blocks.recurrent_layers import AttentiveLayer
+from sourcewise.model.families.recurrent import Recurrent, RecurrentConfig
+from sourcewise.model.inputs.bridges import build_bridge
+from sourcewise.model.network import Seq2Seq
 from tests.model.networks import DIMS, VOCABULARY, feature_source, text_source
 
 TOKENIZER = Tokenizer.train(["ba do ki lu me no"] * 3, VOCABULARY)

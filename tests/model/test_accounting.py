@@ -13,12 +13,12 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from sourcewise.cli import main
-from sourcewise.data.tokenizer import Tokenizer
+from sourcewise.data.tokenizers.tokenizer import Tokenizer
 from sourcewise.errors import Notice, RequestError
-from sourcewise.model.checkpoint import find_folder, load_network, save_network
+from sourcewise.model.weights.checkpoint import find_folder, load_network, save_network
 from tests.model import networks
+from tests.model.families.test_decoder_only import network as decoder_only
 from tests.model.recurrent_networks import network as recurrent
-from tests.model.test_decoder_only import network as decoder_only
 from tests.model.test_embeddings import folder_of, ours, store, theirs
 
 transformers = pytest.importorskip("transformers")

@@ -10,7 +10,7 @@ import torch
 
 from sourcewise.config import GenerationConfig
 from sourcewise.data.batches import Source, length_mask
-from sourcewise.model.checkpoint import load_network
+from sourcewise.model.weights.checkpoint import load_network
 from tests.generation.searching import beam_search, greedy_or_sample
 
 transformers = pytest.importorskip("transformers")

@@ -9,10 +9,10 @@ import pytest
 
 from sourcewise.config import ModelConfig
 from sourcewise.data.examples import Dataset, Example
-from sourcewise.data.tokenizer import Tokenizer
+from sourcewise.data.tokenizers.tokenizer import Tokenizer
 from sourcewise.errors import RequestError
 from sourcewise.model.builder import build_network, feature_statistics
-from sourcewise.model.checkpoint import save_network
+from sourcewise.model.weights.checkpoint import save_network
 from tests.model.networks import DIMS, VOCABULARY, network
 
 TOKENIZER = Tokenizer.train(["ba do ki lu me no"] * 3, VOCABULARY)

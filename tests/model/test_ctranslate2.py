@@ -23,10 +23,10 @@ import torch
 
 from sourcewise.config import GenerationConfig
 from sourcewise.data.batches import Source, length_mask
-from sourcewise.data.tokenizer import Tokenizer
-from sourcewise.model.checkpoint import save_network
-from sourcewise.model.seq2seq import Seq2Seq
-from sourcewise.model.transformer import Transformer, TransformerConfig
+from sourcewise.data.tokenizers.tokenizer import Tokenizer
+from sourcewise.model.families.transformer import Transformer, TransformerConfig
+from sourcewise.model.network import Seq2Seq
+from sourcewise.model.weights.checkpoint import save_network
 from tests.generation.searching import beam_search, greedy_or_sample
 
 ctranslate2 = pytest.importorskip("ctranslate2")

@@ -13,9 +13,9 @@ from safetensors.torch import load_file, save_file
 
 from sourcewise.data.batches import Source
 from sourcewise.errors import Notice, RequestError
-from sourcewise.model.checkpoint import load_network
-from sourcewise.model.huggingface import HuggingFaceNetwork
-from sourcewise.model.seq2seq import Seq2Seq
+from sourcewise.model.families.huggingface import HuggingFaceNetwork
+from sourcewise.model.network import Seq2Seq
+from sourcewise.model.weights.checkpoint import load_network
 
 transformers = pytest.importorskip("transformers")
 SIZE = 40

@@ -13,8 +13,8 @@ import transformers
 import sourcewise
 from sourcewise.errors import DataWarning, RequestError
 from sourcewise.generation.model import load
-from sourcewise.model.checkpoint import load_network
-from sourcewise.model.huggingface import HuggingFaceNetwork
+from sourcewise.model.families.huggingface import HuggingFaceNetwork
+from sourcewise.model.weights.checkpoint import load_network
 from tests.generation.folders import IDS, SIZE, TOKENIZER, bert2bert, change, expected, found, t5, write_folder
 
 START, PAD, EOS = "decoder_start_token_id", "pad_token_id", "eos_token_id"

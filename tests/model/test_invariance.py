@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from sourcewise.config import GenerationConfig
 from sourcewise.data.batches import IGNORED, Batch, Source
 from sourcewise.generation.generate import search
-from sourcewise.model.bridges import BRIDGES
+from sourcewise.model.inputs.bridges import BRIDGES
+from sourcewise.model.network import Seq2Seq
 from sourcewise.model.protocol import token_nats
-from sourcewise.model.seq2seq import Seq2Seq
 from tests.generation.searching import beam_search, greedy_or_sample
 from tests.model.networks import FAMILIES, VOCABULARY, feature_source, network, rows, text_source
 

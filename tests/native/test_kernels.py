@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from sourcewise.data.batches import IGNORED
-from sourcewise.model.layers import RMSNorm, add_dropped, dropout, dropout_seed, relu_dropout
+from sourcewise.model.blocks.layers import RMSNorm, add_dropped, dropout, dropout_seed, relu_dropout
 from sourcewise.model.loss import linear_cross_entropy
 from sourcewise.native import training as kernels
 

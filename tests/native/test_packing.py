@@ -10,15 +10,15 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from sourcewise.data.batches import IGNORED, Batch, Source
-from sourcewise.lanes import Lanes
-from sourcewise.model.attention import MASKED
-from sourcewise.model.memory import PackedMemory
-from sourcewise.model.packing import Packing
-from sourcewise.model.seq2seq import Seq2Seq
-from sourcewise.model.transformer import Transformer, TransformerConfig
+from sourcewise.model.blocks.attention import MASKED
+from sourcewise.model.blocks.memory import PackedMemory
+from sourcewise.model.blocks.packing import Packing
+from sourcewise.model.families.transformer import Transformer, TransformerConfig
+from sourcewise.model.network import Seq2Seq
 from sourcewise.native.codes import TILES
 from sourcewise.native.training import attention_part
 from sourcewise.native.training.tiles import has_tiles, tiled
+from sourcewise.runtime.threads import Lanes
 from sourcewise.training.gradients import gradients
 from sourcewise.training.objective import Objective
 from tests.training.test_optimizer import config

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from sourcewise.data.batches import IGNORED
-from sourcewise.model.layers import FeedForward, Linear, RMSNorm
-from sourcewise.model.residual import ResidualBlock
+from sourcewise.model.blocks.layers import FeedForward, Linear, RMSNorm
+from sourcewise.model.blocks.residual import ResidualBlock
 from sourcewise.native.codes import TILES
 from sourcewise.native.training import cross_entropy, sublayers, tiles
 

@@ -15,7 +15,7 @@ import pytest
 import sourcewise
 from sourcewise.cli import main
 from sourcewise.config import GenerationConfig
-from sourcewise.data.tokenizer import Tokenizer
+from sourcewise.data.tokenizers.tokenizer import Tokenizer
 from sourcewise.errors import RequestError
 from sourcewise.generation.model import Model
 from sourcewise.generation.trace import Slot, Trace, slot_name, visible

@@ -15,7 +15,7 @@ import uvicorn
 from fastapi import FastAPI
 
 from sourcewise.config import GenerationConfig
-from sourcewise.data.tokenizer import Tokenizer
+from sourcewise.data.tokenizers.tokenizer import Tokenizer
 from sourcewise.generation.model import Model
 from sourcewise.serving.server import bind
 from tests.model.networks import DIMS, VOCABULARY, network

@@ -72,7 +72,7 @@ def test_outputs_are_those_of_generate(client: TestClient, model: Model, options
 
 
 def test_features_come_as_json_or_as_npy(seeing: TestClient, features: Model) -> None:
-    from sourcewise.data.datasets import open_sources
+    from sourcewise.data.open import open_sources
 
     wanted = features.generate(open_sources([matrix(9)]), beams=3)
     as_json = seeing.post("/generate", json={"features": matrix(9).tolist(), "beams": 3})

@@ -13,10 +13,10 @@ from fastapi.testclient import TestClient
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sourcewise.data.datasets import open_sources
+from sourcewise.data.open import open_sources
 from sourcewise.generation.engine.search import Engine, why_not
 from sourcewise.generation.model import Model
-from sourcewise.model.seq2seq import Seq2Seq
+from sourcewise.model.network import Seq2Seq
 from sourcewise.serving.app import create_app
 from sourcewise.serving.asked import Limits, Refusal
 from sourcewise.serving.batching import Batcher, Job, joined

@@ -24,7 +24,7 @@ import torch
 
 from sourcewise import serving
 from sourcewise.cli import main
-from sourcewise.data.datasets import open_sources
+from sourcewise.data.open import open_sources
 from sourcewise.generation.engine.search import why_not
 from sourcewise.generation.model import Model, load
 from sourcewise.generation.tracing import trace

@@ -9,7 +9,7 @@ import pytest
 from safetensors.torch import load_file
 
 import sourcewise
-from sourcewise.data.tokenizer import Tokenizer
+from sourcewise.data.tokenizers.tokenizer import Tokenizer
 from sourcewise.errors import RequestError
 from tests.training.recipes import SPOKEN, WORDS, feature_recipe, recipe
 

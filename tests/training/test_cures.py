@@ -13,7 +13,7 @@ import torch
 
 import sourcewise
 from sourcewise.api import prepare
-from sourcewise.model.checkpoint import find_folder, load_network
+from sourcewise.model.weights.checkpoint import find_folder, load_network
 from sourcewise.reporting.progress import TrainingProgress
 from sourcewise.training.run import Run
 from sourcewise.training.trainer import Interrupted

@@ -17,11 +17,11 @@ from safetensors.torch import load_file
 import sourcewise
 from sourcewise.config import ModelConfig, TrainConfig
 from sourcewise.data.batches import IGNORED, Batch
-from sourcewise.model.families import FAMILIES
+from sourcewise.model.blocks.layers import dropout_seed
+from sourcewise.model.families.registry import FAMILIES
 from sourcewise.model.habits import Habits
-from sourcewise.model.layers import dropout_seed
+from sourcewise.model.network import Seq2Seq
 from sourcewise.model.protocol import shift_right
-from sourcewise.model.seq2seq import Seq2Seq
 from sourcewise.training import decoder_inputs as module
 from sourcewise.training import trainer
 from sourcewise.training.decoder_inputs import decoder_inputs, reference_share

@@ -9,8 +9,8 @@ import pytest
 
 import sourcewise
 from sourcewise.config import Recipe
-from sourcewise.model.decoder_only import size
-from sourcewise.model.seq2seq import Seq2Seq
+from sourcewise.model.families.decoder_only import size
+from sourcewise.model.network import Seq2Seq
 from sourcewise.training.trainer import Trainer
 from tests.training.recipes import feature_recipe, recipe
 

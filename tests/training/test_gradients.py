@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from sourcewise.data.batches import IGNORED, Batch
-from sourcewise.lanes import Lanes
+from sourcewise.runtime.threads import Lanes
 from sourcewise.training.gradients import Gradients, gradients
 from sourcewise.training.objective import Objective
 from tests.model.networks import network, text_source

@@ -17,7 +17,7 @@ from sourcewise.config import Recipe
 from sourcewise.errors import RequestError
 from sourcewise.training.opening import open_training
 from tests.commands import ENVIRONMENT
-from tests.data.tokenizer_classes import ENGLISH, GERMAN, LANGUAGES, OTHERS, UNSET, template
+from tests.data.tokenizers.tokenizer_classes import ENGLISH, GERMAN, LANGUAGES, OTHERS, UNSET, template
 
 transformers = pytest.importorskip("transformers")
 pytestmark = pytest.mark.filterwarnings("ignore:Recommended", "ignore::sourcewise.errors.DataWarning")
@@ -148,7 +148,7 @@ TINY = "--model.d_model 8 --model.d_ff 8 --model.heads 1 --model.encoder_layers 
 
 @pytest.mark.parametrize("form", ['["\\n"]', "['\\n']", "[\\n]"])
 def test_a_line_break_may_be_added_in_the_forms_that_shells_leave(form: str, tmp_path: Path) -> None:
-    from sourcewise.data.tokenizer import Tokenizer
+    from sourcewise.data.tokenizers.tokenizer import Tokenizer
 
     (tmp_path / "tok").mkdir()
     template(tmp_path / "tok", "$A </s>")

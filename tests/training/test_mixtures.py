@@ -15,7 +15,7 @@ from sourcewise.errors import RequestError
 from sourcewise.evaluation.results import Evaluation
 from tests.training.recipes import pairs_file, recipe
 
-AWKWARD = Path(__file__).parents[1] / "data" / "conversations" / "awkward.json"
+AWKWARD = Path(__file__).parents[1] / "data" / "readers" / "conversations" / "awkward.json"
 
 
 def mixed(folder: Path, **changes: object) -> Recipe:

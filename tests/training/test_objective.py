@@ -8,8 +8,8 @@ import torch.nn.functional as F
 
 from sourcewise.config import TrainConfig
 from sourcewise.data.batches import IGNORED, Batch, Source
+from sourcewise.model.network import Seq2Seq
 from sourcewise.model.protocol import shift_right
-from sourcewise.model.seq2seq import Seq2Seq
 from sourcewise.training.objective import Objective
 from tests.model.networks import VOCABULARY, feature_source, network, text_source
 from tests.training.test_gradients import found, pairs

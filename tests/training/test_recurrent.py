@@ -10,7 +10,7 @@ import torch
 
 import sourcewise
 from sourcewise.config import Recipe
-from sourcewise.model.checkpoint import load_network
+from sourcewise.model.weights.checkpoint import load_network
 from tests.training.recipes import feature_recipe, recipe
 
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import sourcewise
-from sourcewise.data.tokenizer import Tokenizer
+from sourcewise.data.tokenizers.tokenizer import Tokenizer
 from sourcewise.errors import DataWarning, RequestError
 from sourcewise.training.run import Run
 from tests.training.recipes import feature_recipe, pairs_file, recipe

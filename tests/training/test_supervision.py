@@ -11,12 +11,12 @@ import torch
 from sourcewise.config import TrainConfig
 from sourcewise.data.batches import IGNORED, Batch
 from sourcewise.errors import RequestError
-from sourcewise.model.seq2seq import Seq2Seq
+from sourcewise.model.network import Seq2Seq
 from sourcewise.training.objective import Objective
 from sourcewise.training.supervision import mass_elsewhere, off_diagonal
+from tests.model.families.test_decoder_only import network as decoder_only
 from tests.model.networks import VOCABULARY, feature_source, network, text_source
 from tests.model.recurrent_networks import network as recurrent
-from tests.model.test_decoder_only import network as decoder_only
 
 
 def labels(lengths: list[int], width: int = 7) -> torch.Tensor:

@@ -13,8 +13,8 @@ import torch
 from safetensors.torch import load_file
 
 import sourcewise
+from sourcewise.config.files import load_recipe, save_recipe
 from sourcewise.errors import RequestError
-from sourcewise.recipe import load_recipe, save_recipe
 from sourcewise.training.run import create_run, locked
 from sourcewise.training.state import load_state
 from tests.training.recipes import SPOKEN, WORDS, feature_recipe, recipe
@@ -87,7 +87,7 @@ KILL = """
 import os, random, signal, sys, threading
 import sourcewise
 from sourcewise.training import state, trainer
-from sourcewise.model import checkpoint
+from sourcewise.model.weights import checkpoint
 
 moment, count = sys.argv[2], int(sys.argv[3])
 seen = 0
@@ -242,7 +242,7 @@ def test_a_full_disk_is_told_in_one_line_and_leaves_nothing_half_written(tmp_pat
         "import resource, signal, sys\n"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
         "from sourcewise.cli import main\n"
-        "import sourcewise.api, sourcewise.model.checkpoint\n"
+        "import sourcewise.api, sourcewise.model.weights.checkpoint\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (30_000, 30_000))\n"
         f"sys.exit(main(['train', {str(file)!r}]))\n"
     )

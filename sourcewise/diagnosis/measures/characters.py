@@ -13,7 +13,7 @@ import numpy as np
 
 if TYPE_CHECKING:
     from sourcewise.data.encoding import Encoded
-    from sourcewise.data.tokenizer import Tokenizer
+    from sourcewise.data.tokenizers.tokenizer import Tokenizer
 
 SAMPLE, TARGETS = 1000, 5000  # texts of which characters are counted; targets that are read again whole
 TRIED = 100  # targets that a cure is tried on

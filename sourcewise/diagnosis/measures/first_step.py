@@ -16,7 +16,7 @@ from torch import Tensor
 from sourcewise.config import TrainConfig
 from sourcewise.data.batches import Batch
 from sourcewise.diagnosis.borrowing import borrowed
-from sourcewise.model.seq2seq import Seq2Seq
+from sourcewise.model.network import Seq2Seq
 from sourcewise.training.objective import Objective
 from sourcewise.training.optimizer import MasterAdamW, freeze, part_of
 

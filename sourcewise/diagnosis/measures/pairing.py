@@ -8,7 +8,7 @@ from weakref import WeakKeyDictionary
 import numpy as np
 
 from sourcewise.data.encoding import Encoded
-from sourcewise.data.plain_text import Denoised
+from sourcewise.data.readers.plain_text import Denoised
 from sourcewise.diagnosis.measures.alignment import Pairing, Sides, pairing
 from sourcewise.diagnosis.measures.sides import Features, Side, Texts, in_thirds
 

@@ -23,11 +23,11 @@ from sourcewise.data.batches import IGNORED, Batch
 from sourcewise.data.encoding import Encoded
 from sourcewise.diagnosis.borrowing import borrowed
 from sourcewise.diagnosis.measures.wiring import LOGITS, SEED, fed
-from sourcewise.model.decoder_only import DecoderOnly
-from sourcewise.model.layers import dropout_seed
+from sourcewise.model.blocks.layers import dropout_seed
+from sourcewise.model.blocks.recurrent_layers import RecurrentMemory
+from sourcewise.model.families.decoder_only import DecoderOnly
 from sourcewise.model.loss import linear_cross_entropy
-from sourcewise.model.recurrent_layers import RecurrentMemory
-from sourcewise.model.seq2seq import Seq2Seq
+from sourcewise.model.network import Seq2Seq
 from sourcewise.training.objective import Objective
 from sourcewise.training.optimizer import MasterAdamW
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from sourcewise.diagnosis.rules import RULES, Rule
 from sourcewise.errors import RequestError
-from sourcewise.files import write_atomically
+from sourcewise.runtime.files import write_atomically
 
 INDEX = "README.md"
 ROOMS = {  # by the letters of a code, in the order in which causes come before symptoms

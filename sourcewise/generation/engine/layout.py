@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sourcewise.model.layers import sinusoids
-from sourcewise.model.transformer import TransformerConfig
+from sourcewise.model.blocks.layers import sinusoids
+from sourcewise.model.families.transformer import TransformerConfig
 
 PADDED = 64  # outputs and inputs of a matrix, to multiples of these
 ACTIVATIONS = {"relu": 0, "gated-gelu": 1, "gated-silu": 2}

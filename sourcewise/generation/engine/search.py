@@ -24,9 +24,9 @@ from sourcewise.generation.engine.layout import LONGEST, Layout, Network, Option
 from sourcewise.generation.rules import Rules
 from sourcewise.generation.sampling import Hypothesis
 from sourcewise.model import protocol
+from sourcewise.model.families.transformer import Transformer
 from sourcewise.model.finite import not_finite
-from sourcewise.model.seq2seq import Seq2Seq
-from sourcewise.model.transformer import Transformer
+from sourcewise.model.network import Seq2Seq
 from sourcewise.native.codes import SEARCH
 
 # Given to a thread at a time: sources, their slots, and the room for their tokens.

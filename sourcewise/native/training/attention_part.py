@@ -19,7 +19,7 @@ from sourcewise.native.training import LANES, at, at_or_none, share
 from sourcewise.native.training.tiles import SIDE, suits, tiled
 
 if TYPE_CHECKING:
-    from sourcewise.model.packing import Packing
+    from sourcewise.model.blocks.packing import Packing
 
 CODE = Path(__file__).with_name("attention_part.cpp")
 FEW = 128  # rows below which bringing weights into tiles is most of the work

@@ -1,6 +1,6 @@
 from sourcewise.config import DataConfig
 from sourcewise.data.encoding import Encoded
-from sourcewise.data.plain_text import Denoised
+from sourcewise.data.readers.plain_text import Denoised
 from sourcewise.diagnosis.finding import Level
 from sourcewise.diagnosis.measures.characters import (
     SAMPLE,

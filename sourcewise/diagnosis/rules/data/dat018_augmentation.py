@@ -1,9 +1,9 @@
 import numpy as np
 
 from sourcewise.data.encoding import Encoded
+from sourcewise.data.noise.features import Augmenter
 from sourcewise.diagnosis.pairs import Pairs, sample
 from sourcewise.diagnosis.rule import Findings, Rule
-from sourcewise.training.augment import Augmenter
 
 
 class Augmentation(Rule[Pairs]):

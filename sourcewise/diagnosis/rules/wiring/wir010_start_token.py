@@ -1,9 +1,9 @@
 from typing import Any
 
-from sourcewise.data.tokenizer import Tokenizer
+from sourcewise.data.tokenizers.tokenizer import Tokenizer
 from sourcewise.diagnosis.rule import Findings, Rule
 from sourcewise.diagnosis.wiring import Wiring
-from sourcewise.model.transformer import Transformer
+from sourcewise.model.families.transformer import Transformer
 
 
 class StartToken(Rule[Wiring]):

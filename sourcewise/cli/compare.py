@@ -1,0 +1,43 @@
+"""The command that compares."""
+
+from __future__ import annotations
+
+from argparse import Namespace
+
+from sourcewise.cli.options import JSON
+from sourcewise.cli.parser import argument, command, path
+from sourcewise.errors import RequestError
+
+
+@command(
+    "train the variants of a recipe and hold them against each other",
+    "RECIPE [--jobs N] [--section.key VALUE]…",
+    [
+        "sourcewise compare my.yaml --jobs 2",
+        "sourcewise compare compare_bridges_fsdd --data.root data --dry-run",
+    ],
+    argument("recipe", type=path, metavar="RECIPE", help="a YAML file with a compare section, or a shipped one's name"),
+    argument("--jobs", type=int, default=1, metavar="N", help="trainings at a time, sharing the cores (default: 1)"),
+    argument("--dry-run", action="store_true", help="only list the trainings, and what is there of each"),
+    argument("--overwrite", action="store_true", help="make runs anew that another recipe made"),
+    JSON,
+    overrides=True,
+)
+def compare(arguments: Namespace) -> int:
+    """Train every variant with every seed, and print the table: figures with intervals
+    over seeds, and what may be said of the differences. Interrupted, the same
+    command goes on; what is trained already is taken as it is. More: docs/compare.md.
+
+    Exit status 1 when a training failed.
+    """
+    from sourcewise import api
+    from sourcewise.reporting.comparison import as_json, print_listing, print_table
+
+    if arguments.jobs < 1:
+        raise RequestError(f"--jobs should be 1 or more, not {arguments.jobs}")
+    if arguments.dry_run:
+        print_listing(*api.listing(arguments.recipe, arguments.overrides, overwrite=arguments.overwrite))
+        return 0
+    table = api.compare(arguments.recipe, arguments.overrides, jobs=arguments.jobs, overwrite=arguments.overwrite)
+    print(as_json(table)) if arguments.json else print_table(table)
+    return 1 if table.failed else 0

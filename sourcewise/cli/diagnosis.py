@@ -1,0 +1,215 @@
+"""Commands that judge a model and show why it speaks as it does."""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+from argparse import Namespace
+from pathlib import Path
+
+import sourcewise
+from sourcewise.cli.options import CUTS, FEATURES, JSON, LIMITS, MODEL, READING, SAMPLING, SEARCH, SET, TASK, given
+from sourcewise.cli.parser import argument, command, filled, path
+from sourcewise.errors import RequestError
+
+
+@command(
+    "measure a model: BLEU, WER, unique outputs, source bits, verdict",
+    "MODEL DATA [-o DIR] [options]",
+    [
+        "sourcewise evaluate runs/mine test.tsv --require 'bleu>=20' -o results",
+        "sourcewise evaluate runs/mine manifest.tsv --features features/test",
+        "sourcewise evaluate t5-small qa.tsv --source question --target answer",
+    ],
+    MODEL,
+    argument(
+        "data", type=path, metavar="DATA", help="a .tsv, .csv, .jsonl, .json or .parquet, hub:NAME, or a manifest"
+    ),
+    argument("-o", "--output", type=path, metavar="DIR", help="write metrics.json and translations.tsv there"),
+    *SET,
+    *SEARCH,
+    argument("--require", action="append", default=[], metavar="'KEY>=N'", help="exit 1 unless met; may be repeated"),
+    JSON,
+)
+def evaluate(arguments: Namespace) -> int:
+    """Generate the outputs of a set, free-running; measure them, and what they owe to
+    their sources.
+    """
+    from sourcewise.evaluation.requirement import parse_requirement
+    from sourcewise.reporting.progress import TrainingProgress
+    from sourcewise.reporting.terminal import print_evaluation, print_notes
+    from sourcewise.runtime.files import check_writable
+
+    requirements = [parse_requirement(text) for text in arguments.require]
+    if arguments.output:
+        check_writable(Path(arguments.output) / "metrics.json")
+    evaluation = sourcewise.evaluate(
+        arguments.model,
+        arguments.data,
+        **{name: getattr(arguments, name) for name in READING},
+        generation=given(arguments, "beams", "max_new_tokens"),
+        progress=TrainingProgress().evaluating,
+        **given(arguments, *CUTS),
+    )
+    print_notes([note for note in evaluation.notes if note.where])  # others are told as the set is laid out
+    if evaluation.settings:
+        print(f"sourcewise: {evaluation.settings}", file=sys.stderr)
+    if arguments.output:
+        evaluation.write(arguments.output)
+    if arguments.json:
+        figures = json.loads(json.dumps(evaluation.metrics), parse_constant=lambda _: None)  # JSON has no NaN
+        print(json.dumps(figures, indent=2, ensure_ascii=False))
+    else:
+        print_evaluation(evaluation)
+    unmet = [r for r in requirements if not r.met_by(evaluation.metrics)]
+    for requirement in unmet:
+        found = f"{evaluation.metrics.get(requirement.key, math.nan):.4g}"
+        print(f"sourcewise: required {requirement}, but {requirement.key} is {found}", file=sys.stderr)
+    return 1 if unmet else 0
+
+
+@command(
+    "say why a model does not work, with evidence and cure",
+    "RECIPE | MODEL [DATA] [options]",
+    [
+        "sourcewise diagnose my.yaml",
+        "sourcewise diagnose runs/mine",
+        "sourcewise diagnose runs/mine manifest.tsv --features features/test",
+        "sourcewise diagnose t5-small qa.tsv --source question --target answer",
+    ],
+    argument("model", type=path, metavar="MODEL", help="a recipe; or a run, a Hugging Face folder or a hub name"),
+    argument("data", nargs="?", type=path, metavar="DATA", help="pairs to look at it with (default: the run's own)"),
+    *SET,
+    *SEARCH,
+    JSON,
+    overrides=True,
+)
+def diagnose(arguments: Namespace) -> int:
+    """Name what is wrong, the cause first: of a recipe (a .yaml or a shipped one's name)
+    before it is trained, where the options of `train` go too, or of a run or a model.
+
+    Exit status 1 when a finding is an error.
+    """
+    from sourcewise.config.files import is_recipe
+    from sourcewise.reporting.terminal import print_diagnosis
+
+    reading, search = given(arguments, *READING, *CUTS), given(arguments, "beams", "max_new_tokens")
+    asked = reading | search
+    if is_recipe(arguments.model):
+        if arguments.data or asked:
+            said = arguments.data or f"--{next(iter(asked)).replace('_', '-')}"
+            raise RequestError(f"{said}: a recipe names its data; set --data.valid.pairs FILE")
+        diagnosis = sourcewise.preflight(arguments.model, arguments.overrides)
+    elif arguments.overrides:
+        raise RequestError(f"--{next(iter(arguments.overrides))}: goes with a recipe; {arguments.model} is none")
+    elif asked and not arguments.data:
+        said = f"--{next(iter(asked)).replace('_', '-')}"
+        raise RequestError(f"{said}: goes with DATA: sourcewise diagnose {arguments.model} DATA {said} …")
+    else:
+        words = {"task": None, **reading} | ({"generation": search} if search else {})
+        diagnosis = sourcewise.diagnose(arguments.model, arguments.data, **words)
+    if arguments.json:
+        print(diagnosis.to_json())
+    else:
+        print_diagnosis(diagnosis)
+    return 1 if diagnosis.verdict == "ill" else 0
+
+
+@command(
+    "versions, hardware, extras, native code in use",
+    "[--json]",
+    ["sourcewise info", "sourcewise info --json"],
+    JSON,
+)
+def info(arguments: Namespace) -> int:
+    """What this installation and this machine have: what the report of a bug needs."""
+    from sourcewise.runtime.info import info as found
+
+    sections = found()
+    if arguments.json:
+        print(json.dumps(sections, indent=2))
+        return 0
+    for section, values in sections.items():
+        print(section)
+        for name, value in values.items():
+            print(f"  {name:18}{value}")
+    return 0
+
+
+@command(
+    "tell what a rule of diagnose means, in full",
+    "[CODE]",
+    ["sourcewise explain SRC001"],
+    argument("code", nargs="?", type=filled, metavar="CODE", help="a rule's code; without it, all rules are listed"),
+)
+def explain(arguments: Namespace) -> int:
+    """What a rule measures, why that is bad, where its threshold is from, and the cure."""
+    from sourcewise.diagnosis import diagnose, rules
+
+    if arguments.code:
+        print(diagnose.explain(arguments.code))
+    else:
+        for code, rule in sorted(rules.RULES.items()):
+            print(f"{code}  {rule.level:8} {rule.name}")
+    return 0
+
+
+@command(
+    "show how an output came about, and what of its source was read",
+    "MODEL SOURCE [--id ID] [-o FILE.html] [options]",
+    [
+        "sourcewise trace runs/dates 'de_DE:3.3.1987' -o trace.html",
+        "sourcewise trace runs/mine test.tsv --id clip7 --features features/test",
+    ],
+    MODEL,
+    argument("source", type=filled, metavar="SOURCE", help="a text, a .npy of features, or a file of many"),
+    argument("--id", type=filled, metavar="ID", help="which of the sources of a file, by its id"),
+    argument("-o", "--output", type=path, metavar="FILE", help="write a page to click through there"),
+    FEATURES,
+    TASK,
+    argument("--prefix", metavar="TEXT", help="put before the source (default: as in training)"),
+    *LIMITS,
+    *SEARCH,
+    *SAMPLING,
+    JSON,
+)
+def trace(arguments: Namespace) -> int:
+    """Generate for one source, and show for each token of the output how likely it was,
+    what it owes to the source (source bits), and which parts of it were read.
+    """
+    from sourcewise.cli.sources import name_one, open_named, position
+    from sourcewise.reporting.terminal_trace import print_trace
+    from sourcewise.reporting.trace import write_trace
+    from sourcewise.runtime.files import check_writable
+
+    if arguments.output:
+        check_writable(Path(arguments.output))
+    named = name_one(arguments.source, arguments.id)
+    model = sourcewise.load(arguments.model, **given(arguments, "max_source", "max_frames"))
+    sources = open_named(arguments, model, named)
+    settings = given(arguments, "beams", "max_new_tokens", "sample", "temperature", "top_k", "top_p", "seed")
+    traced = sourcewise.trace(model, sources, position(sources, arguments.id), **settings)
+    if arguments.output:
+        written = write_trace(traced, arguments.output)
+    if arguments.json:
+        print(traced.to_json())
+    else:
+        print_trace(traced)
+    if arguments.output:
+        print(f"sourcewise: wrote {written}", file=sys.stderr)
+    return 0
+
+
+@command(
+    "write the report of a run again",
+    "RUN",
+    ["sourcewise report runs/digits"],
+    argument("run", type=path, metavar="RUN", help="a run folder"),
+)
+def report(arguments: Namespace) -> int:
+    """Write RUN/report.html anew from what the run holds, and print its path."""
+    from sourcewise.reporting.report import write_report
+
+    print(write_report(Path(arguments.run)))
+    return 0

@@ -1,0 +1,267 @@
+"""What every command shares: its words are parsed, its help is shown, its errors are told in one line.
+
+Exit status: 0 done · 1 the work ran and the answer is bad · 2 the request was wrong · 70 a bug of ours ·
+130 interrupted. `SOURCEWISE_TRACEBACK=1` shows the traceback of whatever went wrong.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+import os
+import shutil
+import sys
+import warnings
+from argparse import ArgumentParser, ArgumentTypeError, Namespace, RawDescriptionHelpFormatter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, NoReturn
+
+from sourcewise.errors import Notice, RequestError, printable
+
+ABOUT = """\
+Trains, runs, measures and debugs encoder-decoder models, on text and on feature
+sequences, and tells whether the decoder reads its source."""
+
+
+@dataclass(frozen=True, slots=True)
+class Argument:
+    """One argument of a command, as argparse wants it."""
+
+    flags: tuple[str, ...]
+    settings: dict[str, Any]
+
+
+def filled(word: str) -> str:
+    """The type of an argument that may not be empty: an empty path would be the current folder."""
+    if not word.strip():
+        raise ArgumentTypeError("is empty; a shell variable that is not set?")
+    return word
+
+
+def path(word: str) -> str:
+    """The type of an argument that names a file or folder: not empty, `~` is the home folder."""
+    return os.path.expanduser(filled(word))  # noqa: PTH111  (a Path would lose the ./ of a folder that is no hub name)
+
+
+def argument(*flags: str, **settings: Any) -> Argument:
+    """`add_argument`, kept for when the command is called."""
+    return Argument(flags, settings)
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """One word after `sourcewise`."""
+
+    run: Callable[[Namespace], int]
+    summary: str
+    usage: str
+    examples: tuple[str, ...]
+    arguments: tuple[Argument, ...]
+    overrides: bool  # also takes --section.key value
+
+    def parser(self) -> Parser:
+        """Its parser, made when it is needed."""
+        name = self.run.__name__
+        lines = [f"  {example}" for example in self.examples]
+        parser = Parser(
+            prog=f"sourcewise {name}",
+            usage=f"sourcewise {name} {self.usage}",
+            description=(self.run.__doc__ or "").replace("\n    ", "\n").strip(),
+            epilog="\n".join(["example:" if len(lines) == 1 else "examples:", *lines]),
+            formatter_class=_Formatter,
+            allow_abbrev=False,
+        )
+        for item in self.arguments:
+            parser.add_argument(*item.flags, **item.settings)
+        return parser
+
+    def parse(self, words: list[str]) -> Namespace:
+        """Words → arguments, options and positions in any order. Raises RequestError."""
+        parser = self.parser()
+        overrides: list[str] = []
+        if self.overrides:
+            words, overrides = _set_overrides_apart(words, parser.flags)
+        arguments, unknown = parser.parse_known_intermixed_args(words)
+        if unknown:
+            near = difflib.get_close_matches(unknown[0].split("=")[0], parser.flags, n=1)
+            parser.error(f"{unknown[0]}: not understood" + (f"; did you mean {near[0]}?" if near else ""))
+        if self.overrides:
+            from sourcewise.config.files import parse_overrides
+
+            arguments.overrides = parse_overrides(overrides)
+        return arguments
+
+
+COMMANDS: dict[str, Command] = {}
+
+
+def command(
+    summary: str, usage: str, examples: list[str], *arguments: Argument, overrides: bool = False
+) -> Callable[[Callable[[Namespace], int]], Callable[[Namespace], int]]:
+    """Make a function the command of its name; its docstring is the description in its help."""
+
+    def register(function: Callable[[Namespace], int]) -> Callable[[Namespace], int]:
+        COMMANDS[function.__name__] = Command(function, summary, usage, tuple(examples), arguments, overrides)
+        return function
+
+    return register
+
+
+class Parser(ArgumentParser):
+    """argparse whose errors are RequestErrors."""
+
+    @property
+    def flags(self) -> list[str]:
+        """Every option it knows."""
+        return list(self._option_string_actions)
+
+    def error(self, message: str) -> NoReturn:
+        """Raise instead of printing a usage and leaving."""
+        raise RequestError(f"{message}; see {self.prog} --help")
+
+
+class _Formatter(RawDescriptionHelpFormatter):
+    def __init__(self, prog: str) -> None:
+        width = min(shutil.get_terminal_size().columns, 100) - 2
+        super().__init__(prog, max_help_position=26, width=width)
+
+
+def main(words: list[str]) -> int:
+    """Run a command and give its exit status. No error leaves it but one that SOURCEWISE_TRACEBACK asks for."""
+    try:
+        _open_closed_streams()
+        with _notices_told():
+            status = _dispatch(words)
+        sys.stdout.flush()
+        return status
+    except BrokenPipeError:  # `sourcewise … | head`
+        _drop_output()
+        return 141
+    except KeyboardInterrupt as stop:  # a training says how to go on
+        _tell(str(stop) or "interrupted")
+        return 130
+    except Exception as error:
+        if os.environ.get("SOURCEWISE_TRACEBACK"):
+            raise
+        if isinstance(error, OSError):
+            _drop_output()
+        status, message = _told(error)
+        _tell(f"error: {' '.join(message.split())}")
+        return status
+
+
+def overview() -> str:
+    """The help of `sourcewise` alone."""
+    rows = [f"  {name:11}{each.summary}" for name, each in COMMANDS.items()]
+    return "\n".join(
+        [
+            "usage: sourcewise COMMAND …",
+            "",
+            ABOUT,
+            "",
+            *rows,
+            "",
+            "example:",
+            "  sourcewise demo digits",
+            "",
+            "`sourcewise COMMAND --help` tells more of one. Exit status: 0 done; 1 the answer",
+            "is bad (diagnose, evaluate --require); 2 the request was wrong.",
+        ]
+    )
+
+
+def _dispatch(words: list[str]) -> int:
+    if not words or words[0] in ("-h", "--help", "help"):
+        print(overview())
+        return 0
+    if words[0] in ("-V", "--version"):
+        from sourcewise import __version__
+
+        print(f"sourcewise {__version__}")
+        return 0
+    if words[0] not in COMMANDS:
+        near = difflib.get_close_matches(words[0], COMMANDS, n=1, cutoff=0.5)
+        hint = f"did you mean {near[0]}?" if near else f"known: {', '.join(COMMANDS)}"
+        raise RequestError(f"{words[0]}: no such command; {hint}")
+    chosen = COMMANDS[words[0]]
+    try:
+        arguments = chosen.parse(words[1:])
+    except SystemExit as stop:  # --help
+        return int(stop.code or 0)
+    return chosen.run(arguments)
+
+
+def _set_overrides_apart(words: list[str], flags: list[str]) -> tuple[list[str], list[str]]:
+    """(words of the command itself, `--section.key value` words): every long option that is not its own."""
+    own: list[str] = []
+    overrides: list[str] = []
+    rest = list(words)
+    while rest:
+        word = rest.pop(0)
+        if not word.startswith("--") or word.partition("=")[0] in flags:
+            own.append(word)
+            continue
+        overrides.append(word)
+        if "=" not in word and rest and not rest[0].startswith("--"):
+            overrides.append(rest.pop(0))
+    return own, overrides
+
+
+def _told(error: Exception) -> tuple[int, str]:
+    """Exit status and message of an error."""
+    if isinstance(error, RequestError):
+        return 2, str(error)
+    if isinstance(error, UnicodeEncodeError):
+        return 2, f"cannot write {error.object[error.start]!a} in {error.encoding}; set PYTHONIOENCODING=utf-8"
+    if isinstance(error, OSError):
+        problem = error.strerror or str(error)
+        return 2, f"{error.filename}: {problem}" if error.filename else f"cannot write: {problem}"
+    if _is_out_of_memory(error):
+        return 2, "out of memory; set a smaller batch_tokens (of train or generation), or cut long sources"
+    return 70, f"{type(error).__name__}: {error} (a bug of sourcewise; SOURCEWISE_TRACEBACK=1 shows where)"
+
+
+def _tell(text: str) -> None:
+    with contextlib.suppress(OSError):  # nobody can be told
+        print(f"sourcewise: {printable(text)}", file=sys.stderr, flush=True)
+
+
+@contextlib.contextmanager
+def _notices_told() -> Iterator[None]:
+    """Within: each `Notice` is a line on standard error."""
+    shown = warnings.showwarning
+
+    def show(message: Warning | str, category: type[Warning], *rest: Any, **named: Any) -> None:
+        if issubclass(category, Notice):
+            _tell(" ".join(str(message).split()))
+        else:
+            shown(message, category, *rest, **named)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", Notice)
+        warnings.showwarning = show
+        yield
+
+
+def _open_closed_streams() -> None:
+    """A stream that the caller closed (`>&-`) is None in Python; it reads nothing and takes everything instead."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    return (
+        isinstance(error, MemoryError)
+        or type(error).__name__ == "OutOfMemoryError"  # torch's, of an accelerator
+        or (isinstance(error, RuntimeError) and "can't allocate memory" in str(error))  # torch's, of the CPU
+    )
+
+
+def _drop_output() -> None:
+    """Nobody can take what is still in standard output's buffer: let Python not try again at its end."""
+    try:
+        sys.stdout.flush()
+    except (OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

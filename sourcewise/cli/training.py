@@ -1,0 +1,128 @@
+"""Commands that make something: a run, a tokenizer."""
+
+from __future__ import annotations
+
+from argparse import Namespace
+from pathlib import Path
+
+import sourcewise
+from sourcewise.cli.parser import argument, command, path
+from sourcewise.errors import RequestError
+
+DEMOS = {
+    "digits": "features to text: rows of scanned handwritten digits, read out; 1 to 2 minutes on two cores",
+    "dates": "text to text: dates as they are written in 20 locales, to ISO 8601; 2 to 3 minutes",
+}
+
+
+@command(
+    "train on embedded data, evaluate, write the report",
+    "[digits|dates] [-o DIR]",
+    ["sourcewise demo digits", "sourcewise demo dates -o /data/runs"],
+    argument("set", nargs="?", metavar="digits|dates", help="the embedded data set; without it they are listed"),
+    argument("-o", "--output", type=path, metavar="DIR", help="folder that holds the run (default: runs)"),
+    overrides=True,
+)
+def demo(arguments: Namespace) -> int:
+    """Train a small model from scratch in minutes, and see everything that a run gives.
+
+    digits  features to text: rows of scanned handwritten digits, read out
+    dates   text to text: dates as they are written in 20 locales, to ISO 8601
+
+    Takes the options of `train` too, such as --train.steps 100.
+    """
+    from sourcewise.config.files import load_recipe
+    from sourcewise.reporting.terminal import print_run
+
+    if arguments.set is None:
+        if arguments.output or arguments.overrides:
+            raise RequestError(f"which demo? {' or '.join(DEMOS)}")
+        print("\n".join(f"sourcewise demo {name:8}{about}" for name, about in DEMOS.items()))
+        return 0
+    if arguments.set not in DEMOS:
+        raise RequestError(f"{arguments.set}: no such demo; there are {' and '.join(DEMOS)}")
+    place = {"output": arguments.output} if arguments.output else {}
+    recipe = load_recipe(arguments.set, {**place, **arguments.overrides})
+    if "name" not in arguments.overrides:
+        recipe = recipe.model_copy(update={"name": _free_name(Path(recipe.output), recipe.name)})
+    run = sourcewise.train(recipe)
+    print_run(run.folder, run.evaluation)
+    return 0
+
+
+@command(
+    "train a model from a recipe, or from options alone",
+    "[RECIPE] [--section.key VALUE]… [--resume | --overwrite]",
+    [
+        "sourcewise train digits --train.steps 500",
+        "sourcewise train my.yaml --name second --seed 1",
+        "sourcewise train --model google/flan-t5-small --data.train.pairs train.tsv",
+        "sourcewise train --data.train.manifest train.tsv --data.train.features features",
+        "sourcewise train runs/digits --resume",
+    ],
+    argument(
+        "recipe", nargs="?", type=path, metavar="RECIPE", help="a YAML file, a shipped recipe's name, or a run folder"
+    ),
+    argument("--resume", action="store_true", help="go on with an interrupted run, exactly"),
+    argument("--overwrite", action="store_true", help="replace the run of that name"),
+    argument("--options", action="store_true", help="list every --section.key with its default"),
+    overrides=True,
+)
+def train(arguments: Namespace) -> int:
+    """Train a model into a run folder: checkpoints, curves, sample outputs, report.
+
+    Any key of a recipe can be set as an option: --train.epochs 30 --model.heads 8.
+    --model NAME starts from pretrained weights; without it, training is from scratch.
+    """
+    from sourcewise.config.files import options, shipped_recipes
+    from sourcewise.reporting.terminal import print_options, print_run
+
+    if arguments.options:
+        print_options(options())
+        return 0
+    if arguments.recipe is None and not arguments.overrides:
+        shipped = ", ".join(shipped_recipes())
+        raise RequestError(f"nothing to train on: name a RECIPE ({shipped}, a file), or set --data.train.pairs FILE")
+    overrides = {key.replace("-", "_"): value for key, value in arguments.overrides.items()}
+    run = sourcewise.train(arguments.recipe, overrides, resume=arguments.resume, overwrite=arguments.overwrite)
+    print_run(run.folder, run.evaluation)
+    return 0
+
+
+@command(
+    "train a tokenizer on text files",
+    "TEXT… -o FILE [--vocabulary N] [--unit words]",
+    ["sourcewise tokenizer train.en train.de -o tokenizer.json --vocabulary 8000"],
+    argument("texts", nargs="+", type=path, metavar="TEXT", help="UTF-8 text files, a text a line; -: standard input"),
+    argument("-o", "--output", required=True, type=path, metavar="FILE", help="the tokenizer.json to write"),
+    argument("--vocabulary", type=int, default=8000, metavar="N", help="how many entries (default: 8000)"),
+    argument("--unit", choices=("subwords", "words", "characters"), default="subwords", help="default: subwords"),
+)
+def tokenizer(arguments: Namespace) -> int:
+    """Learn a vocabulary of pieces of words, of words or of characters.
+
+    `train` does so by itself when no tokenizer is given.
+    """
+    from sourcewise.cli.sources import open_lines
+    from sourcewise.data.readers.lines import decode_lines, read_bytes
+    from sourcewise.data.tokenizers.tokenizer import Tokenizer
+    from sourcewise.runtime.files import check_writable
+
+    if Path(arguments.output).suffix != ".json":
+        raise RequestError(f"-o {arguments.output}: name a file that ends in .json")
+    if arguments.vocabulary < 16:
+        raise RequestError(f"--vocabulary should be greater than or equal to 16, not {arguments.vocabulary}")
+    texts: list[str] = []
+    for name in arguments.texts:
+        with open_lines(name) as stream:
+            texts += decode_lines(stream.read() if stream else read_bytes(name), name)
+    check_writable(Path(arguments.output))
+    Tokenizer.train(texts, arguments.vocabulary, arguments.unit).save(Path(arguments.output))
+    print(arguments.output)
+    return 0
+
+
+def _free_name(output: Path, name: str) -> str:
+    """digits, or digits-2, … where that run is there already."""
+    names = (name if n == 1 else f"{name}-{n}" for n in range(1, 10_000))
+    return next(n for n in names if not (output / n).exists())

@@ -1,0 +1,270 @@
+"""From what a recipe (or a command line) names to a Dataset, with prefixes, case and limits applied."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path, PurePath
+from typing import Literal
+
+import numpy as np
+
+from sourcewise.config import ChatConfig, DataConfig, DatasetConfig
+from sourcewise.data.examples import Dataset, Example, Note, Task
+from sourcewise.data.readers.conversations import are_conversations, opening, read_conversations
+from sourcewise.data.readers.dates import read_dates
+from sourcewise.data.readers.delimited import DELIMITED, Quoting, read_header
+from sourcewise.data.readers.digits import read_digits
+from sourcewise.data.readers.lines import read_lines
+from sourcewise.data.readers.manifests import layout_of, read_manifest
+from sourcewise.data.readers.pairs import HUB, read_pairs
+from sourcewise.data.readers.plain_text import read_documents
+from sourcewise.data.readers.tables import ENDINGS, no_column
+from sourcewise.errors import RequestError
+
+Use = Literal["train", "valid", "test"]
+USES: tuple[Use, ...] = ("test", "valid", "train")  # the first shows best how a user's own sources look
+LENT = ("prefix", "lowercase", "name", "metric", "max_source", "max_target", "quoting")
+
+
+def open_dataset(config: DatasetConfig, data: DataConfig | None = None, split_default: str = "train") -> Dataset:
+    """Read one set. `data` gives the root folder and the size of the cache.
+
+    `split_default` (train, valid or test) is the split of a hub or embedded set whose config names none.
+    Raises RequestError for anything wrong with the files, an empty set, and rows that are no examples (blank ones among
+    them), unless `data.skip_bad`: then these are left out and noted.
+    """
+    data = data or DataConfig()
+    dataset = _read(config, data, config.split or split_default)
+    if not len(dataset):
+        raise RequestError(f"{dataset.name}: no examples; a set needs at least one")
+    dataset.task = Task(config.task, config.metric, config.max_source, config.max_target)
+    return dataset if dataset.plain else _dressed(dataset, config.prefix, config.lowercase)
+
+
+def open_sets(data: DataConfig, use: Use) -> list[Dataset]:
+    """The sets named for training, validation or test; none where none is named.
+
+    Raises RequestError like `open_dataset`, where there is no training set, and when text and features, or features of
+    different widths, meet.
+    """
+    configs = data.sets(use)
+    if not configs and use == "train":
+        raise RequestError("data.train: missing; name a training set, such as --data.train.pairs train.tsv")
+    sets = [open_dataset(config, data, use) for config in configs]
+    for other in sets[1:]:
+        if other.dims != sets[0].dims:
+            kinds = [f"features {s.dims} wide" if s.dims else "text" for s in (sets[0], other)]
+            problem = f"{sets[0].name} is {kinds[0]}, {other.name} is {kinds[1]}"
+            raise RequestError(f"data.{use}: {problem}; sets of a mixture must be alike")
+    return sets
+
+
+def choose_task(
+    data: DataConfig, path: str = "", task: str | None = None, prefix: str | None = None
+) -> DatasetConfig | None:
+    """The set of a recipe that shows how the sources of `path` look: prefix, case, columns, limits.
+
+    With one set each it is that of the test, else valid, else train. Of a mixture it is the one called `task`, or the
+    one of the same file name, or any where all look alike but for a prefix that is given. Raises RequestError, with
+    their names, where none can be told.
+    """
+    named = [config for use in USES for config in data.sets(use)]
+    if task is not None:
+        chosen = next((config for config in named if config.task == task), None)
+        if chosen is None:
+            known = ", ".join(dict.fromkeys(config.task for config in named)) or "none"
+            raise RequestError(f"--task {task}: the model has no such task; it knows {known}")
+        return chosen
+    if not any(isinstance(getattr(data, use), list) for use in USES):
+        return named[0] if named else None
+    named = [config for config in named if not config.text] or named
+    same_file = [c for c in named if path and PurePath(path).name == PurePath(_file(c)).name]
+    found = reversed(same_file or named)
+    looks = {(c.prefix if prefix is None else prefix, c.lowercase, bool(c.conversations)): c for c in found}
+    if len(looks) > 1:
+        names = ", ".join(dict.fromkeys(c.task for c in reversed(looks.values())))
+        raise RequestError(f"{path or 'sources'}: of which task? the model knows {names}; name it with --task")
+    return next(iter(looks.values()))
+
+
+def config_for(path: str, features: str | None = None, like: DatasetConfig | None = None) -> DatasetConfig:
+    """The config of a set named by a bare path: a manifest or pairs (by its header), hub:NAME, digits or dates.
+
+    A .json, or a .jsonl whose lines are such, holds conversations. `like` (say, the recipe's own set) lends prefix,
+    case, limits, metric and, where the file has them, column names.
+    Raises RequestError when the file is missing, or of no kind that is read.
+    """
+    lent = {name: getattr(like, name) for name in LENT} if like else {}
+    path = str(Path(path).expanduser()) if path.startswith("~") else path
+    if path in ("digits", "dates") and not Path(path).exists():
+        return DatasetConfig.model_validate({"builtin": path, **lent})
+    if path.startswith(HUB):
+        names = ("source", "target", "split", "subset")
+        return DatasetConfig.model_validate({"pairs": path, **{n: getattr(like, n) for n in names if like}, **lent})
+    if not features and are_conversations(path):
+        return DatasetConfig.model_validate({"conversations": path, **lent})
+    columns: list[str] = []
+    if Path(path).suffix.lower() in DELIMITED:
+        columns = read_header(path)
+        for name in ("source", "target", "prompt"):
+            if like and getattr(like, name) in columns:
+                lent[name] = getattr(like, name)
+        if features or is_manifest(columns, lent.get("source") or "source"):
+            return DatasetConfig.model_validate({"manifest": path, "features": features, **lent})
+    elif features:
+        raise RequestError(f"{path}: a folder of features goes with a manifest, which is a .tsv or .csv")
+    elif like and like.text and Path(path).suffix.lower() == ".txt":
+        return like.model_copy(update={"text": path, "source": None, "target": None, "limit": None})
+    elif like and like.pairs:
+        lent |= {"source": like.source, "target": like.target}
+    return DatasetConfig.model_validate({"pairs": path, **lent})
+
+
+def is_manifest(columns: Sequence[str], source: str = "source") -> bool:
+    """Whether a table with these columns lists feature files rather than texts."""
+    return source not in columns and layout_of(columns) is not None
+
+
+def open_sources(
+    given: str | Path | Sequence[str] | Sequence[np.ndarray],
+    features: str | Path | None = None,
+    *,
+    prefix: str = "",
+    lowercase: bool = False,
+    source: str | None = None,
+    prompt: str | None = None,
+    cache_gb: float = 4.0,
+    chat: ChatConfig | None = None,
+    quoting: Quoting = "auto",
+) -> Dataset:
+    """What to generate from, in order; targets may be empty.
+
+    `given` is a path (a manifest, a .tsv/.csv/.jsonl/.parquet table with a source column, a .json of conversations, one
+    .npy, or any other file: a text line a source), or a list of texts, or a list of (frames, dims) matrices.
+    With `chat` a text is what a human says first. Raises RequestError that names file and line.
+    """
+    if features and (not isinstance(given, (str, Path)) or Path(given).suffix.lower() not in DELIMITED):
+        name = given if isinstance(given, (str, Path)) else "sources"
+        raise RequestError(f"{name}: a folder of features goes with a manifest, which is a .tsv or .csv")
+    if isinstance(given, (str, Path)):
+        dataset = _sources_of_file(Path(given).expanduser(), features, source, prompt, cache_gb, chat, quoting)
+    elif len(given) and not isinstance(given[0], str):
+        dataset = _matrices([np.asarray(matrix, dtype=np.float32) for matrix in given])
+    else:
+        dataset = _texts([str(text) for text in given], "sources", chat)
+    if not len(dataset):
+        raise RequestError(f"{dataset.name}: no sources; give at least one line")
+    return _dressed(dataset, prefix, lowercase)
+
+
+def _read(config: DatasetConfig, data: DataConfig, split: str) -> Dataset:
+    if config.builtin:
+        return {"digits": read_digits, "dates": read_dates}[config.builtin](split, config.limit)
+    if config.manifest:
+        return read_manifest(
+            _under(data.root, config.manifest),
+            _under(data.root, config.features) if config.features else None,
+            target=config.target,
+            prompt=config.prompt,
+            limit=config.limit,
+            cache_gb=data.cache_gb,
+            quoting=config.quoting,
+            skip_bad=data.skip_bad,
+        )
+    if config.conversations:
+        return read_conversations(_under(data.root, config.conversations), data.chat, limit=config.limit)
+    if config.text:
+        return read_documents(_under(data.root, config.text), config)
+    assert config.pairs
+    if config.prompt:
+        raise RequestError(f"{config.pairs}: prompt goes with a manifest; for pairs use prefix")
+    from_hub = config.pairs.startswith(HUB)
+    return read_pairs(
+        config.pairs if from_hub else _under(data.root, config.pairs),
+        source=config.source or "source",
+        target=config.target or "target",
+        split="validation" if split == "valid" and not config.split else split,
+        subset=config.subset,
+        limit=config.limit,
+        quoting=config.quoting,
+        need_source=not config.prefix.strip(),
+        skip_bad=data.skip_bad,
+    )
+
+
+def _under(root: str, path: str) -> Path:
+    return Path(root).expanduser() / Path(path).expanduser()
+
+
+def _dressed(dataset: Dataset, prefix: str, lowercase: bool) -> Dataset:
+    """Lower-case the texts, then put the prefix before the source or prompt."""
+    if not prefix and not lowercase:
+        return dataset
+    if lowercase:
+        examples = [
+            replace(e, source=e.source.lower(), target=e.target.lower(), turns=tuple(t.lower() for t in e.turns))
+            for e in dataset
+        ]
+        dataset = replace(dataset, examples=examples)
+    if prefix:
+        heads = [(prefix + e.turns[0], *e.turns[1:]) if e.turns else () for e in dataset]
+        examples = [replace(e, source=prefix + e.source, turns=t) for e, t in zip(dataset, heads, strict=True)]
+        dataset = replace(dataset, examples=examples)
+    return dataset
+
+
+def _file(config: DatasetConfig) -> str:
+    """The file, the hub set or the embedded set that a config names."""
+    return config.pairs or config.conversations or config.text or config.manifest or config.builtin or ""
+
+
+def _sources_of_file(
+    path: Path,
+    features: str | Path | None,
+    source: str | None,
+    prompt: str | None,
+    cache_gb: float,
+    chat: ChatConfig | None,
+    quoting: Quoting,
+) -> Dataset:
+    suffix = path.suffix.lower()
+    if are_conversations(path):
+        return read_conversations(path, chat or ChatConfig(), need_target=False)
+    if suffix == ".npy":
+        from sourcewise.data.readers.matrices import Clip, MatrixStore
+
+        store = MatrixStore([Clip(path, "source")], cache_gb * 1e9)
+        for error in store.bad.values():
+            raise error
+        return Dataset([Example(path.stem, "", frames=store.frames[0], where=str(path))], str(path), store.dims, store)
+    if suffix not in ENDINGS:
+        return _texts(read_lines(path, nul=True), str(path), chat)
+    if suffix in DELIMITED:
+        columns = read_header(path)
+        if features or is_manifest(columns, source or "source"):
+            return read_manifest(path, features, prompt=prompt, need_target=False, cache_gb=cache_gb, quoting=quoting)
+        if (source or "source") not in columns:
+            problem = no_column(str(path), source or "source", columns)
+            raise RequestError(f"{problem} (a file of plain lines should not end in {suffix})")
+    return read_pairs(path, source=source or "source", target=None, quoting=quoting)
+
+
+def _matrices(given: list[np.ndarray]) -> Dataset:
+    for i, matrix in enumerate(given, 1):
+        if matrix.ndim != 2 or not len(matrix) or matrix.shape[1] != given[0].shape[-1]:
+            raise RequestError(f"source {i}: has shape {matrix.shape}; each is (frames, dims), with the same dims")
+        if not np.isfinite(matrix).all():
+            raise RequestError(f"source {i}: has NaN or infinity")
+    examples = [Example(str(i), "", frames=len(m), where=f"source {i}") for i, m in enumerate(given, 1)]
+    return Dataset(examples, "sources", given[0].shape[1], lambda i: given[i].copy())
+
+
+def _texts(lines: Sequence[str], name: str, chat: ChatConfig | None) -> Dataset:
+    turns = [opening(line, chat) if chat else () for line in lines]
+    sources = ["".join(said) if said else line for said, line in zip(turns, lines, strict=True)]
+    both = enumerate(zip(sources, turns, strict=True), 1)
+    holding = [i for i, line in enumerate(lines, 1) if "\0" in line]
+    notes = [Note(name, f"line {holding[0]}", f"{len(holding):,} lines hold a NUL character, kept")] if holding else []
+    examples = [Example(str(i), "", text, where=f"{name}:{i}", turns=said) for i, (text, said) in both]
+    return Dataset(examples, name, notes=notes)

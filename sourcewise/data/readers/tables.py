@@ -1,0 +1,224 @@
+"""Rows with named columns, from .tsv, .csv, .jsonl and .parquet."""
+
+from __future__ import annotations
+
+import difflib
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from sourcewise.data.examples import Note
+from sourcewise.data.readers.bad_rows import BadRows
+from sourcewise.data.readers.cells import ABSENT, Written, as_texts
+from sourcewise.data.readers.delimited import DELIMITED, Quoting, read_delimited
+from sourcewise.data.readers.escapes import COLUMNS, unescaped
+from sourcewise.data.readers.lines import read_lines
+from sourcewise.errors import RequestError
+
+MANY = 30  # columns that an error lists
+ENDINGS = (*DELIMITED, ".jsonl", ".parquet")
+
+
+@dataclass(slots=True)
+class Table:
+    """Columns of equal length. `lines[i]` is where row i stands in the file, counted from 1.
+
+    `bad` are rows that cannot be used, as far as has been looked; `notes` tell what was not taken as it stands.
+    """
+
+    name: str  # the file or set, for messages
+    columns: dict[str, list[Any]]
+    lines: list[int]
+    notes: list[Note] = field(default_factory=list)
+    bad: BadRows = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.bad = BadRows(self.name)
+
+    def __len__(self) -> int:
+        return len(self.lines)
+
+    def where(self, row: int) -> str:
+        """`file:line` of a row."""
+        return f"{self.name}:{self.lines[row]}"
+
+    def wheres(self, count: int) -> list[str]:
+        """`file:line` of the first rows."""
+        return [f"{self.name}:{line}" for line in self.lines[:count]]
+
+    def note(self, line: int, what: str) -> None:
+        """Tell once what was not taken as it stands."""
+        told = Note(self.name, f"line {line}", what)
+        if told not in self.notes:
+            self.notes.append(told)
+
+    def names(self) -> list[str]:
+        """Column names; a column of mappings is listed by its keys, as `translation.en`."""
+        found = []
+        for name, values in self.columns.items():
+            first = next((v for v in values if v is not None and v is not ABSENT), None)
+            found += [f"{name}.{key}" for key in first] if isinstance(first, dict) else [name]
+        return found
+
+    def text(self, name: str, limit: int | None = None) -> list[str]:
+        """A column as text, its first `limit` rows; null and NaN are empty. `a.b` reaches into a column of mappings.
+
+        What is neither text nor a number makes its row a bad one. Raises RequestError when there is no such column.
+        """
+        cells = as_texts(self._values(name)[:limit], name)
+        for row, what in cells.wrong.items():
+            self.bad.add(row, RequestError(f"{self.where(row)}: {what}", what.partition(";")[0]))
+        for row, what in cells.told:
+            self.note(self.lines[row], what)
+        return cells.texts
+
+    def _values(self, name: str) -> Sequence[Any]:
+        values = self.columns.get(name)
+        if values is None and "." in name and name.split(".")[0] in self.columns:
+            head, *keys = name.split(".")
+            values = [_descend(value, keys) for value in self.columns[head]]
+            if all(v is ABSENT for v in values):
+                values = None
+        if values is None and not self.columns and not self.lines:
+            return []  # an empty .jsonl names no columns
+        if values is None:
+            raise no_column(self.name, name, self.names())
+        return values
+
+
+def no_column(file: str, name: str, known: Sequence[str]) -> RequestError:
+    """The error for a column that is not there."""
+    alone = len(known) == 1 and any(mark in known[0] for mark in ",;|")
+    hint = "; tabs stand between the columns of a .tsv: should its name end in .csv?" * alone
+    if not hint and any(" " in each.strip() or each.isdecimal() for each in known):
+        hint = "; are these names? The first line should name the columns"
+    if not hint and (meant := difflib.get_close_matches(name, known, n=1)):
+        hint = f"; is {meant[0]!r} meant?"
+    return RequestError(f"{file}: no column {name!r}; it has: {listed(known)}{hint}")
+
+
+def _descend(value: Any, keys: Sequence[str]) -> Any:
+    for key in keys:
+        if not isinstance(value, dict):
+            return value if value is None else ABSENT
+        value = value.get(key, ABSENT)
+    return value
+
+
+def listed(columns: Iterable[str]) -> str:
+    """Names of columns in one line, in their order; of very many the first, and how many there are."""
+    known = list(columns)
+    shown = [repr(each) if each != each.strip() or not each or "," in each else each for each in known[:MANY]]
+    return ", ".join(shown) + (f", … ({len(known):,} columns)" if len(known) > MANY else "") if known else "none"
+
+
+def read_table(path: str | Path, quoting: Quoting = "auto") -> Table:
+    """A .tsv, .csv, .jsonl or .parquet file, told apart by its name. Raises RequestError."""
+    ending = Path(path).suffix.lower()
+    if ending in DELIMITED:
+        return read_tsv(path, quoting)
+    if ending == ".jsonl":
+        return _read_jsonl(path)
+    if ending == ".parquet":
+        return _read_parquet(path)
+    hint = "; two files of lines make one: paste SOURCES TARGETS > x.tsv, below a line that names the columns"
+    if ending == ".json":
+        hint = "; a list of records is made such by pandas: to_json('x.jsonl', orient='records', lines=True)"
+    raise RequestError(f"{path}: pairs are read from {', '.join(ENDINGS)} or hub:NAME, by the file's ending{hint}")
+
+
+def read_tsv(path: str | Path, quoting: Quoting = "auto") -> Table:
+    """A .tsv or .csv as `read_delimited` reads it; a row of too few or too many cells is a bad one.
+
+    What `evaluate` writes (translations.tsv) has its escapes undone. Raises RequestError.
+    """
+    found = read_delimited(path, quoting)
+    columns: dict[str, list[Any]] = {name: [row[i] for row in found.rows] for i, name in enumerate(found.header)}
+    table = Table(str(path), columns, found.lines)
+    for row, what in found.ragged.items():
+        table.bad.add(row, RequestError(f"{table.where(row)}: {what}", "not as many fields as the header"))
+    for line, what in found.told:
+        table.note(line, what)
+    if tuple(found.header) == COLUMNS:
+        _undo_escapes(table)
+    return table
+
+
+def _undo_escapes(table: Table) -> None:
+    texts = unescaped(table.columns)
+    changed = [i for name in COLUMNS for i, text in enumerate(texts[name]) if text != table.columns[name][i]]
+    if changed:
+        table.columns.update(texts)
+        what = f"escapes as in translations.tsv (\\t, \\n, …) undone in {len(changed):,} cells"
+        table.note(table.lines[min(changed)], what)
+
+
+def _read_jsonl(path: str | Path) -> Table:
+    rows, numbers = [], []
+    for number, line in enumerate(read_lines(path), start=1):
+        if not line.strip():
+            continue
+        rows.append(_parsed(line, f"{path}:{number}"))
+        numbers.append(number)
+    names = dict.fromkeys(name for row in rows for name in row)
+    return Table(str(path), {name: [row.get(name, ABSENT) for row in rows] for name in names}, numbers)
+
+
+def _parsed(line: str, where: str) -> dict[str, Any]:
+    try:
+        row = _JSON.decode(line)
+    except ValueError as error:
+        raise RequestError(f"{where}: not JSON: {error}; each line is one object") from None
+    if not isinstance(row, dict):
+        raise RequestError(f'{where}: a JSON {type(row).__name__}; each line is one {{"column": "text"}}')
+    if "\\ud" in line.lower():  # half of a \ud83d\ude00 pair is text that no file or tokenizer can hold
+        try:
+            json.dumps(row, ensure_ascii=False).encode("utf-8")
+        except UnicodeEncodeError:
+            raise RequestError(f"{where}: half of a surrogate pair (\\ud…); write both halves") from None
+    return row
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in found if names.count(name) > 1)
+        raise ValueError(f"{twice!r} is there twice in one object")
+    return found
+
+
+_JSON = json.JSONDecoder(parse_float=Written, object_pairs_hook=_object)  # made once: lines are many
+
+
+def _read_parquet(path: str | Path) -> Table:
+    import pyarrow
+    import pyarrow.parquet
+
+    if Path(path).is_dir():
+        raise RequestError(f"{path}: a folder of parts, not a file; name a part, or write them as one file")
+    if not Path(path).is_file():
+        raise RequestError(f"{path}: no such file")
+    try:
+        names = pyarrow.parquet.read_schema(path).names
+        if len(set(names)) < len(names):
+            twice = next(name for name in names if names.count(name) > 1)
+            raise RequestError(f"{path}: two columns are called {twice!r}; name each once")
+        read = pyarrow.parquet.read_table(path)
+    except (pyarrow.ArrowException, OSError) as error:
+        raise RequestError(f"{path}: not a readable Parquet file ({str(error).splitlines()[0]})") from None
+    columns = {name: _values_of(read.column(name)) for name in read.column_names}
+    return Table(str(path), columns, list(range(1, read.num_rows + 1)))
+
+
+def _values_of(column: Any) -> list[Any]:
+    """Python's values of an Arrow column; short floats look as in their own precision (0.1, not 0.100000001)."""
+    import pyarrow
+
+    values = column.to_pylist()
+    if pyarrow.types.is_float32(column.type) or pyarrow.types.is_float16(column.type):
+        short = column.type.to_pandas_dtype()
+        return [value if value is None else Written(str(short(value))) for value in values]
+    return list(values)

@@ -1,0 +1,226 @@
+"""Tokenizers as their own class of transformers opens them, with what the class knows of targets."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import warnings
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from sourcewise.data.tokenizers.fast import PROBE, ROLES, Fast, Frame, framed, read_json, told_of, without_stored
+from sourcewise.data.tokenizers.languages import Languages, is_code
+from sourcewise.errors import RequestError
+from sourcewise.runtime import hub
+
+SETTINGS = ("forced_bos_token_id", "decoder_start_token_id")  # of a model: where one is a language's code, it is chosen
+
+
+def open_class(name: str) -> Fast | Slow:
+    """The tokenizer of a folder or a hub name as transformers opens it. Raises RequestError where it cannot.
+
+    Its engine is taken where it has one: it encodes many texts far faster than the class.
+    """
+    import transformers
+
+    try:
+        with _told_once():
+            theirs = transformers.AutoTokenizer.from_pretrained(name, trust_remote_code=False)
+    except Exception as error:  # a dozen kinds, some from the network
+        return _without_class(name, hub.reason(error))
+    if len(set(theirs.get_vocab()) - set(theirs.all_special_tokens)) < 2:
+        # transformers makes one of special tokens alone where the files of the vocabulary are not there
+        raise RequestError(f"{name}: its tokenizer has no vocabulary; tokenizer.json or spiece.model is missing")
+    languages = _settle(theirs, Path(name))
+    opened: Engine | Slow = Engine(theirs, name) if _has_engine(theirs) else Slow(theirs, name)
+    if languages is not None:
+        opened.languages = languages
+    return opened
+
+
+def _without_class(name: str, reason: str) -> Fast:
+    """A tokenizer.json as it stands, where transformers cannot make its class. Raises RequestError without one."""
+    whole = Path(name).expanduser() / "tokenizer.json"
+    if not whole.is_file():
+        raise RequestError(f"{name}: no tokenizer can be opened there: {reason}")
+    opened = Fast.load(whole)
+    opened.notes = (*opened.notes, f"read from its tokenizer.json alone: transformers cannot make its class ({reason})")
+    return opened
+
+
+class Engine(Fast):
+    """The engine of a tokenizer of transformers, with what its class puts around targets; saved as that class."""
+
+    def __init__(self, theirs: Any, name: str) -> None:
+        self._theirs, self._where = theirs, name
+        engine, target = theirs.backend_tokenizer, None
+        if hasattr(theirs, "_switch_to_target_mode"):
+            kept = getattr(theirs, "tgt_lang", None)
+            whole = theirs(text_target=PROBE)["input_ids"]
+            theirs(PROBE)  # back to sources
+            theirs.tgt_lang = kept  # some take the source's for it
+            target = framed(whole, engine.encode(PROBE, add_special_tokens=False).ids)
+        engine.no_truncation()  # what is saved holds none either
+        engine.no_padding()
+        names = {role: str(getattr(theirs, role) or "") for role in ROLES}
+        cleans = bool(theirs.clean_up_tokenization_spaces)
+        super().__init__(engine.to_str(pretty=True), name, names, target=target, cleans=cleans)
+        self.cuts_left = theirs.truncation_side == "left"
+        whole = Path(name).expanduser() / "tokenizer.json"
+        if whole.is_file():
+            self.notes = told_of(without_stored(whole.read_text(encoding="utf-8"))[1])
+
+    def add(self, entries: Sequence[str]) -> Fast:
+        """See Backend. Where the class writes targets otherwise it is the class that is added to."""
+        if self._frames[0] == self._frames[1]:
+            return super().add(entries)
+        larger = Engine(with_entries(self._theirs, entries), self._where)
+        larger.languages = self.languages
+        return larger
+
+    def save(self, folder: Path) -> None:
+        """See Backend."""
+        self._theirs.save_pretrained(str(folder))
+
+
+def _has_engine(theirs: Any) -> bool:
+    return getattr(theirs, "backend_tokenizer", None) is not None
+
+
+def _settle(theirs: Any, folder: Path) -> Languages | None:
+    """Choose the language of targets: as the tokenizer's configuration has it, else as the model's settings do.
+
+    Where neither does, it is that of sources, as mBART and NLLB have it (M2M-100 would fail).
+    """
+    if not hasattr(theirs, "tgt_lang") or not hasattr(theirs, "src_lang"):
+        return None
+    chosen = "tgt_lang of tokenizer_config.json" if theirs.tgt_lang else ""
+    for file in ("generation_config.json", "config.json"):
+        settings = read_json(folder / file)
+        for setting in SETTINGS:
+            if not chosen and isinstance(settings.get(setting), int):
+                token = str(theirs.convert_ids_to_tokens(settings[setting]))
+                if is_code(token):
+                    theirs.tgt_lang, chosen = token.strip("_"), f"{setting} of {file}"
+    source, target = (_code(theirs, lang) for lang in (theirs.src_lang, theirs.tgt_lang or theirs.src_lang))
+    return Languages(source, target, chosen)
+
+
+def _code(theirs: Any, language: str) -> str:
+    """The token that marks a language."""
+    return str(theirs.get_lang_token(language)) if hasattr(theirs, "get_lang_token") else language
+
+
+class Slow:
+    """A tokenizer class written in Python: bytes, Marian's two models, M2M-100."""
+
+    def __init__(self, theirs: Any, name: str) -> None:
+        self._name, self._tokenizer = name, theirs
+        self.size = _size(theirs)
+        if theirs.eos_token_id is None:
+            raise RequestError(f"{name}: its tokenizer has no end-of-text token, which every target needs")
+        self.eos_id: int = theirs.eos_token_id
+        self.unk_id: int = _first(theirs.unk_token_id, self.eos_id)
+        self.pad_id: int = _first(theirs.pad_token_id, self.unk_id)
+        self.languages: Languages | None = None
+        self.cuts_left = theirs.truncation_side == "left"
+        self.notes: tuple[str, ...] = _unprepared(theirs)
+        self._frames = [self._frame(target) for target in (False, True)]
+
+    def _frame(self, target: bool) -> Frame:
+        plain = self._call([PROBE], target, add_special_tokens=False)[0]
+        return framed(self.encode([PROBE], target)[0], plain)
+
+    def encode(self, texts: Sequence[str], target: bool = False) -> list[list[int]]:
+        """See Backend."""
+        return self._call(list(texts), target) if texts else []
+
+    def _call(self, texts: list[str], target: bool, **options: Any) -> list[list[int]]:
+        if target and getattr(self._tokenizer, "tgt_lang", "") is None:
+            target = False  # M2M-100 cannot do it without a language
+        given = {"text_target" if target else "text": texts}
+        return [list(ids) for ids in self._tokenizer(**given, verbose=False, **options)["input_ids"]]
+
+    def frame(self, target: bool = False) -> Frame:
+        """See Backend."""
+        return self._frames[target]
+
+    def decode(self, ids: list[int]) -> str:
+        """See Backend."""
+        marks = {i for frame in self._frames for part in frame for i in part}  # M2M-100 may say its languages
+        return str(self._tokenizer.decode([i for i in ids if i not in marks], skip_special_tokens=True))
+
+    def name(self, token: int) -> str:
+        """See Backend."""
+        return str(self._tokenizer.convert_ids_to_tokens(token) or "")
+
+    def find(self, name: str) -> int | None:
+        """See Backend."""
+        found: Any = self._tokenizer.convert_tokens_to_ids(name)  # that of the unknown where there is none
+        return None if found is None or self._tokenizer.convert_ids_to_tokens(found) != name else int(found)
+
+    def added(self) -> set[int]:
+        """See Backend."""
+        return {i for i, entry in self._tokenizer.added_tokens_decoder.items() if not entry.special}
+
+    def add(self, entries: Sequence[str]) -> Slow:
+        """See Backend."""
+        larger = copy.copy(self)
+        larger._tokenizer = with_entries(self._tokenizer, entries)
+        larger.size = _size(larger._tokenizer)
+        if larger.size != self.size + len(entries):
+            kind = type(self._tokenizer).__name__
+            raise RequestError(f"data.add_tokens: a {kind} gives new entries ids that are others' already")
+        return larger
+
+    def save(self, folder: Path) -> None:
+        """See Backend."""
+        self._tokenizer.save_pretrained(str(folder))
+
+    def to_json(self) -> str:
+        """See Backend."""
+        raise RequestError(f"{self._name}: this kind of tokenizer has no tokenizer.json; save it as a folder")
+
+
+def with_entries(theirs: Any, entries: Sequence[str]) -> Any:
+    """A tokenizer of transformers with new entries, found as they are written."""
+    import tokenizers
+
+    with _told_once():
+        larger = copy.deepcopy(theirs)
+    larger.add_tokens([tokenizers.AddedToken(entry, normalized=False) for entry in entries])
+    return larger
+
+
+def _size(theirs: Any) -> int:
+    """How many ids there are, with those of languages and of a target vocabulary of its own."""
+    more = (getattr(theirs, name, None) or {} for name in ("target_encoder", "lang_token_to_id"))
+    return max(len(theirs), *(max(ids.values(), default=-1) + 1 for ids in more))
+
+
+def _unprepared(theirs: Any) -> tuple[str, ...]:
+    """What is not done to sources: Marian's punctuation without sacremoses, and its code of the target's language."""
+    import importlib.util
+
+    notes = []
+    if hasattr(theirs, "punc_normalizer") and importlib.util.find_spec("sacremoses") is None:
+        notes.append("punctuation is read as written, as sacremoses, which Marian normalises it with, is not installed")
+    codes = sorted(getattr(theirs, "supported_language_codes", None) or ())
+    if codes:
+        first = f"{', '.join(codes[:3])}{', …' if len(codes) > 3 else ''}"
+        cure = "put it into the texts, or before all with --prefix or a set's `prefix`"
+        notes.append(f"a source begins with the code of its target's language ({first}): {cure}")
+    return tuple(notes)
+
+
+@contextlib.contextmanager
+def _told_once() -> Iterator[None]:
+    """Within: no warnings of transformers; what matters of them is a note."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+def _first(*ids: int | None) -> int:
+    return next(i for i in ids if i is not None)

@@ -1,0 +1,317 @@
+"""BART (Lewis et al. 2020), mBART and Marian: the Transformer with LayerNorm, biases and absolute positions.
+
+Their shapes from a recipe; configurations and weights from Hugging Face's names to ours and back. BART norms after each
+part, mBART before; Marian's positions are sinusoids and nothing norms its embeddings.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from sourcewise.config import ModelConfig
+from sourcewise.data.tokenizers.tokenizer import Tokenizer
+from sourcewise.errors import RequestError
+from sourcewise.model.blocks.attention import MASKED
+from sourcewise.model.blocks.layers import Positions
+from sourcewise.model.blocks.memory import PackedMemory, TransformerMemory, padding_bias
+from sourcewise.model.families.transformer import Transformer, TransformerConfig
+from sourcewise.model.weights.interchange import (
+    BIAS,
+    EMBEDDED,
+    HEAD,
+    SHARED,
+    check_embedding,
+    copies,
+    embeds_apart,
+    fill,
+    is_tied,
+    tell_untied,
+    tied,
+)
+from sourcewise.model.weights.weight_files import Weights
+
+MODEL_TYPES = ("bart", "mbart", "marian")  # of config.json
+ARCHITECTURES = dict(
+    zip(MODEL_TYPES, ("BartForConditionalGeneration", "MBartForConditionalGeneration", "MarianMTModel"), strict=True)
+)
+ACTIVATIONS = {"relu": "relu", "gelu": "gelu", "silu": "silu", "swish": "silu"}  # Hugging Face's name → ours
+PLACES = ("encoder.embed_positions.weight", "decoder.embed_positions.weight")
+SPARE = (*EMBEDDED, HEAD, BIAS, *PLACES)  # what no part of it may read: other names of the embedding, zeros, sinusoids
+EPS = 1e-5  # LayerNorm's own
+
+
+@dataclass(frozen=True)
+class BartConfig(TransformerConfig):
+    """The shape of a BART, an mBART or a Marian."""
+
+    positions: int = 1024  # the longest source or target
+    learned: bool = True  # positions; else they are sinusoids
+    output_bias: bool = False  # added to the logits; never trained
+    init_std: float = 0.02  # of fresh matrices
+    bos_id: int | None = None  # what its tokenizer begins a text with
+
+
+class Bart(Transformer):
+    """Embedding, encoder, decoder and head, where positions are vectors added to what enters."""
+
+    config: BartConfig
+    logits_bias: Tensor | None  # (vocabulary,)
+
+    def __init__(self, config: BartConfig) -> None:
+        super().__init__(config)
+        self.positions = config.positions
+        self.register_buffer("logits_bias", torch.zeros(config.vocabulary) if config.output_bias else None)
+
+    @property
+    def output_bias(self) -> Tensor | None:
+        """(vocabulary,) added to the logits, where the weights came with one."""
+        return None if self.logits_bias is None else self.logits_bias.to(self.embedding.weight.dtype)
+
+    def positions_of(self, stack: Literal["encoder", "decoder"]) -> Positions:
+        """A vector a position."""
+        return Positions(self.config.positions, self.config.d_model, learned=self.config.learned)
+
+    def reset_parameters(self) -> None:
+        """BART's own initialisation: matrices N(0, init_std²), biases 0, padding embedded as 0."""
+        for name, parameter in self.named_parameters():
+            if parameter.ndim > 1:
+                nn.init.normal_(parameter, std=self.config.init_std)
+            elif name.endswith("bias"):
+                nn.init.zeros_(parameter)
+        with torch.no_grad():
+            self.embedding.weight[self.config.pad_id] = 0
+
+    def encode(self, vectors: Tensor, mask: Tensor) -> TransformerMemory | PackedMemory:
+        """Vectors (batch, slots, d_model) through the encoder → memory; of each row the first `positions` slots."""
+        if mask.shape[1] > self.config.positions:
+            mask = mask & (mask.cumsum(1) <= self.config.positions)
+        return super().encode(vectors, mask)
+
+    def place_source(self, vectors: Tensor, mask: Tensor) -> Tensor:
+        """Positions count from a row's first real slot: a prompt beside features is padded on the left."""
+        if bool(mask[:, 0].all()) and mask.shape[1] <= self.config.positions:
+            return self.encoder_positions(vectors)  # type: ignore[no-any-return]
+        places = (mask.cumsum(1) - 1).clamp(min=0)
+        return vectors + self.encoder_positions.at(places).to(vectors.dtype)
+
+    def place_target(self, vectors: Tensor, start: int) -> Tensor:
+        """See Transformer."""
+        return self.decoder_positions(vectors, start)  # type: ignore[no-any-return]
+
+    def encoder_bias(self, mask: Tensor) -> Tensor | None:
+        """Mask (batch, slots) → padding barred: (batch, 1, 1, slots)."""
+        return padding_bias(mask)
+
+    def decoder_bias(self, time: int) -> Tensor:
+        """(1, time, time): the future barred, for all heads alike."""
+        future = self.future(time)
+        return torch.zeros(future.shape, device=future.device).masked_fill_(future, MASKED)[None]
+
+
+def make(model: ModelConfig, tokenizer: Tokenizer, features: bool) -> Bart:
+    """A fresh BART as a recipe wants it; it starts a target with the end of text. Raises RequestError."""
+    given = {"activation": model.activation, "d_kv": model.d_kv, "decoder_positions": model.decoder_positions}
+    right = {
+        "activation": tuple(ACTIVATIONS)[:3],
+        "d_kv": (None, model.d_model // model.heads),
+        "decoder_positions": (None, True),
+    }
+    for name, value in given.items():
+        if value not in right[name]:
+            known = " or ".join(str(each) for each in right[name] if each is not None)
+            raise RequestError(f"model.{name}: {str(value).lower()} is not for the family bart; {known.lower()} is")
+    if model.d_model % model.heads:
+        raise RequestError(f"model.d_model: {model.d_model} is not a multiple of heads {model.heads}, as bart needs")
+    return Bart(
+        BartConfig(
+            vocabulary=-(-tokenizer.size // 8) * 8,
+            **_sizes(model.d_model, model.heads),
+            d_ff=model.d_ff,
+            encoder_layers=model.encoder_layers,
+            decoder_layers=model.decoder_layers,
+            activation=model.activation,
+            tied=model.tied,
+            dropout=model.dropout,
+            attention_dropout=model.attention_dropout,
+            activation_dropout=model.dropout,
+            positions=model.positions,
+            pad_id=tokenizer.pad_id,
+            eos_id=tokenizer.eos_id,
+            start_id=tokenizer.eos_id,
+            norm_first=False,
+            embedding_norm=True,
+            final_norm=False,
+        )
+    )
+
+
+def foreign(config: dict[str, Any], weights: Weights) -> str:
+    """What in a folder we do not compute; the Hugging Face adapter generates from it. Empty: nothing."""
+    weights = _tied(config, weights)
+    kind = f"a {config['model_type']}"
+    if config.get("share_encoder_decoder_embeddings") is False or embeds_apart(weights):
+        return f"{kind} that embeds sources and targets by different matrices"
+    for each in ("attention_heads", "ffn_dim"):
+        if config.get(f"encoder_{each}") != config.get(f"decoder_{each}"):
+            return f"{kind} whose encoder and decoder have different {each}"
+    if config.get("activation_function", "gelu") not in ACTIVATIONS:
+        return f"{kind} with the activation_function {config['activation_function']}"
+    if config["model_type"] == "marian" and not all(_is_sinusoids(weights[name]) for name in PLACES if name in weights):
+        return f"{kind} whose positions are no sinusoids"
+    return ""
+
+
+def read(config: dict[str, Any], weights: Weights) -> Bart:
+    """A network from Hugging Face's configuration and weights. Raises RequestError that names what is wrong."""
+    weights, where = _tied(config, weights), f"{weights.folder}/config.json"
+    check_embedding(weights, config.get("vocab_size"), config.get("d_model"), where)
+    try:
+        bart = Bart(_from_huggingface(config, weights))
+    except KeyError as missing:
+        raise RequestError(f"{where}: the key {missing} of a BART configuration is missing") from None
+    if config.get("tie_word_embeddings") is not False:
+        tell_untied(weights)
+    fill(_pairs(bart), weights, SPARE)
+    return bart
+
+
+def _tied(config: dict[str, Any], weights: Weights) -> Weights:
+    tie = config.get("tie_word_embeddings") is not False
+    return tied(weights.without("model."), (HEAD, *reversed(EMBEDDED)) if tie else EMBEDDED, tie=tie)
+
+
+def _is_sinusoids(stored: Tensor) -> bool:
+    """Whether positions (count, width) are those that a Marian computes, in the precision in which they are stored."""
+    if stored.ndim != 2 or not stored.is_floating_point():
+        return False
+    ours, near = Positions(*stored.shape, learned=False).weight, max(1e-5, torch.finfo(stored.dtype).eps)
+    return torch.allclose(stored.float(), ours, atol=near, rtol=0)
+
+
+def write(bart: Bart) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """The configuration and fp32 weights that transformers reads."""
+    weights = {name: tensor.float() for name, tensor in copies(_pairs(bart)).items()}
+    if not bart.config.tied:  # transformers would draw them at random
+        weights |= {name: weights[SHARED].clone() for name in EMBEDDED}
+    weights = {name if name in (HEAD, BIAS) else f"model.{name}": w for name, w in weights.items()}
+    weights.setdefault(BIAS, torch.zeros(1, bart.config.vocabulary))
+    return _to_huggingface(bart.config), weights
+
+
+def _sizes(d_model: int, heads: int) -> dict[str, Any]:
+    """What follows from the width and the heads, and what all of them have."""
+    d_kv = d_model // heads
+    same = {"scaled": False, "layer_norm": True, "biases": True, "final_dropout": False, "eps": EPS}
+    return {"d_model": d_model, "heads": heads, "d_kv": d_kv, "attention_scale": d_kv**-0.5, **same}
+
+
+def _from_huggingface(c: dict[str, Any], weights: Weights) -> BartConfig:
+    kind, bias = c["model_type"], weights.get(BIAS)
+    return BartConfig(
+        vocabulary=c["vocab_size"],
+        **_sizes(c["d_model"], c["encoder_attention_heads"]),
+        d_ff=c["encoder_ffn_dim"],
+        encoder_layers=c["encoder_layers"],
+        decoder_layers=c["decoder_layers"],
+        activation=ACTIVATIONS[c.get("activation_function", "gelu")],
+        tied=is_tied(weights),
+        dropout=c.get("dropout", 0.1),
+        attention_dropout=c.get("attention_dropout", 0.0),
+        activation_dropout=c.get("activation_dropout", 0.0),
+        positions=c.get("max_position_embeddings", 1024),
+        learned=kind != "marian",
+        norm_first=kind == "mbart",
+        embedding_norm=kind != "marian",
+        final_norm=kind == "mbart",
+        embedding_scale=math.sqrt(c["d_model"]) if c.get("scale_embedding") else 1.0,
+        output_bias=bias is not None and bool(bias.any()),
+        init_std=c.get("init_std", 0.02),
+        pad_id=c["pad_token_id"],
+        eos_id=c["eos_token_id"],
+        start_id=c["decoder_start_token_id"],
+        bos_id=c.get("bos_token_id"),
+    )
+
+
+def _to_huggingface(c: BartConfig) -> dict[str, Any]:
+    kind = "mbart" if c.norm_first else "bart" if c.learned else "marian"
+    config = {
+        "architectures": [ARCHITECTURES[kind]],
+        "model_type": kind,
+        "is_encoder_decoder": True,
+        "vocab_size": c.vocabulary,
+        "d_model": c.d_model,
+        "max_position_embeddings": c.positions,
+        "encoder_layers": c.encoder_layers,
+        "decoder_layers": c.decoder_layers,
+        **{f"{stack}_attention_heads": c.heads for stack in ("encoder", "decoder")},
+        **{f"{stack}_ffn_dim": c.d_ff for stack in ("encoder", "decoder")},
+        "activation_function": c.activation,
+        "dropout": c.dropout,
+        "attention_dropout": c.attention_dropout,
+        "activation_dropout": c.dropout if c.activation_dropout is None else c.activation_dropout,
+        "scale_embedding": c.embedding_scale != 1,
+        "init_std": c.init_std,
+        "tie_word_embeddings": c.tied,
+        "pad_token_id": c.pad_id,
+        "bos_token_id": c.bos_id,
+        "eos_token_id": c.eos_id,
+        "decoder_start_token_id": c.start_id,
+        "forced_eos_token_id": None,  # what is forced is said in generation_config.json
+        "use_cache": True,
+    }
+    return config | ({"decoder_vocab_size": c.vocabulary} if kind == "marian" else {})
+
+
+def _pairs(bart: Bart) -> Iterator[tuple[str, Tensor]]:
+    """Hugging Face's name of every tensor, without `model.`, and the (part of) ours that holds it."""
+    c = bart.config
+    yield SHARED, bart.embedding.weight
+    if not c.tied:
+        yield HEAD, bart.head.weight
+    if bart.logits_bias is not None:
+        yield BIAS, bart.logits_bias[None]
+    for stack, blocks, positions, entering, leaving in (
+        ("encoder", bart.encoder, bart.encoder_positions, bart.encoder_embedding_norm, bart.encoder_norm),
+        ("decoder", bart.decoder, bart.decoder_positions, bart.decoder_embedding_norm, bart.decoder_norm),
+    ):
+        if c.learned:
+            yield f"{stack}.embed_positions.weight", positions.weight
+        if c.embedding_norm:
+            yield from _both(f"{stack}.layernorm_embedding", entering)
+        if c.final_norm:
+            yield from _both(f"{stack}.layer_norm", leaving)
+        for i, block in enumerate(blocks):
+            yield from _block_pairs(f"{stack}.layers.{i}", block, cross=stack == "decoder")
+
+
+def _block_pairs(prefix: str, block: Any, *, cross: bool) -> Iterator[tuple[str, Tensor]]:
+    yield from _both(f"{prefix}.self_attn_layer_norm", block.attention_norm)
+    yield from _parts(f"{prefix}.self_attn", "qkv", block.attention.qkv)
+    yield from _both(f"{prefix}.self_attn.out_proj", block.attention.out)
+    if cross:
+        yield from _both(f"{prefix}.encoder_attn_layer_norm", block.cross_norm)
+        yield from _parts(f"{prefix}.encoder_attn", "q", block.cross.q)
+        yield from _parts(f"{prefix}.encoder_attn", "kv", block.cross.kv)
+        yield from _both(f"{prefix}.encoder_attn.out_proj", block.cross.out)
+    yield from _both(f"{prefix}.final_layer_norm", block.feedforward_norm)
+    yield from _both(f"{prefix}.fc1", block.feedforward.wi)
+    yield from _both(f"{prefix}.fc2", block.feedforward.wo)
+
+
+def _both(name: str, module: Any) -> Iterator[tuple[str, Tensor]]:
+    yield f"{name}.weight", module.weight
+    yield f"{name}.bias", module.bias
+
+
+def _parts(prefix: str, letters: str, linear: nn.Linear) -> Iterator[tuple[str, Tensor]]:
+    """Projections that are one product with us and several with them."""
+    for tensor, kind in ((linear.weight, "weight"), (linear.bias, "bias")):
+        for letter, part in zip(letters, tensor.chunk(len(letters)), strict=True):
+            yield f"{prefix}.{letter}_proj.{kind}", part

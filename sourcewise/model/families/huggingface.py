@@ -1,0 +1,265 @@
+"""Any Hugging Face seq2seq model under the one protocol."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from sourcewise.data.batches import IGNORED, Batch, Source
+from sourcewise.errors import RequestError
+from sourcewise.model.habits import Habits
+from sourcewise.model.protocol import shift_right
+from sourcewise.model.weights.generation_config import CONFIG, Ids, Search, Told, in_memory, read_told
+from sourcewise.model.weights.interchange import (
+    BIAS,
+    SPARE,
+    account_for,
+    check_finite,
+    check_plain,
+    refuse_adapted,
+    refuse_missing,
+    refuse_shape,
+)
+from sourcewise.model.weights.weight_files import Weights, read_json, read_weights
+
+REPORTED = {"output_loading_info": True, "ignore_mismatched_sizes": True}  # of weights that do not fit: we refuse them
+NO_END = -1  # the end of text of a model that has none
+
+
+@dataclass
+class HuggingFaceMemory:
+    """Encoder output and mask; the cross-attention keys and values live in the cache of the model."""
+
+    states: Tensor  # (batch, slots, d_model)
+    mask: Tensor  # (batch, slots) bool
+    kind: type[Any]  # what the encoder returns: a decoder of experts asks for fields that others do not have
+
+    @property
+    def batch(self) -> int:
+        """How many sources."""
+        return len(self.states)
+
+    def select(self, rows: Tensor) -> HuggingFaceMemory:
+        """The memory of these sources."""
+        return HuggingFaceMemory(self.states[rows], self.mask[rows], self.kind)
+
+
+class HuggingFaceCache:
+    """transformers' own cache behind `select`."""
+
+    def __init__(self) -> None:
+        from transformers import DynamicCache, EncoderDecoderCache
+
+        self.cache = EncoderDecoderCache(DynamicCache(), DynamicCache())
+
+    def select(self, rows: Tensor) -> None:
+        """Keep these hypotheses (sources, hypotheses), in this order."""
+        self.cache.batch_select_indices(rows.flatten())
+
+
+class HuggingFaceNetwork(nn.Module):
+    """Wraps a `PreTrainedModel` with an encoder and a decoder."""
+
+    dims = 0  # text only
+    joins = False
+
+    def __init__(
+        self, model: Any, ids: Ids | None = None, told: Told | None = None, kind: str = "a model of Hugging Face"
+    ) -> None:
+        """`ids` and `told` are what the model's folder says; without them, what the model itself does."""
+        super().__init__()
+        self.model, self.kind = model, kind  # what it is, in words
+        said = told or Told(_set(getattr(model, "generation_config", None)), "generation_config")
+        ids = ids or in_memory(said.settings, _set(model.config), spoken_ids(model))
+        self.start_id, self.pad_id = ids.start, ids.pad
+        self.eos_id = ids.ends[0] if ids.ends else NO_END
+        # What some begin and end with (mBART with a language), and never say (Marian its padding).
+        self.habits = Habits.read(said.settings, said.file, ids.ends, spoken_ids(model))
+        self.positions = _positions(model.config)
+        self.vocabulary = int(model.get_input_embeddings().num_embeddings)
+        self.spoken = spoken_ids(model)  # of a Marian, or a BERT that reads for a GPT-2, another number
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return torch.device(self.model.device)
+
+    def encode(self, source: Source) -> HuggingFaceMemory:
+        """Read text sources."""
+        source = source.to(self.device)
+        if source.tokens is None:
+            raise RequestError("a Hugging Face model reads text; features need a model trained with a bridge")
+        mask = source.token_mask
+        out = self.model.get_encoder()(input_ids=source.tokens, attention_mask=mask.long(), return_dict=True)
+        return HuggingFaceMemory(out.last_hidden_state, mask, type(out))
+
+    def new_cache(self, memory: HuggingFaceMemory, beams: int, steps: int) -> HuggingFaceCache:
+        """An empty cache; transformers grows it by itself."""
+        return HuggingFaceCache()
+
+    def decode(self, tokens: Tensor, memory: HuggingFaceMemory, cache: HuggingFaceCache | None = None) -> Tensor:
+        """Tokens (memory.batch × beams, time) → logits (rows, time, vocabulary)."""
+        beams = len(tokens) // memory.batch
+        states, mask = memory.states, memory.mask.long()
+        if beams > 1:
+            states, mask = states.repeat_interleave(beams, 0), mask.repeat_interleave(beams, 0)
+        out = self.model(
+            encoder_outputs=memory.kind(last_hidden_state=states),
+            attention_mask=mask,
+            decoder_input_ids=tokens,
+            past_key_values=None if cache is None else cache.cache,
+            use_cache=cache is not None,
+            return_dict=True,
+        )
+        return out.logits  # type: ignore[no-any-return]
+
+    def cross_attention(self, tokens: Tensor, memory: HuggingFaceMemory) -> Tensor | None:
+        """Tokens (memory.batch, time) → (layers, batch, heads, time, slots) float32; None: the model gives none."""
+        usual = self.model.config._attn_implementation
+        with _quiet():
+            self.model.set_attn_implementation("eager")  # the only one that gives weights
+            try:
+                out = self.model(
+                    encoder_outputs=memory.kind(last_hidden_state=memory.states),
+                    attention_mask=memory.mask.long(),
+                    decoder_input_ids=tokens,
+                    output_attentions=True,
+                    use_cache=False,
+                    return_dict=True,
+                )
+            finally:
+                self.model.set_attn_implementation(usual)
+        found = out.cross_attentions
+        return None if not found or found[0] is None else torch.stack(found).float()
+
+    def loss(self, batch: Batch, label_smoothing: float = 0.0) -> tuple[Tensor, int]:
+        """Summed nats of the batch's target tokens, and how many."""
+        labels = batch.labels.to(self.device)
+        logits = self.decode(shift_right(labels, self.start_id, self.pad_id), self.encode(batch.source))
+        nats = F.cross_entropy(
+            logits.flatten(0, 1).float(),
+            labels.flatten(),
+            ignore_index=IGNORED,
+            reduction="sum",
+            label_smoothing=label_smoothing,
+        )
+        return nats, int((labels != IGNORED).sum())
+
+
+def load_huggingface_network(
+    folder: Path, weights: Weights | None = None, kind: str = "a model of Hugging Face"
+) -> HuggingFaceNetwork:
+    """A seq2seq model of any architecture from a folder. Raises RequestError when transformers cannot open it.
+
+    No code that lies in the folder is run, and no tensor is left to chance. `weights` are its own, where they are read
+    already, and `kind` says what it is.
+    """
+    import transformers
+
+    read = read_weights(folder, read_json(folder / "config.json")) if weights is None else weights
+    try:
+        with _quiet():
+            config = transformers.AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+            model, found = _class_of(config).from_pretrained(
+                None, config=config, state_dict=dict(read), dtype=torch.float32, **REPORTED
+            )
+            if (folder / "generation_config.json").is_file():
+                model.generation_config = transformers.GenerationConfig.from_pretrained(folder, local_files_only=True)
+            else:
+                model.generation_config = transformers.GenerationConfig.from_pretrained(
+                    folder, "config.json", local_files_only=True, _from_model_config=True
+                )
+    except Exception as error:
+        raise RequestError(f"{folder}: transformers cannot open it as a seq2seq model ({_reason(error)})") from None
+    _check(model, found, read)
+    raw = read_json(folder / CONFIG)
+    told = read_told(folder, raw)
+    default, of_decoder = _set(model.config), _set(model.config.get_text_config(decoder=True))
+    ids = Search(folder, told.settings, raw, spoken_ids(model), default, of_decoder).ids()
+    return HuggingFaceNetwork(model, ids, told, kind).eval()
+
+
+def _class_of(config: Any) -> Any:
+    """The class of a seq2seq model. Raises ValueError where transformers knows none."""
+    from transformers import MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING as CLASSES
+
+    if type(config) not in CLASSES:
+        raise ValueError(f"a {config.model_type} is none that reads a text and writes one")
+    return CLASSES[type(config)]
+
+
+def _check(model: Any, found: dict[str, Any], weights: Weights) -> None:
+    """Raise RequestError unless a model has all of its weights from its files; tell what else they hold."""
+    expected = model.state_dict()
+    left = sorted(name for name in found["unexpected_keys"] if not SPARE.search(name))
+    refuse_adapted(left, weights)
+    for name, theirs, ours in sorted(found["mismatched_keys"]):
+        refuse_shape(name, theirs, ours, weights)
+    missing = sorted(name for name in found["missing_keys"] if not _is_computed(model, name))
+    if missing:
+        refuse_missing(missing, left, weights)
+    for name, tensor in weights.items():
+        if name.endswith(("weight", "bias")) and name not in left and not SPARE.search(name):
+            check_plain(name, tensor, weights)
+    account_for(left, expected, weights)
+    head = model.get_output_embeddings()
+    buffers = [name for name, _ in model.named_buffers() if not name.endswith(BIAS)]
+    named = {**dict(model.named_parameters()), **dict(model.named_buffers())}
+    bias = getattr(head, "bias", None)
+    barring = [name for name, tensor in named.items() if tensor is bias]
+    check_finite(named.items(), weights, buffers, barring)
+
+
+def _is_computed(model: Any, name: str) -> bool:
+    """Whether a tensor that is in no file is none that was learned: sinusoids, which transformers computes again."""
+    return "Sinusoidal" in type(model.get_submodule(name.rpartition(".")[0])).__name__
+
+
+def spoken_ids(model: Any) -> int:
+    """How many ids the decoder of a model of transformers may say."""
+    head = model.get_output_embeddings()
+    return len((model.get_input_embeddings() if head is None else head).weight)
+
+
+def _set(config: Any) -> dict[str, Any]:
+    """What a configuration of transformers sets."""
+    return {} if config is None else {key: value for key, value in config.to_dict().items() if value is not None}
+
+
+def _reason(error: Exception) -> str:
+    """What transformers says, in a line and in our words where its own help nobody here."""
+    text = str(error).strip()
+    if "trust_remote_code" in text:
+        return "it needs code of its own, which is never run"
+    return text.splitlines()[0][:200] if text else type(error).__name__
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Within: transformers shows no progress bars and no warnings."""
+    from transformers.utils import logging
+
+    bars, verbosity = logging.is_progress_bar_enabled(), logging.get_verbosity()
+    logging.disable_progress_bar()
+    logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
+        if bars:
+            logging.enable_progress_bar()
+
+
+def _positions(config: Any) -> int | None:
+    """The longest source or target that a model has positions for; None: any length."""
+    names = ("max_position_embeddings", "max_encoder_position_embeddings", "max_decoder_position_embeddings")
+    places = (config, getattr(config, "encoder", None), getattr(config, "decoder", None))
+    counts = [getattr(place, name, None) for place in places for name in names]
+    return min((count for count in counts if isinstance(count, int) and count > 0), default=None)

@@ -1,0 +1,223 @@
+"""The ancestors of the Transformer: recurrent encoder–decoders with one fixed vector, or with attention to all states.
+
+```
+tokens ─ embedding ─┐
+                    ├─ encoder layers, each in both directions ─ states and their keys; the last states as one vector
+features ─ bridge ──┘                                            │
+target tokens ─ embedding ─ decoder layers, the first of which reads the source at every step ─ readout ─ head
+```
+
+`attention: none` is Cho et al. 2014 and Sutskever et al. 2014: the last states of the encoder start the decoder and are
+read at every step; nothing else is known of the source. It is read in both directions, as with attention, so that the
+attention is all that differs. (To reverse the source, as Sutskever did, would only swap the two.) `attention: bahdanau`
+is Bahdanau et al. 2015. GRUs are cuDNN's, with the reset after the product; the readout is a tanh layer, not maxout.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass, fields
+from typing import Any, Literal, get_args
+
+import torch
+from torch import Tensor, nn
+
+from sourcewise.config import ModelConfig
+from sourcewise.data.tokenizers.tokenizer import Tokenizer
+from sourcewise.errors import RequestError
+from sourcewise.model.blocks.layers import Embedding, dropout
+from sourcewise.model.blocks.recurrent_layers import (
+    CARRIES,
+    AttentiveLayer,
+    DecoderLayer,
+    EncoderLayer,
+    Order,
+    Read,
+    RecurrentMemory,
+    reset_cell,
+)
+from sourcewise.model.weights.interchange import check, copies, take
+from sourcewise.model.weights.weight_files import Weights
+
+MODEL_TYPES = ("sourcewise-rnn",)  # of config.json
+IDS = {"pad_id": "pad_token_id", "eos_id": "eos_token_id", "start_id": "decoder_start_token_id"}  # in config.json
+
+
+@dataclass(frozen=True)
+class RecurrentConfig:
+    """The shape of a recurrent encoder–decoder."""
+
+    vocabulary: int
+    d_model: int = 256  # embeddings, encoder states (half a direction), decoder states, attention, readout; even
+    encoder_layers: int = 1
+    decoder_layers: int = 1
+    cell: Literal["gru", "lstm"] = "gru"
+    attention: Literal["bahdanau", "none"] = "bahdanau"
+    tied: bool = True  # one matrix embeds and predicts
+    dropout: float = 0.1  # of embeddings, between layers, of what the decoder reads, of the readout; never over time
+    pad_id: int = 0
+    eos_id: int = 1
+    start_id: int = 0
+
+
+@dataclass
+class RecurrentCache:
+    """The decoder's state after the tokens so far."""
+
+    state: Tensor  # (layers × carries, hypotheses, d_model)
+
+    def select(self, rows: Tensor) -> None:
+        """Keep these hypotheses (sources, hypotheses of each), in this order."""
+        self.state = self.state[:, rows.flatten()]
+
+    def join(self, other: RecurrentCache) -> None:
+        """Take in the hypotheses of another cache."""
+        self.state = torch.cat((self.state, other.state), dim=1)
+
+
+class Recurrent(nn.Module):
+    """Embedding, encoder, decoder and the projection to the vocabulary."""
+
+    positions: int | None = None
+    joins = True
+    output_bias: Tensor | None = None
+
+    def __init__(self, config: RecurrentConfig) -> None:
+        super().__init__()
+        c = self.config = config
+        self.embedding = Embedding(c.vocabulary, c.d_model)
+        self.encoder = nn.ModuleList(EncoderLayer(c.cell, c.d_model) for _ in range(c.encoder_layers))
+        carried = c.decoder_layers * CARRIES[c.cell]
+        self.decoder_start = nn.ModuleList(nn.Linear(c.d_model, c.d_model) for _ in range(carried))
+        attentive = c.attention == "bahdanau"
+        first = AttentiveLayer(c.cell, c.d_model) if attentive else DecoderLayer(c.cell, c.d_model, reads=True)
+        others = (DecoderLayer(c.cell, c.d_model, reads=False) for _ in range(c.decoder_layers - 1))
+        self.decoder = nn.ModuleList([first, *others])
+        self.decoder_readout = nn.Linear(3 * c.d_model, c.d_model)
+        if not c.tied:
+            self.head = nn.Linear(c.d_model, c.vocabulary, bias=False)
+
+    def reset_parameters(self) -> None:
+        """Cells by `reset_cell`, other matrices by Glorot's rule; embedding and head deviate by d_model^-0.5."""
+        deviation = self.config.d_model**-0.5
+        for module in self.modules():
+            if isinstance(module, nn.Linear):
+                nn.init.xavier_uniform_(module.weight)
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
+            elif isinstance(module, AttentiveLayer):
+                nn.init.normal_(module.score, std=deviation)
+            elif isinstance(module, (nn.GRU, nn.LSTM)):
+                reset_cell(module)
+        nn.init.normal_(self.embedding.weight, std=deviation)
+        if not self.config.tied:
+            nn.init.normal_(self.head.weight, std=deviation)
+
+    @property
+    def output_matrix(self) -> Tensor:
+        """(vocabulary, d_model) weights of the projection to the vocabulary."""
+        return self.embedding.weight if self.config.tied else self.head.weight
+
+    def embed(self, tokens: Tensor) -> Tensor:
+        """Tokens → vectors (..., d_model), times √d_model: inputs have a deviation of about 1, as a bridge's have."""
+        vectors: Tensor = self.embedding(tokens) * math.sqrt(self.config.d_model)
+        return vectors
+
+    def encode(self, vectors: Tensor, mask: Tensor) -> RecurrentMemory:
+        """Vectors (batch, slots, d_model) through the encoder → memory; its vector: both directions' last states."""
+        orders = Order(mask, backwards=False), Order(mask, backwards=True)
+        x = vectors.transpose(0, 1)
+        for layer in self.encoder:
+            x = layer(self._dropped(x), orders)
+        ends = [order.end(half) for order, half in zip(orders, x.chunk(2, dim=2), strict=True)]
+        return self._memory(x.transpose(0, 1), mask, torch.cat(ends, dim=1))
+
+    def bypass(self, vectors: Tensor, mask: Tensor) -> RecurrentMemory:
+        """The decoder reads the vectors (batch, slots, d_model) themselves; the one vector is their mean."""
+        real = mask[..., None].to(vectors.dtype)
+        return self._memory(vectors, mask, (vectors * real).sum(1) / real.sum(1))
+
+    def _memory(self, states: Tensor, mask: Tensor, vector: Tensor) -> RecurrentMemory:
+        start = torch.stack([torch.tanh(linear(vector)) for linear in self.decoder_start])
+        states, first = self._dropped(states), self.decoder[0]
+        keys = first.key(states) if isinstance(first, AttentiveLayer) else None
+        return RecurrentMemory(states, mask, keys, self._dropped(vector), start)
+
+    def new_cache(self, memory: RecurrentMemory, beams: int, steps: int) -> RecurrentCache:
+        """The state before the first token of `memory.batch * beams` hypotheses, which may have any number of steps."""
+        return RecurrentCache(memory.start.repeat_interleave(beams, dim=1))
+
+    def run_decoder(self, tokens: Tensor, memory: RecurrentMemory, cache: RecurrentCache | None = None) -> Tensor:
+        """Tokens (batch × beams, time) → states (rows, time, d_model), ready for the head."""
+        y = self._dropped(self.embed(tokens.T))
+        reads = self._read(y, memory, cache or self.new_cache(memory, len(tokens) // memory.batch, 0))
+        assert reads[0].context is not None
+        x = torch.cat((reads[-1].shown, y, reads[0].context), dim=2)
+        return self._dropped(torch.tanh(self.decoder_readout(x))).transpose(0, 1)
+
+    def cross_attention(self, tokens: Tensor, memory: RecurrentMemory) -> Tensor | None:
+        """Tokens (memory.batch, time) → (1, batch, 1, time, slots) float32 weights; None without attention."""
+        weights = self._read(self.embed(tokens.T), memory, self.new_cache(memory, 1, 0))[0].weights
+        return None if weights is None else weights.permute(1, 2, 0, 3)[None]
+
+    def _read(self, x: Tensor, memory: RecurrentMemory, cache: RecurrentCache) -> list[Read]:
+        """Inputs (time, rows, d_model) through all layers; the cache goes along."""
+        reads: list[Read] = []
+        for layer, state in zip(self.decoder, cache.state.split(CARRIES[self.config.cell]), strict=True):
+            reads.append(layer(x, state, memory))
+            x = self._dropped(reads[-1].shown)
+        cache.state = torch.cat([read.state for read in reads])
+        return reads
+
+    def _dropped(self, x: Tensor) -> Tensor:
+        return dropout(x, self.config.dropout, self.training)
+
+
+# ── from a recipe, and between folder and body ────────────────────────────────────────────────────────────────────────
+
+
+def make(model: ModelConfig, tokenizer: Tokenizer, features: bool) -> Recurrent:
+    """A fresh network as a recipe wants it."""
+    shape = RecurrentConfig(
+        vocabulary=-(-tokenizer.size // 8) * 8,
+        d_model=model.d_model,
+        encoder_layers=model.encoder_layers,
+        decoder_layers=model.decoder_layers,
+        cell=model.cell,
+        attention=model.attention,
+        tied=model.tied,
+        dropout=model.dropout,
+        pad_id=tokenizer.pad_id,
+        eos_id=tokenizer.eos_id,
+        start_id=tokenizer.pad_id,
+    )
+    body = Recurrent(shape)
+    body.reset_parameters()
+    return body
+
+
+def read(config: dict[str, Any], weights: Weights) -> Recurrent:
+    """A network from its configuration and weights. Raises RequestError that names what is wrong."""
+    where, given = f"{weights.folder}/config.json", {f.name: IDS.get(f.name, f.name) for f in fields(RecurrentConfig)}
+    for key in given.values():
+        if key not in config:
+            raise RequestError(f"{where}: the key {key!r} of a {MODEL_TYPES[0]} configuration is missing")
+    for key in ("cell", "attention"):
+        known = get_args(ModelConfig.model_fields[key].annotation)
+        if config[key] not in known:
+            raise RequestError(f"{where}: {key} {config[key]!r} is not one of {', '.join(known)}")
+    shape = RecurrentConfig(**{name: config[key] for name, key in given.items()})
+    if max(shape.encoder_layers, shape.decoder_layers) > len(weights):
+        raise RequestError(f"{where}: states more layers than {weights.main} has tensors")
+    with torch.device("meta"):  # nothing of the stated size is made before the weights are known to have it
+        check(Recurrent(shape).state_dict().items(), weights)
+    body = Recurrent(shape)
+    take(body.state_dict().items(), weights)
+    return body
+
+
+def write(body: Recurrent) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """The configuration, and fp32 weights on the CPU under our own names."""
+    shape = {IDS.get(name, name): value for name, value in asdict(body.config).items()}
+    weights = {name: tensor.float() for name, tensor in copies(body.state_dict().items()).items()}
+    return {"architectures": ["Recurrent"], "model_type": MODEL_TYPES[0], **shape}, weights

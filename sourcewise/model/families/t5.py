@@ -1,0 +1,218 @@
+"""The T5 family: its shape from a recipe; configurations and weights from Hugging Face's names to ours and back."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from torch import Tensor
+
+from sourcewise.config import ModelConfig
+from sourcewise.data.tokenizers.tokenizer import Tokenizer
+from sourcewise.errors import RequestError
+from sourcewise.model.families.transformer import Transformer, TransformerConfig
+from sourcewise.model.weights.interchange import (
+    EMBEDDED,
+    HEAD,
+    SHARED,
+    check_embedding,
+    copies,
+    embeds_apart,
+    fill,
+    is_tied,
+    tell_untied,
+    tied,
+)
+from sourcewise.model.weights.weight_files import Weights
+
+POSITIONED = "sourcewise-t5"  # a T5 with decoder positions: named so that nobody opens it as a plain one
+MODEL_TYPES = ("t5", "mt5", POSITIONED)  # of config.json
+# What no part of it reads: other names of the embedding, and what the first T5s stored.
+SPARE = (*EMBEDDED, HEAD, "decoder.block.0.layer.1.EncDecAttention.relative_attention_bias.weight")
+ACTIVATIONS = {  # Hugging Face's feed_forward_proj → ours
+    **{name: name for name in ("relu", "gelu", "silu", "gated-relu", "gated-gelu", "gated-silu")},
+    "swish": "silu",
+    "gated-gelu_new": "gated-gelu",
+    "gated-swish": "gated-silu",
+}
+
+
+def make(model: ModelConfig, tokenizer: Tokenizer, features: bool) -> Transformer:
+    """A fresh network as a recipe wants it."""
+    shape = TransformerConfig(
+        **shape_options(model, tokenizer),
+        encoder_layers=model.encoder_layers,
+        decoder_layers=model.decoder_layers,
+        decoder_positions=features if model.decoder_positions is None else model.decoder_positions,
+    )
+    return Transformer(shape)
+
+
+def shape_options(model: ModelConfig, tokenizer: Tokenizer) -> dict[str, Any]:
+    """What stacks of T5's blocks have in common, whether there are two of them or one."""
+    return {
+        "vocabulary": -(-tokenizer.size // 8) * 8,
+        "d_model": model.d_model,
+        "d_kv": model.d_kv or model.d_model // model.heads,
+        "d_ff": model.d_ff,
+        "heads": model.heads,
+        "activation": model.activation,
+        "tied": model.tied,
+        "scaled": model.tied,
+        "dropout": model.dropout,
+        "attention_dropout": model.attention_dropout,
+        "relative_buckets": model.relative_buckets,
+        "relative_distance": model.relative_distance,
+        "pad_id": tokenizer.pad_id,
+        "eos_id": tokenizer.eos_id,
+        "start_id": tokenizer.pad_id,
+    }
+
+
+def foreign(config: dict[str, Any], weights: Weights) -> str:
+    """What in a folder we do not compute; the Hugging Face adapter generates from it. Empty: nothing."""
+    if embeds_apart(_tied(weights)):
+        return "a T5 that embeds sources and targets by different matrices"
+    said = _activation(config)
+    gated = said.startswith("gated-")
+    function = "gelu_new" if said == "gated-gelu" else said.removeprefix("gated-")
+    stored = config.get("is_gated_act", gated), config.get("dense_act_fn", function)  # transformers obeys these
+    if stored != (gated, function):
+        return f"a T5 of feed_forward_proj {said} whose is_gated_act and dense_act_fn say otherwise"
+    return ""
+
+
+def read(config: dict[str, Any], weights: Weights) -> Transformer:
+    """A network from Hugging Face's configuration and weights. Raises RequestError that names what is wrong."""
+    weights = _tied(weights)
+    transformer = Transformer(config_from_huggingface(config, weights, f"{weights.folder}/config.json"))
+    if transformer.config.scaled:  # as those are whose head is the embedding
+        tell_untied(weights)
+    fill(_pairs(transformer), weights, SPARE)
+    return transformer
+
+
+def _activation(config: dict[str, Any]) -> str:
+    return str(config.get("feed_forward_proj", "gated-gelu" if config.get("model_type") == "mt5" else "relu"))
+
+
+def _tied(weights: Weights) -> Weights:
+    return tied(weights.without("transformer."), (*EMBEDDED, HEAD))
+
+
+def write(transformer: Transformer) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """The configuration and fp32 weights that transformers reads."""
+    weights = {name: tensor.float() for name, tensor in to_huggingface(transformer).items()}
+    return config_to_huggingface(transformer.config), weights
+
+
+def config_from_huggingface(config: dict[str, Any], weights: Weights, where: str) -> TransformerConfig:
+    """Hugging Face's config.json and its weights → our shape. Raises RequestError for what we do not compute."""
+    c = dict(config)
+    activation = _activation(c)
+    if activation not in ACTIVATIONS:
+        raise RequestError(f"{where}: feed_forward_proj {activation!r} is not one of {', '.join(ACTIVATIONS)}")
+    check_embedding(weights, c.get("vocab_size"), c.get("d_model"), where)
+    try:
+        return TransformerConfig(
+            vocabulary=c["vocab_size"],
+            d_model=c["d_model"],
+            d_kv=c["d_kv"],
+            d_ff=c["d_ff"],
+            heads=c["num_heads"],
+            encoder_layers=c["num_layers"],
+            decoder_layers=c.get("num_decoder_layers") or c["num_layers"],
+            activation=ACTIVATIONS[activation],
+            tied=is_tied(weights),
+            scaled=c.get("model_type") != "mt5"
+            and c.get("scale_decoder_outputs", c.get("tie_word_embeddings") is not False),
+            dropout=c.get("dropout_rate", 0.1),
+            attention_dropout=c.get("dropout_rate", 0.1),
+            relative_buckets=c.get("relative_attention_num_buckets", 32),
+            relative_distance=c.get("relative_attention_max_distance", 128),
+            decoder_positions=c.get("model_type") == POSITIONED,
+            eps=c.get("layer_norm_epsilon", 1e-6),
+            pad_id=c["pad_token_id"],
+            eos_id=c["eos_token_id"],
+            start_id=c["decoder_start_token_id"],
+        )
+    except KeyError as missing:
+        raise RequestError(f"{where}: the key {missing} of a T5 configuration is missing") from None
+
+
+def config_to_huggingface(c: TransformerConfig) -> dict[str, Any]:
+    """Our shape → the config.json that transformers and CTranslate2 read."""
+    gated = c.activation.startswith("gated-")
+    return {
+        "architectures": ["T5ForConditionalGeneration"],
+        "model_type": POSITIONED if c.decoder_positions else "t5",
+        "is_encoder_decoder": True,
+        "vocab_size": c.vocabulary,
+        "d_model": c.d_model,
+        "d_kv": c.d_kv,
+        "d_ff": c.d_ff,
+        "num_heads": c.heads,
+        "num_layers": c.encoder_layers,
+        "num_decoder_layers": c.decoder_layers,
+        "feed_forward_proj": c.activation,
+        "is_gated_act": gated,
+        "dense_act_fn": "gelu_new" if c.activation == "gated-gelu" else c.activation.removeprefix("gated-"),
+        "tie_word_embeddings": c.scaled,
+        "scale_decoder_outputs": c.scaled,
+        "dropout_rate": c.dropout,
+        "relative_attention_num_buckets": c.relative_buckets,
+        "relative_attention_max_distance": c.relative_distance,
+        "layer_norm_epsilon": c.eps,
+        "initializer_factor": 1.0,
+        "pad_token_id": c.pad_id,
+        "eos_token_id": c.eos_id,
+        "decoder_start_token_id": c.start_id,
+        "use_cache": True,
+    }
+
+
+def to_huggingface(transformer: Transformer) -> dict[str, Tensor]:
+    """Our weights under Hugging Face's names, contiguous copies in their own dtype on the CPU."""
+    c = transformer.config
+    weights = copies(_pairs(transformer))
+    if c.tied and not c.scaled:  # older transformers would draw a random head for an untied configuration
+        weights[HEAD] = weights[SHARED].clone()
+    return weights
+
+
+def _pairs(t: Transformer) -> Iterator[tuple[str, Tensor]]:
+    """Hugging Face's name of every tensor and the (part of) ours that holds it."""
+    yield SHARED, t.embedding.weight
+    if not t.config.tied:
+        yield HEAD, t.head.weight
+    for stack, blocks, positions, norm in (
+        ("encoder", t.encoder, t.encoder_positions, t.encoder_norm),
+        ("decoder", t.decoder, t.decoder_positions, t.decoder_norm),
+    ):
+        yield f"{stack}.block.0.layer.0.SelfAttention.relative_attention_bias.weight", positions.table.weight
+        yield f"{stack}.final_layer_norm.weight", norm.weight
+        for i, block in enumerate(blocks):
+            yield from _block_pairs(f"{stack}.block.{i}.layer", block, cross=stack == "decoder")
+
+
+def _block_pairs(prefix: str, block: Any, *, cross: bool) -> Iterator[tuple[str, Tensor]]:
+    yield f"{prefix}.0.layer_norm.weight", block.attention_norm.weight
+    for letter, part in zip("qkv", block.attention.qkv.weight.chunk(3), strict=True):
+        yield f"{prefix}.0.SelfAttention.{letter}.weight", part
+    yield f"{prefix}.0.SelfAttention.o.weight", block.attention.out.weight
+    if cross:
+        yield f"{prefix}.1.layer_norm.weight", block.cross_norm.weight
+        yield f"{prefix}.1.EncDecAttention.q.weight", block.cross.q.weight
+        for letter, part in zip("kv", block.cross.kv.weight.chunk(2), strict=True):
+            yield f"{prefix}.1.EncDecAttention.{letter}.weight", part
+        yield f"{prefix}.1.EncDecAttention.o.weight", block.cross.out.weight
+    last = f"{prefix}.{2 if cross else 1}"
+    yield f"{last}.layer_norm.weight", block.feedforward_norm.weight
+    wi = block.feedforward.wi.weight
+    if block.feedforward.gated:
+        gate, value = wi.chunk(2)
+        yield f"{last}.DenseReluDense.wi_0.weight", gate
+        yield f"{last}.DenseReluDense.wi_1.weight", value
+    else:
+        yield f"{last}.DenseReluDense.wi.weight", wi
+    yield f"{last}.DenseReluDense.wo.weight", block.feedforward.wo.weight

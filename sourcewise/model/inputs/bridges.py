@@ -1,0 +1,214 @@
+"""Bridges: features (batch, frames, dims) → slots (batch, slots, d_model) of encoder width.
+
+Every bridge hides padded frames, so that a slot never depends on how long its neighbours in the batch are.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from sourcewise.config import BridgeConfig, FeatureEncoderConfig
+from sourcewise.data.batches import length_mask
+from sourcewise.model.blocks.layers import SinusoidalPositions, dropout
+from sourcewise.model.inputs.feature_encoder import FeatureEncoder, attach
+
+
+class Bridge(nn.Module):
+    """Normalises features, maps them to slots, adds positions. Subclasses fill in `slots`."""
+
+    mean: Tensor  # (dims,) float32, whatever the precision of the weights
+    deviation: Tensor
+    encoder: FeatureEncoder | None
+
+    def __init__(self, config: BridgeConfig, dims: int, d_model: int, p: float) -> None:
+        super().__init__()
+        self.config, self.dims, self.d_model, self.p = config, dims, d_model, p
+        self.register_buffer("mean", torch.zeros(dims))
+        self.register_buffer("deviation", torch.ones(dims))
+        self.encoder = None
+        self.norm = nn.LayerNorm(d_model)
+        self.place = SinusoidalPositions(d_model)
+
+    def forward(self, features: Tensor, frames: Tensor) -> tuple[Tensor, Tensor]:
+        """Features (batch, frames, dims) float32 and frame counts → slots (batch, slots, d_model), slot counts."""
+        x = (features - self.mean).div_(self.deviation)
+        x = _hide_padding(x, frames)
+        x = x.to(self.norm.weight.dtype)
+        slots, counts = self.slots(x if self.encoder is None else self.encoder(x, frames), frames)
+        slots = self.norm(slots)
+        if self.config.positions:
+            slots = self.place(slots)
+        return _hide_padding(slots, counts), counts
+
+    def slots(self, x: Tensor, frames: Tensor) -> tuple[Tensor, Tensor]:
+        """Normalised features, zero where padded → slots and how many of each are real."""
+        raise NotImplementedError
+
+    def spans(self, frames: int) -> list[tuple[int, int]] | None:
+        """The frames [start, stop) that each slot stands for; None where slots are not places in time."""
+        stride = self.config.stride
+        return [(start, min(start + stride, frames)) for start in range(0, frames, stride)]
+
+    def windows(self, x: Tensor, frames: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Cut time into stretches of `stride` frames: (batch, slots, stride, dims), slot counts, frame mask."""
+        stride = self.config.stride
+        x = F.pad(x, (0, 0, 0, -x.shape[1] % stride))
+        mask = length_mask(frames, x.shape[1])
+        shape = (x.shape[0], x.shape[1] // stride, stride)
+        return x.view(*shape, x.shape[2]), slot_counts(frames, stride), mask.view(shape)
+
+
+class Projection(Bridge):
+    """`stride` frames side by side through one linear layer."""
+
+    def __init__(self, config: BridgeConfig, dims: int, d_model: int, p: float) -> None:
+        super().__init__(config, dims, d_model, p)
+        self.linear = nn.Linear(dims * config.stride, d_model)
+
+    def slots(self, x: Tensor, frames: Tensor) -> tuple[Tensor, Tensor]:
+        """See Bridge."""
+        windows, counts, _ = self.windows(x, frames)
+        return self.linear(windows.flatten(2)), counts
+
+
+class AttentionPooling(Bridge):
+    """A learned query reads each stretch of `stride` frames, one head a 64 dims."""
+
+    def __init__(self, config: BridgeConfig, dims: int, d_model: int, p: float) -> None:
+        super().__init__(config, dims, d_model, p)
+        self.heads = max(1, d_model // 64)
+        while d_model % self.heads:
+            self.heads -= 1
+        self.value = nn.Linear(dims, d_model)
+        self.score = nn.Linear(dims, self.heads)
+        self.prior = nn.Parameter(torch.zeros(config.stride, self.heads))  # where in the stretch to look
+        self.offset = nn.Parameter(torch.randn(config.stride, d_model) * 0.5)  # tells the places apart
+        self.out = nn.Linear(d_model, d_model)
+
+    def slots(self, x: Tensor, frames: Tensor) -> tuple[Tensor, Tensor]:
+        """See Bridge."""
+        windows, counts, mask = self.windows(x, frames)
+        batch, slots, stride, _ = windows.shape
+        scores = (self.score(windows) + self.prior).masked_fill(~mask[..., None], -1e9)
+        weights = torch.softmax(scores, dim=2)[..., None]  # (batch, slots, stride, heads, 1)
+        values = F.gelu(self.value(windows) + self.offset).view(batch, slots, stride, self.heads, -1)
+        return self.out((weights * values).sum(2).flatten(2)), counts
+
+
+class Convolution(Bridge):
+    """Convolutions in time, halving until `stride` frames share a slot, and one that keeps the length."""
+
+    def __init__(self, config: BridgeConfig, dims: int, d_model: int, p: float) -> None:
+        super().__init__(config, dims, d_model, p)
+        strides = _factors(config.stride) or [1]
+        widths = [dims, *[d_model] * len(strides)]
+        self.layers = nn.ModuleList(
+            nn.Conv1d(before, d_model, max(config.kernel, s), stride=s)
+            for before, s in zip(widths, strides, strict=False)
+        )
+        self.norms = nn.ModuleList(nn.LayerNorm(d_model) for _ in strides)
+        self.last = nn.Linear(d_model, d_model)
+
+    def slots(self, x: Tensor, frames: Tensor) -> tuple[Tensor, Tensor]:
+        """See Bridge."""
+        counts = frames
+        for convolution, norm in zip(self.layers, self.norms, strict=True):
+            assert isinstance(convolution, nn.Conv1d)
+            stride, kernel = convolution.stride[0], convolution.kernel_size[0]
+            left = (kernel - stride) // 2
+            right = kernel - stride - left - x.shape[1] % -stride  # the last frames fill a stride of their own
+            x = convolution(F.pad(x, (0, 0, left, right)).transpose(1, 2)).transpose(1, 2)
+            counts = slot_counts(counts, stride)
+            x = dropout(F.gelu(norm(x)), self.p, self.training)
+            x = _hide_padding(x, counts)  # the next layer sees zeros, as at the end of a lone clip
+        return self.last(x), counts
+
+
+class Perceiver(Bridge):
+    """N learned latents read all frames (Perceiver resampler: Jaegle et al. 2021, Alayrac et al. 2022)."""
+
+    def __init__(self, config: BridgeConfig, dims: int, d_model: int, p: float) -> None:
+        super().__init__(config, dims, d_model, p)
+        self.latents = nn.Parameter(torch.randn(config.latents, d_model) * 0.5)
+        self.embed = nn.Linear(dims, d_model)
+        self.frame_norm = nn.LayerNorm(d_model)
+        self.blocks = nn.ModuleList(_Resampler(d_model, p) for _ in range(config.layers))
+
+    def slots(self, x: Tensor, frames: Tensor) -> tuple[Tensor, Tensor]:
+        """See Bridge; the slots are the latents, all of them real."""
+        keys = self.place(self.frame_norm(self.embed(x)))
+        latents = self.latents.expand(len(x), -1, -1)
+        mask = length_mask(frames, x.shape[1])
+        for block in self.blocks:
+            latents = block(latents, keys, mask)
+        return latents, frames.new_full((len(x),), latents.shape[1])
+
+    def spans(self, frames: int) -> None:
+        """None: every latent reads all frames."""
+
+
+class _Resampler(nn.Module):
+    """Latents read frames and themselves, then a feed-forward."""
+
+    def __init__(self, d_model: int, p: float) -> None:
+        super().__init__()
+        self.heads = next(h for h in (8, 6, 4, 3, 2, 1) if d_model % h == 0)
+        self.p = p
+        self.norm, self.norm2 = nn.LayerNorm(d_model), nn.LayerNorm(d_model)
+        self.q, self.kv = nn.Linear(d_model, d_model), nn.Linear(d_model, 2 * d_model)
+        self.out = nn.Linear(d_model, d_model)
+        self.feedforward = nn.Sequential(nn.Linear(d_model, 4 * d_model), nn.GELU(), nn.Linear(4 * d_model, d_model))
+
+    def forward(self, latents: Tensor, frames: Tensor, mask: Tensor) -> Tensor:
+        """Latents (batch, n, d), frames (batch, time, d), mask (batch, time) → latents."""
+        read = self.norm(latents)
+        k, v = self.kv(torch.cat((frames, read), dim=1)).chunk(2, dim=-1)
+        q, k, v = (t.unflatten(-1, (self.heads, -1)).transpose(1, 2) for t in (self.q(read), k, v))
+        seen = torch.cat((mask, mask.new_ones(read.shape[:2])), dim=1)[:, None, None]
+        scores = (q @ k.transpose(-1, -2) / math.sqrt(q.shape[-1])).masked_fill(~seen, -1e9)
+        mixed = (torch.softmax(scores, dim=-1) @ v).transpose(1, 2).flatten(2)
+        latents = latents + dropout(self.out(mixed), self.p, self.training)
+        return latents + dropout(self.feedforward(self.norm2(latents)), self.p, self.training)
+
+
+def slot_counts(frames: Tensor, stride: int) -> Tensor:
+    """How many slots so many frames fill, the last perhaps in part."""
+    return (frames + stride - 1) // stride
+
+
+def _hide_padding(x: Tensor, lengths: Tensor) -> Tensor:
+    """Zero (batch, time, width) after each row's length. A mask in x's own dtype: CPUs multiply by bools slowly."""
+    return x * length_mask(lengths, x.shape[1]).to(x.dtype)[..., None]
+
+
+def _factors(stride: int) -> list[int]:
+    """Strides of successive layers: twos first, then what is left."""
+    factors = []
+    while stride > 1:
+        factor = next(f for f in (2, 3, 5, stride) if stride % f == 0)
+        factors.append(factor)
+        stride //= factor
+    return factors
+
+
+BRIDGES: dict[str, type[Bridge]] = {
+    "projection": Projection,
+    "attention": AttentionPooling,
+    "perceiver": Perceiver,
+    "convolution": Convolution,
+}
+
+
+def build_bridge(
+    config: BridgeConfig, dims: int, d_model: int, p: float, encoder: FeatureEncoderConfig | None = None
+) -> Bridge:
+    """The bridge a recipe asks for, behind an encoder of the features where that has layers."""
+    if encoder is None or not encoder.layers:
+        return BRIDGES[config.kind](config, dims, d_model, p)
+    bridge = BRIDGES[config.kind](config, encoder.width, d_model, p)
+    attach(bridge, encoder, dims, p)
+    return bridge

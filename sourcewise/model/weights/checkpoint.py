@@ -1,0 +1,252 @@
+"""A network on disk: a Hugging Face folder, plus the bridge beside it where there is one.
+
+```
+config.json  model.safetensors  generation_config.json      as transformers writes a T5
+sourcewise.json  bridge.safetensors                         route and bridge, feature models only
+tokenizer.json ...                                          written by data/tokenizer.py
+```
+Nothing is ever unpickled: safetensors, or `torch.load(weights_only=True)` for old folders.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import shutil
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import save_file
+from torch import Tensor
+
+from sourcewise.config import BridgeConfig, FeatureEncoderConfig, GenerationConfig
+from sourcewise.errors import RequestError
+from sourcewise.model.families import registry as families
+from sourcewise.model.families import t5
+from sourcewise.model.habits import Habits
+from sourcewise.model.inputs.bridges import build_bridge
+from sourcewise.model.network import Seq2Seq
+from sourcewise.model.protocol import Network
+from sourcewise.model.weights.generation_config import EOS, IDS, OF_CLASS, PAD, START, Search, Told, read_told
+from sourcewise.model.weights.generation_config import write_search as search_settings
+from sourcewise.model.weights.interchange import check_finite
+from sourcewise.model.weights.peft_folders import is_adapter, refuse_adapter, refuse_quantised
+from sourcewise.model.weights.weight_files import Weights, first_line, read_json, read_safetensors, read_weights, some
+from sourcewise.runtime import hub
+
+
+def find_folder(name: str | Path) -> Path:
+    """The checkpoint folder behind a run folder, a Hugging Face folder or a hub name.
+
+    A hub name is fetched; a run gives its best checkpoint, else its last. Raises RequestError.
+    """
+    path = Path(name).expanduser()
+    kept = [path / "checkpoints" / part for part in ("best", "last")]
+    candidates = [path, *(place for folder in kept for place in (folder, _aside(folder)))]
+    for candidate in candidates:
+        if (candidate / "config.json").is_file():
+            return candidate
+    if (path / "recipe.yaml").is_file():
+        raise RequestError(f"{path}: no checkpoint yet; go on with: sourcewise train {path} --resume")
+    if path.exists():
+        raise RequestError(_no_checkpoint(path))
+    text = str(name)
+    if text.startswith((".", "/", "~")) or text.count("/") > 1 or "\\" in text:
+        raise RequestError(f"{path}: no such folder; give a run, a Hugging Face folder or a hub name")
+    return _download(text)
+
+
+def _no_checkpoint(path: Path) -> str:
+    """What is there instead of a checkpoint, and what to name instead of it."""
+    if path.is_file():
+        return f"{path}: a file; name the folder that it is in"
+    if is_adapter(path):
+        refuse_adapter(path)
+    numbered = [p for p in path.glob("checkpoint-*/") if p.name.removeprefix("checkpoint-").isdecimal()]
+    numbered.sort(key=lambda p: int(p.name.removeprefix("checkpoint-")))
+    if numbered:
+        names = ", ".join(p.name for p in numbered[-8:])
+        count = f"{len(numbered)}, the last of them " if len(numbered) > 8 else ""
+        return f"{path}: the output folder of a Trainer; its checkpoints are {count}{names}; name one: {numbered[-1]}"
+    adapters = [p.name for p in sorted(path.glob("*/")) if is_adapter(p)]
+    if adapters:
+        return f"{path}: holds adapters ({some(adapters)}) and no model; they are not opened yet: merge them into it"
+    return f"{path}: neither a run nor a Hugging Face folder (no config.json, no checkpoints/)"
+
+
+def _download(name: str) -> Path:
+    """A hub model's files, fetched or from the local cache."""
+    from huggingface_hub import snapshot_download
+
+    wanted = ["*.json", "*.safetensors", "*.model", "*.txt"]
+    try:
+        folder = Path(snapshot_download(name, allow_patterns=wanted))
+        if not any(folder.glob("model*.safetensors")):
+            folder = Path(snapshot_download(name, allow_patterns=[*wanted, "pytorch_model*.bin"]))
+        return folder
+    except Exception as error:
+        right = "give a run, a Hugging Face folder or a hub name"
+        raise RequestError(f"{name}: no folder of this name here, and {hub.reason(error)}; {right}") from None
+
+
+def load_network(folder: Path) -> Network:
+    """The network in a checkpoint folder, in fp32 and evaluation mode.
+
+    Weights of a family of ours fill our own network; any other seq2seq model comes through the Hugging Face adapter.
+    Raises RequestError for files that are missing, truncated or of another shape.
+    """
+    refuse_adapter(folder)
+    config = read_json(folder / "config.json")
+    refuse_quantised(folder, config)
+    family = families.of_model_type(config.get("model_type"))
+    weights = read_weights(folder, config)
+    with _described(folder / "config.json"):
+        foreign = family.foreign(config, weights) if family else f"a {config.get('model_type')}"
+    if family is None or foreign:
+        if (folder / "sourcewise.json").is_file():
+            raise RequestError(f"{folder}: sourcewise.json describes a bridge into {foreign}, which takes none")
+        from sourcewise.model.families.huggingface import load_huggingface_network
+
+        return load_huggingface_network(folder, weights, foreign)
+    with _described(folder / "config.json"):
+        habits = _read_habits(folder, config)
+        body = family.read(config, weights)
+    bridge, route = None, "encoder"
+    if (folder / "sourcewise.json").is_file():
+        extra = read_json(folder / "sourcewise.json")
+        with _described(folder / "sourcewise.json"):
+            route = {"encoder": "encoder", "bypass": "bypass"}[extra["route"]]
+            shape, dropout = body.config.d_model, body.config.dropout
+            before = FeatureEncoderConfig(**extra.get("feature_encoder", {}))
+            bridge = build_bridge(BridgeConfig(**extra["bridge"]), extra["dims"], shape, dropout, before)
+        _fill_bridge(bridge, folder)
+    elif (folder / "bridge.safetensors").is_file():
+        raise RequestError(f"{folder / 'sourcewise.json'}: missing; it describes the bridge of bridge.safetensors")
+    network = Seq2Seq(body, bridge, route)  # type: ignore[arg-type]
+    network.habits = habits
+    return network.eval()
+
+
+def _fill_bridge(bridge: torch.nn.Module, folder: Path) -> None:
+    weights = _bridge_weights(folder)
+    try:
+        bridge.load_state_dict(weights)
+    except RuntimeError as error:
+        problem = f"does not fit the bridge of sourcewise.json ({first_line(error)})"
+        raise RequestError(f"{weights.main}: {problem}") from None
+    check_finite(bridge.state_dict().items(), weights)
+
+
+def _bridge_weights(folder: Path) -> Weights:
+    path = folder / "bridge.safetensors"
+    weights = Weights(read_safetensors(path), folder)
+    weights.main = path
+    return weights
+
+
+def generation_told(folder: Path) -> Told:
+    """What a checkpoint folder says of generation. Raises RequestError for a file that is no JSON object."""
+    return read_told(folder, read_json(folder / "config.json"))
+
+
+def load_feature_encoder(folder: Path) -> tuple[FeatureEncoderConfig, int, dict[str, Tensor]]:
+    """The shape, dims and weights of the feature encoder in a checkpoint folder, and what features were scaled by.
+
+    The keys are those of a bridge: encoder.…, mean and deviation. Raises RequestError where there is none.
+    """
+    extra = read_json(folder / "sourcewise.json") if (folder / "sourcewise.json").is_file() else {}
+    if "feature_encoder" not in extra:
+        raise RequestError(f"{folder}: holds no feature encoder; name a run with model.feature_encoder.layers")
+    with _described(folder / "sourcewise.json"):
+        config, dims = FeatureEncoderConfig(**extra["feature_encoder"]), int(extra["dims"])
+    weights = _bridge_weights(folder)
+    kept = {k: w for k, w in weights.items() if k.startswith("encoder.") or k in ("mean", "deviation")}
+    check_finite(kept.items(), weights)
+    return config, dims, kept
+
+
+def _read_habits(folder: Path, config: dict[str, Any]) -> Habits:
+    """The ids of a folder of a family of ours, put into `config`, and how its outputs begin and end."""
+    told = read_told(folder, config)
+    kind, size = str(config.get("model_type")), config.get("vocab_size")
+    vocabulary = size if type(size) is int else sys.maxsize  # a missing one is told where the shape is read
+    ids = Search(folder, told.settings, config, vocabulary, OF_CLASS.get(kind, {})).ids(kind in t5.MODEL_TYPES)
+    config |= {START: ids.start, EOS: ids.ends[0], PAD: ids.pad}
+    return Habits.read(told.settings, told.file, ids.ends, vocabulary)
+
+
+@contextlib.contextmanager
+def _described(path: Path) -> Iterator[None]:
+    """Within: a network is made as a JSON file describes it; one that describes none raises RequestError."""
+    try:
+        yield
+    except RequestError:
+        raise
+    except Exception as error:  # any value may be of any type, and as large as it likes
+        reason = f"no {error}" if isinstance(error, KeyError) else first_line(error)
+        raise RequestError(f"{path}: describes no network that can be made ({reason}); copy it again") from None
+
+
+def save_network(
+    network: Seq2Seq, folder: Path, tokenizer: Any = None, generation: GenerationConfig | None = None
+) -> None:
+    """Write a checkpoint folder; a folder already there is replaced only when the new one is complete.
+
+    Of `generation` its generation_config.json says what `generate` of transformers can follow. Raises RequestError
+    where the disk is full or the folder cannot be written.
+    """
+    fresh = folder.with_name(f".{folder.name}-new")
+    shutil.rmtree(fresh, ignore_errors=True)  # what a kill may have left
+    try:
+        fresh.mkdir(parents=True)
+        config, weights = families.of_body(network.body).write(network.body)
+        _write_json(fresh / "config.json", config)
+        _write_json(fresh / "generation_config.json", _generation(network, config, generation))
+        save_file(weights, fresh / "model.safetensors", metadata={"format": "pt"})
+        if network.bridge is not None:
+            bridge = network.bridge
+            extra = {"route": network.route, "bridge": bridge.config.model_dump(), "dims": bridge.dims}
+            if bridge.encoder is not None:
+                extra["feature_encoder"] = bridge.encoder.config.model_dump(exclude={"weights"})
+            _write_json(fresh / "sourcewise.json", extra)
+            state = {k: v.float().cpu().contiguous() for k, v in bridge.state_dict().items()}
+            save_file(state, fresh / "bridge.safetensors")
+        if tokenizer is not None:
+            tokenizer.save(fresh)
+        _replace_folder(fresh, folder)
+    except (OSError, SafetensorError) as error:
+        raise RequestError(f"{folder}: cannot be written ({first_line(error)}); the one before is kept") from None
+    finally:
+        shutil.rmtree(fresh, ignore_errors=True)
+
+
+def _generation(network: Seq2Seq, config: dict[str, Any], options: GenerationConfig | None) -> dict[str, Any]:
+    """What generation_config.json says."""
+    ids: dict[str, Any] = {name: config[name] for name in IDS if config.get(name) is not None}
+    if len(network.habits.ends) > 1:
+        ids[EOS] = list(network.habits.ends)
+    search = {} if options is None else search_settings(options, network.positions)
+    return {**ids, **network.habits.write(), **search}
+
+
+def _replace_folder(fresh: Path, folder: Path) -> None:
+    """Move `fresh` to `folder`. Between the two renames the old one is only set aside, never deleted."""
+    aside = _aside(folder)
+    if folder.exists():  # else a kill came between the renames, and what is aside is all there is
+        shutil.rmtree(aside, ignore_errors=True)
+        folder.rename(aside)
+    fresh.rename(folder)
+    shutil.rmtree(aside, ignore_errors=True)
+
+
+def _aside(folder: Path) -> Path:
+    """Where the checkpoint before is, while `_replace_folder` works or after a kill in it."""
+    return folder.with_name(f".{folder.name}-old")
+
+
+def _write_json(path: Path, value: dict[str, Any]) -> None:
+    path.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")

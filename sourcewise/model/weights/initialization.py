@@ -1,0 +1,64 @@
+"""Initial weights by a rule of the reader's choice, in place of the family's own."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from sourcewise.model.blocks.attention import CrossAttention, SelfAttention
+
+Rule = Literal["own", "xavier", "he", "t5"]
+
+
+@torch.no_grad()
+def initialize(network: nn.Module, rule: Rule) -> None:
+    """Draw every matrix of a fresh network anew; embeddings, tables of positions, norms and biases stay.
+
+    xavier: variance 2 / (fan in + fan out), uniform (Glorot & Bengio 2010). he: 2 / fan in, normal (He et al. 2015).
+    t5: 1 / fan in, normal, as Mesh TensorFlow has it. Queries whose scores no √d_kv divides are divided by it, or the
+    softmax would begin saturated. Each gate of a cell, and each of Q, K and V, is a matrix of its own.
+    """
+    if rule == "own":
+        return
+    generator = torch.Generator().manual_seed(int(torch.randint(2**62, ())))
+    for module in network.modules():
+        if isinstance(module, (nn.Linear, nn.Conv1d)):
+            for part in _parts(module.weight, 1):
+                _draw(part, rule, generator)
+        elif isinstance(module, (nn.GRU, nn.LSTM)):
+            gates = 3 if isinstance(module, nn.GRU) else 4
+            for name, weight in module.named_parameters():
+                if name.startswith("weight"):
+                    for part in _parts(weight, gates):
+                        _draw(part, rule, generator)
+    for module in network.modules():
+        if isinstance(module, SelfAttention):
+            for part in _parts(module.qkv.weight, 3):
+                _draw(part, rule, generator)
+            _tempered(module.qkv.weight.chunk(3)[0], module)
+        elif isinstance(module, CrossAttention):
+            for part in _parts(module.kv.weight, 2):
+                _draw(part, rule, generator)
+            _tempered(module.q.weight, module)
+
+
+def _parts(weight: Tensor, count: int) -> tuple[Tensor, ...]:
+    return weight.detach().chunk(count)
+
+
+def _draw(weight: Tensor, rule: Rule, generator: torch.Generator) -> None:
+    """In place; of a convolution (out, in, kernel) the fans count its kernel."""
+    field = weight[0][0].numel()
+    fan_in, fan_out = weight.shape[1] * field, weight.shape[0] * field
+    if rule == "xavier":
+        bound = (6 / (fan_in + fan_out)) ** 0.5
+        weight.uniform_(-bound, bound, generator=generator)
+    else:
+        weight.normal_(0, ((2 if rule == "he" else 1) / fan_in) ** 0.5, generator=generator)
+
+
+def _tempered(query: Tensor, attention: SelfAttention | CrossAttention) -> None:
+    if attention.scale == 1:
+        query.div_(attention.d_kv**0.5)
