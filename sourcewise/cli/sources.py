@@ -16,13 +16,13 @@ from sourcewise.config import DatasetConfig
 from sourcewise.data.examples import Dataset
 from sourcewise.data.open import choose_task, open_sources
 from sourcewise.data.readers.lines import line_windows, open_binary
-from sourcewise.data.readers.tables import ENDINGS
+from sourcewise.data.readers.tables import endings
 from sourcewise.errors import RequestError
 from sourcewise.generation.model import Model
 
 WINDOW = 16384  # lines at a time
-WHOLE = (*ENDINGS, ".json", ".npy")  # files that are no plain lines
-OF_MANY = (*ENDINGS, ".json", ".txt")  # files that hold more than one source
+WHOLE = (".json", ".npy")  # files that are no plain lines, as tables are not
+OF_MANY = (".json", ".txt")  # files that hold more than one source, as tables do
 
 
 @contextlib.contextmanager
@@ -32,7 +32,7 @@ def open_lines(named: str) -> Iterator[BinaryIO | None]:
         if sys.stdin.isatty():
             print("a text a line; Ctrl-D ends", file=sys.stderr)
         yield sys.stdin.buffer
-    elif Path(named).suffix.lower() in WHOLE:
+    elif Path(named).suffix.lower() in (*WHOLE, *endings()):
         yield None
     else:
         with open_binary(named) as stream:
@@ -79,7 +79,7 @@ def name_one(given: str, identity: str | None) -> str | list[str]:
     """
     is_file = len(given) < 256 and Path(given).expanduser().is_file()  # a longer text is no name of a file
     if identity is None and not given.endswith(".npy"):
-        if is_file and Path(given).suffix in OF_MANY:
+        if is_file and Path(given).suffix.lower() in (*OF_MANY, *endings()):
             raise RequestError(f"{given}: a file of many sources; name one with --id")
         return [given]
     if not is_file:

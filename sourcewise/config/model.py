@@ -7,14 +7,22 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from sourcewise.config import presets
-from sourcewise.config.options import Count, Options, Positive, Rate
+from sourcewise.config.options import Choice, Count, Options, Positive, Rate
+from sourcewise.runtime.plugins import names
+
+BRIDGES = "sourcewise.bridges"  # the entry points by which other packages bring bridges, named as their kinds
+
+
+def bridge_kinds() -> list[str]:
+    """The kinds of bridges: ours, then those of plug-ins."""
+    return ["projection", "attention", "perceiver", "convolution", *names(BRIDGES)]
 
 
 class BridgeConfig(Options):
     """Features (frames × dims) → vectors of encoder width."""
 
-    kind: Literal["projection", "attention", "perceiver", "convolution"] = Field(
-        "convolution", description="projection, attention (pooling), perceiver or convolution"
+    kind: Annotated[str, Choice(bridge_kinds)] = Field(
+        "convolution", description="projection, attention (pooling), perceiver, convolution, or a plug-in's"
     )
     stride: Positive = Field(4, description="frames a slot (not for perceiver)")
     latents: Positive = Field(64, description="slots of the perceiver")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Annotated, Any
 
 from pydantic import (
@@ -17,7 +19,7 @@ from pydantic import (
 from pydantic_core import CoreSchema, PydanticCustomError, PydanticKnownError, core_schema
 
 from sourcewise.config import messages as schema
-from sourcewise.figures import Use, judging
+from sourcewise.figures import judging
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Rate = Annotated[float, Field(ge=0, lt=1)]
@@ -27,20 +29,20 @@ Seed = Annotated[int, Field(ge=0, lt=2**63)]
 
 
 @dataclass(frozen=True)
-class _Judging:
-    """The name of a figure that may judge this; looked up when it is asked for, since plug-ins bring figures, too."""
+class Choice:
+    """One of some names, looked up when they are asked for, since plug-ins bring names, too."""
 
-    use: Use
+    known: Callable[[], list[str]]
 
     @property
     def choices(self) -> list[str]:
         """See schema.type_name."""
-        return judging(self.use)
+        return self.known()
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
-        return core_schema.no_info_plain_validator_function(self._known)
+        return core_schema.no_info_plain_validator_function(self._one_of_them)
 
-    def _known(self, value: Any) -> str:
+    def _one_of_them(self, value: Any) -> str:
         names = self.choices
         if isinstance(value, str) and value in names:
             return value
@@ -48,8 +50,8 @@ class _Judging:
         raise PydanticKnownError("literal_error", {"expected": f"{', '.join(others)} or {last}"})
 
 
-TaskFigure = Annotated[str, _Judging("tasks")]
-RunFigure = Annotated[str, _Judging("runs")]
+TaskFigure = Annotated[str, Choice(partial(judging, "tasks"))]
+RunFigure = Annotated[str, Choice(partial(judging, "runs"))]
 
 
 class Options(BaseModel):

@@ -19,7 +19,7 @@ from sourcewise.data.readers.lines import read_lines
 from sourcewise.data.readers.manifests import layout_of, read_manifest
 from sourcewise.data.readers.pairs import HUB, read_pairs
 from sourcewise.data.readers.plain_text import read_documents
-from sourcewise.data.readers.tables import ENDINGS, no_column
+from sourcewise.data.readers.tables import endings, no_column
 from sourcewise.errors import RequestError
 
 Use = Literal["train", "valid", "test"]
@@ -238,7 +238,7 @@ def _sources_of_file(
         for error in store.bad.values():
             raise error
         return Dataset([Example(path.stem, "", frames=store.frames[0], where=str(path))], str(path), store.dims, store)
-    if suffix not in ENDINGS:
+    if suffix not in endings():
         return _texts(read_lines(path, nul=True), str(path), chat)
     if suffix in DELIMITED:
         columns = read_header(path)

@@ -105,7 +105,7 @@ class Rule(Generic[S]):
 
     def page(self) -> str:
         """The rule in full, for a terminal."""
-        parts = [f"{self.code}: {self.name} ({self.level})"]
+        parts = [f"{self.code}: {self.name} ({self.level}{self.package and f', of {self.package}'})"]
         parts += [f"{title}\n{_folded(text)}" for title, text in self.sections]
         if self.causes:
             parts.append(f"Look first at\n{_folded(', '.join(self.causes) + ': where one is found, it is the cause.')}")

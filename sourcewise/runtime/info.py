@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 
 from sourcewise.native.codes import CODES, of_training
+from sourcewise.runtime.plugins import installed
 
 PACKAGES = ("sourcewise", "torch", "transformers", "tokenizers", "sentencepiece", "sacrebleu", "numpy")
 EXTRAS = {  # what is installed by `pip install 'sourcewise[NAME]'`, and what it brings
@@ -38,7 +39,7 @@ def machine(device: torch.device, precision: str, threads: int) -> dict[str, str
 
 
 def info() -> dict[str, dict[str, str]]:
-    """What a report of a bug needs, in sections: versions, extras, hardware, native code. Compiles what is not yet."""
+    """What a report of a bug needs: versions, extras, plug-ins, hardware, native code, which is compiled for it."""
     versions = {"python": f"{platform.python_version()} ({platform.python_implementation()})"}
     versions |= {package: _version(package) or "not installed" for package in (*PACKAGES, *OTHERS)}
     hardware = {
@@ -49,7 +50,8 @@ def info() -> dict[str, dict[str, str]]:
         "accelerator": ", ".join(_accelerators()) or "none",
     }
     native = {code.name: f"{code.why_not() or 'in use'} ({code.what})" for code in CODES}
-    return {"versions": versions, "extras": _extras(), "hardware": hardware, "native code": native}
+    plugins = installed() or {"none": "no package brings any"}
+    return {"versions": versions, "extras": _extras(), "plug-ins": plugins, "hardware": hardware, "native code": native}
 
 
 def _extras() -> dict[str, str]:

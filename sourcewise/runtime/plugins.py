@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
 
 Found = TypeVar("Found")
+GROUPS = ("sourcewise.bridges", "sourcewise.metrics", "sourcewise.readers", "sourcewise.rules")
 
 
 def plugins(group: str, taken: Callable[[object], Found]) -> Iterator[Found]:
@@ -25,10 +26,25 @@ def plugins(group: str, taken: Callable[[object], Found]) -> Iterator[Found]:
         try:
             yield taken(entry.load())
         except Exception as error:  # a stranger's module may raise anything at import
-            tell(f"plug-in {_named(entry)}: left out: {type(error).__name__}: {error}")
+            tell(f"plug-in {_named(entry)} ({entry.group}): left out: {type(error).__name__}: {error}")
+
+
+def names(group: str) -> list[str]:
+    """The names of a group's entry points, none of them imported."""
+    from importlib.metadata import entry_points
+
+    return sorted(entry_points(group=group).names)
+
+
+def installed() -> dict[str, str]:
+    """Each group of ours that other packages name, and what they bring, whether or not it can be loaded."""
+    from importlib.metadata import entry_points
+
+    found = [entry for group in GROUPS for entry in entry_points(group=group)]
+    groups = dict.fromkeys(entry.group for entry in found)
+    return {group: ", ".join(sorted(_named(each) for each in found if each.group == group)) for group in groups}
 
 
 def _named(entry: EntryPoint) -> str:
-    """`hapax of hapax-metric 1.0 (sourcewise.metrics)`."""
-    package = "" if entry.dist is None else f" of {entry.dist.name} {entry.dist.version}"
-    return f"{entry.name}{package} ({entry.group})"
+    """`hapax of hapax-metric 1.0`."""
+    return entry.name + ("" if entry.dist is None else f" of {entry.dist.name} {entry.dist.version}")

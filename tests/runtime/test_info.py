@@ -40,7 +40,7 @@ def test_what_is_used_of_the_native_code_and_why_the_rest_is_not(monkeypatch: py
 def test_info_is_shown_and_is_json(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["info"]) == 0
     shown = capsys.readouterr().out
-    assert {"versions", "extras", "hardware", "native code"} <= set(shown.splitlines())
+    assert {"versions", "extras", "plug-ins", "hardware", "native code"} <= set(shown.splitlines())
     assert f"  torch             {torch.__version__}" in shown
     assert main(["info", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)

@@ -15,7 +15,7 @@ from sourcewise.data.encoding import Encoded
 from sourcewise.data.examples import Dataset, Example
 from sourcewise.data.noise.denoising import MODES, denoisers, spoil
 from sourcewise.data.readers.lines import read_lines
-from sourcewise.data.readers.tables import ENDINGS, Table, read_table
+from sourcewise.data.readers.tables import Table, endings, read_table
 from sourcewise.data.tokenizers.backends import SENTINEL
 from sourcewise.data.tokenizers.tokenizer import Tokenizer
 from sourcewise.errors import RequestError
@@ -51,7 +51,7 @@ def read_documents(path: Path, config: DatasetConfig) -> Dataset:
     `target` of the config, as far as named; else `text`. Raises RequestError that names the file.
     """
     named = [name for name in (config.source, config.target) if name]
-    table = read_table(path, config.quoting) if path.suffix.lower() in ENDINGS else None
+    table = read_table(path, config.quoting) if path.suffix.lower() in endings() else None
     if table is None and named:
         raise RequestError(f"{path}: has no column {named[0]!r}: of a .txt each line is a document; leave it out")
     columns = [read_lines(path)] if table is None else _columns(table, named or ["text"], config.limit)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import difflib
+import functools
 import json
-from collections.abc import Iterable, Sequence
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,9 +18,29 @@ from sourcewise.data.readers.delimited import DELIMITED, Quoting, read_delimited
 from sourcewise.data.readers.escapes import COLUMNS, unescaped
 from sourcewise.data.readers.lines import read_lines
 from sourcewise.errors import RequestError
+from sourcewise.runtime.plugins import plugins
 
 MANY = 30  # columns that an error lists
 ENDINGS = (*DELIMITED, ".jsonl", ".parquet")
+OTHERS = (".json", ".npy", ".txt")  # read elsewhere
+GROUP = "sourcewise.readers"  # the entry points by which other packages bring readers
+
+Rows = Iterable[Mapping[str, Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class Reader:
+    """How another package reads files of an ending: each row maps names of columns to cells, in the file's order.
+
+    `read` is given the path; what is wrong with a file it tells by a ValueError or OSError that says where.
+    """
+
+    ending: str  # ".xliff"
+    read: Callable[[Path], Rows]
+
+    def __post_init__(self) -> None:
+        if not re.fullmatch(r"\.[a-z0-9]+", self.ending):
+            raise ValueError(f"the ending {self.ending!r} is none: a dot, then small letters or digits")
 
 
 @dataclass(slots=True)
@@ -123,10 +145,49 @@ def read_table(path: str | Path, quoting: Quoting = "auto") -> Table:
         return _read_jsonl(path)
     if ending == ".parquet":
         return _read_parquet(path)
+    if ending in readers():
+        return _read_by(readers()[ending], Path(path))
     hint = "; two files of lines make one: paste SOURCES TARGETS > x.tsv, below a line that names the columns"
     if ending == ".json":
         hint = "; a list of records is made such by pandas: to_json('x.jsonl', orient='records', lines=True)"
-    raise RequestError(f"{path}: pairs are read from {', '.join(ENDINGS)} or hub:NAME, by the file's ending{hint}")
+    raise RequestError(f"{path}: pairs are read from {', '.join(endings())} or hub:NAME, by the file's ending{hint}")
+
+
+@functools.cache
+def readers() -> dict[str, Reader]:
+    """The readers of plug-ins by their ending."""
+    return {reader.ending: reader for reader in plugins(GROUP, _taken)}
+
+
+def endings() -> tuple[str, ...]:
+    """The endings of files that hold a table: ours, then those of plug-ins."""
+    return (*ENDINGS, *readers())
+
+
+def _taken(found: object) -> Reader:
+    """A plug-in's reader. Raises TypeError or ValueError where it is none, or its ending is read already."""
+    if not isinstance(found, Reader):
+        raise TypeError(f"it is no sourcewise.data.readers.tables.Reader but {found!r}")
+    if found.ending in (*ENDINGS, *OTHERS):
+        raise ValueError(f"{found.ending} is read already")
+    return found
+
+
+def _read_by(reader: Reader, path: Path) -> Table:
+    """A file as a plug-in's reader gives its rows, counted from 1. Raises RequestError."""
+    if not path.is_file():
+        raise RequestError(f"{path}: no such file")
+    try:
+        rows = [dict(row) for row in reader.read(path)]
+    except (ValueError, TypeError, OSError) as error:
+        said = str(error).splitlines() or [type(error).__name__]
+        raise RequestError(f"{path}: not read ({said[0]})") from None
+    return _of_rows(path, rows, list(range(1, len(rows) + 1)))
+
+
+def _of_rows(path: str | Path, rows: Sequence[Mapping[str, Any]], numbers: list[int]) -> Table:
+    names = dict.fromkeys(name for row in rows for name in row)
+    return Table(str(path), {name: [row.get(name, ABSENT) for row in rows] for name in names}, numbers)
 
 
 def read_tsv(path: str | Path, quoting: Quoting = "auto") -> Table:
@@ -162,8 +223,7 @@ def _read_jsonl(path: str | Path) -> Table:
             continue
         rows.append(_parsed(line, f"{path}:{number}"))
         numbers.append(number)
-    names = dict.fromkeys(name for row in rows for name in row)
-    return Table(str(path), {name: [row.get(name, ABSENT) for row in rows] for name in names}, numbers)
+    return _of_rows(path, rows, numbers)
 
 
 def _parsed(line: str, where: str) -> dict[str, Any]:

@@ -5,6 +5,7 @@ Every bridge hides padded frames, so that a slot never depends on how long its n
 
 from __future__ import annotations
 
+import functools
 import math
 
 import torch
@@ -12,14 +13,22 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sourcewise.config import BridgeConfig, FeatureEncoderConfig
+from sourcewise.config.model import BRIDGES as GROUP
+from sourcewise.config.model import bridge_kinds
 from sourcewise.data.batches import length_mask
+from sourcewise.errors import RequestError
 from sourcewise.model.blocks.layers import SinusoidalPositions, dropout
 from sourcewise.model.inputs.feature_encoder import FeatureEncoder, attach
+from sourcewise.runtime.plugins import plugins
 
 
 class Bridge(nn.Module):
-    """Normalises features, maps them to slots, adds positions. Subclasses fill in `slots`."""
+    """Normalises features, maps them to slots, adds positions. Subclasses fill in `slots`.
 
+    That of a plug-in says its `kind`, which is the name of its entry point.
+    """
+
+    kind: str
     mean: Tensor  # (dims,) float32, whatever the precision of the weights
     deviation: Tensor
     encoder: FeatureEncoder | None
@@ -203,12 +212,34 @@ BRIDGES: dict[str, type[Bridge]] = {
 }
 
 
+@functools.cache
+def bridges() -> dict[str, type[Bridge]]:
+    """Every bridge by its kind, those of plug-ins (`sourcewise.bridges`) last."""
+    return BRIDGES | {bridge.kind: bridge for bridge in plugins(GROUP, _taken)}
+
+
+def _taken(found: object) -> type[Bridge]:
+    """A plug-in's bridge. Raises TypeError or ValueError where it is none, or its kind is taken."""
+    if not (isinstance(found, type) and issubclass(found, Bridge)):
+        raise TypeError(f"it is no subclass of sourcewise.model.inputs.bridges.Bridge but {found!r}")
+    kind = getattr(found, "kind", None)
+    if not isinstance(kind, str) or kind in BRIDGES or kind not in bridge_kinds():
+        raise ValueError(f"its kind is {kind!r}: it should be the name of its entry point, and none of ours")
+    return found
+
+
 def build_bridge(
     config: BridgeConfig, dims: int, d_model: int, p: float, encoder: FeatureEncoderConfig | None = None
 ) -> Bridge:
-    """The bridge a recipe asks for, behind an encoder of the features where that has layers."""
+    """The bridge a recipe asks for, behind an encoder of the features where that has layers.
+
+    Raises RequestError where it is that of a plug-in which cannot be loaded.
+    """
+    known = bridges()
+    if config.kind not in known:
+        raise RequestError(f"model.bridge.kind: {config.kind}: its plug-in cannot be loaded")
     if encoder is None or not encoder.layers:
-        return BRIDGES[config.kind](config, dims, d_model, p)
-    bridge = BRIDGES[config.kind](config, encoder.width, d_model, p)
+        return known[config.kind](config, dims, d_model, p)
+    bridge = known[config.kind](config, encoder.width, d_model, p)
     attach(bridge, encoder, dims, p)
     return bridge

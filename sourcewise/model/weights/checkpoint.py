@@ -24,6 +24,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from sourcewise.config import BridgeConfig, FeatureEncoderConfig, GenerationConfig
+from sourcewise.config.model import bridge_kinds
 from sourcewise.errors import RequestError
 from sourcewise.model.families import registry as families
 from sourcewise.model.families import t5
@@ -122,6 +123,10 @@ def load_network(folder: Path) -> Network:
             route = {"encoder": "encoder", "bypass": "bypass"}[extra["route"]]
             shape, dropout = body.config.d_model, body.config.dropout
             before = FeatureEncoderConfig(**extra.get("feature_encoder", {}))
+            kind = extra["bridge"].get("kind")
+            if kind not in bridge_kinds():
+                known = ", ".join(bridge_kinds())
+                raise RequestError(f"{folder / 'sourcewise.json'}: a bridge of kind {kind!r}, not {known}; a plug-in's?")
             bridge = build_bridge(BridgeConfig(**extra["bridge"]), extra["dims"], shape, dropout, before)
         _fill_bridge(bridge, folder)
     elif (folder / "bridge.safetensors").is_file():
