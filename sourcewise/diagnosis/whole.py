@@ -145,7 +145,7 @@ def look(model: Model, encoded: Encoded) -> Piece:
     """What its tokenizer loses of a set, the wiring of a trained network, and every rule over it, on that set."""
     network: Any = model.network
     network.eval()
-    batch, bypass = one_batch(encoded), getattr(network, "route", "encoder") == "bypass"
+    batch, bypass = one_batch(encoded), network.route == "bypass"
     wiring = rules.look(Wiring(network, batch, model.tokenizer, model.tokenizer.begins, bypass))
     looked = Looked(network, model.tokenizer, encoded, batch, bypass)
     pairs = [part for part in encoded.parts if not isinstance(part, Denoised)]

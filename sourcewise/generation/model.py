@@ -181,10 +181,9 @@ class Model:
             wanted = f"features {reads} wide" if reads else "text"
             raise RequestError(f"{dataset.name}: its sources are {given}; {self.name or 'this model'} reads {wanted}")
         encoded = encode_set(dataset, self.tokenizer, self.data)
-        spoken = getattr(self.network, "spoken", self.network.vocabulary)
         for side, rows, size in (
             ("source", encoded.sources or [], self.network.vocabulary),
-            ("target", encoded.targets, spoken),
+            ("target", encoded.targets, self.network.spoken),
         ):
             largest = max((max(ids) for ids in rows if len(ids)), default=0)
             if largest >= size:

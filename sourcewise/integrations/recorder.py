@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -11,7 +11,8 @@ import torch
 
 from sourcewise.diagnosis.course import Course
 from sourcewise.integrations.finite import NotFinite
-from sourcewise.integrations.wiring import part
+from sourcewise.model.families.huggingface import parts_of
+from sourcewise.model.parts import ParameterInfo
 from sourcewise.training.events import Evaluated, Started, Step, Stopped, WentOn, of
 from sourcewise.training.vitals import gradient_norms, update_ratios
 
@@ -28,9 +29,9 @@ UNLABELLED = (
 
 @dataclass(frozen=True, slots=True)
 class _Masters:
-    """What vitals read of an optimizer: names that begin as ours do, their tensors, and the AdamW with a group each."""
+    """What vitals read of an optimizer: the part of each tensor, the tensors, and the AdamW with a group each."""
 
-    names: list[str]
+    parts: list[str]
     masters: list[torch.Tensor]
     adamw: Any
 
@@ -39,6 +40,10 @@ class _Masters:
 class _Groups:
     param_groups: list[dict[str, Any]]
     state: Mapping[torch.Tensor, Any]
+
+
+def _masters(infos: Sequence[ParameterInfo], adamw: Any = None) -> _Masters:
+    return _Masters([info.part for info in infos], [info.parameter for info in infos], adamw)
 
 
 @dataclass(slots=True)
@@ -109,9 +114,8 @@ class Recorder:
 
     def before_step(self, model: Any) -> None:
         """The gradients of a step, clipped or not."""
-        named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
-        names = [f"body.{part(name)}" for name, _ in named]
-        self._norms = gradient_norms(_Masters(names, [p for _, p in named], None))  # type: ignore[arg-type]
+        learning = [info for info in parts_of(model) if info.parameter.requires_grad]
+        self._norms = gradient_norms(_masters(learning))  # type: ignore[arg-type]
 
     def after_step(self, model: Any, optimizer: Any) -> None:
         """How far a step moved the weights, where an Adam took it."""
@@ -119,10 +123,9 @@ class Recorder:
         if not isinstance(adam, torch.optim.Adam):
             return
         of = {id(p): group for group in adam.param_groups for p in group["params"]}
-        named = [(name, p) for name, p in model.named_parameters() if id(p) in of]
-        groups = _Groups([of[id(p)] for _, p in named], adam.state)
-        found = _Masters([f"body.{part(name)}" for name, _ in named], [p for _, p in named], groups)
-        self._ratios = update_ratios(found)  # type: ignore[arg-type]
+        stepped = [info for info in parts_of(model) if id(info.parameter) in of]
+        groups = _Groups([of[id(info.parameter)] for info in stepped], adam.state)
+        self._ratios = update_ratios(_masters(stepped, groups))  # type: ignore[arg-type]
 
     def logged(self, logs: Mapping[str, Any], step: int, clip: float) -> None:
         """A line of training figures."""

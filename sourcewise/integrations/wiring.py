@@ -6,7 +6,6 @@ The checks are those of `sourcewise diagnose`; here is only what they need to be
 from __future__ import annotations
 
 import math
-import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,7 +27,6 @@ from sourcewise.integrations.collated import LABELS, MASK, TEXT, VECTORS, Collat
 from sourcewise.integrations.rates import groups, peaks
 
 READ, READ_MASK = "decoder_input_ids", "decoder_attention_mask"
-LAYER = re.compile(r"(?:^|\.)(encoder|decoder)\.(?:block|layers?)\.(\d+)\.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,29 +45,6 @@ class Training:
         """The peak rate of each parameter that the optimizer has, by identity; None where it does not show before."""
         found = peaks(self.optimizer, self.scheduler, self.steps)
         return {id(p): rate for group, rate in zip(groups(self.optimizer), found, strict=True) for p in group["params"]}
-
-
-@dataclass(frozen=True, slots=True)
-class StrangersWeight(Weight):
-    """A tensor of a Hugging Face model."""
-
-    @property
-    def part(self) -> str:
-        """embedding, encoder, decoder, or other."""
-        return part(self.name)
-
-    @property
-    def layer(self) -> tuple[str, int] | None:
-        """The stack and the place in it."""
-        found = LAYER.search(self.name)
-        return (found[1], int(found[2])) if found else None
-
-
-def part(name: str) -> str:
-    """The part of an encoder–decoder of Hugging Face that a parameter belongs to, as we name parts."""
-    if any(word in name for word in ("shared", "embed_tokens", "lm_head", "final_logits_bias")):
-        return "embedding"
-    return next((word for word in name.split(".") if word in ("encoder", "decoder")), "other")
 
 
 def look_at(
@@ -152,8 +127,9 @@ def measure_first_step(network: CollatedNetwork, batch: Batch, collation: Collat
         found = {name: gradient for (name, _), gradient in zip(learning, gradients, strict=True)}
         norm = float(torch.nn.utils.get_total_norm([g for g in gradients if g is not None]))
         clipped = min(1.0, training.clip / norm) if training.clip and norm > 0 and math.isfinite(norm) else 1.0
+        known = {id(info.parameter): info for info in network.parts()}
         weights = tuple(
-            StrangersWeight(
+            Weight(
                 name,
                 p.numel(),
                 _rms(p),
@@ -162,6 +138,8 @@ def measure_first_step(network: CollatedNetwork, batch: Batch, collation: Collat
                 gradient=None if (g := found.get(name)) is None else _rms(g) * clipped,
                 optimised=not rates or id(p) in rates,
                 update=(rates.get(id(p)) or 0.0) if _is_adam(training.optimizer) else 0.0,
+                part=known[id(p)].part,
+                layer=known[id(p)].layer,
             )
             for name, p in named
             if not _is_table(network.model, name)

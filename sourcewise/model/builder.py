@@ -31,7 +31,7 @@ def build_network(model: ModelConfig, tokenizer: Tokenizer, dataset: Dataset) ->
     else:
         network = Seq2Seq(FAMILIES[model.family].make(model, tokenizer, bool(dataset.dims)))
         initialize(network, model.initialization)
-    if model.route == "bypass" and not network.has_encoder:
+    if model.route == "bypass" and "encoder" not in network.stacks:
         raise RequestError("model.route: bypass, but this network has no encoder to go past; use encoder")
     network.route = model.route
     if dataset.dims and network.bridge is None:
@@ -77,8 +77,7 @@ def _pretrained(model: ModelConfig, tokenizer: Tokenizer) -> Seq2Seq:
     assert model.weights
     network = load_network(find_folder(model.weights))
     if not isinstance(network, Seq2Seq):
-        kind = getattr(network, "kind", "of another family")
-        problem = f"{model.weights} is {kind}, which can only generate"
+        problem = f"{model.weights} is {network.kind}, which can only generate"
         raise RequestError(f"model.weights: {problem}; trained are {', '.join(FAMILIES)}")
     vocabulary = network.body.config.vocabulary
     if not tokenizer.added.issuperset(range(vocabulary, tokenizer.size)):

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, Protocol
+from collections.abc import Iterator
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +14,8 @@ from sourcewise.model.blocks.packing import Packing
 from sourcewise.model.habits import Habits
 from sourcewise.model.inputs.bridges import Bridge
 from sourcewise.model.loss import linear_cross_entropy
-from sourcewise.model.protocol import shift_right
+from sourcewise.model.parts import PARTS, ParameterInfo, Stacks, belonging
+from sourcewise.model.protocol import Route, shift_right
 
 
 class Shape(Protocol):
@@ -30,7 +32,8 @@ class Shape(Protocol):
 class Body(Protocol):
     """What a family brings: how vectors become a memory, and tokens and a memory states. An nn.Module.
 
-    Parameters of its parts begin with `embedding`, `head`, `encoder` or `decoder`: by these names they are frozen.
+    Its children's names begin with the part that they are, `embedding` (or `head`), `encoder` or `decoder`; `encoder`
+    and `decoder` themselves are lists of blocks.
     """
 
     @property
@@ -44,6 +47,10 @@ class Body(Protocol):
     @property
     def joins(self) -> bool:
         """Whether its memories and caches have `join`."""
+
+    @property
+    def attends(self) -> bool:
+        """Whether its decoder attends to the memory."""
 
     def embed(self, tokens: Tensor) -> Tensor:
         """Source tokens (batch, time) → vectors (batch, time, d_model)."""
@@ -78,15 +85,17 @@ class Body(Protocol):
 class Seq2Seq(nn.Module):
     """The protocol over a body; route `encoder`: bridge → encoder → decoder, `bypass`: bridge → decoder."""
 
-    def __init__(
-        self, body: Any, bridge: Bridge | None = None, route: Literal["encoder", "bypass"] = "encoder"
-    ) -> None:
+    kind = "a network of ours"
+
+    def __init__(self, body: Any, bridge: Bridge | None = None, route: Route = "encoder") -> None:
         super().__init__()
         self.body: Body = body
-        self.bridge, self.route = bridge, route
+        self.bridge = bridge
+        self.route: Route = route
         self.start_id, self.eos_id, self.pad_id = body.config.start_id, body.config.eos_id, body.config.pad_id
         self.habits = Habits((self.eos_id,))
         self.vocabulary: int = body.config.vocabulary
+        self.spoken = self.vocabulary
         self.positions: int | None = body.positions
         self.joins: bool = body.joins
 
@@ -101,9 +110,23 @@ class Seq2Seq(nn.Module):
         return self.body.output_matrix.device
 
     @property
-    def has_encoder(self) -> bool:
-        """Whether there is an encoder to go past and to align with the target; a decoder-only network has none."""
-        return any(name.startswith("body.encoder") for name, _ in self.named_parameters())
+    def attends(self) -> bool:
+        """Whether its decoder attends to the memory; one that reads a single vector does not."""
+        return self.body.attends
+
+    @property
+    def stacks(self) -> Stacks:
+        """The blocks of the encoder, where there is one, and of the decoder."""
+        children = dict(self.body.named_children())  # type: ignore[attr-defined]
+        return {part: list(children[part]) for part in ("encoder", "decoder") if part in children}
+
+    def parts(self) -> Iterator[ParameterInfo]:
+        """Every parameter with the part that it belongs to."""
+        children = [(name.replace("head", PARTS[0]), m) for name, m in self.body.named_children()]  # type: ignore[attr-defined]
+        owners = [(part, m) for name, m in children for part in PARTS if name.startswith(part)]
+        if self.bridge is not None:
+            owners += [("features", self.bridge.encoder), ("bridge", self.bridge)]
+        return belonging(self, owners, self.stacks)
 
     def encode(self, source: Source) -> Any:
         """Read sources → Memory; it serves any number of later calls."""

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from functools import partial
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import torch
 import torch.nn.functional as F
@@ -12,7 +13,9 @@ from torch import Tensor
 from sourcewise.data.batches import IGNORED, Batch, Source
 from sourcewise.model.finite import not_finite
 from sourcewise.model.habits import Habits
+from sourcewise.model.parts import ParameterInfo, Stacks
 
+Route = Literal["encoder", "bypass"]
 TOKENS_AT_A_TIME = 1024  # target tokens whose logits `token_nats` holds at once
 
 
@@ -48,12 +51,15 @@ class Cache(Protocol):
 class Network(Protocol):
     """An encoder–decoder network."""
 
+    kind: str  # what it is, in words
     start_id: int
     eos_id: int  # the end of a text that is learned; `habits` has all that are obeyed
     pad_id: int
     habits: Habits  # how outputs begin and end, and what they never hold
     vocabulary: int  # ids it embeds
+    spoken: int  # ids it may say
     positions: int | None  # its longest source or target; None: any length
+    route: Route  # of features: `encoder`, or `bypass` past it
     joins: bool  # whether sources of several batches may be put together: memory and cache have `join`
 
     @property
@@ -63,6 +69,17 @@ class Network(Protocol):
     @property
     def device(self) -> torch.device:
         """Where its weights are."""
+
+    @property
+    def attends(self) -> bool:
+        """Whether its decoder attends to the memory; one that reads a single vector does not."""
+
+    @property
+    def stacks(self) -> Stacks:
+        """The blocks of `encoder` and `decoder`, as far as it has them."""
+
+    def parts(self) -> Iterator[ParameterInfo]:
+        """Every parameter with the part, and the layer, that it belongs to."""
 
     def encode(self, source: Source) -> Any:
         """Read sources → Memory."""

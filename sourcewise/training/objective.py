@@ -42,7 +42,7 @@ class Objective(nn.Module):
         check_supervised(network, train.guided_attention, train.attention_mass)
         self.unknown = network.pad_id if unknown in (None, network.eos_id) else unknown
         if self.ctc_weight:
-            if not network.has_encoder:
+            if "encoder" not in network.stacks:
                 raise RequestError("train.ctc_weight: this network has no encoder whose output it could align; set 0")
             config = network.body.config
             self.ctc_head = nn.Linear(config.d_model, config.vocabulary)

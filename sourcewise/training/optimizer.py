@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import inspect
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -17,33 +17,22 @@ from torch import Tensor, nn
 
 from sourcewise.config import TrainConfig
 from sourcewise.errors import RequestError
+from sourcewise.model.parts import OTHER, PARTS, ParameterInfo
+from sourcewise.model.protocol import Network
 
 LEAST_RMS = 1e-3  # weights at zero must be able to leave it
-PARTS = {
-    "embedding": ("body.embedding", "body.head"),
-    "encoder": ("body.encoder",),
-    "decoder": ("body.decoder",),
-    "features": ("bridge.encoder",),
-    "bridge": ("bridge",),  # the rest of it
-}
 
 
-def freeze(network: nn.Module, parts: Sequence[str]) -> None:
-    """Stop these parts (the keys of PARTS) from learning. Raises RequestError for one that is not there."""
+def freeze(network: Network, parts: Sequence[str]) -> None:
+    """Stop these parts (of PARTS) from learning. Raises RequestError for one that is not there."""
     for part in parts:
         if part not in PARTS:
             raise RequestError(f"train.freeze: {part!r} is not one of {', '.join(PARTS)}")
-        found = [parameter for name, parameter in network.named_parameters() if part_of(name) == part]
+        found = [info.parameter for info in network.parts() if info.part == part]
         if not found:
             raise RequestError(f"train.freeze: this network has no {part}")
         for parameter in found:
             parameter.requires_grad_(False)
-
-
-def part_of(name: str) -> str:
-    """The part of a network that a parameter belongs to, as `freeze` names them; `other` where it is none."""
-    own = bare(name)
-    return next((part for part, starts in PARTS.items() if own.startswith(starts)), "other")
 
 
 def bare(name: str) -> str:
@@ -61,12 +50,17 @@ class PlainAdamW(torch.optim.AdamW):
 class MasterAdamW:
     """torch's fused AdamW on fp32 copies of the trainable parameters."""
 
-    def __init__(self, module: nn.Module, train: TrainConfig, precision: torch.dtype) -> None:
+    def __init__(
+        self, module: nn.Module, train: TrainConfig, precision: torch.dtype, infos: Iterable[ParameterInfo] = ()
+    ) -> None:
+        """`infos` say which part each parameter of the module belongs to."""
+        part_of = {id(info.parameter): info.part for info in infos}
         named = [(n, p) for n, p in module.named_parameters() if p.requires_grad]
         if not named:
             raise RequestError("train.freeze: nothing is left to train")
         self.names = [name for name, _ in named]
         self.parameters = [parameter for _, parameter in named]
+        self.parts = [part_of.get(id(parameter), OTHER) for parameter in self.parameters]
         self.masters = [nn.Parameter(p.detach().float().clone()) for p in self.parameters]
         self.room = [torch.empty_like(m, requires_grad=False) for m in self.masters]  # for their gradients
         self.frozen = {n: (p, p.detach().float()) for n, p in module.named_parameters() if not p.requires_grad}

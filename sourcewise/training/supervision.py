@@ -15,7 +15,7 @@ LEAST_MASS = 1e-6  # of attention: its logarithm is taken
 def check_supervised(network: Seq2Seq, guided: float, mass: float) -> None:
     """Raises RequestError where a network has no attention to supervise, or no slots in time to guide it along."""
     key = "train.guided_attention" if guided else "train.attention_mass"
-    if (guided or mass) and getattr(network.body.config, "attention", None) == "none":
+    if (guided or mass) and not network.attends:
         raise RequestError(f"{key}: this network has no attention over its source; set 0")
     if guided and network.bridge is not None and network.bridge.spans(1) is None:
         raise RequestError(f"{key}: the bridge's slots are not places in time, no order is there to follow; set 0")

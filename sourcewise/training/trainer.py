@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections import Counter
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -80,8 +81,8 @@ class Trainer:
         resample(train, recipe.train.resample_below)
         rarity = token_weights(train, network.vocabulary, recipe.train)
         self.objective = Objective(network, recipe.train, tokenizer.unk_id, rarity).to(network.device)
-        self.optimizer = MasterAdamW(self.objective, recipe.train, PRECISIONS[recipe.train.precision])
-        self.unfreezing = Unfreezing(self.optimizer.names, recipe.train.unfreeze)
+        self.optimizer = MasterAdamW(self.objective, recipe.train, PRECISIONS[recipe.train.precision], network.parts())
+        self.unfreezing = Unfreezing(self.optimizer.parts, recipe.train.unfreeze)
         self.lanes = Lanes(network.device if _step_flops(self.objective, recipe) > LEAST_FLOPS else None)
         self.target_cost = _target_cost(network) if self.lanes.count > 1 else 1.0
         self.augment, self.noise = _augmenter(recipe, network), _text_noise(recipe, network, tokenizer)
@@ -359,11 +360,12 @@ def _step_flops(objective: Objective, recipe: Recipe) -> float:
 
 def _target_cost(network: Seq2Seq) -> float:
     """About what a target token costs where a source's costs 1: by the parameters that each meets."""
-    sizes = {name: parameter.numel() for name, parameter in network.named_parameters()}
-    encoder = sum(size for name, size in sizes.items() if name.startswith("body.encoder"))
+    sizes = Counter[str]()
+    for info in network.parts():
+        sizes[info.part] += info.parameter.numel()
+    encoder, decoder = sizes["encoder"], sizes["decoder"]
     if network.bridge is not None or not encoder:
         return 1.0
-    decoder = sum(size for name, size in sizes.items() if name.startswith("body.decoder"))
     return (decoder + network.body.output_matrix.numel()) / encoder
 
 

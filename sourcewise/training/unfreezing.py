@@ -6,20 +6,18 @@ from collections.abc import Sequence
 
 from sourcewise.config import UnfreezeConfig
 from sourcewise.errors import RequestError
-from sourcewise.training.optimizer import part_of
 
 
 class Unfreezing:
     """When each parameter begins to learn; its state is the epoch alone, so that a resumed training is the same."""
 
-    def __init__(self, names: Sequence[str], config: UnfreezeConfig) -> None:
-        """`names` of the parameters that learn. Raises RequestError for a part that is frozen or not there."""
+    def __init__(self, parts: Sequence[str], config: UnfreezeConfig) -> None:
+        """`parts` of the parameters that learn. Raises RequestError for a part that is frozen or not there."""
         begins = {part: epoch for part, epoch in config.model_dump(exclude={"rate"}).items() if epoch is not None}
-        self.parts = [part_of(name) for name in names]
-        self.begins = [begins.get(part) for part in self.parts]
+        self.begins = [begins.get(part) for part in parts]
         self.rate = config.rate
         for part in begins:
-            if part not in self.parts:
+            if part not in parts:
                 raise RequestError(f"train.unfreeze.{part}: is frozen for good (train.freeze), or not in this network")
         if begins and not any(self.factors(0.0)):
             raise RequestError("train.unfreeze: nothing would learn at first; leave a part out, or give it epoch 0")

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from sourcewise.data.encoding import Encoded
-from sourcewise.training.optimizer import MasterAdamW, part_of
+from sourcewise.training.optimizer import MasterAdamW
 
 ENTRIES = 16_384  # of a tensor that are looked at for its update
 EXAMPLES = 5_000  # whose targets are counted
@@ -18,8 +18,8 @@ EXAMPLES = 5_000  # whose targets are counted
 def gradient_norms(optimizer: MasterAdamW) -> dict[str, float]:
     """Norm of the gradient of each part (embedding, encoder, decoder, bridge), before clipping."""
     parts: dict[str, list[Tensor]] = {}
-    for name, master in zip(optimizer.names, optimizer.masters, strict=True):
-        found = parts.setdefault(part_of(name), [])
+    for part, master in zip(optimizer.parts, optimizer.masters, strict=True):
+        found = parts.setdefault(part, [])
         if master.grad is not None:
             found.append(master.grad)
     return {part: float(torch.nn.utils.get_total_norm(grads)) for part, grads in parts.items()}
@@ -33,9 +33,9 @@ def update_ratios(optimizer: MasterAdamW) -> dict[str, float]:
     from up to `ENTRIES` entries of each, spread through it. A tensor at zero has no size and is left out.
     """
     parts: dict[str, list[float]] = {}
-    for name, master, group in zip(optimizer.names, optimizer.masters, optimizer.adamw.param_groups, strict=True):
+    for part, master, group in zip(optimizer.parts, optimizer.masters, optimizer.adamw.param_groups, strict=True):
         state = optimizer.adamw.state.get(master)
-        found = parts.setdefault(part_of(name), [])
+        found = parts.setdefault(part, [])
         size = _rms(_some(master))
         if not size or not state:
             continue

@@ -70,11 +70,11 @@ def long_sources(folder: Path, words: int) -> dict[str, Any]:
 def test_the_blocks_of_a_decoder_only_stack_are_seen() -> None:
     training = prepared(model__family="decoder")
     sizes = measured.measure_activations(training.network, measured.long_batch(training.train))
-    assert {stack: len(each) for stack, each in sizes.items()} == {"body.decoder": len(training.network.body.decoder)}  # type: ignore[attr-defined]
+    assert {stack: len(each) for stack, each in sizes.items()} == {"decoder": len(training.network.body.decoder)}  # type: ignore[attr-defined]
     with torch.no_grad():
         training.network.body.decoder[1].feedforward.wo.weight.mul_(1000)  # type: ignore[attr-defined]
-    larger = measured.measure_activations(training.network, measured.long_batch(training.train))["body.decoder"]
-    assert larger[0] == sizes["body.decoder"][0] and larger[1] > 50 > sizes["body.decoder"][1]
+    larger = measured.measure_activations(training.network, measured.long_batch(training.train))["decoder"]
+    assert larger[0] == sizes["decoder"][0] and larger[1] > 50 > sizes["decoder"][1]
     assert "WIR016" in [code for code, _ in found(training)]
 
 

@@ -16,7 +16,7 @@ from sourcewise.data.batches import IGNORED, Source
 from sourcewise.errors import RequestError
 from sourcewise.integrations.collated import Collated, CollatedNetwork, Speaker, with_prompts
 from sourcewise.integrations.recorder import Recorder
-from sourcewise.integrations.wiring import part
+from sourcewise.model.families.huggingface import parts_of
 from tests.generation.folders import TOKENIZER
 from tests.integrations.trainings import EOS, PAD, bart, collate, rows, t5
 
@@ -99,8 +99,7 @@ def test_a_speaker_speaks_as_its_tokenizer_does(network: CollatedNetwork) -> Non
 
 @pytest.mark.parametrize("make", [t5, bart])
 def test_every_weight_belongs_to_a_part(make: Any) -> None:
-    parts = {name: part(name) for name, _ in make().named_parameters()}
-    assert set(parts.values()) == {"embedding", "encoder", "decoder"}
+    assert {info.part for info in parts_of(make())} == {"embedding", "encoder", "decoder"}
 
 
 def test_a_course_is_made_of_what_a_trainer_logs() -> None:

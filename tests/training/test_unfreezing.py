@@ -15,12 +15,12 @@ from sourcewise.training.trainer import Trainer
 from sourcewise.training.unfreezing import Unfreezing
 from tests.training.recipes import feature_recipe, recipe
 
-NAMES = ["network.body.embedding.weight", "network.body.encoder.0.x", "network.bridge.last.weight", "ctc_head.weight"]
+LEARNING = ["embedding", "encoder", "bridge", "other"]
 
 
 def test_a_part_waits_for_its_epoch_and_learns_at_its_rate() -> None:
-    made = Unfreezing(NAMES, UnfreezeConfig(encoder=2, bridge=0.5, rate=0.1))
-    assert made.active and not Unfreezing(NAMES, UnfreezeConfig(rate=0.1)).active
+    made = Unfreezing(LEARNING, UnfreezeConfig(encoder=2, bridge=0.5, rate=0.1))
+    assert made.active and not Unfreezing(LEARNING, UnfreezeConfig(rate=0.1)).active
     assert made.factors(0.0) == [1, 0, 0, 1]
     assert made.factors(0.5) == [1, 0, 0.1, 1]
     assert made.factors(2.0) == [1, 0.1, 0.1, 1]
@@ -28,9 +28,9 @@ def test_a_part_waits_for_its_epoch_and_learns_at_its_rate() -> None:
 
 def test_what_cannot_be_is_refused(tmp_path: Path) -> None:
     with pytest.raises(RequestError, match=r"train\.unfreeze\.decoder: is frozen for good"):
-        Unfreezing(NAMES, UnfreezeConfig(decoder=1))
+        Unfreezing(LEARNING, UnfreezeConfig(decoder=1))
     with pytest.raises(RequestError, match="nothing would learn at first"):
-        Unfreezing(NAMES[:2], UnfreezeConfig(embedding=1, encoder=1))
+        Unfreezing(LEARNING[:2], UnfreezeConfig(embedding=1, encoder=1))
     with pytest.raises(RequestError, match=r"train\.unfreeze\.bridge: is frozen for good"):
         prepare(recipe(tmp_path, train__unfreeze={"bridge": 1}), Run(tmp_path / "r"))
 

@@ -6,7 +6,6 @@ The step is taken on copies of the weights; the network is afterwards as before.
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
@@ -17,8 +16,9 @@ from sourcewise.config import TrainConfig
 from sourcewise.data.batches import Batch
 from sourcewise.diagnosis.borrowing import borrowed
 from sourcewise.model.network import Seq2Seq
+from sourcewise.model.parts import OTHER
 from sourcewise.training.objective import Objective
-from sourcewise.training.optimizer import MasterAdamW, freeze, part_of
+from sourcewise.training.optimizer import MasterAdamW, freeze
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,17 +33,8 @@ class Weight:
     gradient: float | None = None  # of the loss in nats a target token, clipped; None: the loss does not depend on it
     optimised: bool = False  # whether the optimizer has it
     update: float = 0.0  # by one step at the peak learning rate
-
-    @property
-    def part(self) -> str:
-        """The part of the network it belongs to, as `train.freeze` names them; `other` where it is none."""
-        return part_of(self.name)
-
-    @property
-    def layer(self) -> tuple[str, int] | None:
-        """The stack and the place in it; None for what is in no stack."""
-        found = re.match(r"(.*?(?:encoder|decoder))\.(\d+)\.", self.name)
-        return (found[1], int(found[2])) if found else None
+    part: str = OTHER  # of the network that it belongs to, as `train.freeze` names them
+    layer: tuple[str, int] | None = None  # the stack and the place in it; None for what is in no stack
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,10 +57,13 @@ def measure_first_step(network: Seq2Seq, batch: Batch, train: TrainConfig, unkno
         options = train.model_copy(update={"word_dropout": 0.0})
         objective = Objective(network, options, unknown).to(network.device).eval()
         before = {name: p.detach().clone() for name, p in objective.named_parameters()}
-        rows = [
-            Weight(name, p.numel(), _rms(p), learns.get(name, True), learns.get(name, True) and not p.requires_grad)
-            for name, p in objective.named_parameters()
-        ]
+        known = {id(info.parameter): (info.part, info.layer) for info in network.parts()}
+        rows = []
+        for name, p in objective.named_parameters():
+            part, layer = known.get(id(p), (OTHER, None))
+            learned = learns.get(name, True)
+            frozen = learned and not p.requires_grad
+            rows.append(Weight(name, p.numel(), _rms(p), learned, frozen, part=part, layer=layer))
         optimizer = MasterAdamW(objective, train, torch.float32)
         targets = batch.target_tokens
         with torch.enable_grad():

@@ -6,7 +6,6 @@ All on fp32 copies of the weights; weights, modes and random states are afterwar
 from __future__ import annotations
 
 import math
-import re
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
@@ -39,7 +38,6 @@ MEASURED = (
     "Measured on 20 fresh networks (T5 tied, untied and 12 blocks deep, BART, GRU and LSTM with and without "
     "attention, decoder-only; digits through each bridge)"
 )
-BLOCK = re.compile(r".*(?:encoder|decoder)\.(\d+)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,15 +92,14 @@ def measure_activations(network: Seq2Seq, batch: Batch) -> dict[str, list[float]
             found[stack, place] = float(tensor.float().square().mean().sqrt())
 
     with borrowed(network), ExitStack() as hooks:
-        for name, module in network.named_modules():
-            if match := BLOCK.fullmatch(name):
-                hook = module.register_forward_hook(partial(note, name.rpartition(".")[0], int(match[1])))
-                hooks.callback(hook.remove)
+        for stack, blocks in network.stacks.items():
+            for place, block in enumerate(blocks):
+                hooks.callback(block.register_forward_hook(partial(note, stack, place)).remove)
         body: Any = network.body
         if isinstance(body, DecoderOnly):  # its blocks are never called whole: what one gives, the next norm is given
             following = [*(block.attention_norm for block in body.blocks[1:]), body.decoder_norm]
             for place, norm in enumerate(following):
-                hooks.callback(norm.register_forward_pre_hook(partial(note, "body.decoder", place)).remove)
+                hooks.callback(norm.register_forward_pre_hook(partial(note, "decoder", place)).remove)
         batch = batch.to(network.device)
         network.decode(fed(batch.labels, network.start_id, network.pad_id), network.encode(batch.source))
     stacks: dict[str, list[float]] = {}
@@ -149,7 +146,7 @@ def memory_slots(network: Seq2Seq, batch: Batch) -> int:
 
 def one_vector_asked(network: Seq2Seq) -> bool:
     """Whether it is a recurrent network without attention, as its recipe has it."""
-    return getattr(network.body.config, "attention", "") == "none"
+    return not network.attends
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from sourcewise.data.batches import IGNORED, Batch, Source, length_mask
 from sourcewise.diagnosis.borrowing import Rounding, borrowed, draws, rounding
@@ -98,17 +98,6 @@ class Loss:
         """Both figures, and what explains their difference."""
         said = f"training sums {self.summed:.2f} nats, the targets have {self.expected:.2f}"
         return f"{said}; it is what {self.like} would give" if self.like else f"{said}; no usual fault explains it"
-
-
-def is_encoder(name: str) -> bool:
-    """Whether a parameter of this name is the encoder's: the first part of it that names a stack says so.
-
-    What encodes features inside the bridge is before the encoder, on both routes.
-    """
-    if name.startswith("bridge."):
-        return False
-    stacks = [part for part in name.split(".") if part.startswith(("encoder", "decoder"))]
-    return bool(stacks) and stacks[0].startswith("encoder")
 
 
 def fed(labels: Tensor, start_id: int, pad_id: int, times: int = 1) -> Tensor:
@@ -217,8 +206,7 @@ def _target_paths(
 
 def _encoder_path(network: Network, moved: Callable[[], float]) -> dict[str, float]:
     """Noise in all weights of the encoder, of each tensor's own size; the last measurement, for it stays."""
-    assert isinstance(network, nn.Module)
-    weights = [p for name, p in network.named_parameters() if is_encoder(name)]
+    weights = [info.parameter for info in network.parts() if info.part == "encoder"]
     if not weights:
         return {}
     torch.manual_seed(SEED)

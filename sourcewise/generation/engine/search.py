@@ -37,8 +37,8 @@ PATIENCE = 0.1  # seconds between two looks at how far it is
 
 def why_not(network: protocol.Network, device: torch.device) -> str | None:
     """Why this network cannot be searched here on this device, in words after "int8"; None: it can."""
-    body: Any = getattr(network, "body", None)
-    if not isinstance(network, Seq2Seq) or not isinstance(body, Transformer) or not computes(body.config):
+    body: Any = network.body if isinstance(network, Seq2Seq) else None
+    if not isinstance(body, Transformer) or not computes(body.config):
         return "is for the T5 family"
     if device.type != "cpu":
         return f"is for the CPU, not {device}"

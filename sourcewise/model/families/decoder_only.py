@@ -29,6 +29,7 @@ from sourcewise.model.blocks.layers import Embedding, FeedForward, RMSNorm, Sinu
 from sourcewise.model.blocks.memory import KeyValueCache, padding_bias
 from sourcewise.model.blocks.residual import ResidualBlock
 from sourcewise.model.families import t5
+from sourcewise.model.parts import size
 from sourcewise.model.weights.interchange import check, take
 from sourcewise.model.weights.weight_files import Weights
 
@@ -130,7 +131,7 @@ class DecoderOnly(nn.Module):
     """Embedding, one stack of blocks and the projection to the vocabulary."""
 
     positions: int | None = None  # they are relative
-    joins = True
+    joins = attends = True
     output_bias: Tensor | None = None
 
     def __init__(self, config: DecoderOnlyConfig) -> None:
@@ -310,11 +311,6 @@ def make(model: ModelConfig, tokenizer: Tokenizer, features: bool) -> DecoderOnl
             wanted = size(t5.make(model, tokenizer, features))
         shape = sized(shape, wanted)
     return DecoderOnly(shape)
-
-
-def size(module: nn.Module) -> int:
-    """How many parameters it has."""
-    return sum(p.numel() for p in module.parameters())
 
 
 def sized(shape: DecoderOnlyConfig, wanted: int) -> DecoderOnlyConfig:

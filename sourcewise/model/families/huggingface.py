@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from sourcewise.data.batches import IGNORED, Batch, Source
 from sourcewise.errors import RequestError
 from sourcewise.model.habits import Habits
-from sourcewise.model.protocol import shift_right
+from sourcewise.model.parts import ParameterInfo, Stacks, belonging, largest_list
+from sourcewise.model.protocol import Route, shift_right
 from sourcewise.model.weights.generation_config import CONFIG, Ids, Search, Told, in_memory, read_told
 from sourcewise.model.weights.interchange import (
     BIAS,
@@ -68,6 +69,8 @@ class HuggingFaceNetwork(nn.Module):
     """Wraps a `PreTrainedModel` with an encoder and a decoder."""
 
     dims = 0  # text only
+    route: Route = "encoder"
+    attends = True
     joins = False
 
     def __init__(
@@ -90,6 +93,15 @@ class HuggingFaceNetwork(nn.Module):
     def device(self) -> torch.device:
         """Where the weights are."""
         return torch.device(self.model.device)
+
+    @property
+    def stacks(self) -> Stacks:
+        """The blocks of the encoder and of the decoder."""
+        return stacks_of(self.model)
+
+    def parts(self) -> Iterator[ParameterInfo]:
+        """Every parameter with the part that it belongs to, as the model itself is built."""
+        return (replace(info, name=f"model.{info.name}") for info in parts_of(self.model))
 
     def encode(self, source: Source) -> HuggingFaceMemory:
         """Read text sources."""
@@ -220,6 +232,23 @@ def _check(model: Any, found: dict[str, Any], weights: Weights) -> None:
 def _is_computed(model: Any, name: str) -> bool:
     """Whether a tensor that is in no file is none that was learned: sinusoids, which transformers computes again."""
     return "Sinusoidal" in type(model.get_submodule(name.rpartition(".")[0])).__name__
+
+
+def stacks_of(model: Any) -> Stacks:
+    """The blocks of encoder and decoder of a model of transformers."""
+    return {"encoder": largest_list(model.get_encoder()), "decoder": largest_list(model.get_decoder())}
+
+
+def parts_of(model: Any) -> Iterator[ParameterInfo]:
+    """Every parameter of a model of transformers, or of one inside a wrapper, with the part that it belongs to."""
+    stacks = (model.get_encoder(), model.get_decoder())
+    tables = [model.get_output_embeddings()]
+    for each in (model, *stacks):
+        with contextlib.suppress(AttributeError, NotImplementedError):
+            table = each.get_input_embeddings()  # a convolution, where an encoder reads sounds or images
+            tables += [table] if any(isinstance(m, nn.Embedding) for m in table.modules()) else []
+    owners = [*(("embedding", table) for table in tables), *zip(("encoder", "decoder"), stacks, strict=True)]
+    return belonging(model, owners, stacks_of(model))
 
 
 def spoken_ids(model: Any) -> int:

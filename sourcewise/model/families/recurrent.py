@@ -89,8 +89,8 @@ class Recurrent(nn.Module):
         self.encoder = nn.ModuleList(EncoderLayer(c.cell, c.d_model) for _ in range(c.encoder_layers))
         carried = c.decoder_layers * CARRIES[c.cell]
         self.decoder_start = nn.ModuleList(nn.Linear(c.d_model, c.d_model) for _ in range(carried))
-        attentive = c.attention == "bahdanau"
-        first = AttentiveLayer(c.cell, c.d_model) if attentive else DecoderLayer(c.cell, c.d_model, reads=True)
+        self.attends = c.attention == "bahdanau"
+        first = AttentiveLayer(c.cell, c.d_model) if self.attends else DecoderLayer(c.cell, c.d_model, reads=True)
         others = (DecoderLayer(c.cell, c.d_model, reads=False) for _ in range(c.decoder_layers - 1))
         self.decoder = nn.ModuleList([first, *others])
         self.decoder_readout = nn.Linear(3 * c.d_model, c.d_model)

@@ -180,7 +180,7 @@ class Transformer(nn.Module):
     """Embedding, encoder, decoder and the projection to the vocabulary."""
 
     positions: int | None = None  # they are relative
-    joins = True
+    joins = attends = True
 
     def __init__(self, config: TransformerConfig) -> None:
         super().__init__()

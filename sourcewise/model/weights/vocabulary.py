@@ -11,8 +11,6 @@ from torch import Tensor
 
 from sourcewise.model.network import Seq2Seq
 
-TABLES = ("embedding", "head", "logits_bias")  # what has a row an entry; the names of their tensors begin so
-
 
 @torch.no_grad()
 def embed_new(network: Seq2Seq, size: int, fresh: Sequence[int]) -> None:
@@ -26,13 +24,14 @@ def embed_new(network: Seq2Seq, size: int, fresh: Sequence[int]) -> None:
         body = _larger(body, -(-size // 8) * 8)
         network.body, network.vocabulary = body, body.config.vocabulary
     new = sorted({*fresh, *range(rows, network.vocabulary)})
-    for table in _tables(body) if new else []:
+    for table in _tables(network) if new else []:
         table[new] = table[: new[0]].float().mean(0).to(table.dtype)
 
 
-def _tables(body: Any) -> list[Tensor]:
-    named = (*body.named_parameters(), *body.named_buffers())
-    return [t for name, t in named if name.startswith(TABLES) and t.shape[:1] == (body.config.vocabulary,)]
+def _tables(network: Seq2Seq) -> list[Tensor]:
+    """What has a row per entry: embedding and head, and the bias of the logits."""
+    bias = network.body.output_bias
+    return [info.parameter for info in network.parts() if info.part == "embedding"] + ([] if bias is None else [bias])
 
 
 def _larger(body: Any, rows: int) -> Any:

@@ -40,9 +40,7 @@ class VanishingGradients(Rule[Wiring]):
             least = min(stack)
             drowned = least < min(self.epsilon, self.drowned * largest)
             if max(stack) and (drowned or least < self.drowned * max(stack)):
-                evidence = (
-                    f"layer {stack.index(least)} of {name.removeprefix('network.body.')} has a gradient of {least:.1e}"
-                )
+                evidence = f"layer {stack.index(least)} of {name} has a gradient of {least:.1e}"
                 evidence += f", layer {stack.index(max(stack))} of the {len(stack)} one of {max(stack):.1e}"
                 yield self.finding(evidence, "error" if drowned else "warning")
                 return

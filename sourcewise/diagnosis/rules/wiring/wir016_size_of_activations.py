@@ -36,7 +36,7 @@ class SizeOfActivations(Rule[Prepared]):
         found: list[tuple[Level, str]] = []
         for stack, sizes in signals.measure_activations(prepared.network, one_batch(prepared.train)).items():
             most, least = max(sizes), min(sizes)
-            name = f"the {stack.removeprefix('body.')}'s {len(sizes)}"
+            name = f"the {stack}'s {len(sizes)}"
             if most > self.warning:
                 what = f"block {sizes.index(most)} of {name} gives values of {most:.3g}"
                 found.append(("error" if most > self.error else "warning", what))
