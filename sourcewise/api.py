@@ -29,9 +29,9 @@ from sourcewise.reporting.comparison import write_table
 from sourcewise.reporting.comparison_progress import ComparisonProgress
 from sourcewise.reporting.progress import LiveReport, TrainingProgress
 from sourcewise.reporting.terminal import print_findings, print_notes
-from sourcewise.training.opening import Prepared, open_training
 from sourcewise.training.resuming import resumed
 from sourcewise.training.run import Run, create_run, locked, write_recipe
+from sourcewise.training.setup import TrainingSetup, set_up
 from sourcewise.training.trainer import Interrupted, Trainer
 
 
@@ -54,7 +54,7 @@ def train(
     if resume:
         recipe = resumed(recipe, run.recipe, overrides or {})
     with locked(run.folder):
-        opened, test = open_training(recipe, run.tokenizer if resume and run.has_tokenizer else None)
+        opened, test = set_up(recipe, run.tokenizer if resume and run.has_tokenizer else None)
         before = None if resume or not recipe.train.preflight else _without_errors(before_training(opened))
         trainer = _trainer(recipe, run, opened, before)
         if overwrite and not resume:
@@ -83,11 +83,11 @@ def prepare(recipe: Recipe, run: Run, *, resume: bool = False) -> tuple[Trainer,
 
     With `resume` the tokenizer is the run's own. Gives the trainer and the sets for the final evaluation.
     """
-    opened, test = open_training(recipe, run.tokenizer if resume and run.has_tokenizer else None)
+    opened, test = set_up(recipe, run.tokenizer if resume and run.has_tokenizer else None)
     return _trainer(recipe, run, opened), test
 
 
-def _trainer(recipe: Recipe, run: Run, opened: Prepared, before: Piece | None = None) -> Trainer:
+def _trainer(recipe: Recipe, run: Run, opened: TrainingSetup, before: Piece | None = None) -> Trainer:
     """The training, watched; `before` is what its pre-flight saw."""
     progress = TrainingProgress()
     listeners = (progress, Watch(recipe, progress.found, before), LiveReport())
@@ -110,7 +110,7 @@ def preflight(recipe: Recipe | str | Path, overrides: dict[str, Any] | None = No
     Raises RequestError where the recipe, or an option, is wrong; what is wrong with the data is a finding.
     """
     chosen = recipe if isinstance(recipe, Recipe) else load_recipe(recipe, overrides)
-    return diagnosed(lambda: open_training(chosen)[0])
+    return diagnosed(lambda: set_up(chosen)[0])
 
 
 def evaluate_run(run: Run, test: Sequence[Dataset]) -> Evaluation:

@@ -29,7 +29,7 @@ from sourcewise.diagnosis.ranking import ranked
 from sourcewise.errors import RequestError
 from sourcewise.training.run import Run
 
-BUILT = "sourcewise.training.opening.build_network"
+BUILT = "sourcewise.training.setup.build_network"
 # What options may stand for; both are made of what was drawn, before it was spoilt.
 CLEAN = "OF THE CLEAN SET"  # a tokenizer
 TRAINED = "A TRAINED RUN"  # of the subject as it is

@@ -11,7 +11,7 @@ from sourcewise.config import Recipe
 from sourcewise.data.encoding import Encoded
 from sourcewise.data.readers.plain_text import Denoised
 from sourcewise.diagnosis.measures.features import Summary, summarised
-from sourcewise.training.opening import Prepared
+from sourcewise.training.setup import TrainingSetup
 
 SAMPLE = 1000  # examples that are looked at closely
 FEWEST = 20  # a set of fewer is an experiment: shares mean nothing
@@ -28,7 +28,7 @@ class Pairs:
     summaries: dict[int, Summary] = field(default_factory=dict)  # of the parts of `train`
 
     @classmethod
-    def of(cls, prepared: Prepared) -> Pairs:
+    def of(cls, prepared: TrainingSetup) -> Pairs:
         """Those of a training that is about to begin."""
         return cls(prepared.train, prepared.valid, prepared.recipe, prepared.network.bridge)
 

@@ -18,7 +18,7 @@ from sourcewise.diagnosis.ranking import ranked
 from sourcewise.diagnosis.rules import look
 from sourcewise.diagnosis.wiring import Settings, Wiring
 from sourcewise.errors import FaultyData
-from sourcewise.training.opening import Prepared
+from sourcewise.training.setup import TrainingSetup
 from sourcewise.training.state import random_states, restore_random_states
 
 _ONLY_TRAINED = (
@@ -27,7 +27,7 @@ _ONLY_TRAINED = (
 )
 
 
-def preflight(opened: Callable[[], Prepared]) -> Diagnosis:
+def preflight(opened: Callable[[], TrainingSetup]) -> Diagnosis:
     """Every rule that needs no training; `opened` opens the training, and what it refuses of the data is a finding.
 
     Raises RequestError where the request itself is wrong: a file that is not there, an option that does not fit.
@@ -41,7 +41,7 @@ def preflight(opened: Callable[[], Prepared]) -> Diagnosis:
     return Diagnosis(ranked(piece.findings), [*piece.not_checked, *_ONLY_TRAINED], seconds)
 
 
-def before_training(prepared: Prepared) -> Piece:
+def before_training(prepared: TrainingSetup) -> Piece:
     """The same of a training that goes on from here, ranked: it will not know that it was looked at."""
     threads, states = torch.get_num_threads(), random_states()
     try:
@@ -52,7 +52,7 @@ def before_training(prepared: Prepared) -> Piece:
         torch.set_num_threads(threads)
 
 
-def of_training(prepared: Prepared) -> Piece:
+def of_training(prepared: TrainingSetup) -> Piece:
     """What the data and the wiring of a training show before its first step. Raises RequestError."""
     data, settings = look(Pairs.of(prepared)), look(Settings.of(prepared))
     wiring, signals = look(Wiring.of(prepared)), look(prepared)

@@ -25,8 +25,8 @@ from sourcewise.evaluation.evaluate import Progress, evaluate_encoded, lay_out
 from sourcewise.evaluation.results import METRICS_FILE, Evaluation
 from sourcewise.generation.model import Model, load
 from sourcewise.training.events import LINES_FILE, read_lines
-from sourcewise.training.opening import open_training
 from sourcewise.training.run import Run
+from sourcewise.training.setup import set_up
 
 if TYPE_CHECKING:
     from sourcewise.config import DatasetConfig, Recipe
@@ -191,7 +191,7 @@ def _of_recipe(run: Run, recipe: Recipe) -> tuple[Piece, bool]:
     threads = torch.get_num_threads()
     try:
         with torch.random.fork_rng(devices=[]):
-            prepared, _ = open_training(recipe, run.tokenizer if run.has_tokenizer else None)
+            prepared, _ = set_up(recipe, run.tokenizer if run.has_tokenizer else None)
             piece = of_training(prepared)
     except FaultyData as fault:
         return rules.look(fault), False

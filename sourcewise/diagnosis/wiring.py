@@ -28,7 +28,7 @@ from sourcewise.diagnosis.rule import CannotTell
 from sourcewise.errors import RequestError
 from sourcewise.model.protocol import Network
 from sourcewise.training.objective import Objective
-from sourcewise.training.opening import Prepared
+from sourcewise.training.setup import TrainingSetup
 
 EXAMPLES = 12  # of the batch
 NOISY = (
@@ -70,7 +70,7 @@ class Wiring:
     first: Callable[[], FirstStep] | None = None
 
     @classmethod
-    def of(cls, prepared: Prepared) -> Wiring:
+    def of(cls, prepared: TrainingSetup) -> Wiring:
         """That of a training that is about to begin."""
         recipe, network, tokenizer = prepared.recipe, prepared.network, prepared.tokenizer
         batch, train = one_batch(prepared.train), recipe.train
@@ -166,7 +166,7 @@ class Settings:
     steps: int
 
     @classmethod
-    def of(cls, prepared: Prepared) -> Settings:
+    def of(cls, prepared: TrainingSetup) -> Settings:
         """Those of a recipe."""
         train = prepared.recipe.train
         kinds = {"label_smoothing": "smoothing", "word_dropout": "word_dropout"}
@@ -185,7 +185,7 @@ def one_batch(encoded: Encoded) -> Batch:
     return encoded.batch(shorter[places], coarse=True)
 
 
-def planned(prepared: Prepared) -> tuple[int, float]:
+def planned(prepared: TrainingSetup) -> tuple[int, float]:
     """How many steps and epochs the training has; steps with padding left out: at least so many."""
     train, examples = prepared.recipe.train, prepared.train
     tokens = int(examples.source_lengths.sum() + examples.target_lengths.sum())
@@ -196,7 +196,7 @@ def planned(prepared: Prepared) -> tuple[int, float]:
     return max(1, math.ceil(epoch * train.epochs)), float(train.epochs)
 
 
-def _training_loss(prepared: Prepared) -> Summed:
+def _training_loss(prepared: TrainingSetup) -> Summed:
     """A batch's cross-entropy as the training sums it, without what is drawn or weighed."""
     plain = {"label_smoothing": 0.0, "ctc_weight": 0.0, "focal": 0.0, "word_dropout": 0.0}
     options = prepared.recipe.train.model_copy(update=plain)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from sourcewise.config import GenerationConfig
-from sourcewise.generation.candidates import likeliest, log_normaliser
+from sourcewise.generation.candidates import logsumexp, top_k
 from sourcewise.generation.flow import Feed, Known, groups
 from sourcewise.generation.rules import ReadSource, Rules
 from sourcewise.generation.sampling import Hypothesis
@@ -96,9 +96,9 @@ def _candidates(logits: Tensor, known: Known, rules: Rules) -> tuple[Tensor, Ten
     count = beams * max(2, 1 + len(rules.ends))
     most = min(count, logits.shape[-1])
     scores, free = rules.for_beams(logits, known["running"].flatten(0, 1), known["names"].repeat_interleave(beams))
-    values, tokens = likeliest(scores, most)
+    values, tokens = top_k(scores, most)
     if free is not None:
-        values = values - log_normaliser(free)
+        values = values - logsumexp(free)
     total = values.view(sources, beams, most) + known["scores"][..., None]
     best = total.flatten(1).topk(min(count, beams * most))
     return best.values, best.indices // most, tokens.view(sources, -1).gather(1, best.indices)

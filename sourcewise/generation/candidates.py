@@ -8,7 +8,7 @@ from torch import Tensor
 HALVINGS = 5
 
 
-def likeliest(logits: Tensor, count: int) -> tuple[Tensor, Tensor]:
+def top_k(logits: Tensor, count: int) -> tuple[Tensor, Tensor]:
     """The `count` largest of each row, best first: values as float32 and ids, both (rows, count).
 
     Halves of the vocabulary are laid upon each other and the larger entries stay; whatever is among the largest has
@@ -27,7 +27,7 @@ def likeliest(logits: Tensor, count: int) -> tuple[Tensor, Tensor]:
     return values.float(), chosen // count * width + columns.gather(1, chosen % count)
 
 
-def log_normaliser(logits: Tensor, top: Tensor | None = None) -> Tensor:
+def logsumexp(logits: Tensor, top: Tensor | None = None) -> Tensor:
     """ln Σ exp of each row, float32 (rows, 1); `top` is each row's largest, where known. The logits are spent.
 
     Exact in fp32; in bf16 as good as the logits are.

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from sourcewise.config import GenerationConfig
-from sourcewise.generation.candidates import likeliest, log_normaliser
+from sourcewise.generation.candidates import logsumexp, top_k
 from sourcewise.generation.flow import Feed, Known, groups
 from sourcewise.generation.rules import ReadSource, Rules
 from sourcewise.model.protocol import Network
@@ -135,12 +135,12 @@ def steps(
         known = group.known
         is_open = known["is_open"]
         logits = rules(group.decode(known["last"]), known["tokens"], known["names"])
-        top, picked = likeliest(logits, 1)
+        top, picked = top_k(logits, 1)
         values = top
         if draws is not None:
             picked[is_open, 0] = draws.pick(filter_logits(logits[is_open].float(), options), known["names"][is_open])
             values = logits.gather(1, picked).float()
-        log_p = (values - log_normaliser(logits, top)).squeeze(1)
+        log_p = (values - logsumexp(logits, top)).squeeze(1)
         group.check_finite(log_p)
         yield known["names"][is_open], picked[is_open, 0], log_p[is_open]
         known["tokens"] = torch.cat((known["tokens"], picked), dim=1)

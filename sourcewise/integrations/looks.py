@@ -44,7 +44,7 @@ from sourcewise.integrations.passing import joined, size_of, some_of
 from sourcewise.integrations.rates import unknown
 from sourcewise.integrations.wiring import Training, check_start, look_at
 from sourcewise.model.finite import damage
-from sourcewise.training.vitals import target_entropy
+from sourcewise.training.statistics import target_entropy
 
 LONGEST = 256  # tokens of an output
 SIZE = 16  # examples of a batch, where its sources are exchanged

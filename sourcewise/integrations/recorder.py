@@ -14,7 +14,7 @@ from sourcewise.integrations.finite import NotFinite
 from sourcewise.model.families.huggingface import parts_of
 from sourcewise.model.parts import ParameterInfo
 from sourcewise.training.events import Evaluated, Started, Step, Stopped, WentOn, of
-from sourcewise.training.vitals import gradient_norms, update_ratios
+from sourcewise.training.statistics import gradient_norms, update_ratios
 
 DEFAULT_CLIP = 1.0  # the norm that the rules take a clipped step to be clipped to
 CURE = (

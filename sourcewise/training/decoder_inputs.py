@@ -20,7 +20,7 @@ from torch import Tensor
 
 from sourcewise.config import TrainConfig
 from sourcewise.data.batches import IGNORED
-from sourcewise.generation.candidates import likeliest
+from sourcewise.generation.candidates import top_k
 from sourcewise.model.blocks.layers import uniform
 from sourcewise.model.loss import ROWS, chunk_rows
 from sourcewise.model.network import Seq2Seq
@@ -91,18 +91,17 @@ def _with_own(network: Seq2Seq, memory: object, tokens: Tensor, own: Tensor) -> 
     if not len(places):
         return tokens
     states = network.body.run_decoder(tokens, memory).flatten(0, 1)
-    said = _likeliest(network, states, places - 1)
+    said = _top_one(network, states, places - 1)
     habits = network.habits
     never = torch.tensor([*habits.ends, network.pad_id, network.start_id, *habits.barred], device=said.device)
     flat = tokens.flatten()
     return flat.scatter(0, places, torch.where(torch.isin(said, never), flat[places], said)).view_as(tokens)
 
 
-def _likeliest(network: Seq2Seq, states: Tensor, places: Tensor) -> Tensor:
+def _top_one(network: Seq2Seq, states: Tensor, places: Tensor) -> Tensor:
     """The likeliest next token (places,) after these of the states (tokens, width); logits exist a chunk at a time."""
     filled = F.pad(places, (0, -len(places) % ROWS))
     found = [
-        likeliest(network.logits(states[rows]), 1)[1].squeeze(1)
-        for rows in filled.split(chunk_rows(network.vocabulary))
+        top_k(network.logits(states[rows]), 1)[1].squeeze(1) for rows in filled.split(chunk_rows(network.vocabulary))
     ]
     return torch.cat(found)[: len(places)]

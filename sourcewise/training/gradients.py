@@ -11,7 +11,7 @@ from torch import Tensor
 from sourcewise.data.batches import Batch
 from sourcewise.model.blocks.layers import Lookup, dropout_seed, lookups, put_lookups
 from sourcewise.native import training as kernels
-from sourcewise.runtime.threads import Lanes
+from sourcewise.runtime.threads import WorkerThreads
 
 
 @dataclass(slots=True)
@@ -28,7 +28,7 @@ def gradients(
     parameters: Sequence[Tensor],
     parts: Sequence[Callable[[], Batch]],
     targets: int,
-    lanes: Lanes,
+    workers: WorkerThreads,
     room: Sequence[Tensor] | None = None,
 ) -> Gradients:
     """Gradients of the parts' loss a target token; `targets` tokens are in the step.
@@ -49,13 +49,13 @@ def gradients(
             found = torch.autograd.grad(minimised * share, wanted, allow_unused=True)
         return Gradients(_with_lookups(parameters, found, looked_up), float(nats), _source_tokens(batch))
 
-    found = list(lanes.map(run, zip(parts, seeds, strict=True)))
-    of = found[0].of if len(found) == 1 else _summed([each.of for each in found], 1 / targets, lanes, room)
+    found = list(workers.map(run, zip(parts, seeds, strict=True)))
+    of = found[0].of if len(found) == 1 else _summed([each.of for each in found], 1 / targets, workers, room)
     return Gradients(of, sum(each.nats for each in found), sum(each.source_tokens for each in found))
 
 
 def _summed(
-    parts: Sequence[Sequence[Tensor | None]], scale: float, lanes: Lanes, room: Sequence[Tensor] | None
+    parts: Sequence[Sequence[Tensor | None]], scale: float, workers: WorkerThreads, room: Sequence[Tensor] | None
 ) -> list[Tensor | None]:
     """The sum of each parameter's gradients in fp32, in the order of the parts, times scale; each lane does a share."""
     sums: list[Tensor | None] = []
@@ -71,10 +71,10 @@ def _summed(
 
     def add(lane: int) -> None:
         for to, there in work:
-            start, end = (len(to) * n // lanes.count for n in (lane, lane + 1))
+            start, end = (len(to) * n // workers.count for n in (lane, lane + 1))
             _add_up([gradient[start:end] for gradient in there], scale, to[start:end])
 
-    for _ in lanes.map(add, range(lanes.count)):
+    for _ in workers.map(add, range(workers.count)):
         pass
     return sums
 

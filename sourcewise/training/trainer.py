@@ -31,7 +31,7 @@ from sourcewise.model.network import Seq2Seq
 from sourcewise.model.weights.checkpoint import save_network
 from sourcewise.runtime.info import machine
 from sourcewise.runtime.signals import interrupts
-from sourcewise.runtime.threads import Lanes
+from sourcewise.runtime.threads import WorkerThreads
 from sourcewise.training.contrastive import Partners
 from sourcewise.training.decoder_inputs import reference_share
 from sourcewise.training.events import Evaluated, Listener, Started, Step, Stopped
@@ -44,15 +44,15 @@ from sourcewise.training.resuming import check_origin, check_state, check_weight
 from sourcewise.training.run import Run
 from sourcewise.training.schedule import learning_rate
 from sourcewise.training.state import load_state, random_states, restore_random_states, save_state
+from sourcewise.training.statistics import gradient_norms, target_entropy, update_ratios
 from sourcewise.training.token_weights import token_weights
 from sourcewise.training.unfreezing import Unfreezing
-from sourcewise.training.vitals import gradient_norms, target_entropy, update_ratios
 
 COUNTERS = (
     *("step", "epoch", "position", "epoch_batches", "best", "snapshots"),
     *("seconds", "nats", "targets", "tokens", "logged_at", "step_logged", "clipped", "largest_norm"),
 )
-LEAST_FLOPS = 5e10  # a batch; below, lanes wait for the interpreter more than they gain
+LEAST_FLOPS = 5e10  # a batch; below, workers wait for the interpreter more than they gain
 PRECISIONS = {"bf16": torch.bfloat16, "fp32": torch.float32}
 
 
@@ -83,8 +83,8 @@ class Trainer:
         self.objective = Objective(network, recipe.train, tokenizer.unk_id, rarity).to(network.device)
         self.optimizer = MasterAdamW(self.objective, recipe.train, PRECISIONS[recipe.train.precision], network.parts())
         self.unfreezing = Unfreezing(self.optimizer.parts, recipe.train.unfreeze)
-        self.lanes = Lanes(network.device if _step_flops(self.objective, recipe) > LEAST_FLOPS else None)
-        self.target_cost = _target_cost(network) if self.lanes.count > 1 else 1.0
+        self.workers = WorkerThreads(network.device if _step_flops(self.objective, recipe) > LEAST_FLOPS else None)
+        self.target_cost = _target_cost(network) if self.workers.count > 1 else 1.0
         self.augment, self.noise = _augmenter(recipe, network), _text_noise(recipe, network, tokenizer)
         counts = self._steps_of_epochs()
         self.total = recipe.train.steps or sum(counts)
@@ -147,9 +147,9 @@ class Trainer:
         sizes = self.train.source_lengths + self.target_cost * self.train.target_lengths
         objective = partial(self.objective, reference=reference_share(self.step, self.total, self.recipe.train))
         for i, rows in enumerate(batches):
-            parts = [partial(self._batch, part) for part in shares(rows, sizes, self.lanes.count)]
+            parts = [partial(self._batch, part) for part in shares(rows, sizes, self.workers.count)]
             room = None if i else self.optimizer.room
-            found = gradients(objective, self.optimizer.parameters, parts, targets, self.lanes, room)
+            found = gradients(objective, self.optimizer.parameters, parts, targets, self.workers, room)
             self.optimizer.add(found.of)
             self.nats += found.nats
             self.tokens += found.source_tokens
@@ -328,7 +328,7 @@ class Trainer:
     def _machine(self) -> dict[str, str]:
         dtype = next(self.network.parameters()).dtype
         precision = "bf16" if dtype == torch.bfloat16 else str(dtype).removeprefix("torch.").replace("float32", "fp32")
-        return machine(self.network.device, precision, torch.get_num_threads() // self.lanes.count)
+        return machine(self.network.device, precision, torch.get_num_threads() // self.workers.count)
 
     def _resume(self) -> None:
         saving = self.recipe.train.save_every or self.total

@@ -12,15 +12,15 @@ from sourcewise.diagnosis.finding import Finding
 from sourcewise.diagnosis.pairs import Pairs
 from sourcewise.diagnosis.rules import look
 from sourcewise.diagnosis.wiring import Settings, planned
-from sourcewise.training.opening import Prepared
+from sourcewise.training.setup import TrainingSetup
 from tests.diagnosis.test_wiring import DIGITS, prepared, wiring_findings
 
 
-def check(training: Prepared) -> list[Finding]:
+def check(training: TrainingSetup) -> list[Finding]:
     return [*look(Pairs.of(training), "DAT018").findings, *look(Settings.of(training)).findings]
 
 
-def check_pairing(training: Prepared) -> list[Finding]:
+def check_pairing(training: TrainingSetup) -> list[Finding]:
     return list(look(Pairs.of(training), "DAT003").findings)
 
 

@@ -11,11 +11,11 @@ import torch
 from sourcewise.diagnosis.measures import signals as measured
 from sourcewise.diagnosis.rules import RULES, look
 from sourcewise.model.network import Seq2Seq
-from sourcewise.training.opening import Prepared
+from sourcewise.training.setup import TrainingSetup
 from tests.diagnosis.test_wiring import DIGITS, HEALTHY, prepared
 
 
-def found(training: Prepared) -> list[tuple[str, str]]:
+def found(training: TrainingSetup) -> list[tuple[str, str]]:
     return [(finding.code, finding.level) for finding in look(training).findings]
 
 
@@ -51,7 +51,7 @@ def test_pretrained_blocks_may_be_large(tmp_path: Path) -> None:
     with torch.no_grad():
         training.network.body.embedding.weight.mul_(1000)  # type: ignore[attr-defined]
     recipe = training.recipe.model_copy(update={"model": training.recipe.model.model_copy(update={"weights": "x"})})
-    trained = Prepared(recipe, training.tokenizer, training.network, training.train)
+    trained = TrainingSetup(recipe, training.tokenizer, training.network, training.train)
     assert "WIR016" not in [code for code, _ in found(trained)]
 
 

@@ -24,7 +24,7 @@ from sourcewise.model.blocks.attention import MASKED
 from sourcewise.model.builder import build_network
 from sourcewise.model.families import transformer
 from sourcewise.model.families.huggingface import HuggingFaceNetwork
-from sourcewise.training.opening import Prepared, open_tokenizer
+from sourcewise.training.setup import TrainingSetup, open_tokenizer
 
 DIGITS = {"data__train": {"builtin": "digits", "limit": 60}}
 HEALTHY: dict[str, dict[str, Any]] = {
@@ -44,7 +44,7 @@ HEALTHY: dict[str, dict[str, Any]] = {
 }
 
 
-def wiring_findings(training: Prepared) -> list[Finding]:
+def wiring_findings(training: TrainingSetup) -> list[Finding]:
     return list(look(Wiring.of(training)).findings)
 
 
@@ -52,7 +52,7 @@ def check_network(network: Any, batch: Batch, begins: int | None = None) -> list
     return list(look(Wiring(network, batch, begins=begins)).findings)
 
 
-def prepared(**changes: Any) -> Prepared:
+def prepared(**changes: Any) -> TrainingSetup:
     """A small training about to begin; `changes` are dotted keys with __ for dots."""
     tree: dict[str, Any] = {
         "name": "tiny",
@@ -71,10 +71,10 @@ def prepared(**changes: Any) -> Prepared:
     tokenizer = open_tokenizer(recipe, sets)
     torch.manual_seed(recipe.seed)
     network = build_network(recipe.model, tokenizer, join(sets))
-    return Prepared(recipe, tokenizer, network, encode_training(sets, tokenizer, recipe.data, recipe.seed))
+    return TrainingSetup(recipe, tokenizer, network, encode_training(sets, tokenizer, recipe.data, recipe.seed))
 
 
-def codes(training: Prepared) -> list[str]:
+def codes(training: TrainingSetup) -> list[str]:
     """What is found, ranked, notes left out."""
     return [finding.code for finding in ranked(wiring_findings(training)) if finding.level != "note"]
 
@@ -217,7 +217,7 @@ def test_cross_attention_that_sees_no_slot_is_found(monkeypatch: pytest.MonkeyPa
     assert codes(training)[0] == "WIR005"
 
 
-def labelled(training: Prepared, change: Any, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+def labelled(training: TrainingSetup, change: Any, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """What is found where the training set lays out other labels."""
     usual = type(training.train).batch
 

@@ -38,7 +38,7 @@ def random_logits(seed: int, count: int = 4, size: int = 9) -> Tensor:
 
 
 @given(seed=st.integers(0, 500), k=st.integers(1, 12))
-def test_top_k_keeps_the_k_likeliest(seed: int, k: int) -> None:
+def test_top_k_keeps_the_k_top_one(seed: int, k: int) -> None:
     logits = random_logits(seed)
     kept = filter_logits(logits, options(top_k=k)).isfinite()
     assert kept.sum(1).tolist() == [min(k, 9)] * 4

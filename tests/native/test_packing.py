@@ -18,7 +18,7 @@ from sourcewise.model.network import Seq2Seq
 from sourcewise.native.codes import TILES
 from sourcewise.native.training import attention_part
 from sourcewise.native.training.tiles import has_tiles, tiled
-from sourcewise.runtime.threads import Lanes
+from sourcewise.runtime.threads import WorkerThreads
 from sourcewise.training.gradients import gradients
 from sourcewise.training.objective import Objective
 from tests.training.test_optimizer import config
@@ -189,7 +189,7 @@ def test_a_network_learns_the_same_without_padding(options: dict[str, object], m
         memory = objective.network.encode(batch().source)
         assert isinstance(memory, PackedMemory) == (kind == "packed")
         targets = batch().target_tokens
-        of = gradients(objective, list(objective.parameters()), [batch], targets, Lanes(None))
+        of = gradients(objective, list(objective.parameters()), [batch], targets, WorkerThreads(None))
         found.append((of.nats, [each for each in of.of if each is not None]))
     (nats, packed), (_, padded), (exact_nats, exact) = found
     assert nats == pytest.approx(exact_nats, rel=1e-3)

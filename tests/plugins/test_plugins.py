@@ -84,7 +84,7 @@ def test_a_bridge_is_trained_and_read_again(site: Path, tmp_path: Path) -> None:
     nowhere = tmp_path / "nowhere"
     nowhere.mkdir()
     missing = run(nowhere, tmp_path, *words)
-    assert missing.returncode == 2 
+    assert missing.returncode == 2
     assert "sourcewise.json: a bridge of kind 'average', not projection, attention, " in missing.stderr
 
 

@@ -126,7 +126,7 @@ def test_fed_nothing_but_its_own_it_is_fed_what_it_says_after_the_reference(body
 def test_what_no_search_goes_on_from_is_never_fed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(NETWORK, "habits", Habits((NETWORK.eos_id,), barred=tuple(range(3, 30))))
     for stubborn in (NETWORK.eos_id, NETWORK.pad_id, 17):
-        monkeypatch.setattr(module, "_likeliest", lambda n, s, places, say=stubborn: torch.full_like(places, say))
+        monkeypatch.setattr(module, "_top_one", lambda n, s, places, say=stubborn: torch.full_like(places, say))
         assert torch.equal(fed(LENGTHS, 0.0), fed(LENGTHS, 1.0)), stubborn
 
 
@@ -138,7 +138,7 @@ def test_the_logits_of_a_chunk_say_the_same_as_all_at_once(held: int, monkeypatc
     monkeypatch.setattr("sourcewise.model.loss.CHUNK_LOGITS", held * VOCABULARY)
     states = torch.randn(500, NETWORK.body.config.d_model, generator=torch.Generator().manual_seed(1))
     places = torch.arange(499, 0, -2)
-    assert torch.equal(module._likeliest(NETWORK, states, places), logits(states)[places].argmax(-1))
+    assert torch.equal(module._top_one(NETWORK, states, places), logits(states)[places].argmax(-1))
     assert max(sizes) <= held and all(size % 64 == 0 for size in sizes)
 
 
@@ -147,7 +147,7 @@ def test_as_many_words_change_as_asked_for(
     reference: float, word_dropout: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     own = VOCABULARY - 1
-    monkeypatch.setattr(module, "_likeliest", lambda n, s, places: torch.full_like(places, own))
+    monkeypatch.setattr(module, "_top_one", lambda n, s, places: torch.full_like(places, own))
     tokens = fed([41] * 100, reference, word_dropout)[:, 1:]
     kept = 1 - word_dropout
     assert float((tokens == UNKNOWN).float().mean()) == pytest.approx(word_dropout, abs=0.03)
@@ -227,7 +227,7 @@ def test_without_an_unknown_word_padding_stands_for_it() -> None:
     assert Objective(NETWORK, train, UNKNOWN).unknown == UNKNOWN
 
 
-def test_lanes_change_nothing_of_what_is_fed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_worker_threads_change_nothing_of_what_is_fed(monkeypatch: pytest.MonkeyPatch) -> None:
     objective = Objective(network(dropout=0.3).train(), TrainConfig(word_dropout=0.2), UNKNOWN)
     whole = objective.forward
     monkeypatch.setattr(objective, "forward", lambda batch: whole(batch, 0.5))

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from sourcewise.data.batches import IGNORED, Batch
-from sourcewise.runtime.threads import Lanes
+from sourcewise.runtime.threads import WorkerThreads
 from sourcewise.training.gradients import Gradients, gradients
 from sourcewise.training.objective import Objective
 from tests.model.networks import network, text_source
@@ -29,14 +29,14 @@ def part(rows: list[int]) -> Batch:
 
 
 def found(objective: Objective, shares: list[list[int]], seed: int = 0) -> Gradients:
-    """Of the shares, in two lanes."""
+    """Of the shares, in two workers."""
     kept = torch.get_num_threads()
     torch.set_num_threads(2)
     torch.manual_seed(seed)
     try:
         parameters = [p for p in objective.parameters() if p.requires_grad]
-        lanes = Lanes(torch.device("cpu"))
-        return gradients(objective, parameters, [partial(part, rows) for rows in shares], 28, lanes)
+        workers = WorkerThreads(torch.device("cpu"))
+        return gradients(objective, parameters, [partial(part, rows) for rows in shares], 28, workers)
     finally:
         torch.set_num_threads(kept)
 
@@ -63,7 +63,7 @@ def test_sums_are_put_where_they_are_wanted() -> None:
     objective = Objective(network(dropout=0.0, attention_dropout=0.0).train(), config()).bfloat16()
     room = [torch.full_like(p, math.nan, dtype=torch.float32) for p in objective.parameters()]
     parts = [partial(part, rows) for rows in ([3, 1], [0, 4, 2])]
-    summed = gradients(objective, list(objective.parameters()), parts, 28, Lanes(None), room)
+    summed = gradients(objective, list(objective.parameters()), parts, 28, WorkerThreads(None), room)
     for to, one in zip(room, summed.of, strict=True):
         assert (one is None and to.isnan().all()) or (one is to and to.isfinite().all())
 

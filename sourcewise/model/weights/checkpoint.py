@@ -126,7 +126,8 @@ def load_network(folder: Path) -> Network:
             kind = extra["bridge"].get("kind")
             if kind not in bridge_kinds():
                 known = ", ".join(bridge_kinds())
-                raise RequestError(f"{folder / 'sourcewise.json'}: a bridge of kind {kind!r}, not {known}; a plug-in's?")
+                problem = f"a bridge of kind {kind!r}, not {known}; a plug-in's?"
+                raise RequestError(f"{folder / 'sourcewise.json'}: {problem}")
             bridge = build_bridge(BridgeConfig(**extra["bridge"]), extra["dims"], shape, dropout, before)
         _fill_bridge(bridge, folder)
     elif (folder / "bridge.safetensors").is_file():

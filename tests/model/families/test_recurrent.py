@@ -24,7 +24,7 @@ from sourcewise.model.families import recurrent
 from sourcewise.model.network import Seq2Seq
 from sourcewise.model.protocol import shift_right
 from sourcewise.model.weights.checkpoint import load_network, save_network
-from sourcewise.runtime.threads import Lanes
+from sourcewise.runtime.threads import WorkerThreads
 from sourcewise.training.gradients import gradients
 from sourcewise.training.objective import Objective
 from sourcewise.training.optimizer import freeze
@@ -164,7 +164,7 @@ def test_bf16_gives_about_the_same_gradients(kind: str) -> None:
         assert float(F.cosine_similarity(one.flatten(), other.float().flatten(), dim=0)) > 0.98
 
 
-def test_lanes_share_the_gradient() -> None:
+def test_worker_threads_share_the_gradient() -> None:
     """Two Python threads at once, each with a share of the examples."""
     objective, sizes = Objective(network("gru", "bahdanau", dropout=0.0).train(), config()), [5, 3, 7, 2, 6]
 
@@ -175,7 +175,7 @@ def test_lanes_share_the_gradient() -> None:
     torch.set_num_threads(2)
     try:
         cut, whole = (
-            gradients(objective, parameters, [partial(part, p) for p in parts], 30, Lanes(torch.device("cpu")))
+            gradients(objective, parameters, [partial(part, p) for p in parts], 30, WorkerThreads(torch.device("cpu")))
             for parts in ([[3, 1], [0], [4, 2]], [[0, 1, 2, 3, 4]])
         )
     finally:

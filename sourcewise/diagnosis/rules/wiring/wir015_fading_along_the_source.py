@@ -1,9 +1,9 @@
 from sourcewise.diagnosis.measures import signals
 from sourcewise.diagnosis.rule import Findings, Rule
-from sourcewise.training.opening import Prepared
+from sourcewise.training.setup import TrainingSetup
 
 
-class FadingAlongTheSource(Rule[Prepared]):
+class FadingAlongTheSource(Rule[TrainingSetup]):
     """
     ## What it measures
     The gradient of the loss by the vectors that enter the encoder (or the bridge's slots), over the four
@@ -32,7 +32,7 @@ class FadingAlongTheSource(Rule[Prepared]):
     explained_by = "WIR001 WIR002 WIR013"
     warning, error = 1e-4, 1e-6  # of the strongest eighth's gradient
 
-    def check(self, prepared: Prepared) -> Findings:
+    def check(self, prepared: TrainingSetup) -> Findings:
         fading = signals.measure_fading(prepared.network, signals.long_batch(prepared.train))
         if fading is None or not max(fading.eighths) > 0:
             return

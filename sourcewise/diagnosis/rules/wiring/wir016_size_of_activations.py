@@ -2,10 +2,10 @@ from sourcewise.diagnosis.finding import Level
 from sourcewise.diagnosis.measures import signals
 from sourcewise.diagnosis.rule import Findings, Rule
 from sourcewise.diagnosis.wiring import one_batch
-from sourcewise.training.opening import Prepared
+from sourcewise.training.setup import TrainingSetup
 
 
-class SizeOfActivations(Rule[Prepared]):
+class SizeOfActivations(Rule[TrainingSetup]):
     """
     ## What it measures
     The root mean square of what each block gives on one batch, before the first step; blocks of fresh networks.
@@ -30,7 +30,7 @@ class SizeOfActivations(Rule[Prepared]):
     warning, error, small = 50, 1000, 0.01  # root mean squares
     measured = signals.MEASURED
 
-    def check(self, prepared: Prepared) -> Findings:
+    def check(self, prepared: TrainingSetup) -> Findings:
         if prepared.recipe.model.weights:
             return  # pretrained blocks may be large: T5's are
         found: list[tuple[Level, str]] = []

@@ -3,12 +3,12 @@ import math
 from sourcewise.diagnosis.measures import signals
 from sourcewise.diagnosis.rule import CannotTell, Findings, Rule
 from sourcewise.diagnosis.wiring import one_batch
-from sourcewise.training.opening import Prepared
+from sourcewise.training.setup import TrainingSetup
 
 LITTLE = 0.5  # nats a target token: what is nearly certain needs no learning
 
 
-class NotLearnedByHeart(Rule[Prepared]):
+class NotLearnedByHeart(Rule[TrainingSetup]):
     """
     ## What it measures
     The loss of a copy that is trained on {examples:words} examples for up to {steps} steps at 3e-3, without
@@ -34,7 +34,7 @@ class NotLearnedByHeart(Rule[Prepared]):
     stuck, falling = 0.9, 0.05  # of what frequencies alone give, and of the loss over the last quarter
     measured = signals.MEASURED
 
-    def check(self, prepared: Prepared) -> Findings:
+    def check(self, prepared: TrainingSetup) -> Findings:
         network, batch = prepared.network, one_batch(prepared.train)
         if signals.trial_flops(network, batch) > signals.TRIAL_FLOPS:
             size = sum(p.numel() for p in network.parameters())

@@ -1,10 +1,10 @@
 from sourcewise.diagnosis.measures import signals
 from sourcewise.diagnosis.rule import Findings, Rule
 from sourcewise.diagnosis.wiring import one_batch
-from sourcewise.training.opening import Prepared
+from sourcewise.training.setup import TrainingSetup
 
 
-class DropoutDrownsTheSignal(Rule[Prepared]):
+class DropoutDrownsTheSignal(Rule[TrainingSetup]):
     """
     ## What it measures
     With dropout of {dropout} and more: how alike the logits of one batch are for two draws of it, as a
@@ -27,7 +27,7 @@ class DropoutDrownsTheSignal(Rule[Prepared]):
     dropout = 0.5
     warning, error = 0.1, 0.05  # a correlation
 
-    def check(self, prepared: Prepared) -> Findings:
+    def check(self, prepared: TrainingSetup) -> Findings:
         rate = prepared.recipe.model.dropout
         if rate < self.dropout:
             return

@@ -1,10 +1,10 @@
 from sourcewise.diagnosis.measures import signals
 from sourcewise.diagnosis.rule import Findings, Rule
 from sourcewise.diagnosis.wiring import one_batch
-from sourcewise.training.opening import Prepared
+from sourcewise.training.setup import TrainingSetup
 
 
-class OneVector(Rule[Prepared]):
+class OneVector(Rule[TrainingSetup]):
     """
     ## What it measures
     How many slots the memory of a source has, beside the length of sources and targets.
@@ -27,7 +27,7 @@ class OneVector(Rule[Prepared]):
     rank = 14.3
     long, said = 16, 4  # tokens or frames of a source, and tokens of a target
 
-    def check(self, prepared: Prepared) -> Findings:
+    def check(self, prepared: TrainingSetup) -> Findings:
         network, train = prepared.network, prepared.train
         length, said, batch = float(train.source_lengths.mean()), float(train.target_lengths.mean()), one_batch(train)
         if length < self.long or said < self.said or signals.memory_slots(network, batch) > 1:

@@ -27,7 +27,7 @@ from sourcewise.model.weights.generation_config import shown
 
 
 @dataclass(frozen=True, slots=True)
-class Prepared:
+class TrainingSetup:
     """A training that is about to begin: all that its recipe opens, and no step taken."""
 
     recipe: Recipe
@@ -37,7 +37,7 @@ class Prepared:
     valid: Encoded | None = None
 
 
-def open_training(recipe: Recipe, tokenizer_of: Path | None = None) -> tuple[Prepared, list[Dataset]]:
+def set_up(recipe: Recipe, tokenizer_of: Path | None = None) -> tuple[TrainingSetup, list[Dataset]]:
     """Open everything in the order in which a mistake is cheapest; beside it the sets for the final evaluation.
 
     The tokenizer is that of a folder where one is given. Raises RequestError.
@@ -59,7 +59,7 @@ def open_training(recipe: Recipe, tokenizer_of: Path | None = None) -> tuple[Pre
         _tell_settings(recipe)
     encoded = encode_training(train, tokenizer, recipe.data, recipe.seed)
     encoded_valid = encode_sets(valid, tokenizer, recipe.data) if valid else None
-    return Prepared(recipe, tokenizer, network, encoded, encoded_valid), test or valid
+    return TrainingSetup(recipe, tokenizer, network, encoded, encoded_valid), test or valid
 
 
 def open_tokenizer(recipe: Recipe, sets: Sequence[Dataset]) -> Tokenizer:
