@@ -1,20 +1,17 @@
 """SentencePiece .model files → `tokenizers.Tokenizer` with the same ids.
 
-The file is a protocol buffer. The few fields needed are read here, so that no generated code is, and what we encode
-with is exactly what is saved as tokenizer.json.
+What we encode with is exactly what is saved as tokenizer.json.
 """
 
 from __future__ import annotations
 
-import struct
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, normalizers, pre_tokenizers, processors
 from tokenizers.models import BPE, Unigram
 
-UNIGRAM, BYTE_PAIRS = 1, 2  # TrainerSpec.ModelType; words (3) and characters (4) are read as unigrams
+BYTE_PAIRS = 2  # TrainerSpec.ModelType; unigrams (1), words (3) and characters (4) are read as unigrams
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED = 1, 2, 3, 4  # SentencePiece.Type
 SPACE = "▁"
 
@@ -23,15 +20,14 @@ SPACE = "▁"
 class SentencePieceModel:
     """What a .model file holds, as far as ids depend on it."""
 
-    pieces: list[tuple[str, float, int]] = field(default_factory=list)  # text, score, type
-    kind: int = UNIGRAM
-    eos_id: int = 2
-    pad_id: int = -1
-    byte_fallback: bool = False
-    split: bool = True  # no piece crosses a space
-    charsmap: bytes = b""  # its own normalisation, compiled
-    dummy_prefix: bool = True
-    complete: bool = False
+    pieces: list[tuple[str, float, int]]  # text, score, type
+    kind: int
+    eos_id: int
+    pad_id: int
+    byte_fallback: bool
+    split: bool  # no piece crosses a space
+    charsmap: bytes  # its own normalisation, compiled
+    dummy_prefix: bool
 
     @property
     def unk_id(self) -> int:
@@ -41,56 +37,29 @@ class SentencePieceModel:
 
 def parse(proto: bytes) -> SentencePieceModel:
     """Read a serialized model. Raises ValueError when it is no such thing, or cut off."""
-    model = SentencePieceModel()
+    from google.protobuf.message import DecodeError
+    from sentencepiece.sentencepiece_model_pb2 import ModelProto
+
     try:
-        for number, value in _fields(proto):
-            if number == 1:
-                part = dict(_fields(value))
-                model.pieces.append((part[1].decode("utf-8"), part.get(2, 0.0), part.get(3, NORMAL)))
-            elif number == 2:
-                spec = dict(_fields(value))
-                model.kind, model.split = spec.get(3, UNIGRAM), bool(spec.get(22, 1))
-                model.eos_id, model.pad_id = spec.get(42, 2), spec.get(43, -1)
-                model.byte_fallback = bool(spec.get(35, 0))
-            elif number == 3:
-                spec = dict(_fields(value))
-                model.charsmap, model.dummy_prefix = spec.get(2, b""), bool(spec.get(3, 1))
-                model.complete = True
-        _ = model.unk_id
-    except (IndexError, KeyError, struct.error, AttributeError, TypeError, StopIteration, UnicodeDecodeError):
+        read = ModelProto.FromString(proto)
+    except DecodeError:
         raise ValueError("not a SentencePiece model") from None
-    if not model.complete:
+    pieces = [(piece.piece, piece.score, piece.type) for piece in read.pieces]
+    if all(kind != UNKNOWN for *_, kind in pieces):
+        raise ValueError("not a SentencePiece model")
+    if not read.HasField("normalizer_spec"):  # the last of the fields that are read
         raise ValueError("cut off")
-    return model
-
-
-def _fields(data: bytes) -> Iterator[tuple[int, Any]]:
-    """(number, value) of each field of a protocol buffer message."""
-    at = 0
-    while at < len(data):
-        key, at = _varint(data, at)
-        kind = key & 7
-        if kind == 0:
-            value, at = _varint(data, at)
-            yield key >> 3, value - (1 << 64) if value >> 63 else value
-            continue
-        length, at = _varint(data, at) if kind == 2 else ({1: 8, 5: 4}[kind], at)
-        if at + length > len(data):
-            raise IndexError
-        chunk = data[at : at + length]
-        at += length
-        yield key >> 3, struct.unpack("<f", chunk)[0] if kind == 5 else chunk
-
-
-def _varint(data: bytes, at: int) -> tuple[int, int]:
-    value = shift = 0
-    while True:
-        byte = data[at]
-        at += 1
-        value |= (byte & 0x7F) << shift
-        shift += 7
-        if byte < 0x80:
-            return value, at
+    trained, normal = read.trainer_spec, read.normalizer_spec
+    return SentencePieceModel(
+        pieces,
+        kind=trained.model_type,
+        eos_id=trained.eos_id,
+        pad_id=trained.pad_id,
+        byte_fallback=trained.byte_fallback,
+        split=trained.split_by_whitespace,
+        charsmap=normal.precompiled_charsmap,
+        dummy_prefix=normal.add_dummy_prefix,
+    )
 
 
 def convert(model: SentencePieceModel) -> Tokenizer:
