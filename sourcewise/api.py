@@ -29,6 +29,7 @@ from sourcewise.reporting.comparison import write_table
 from sourcewise.reporting.comparison_progress import ComparisonProgress
 from sourcewise.reporting.progress import LiveReport, TrainingProgress
 from sourcewise.reporting.terminal import print_findings, print_notes
+from sourcewise.runtime.processes import refuse_ranks
 from sourcewise.training.resuming import resumed
 from sourcewise.training.run import Run, create_run, locked, write_recipe
 from sourcewise.training.setup import TrainingSetup, set_up
@@ -48,6 +49,7 @@ def train(
     recipe holds, and overrides that differ from it are refused, but for more steps or epochs. Raises RequestError, and
     Interrupted after a Ctrl-C that was saved.
     """
+    refuse_ranks()
     if not isinstance(recipe, Recipe):
         recipe = load_recipe(recipe, overrides)
     run = create_run(recipe, resume=resume, overwrite=overwrite)

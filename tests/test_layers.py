@@ -84,6 +84,10 @@ def test_every_part_has_its_layer(ours: grimp.ImportGraph) -> None:
     assert sorted(listed) == sorted(parts)
 
 
+def test_no_file_holds_texts_alone() -> None:
+    assert not list(Path(sourcewise.__file__).parent.rglob("*_texts.py"))
+
+
 def test_few_modules_stand_beside_the_packages() -> None:
     top = {path.name for path in Path(sourcewise.__file__).parent.glob("*.py")}
     assert top == {"__init__.py", "__main__.py", "api.py", "errors.py", "figures.py"}

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import multiprocessing
+import os
 import platform
 import signal
 import sys
@@ -22,6 +23,8 @@ from typing import Any
 
 import torch
 
+from sourcewise.errors import RequestError
+
 _function: Callable[[int], Any] | None = None  # in a worker: what to do
 
 
@@ -31,6 +34,14 @@ def worker_count(device: torch.device) -> int:
     # Beside a main thread that does something else, a fork would take that one's locks and sockets with it.
     may_fork = may_fork and threading.current_thread() is threading.main_thread()
     return torch.get_num_threads() if device.type == "cpu" and may_fork else 1
+
+
+def refuse_ranks() -> None:
+    """Refuse to train as one of several processes that a launcher started: each would do the whole. RequestError."""
+    started = os.environ.get("WORLD_SIZE", "1")
+    if started.isdecimal() and int(started) > 1:
+        problem = f"started {started} times (WORLD_SIZE), by torchrun or the like; a training is one process"
+        raise RequestError(f"{problem}: start it without, or unset WORLD_SIZE; for several at a time: compare --jobs")
 
 
 def each(function: Callable[[int], Any], pieces: int, workers: int) -> Iterator[Any]:

@@ -6,11 +6,13 @@ import os
 import signal
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 import torch
 
-from sourcewise.runtime.processes import each, worker_count
+from sourcewise.cli import main
+from sourcewise.runtime.processes import each, refuse_ranks, worker_count
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="workers are forked on Linux only")
 
@@ -50,3 +52,15 @@ def test_an_error_is_raised_and_a_death_is_told() -> None:
         list(each(lambda piece: 1 // piece, 2, 2))
     with pytest.raises(RuntimeError, match="worker process died"):
         list(each(lambda _: os.kill(os.getpid(), signal.SIGKILL), 2, 2))
+
+
+def test_a_training_that_a_launcher_starts_many_times_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    assert main(["train", "digits"]) == 2
+    assert "started 4 times (WORLD_SIZE), by torchrun or the like; a training is one process" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+    monkeypatch.setenv("WORLD_SIZE", "1")  # as torchrun --nproc-per-node 1 has it
+    refuse_ranks()
