@@ -23,25 +23,6 @@ def interval(
     return percentiles(ratios, confidence)
 
 
-def difference_interval(
-    sums: np.ndarray,
-    weights: np.ndarray,
-    other_sums: np.ndarray,
-    other_weights: np.ndarray,
-    resamples: int = 1000,
-    seed: int = 0,
-    confidence: float = 0.95,
-) -> tuple[float, float]:
-    """The paired interval of the first ratio minus the other's, both on the same drawn examples.
-
-    Row i of both sides is the same example. An interval that excludes 0 is a difference that holds up.
-    Raises ValueError as `interval` does.
-    """
-    columns = np.concatenate([_checked(sums, weights), _checked(other_sums, other_weights)], axis=1)
-    ratios = _resampled_ratios(columns, resamples, seed)
-    return percentiles(ratios[:, 0] - ratios[:, 1], confidence)
-
-
 def _checked(sums: np.ndarray, weights: np.ndarray) -> np.ndarray:
     """(examples, 2) float64: sums and weights side by side."""
     sums, weights = np.asarray(sums, dtype=np.float64), np.asarray(weights, dtype=np.float64)

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import importlib.metadata
-import os
-import platform
-import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sourcewise.reporting.curves import is_finite
 from sourcewise.reporting.run_files import RunFiles
+from sourcewise.runtime.info import here
 from sourcewise.training.events import Evaluated, Step, of, started
 
-PACKAGES = ("sourcewise", "torch", "transformers", "tokenizers", "sacrebleu", "jiwer", "numpy")
 OF_THE_NETWORK = ("kind", "step", "steps", "target_entropy")  # in a start line, but no version and no hardware
 
 
@@ -21,18 +17,7 @@ def environment(lines: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
     """Versions and hardware: those the run noted (a line of kind "start"), or those of this process."""
     if noted := started(lines):
         return [(str(key), _written(value)) for key, value in noted.items() if key not in OF_THE_NETWORK]
-    versions = []
-    for package in PACKAGES:
-        try:
-            versions.append((package, importlib.metadata.version(package)))
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    versions.append(("python", platform.python_version()))
-    versions.append(("system", f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores"))
-    torch = sys.modules.get("torch")  # only if this process runs it: the report alone need not wait for torch
-    if torch is not None and torch.cuda.is_available():
-        versions.append(("accelerator", torch.cuda.get_device_name()))
-    return versions
+    return list(here().items())
 
 
 def times(run: RunFiles) -> list[tuple[str, str]]:

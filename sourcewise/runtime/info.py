@@ -31,8 +31,15 @@ def machine(device: torch.device, precision: str, threads: int) -> dict[str, str
     return {
         "began": time.strftime("%Y-%m-%d %H:%M"),
         "device": f"{device.type} ({_name(device)}), {of} thread{'' if of == 1 else 's'}",
-        "machine": f"{os.cpu_count()} cores, {_memory()}{platform.system()} {platform.machine()}",
         "native code": of_training(device.type, precision, threads),
+        **here(),
+    }
+
+
+def here() -> dict[str, str]:
+    """This machine and the versions of what runs on it, as a training notes them."""
+    return {
+        "machine": f"{os.cpu_count()} cores, {_memory()}{platform.system()} {platform.machine()}",
         "python": platform.python_version(),
         **{package: version for package in PACKAGES if (version := _version(package))},
     }

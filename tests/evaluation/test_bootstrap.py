@@ -46,16 +46,6 @@ def test_seeded_and_independent_of_how_draws_are_chunked(monkeypatch):
     assert low == pytest.approx(first[0], rel=0.1) and high == pytest.approx(first[1], rel=0.1)
 
 
-def test_paired_differences_are_narrower_than_the_noise_both_sides_share():
-    rng = np.random.default_rng(3)
-    shared = rng.normal(0, 10, 300)
-    ones = np.ones(300)
-    low, high = difference_interval(shared + 0.5 + rng.normal(0, 0.1, 300), ones, shared, ones)
-    assert 0.4 < low < 0.5 < high < 0.6
-    alone_low, alone_high = interval(shared, ones)
-    assert alone_high - alone_low > 10 * (high - low)
-
-
 def test_fast_enough_for_a_large_set():
     started = time.perf_counter()
     interval(np.ones(20_000), np.ones(20_000))
