@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sourcewise.evaluation.bootstrap import difference_interval, interval
+from sourcewise.evaluation.bootstrap import interval
 
 
 def test_interval_of_a_mean_is_as_wide_as_the_central_limit_theorem_says():
