@@ -109,14 +109,12 @@ def training_speed(name: str, data: Path, folder: Path) -> float:
     options |= {f"model.{key}": getattr(shape, key) for key in ("d_model", "d_ff", "heads", *LAYERS)}
     options |= {"train.batch_size": None, "train.ctc_weight": 0.0, "model.bridge.stride": 4}
     recipe = load_recipe(name, options)
-    trainer, _ = prepare(recipe, Run(folder / name))
+    learner = prepare(recipe, Run(folder / name)).learner
     taken = []
-    for rows in itertools.islice(trainer.batches(0), STEPS * (1 + STRETCHES)):
-        started = time.perf_counter()
-        trainer.learn([rows])
-        trainer.step += 1
-        units = int((trainer.train.source_lengths[rows] + trainer.train.target_lengths[rows]).sum())
-        taken.append((units, time.perf_counter() - started))
+    for batches in itertools.islice(learner.plan.steps(learner.at), STEPS * (1 + STRETCHES)):
+        started, before = time.perf_counter(), learner.at.tokens
+        learner.learn(batches)
+        taken.append((learner.at.tokens - before, time.perf_counter() - started))
     return median_speed(taken, STEPS)
 
 

@@ -10,7 +10,6 @@ deviation over seeds in fp32. The difference of a seed's two losses is set again
 from __future__ import annotations
 
 import argparse
-import itertools
 import json
 import multiprocessing
 import statistics
@@ -25,6 +24,7 @@ from sourcewise.api import prepare
 from sourcewise.config.files import load_recipe
 from sourcewise.data.batches import Budget, sorted_batches
 from sourcewise.training.run import Run
+from sourcewise.training.setup import TrainingSetup
 
 PRECISIONS = ("fp32", "bf16")
 
@@ -55,18 +55,18 @@ def loss_after(steps: int, precision: str, seed: int, data: Path) -> float:
     options: dict[str, Any] = {"data.root": str(data.parent), "train.steps": steps, "train.precision": precision}
     recipe = load_recipe("multi30k", {**options, "seed": seed, "train.average": 0, "train.evaluate_every": 10**6})
     with tempfile.TemporaryDirectory() as name:
-        trainer, _ = prepare(recipe, Run(Path(name)))
-        epochs = itertools.chain.from_iterable(map(trainer.batches, itertools.count()))
-        for rows in itertools.islice(epochs, steps):
-            trainer.learn([rows])
-            trainer.step += 1
-        with trainer.optimizer.in_full(), torch.inference_mode():
-            return validation_loss(trainer)
+        training = prepare(recipe, Run(Path(name)))
+        learner = training.learner
+        for batches in learner.plan.steps(learner.at):
+            learner.learn(batches)
+        with learner.optimizer.in_full(), torch.inference_mode():
+            return validation_loss(training.setup)
 
 
-def validation_loss(trainer: Any) -> float:
+def validation_loss(setup: TrainingSetup) -> float:
     """Nats a target token over all validation examples, in fp32."""
-    network, valid = trainer.network.eval().float(), trainer.valid
+    assert setup.valid is not None
+    network, valid = setup.network.eval().float(), setup.valid
     nats, tokens = 0.0, 0
     for rows in sorted_batches(valid.source_lengths, valid.target_lengths, Budget(8192)):
         found, count = network.loss(valid.batch(rows))

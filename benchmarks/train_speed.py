@@ -32,8 +32,8 @@ from sourcewise.data.tokenizers.tokenizer import Tokenizer
 from sourcewise.model.families.transformer import Transformer, TransformerConfig
 from sourcewise.model.network import Seq2Seq
 from sourcewise.model.weights.checkpoint import load_network, save_network
-from sourcewise.training.run import Run
-from sourcewise.training.trainer import Trainer
+from sourcewise.training.learner import Learner
+from sourcewise.training.setup import TrainingSetup
 
 SHAPES = {
     "small": TransformerConfig(8000, d_model=256, d_kv=64, d_ff=1024, heads=4, encoder_layers=4, decoder_layers=4),
@@ -137,14 +137,12 @@ def ours(work: Recipe, tokenizer: Tokenizer, encoded: Encoded, folder: Path, ste
     """(tokens, seconds) of the trainer's own steps."""
     network = load_network(folder / "start")
     assert isinstance(network, Seq2Seq)
-    trainer = Trainer(work, Run(folder), network, tokenizer, encoded, None)
+    learner = Learner(TrainingSetup(work, tokenizer, network, encoded))
     taken = []
-    epochs = itertools.chain.from_iterable(trainer.batches(epoch) for epoch in itertools.count())
-    for rows in itertools.islice(epochs, steps):
-        started, before = time.perf_counter(), trainer.tokens
-        trainer.learn([rows])
-        trainer.step += 1
-        taken.append((trainer.tokens - before, time.perf_counter() - started))
+    for batches in itertools.islice(learner.plan.steps(learner.at), steps):
+        started, before = time.perf_counter(), learner.at.tokens
+        learner.learn(batches)
+        taken.append((learner.at.tokens - before, time.perf_counter() - started))
     return taken
 
 

@@ -30,10 +30,11 @@ from sourcewise.reporting.comparison_progress import ComparisonProgress
 from sourcewise.reporting.progress import LiveReport, TrainingProgress
 from sourcewise.reporting.terminal import print_findings, print_notes
 from sourcewise.runtime.processes import refuse_ranks
+from sourcewise.training.events import Listener
+from sourcewise.training.loop import Interrupted, Training
 from sourcewise.training.resuming import resumed
 from sourcewise.training.run import Run, create_run, locked, write_recipe
 from sourcewise.training.setup import TrainingSetup, set_up
-from sourcewise.training.trainer import Interrupted, Trainer
 
 
 def train(
@@ -42,12 +43,13 @@ def train(
     *,
     resume: bool = False,
     overwrite: bool = False,
+    listeners: Sequence[Listener] = (),
 ) -> Run:
     """Train what a recipe says into its run folder, then evaluate the best checkpoint on the test set.
 
     `overrides` are {"train.steps": 100}. With `resume` the run goes on exactly where its state left off: its own
-    recipe holds, and overrides that differ from it are refused, but for more steps or epochs. Raises RequestError, and
-    Interrupted after a Ctrl-C that was saved.
+    recipe holds, and overrides that differ from it are refused, but for more steps or epochs. `listeners` are told how
+    it goes. Raises RequestError, and Interrupted after a Ctrl-C that was saved.
     """
     refuse_ranks()
     if not isinstance(recipe, Recipe):
@@ -56,21 +58,21 @@ def train(
     if resume:
         recipe = resumed(recipe, run.recipe, overrides or {})
     with locked(run.folder):
-        opened, test = set_up(recipe, run.tokenizer if resume and run.has_tokenizer else None)
-        before = None if resume or not recipe.train.preflight else _without_errors(before_training(opened))
-        trainer = _trainer(recipe, run, opened, before)
+        setup = set_up(recipe, run.tokenizer if resume and run.has_tokenizer else None)
+        before = None if resume or not recipe.train.preflight else _without_errors(before_training(setup))
+        training = _training(setup, run, before, listeners)
         if overwrite and not resume:
             run.clear()
         write_recipe(run, recipe)  # only now: a request that cannot be met leaves everything as it was
         if not run.has_tokenizer:
-            trainer.tokenizer.save(run.tokenizer)
-        seen = [each.notes for each in (trainer.train, trainer.valid, *test) if each is not None]
+            setup.tokenizer.save(run.tokenizer)
+        seen = [each.notes for each in (setup.train, setup.valid, *setup.test) if each is not None]
         notes = list(dict.fromkeys(note for each in seen for note in each))  # valid may be train
         run.write_notes(notes)
         print_notes(notes, run.notes)
-        trainer.fit()
+        training.fit()
         try:
-            run.evaluation = evaluate_run(run, test) if test else None
+            run.evaluation = evaluate_run(run, setup.test) if setup.test else None
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", Notice)  # told above; the report reads the same again
                 LiveReport().done(run)
@@ -80,20 +82,21 @@ def train(
     return run
 
 
-def prepare(recipe: Recipe, run: Run, *, resume: bool = False) -> tuple[Trainer, list[Dataset]]:
-    """Open everything a training needs, in the order in which a mistake is cheapest. Raises RequestError.
+def prepare(recipe: Recipe, run: Run, *, resume: bool = False) -> Training:
+    """A training with everything that it needs open, and no step taken. Raises RequestError.
 
-    With `resume` the tokenizer is the run's own. Gives the trainer and the sets for the final evaluation.
+    With `resume` the tokenizer is the run's own.
     """
-    opened, test = set_up(recipe, run.tokenizer if resume and run.has_tokenizer else None)
-    return _trainer(recipe, run, opened), test
+    return _training(set_up(recipe, run.tokenizer if resume and run.has_tokenizer else None), run)
 
 
-def _trainer(recipe: Recipe, run: Run, opened: TrainingSetup, before: Piece | None = None) -> Trainer:
+def _training(
+    setup: TrainingSetup, run: Run, before: Piece | None = None, listeners: Sequence[Listener] = ()
+) -> Training:
     """The training, watched; `before` is what its pre-flight saw."""
     progress = TrainingProgress()
-    listeners = (progress, Watch(recipe, progress.found, before), LiveReport())
-    return Trainer(recipe, run, opened.network, opened.tokenizer, opened.train, opened.valid, listeners)
+    watching: tuple[Listener, ...] = (progress, Watch(setup.recipe, progress.found, before), LiveReport(), *listeners)
+    return Training(setup, run, watching)
 
 
 def _without_errors(before: Piece) -> Piece:
@@ -112,7 +115,7 @@ def preflight(recipe: Recipe | str | Path, overrides: dict[str, Any] | None = No
     Raises RequestError where the recipe, or an option, is wrong; what is wrong with the data is a finding.
     """
     chosen = recipe if isinstance(recipe, Recipe) else load_recipe(recipe, overrides)
-    return diagnosed(lambda: set_up(chosen)[0])
+    return diagnosed(lambda: set_up(chosen))
 
 
 def evaluate_run(run: Run, test: Sequence[Dataset]) -> Evaluation:
@@ -185,7 +188,7 @@ def _first_of_each(planned: Sequence[Planned]) -> list[Planned]:
 def _check_variant(planned: Planned) -> None:
     """Open everything that a training needs, as `train` does. Raises RequestError that names the variant."""
     try:
-        _, test = prepare(planned.recipe, Run(planned.folder))
+        test = prepare(planned.recipe, Run(planned.folder)).setup.test
     except RequestError as error:
         raise RequestError(f"variant {planned.variant}: {error}") from None
     if not test:

@@ -40,6 +40,11 @@ class UnfreezeConfig(Options):
     features: float | None = Field(None, ge=0, description="epoch from which the feature encoder learns")
     rate: float = Field(1.0, gt=0, description="times the learning rate, for the parts named here")
 
+    @property
+    def begins(self) -> dict[str, float]:
+        """The epochs of the parts that are named."""
+        return {part: epoch for part, epoch in self.model_dump(exclude={"rate"}).items() if epoch is not None}
+
 
 class TrainConfig(Options):
     """How the model learns."""

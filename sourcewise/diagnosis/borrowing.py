@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, backends, nn
 
 from sourcewise.model.protocol import Network
-from sourcewise.training.state import random_states, restore_random_states
+from sourcewise.runtime.random import draws_kept, random_states
 
 _BACKENDS: tuple[Any, ...] = (backends.mkldnn, backends.cudnn, backends.cuda)
 PRODUCTS = tuple(  # whose fp32 may be less: bf16 on CPUs, TF32 on GPUs
@@ -49,18 +49,6 @@ def borrowed(network: Network) -> Iterator[None]:
                 buffer.copy_(data)  # running means of what does not heed eval()
             for module, mode in modes.items():
                 module.training = mode
-
-
-@contextlib.contextmanager
-def draws_kept() -> Iterator[None]:
-    """Within: whatever is drawn; afterwards the random states of torch, numpy and Python are as before."""
-    kept = random_states(), np.random.get_state(), random.getstate()  # noqa: NPY002 - models and collators draw from it
-    try:
-        yield
-    finally:
-        restore_random_states(kept[0])
-        np.random.set_state(kept[1])  # noqa: NPY002
-        random.setstate(kept[2])
 
 
 @contextlib.contextmanager

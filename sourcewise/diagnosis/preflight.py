@@ -6,8 +6,6 @@ import time
 from collections import Counter
 from collections.abc import Callable
 
-import torch
-
 from sourcewise.data.encoding import Encoded
 from sourcewise.data.readers.bad_rows import LEFT_OUT
 from sourcewise.data.readers.plain_text import Denoised
@@ -18,8 +16,8 @@ from sourcewise.diagnosis.ranking import ranked
 from sourcewise.diagnosis.rules import look
 from sourcewise.diagnosis.wiring import Settings, Wiring
 from sourcewise.errors import FaultyData
+from sourcewise.runtime.random import host_kept
 from sourcewise.training.setup import TrainingSetup
-from sourcewise.training.state import random_states, restore_random_states
 
 _ONLY_TRAINED = (
     "the course of training: learning rate, over-fitting",
@@ -41,15 +39,11 @@ def preflight(opened: Callable[[], TrainingSetup]) -> Diagnosis:
     return Diagnosis(ranked(piece.findings), [*piece.not_checked, *_ONLY_TRAINED], seconds)
 
 
+@host_kept
 def before_training(prepared: TrainingSetup) -> Piece:
     """The same of a training that goes on from here, ranked: it will not know that it was looked at."""
-    threads, states = torch.get_num_threads(), random_states()
-    try:
-        piece = of_training(prepared)
-        return Piece(ranked(piece.findings), piece.not_checked)
-    finally:
-        restore_random_states(states)
-        torch.set_num_threads(threads)
+    piece = of_training(prepared)
+    return Piece(ranked(piece.findings), piece.not_checked)
 
 
 def of_training(prepared: TrainingSetup) -> Piece:

@@ -191,7 +191,7 @@ def _of_recipe(run: Run, recipe: Recipe) -> tuple[Piece, bool]:
     threads = torch.get_num_threads()
     try:
         with torch.random.fork_rng(devices=[]):
-            prepared, _ = set_up(recipe, run.tokenizer if run.has_tokenizer else None)
+            prepared = set_up(recipe, run.tokenizer if run.has_tokenizer else None)
             piece = of_training(prepared)
     except FaultyData as fault:
         return rules.look(fault), False

@@ -27,25 +27,6 @@ UNLABELLED = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class _Masters:
-    """What vitals read of an optimizer: the part of each tensor, the tensors, and the AdamW with a group each."""
-
-    parts: list[str]
-    masters: list[torch.Tensor]
-    adamw: Any
-
-
-@dataclass(frozen=True, slots=True)
-class _Groups:
-    param_groups: list[dict[str, Any]]
-    state: Mapping[torch.Tensor, Any]
-
-
-def _masters(infos: Sequence[ParameterInfo], adamw: Any = None) -> _Masters:
-    return _Masters([info.part for info in infos], [info.parameter for info in infos], adamw)
-
-
 @dataclass(slots=True)
 class Recorder:
     """Lines as in metrics.jsonl, made of what the Trainer logs and of the gradients and weights of its steps."""
@@ -115,17 +96,16 @@ class Recorder:
     def before_step(self, model: Any) -> None:
         """The gradients of a step, clipped or not."""
         learning = [info for info in parts_of(model) if info.parameter.requires_grad]
-        self._norms = gradient_norms(_masters(learning))  # type: ignore[arg-type]
+        self._norms = gradient_norms(_parts(learning), [info.parameter.grad for info in learning])
 
     def after_step(self, model: Any, optimizer: Any) -> None:
         """How far a step moved the weights, where an Adam took it."""
         adam = getattr(optimizer, "optimizer", optimizer)  # accelerate wraps it
         if not isinstance(adam, torch.optim.Adam):
             return
-        of = {id(p): group for group in adam.param_groups for p in group["params"]}
-        stepped = [info for info in parts_of(model) if id(info.parameter) in of]
-        groups = _Groups([of[id(info.parameter)] for info in stepped], adam.state)
-        self._ratios = update_ratios(_masters(stepped, groups))  # type: ignore[arg-type]
+        has = {id(p) for group in adam.param_groups for p in group["params"]}
+        stepped = [info for info in parts_of(model) if id(info.parameter) in has]
+        self._ratios = update_ratios(_parts(stepped), [info.parameter for info in stepped], adam)
 
     def logged(self, logs: Mapping[str, Any], step: int, clip: float) -> None:
         """A line of training figures."""
@@ -151,3 +131,7 @@ class Recorder:
     def evaluated(self, metrics: Mapping[str, Any], step: int) -> None:
         """A line of figures over the examples that were looked at."""
         self.lines.append(Evaluated(step=step, metrics=metrics).line())
+
+
+def _parts(infos: Sequence[ParameterInfo]) -> list[str]:
+    return [info.part for info in infos]

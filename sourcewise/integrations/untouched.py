@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from sourcewise.training.state import random_states, restore_random_states
+from sourcewise.runtime.random import draws_kept
 
 Undo = Callable[[], None]
 
@@ -24,29 +24,19 @@ def untouched(model: Any = None) -> Iterator[None]:
     Random states are those of torch, numpy and Python, and of generators that a module holds. Weights and their
     gradients are nobody's business here: a look that changes them takes copies.
     """
-    undo = [_draws()]
-    try:
-        if isinstance(model, nn.Module):
-            undo += _of_module(model)
-            for module in model.modules():
-                if getattr(module, "_compiled_call_impl", None) is not None:
-                    vars(module)["_compiled_call_impl"] = None  # shapes of a look must not make it compile anew
-            model.eval()
-        yield
-    finally:
-        for each in undo:
-            each()
-
-
-def _draws() -> Undo:
-    kept = random_states(), np.random.get_state(), random.getstate()  # noqa: NPY002 - others draw from it
-
-    def undo() -> None:
-        restore_random_states(kept[0])
-        np.random.set_state(kept[1])  # noqa: NPY002
-        random.setstate(kept[2])
-
-    return undo
+    undo: list[Undo] = []
+    with draws_kept():
+        try:
+            if isinstance(model, nn.Module):
+                undo += _of_module(model)
+                for module in model.modules():
+                    if getattr(module, "_compiled_call_impl", None) is not None:
+                        vars(module)["_compiled_call_impl"] = None  # shapes of a look must not make it compile anew
+                model.eval()
+            yield
+        finally:
+            for each in undo:
+                each()
 
 
 def _of_module(model: nn.Module) -> list[Undo]:

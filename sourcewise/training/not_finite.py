@@ -9,11 +9,20 @@ import torch
 from torch import Tensor
 
 from sourcewise.data.encoding import Encoded
+from sourcewise.errors import NotFinite
 from sourcewise.model.finite import damage, first_overflow
 from sourcewise.training.objective import Objective
 from sourcewise.training.optimizer import MasterAdamW, bare
 
 HUGE = 1e4  # of a feature: worth naming beside an overflow
+
+
+class StepNotFinite(NotFinite):
+    """A step whose loss, gradient or weights are not finite: what is said of it, why, and its figures."""
+
+    def __init__(self, step: int, said: str, why: str, **figures: float) -> None:
+        super().__init__(f"step {step}: {said}: {why}")
+        self.step, self.said, self.why, self.figures = step, said, why, figures
 
 
 def why_not_finite(

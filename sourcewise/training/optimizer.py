@@ -17,22 +17,9 @@ from torch import Tensor, nn
 
 from sourcewise.config import TrainConfig
 from sourcewise.errors import RequestError
-from sourcewise.model.parts import OTHER, PARTS, ParameterInfo
-from sourcewise.model.protocol import Network
+from sourcewise.model.parts import OTHER, ParameterInfo
 
 LEAST_RMS = 1e-3  # weights at zero must be able to leave it
-
-
-def freeze(network: Network, parts: Sequence[str]) -> None:
-    """Stop these parts (of PARTS) from learning. Raises RequestError for one that is not there."""
-    for part in parts:
-        if part not in PARTS:
-            raise RequestError(f"train.freeze: {part!r} is not one of {', '.join(PARTS)}")
-        found = [info.parameter for info in network.parts() if info.part == part]
-        if not found:
-            raise RequestError(f"train.freeze: this network has no {part}")
-        for parameter in found:
-            parameter.requires_grad_(False)
 
 
 def bare(name: str) -> str:
@@ -51,9 +38,18 @@ class MasterAdamW:
     """torch's fused AdamW on fp32 copies of the trainable parameters."""
 
     def __init__(
-        self, module: nn.Module, train: TrainConfig, precision: torch.dtype, infos: Iterable[ParameterInfo] = ()
+        self,
+        module: nn.Module,
+        train: TrainConfig,
+        precision: torch.dtype,
+        infos: Iterable[ParameterInfo] = (),
+        *,
+        lazy: bool | None = None,
     ) -> None:
-        """`infos` say which part each parameter of the module belongs to."""
+        """`infos` say which part each parameter of the module belongs to.
+
+        `lazy`: nobody asks the device whether a gradient is finite before it goes on; by default, but on a CPU.
+        """
         part_of = {id(info.parameter): info.part for info in infos}
         named = [(n, p) for n, p in module.named_parameters() if p.requires_grad]
         if not named:
@@ -66,11 +62,25 @@ class MasterAdamW:
         self.frozen = {n: (p, p.detach().float()) for n, p in module.named_parameters() if not p.requires_grad}
         for parameter in module.parameters():
             parameter.data = parameter.data.to(precision)
-        groups = [{"params": [m], "weight_decay": train.weight_decay if m.ndim > 1 else 0.0} for m in self.masters]
-        self.adamw = PlainAdamW(groups, lr=train.learning_rate, betas=(train.beta1, train.beta2), fused=True)
-        self.scaled = train.scale_updates
-        self.clip = train.clip
+        self.clip, self.scaled = train.clip, train.scale_updates
+        self.groups = self._groups(train)
+        self.adamw = PlainAdamW(
+            [{"params": [self.masters[i] for i in group], "weight_decay": decay} for group, decay in self.groups],
+            lr=train.learning_rate,
+            betas=(train.beta1, train.beta2),
+            fused=True,
+        )
+        device = self.masters[0].device
+        self.lazy = device.type != "cpu" if lazy is None else lazy
+        self.lost = torch.zeros((), device=device)  # 1 from the first gradient on that was not finite, where lazy
         self.zero_grad()
+
+    def _groups(self, train: TrainConfig) -> list[tuple[list[int], float]]:
+        """Places of the tensors of each group of AdamW, and its decay: one group per tensor where rates differ."""
+        decays = [train.weight_decay if master.ndim > 1 else 0.0 for master in self.masters]
+        if train.scale_updates or train.unfreeze.begins:
+            return [([i], decay) for i, decay in enumerate(decays)]
+        return [([i for i, own in enumerate(decays) if own == decay], decay) for decay in dict.fromkeys(decays)]
 
     def zero_grad(self) -> None:
         """Start a step: no gradients."""
@@ -78,7 +88,7 @@ class MasterAdamW:
             master.grad = None
 
     def add(self, gradients: Sequence[Tensor | None]) -> None:
-        """Add gradients, one a parameter, to the masters' in fp32; what lies in `room` already is taken as it is."""
+        """Add gradients, one per parameter, to the masters' in fp32; what lies in `room` already is taken as it is."""
         for gradient, master, room in zip(gradients, self.masters, self.room, strict=True):
             if gradient is None:
                 continue
@@ -89,28 +99,36 @@ class MasterAdamW:
             else:
                 master.grad.add_(gradient)
 
-    def step(self, rate: float, factors: Sequence[float] | None = None) -> float:
-        """One update at this learning rate, times a factor a parameter; returns the gradient norm before clipping.
+    def step(self, rate: float, factors: Sequence[float] | None = None) -> Tensor:
+        """One update at this learning rate, times a factor per parameter; gives the gradient norm before clipping.
 
         What has the factor 0 stays as it is, and its gradient counts nowhere. A norm that is not finite changes
-        nothing.
+        nothing; where lazy, neither do the steps after it.
         """
         for master, factor in zip(self.masters, factors or [], strict=factors is not None):
             if not factor:
                 master.grad = None
-        grads = [m.grad for m in self.masters if m.grad is not None]
-        norm = torch.nn.utils.get_total_norm(grads)
-        if not math.isfinite(norm):
-            return float(norm)
-        # What the gradients are divided by as they are read; `clip_grad_norm_` would pass over them once more.
-        excess = (norm + 1e-6) / self.clip if self.clip else norm.new_zeros(())
-        self.adamw.grad_scale = excess if excess > 1 else None  # type: ignore[attr-defined]
-        groups = zip(self.adamw.param_groups, self.masters, factors or [1.0] * len(self.masters), strict=True)
-        for group, master, factor in groups:
-            group["lr"] = rate * self._scale(master) * factor
+        norm = torch.nn.utils.get_total_norm([m.grad for m in self.masters if m.grad is not None])
+        if not self.lazy and not bool(norm.isfinite()):
+            return norm
+        self._scale_gradients(norm)
+        for group, (places, _) in zip(self.adamw.param_groups, self.groups, strict=True):
+            first = places[0]
+            group["lr"] = rate * self._scale(self.masters[first]) * (factors[first] if factors else 1.0)
         self.adamw.step()
         self.publish()
-        return float(norm)
+        return norm
+
+    def _scale_gradients(self, norm: Tensor) -> None:
+        """What AdamW divides the gradients by as it reads them: `clip_grad_norm_` would pass over them once more."""
+        excess = (norm + 1e-6) / self.clip if self.clip else None
+        if self.lazy:
+            self.lost = torch.maximum(self.lost, (~norm.isfinite()).to(self.lost.dtype))
+            self.adamw.found_inf = self.lost  # type: ignore[attr-defined]
+            excess = None if excess is None else excess.clamp(min=1)
+        elif excess is not None and not excess > 1:
+            excess = None
+        self.adamw.grad_scale = excess  # type: ignore[attr-defined]
 
     def _scale(self, master: Tensor) -> float:
         """What an update is multiplied by: 1, or the root mean square of the weights (Shazeer & Stern 2018, section 8).
@@ -155,16 +173,27 @@ class MasterAdamW:
         self.publish()
 
     def state_dict(self) -> dict[str, Any]:
-        """Masters by name, AdamW's moments, and the frozen weights: where those came from may change meanwhile."""
+        """Masters and AdamW's moments by name, and the frozen weights: where those came from may change meanwhile."""
+        moments = {name: dict(self.adamw.state[m]) for name, m in zip(self.names, self.masters, strict=True)}
         frozen = {name: exact for name, (_, exact) in self.frozen.items()}
-        return {"masters": self.weights(), "adamw": self.adamw.state_dict(), "frozen": frozen}
+        return {"masters": self.weights(), "moments": moments, "frozen": frozen}
 
     @torch.no_grad()
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take up a saved state and put its weights into the network."""
         self.set_weights(state["masters"])
-        self.adamw.load_state_dict(state["adamw"])
+        moments = moments_of(state)
+        for name, master in zip(self.names, self.masters, strict=True):
+            self.adamw.state[master] = {key: value.to(master.device) for key, value in moments.get(name, {}).items()}
         for name, saved in state["frozen"].items():
             parameter, exact = self.frozen[name]
             exact.copy_(saved)
             parameter.copy_(exact)
+
+
+def moments_of(state: dict[str, Any]) -> dict[str, dict[str, Tensor]]:
+    """AdamW's moments of a saved state by parameter; older states number them, in the order of the masters."""
+    if "moments" in state:
+        return dict(state["moments"])
+    names = list(state["masters"])
+    return {names[i] if i < len(names) else str(i): moments for i, moments in state["adamw"]["state"].items()}

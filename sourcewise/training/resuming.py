@@ -12,13 +12,16 @@ from torch import Tensor
 
 from sourcewise.config import Recipe
 from sourcewise.data.encoding import Encoded
-from sourcewise.data.tokenizers.tokenizer import Tokenizer
 from sourcewise.errors import DataWarning, NotFinite, RequestError, tell
 from sourcewise.evaluation.results import METRICS_FILE
 from sourcewise.model.finite import damage
 from sourcewise.runtime.files import write_atomically
+from sourcewise.runtime.random import restore_random_states
 from sourcewise.training.events import started
+from sourcewise.training.optimizer import MasterAdamW, moments_of
 from sourcewise.training.run import Run
+from sourcewise.training.setup import TrainingSetup
+from sourcewise.training.state import Progress, load_state
 
 ELSEWHERE = ("name", "output")  # options that say which run is meant
 SAME = ("device", "native code", "torch")  # of a machine: what changes the last digits of a step
@@ -50,6 +53,26 @@ def resumed(asked: Recipe, kept: Recipe, overrides: dict[str, Any]) -> Recipe:
     return kept.model_copy(update={"train": kept.train.model_copy(update=longer)}) if longer else kept
 
 
+def resume(
+    run: Run, setup: TrainingSetup, optimizer: MasterAdamW, first_saved: int, machine: Mapping[str, str]
+) -> Progress | None:
+    """Take up a run's state, exactly; None where it has none yet, and begins.
+
+    `first_saved` is the step that saves the first state. Raises RequestError, or NotFinite, where it cannot go on.
+    """
+    check_state(run, first_saved)
+    check_origin(run, setup)
+    state = load_state(run.state)
+    run.rewind(state["step"] if state else 0)
+    if state is None:
+        return None
+    tell_of_machine(run, machine)
+    check_weights(run, state["optimizer"], optimizer.state_dict())
+    optimizer.load_state_dict(state["optimizer"])
+    restore_random_states(state["random"])
+    return Progress.of(state)
+
+
 def check_state(run: Run, first_saved: int) -> None:
     """Raise RequestError where a run has no state although it has gone on beyond the step that saved the first.
 
@@ -71,15 +94,19 @@ def check_state(run: Run, first_saved: int) -> None:
         warnings.warn(f"{run.folder}: {told}", DataWarning, stacklevel=2)
 
 
-def check_origin(run: Run, recipe: Recipe, tokenizer: Tokenizer, train: Encoded, valid: Encoded | None) -> None:
+def check_origin(run: Run, setup: TrainingSetup) -> None:
     """Hold a run that goes on against what it began with; a run that begins notes it in state/origin.json.
 
     Raises RequestError for another tokenizer, whose ids the weights do not know; other data, and options that were
     changed in its recipe.yaml, are told.
     """
     path = run.state.with_name("origin.json")
-    now: dict[str, Any] = {"tokenizer": tokenizer.digest(), "train": _origin(train), "valid": valid and _origin(valid)}
-    now["options"] = _options(recipe.model_dump(mode="json"))
+    now: dict[str, Any] = {
+        "tokenizer": setup.tokenizer.digest(),
+        "train": _origin(setup.train),
+        "valid": setup.valid and _origin(setup.valid),
+        "options": _options(setup.recipe.model_dump(mode="json")),
+    }
     if not path.is_file() or not run.metrics():
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(path, json.dumps(now, indent=2) + "\n")
@@ -119,11 +146,9 @@ def check_weights(run: Run, saved: dict[str, Any], wanted: dict[str, Any]) -> No
             f"{run.state}: not the state of the network that {run.folder / 'recipe.yaml'} describes: {told}{more}; "
             "was one of the two changed? Put it back"
         )
-    names = list(saved["masters"])
-    kept = saved["adamw"]["state"]
     moments = [
-        (f"{what} of {names[i] if i < len(names) else i}", value)
-        for i, each in kept.items()
+        (f"{what} of {name}", value)
+        for name, each in moments_of(saved).items()
         for what, value in each.items()
         if isinstance(value, Tensor)
     ]

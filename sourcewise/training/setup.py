@@ -35,10 +35,11 @@ class TrainingSetup:
     network: Seq2Seq
     train: Encoded
     valid: Encoded | None = None
+    test: Sequence[Dataset] = ()  # the sets of the final evaluation
 
 
-def set_up(recipe: Recipe, tokenizer_of: Path | None = None) -> tuple[TrainingSetup, list[Dataset]]:
-    """Open everything in the order in which a mistake is cheapest; beside it the sets for the final evaluation.
+def set_up(recipe: Recipe, tokenizer_of: Path | None = None) -> TrainingSetup:
+    """Open everything, in the order in which a mistake is cheapest.
 
     The tokenizer is that of a folder where one is given. Raises RequestError.
     """
@@ -59,7 +60,7 @@ def set_up(recipe: Recipe, tokenizer_of: Path | None = None) -> tuple[TrainingSe
         _tell_settings(recipe)
     encoded = encode_training(train, tokenizer, recipe.data, recipe.seed)
     encoded_valid = encode_sets(valid, tokenizer, recipe.data) if valid else None
-    return TrainingSetup(recipe, tokenizer, network, encoded, encoded_valid), test or valid
+    return TrainingSetup(recipe, tokenizer, network, encoded, encoded_valid, test or valid)
 
 
 def open_tokenizer(recipe: Recipe, sets: Sequence[Dataset]) -> Tokenizer:

@@ -3,12 +3,53 @@
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import torch
 
 from sourcewise.errors import RequestError
+from sourcewise.runtime.random import random_states
+
+
+@dataclass(slots=True)
+class Progress:
+    """Where a training stands: what it goes on from, beside weights, moments and random states."""
+
+    step: int = 0
+    epoch: int = 0
+    position: int = 0  # batches of this epoch already learnt from
+    epoch_batches: int = 1  # of the epoch under way
+    best: tuple[float, float] | None = None  # of the best checkpoint: lower is better
+    snapshots: list[str] = field(default_factory=list)  # files of weights to average at the end
+    seconds: float = 0.0  # of all steps
+    logged_at: float = 0.0  # `seconds` at the last log line; all below since then
+    step_logged: int = 0  # `step` then
+    nats: float = 0.0
+    targets: int = 0
+    tokens: int = 0  # of sources and targets
+    clipped: int = 0  # steps whose gradient was clipped
+    largest_norm: float = 0.0  # of a gradient, before clipping
+
+    @classmethod
+    def of(cls, state: dict[str, Any]) -> Self:
+        """That of a saved state."""
+        return cls(**{each.name: state[each.name] for each in fields(cls)})
+
+    def to_dict(self) -> dict[str, Any]:
+        """To be saved."""
+        return {each.name: getattr(self, each.name) for each in fields(self)}
+
+    @property
+    def epochs(self) -> float:
+        """Epochs that are done, in part too."""
+        return self.epoch + min(1.0, self.position / self.epoch_batches)
+
+    def logged(self) -> None:
+        """Count anew: a line of the log told what came before."""
+        self.nats, self.targets, self.tokens, self.logged_at = 0.0, 0, 0, self.seconds
+        self.step_logged, self.clipped, self.largest_norm = self.step, 0, 0.0
 
 
 def save_state(state: dict[str, Any], path: Path) -> None:
@@ -25,9 +66,15 @@ def save_state(state: dict[str, Any], path: Path) -> None:
             os.fsync(file.fileno())
         os.replace(part, path)
     except (OSError, RuntimeError) as error:  # torch wraps a failed write into a RuntimeError
-        part.unlink(missing_ok=True)
         reason = getattr(error, "strerror", None) or f"is the disk full? {str(error).splitlines()[0][:120]}"
         raise RequestError(f"{path}: cannot be written ({reason}); the state before is kept") from None
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def save_progress(at: Progress, optimizer: dict[str, Any], path: Path) -> None:
+    """Write all that an exact resume needs; `optimizer` is that one's state. Raises RequestError as `save_state`."""
+    save_state({**at.to_dict(), "optimizer": optimizer, "random": random_states()}, path)
 
 
 def load_state(path: Path) -> dict[str, Any] | None:
@@ -39,25 +86,3 @@ def load_state(path: Path) -> dict[str, Any] | None:
     except Exception as error:
         reason = str(error).strip().splitlines()[0][:160] if str(error).strip() else type(error).__name__
         raise RequestError(f"{path}: damaged ({reason}); train again with --overwrite") from None
-
-
-def random_states() -> dict[str, Any]:
-    """The random states that training draws from: torch's on the CPU and on every GPU.
-
-    Orders and augmentation are functions of (seed, epoch, example) and keep no state.
-    """
-    states: dict[str, Any] = {"cpu": torch.get_rng_state()}
-    if torch.cuda.is_available():
-        states["cuda"] = torch.cuda.get_rng_state_all()
-    if torch.backends.mps.is_available():
-        states["mps"] = torch.mps.get_rng_state()
-    return states
-
-
-def restore_random_states(states: dict[str, Any]) -> None:
-    """Set the random states back."""
-    torch.set_rng_state(states["cpu"])
-    if "cuda" in states and torch.cuda.is_available():
-        torch.cuda.set_rng_state_all(states["cuda"])
-    if "mps" in states and torch.backends.mps.is_available():
-        torch.mps.set_rng_state(states["mps"])

@@ -9,41 +9,39 @@ import torch
 from torch import Tensor
 
 from sourcewise.data.encoding import Encoded
-from sourcewise.training.optimizer import MasterAdamW
 
 ENTRIES = 16_384  # of a tensor that are looked at for its update
 EXAMPLES = 5_000  # whose targets are counted
 
 
-def gradient_norms(optimizer: MasterAdamW) -> dict[str, float]:
-    """Norm of the gradient of each part (embedding, encoder, decoder, bridge), before clipping."""
-    parts: dict[str, list[Tensor]] = {}
-    for part, master in zip(optimizer.parts, optimizer.masters, strict=True):
-        found = parts.setdefault(part, [])
-        if master.grad is not None:
-            found.append(master.grad)
-    return {part: float(torch.nn.utils.get_total_norm(grads)) for part, grads in parts.items()}
+def gradient_norms(parts: Sequence[str], gradients: Sequence[Tensor | None]) -> dict[str, float]:
+    """Norm of the gradient of each part, of those of its tensors; `parts` says of each tensor which it belongs to."""
+    found: dict[str, list[Tensor]] = {part: [] for part in parts}
+    for part, gradient in zip(parts, gradients, strict=True):
+        if gradient is not None:
+            found[part].append(gradient)
+    return {part: float(torch.nn.utils.get_total_norm(grads)) for part, grads in found.items()}
 
 
 @torch.no_grad()
-def update_ratios(optimizer: MasterAdamW) -> dict[str, float]:
-    """How far the step that was just taken moved the weights of each part, as a share of their own size.
+def update_ratios(parts: Sequence[str], weights: Sequence[Tensor], adam: torch.optim.Optimizer) -> dict[str, float]:
+    """How far the step that an Adam just took moved the weights of each part, as a share of their own size.
 
     Root mean square of the update over that of the tensor, the median over the tensors of a part; without weight decay,
     from up to `ENTRIES` entries of each, spread through it. A tensor at zero has no size and is left out.
     """
-    parts: dict[str, list[float]] = {}
-    for part, master, group in zip(optimizer.parts, optimizer.masters, optimizer.adamw.param_groups, strict=True):
-        state = optimizer.adamw.state.get(master)
-        found = parts.setdefault(part, [])
-        size = _rms(_some(master))
+    found: dict[str, list[float]] = {part: [] for part in parts}
+    groups = {id(weight): group for group in adam.param_groups for weight in group["params"]}
+    for part, weight in zip(parts, weights, strict=True):
+        state, group = adam.state.get(weight), groups[id(weight)]
+        size = _rms(_some(weight))
         if not size or not state:
             continue
         steps, (beta1, beta2) = float(state["step"]), group["betas"]
         first = _some(state["exp_avg"]) / (1 - beta1**steps)
         second = (_some(state["exp_avg_sq"]) / (1 - beta2**steps)).sqrt_().add_(group["eps"])
-        found.append(float(group["lr"]) * _rms(first / second) / size)
-    return {part: _median(ratios) for part, ratios in parts.items()}
+        found[part].append(float(group["lr"]) * _rms(first / second) / size)
+    return {part: _median(ratios) for part, ratios in found.items()}
 
 
 def target_entropy(examples: Encoded) -> float:

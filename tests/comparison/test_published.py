@@ -50,8 +50,8 @@ def test_every_variant_learns_a_step(name: str, root: Path) -> None:
     comparison = load_comparison(name, SMALL | words | ({"data.vocabulary": 120} if words else {}))
     assert len(comparison.variants) >= 5 and len(load_comparison(name).planned) == 3 * len(comparison.variants)
     for planned in comparison.planned:
-        trainer, test = prepare(planned.recipe, Run(planned.folder))
-        trainer.epoch_batches = 9
-        trainer.learn(trainer.batches(0)[:1])
-        assert math.isfinite(trainer.nats / trainer.targets), planned.variant
-        assert test
+        training = prepare(planned.recipe, Run(planned.folder))
+        training.learner.at.epoch_batches = 9
+        training.learner.learn(training.learner.plan.batches(0)[:1])
+        assert math.isfinite(training.learner.at.nats / training.learner.at.targets), planned.variant
+        assert training.setup.test

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from pathlib import Path
 from typing import Any
@@ -116,19 +117,17 @@ def test_a_resumed_run_is_not_told_twice_and_misses_nothing(tmp_path: Path) -> N
 def test_what_a_log_line_tells_of_a_step(tmp_path: Path) -> None:
     """Norms by part are those of the whole; update ratios are those of the weights before and after."""
     made = feature_recipe(tmp_path, train__precision="fp32", train__weight_decay=0.0, train__log_every=1)
-    trainer, _ = prepare(made, Run(tmp_path / "run"))
-    batches = trainer.batches(0)
+    learner = prepare(made, Run(tmp_path / "run")).learner
     before = {}
-    for batch in batches[:3]:
-        before = {name: weight.clone() for name, weight in trainer.optimizer.weights().items()}
-        norm, _ = trainer.learn([batch])
-        trainer.step += 1
-    norms, ratios = trainer.vitals["gradient_norms"], trainer.vitals["update_ratios"]
+    for batches in itertools.islice(learner.plan.steps(learner.at), 3):
+        before = {name: weight.clone() for name, weight in learner.optimizer.weights().items()}
+        taken = learner.learn(batches)
+    norms, ratios = taken.told["gradient_norms"], taken.told["update_ratios"]
     assert set(norms) == set(ratios) == {"embedding", "encoder", "decoder", "bridge"}
-    assert math.sqrt(sum(part**2 for part in norms.values())) == pytest.approx(norm, rel=1e-4)
+    assert math.sqrt(sum(part**2 for part in norms.values())) == pytest.approx(float(taken.norm), rel=1e-4)
     moved = sorted(
         float((weight - before[name]).norm() / weight.norm())
-        for name, weight in trainer.optimizer.weights().items()
+        for name, weight in learner.optimizer.weights().items()
         if name.startswith("network.body.encoder") and weight.norm() > 0
     )
     assert ratios["encoder"] == pytest.approx(moved[len(moved) // 2], rel=1e-3)
@@ -141,10 +140,10 @@ def test_values_that_are_not_finite_are_the_diagnosis_of_the_run(
 
     real = MasterAdamW.step
 
-    def step(self: MasterAdamW, *given: Any) -> float:
+    def step(self: MasterAdamW, *given: Any) -> torch.Tensor:
         found = real(self, *given)
         self.steps_seen = getattr(self, "steps_seen", 0) + 1  # type: ignore[attr-defined]
-        return math.nan if self.steps_seen > 8 else found  # type: ignore[attr-defined]
+        return found * math.nan if self.steps_seen > 8 else found  # type: ignore[attr-defined]
 
     with monkeypatch.context() as patched:
         patched.setattr(MasterAdamW, "step", step)

@@ -19,8 +19,8 @@ from sourcewise.native.codes import TILES
 from sourcewise.native.training import attention_part
 from sourcewise.native.training.tiles import has_tiles, tiled
 from sourcewise.runtime.threads import WorkerThreads
-from sourcewise.training.gradients import gradients
 from sourcewise.training.objective import Objective
+from sourcewise.training.step import gradients
 from tests.training.test_optimizer import config
 
 EPS = 1e-6

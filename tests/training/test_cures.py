@@ -15,8 +15,8 @@ import sourcewise
 from sourcewise.api import prepare
 from sourcewise.model.weights.checkpoint import find_folder, load_network
 from sourcewise.reporting.progress import TrainingProgress
+from sourcewise.training.loop import Interrupted
 from sourcewise.training.run import Run
-from sourcewise.training.trainer import Interrupted
 from tests.training.recipes import feature_recipe, recipe
 from tests.training.test_training import same, weights
 
@@ -66,9 +66,9 @@ def test_the_loss_that_is_reported_is_plain_cross_entropy(name: str, tmp_path: P
     losses = []
     for options in ({}, CURES[name]):
         made = feature_recipe(tmp_path, train__precision="fp32", **options)
-        trainer, _ = prepare(made, Run(tmp_path / "r"))
-        trainer.learn(trainer.batches(0)[:1])
-        losses.append(trainer.nats / trainer.targets)
+        learner = prepare(made, Run(tmp_path / "r")).learner
+        learner.learn(learner.plan.batches(0)[:1])
+        losses.append(learner.at.nats / learner.at.targets)
     assert losses[0] == pytest.approx(losses[1], rel=1e-6)
 
 
@@ -93,12 +93,12 @@ def test_contrast_raises_source_bits_where_the_decoder_leans_on_itself(tmp_path:
 @pytest.mark.parametrize("how", ["xavier", "he", "t5"])
 def test_initial_weights_have_the_deviation_of_their_rule(how: str, tmp_path: Path) -> None:
     made = feature_recipe(tmp_path, model__initialization=how, model__d_model=64, model__d_ff=128)
-    trainer, _ = prepare(made, Run(tmp_path / "r"))
-    found = dict(trainer.network.named_parameters())
+    training = prepare(made, Run(tmp_path / "r"))
+    found = dict(training.setup.network.named_parameters())
     wide = found["body.encoder.0.feedforward.wi.weight"]  # (128, 64)
     expected = {"xavier": math.sqrt(2 / (64 + 128)), "he": math.sqrt(2 / 64), "t5": math.sqrt(1 / 64)}[how]
     assert float(wide.detach().float().std()) == pytest.approx(expected, rel=0.05)
-    own, _ = prepare(feature_recipe(tmp_path, model__d_model=64, model__d_ff=128), Run(tmp_path / "r"))
-    for name, parameter in own.network.named_parameters():
+    own = prepare(feature_recipe(tmp_path, model__d_model=64, model__d_ff=128), Run(tmp_path / "r"))
+    for name, parameter in own.setup.network.named_parameters():
         if name.startswith("body.") and ("embedding" in name or parameter.ndim < 2):
             assert torch.equal(parameter, found[name]), name

@@ -11,8 +11,8 @@ import sourcewise
 from sourcewise.config import Recipe
 from sourcewise.model.families.decoder_only import size
 from sourcewise.model.network import Seq2Seq
-from sourcewise.training.trainer import Trainer
 from tests.training.recipes import feature_recipe, recipe
+from tests.training.stopping import Stops
 
 
 def tiny(made: Recipe, **model: Any) -> Recipe:
@@ -52,19 +52,11 @@ class Killed(BaseException):
     """A kill, for the test."""
 
 
-def test_killed_and_resumed_the_weights_are_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_killed_and_resumed_the_weights_are_the_same(tmp_path: Path) -> None:
     options = {"train__steps": 10, "train__save_every": 3, "train__evaluate_every": 5, "model__dropout": 0.1}
     whole = sourcewise.train(tiny(recipe(tmp_path, name="whole", **options)))
-    learn = Trainer.learn
-
-    def dies(trainer: Trainer, batches: Any) -> tuple[float, float]:
-        if trainer.step == 7:
-            raise Killed
-        return learn(trainer, batches)
-
-    with monkeypatch.context() as patch, pytest.raises(Killed):
-        patch.setattr(Trainer, "learn", dies)
-        sourcewise.train(tiny(recipe(tmp_path, name="killed", **options)))
+    with pytest.raises(Killed):
+        sourcewise.train(tiny(recipe(tmp_path, name="killed", **options)), listeners=[Stops(7, Killed())])
     run = sourcewise.train(tmp_path / "runs" / "killed", resume=True)
     files = [folder / "checkpoints" / "last" / "model.safetensors" for folder in (whole.folder, run.folder)]
     assert files[0].read_bytes() == files[1].read_bytes()

@@ -88,7 +88,7 @@ def training(folder: Path) -> Any:
     data = {"train": {"pairs": pairs(folder)}, "max_source": 64, "max_target": 64}
     generation = {"max_new_tokens": 16}
     tree = {"model": {"weights": str(folder)}, "data": data, "generation": generation}
-    return set_up(Recipe.model_validate(tree))[0]
+    return set_up(Recipe.model_validate(tree))
 
 
 @pytest.mark.parametrize(
@@ -168,7 +168,7 @@ def test_a_backslash_that_texts_have_stays_one(tmp_path: Path) -> None:
     (tmp_path / "p.tsv").write_text("source\ttarget\n" + "a dog\ta\\\\ndog\n" * 4)
     data = {"train": {"pairs": str(tmp_path / "p.tsv")}, "tokenizer": str(tmp_path / "tok"), "add_tokens": [r"\n"]}
     recipe = Recipe.model_validate({"data": data, "model": {"d_model": 8, "d_ff": 8, "heads": 1}})
-    assert set_up(recipe)[0].tokenizer.decode([len(set_up(recipe)[0].tokenizer) - 1]) == r"\n"
+    assert set_up(recipe).tokenizer.decode([len(set_up(recipe).tokenizer) - 1]) == r"\n"
 
 
 def test_training_tells_a_stored_truncation(tmp_path: Path) -> None:

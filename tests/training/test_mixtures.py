@@ -14,6 +14,7 @@ from sourcewise.config import Recipe
 from sourcewise.errors import RequestError
 from sourcewise.evaluation.results import Evaluation
 from tests.training.recipes import pairs_file, recipe
+from tests.training.stopping import Stops
 
 AWKWARD = Path(__file__).parents[1] / "data" / "readers" / "conversations" / "awkward.json"
 
@@ -70,21 +71,11 @@ def test_the_final_evaluation_is_of_the_whole_and_of_each_task(run: Path) -> Non
     assert all(text in page for text in ("<td>words</td>", "<td>count</td>", "its metric", "WER "))
 
 
-def test_a_mixture_stopped_and_resumed_is_the_same(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_mixture_stopped_and_resumed_is_the_same(run: Path, tmp_path: Path) -> None:
     from safetensors.torch import load_file
 
-    from sourcewise.training.trainer import Trainer
-
-    learn = Trainer.learn
-
-    def stopping(self: Trainer, batches: object) -> tuple[float, float]:
-        if self.step == 7:
-            raise MemoryError
-        return learn(self, batches)  # type: ignore[arg-type]
-
-    with monkeypatch.context() as patch, pytest.raises(MemoryError):
-        patch.setattr(Trainer, "learn", stopping)
-        sourcewise.train(mixed(tmp_path, train__best="tasks_mean"))
+    with pytest.raises(MemoryError):
+        sourcewise.train(mixed(tmp_path, train__best="tasks_mean"), listeners=[Stops(7)])
     parts = sourcewise.train(tmp_path / "runs" / "mixed", resume=True)
     first, second = (load_file(r / "checkpoints/last/model.safetensors") for r in (run, parts.folder))
     assert all(first[name].equal(second[name]) for name in first)

@@ -18,36 +18,36 @@ from sourcewise.api import prepare
 from sourcewise.diagnosis.course import Course
 from sourcewise.diagnosis.rules import look
 from sourcewise.errors import NotFinite
+from sourcewise.training.learner import Learner, Taken
 from sourcewise.training.run import Run
-from sourcewise.training.trainer import Trainer
 from tests.training.recipes import feature_recipe, recipe
 
 
-def weight_of(trainer: Trainer, name: str) -> torch.Tensor:
-    return dict(trainer.optimizer.exact())[name]
+def weight_of(learner: Learner, name: str) -> torch.Tensor:
+    return dict(learner.optimizer.exact())[name]
 
 
-def spoil(name: str, value: float, at: int = -1) -> Callable[[Trainer], None]:
+def spoil(name: str, value: float, at: int = -1) -> Callable[[Learner], None]:
     """Put a value into a master weight, and into the network."""
 
-    def change(trainer: Trainer) -> None:
-        weight_of(trainer, name).detach().view(-1)[at] = value
-        trainer.optimizer.publish()
+    def change(learner: Learner) -> None:
+        weight_of(learner, name).detach().view(-1)[at] = value
+        learner.optimizer.publish()
 
     return change
 
 
-def stopped(made: Any, monkeypatch: pytest.MonkeyPatch, step: int, change: Callable[[Trainer], None]) -> str:
+def stopped(made: Any, monkeypatch: pytest.MonkeyPatch, step: int, change: Callable[[Learner], None]) -> str:
     """Train, with something changed before the step after `step`; gives the one line that ends it."""
-    learn = Trainer.learn
+    learn = Learner.learn
 
-    def changed(self: Trainer, batches: Any) -> Any:
-        if self.step == step:
+    def changed(self: Learner, batches: Any) -> Taken:
+        if self.at.step == step:
             change(self)
         return learn(self, batches)
 
     with monkeypatch.context() as patch, pytest.raises(NotFinite) as told:
-        patch.setattr(Trainer, "learn", changed)
+        patch.setattr(Learner, "learn", changed)
         sourcewise.train(made)
     assert "\n" not in str(told.value)
     return str(told.value)
@@ -91,24 +91,24 @@ def test_a_weight_that_no_loss_meets_reaches_no_checkpoint(value: float, tmp_pat
 @pytest.mark.parametrize("saved", [{"train__save_every": 6}, {"train__evaluate_every": 6}])
 def test_what_an_update_spoils_is_not_saved(saved: dict[str, int], tmp_path: Path, monkeypatch: Any) -> None:
     made = recipe(tmp_path, train__steps=12, **{"train__evaluate_every": 3, **saved})
-    learn = Trainer.learn
+    learn = Learner.learn
 
-    def spoiling(self: Trainer, batches: Any) -> Any:
+    def spoiling(self: Learner, batches: Any) -> Taken:
         found = learn(self, batches)
-        if self.step == 5:
+        if self.at.step == 6:
             spoil("body.decoder_norm.weight", math.nan)(self)
         return found
 
-    monkeypatch.setattr(Trainer, "learn", spoiling)
+    monkeypatch.setattr(Learner, "learn", spoiling)
     with pytest.raises(NotFinite, match=r"step 6: its update left weights .*body\.decoder_norm\.weight: 1 of 32"):
         sourcewise.train(made)
 
 
 @pytest.mark.parametrize(("value", "said"), [(math.nan, "is nan"), (math.inf, "is inf")])
 def test_features_are_named_by_file_and_frame(value: float, said: str, tmp_path: Path) -> None:
-    trainer, _ = prepare(feature_recipe(tmp_path), Run(tmp_path / "run"))
+    training = prepare(feature_recipe(tmp_path), Run(tmp_path / "run"))
     (tmp_path / "run").mkdir()
-    dataset = trainer.train.dataset
+    dataset = training.setup.train.dataset
     read = dataset.read
     assert read is not None
 
@@ -118,23 +118,23 @@ def test_features_are_named_by_file_and_frame(value: float, said: str, tmp_path:
             matrix[2, 1] = value
         return matrix
 
-    trainer.train.dataset = replace(dataset, read=spoiled)
+    training.setup.train.dataset = replace(dataset, read=spoiled)
     with pytest.raises(NotFinite) as told:
-        trainer.fit()
+        training.fit()
     named = re.search(r"a feature is not finite, .*?(\S+): frame 2, dimension 1 (.*?) \(", str(told.value))
     assert named and named[2] == said
     assert named[1] in {example.id for example in dataset.examples[3::4]}
 
 
 def test_features_that_are_far_too_large_are_named_beside_what_overflows(tmp_path: Path) -> None:
-    trainer, _ = prepare(feature_recipe(tmp_path, train__clip=0.0), Run(tmp_path / "run"))
+    training = prepare(feature_recipe(tmp_path, train__clip=0.0), Run(tmp_path / "run"))
     (tmp_path / "run").mkdir()
-    dataset = trainer.train.dataset
+    dataset = training.setup.train.dataset
     read = dataset.read
     assert read is not None
-    trainer.train.dataset = replace(dataset, read=lambda index: read(index) * (1e38 if index % 4 == 3 else 1))
+    training.setup.train.dataset = replace(dataset, read=lambda index: read(index) * (1e38 if index % 4 == 3 else 1))
     with pytest.raises(NotFinite, match=r"its largest feature is .*: frame \d+, dimension \d+ is"):
-        trainer.fit()
+        training.fit()
 
 
 def test_a_training_that_overflows_names_the_part(tmp_path: Path) -> None:

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from sourcewise.config import TrainConfig
 from sourcewise.errors import RequestError
-from sourcewise.training.optimizer import LEAST_RMS, MasterAdamW, freeze
+from sourcewise.training.freezing import freeze
+from sourcewise.training.optimizer import LEAST_RMS, MasterAdamW
 from tests.model.networks import network
 
 STEPS = 12
@@ -53,7 +54,7 @@ def test_in_fp32_masters_do_what_plain_adamw_does() -> None:
         for group in adamw.param_groups:
             group["lr"] = rate
         adamw.step()
-        assert norm == pytest.approx(float(expected), rel=1e-4)
+        assert float(norm) == pytest.approx(float(expected), rel=1e-4)
         for mine, theirs in zip(ours.parameters(), plain.parameters(), strict=True):
             torch.testing.assert_close(mine, theirs, atol=1e-6, rtol=1e-4)
 

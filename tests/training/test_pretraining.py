@@ -15,7 +15,8 @@ from safetensors.torch import load_file
 import sourcewise
 from sourcewise.config import Recipe
 from sourcewise.errors import RequestError
-from sourcewise.training.trainer import Interrupted, Trainer
+from sourcewise.training.learner import Learner, Taken
+from sourcewise.training.loop import Interrupted
 from tests.training.recipes import pairs_file, recipe
 
 LIMITS = {"max_source": 32, "max_target": 32}
@@ -57,14 +58,14 @@ def test_interrupted_in_a_later_epoch_and_resumed_the_weights_are_the_same(
     options: dict[str, Any] = {"train__batch_tokens": 512, "train__steps": 22, "train__evaluate_every": 22}
     whole = sourcewise.train(denoising(tmp_path, kind, name="whole", **options))
     assert whole.metrics()[-1]["epoch"] > 2
-    learn = Trainer.learn
+    learn = Learner.learn
 
-    def interrupt(self: Trainer, batches: list[Any]) -> tuple[float, float]:
-        if self.step in (7, 15):  # in the first epoch, and in a later one
+    def interrupt(self: Learner, batches: list[Any]) -> Taken:
+        if self.at.step in (7, 15):  # in the first epoch, and in a later one
             os.kill(os.getpid(), signal.SIGTERM)
         return learn(self, batches)
 
-    monkeypatch.setattr(Trainer, "learn", interrupt)
+    monkeypatch.setattr(Learner, "learn", interrupt)
     made = denoising(tmp_path, kind, name="cut", **options)
     with pytest.raises(Interrupted):
         sourcewise.train(made)

@@ -12,6 +12,7 @@ import sourcewise
 from sourcewise.config import Recipe
 from sourcewise.model.weights.checkpoint import load_network
 from tests.training.recipes import feature_recipe, recipe
+from tests.training.stopping import Stops
 
 
 def tiny(made: Recipe, **model: Any) -> Recipe:
@@ -40,21 +41,11 @@ def test_ten_steps_and_everything_after_them(make: Any, attention: str, cell: st
 
 
 @pytest.mark.parametrize("attention", ["bahdanau", "none"])
-def test_a_run_that_was_interrupted_goes_on_as_if_it_had_not(attention: str, tmp_path: Path, monkeypatch: Any) -> None:
-    from sourcewise.training.trainer import Trainer
-
+def test_a_run_that_was_interrupted_goes_on_as_if_it_had_not(attention: str, tmp_path: Path) -> None:
     made = tiny(recipe(tmp_path, train__steps=12, train__evaluate_every=4), attention=attention, dropout=0.2)
     whole = sourcewise.train(made)
-    learn = Trainer.learn
-
-    def stopping(self: Trainer, batches: Any) -> Any:
-        if self.step == 6:
-            raise KeyboardInterrupt
-        return learn(self, batches)
-
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(Trainer, "learn", stopping)
-        sourcewise.train(made.model_copy(update={"name": "stopped"}))
+    with pytest.raises(KeyboardInterrupt):
+        sourcewise.train(made.model_copy(update={"name": "stopped"}), listeners=[Stops(6, KeyboardInterrupt())])
     resumed = sourcewise.train(tmp_path / "runs" / "stopped", resume=True)
     for checkpoint in ("last", "best"):
         one, other = (load_network(run.folder / "checkpoints" / checkpoint) for run in (whole, resumed))

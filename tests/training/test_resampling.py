@@ -41,8 +41,8 @@ def test_a_training_shows_the_rare_more_often(tmp_path: Path) -> None:
     rows = ["ba\tone\n"] * 380 + ["no\tsix\n"] * 20
     path.write_text("source\ttarget\n" + "".join(rows))
     data = {"train": {"pairs": str(path)}, "vocabulary": 32}
-    trainer, _ = prepare(recipe(tmp_path, data=data, train__resample_below=0.8), Run(tmp_path / "r"))
-    drawn = np.concatenate(trainer.batches(0))
+    training = prepare(recipe(tmp_path, data=data, train__resample_below=0.8), Run(tmp_path / "r"))
+    drawn = np.concatenate(training.learner.plan.batches(0))
     assert len(drawn) == 400
     assert (drawn >= 380).sum() == pytest.approx(400 * 4 / (4 + 19 * 1), rel=0.25)  # √(0.8 / 0.05) = 4
 

@@ -201,7 +201,7 @@ def test_a_state_of_values_that_are_no_numbers_is_refused(run: Run, kind: str, v
     if kind == "masters":
         tensor = next(iter(saved["optimizer"]["masters"].values()))
     else:
-        tensor = next(iter(saved["optimizer"]["adamw"]["state"].values()))[kind]
+        tensor = next(iter(saved["optimizer"]["moments"].values()))[kind]
     tensor.view(-1)[3] = value
     torch.save(saved, run.state)
     before = (run.folder / "metrics.jsonl").read_bytes()

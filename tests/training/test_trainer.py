@@ -15,9 +15,9 @@ import sourcewise
 from sourcewise.config import Recipe
 from sourcewise.data.batches import Budget, training_batches
 from sourcewise.errors import RequestError
-from sourcewise.training import trainer as module
 from sourcewise.training.objective import Objective
 from tests.training.recipes import feature_recipe, recipe
+from tests.training.stopping import Stops
 
 
 class _Explode(torch.autograd.Function):
@@ -83,22 +83,15 @@ def everything(folder: Path, name: str) -> Recipe:
 
 @pytest.mark.parametrize("stops", [(2, 5), (7, 9, 11)])
 def test_stopped_and_resumed_with_everything_switched_on_the_weights_are_the_same(
-    tmp_path: Path, stops: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, stops: tuple[int, ...]
 ) -> None:
     whole = sourcewise.train(everything(tmp_path, "whole"))
-    learn = module.Trainer.learn
     for stop in stops:
-
-        def stopping(self: module.Trainer, batches: Any, at: int = stop) -> tuple[float, float]:
-            if self.step == at:
-                raise MemoryError("a crash")
-            return learn(self, batches)
-
-        with monkeypatch.context() as patch, pytest.raises(MemoryError):
-            patch.setattr(module.Trainer, "learn", stopping)
+        with pytest.raises(MemoryError):
             torch.manual_seed(99)  # whatever happened before must not matter
             folder = tmp_path / "runs" / "parts"
-            sourcewise.train(folder if folder.exists() else everything(tmp_path, "parts"), resume=folder.exists())
+            made = folder if folder.exists() else everything(tmp_path, "parts")
+            sourcewise.train(made, resume=folder.exists(), listeners=[Stops(stop)])
     parts = sourcewise.train(tmp_path / "runs" / "parts", resume=True)
     for file in ("last/model.safetensors", "last/bridge.safetensors", "best/model.safetensors"):
         first, second = (load_file(run.folder / "checkpoints" / file) for run in (whole, parts))

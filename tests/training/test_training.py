@@ -86,7 +86,7 @@ def test_the_same_seed_gives_the_same_weights_and_another_does_not(
 KILL = """
 import os, random, signal, sys, threading
 import sourcewise
-from sourcewise.training import state, trainer
+from sourcewise.training import learner, loop, state
 from sourcewise.model.weights import checkpoint
 
 moment, count = sys.argv[2], int(sys.argv[3])
@@ -105,9 +105,9 @@ def dies(function, after):
     return wrapped
 
 if moment == "step":
-    trainer.Trainer.learn = dies(trainer.Trainer.learn, False)
+    learner.Learner.learn = dies(learner.Learner.learn, False)
 elif moment == "evaluation":
-    trainer.evaluate_encoded = dies(trainer.evaluate_encoded, True)
+    loop.evaluate_encoded = dies(loop.evaluate_encoded, True)
 elif moment == "checkpoint":
     checkpoint.save_file = dies(checkpoint.save_file, True)  # tensors written, folder not yet in place
 elif moment == "swap":
@@ -156,9 +156,9 @@ def test_micro_batches_weigh_as_many_tokens_as_they_have(tmp_path: Path) -> None
     norms = []
     for size in (100_000, 300):
         made = recipe(tmp_path, train__batch_tokens=size, train__precision="fp32", model__dropout=0.0, train__clip=0)
-        trainer, _ = prepare(made, Run(tmp_path / f"run{size}"))
-        norm, _ = trainer.learn(trainer.batches(0))
-        norms.append((norm, trainer.nats, trainer.targets))
+        learner = prepare(made, Run(tmp_path / f"run{size}")).learner
+        taken = learner.learn(learner.plan.batches(0))
+        norms.append((float(taken.norm), learner.at.nats, learner.at.targets))
     assert norms[0][2] == norms[1][2]
     assert norms[0][1] == pytest.approx(norms[1][1], rel=1e-5)
     assert norms[0][0] == pytest.approx(norms[1][0], rel=1e-4)

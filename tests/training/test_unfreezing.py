@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 
 import pytest
@@ -10,9 +11,9 @@ import torch
 from sourcewise.api import prepare
 from sourcewise.config import UnfreezeConfig
 from sourcewise.errors import RequestError
+from sourcewise.training.freezing import Unfreezing
+from sourcewise.training.learner import Learner
 from sourcewise.training.run import Run
-from sourcewise.training.trainer import Trainer
-from sourcewise.training.unfreezing import Unfreezing
 from tests.training.recipes import feature_recipe, recipe
 
 LEARNING = ["embedding", "encoder", "bridge", "other"]
@@ -20,7 +21,7 @@ LEARNING = ["embedding", "encoder", "bridge", "other"]
 
 def test_a_part_waits_for_its_epoch_and_learns_at_its_rate() -> None:
     made = Unfreezing(LEARNING, UnfreezeConfig(encoder=2, bridge=0.5, rate=0.1))
-    assert made.active and not Unfreezing(LEARNING, UnfreezeConfig(rate=0.1)).active
+    assert Unfreezing(LEARNING, UnfreezeConfig(rate=0.1)).factors(0.0) is None
     assert made.factors(0.0) == [1, 0, 0, 1]
     assert made.factors(0.5) == [1, 0, 0.1, 1]
     assert made.factors(2.0) == [1, 0.1, 0.1, 1]
@@ -35,30 +36,26 @@ def test_what_cannot_be_is_refused(tmp_path: Path) -> None:
         prepare(recipe(tmp_path, train__unfreeze={"bridge": 1}), Run(tmp_path / "r"))
 
 
-def learnt(trainer: Trainer, steps: int) -> dict[str, bool]:
+def learnt(learner: Learner, steps: int) -> dict[str, bool]:
     """Whether the weights of each part moved."""
-    before = {n: m.detach().clone() for n, m in trainer.optimizer.weights().items()}
-    batches = trainer.batches(0)
-    for batch in batches[trainer.position : trainer.position + steps]:
-        trainer.learn([batch])
-        trainer.position += 1
-        trainer.step += 1
-    trainer.epoch_batches = len(batches)
-    return {n: not torch.equal(m, before[n]) for n, m in trainer.optimizer.weights().items()}
+    before = {n: m.detach().clone() for n, m in learner.optimizer.weights().items()}
+    for batches in itertools.islice(learner.plan.steps(learner.at), steps):
+        learner.learn(batches)
+    return {n: not torch.equal(m, before[n]) for n, m in learner.optimizer.weights().items()}
 
 
 def test_weights_stay_to_the_bit_until_then(tmp_path: Path) -> None:
     options = {"train__unfreeze": {"encoder": 0.3, "rate": 0.5}, "train__warmup_steps": 0}
-    trainer, _ = prepare(feature_recipe(tmp_path, **options), Run(tmp_path / "r"))
-    trainer.epoch_batches = len(trainer.batches(0))
-    assert trainer.epoch_batches > 6
-    moved = learnt(trainer, 1)
+    learner = prepare(feature_recipe(tmp_path, **options), Run(tmp_path / "r")).learner
+    assert len(learner.plan.batches(0)) > 6
+    moved = learnt(learner, 1)
     assert moved["network.bridge.last.weight"]
     assert not any(there for name, there in moved.items() if name.startswith("network.body.encoder"))
-    trainer.position = trainer.epoch_batches // 2
-    moved = learnt(trainer, 2)
+    learner.at.position = learner.at.epoch_batches // 2
+    moved = learnt(learner, 2)
     assert any(there for name, there in moved.items() if name.startswith("network.body.encoder"))
-    rates = {n: g["lr"] for n, g in zip(trainer.optimizer.names, trainer.optimizer.adamw.param_groups, strict=True)}
+    optimizer = learner.optimizer
+    rates = {n: g["lr"] for n, g in zip(optimizer.names, optimizer.adamw.param_groups, strict=True)}
     assert rates["network.body.encoder.0.attention.qkv.weight"] == pytest.approx(
         0.5 * rates["network.bridge.last.weight"]
     )

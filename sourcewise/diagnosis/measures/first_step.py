@@ -17,8 +17,9 @@ from sourcewise.data.batches import Batch
 from sourcewise.diagnosis.borrowing import borrowed
 from sourcewise.model.network import Seq2Seq
 from sourcewise.model.parts import OTHER
+from sourcewise.training.freezing import freeze
 from sourcewise.training.objective import Objective
-from sourcewise.training.optimizer import MasterAdamW, freeze
+from sourcewise.training.optimizer import MasterAdamW
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +73,7 @@ def measure_first_step(network: Seq2Seq, batch: Batch, train: TrainConfig, unkno
             found = _gradients(minimised / targets, [p for _, p in wanted])
         gradients = dict(zip((name for name, _ in wanted), found, strict=True))
         optimizer.add([gradients.get(name) for name in optimizer.names])
-        norm = optimizer.step(train.learning_rate)
+        norm = float(optimizer.step(train.learning_rate))
         clipped = min(1.0, train.clip / norm) if train.clip and norm > 0 and math.isfinite(norm) else 1.0
         stepped = {id(p) for group in optimizer.adamw.param_groups for p in group["params"]}
         pairs = zip(optimizer.names, optimizer.masters, strict=True)

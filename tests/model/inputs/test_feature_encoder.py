@@ -56,14 +56,14 @@ def test_it_is_frozen_and_freed_apart_from_the_bridge(tmp_path: Path) -> None:
     from sourcewise.training.run import Run
 
     options = {"model__feature_encoder": ENCODER, "train__unfreeze": {"features": 1.0}}
-    trainer, _ = prepare(feature_recipe(tmp_path, **options), Run(tmp_path / "r"))
-    waits = dict(zip(trainer.optimizer.names, trainer.unfreezing.factors(0.9), strict=True))
+    learner = prepare(feature_recipe(tmp_path, **options), Run(tmp_path / "r")).learner
+    waits = dict(zip(learner.optimizer.names, learner.unfreezing.factors(0.9) or [], strict=True))
     assert waits["network.bridge.encoder.enter.weight"] == 0 and waits["network.bridge.last.weight"] == 1
-    frozen, _ = prepare(
+    frozen = prepare(
         feature_recipe(tmp_path, **options | {"train__unfreeze": {}, "train__freeze": ["bridge"]}), Run(tmp_path / "f")
     )
-    assert "network.bridge.encoder.enter.weight" in frozen.optimizer.names
-    assert "network.bridge.last.weight" not in frozen.optimizer.names
+    assert "network.bridge.encoder.enter.weight" in frozen.learner.optimizer.names
+    assert "network.bridge.last.weight" not in frozen.learner.optimizer.names
 
 
 def test_what_lends_nothing_is_refused(tmp_path: Path) -> None:

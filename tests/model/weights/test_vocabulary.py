@@ -20,6 +20,7 @@ from sourcewise.model.weights.vocabulary import embed_new
 from tests.data.tokenizers.t5_tokenizers import fast_t5_folder, opened, t5_folder
 from tests.model.networks import FAMILIES, VOCABULARY, network
 from tests.training.recipes import recipe
+from tests.training.stopping import Stops
 
 NEW = ["{", "}", "\n", "\t"]
 JSON = '{"name": "cat"}\n\t{1}'
@@ -112,18 +113,8 @@ def test_a_stopped_run_with_new_entries_goes_on(tmp_path: Path) -> None:
     whole = sourcewise.train(made)
     stopped = made.model_copy(update={"name": "parts", "train": made.train.model_copy(update={"save_every": 3})})
 
-    from sourcewise.training import trainer as module
-
-    learn = module.Trainer.learn
-
-    def stopping(self: module.Trainer, batches: Any) -> tuple[float, float]:
-        if self.step == 4:
-            raise MemoryError("a crash")
-        return learn(self, batches)
-
-    with pytest.MonkeyPatch.context() as patch, pytest.raises(MemoryError):
-        patch.setattr(module.Trainer, "learn", stopping)
-        sourcewise.train(stopped)
+    with pytest.raises(MemoryError):
+        sourcewise.train(stopped, listeners=[Stops(4)])
     parts = sourcewise.train(tmp_path / "runs" / "parts", resume=True)
     first, second = (load_file(run.last / "model.safetensors") for run in (whole, parts))
     assert first["shared.weight"].shape == (144, 24)

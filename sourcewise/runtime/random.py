@@ -1,0 +1,61 @@
+"""The random numbers of the process: where they stand, and a host's own left as they were."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import random
+from collections.abc import Callable, Iterator
+from typing import Any, ParamSpec, TypeVar
+
+import numpy as np
+import torch
+
+Given = ParamSpec("Given")
+Result = TypeVar("Result")
+
+
+def random_states() -> dict[str, Any]:
+    """Those of torch, on the CPU and on every GPU."""
+    states: dict[str, Any] = {"cpu": torch.get_rng_state()}
+    if torch.cuda.is_available():
+        states["cuda"] = torch.cuda.get_rng_state_all()
+    if torch.backends.mps.is_available():
+        states["mps"] = torch.mps.get_rng_state()
+    return states
+
+
+def restore_random_states(states: dict[str, Any]) -> None:
+    """Set the random states back."""
+    torch.set_rng_state(states["cpu"])
+    if "cuda" in states and torch.cuda.is_available():
+        torch.cuda.set_rng_state_all(states["cuda"])
+    if "mps" in states and torch.backends.mps.is_available():
+        torch.mps.set_rng_state(states["mps"])
+
+
+@contextlib.contextmanager
+def draws_kept() -> Iterator[None]:
+    """Within: whatever is drawn; afterwards the random states of torch, numpy and Python are as before."""
+    kept = random_states(), np.random.get_state(), random.getstate()  # noqa: NPY002 - models and collators draw from it
+    try:
+        yield
+    finally:
+        restore_random_states(kept[0])
+        np.random.set_state(kept[1])  # noqa: NPY002
+        random.setstate(kept[2])
+
+
+def host_kept(function: Callable[Given, Result]) -> Callable[Given, Result]:
+    """A function of the library, after which its caller's random states and torch's threads are as before the call."""
+
+    @functools.wraps(function)
+    def kept(*args: Given.args, **options: Given.kwargs) -> Result:
+        threads = torch.get_num_threads()
+        try:
+            with draws_kept():
+                return function(*args, **options)
+        finally:
+            torch.set_num_threads(threads)
+
+    return kept

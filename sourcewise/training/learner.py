@@ -1,0 +1,136 @@
+"""One optimizer step after the other: gradients, an update, and what is counted for the next line of the log."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sourcewise.model.finite import damage
+from sourcewise.runtime.info import machine
+from sourcewise.training.decoder_inputs import reference_share
+from sourcewise.training.events import Step
+from sourcewise.training.freezing import Unfreezing, freeze
+from sourcewise.training.not_finite import StepNotFinite, why_not_finite
+from sourcewise.training.objective import Objective
+from sourcewise.training.optimizer import MasterAdamW
+from sourcewise.training.plan import Plan
+from sourcewise.training.resampling import resample
+from sourcewise.training.schedule import learning_rate
+from sourcewise.training.setup import TrainingSetup
+from sourcewise.training.state import Progress
+from sourcewise.training.statistics import gradient_norms, update_ratios
+from sourcewise.training.step import StepEngine, StepResult, engine_for
+from sourcewise.training.token_weights import token_weights
+
+PRECISIONS = {"bf16": torch.bfloat16, "fp32": torch.float32}
+
+
+@dataclass(slots=True)
+class Taken:
+    """A step that was taken; its nats and the norm of its gradient lie on the device until they are read."""
+
+    step: int
+    batches: Sequence[np.ndarray]
+    result: StepResult
+    norm: Tensor
+    rate: float
+    told: dict[str, dict[str, float]] = field(default_factory=dict)  # of a step that is logged, by part of the network
+
+
+class Learner:
+    """The network and all that moves its weights."""
+
+    def __init__(self, setup: TrainingSetup) -> None:
+        config, network = setup.recipe.train, setup.network
+        freeze(network, config.freeze)
+        resample(setup.train, config.resample_below)
+        self.config, self.plan, self.at = config, Plan(setup), Progress()
+        rarity = token_weights(setup.train, network.vocabulary, config)
+        self.objective = Objective(network, config, setup.tokenizer.unk_id, rarity).to(network.device)
+        self.objective.others = self.plan.others
+        self.optimizer = MasterAdamW(self.objective, config, PRECISIONS[config.precision], network.parts())
+        self.unfreezing = Unfreezing(self.optimizer.parts, config.unfreeze)
+        self.engine: StepEngine = engine_for(self.objective, self.optimizer, config.batch_tokens)
+        self.unread: list[Taken] = []
+
+    def learn(self, batches: Sequence[np.ndarray]) -> Taken:
+        """One optimizer step from these batches, each weighing as many target tokens as it has.
+
+        Raises NotFinite where the loss or its gradient is not: at once where reading them costs nothing, else at the
+        next line of the log; until then no step after it changes a weight.
+        """
+        started = time.perf_counter()
+        at, plan, engine, optimizer = self.at, self.plan, self.engine, self.optimizer
+        self.objective.train()
+        targets, reference = plan.targets(batches), reference_share(at.step, plan.total, self.config)
+        parts = [plan.parts(rows, engine.workers, engine.target_cost) for rows in batches]
+        result = engine.gradients(parts, targets, reference)
+        logged = plan.logs(at.step + 1)
+        norms = gradient_norms(optimizer.parts, [master.grad for master in optimizer.masters]) if logged else {}
+        rate = learning_rate(at.step, plan.total, self.config)
+        norm = optimizer.step(rate, self.unfreezing.factors(at.epochs))
+        at.step, at.position = at.step + 1, at.position + len(batches)
+        at.targets, at.tokens = at.targets + targets, at.tokens + targets + result.source_tokens
+        taken = Taken(at.step, batches, result, norm, rate)
+        self.unread.append(taken)
+        if logged or not optimizer.lazy:
+            self.read()
+        if logged:
+            ratios = update_ratios(optimizer.parts, optimizer.masters, optimizer.adamw)
+            taken.told = {"gradient_norms": norms, "update_ratios": ratios}
+        optimizer.zero_grad()
+        at.seconds += time.perf_counter() - started
+        return taken
+
+    def read(self) -> None:
+        """Ask the device for the loss and the norm of the steps that nobody asked for. Raises NotFinite."""
+        while self.unread:
+            taken, at = self.unread.pop(0), self.at
+            norm = float(taken.norm)
+            for nats in taken.result.nats:
+                at.nats += sum(float(each) for each in nats)
+            if not (math.isfinite(at.nats) and math.isfinite(norm)):
+                why = why_not_finite(self.objective, self.optimizer, self.plan.examples, taken.batches)
+                loss = at.nats / at.targets
+                said = f"the loss is {loss:.4g}, the norm of its gradient {norm:.4g}"
+                raise StepNotFinite(taken.step, said, why, loss=loss, gradient_norm=norm)
+            at.clipped += bool(self.config.clip) and norm > self.config.clip
+            at.largest_norm = max(at.largest_norm, norm)
+
+    def check(self) -> None:
+        """Before anything is saved: no weight is a NaN or an infinity. Raises NotFinite."""
+        self.read()
+        if (found := damage(self.optimizer.exact())) is not None:
+            raise StepNotFinite(self.at.step, "its update left weights that are not finite", found)
+
+    def line(self, taken: Taken) -> Step:
+        """The steps since the line before; what counts them begins anew."""
+        at, sampled = self.at, self.config.scheduled_sampling != "none"
+        event = Step(
+            step=at.step,
+            epoch=round(at.epochs, 3),
+            loss=at.nats / at.targets,
+            learning_rate=taken.rate,
+            gradient_norm=float(taken.norm),
+            largest_norm=at.largest_norm,
+            clipped=at.clipped / (at.step - at.step_logged),
+            **taken.told,
+            tokens_per_s=at.tokens / max(at.seconds - at.logged_at, 1e-9),
+            seconds=at.seconds,
+            reference_share=reference_share(at.step - 1, self.plan.total, self.config) if sampled else None,
+        )
+        at.logged()
+        return event
+
+    def machine(self) -> dict[str, str]:
+        """What the steps are made with, for the first line of the log."""
+        network = self.objective.network
+        dtype = next(network.parameters()).dtype
+        precision = "bf16" if dtype == torch.bfloat16 else str(dtype).removeprefix("torch.").replace("float32", "fp32")
+        return machine(network.device, precision, torch.get_num_threads() // self.engine.workers)

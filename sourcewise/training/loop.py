@@ -1,0 +1,139 @@
+"""The training loop: batches in, a run folder out; what happens at each step reads from top to bottom."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NoReturn
+
+from sourcewise.data.mixtures import spread
+from sourcewise.errors import NotFinite
+from sourcewise.evaluation.evaluate import evaluate_encoded
+from sourcewise.evaluation.results import without_nan
+from sourcewise.evaluation.shown import write_shown
+from sourcewise.generation.model import Model
+from sourcewise.runtime.signals import interrupts
+from sourcewise.training.checkpoints import Checkpoints
+from sourcewise.training.events import Evaluated, Listener, Started, Stopped
+from sourcewise.training.learner import Learner
+from sourcewise.training.not_finite import StepNotFinite
+from sourcewise.training.resuming import resume
+from sourcewise.training.run import Run
+from sourcewise.training.setup import TrainingSetup
+from sourcewise.training.state import save_progress
+from sourcewise.training.statistics import target_entropy
+
+
+class Interrupted(KeyboardInterrupt):
+    """Ctrl-C: the run was saved and can be resumed."""
+
+
+class Training:
+    """One training of one network on one machine."""
+
+    def __init__(self, setup: TrainingSetup, run: Run, listeners: Sequence[Listener] = ()) -> None:
+        self.setup, self.run, self.listeners = setup, run, listeners
+        self.learner = Learner(setup)
+        self.checkpoints = Checkpoints(setup, run, self.learner)
+        self.valid = None if setup.valid is None else spread(setup.valid, setup.recipe.train.evaluate_examples)
+        self.options = setup.recipe.generation.model_copy(update={"beams": 1, "sample": False})
+
+    def fit(self) -> None:
+        """Train to the end, resuming where the run's state left off.
+
+        Raises Interrupted after a saved Ctrl-C, and NotFinite where a loss, a gradient or a weight no longer is.
+        """
+        try:
+            self._steps()
+            self._average()
+        except StepNotFinite as broken:
+            self._stop(broken)
+
+    def _steps(self) -> None:
+        self._begin()
+        learner, plan = self.learner, self.learner.plan
+        with interrupts() as interrupted:
+            for batches in plan.steps(learner.at):
+                taken = learner.learn(batches)
+                line = self.run.append(learner.line(taken)) if plan.logs(taken.step) else None
+                for listener in self.listeners:
+                    listener.stepped(taken.step, line)
+                if plan.evaluates(taken.step):
+                    self._evaluate()
+                elif plan.saves(taken.step):
+                    self._save()
+                if interrupted:
+                    break
+        if interrupted:
+            self._save()
+        for listener in self.listeners:
+            listener.stopped(self.run, finished=not interrupted)
+        if interrupted:
+            told = f"saved at step {learner.at.step}; go on with: sourcewise train {self.run.folder} --resume"
+            raise Interrupted(told)
+
+    def _begin(self) -> None:
+        """Go on where the run's state left off, or note that a training begins."""
+        learner, run = self.learner, self.run
+        kept = resume(run, self.setup, learner.optimizer, learner.plan.first_saved, learner.machine())
+        learner.at = kept or learner.at
+        if kept is None and not run.metrics():
+            parameters = sum(p.numel() for p in self.setup.network.parameters())
+            entropy, machine = target_entropy(self.setup.train), learner.machine()
+            started = Started(steps=learner.plan.total, parameters=parameters, target_entropy=entropy, machine=machine)
+            run.append(started)
+        for listener in self.listeners:
+            listener.started(run, learner.at.step, learner.plan.total)
+        if learner.at.step and not run.last.is_dir():
+            self.checkpoints.write(run.last)  # somebody deleted it; the state holds its weights
+
+    def _evaluate(self) -> None:
+        """Generate on the validation examples; keep the last and the best checkpoint; save the state."""
+        self.checkpoints.write(self.run.last)
+        metrics = self._measure()
+        best = self.checkpoints.consider(metrics)
+        self.checkpoints.snapshot()
+        line = self.run.append(self._evaluated(metrics, best))
+        self._save()
+        for listener in self.listeners:
+            listener.evaluated(line)
+
+    def _evaluated(self, metrics: dict[str, Any], best: bool | None, averaged: int | None = None) -> Evaluated:
+        at = self.learner.at
+        epoch = round(at.epochs, 3)
+        return Evaluated(step=at.step, epoch=epoch, averaged=averaged, metrics=metrics, best=best)
+
+    def _measure(self) -> dict[str, Any]:
+        """The figures of the validation examples by greedy search, without text; none where there are no examples."""
+        if self.valid is None:
+            return {}
+        network, tokenizer, recipe = self.setup.network.eval(), self.setup.tokenizer, self.setup.recipe
+        evaluation = evaluate_encoded(network, tokenizer, self.valid, self.options)
+        evaluation.write_translations(self.run.folder)
+        write_shown(Model(network, tokenizer, recipe.name, recipe.data, self.options), self.valid, self.run.folder)
+        return dict(without_nan(evaluation.metrics))
+
+    def _average(self) -> None:
+        """Measure the mean of the last snapshots; it becomes the best checkpoint if it does better."""
+        found, optimizer = self.checkpoints.average(), self.learner.optimizer
+        if found is None or self.run.metrics()[-1].get("averaged"):
+            return
+        kept = {name: weight.clone() for name, weight in optimizer.weights().items()}
+        optimizer.set_weights(found[0])
+        metrics = self._measure()
+        best = self.checkpoints.consider(metrics)
+        optimizer.set_weights(kept)
+        self.run.append(self._evaluated(metrics, best, averaged=found[1]))
+
+    def _save(self) -> None:
+        self.learner.check()
+        save_progress(self.learner.at, self.learner.optimizer.state_dict(), self.run.state)
+
+    def _stop(self, broken: StepNotFinite) -> NoReturn:
+        """What is not finite ends a training before it reaches a checkpoint; what was saved last stays."""
+        self.run.append(Stopped(step=broken.step, why=f"{broken.said}: {broken.why}", **broken.figures))
+        for listener in self.listeners:
+            listener.stopped(self.run, finished=False)
+        kept = "the last state is kept" if self.run.state.is_file() else "nothing was saved before it"
+        raise NotFinite(
+            f"step {broken.step}: {broken.said}; {kept}: {broken.why} (sourcewise explain TRN001)"
+        ) from None

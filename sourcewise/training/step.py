@@ -1,0 +1,222 @@
+"""The gradients of a step: by worker threads on a CPU, by `backward()` on a device.
+
+On a CPU each thread takes a share of a batch's examples; then each sums its share of the weights' gradients.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+from sourcewise.data.batches import Batch
+from sourcewise.model.blocks.layers import Lookup, dropout_seed, lookups, put_lookups
+from sourcewise.model.network import Seq2Seq
+from sourcewise.native import training as kernels
+from sourcewise.runtime.threads import WorkerThreads
+from sourcewise.training.objective import Objective
+from sourcewise.training.optimizer import MasterAdamW
+
+LEAST_FLOPS = 5e10  # a batch; below, worker threads wait for the interpreter more than they gain
+Part = Callable[[], Batch]  # lays out a part of a batch when it is called, on whichever thread
+
+
+@dataclass(slots=True)
+class Gradients:
+    """Of a batch: a gradient per parameter, summed cross-entropy in nats per part, and the source tokens (frames) read.
+
+    Nats lie where they were computed: whoever reads them waits for the device.
+    """
+
+    of: Sequence[Tensor | None]
+    nats: list[Tensor]
+    source_tokens: int
+
+
+@dataclass(slots=True)
+class StepResult:
+    """What a step's batches gave, beside the gradients that the optimizer has now; nats per batch and part."""
+
+    nats: list[list[Tensor]] = field(default_factory=list)
+    source_tokens: int = 0
+
+
+class StepEngine(Protocol):
+    """Who computes the gradients of a step, and adds them to the optimizer's."""
+
+    workers: int  # parts that a batch is best cut into
+    target_cost: float  # of a target token, where a source's costs 1
+
+    def gradients(self, batches: Sequence[Sequence[Part]], targets: int, reference: float) -> StepResult:
+        """Gradients of the mean loss per target token of these batches, which have `targets` of them.
+
+        `reference` is the share of the reference in what the decoder is fed.
+        """
+
+
+class ThreadedEngine:
+    """Worker threads that call `torch.autograd.grad`: on a CPU, where each has cores of its own."""
+
+    def __init__(
+        self, objective: nn.Module, optimizer: MasterAdamW, workers: WorkerThreads, target_cost: float = 1.0
+    ) -> None:
+        self.objective, self.optimizer, self.threads = objective, optimizer, workers
+        self.workers, self.target_cost = workers.count, target_cost if workers.count > 1 else 1.0
+
+    def gradients(self, batches: Sequence[Sequence[Part]], targets: int, reference: float) -> StepResult:
+        """See StepEngine."""
+        result = StepResult()
+        for i, parts in enumerate(batches):
+            room = None if i else self.optimizer.room
+            found = gradients(
+                lambda batch: self.objective(batch, reference=reference),
+                self.optimizer.parameters,
+                parts,
+                targets,
+                self.threads,
+                room,
+            )
+            self.optimizer.add(found.of)
+            result.nats.append(found.nats)
+            result.source_tokens += found.source_tokens
+        return result
+
+
+class DeviceEngine:
+    """`backward()` through the module itself, a batch at a time: on accelerators, and where hooks are to see gradients.
+
+    `module` is the objective or what wraps it (DistributedDataParallel, FSDP2): its hooks on gradients run.
+    """
+
+    workers, target_cost = 1, 1.0
+
+    def __init__(self, module: nn.Module, optimizer: MasterAdamW) -> None:
+        self.module, self.optimizer = module, optimizer
+
+    def gradients(self, batches: Sequence[Sequence[Part]], targets: int, reference: float) -> StepResult:
+        """See StepEngine."""
+        result, parameters = StepResult(), self.optimizer.parameters
+        for part in (part for parts in batches for part in parts):
+            with dropout_seed(_seeds(1)[0]):
+                batch = part()
+                minimised, nats = self.module(batch, reference=reference)
+                (minimised * (1 / targets)).backward()
+            self.optimizer.add([parameter.grad for parameter in parameters])
+            for parameter in parameters:
+                parameter.grad = None
+            result.nats.append([nats.detach()])
+            result.source_tokens += _source_tokens(batch)
+        return result
+
+
+def engine_for(objective: Objective, optimizer: MasterAdamW, batch_tokens: int) -> StepEngine:
+    """The engine for where the weights lie; small batches are not worth several threads."""
+    device = optimizer.parameters[0].device
+    if device.type != "cpu":
+        return DeviceEngine(objective, optimizer)
+    # About what a full batch costs: 6 FLOPs per parameter and token (Kaplan et al. 2020).
+    flops = 6.0 * sum(p.numel() for p in objective.parameters()) * batch_tokens
+    workers = WorkerThreads(device if flops > LEAST_FLOPS else None)
+    return ThreadedEngine(objective, optimizer, workers, _target_cost(objective.network))
+
+
+def _target_cost(network: Seq2Seq) -> float:
+    """About what a target token costs where a source's costs 1: by the parameters that each meets."""
+    sizes = Counter[str]()
+    for info in network.parts():
+        sizes[info.part] += info.parameter.numel()
+    if network.bridge is not None or not sizes["encoder"]:
+        return 1.0
+    return (sizes["decoder"] + network.body.output_matrix.numel()) / sizes["encoder"]
+
+
+def gradients(
+    objective: Callable[[Batch], tuple[Tensor, Tensor]],
+    parameters: Sequence[Tensor],
+    parts: Sequence[Part],
+    targets: int,
+    workers: WorkerThreads,
+    room: Sequence[Tensor] | None = None,
+) -> Gradients:
+    """Gradients of the parts' loss per target token; `targets` tokens are in the step.
+
+    `objective` gives what to minimise and the cross-entropy of a part, in nats summed over its target tokens. What it
+    draws (dropout, what the decoder is fed) has a seed per part, drawn here: nothing depends on which thread is first.
+    The sums of several parts are in fp32, in `room` where it is given, one tensor per parameter.
+    """
+    share = 1 / targets if len(parts) == 1 else 1.0  # else sums are scaled, which takes no pass of its own
+
+    def run(work: tuple[Part, int]) -> Gradients:
+        part, seed = work
+        with dropout_seed(seed), lookups() as looked_up:
+            batch = part()
+            minimised, nats = objective(batch)
+            wanted = [*parameters, *(look.vectors for look in looked_up)]
+            found = torch.autograd.grad(minimised * share, wanted, allow_unused=True)
+        return Gradients(_with_lookups(parameters, found, looked_up), [nats.detach()], _source_tokens(batch))
+
+    found = list(workers.map(run, zip(parts, _seeds(len(parts)), strict=True)))
+    of = found[0].of if len(found) == 1 else _summed([each.of for each in found], 1 / targets, workers, room)
+    return Gradients(of, [nats for each in found for nats in each.nats], sum(each.source_tokens for each in found))
+
+
+def _seeds(count: int) -> list[int]:
+    return [int(seed) for seed in torch.empty(count, dtype=torch.int64).random_().tolist()]
+
+
+def _summed(
+    parts: Sequence[Sequence[Tensor | None]], scale: float, workers: WorkerThreads, room: Sequence[Tensor] | None
+) -> list[Tensor | None]:
+    """The sum of each parameter's gradients in fp32, in the order of the parts, times scale; by all threads."""
+    sums: list[Tensor | None] = []
+    work: list[tuple[Tensor, list[Tensor]]] = []  # flat
+    for i, of_one in enumerate(zip(*parts, strict=True)):
+        there = [gradient for gradient in of_one if gradient is not None]
+        if not there:
+            sums.append(None)
+            continue
+        to = torch.empty_like(there[0], dtype=torch.float32) if room is None else room[i]
+        sums.append(to)
+        work.append((to.view(-1), [gradient.flatten() for gradient in there]))
+
+    def add(lane: int) -> None:
+        for to, there in work:
+            start, end = (len(to) * n // workers.count for n in (lane, lane + 1))
+            _add_up([gradient[start:end] for gradient in there], scale, to[start:end])
+
+    for _ in workers.map(add, range(workers.count)):
+        pass
+    return sums
+
+
+def _add_up(gradients: list[Tensor], scale: float, to: Tensor) -> None:
+    if all(kernels.takes(gradient) for gradient in gradients):
+        kernels.add_up(gradients, scale, to)
+        return
+    to.copy_(gradients[0])
+    for gradient in gradients[1:]:
+        to.add_(gradient)
+    to.mul_(scale)
+
+
+def _with_lookups(
+    parameters: Sequence[Tensor], found: Sequence[Tensor | None], looked_up: Sequence[Lookup]
+) -> list[Tensor | None]:
+    """Gradients by the parameters, from those and, after them, those by what was looked up in embeddings."""
+    of, rows = list(found[: len(parameters)]), found[len(parameters) :]
+    pairs = [(look, row) for look, row in zip(looked_up, rows, strict=True) if row is not None]
+    for i, parameter in enumerate(parameters):
+        own = [(look, row) for look, row in pairs if look.weight is parameter]
+        if own:
+            of[i] = put_lookups([look for look, _ in own], [row for _, row in own], parameter, of[i])
+    return of
+
+
+def _source_tokens(batch: Batch) -> int:
+    lengths = batch.source.token_lengths if batch.source.frames is None else batch.source.frames
+    assert lengths is not None
+    return int(lengths.sum())
