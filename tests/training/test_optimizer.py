@@ -110,6 +110,47 @@ def test_a_state_taken_up_again_goes_on_exactly() -> None:
     assert all(torch.equal(a, b) for a, b in zip(ours.masters, other.masters, strict=True))
 
 
+def test_a_state_of_before_with_a_group_per_tensor_goes_on_exactly() -> None:
+    """Older versions saved what torch's AdamW gives, moments by number in the order of the masters."""
+    first, second = module(), module()
+    ours, other = (MasterAdamW(m, config(), torch.float32) for m in (first, second))
+    for step in range(STEPS):
+        if step == 5:
+            state = copy.deepcopy(ours.state_dict())
+            moments = list(state.pop("moments").values())
+            groups = [{"lr": 0.3, "weight_decay": 0.1, "params": [i]} for i in range(len(moments))]
+            other.load_state_dict(state | {"adamw": {"state": dict(enumerate(moments)), "param_groups": groups}})
+        for each, net in ((ours, first), (other, second)):
+            if each is ours or step >= 5:
+                add(each, net(inputs(step)).pow(2).sum())
+                each.step(0.01)
+                each.zero_grad()
+    assert all(torch.equal(a, b) for a, b in zip(ours.masters, other.masters, strict=True))
+
+
+def test_tensors_share_a_group_but_where_rates_differ() -> None:
+    groups = [
+        [len(group["params"]) for group in MasterAdamW(module(), config(**options), torch.float32).adamw.param_groups]
+        for options in ({}, {"weight_decay": 0}, {"scale_updates": True}, {"unfreeze": {"encoder": 1}})
+    ]
+    assert groups == [[2, 2], [4], [1] * 4, [1] * 4]
+
+
+def test_where_nobody_asks_a_gradient_that_is_not_finite_ends_all_updates() -> None:
+    layer = module()
+    optimizer = MasterAdamW(layer, config(), torch.float32, lazy=True)
+    add(optimizer, layer(inputs(0)).sum())
+    optimizer.step(0.1)
+    before, moments = copy.deepcopy(layer.state_dict()), copy.deepcopy(optimizer.state_dict()["moments"])
+    for bad in (math.nan, 1.0):
+        optimizer.zero_grad()
+        add(optimizer, layer(inputs(1)).sum() * bad)
+        assert math.isfinite(optimizer.step(0.1)) == math.isfinite(bad)
+    assert all(torch.equal(before[name], weight) for name, weight in layer.state_dict().items())
+    for name, kept in moments.items():
+        assert all(torch.equal(value, optimizer.state_dict()["moments"][name][key]) for key, value in kept.items())
+
+
 @pytest.mark.parametrize("precision", [torch.bfloat16, torch.float32])
 def test_a_state_brings_the_frozen_weights_back(precision: torch.dtype) -> None:
     first, second = module(), module()
