@@ -178,7 +178,8 @@ def trace(arguments: Namespace) -> int:
     """Generate for one source, and show for each token of the output how likely it was,
     what it owes to the source (source bits), and which parts of it were read.
     """
-    from sourcewise.cli.sources import name_one, open_named, position
+    from sourcewise.cli.sources import name_one, position
+    from sourcewise.data.request import SourceRequest
     from sourcewise.reporting.terminal_trace import print_trace
     from sourcewise.reporting.trace import write_trace
     from sourcewise.runtime.files import check_writable
@@ -187,7 +188,8 @@ def trace(arguments: Namespace) -> int:
         check_writable(Path(arguments.output))
     named = name_one(arguments.source, arguments.id)
     model = sourcewise.load(arguments.model, **given(arguments, "max_source", "max_frames"))
-    sources = open_named(arguments, model, named)
+    request = SourceRequest(model.data, arguments.task, arguments.features, arguments.prefix)
+    sources = request.sources(named)
     settings = given(arguments, "beams", "max_new_tokens", "sample", "temperature", "top_k", "top_p", "seed")
     traced = sourcewise.trace(model, sources, position(sources, arguments.id), **settings)
     if arguments.output:

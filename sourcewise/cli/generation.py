@@ -52,6 +52,7 @@ def generate(arguments: Namespace) -> int:
     the order of the sources. What is not set: as the recipe or the folder has it.
     """
     from sourcewise.cli.sources import open_lines, windows
+    from sourcewise.data.request import SourceRequest
     from sourcewise.reporting.terminal import print_notes, progress_of
     from sourcewise.runtime.files import check_writable, writing
 
@@ -62,8 +63,9 @@ def generate(arguments: Namespace) -> int:
     with open_lines(arguments.sources) as stream:
         limits = given(arguments, "max_source", "max_frames")
         model = sourcewise.load(arguments.model, precision=arguments.precision, **limits)
+        request = SourceRequest(model.data, arguments.task, arguments.features, arguments.prefix)
         with writing(Path(arguments.output)) if arguments.output else nullcontext(sys.stdout.write) as write:
-            for before, sources in windows(arguments, model, stream):
+            for before, sources in windows(arguments.sources, request, stream):
                 print_notes(sources.notes)
                 progress = progress_of("generating", len(sources), before)
                 outputs, cut = model.search(sources, progress=progress, first=before, **settings)

@@ -5,20 +5,17 @@ from __future__ import annotations
 import contextlib
 import difflib
 import sys
-from argparse import Namespace
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import BinaryIO
 
 from sourcewise.cli.parser import path
-from sourcewise.config import DatasetConfig
 from sourcewise.data.examples import Dataset
-from sourcewise.data.open import choose_task, open_sources
 from sourcewise.data.readers.lines import line_windows, open_binary
 from sourcewise.data.readers.tables import endings
+from sourcewise.data.request import SourceRequest
 from sourcewise.errors import RequestError
-from sourcewise.generation.model import Model
 
 WINDOW = 16384  # lines at a time
 WHOLE = (".json", ".npy")  # files that are no plain lines, as tables are not
@@ -39,37 +36,19 @@ def open_lines(named: str) -> Iterator[BinaryIO | None]:
             yield stream
 
 
-def windows(arguments: Namespace, model: Model, stream: BinaryIO | None) -> Iterator[tuple[int, Dataset]]:
+def windows(named: str, request: SourceRequest, stream: BinaryIO | None) -> Iterator[tuple[int, Dataset]]:
     """The sources of `generate` and how many came before: lines in windows, so that a set of any length fits."""
-    named, before = arguments.sources, 0
-    if stream is not None and not arguments.features:
+    before = 0
+    if stream is not None and not request.features:
         name = "standard input" if named == "-" else named
         for lines in line_windows(stream, name, WINDOW):
-            found = open_named(arguments, model, lines, "" if named == "-" else named)
+            found = request.sources(lines, "" if named == "-" else named)
             numbered = enumerate(found, before + 1)
             examples = [replace(e, id=str(i), where=f"{name}:{i}") for i, e in numbered]
             yield before, replace(found, name=name, examples=examples)
             before += len(lines)
     if not before:  # a file of another kind, or one without a line, which is refused
-        yield 0, open_named(arguments, model, [] if named == "-" else named, named)
-
-
-def open_named(arguments: Namespace, model: Model, named: str | list[str], path: str = "") -> Dataset:
-    """A path or texts, read as the recipe of the run reads its own where the arguments ask for nothing else.
-
-    `path` is where texts come from. Raises RequestError.
-    """
-    given = path if isinstance(named, list) else named
-    like = choose_task(model.data, given, arguments.task, arguments.prefix) or DatasetConfig(pairs="-")
-    return open_sources(
-        named,
-        arguments.features,
-        prefix=like.prefix if arguments.prefix is None else arguments.prefix,
-        lowercase=like.lowercase,
-        source=like.source,
-        quoting=like.quoting,
-        chat=model.data.chat if like.conversations else None,
-    )
+        yield 0, request.sources([] if named == "-" else named, named)
 
 
 def name_one(given: str, identity: str | None) -> str | list[str]:

@@ -11,7 +11,8 @@ from sourcewise.config import DatasetConfig, GenerationConfig
 from sourcewise.data.encoding import Encoded
 from sourcewise.data.examples import Dataset
 from sourcewise.data.mixtures import EncodedMixture
-from sourcewise.data.open import choose_task, config_for, open_dataset
+from sourcewise.data.open import open_dataset
+from sourcewise.data.request import SourceRequest
 from sourcewise.data.tokenizers.tokenizer import Tokenizer
 from sourcewise.evaluation.results import Evaluation, Row
 from sourcewise.evaluation.source_bits import SourceBits, source_bits
@@ -73,7 +74,8 @@ def lay_out(
     if isinstance(data, Dataset):
         sets = [data]
     elif isinstance(data, (str, Path)):
-        sets = [_open(model, str(data), task, features, source, target)]
+        request = SourceRequest(model.data, task, features, source=source, target=target)
+        sets = [request.examples(str(data))]
     else:
         configs = [data] if isinstance(data, DatasetConfig) else data
         sets = [open_dataset(config, model.data, "test") for config in configs]
@@ -105,19 +107,6 @@ def evaluate_encoded(
     evaluation = Evaluation(metrics, rows, list(encoded.notes))
     metrics["verdict"] = said.text if (said := verdict_of(evaluation)) else ""
     return evaluation
-
-
-def _open(
-    model: Model, path: str, task: str | None, features: str | None, source: str | None, target: str | None
-) -> Dataset:
-    like = choose_task(model.data, path, task) or DatasetConfig(pairs="-")
-    named = {k: v for k, v in {"source": source, "target": target}.items() if v}
-    config = config_for(path, features, like.model_copy(update=named))
-    if source and config.manifest and not features:  # a source column means pairs, whatever else is in the file
-        other = {"pairs": config.manifest, "manifest": None, "prompt": None, "target": None}
-        config = config.model_copy(update=other)
-    config = config.model_copy(update=named)  # the recipe's columns are looked for, those asked for must be there
-    return open_dataset(config, model.data.model_copy(update={"root": ""}), "test")
 
 
 def _rows(encoded: Encoded, outputs: list[str], hypotheses: list[Hypothesis], bits: SourceBits) -> list[Row]:

@@ -14,11 +14,11 @@ from pydantic import Field, ValidationError
 from pydantic.config import JsonDict
 from pydantic_core import from_json
 
-from sourcewise.config import DatasetConfig, GenerationConfig
+from sourcewise.config import GenerationConfig
 from sourcewise.config import messages as schema
 from sourcewise.data.examples import Dataset
-from sourcewise.data.open import choose_task, open_sources
 from sourcewise.data.readers.matrices import parse_matrix
+from sourcewise.data.request import SourceRequest
 from sourcewise.errors import RequestError
 from sourcewise.generation.model import Model
 
@@ -148,12 +148,9 @@ def _sources(model: Model, limits: Limits, request: Body) -> Dataset:
         if longest > LONGEST_TOKEN * model.data.max_source:
             raise _too_long("source", f"{longest:,} characters", f"{model.data.max_source:,} tokens")
     try:
-        like = choose_task(model.data, "", request.task, request.prefix) or DatasetConfig(pairs="-")
+        found = SourceRequest(model.data, request.task, prefix=request.prefix).sources(given)
     except RequestError as error:
         raise Refusal(422, str(error).replace("--task", "task")) from None
-    prefix = like.prefix if request.prefix is None else request.prefix
-    chat = model.data.chat if like.conversations else None
-    found = open_sources(given, prefix=prefix, lowercase=like.lowercase, chat=chat)
     return replace(found, name="features" if found.dims else "source")
 
 

@@ -15,7 +15,7 @@ from sourcewise.errors import RequestError
 from sourcewise.model.families.bart import Bart, make
 from sourcewise.model.network import Seq2Seq
 from sourcewise.model.weights.checkpoint import load_network, save_network
-from sourcewise.training.optimizer import freeze
+from sourcewise.training.freezing import freeze
 from tests.model.networks import feature_source, network, text_source
 
 TOKENIZER = Tokenizer.train(["ba do ki lu me no"] * 3, 40)

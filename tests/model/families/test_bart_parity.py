@@ -19,7 +19,7 @@ from sourcewise.model.families.huggingface import HuggingFaceNetwork, load_huggi
 from sourcewise.model.network import Seq2Seq
 from sourcewise.model.weights.checkpoint import load_network, save_network
 from sourcewise.model.weights.weight_files import Weights
-from sourcewise.training.optimizer import freeze
+from sourcewise.training.freezing import freeze
 from tests.generation.searching import beam_search, greedy_or_sample
 
 transformers = pytest.importorskip("transformers")
