@@ -20,7 +20,7 @@ from sourcewise.evaluation import shown as module
 from sourcewise.evaluation.evaluate import evaluate_encoded
 from sourcewise.evaluation.shown import chosen, read_shown, write_shown
 from sourcewise.generation.model import Model
-from sourcewise.training import trainer
+from sourcewise.training import loop
 from sourcewise.training.state import load_state
 from tests.model.networks import VOCABULARY, network
 from tests.training.recipes import recipe
@@ -112,7 +112,7 @@ def test_a_training_learns_the_same_with_them_and_without(tmp_path: Path, monkey
     options = {"model__dropout": 0.1, "train__steps": 12, "train__evaluate_every": 4}
     shown = sourcewise.train(recipe(tmp_path, name="shown", **options))
     assert len(read_shown(shown.folder)) == 2
-    monkeypatch.setattr(trainer, "write_shown", lambda *_: None)
+    monkeypatch.setattr(loop, "write_shown", lambda *_: None)
     plain = sourcewise.train(recipe(tmp_path, name="plain", **options))
     first, second = (load_state(run.state) or {} for run in (shown, plain))
     assert torch.equal(first["random"]["cpu"], second["random"]["cpu"])
