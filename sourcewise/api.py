@@ -30,6 +30,7 @@ from sourcewise.reporting.comparison_progress import ComparisonProgress
 from sourcewise.reporting.progress import LiveReport, TrainingProgress
 from sourcewise.reporting.terminal import print_findings, print_notes
 from sourcewise.runtime.processes import refuse_ranks
+from sourcewise.runtime.random import host_kept
 from sourcewise.training.events import Listener
 from sourcewise.training.loop import Interrupted, Training
 from sourcewise.training.resuming import resumed
@@ -37,6 +38,7 @@ from sourcewise.training.run import Run, create_run, locked, write_recipe
 from sourcewise.training.setup import TrainingSetup, set_up
 
 
+@host_kept
 def train(
     recipe: Recipe | str | Path | None,
     overrides: dict[str, Any] | None = None,
@@ -109,6 +111,7 @@ def _without_errors(before: Piece) -> Piece:
     raise RequestError(f"{problem}; to train all the same: --train.preflight false")
 
 
+@host_kept
 def preflight(recipe: Recipe | str | Path, overrides: dict[str, Any] | None = None) -> Diagnosis:
     """What is wrong with a training before it begins: everything is opened as `train` does, and no step is taken.
 

@@ -13,6 +13,7 @@ from sourcewise.diagnosis.ranking import put_together, ranked
 from sourcewise.diagnosis.rules import RULES
 from sourcewise.diagnosis.whole import Asked, of_evaluation, whole
 from sourcewise.errors import RequestError
+from sourcewise.runtime.random import host_kept
 
 if TYPE_CHECKING:
     from sourcewise.config import DatasetConfig
@@ -28,6 +29,7 @@ _NEEDS_MORE = (
 )
 
 
+@host_kept
 def diagnose(
     model: Model | str | Path,
     data: str | Path | Dataset | DatasetConfig | Sequence[DatasetConfig] | None = None,

@@ -7,8 +7,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
-
 from sourcewise.data.readers.plain_text import Denoised
 from sourcewise.diagnosis import rules
 from sourcewise.diagnosis.answer import Piece
@@ -24,6 +22,7 @@ from sourcewise.errors import FaultyData, NotFinite, RequestError, tell
 from sourcewise.evaluation.evaluate import Progress, evaluate_encoded, lay_out
 from sourcewise.evaluation.results import METRICS_FILE, Evaluation
 from sourcewise.generation.model import Model, load
+from sourcewise.runtime.random import host_kept
 from sourcewise.training.events import LINES_FILE, read_lines
 from sourcewise.training.run import Run
 from sourcewise.training.setup import set_up
@@ -186,19 +185,15 @@ def _course(run: Run, lines: Sequence[Mapping[str, Any]]) -> Piece:
     return of_course(Course.read(lines, _recipe(run)[0]))
 
 
+@host_kept
 def _of_recipe(run: Run, recipe: Recipe) -> tuple[Piece, bool]:
     """Its data, and the wiring of the network it began with; and whether these are still where they were."""
-    threads = torch.get_num_threads()
     try:
-        with torch.random.fork_rng(devices=[]):
-            prepared = set_up(recipe, run.tokenizer if run.has_tokenizer else None)
-            piece = of_training(prepared)
+        piece = of_training(set_up(recipe, run.tokenizer if run.has_tokenizer else None))
     except FaultyData as fault:
         return rules.look(fault), False
     except RequestError as problem:
         return Piece((), [f"its training data and initial wiring: {problem}"]), False
-    finally:
-        torch.set_num_threads(threads)
     return replace(piece, looked_at=["the data and the wiring, as before the first step"]), True
 
 

@@ -22,10 +22,12 @@ from sourcewise.generation.generate import generate
 from sourcewise.generation.model import Model, load
 from sourcewise.generation.sampling import Hypothesis
 from sourcewise.model.protocol import Network
+from sourcewise.runtime.random import host_kept
 
 Progress = Callable[[str, int, int], None]  # (what is being done, done, of)
 
 
+@host_kept
 def evaluate(
     model: Model | str | Path,
     data: str | Path | Dataset | DatasetConfig | Sequence[DatasetConfig],

@@ -29,6 +29,7 @@ from sourcewise.model.network import Seq2Seq
 from sourcewise.model.protocol import Network
 from sourcewise.model.weights.checkpoint import find_folder, generation_told, load_network
 from sourcewise.model.weights.generation_config import OPTIONS, shown
+from sourcewise.runtime.random import host_kept
 
 PRECISIONS = ("fp32", "bf16", "int8")
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}  # of torch's arithmetic
@@ -192,6 +193,7 @@ class Model:
         return encoded
 
 
+@host_kept
 def load(
     name: str | Path, device: str = "auto", precision: str = "fp32", *, beside: str = "bf16", **limits: int
 ) -> Model:

@@ -16,9 +16,9 @@ Result = TypeVar("Result")
 
 
 def random_states() -> dict[str, Any]:
-    """Those of torch, on the CPU and on every GPU."""
+    """Those of torch, on the CPU and on every GPU that is in use: asking for the others would begin to use them."""
     states: dict[str, Any] = {"cpu": torch.get_rng_state()}
-    if torch.cuda.is_available():
+    if torch.cuda.is_initialized():
         states["cuda"] = torch.cuda.get_rng_state_all()
     if torch.backends.mps.is_available():
         states["mps"] = torch.mps.get_rng_state()

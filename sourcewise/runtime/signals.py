@@ -13,7 +13,8 @@ def interrupts() -> Iterator[list[bool]]:
     """Within: a list that is filled by the first Ctrl-C or SIGTERM; a second one stops at once.
 
     A process that was started with SIGINT ignored (`nohup`, `command &` in a script) stays deaf to it: a Ctrl-C in the
-    foreground is not meant for it, SIGTERM is. Outside the main thread nothing is installed.
+    foreground is not meant for it, SIGTERM is. Outside the main thread nothing is installed, nor over a handler that
+    is not Python's. Afterwards handlers are as before.
     """
     seen: list[bool] = []
 
@@ -24,7 +25,7 @@ def interrupts() -> Iterator[list[bool]]:
 
     kept = {}
     for number in (signal.SIGINT, signal.SIGTERM):
-        if signal.getsignal(number) is signal.SIG_IGN:
+        if signal.getsignal(number) in (signal.SIG_IGN, None):  # None: of a library, and could not be put back
             continue
         with contextlib.suppress(ValueError):  # not in the main thread: nobody can interrupt
             kept[number] = signal.signal(number, handle)

@@ -40,36 +40,45 @@ class Training:
     def fit(self) -> None:
         """Train to the end, resuming where the run's state left off.
 
-        Raises Interrupted after a saved Ctrl-C, and NotFinite where a loss, a gradient or a weight no longer is.
+        Raises Interrupted after a Ctrl-C: what is being written is finished, and the state saved. A second one stops at
+        once; the state saved before stays. Raises NotFinite where a loss, a gradient or a weight no longer is.
         """
+        go_on = f"go on with: sourcewise train {self.run.folder} --resume"
         try:
-            self._steps()
+            with interrupts() as interrupted:
+                self._begin()
+                self._steps(interrupted)
+                if interrupted:
+                    raise Interrupted(f"saved at step {self.learner.at.step}; {go_on}")
             self._average()
         except StepNotFinite as broken:
             self._stop(broken)
+        except KeyboardInterrupt as stop:
+            if isinstance(stop, Interrupted):
+                raise
+            self._ended(finished=False)
+            raise Interrupted(f"stopped at once, what was saved last is kept; {go_on}") from None
 
-    def _steps(self) -> None:
-        self._begin()
+    def _steps(self, interrupted: list[bool]) -> None:
         learner, plan = self.learner, self.learner.plan
-        with interrupts() as interrupted:
-            for batches in plan.steps(learner.at):
-                taken = learner.learn(batches)
-                line = self.run.append(learner.line(taken)) if plan.logs(taken.step) else None
-                for listener in self.listeners:
-                    listener.stepped(taken.step, line)
-                if plan.evaluates(taken.step):
-                    self._evaluate()
-                elif plan.saves(taken.step):
-                    self._save()
-                if interrupted:
-                    break
+        for batches in plan.steps(learner.at):
+            taken = learner.learn(batches)
+            line = self.run.append(learner.line(taken)) if plan.logs(taken.step) else None
+            for listener in self.listeners:
+                listener.stepped(taken.step, line)
+            if plan.evaluates(taken.step):
+                self._evaluate()
+            elif plan.saves(taken.step):
+                self._save()
+            if interrupted:
+                break
         if interrupted:
             self._save()
+        self._ended(finished=not interrupted)
+
+    def _ended(self, finished: bool) -> None:
         for listener in self.listeners:
-            listener.stopped(self.run, finished=not interrupted)
-        if interrupted:
-            told = f"saved at step {learner.at.step}; go on with: sourcewise train {self.run.folder} --resume"
-            raise Interrupted(told)
+            listener.stopped(self.run, finished=finished)
 
     def _begin(self) -> None:
         """Go on where the run's state left off, or note that a training begins."""
@@ -131,8 +140,7 @@ class Training:
     def _stop(self, broken: StepNotFinite) -> NoReturn:
         """What is not finite ends a training before it reaches a checkpoint; what was saved last stays."""
         self.run.append(Stopped(step=broken.step, why=f"{broken.said}: {broken.why}", **broken.figures))
-        for listener in self.listeners:
-            listener.stopped(self.run, finished=False)
+        self._ended(finished=False)
         kept = "the last state is kept" if self.run.state.is_file() else "nothing was saved before it"
         raise NotFinite(
             f"step {broken.step}: {broken.said}; {kept}: {broken.why} (sourcewise explain TRN001)"

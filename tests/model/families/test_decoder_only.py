@@ -26,8 +26,8 @@ from sourcewise.model.inputs.bridges import build_bridge
 from sourcewise.model.network import Seq2Seq
 from sourcewise.model.protocol import shift_right
 from sourcewise.model.weights.checkpoint import load_network, save_network
-from sourcewise.training.objective import Objective
 from sourcewise.training.freezing import freeze
+from sourcewise.training.objective import Objective
 from tests.generation.searching import beam_search, greedy_or_sample
 from tests.model.networks import DIMS, VOCABULARY, feature_source, logits, rows, targets, text_source
 from tests.training.recipes import recipe

@@ -25,8 +25,8 @@ from sourcewise.model.network import Seq2Seq
 from sourcewise.model.protocol import shift_right
 from sourcewise.model.weights.checkpoint import load_network, save_network
 from sourcewise.runtime.threads import WorkerThreads
-from sourcewise.training.objective import Objective
 from sourcewise.training.freezing import freeze
+from sourcewise.training.objective import Objective
 from sourcewise.training.step import gradients
 from tests.generation.searching import beam_search, greedy_or_sample
 from tests.model.networks import VOCABULARY, logits, rows, targets, text_source
