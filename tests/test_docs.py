@@ -1,4 +1,4 @@
-"""The pages: every command parses, every option and link is there, and docs/features.md works, on a small scale."""
+"""The pages: commands parse, options, links and files are there, and docs/features.md works, on a small scale."""
 
 from __future__ import annotations
 
@@ -22,11 +22,18 @@ from sourcewise.config import messages as schema
 from sourcewise.config.files import checked, load_recipe, set_option
 from sourcewise.data.readers import digits
 from sourcewise.data.readers.manifests import read_manifest
+from tests.test_layers import LAYERS
 
 ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+DECISIONS = sorted((ROOT / "docs" / "decisions").glob("*.md"))
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md")), *DECISIONS]
 RULES = sorted((ROOT / "docs" / "rules").glob("*.md"))
 FEATURES = (ROOT / "docs" / "features.md").read_text(encoding="utf-8")
+SECTIONS = ["Decision", "Why", "Measurement", "Consequences"]  # of a decision
+CODE = ("py", "cpp", "h", "js", "css")
+OURS = ("benchmarks", "docs", "recipes", "scripts", "sourcewise", "tests")
+ELSEWHERE = {"train_flant5.py", "write_digits.py"}  # FastChat's; what the reader of docs/features.md makes
+WIDTH = 120
 SMALL = {"train": 240, "valid": 24, "test": 24}  # rows of digits; DAT003 judges sets of 200 and more
 SHORT = ("--train.steps", "2", "--model.d_model", "16", "--train.preflight", "false")
 # Tried elsewhere (tests/serving, tests/comparison, tests/training), or not in small, or not without the hub.
@@ -107,6 +114,44 @@ def test_every_link_leads_somewhere(page: Path) -> None:
         if anchor:
             titles = re.findall(r"^#+ (.*)$", there.read_text(encoding="utf-8"), re.MULTILINE)
             assert anchor in [re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in titles], link
+
+
+@each_page
+def test_every_file_of_ours_is_there(page: Path) -> None:
+    """A word in backquotes that is a path of this repository, whole, or the name of a file of code in it."""
+    here = {path.name for top in OURS for ending in CODE for path in (ROOT / top).rglob(f"*.{ending}")}
+    for word in re.findall(r"`([\w./-]+)`", page.read_text(encoding="utf-8")):
+        if word.partition("/")[0] in OURS and "/" in word:
+            assert (ROOT / word).exists(), word
+        elif word.rpartition(".")[2] in CODE:
+            assert word in here | ELSEWHERE, f"{word}: no such file, or not its whole path"
+
+
+def test_the_layers_of_the_architecture_are_those_that_are_tested() -> None:
+    text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    table = text.partition("## Layers")[2].partition("\n## ")[0]
+    rows = re.findall(r"^\| (`[a-z`, ]+) \|", table, re.MULTILINE)
+    assert [tuple(re.findall(r"`(\w+)`", row)) for row in rows] == [*LAYERS[1:]]  # but for __main__
+
+
+def test_every_decision_is_listed_and_has_its_sections() -> None:
+    index, *pages = sorted(DECISIONS, reverse=True)
+    listed = re.findall(r"^- (\d{3}) \[(.+)\]\((.+)\)$", index.read_text(encoding="utf-8"), re.MULTILINE)
+    titles = {page.name: page.read_text(encoding="utf-8").splitlines()[0] for page in pages}
+    assert {name: f"# {number} {title}" for number, title, name in listed} == titles
+    assert sorted(int(number) for number, _, _ in listed) == [*range(1, len(pages) + 1)]
+    for page in pages:
+        text = page.read_text(encoding="utf-8")
+        assert page.name[:4] == f"{titles[page.name][2:5]}-", page.name
+        assert "\nStatus: " in text and re.findall(r"^## (.*)$", text, re.MULTILINE) == SECTIONS, page.name
+
+
+@each_page
+def test_prose_is_in_lines_that_a_screen_shows(page: Path) -> None:
+    """But for tables, links, HTML and what is to be pasted."""
+    text = re.sub(r"^```.*?^```$", "", page.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
+    long = [line for line in text.splitlines() if len(line) > WIDTH and not re.match(r"\s*[|<]|    \S", line)]
+    assert not [line for line in long if "](" not in line]
 
 
 @pytest.mark.parametrize("name", ["features.md", "compare.md"])
