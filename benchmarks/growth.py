@@ -32,6 +32,7 @@ from sourcewise.data.batches import Batch, Source
 from sourcewise.generation.generate import search
 from sourcewise.model.families.transformer import Transformer
 from sourcewise.model.network import Seq2Seq
+from sourcewise.model.place import place
 
 TARGET = 32  # tokens
 REPEATS = 3
@@ -104,10 +105,10 @@ def run(work: str, point: Point) -> tuple[float, float]:
 
 def train(network: Seq2Seq, point: Point) -> None:
     """Forward and backward of one batch."""
-    network.to(torch.bfloat16).train()
+    place(network, "cpu", torch.bfloat16).train()
     labels = torch.randint(3, point.vocabulary, (point.batch, TARGET))
-    nats, tokens = network.loss(Batch(sources(point), labels, list(range(point.batch))))
-    (nats / tokens).backward()  # type: ignore[no-untyped-call]
+    found = network(Batch(sources(point), labels, list(range(point.batch))))
+    (found.minimised / found.tokens).backward()  # type: ignore[no-untyped-call]
 
 
 @torch.inference_mode()

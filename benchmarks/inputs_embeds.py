@@ -135,10 +135,10 @@ def of_transformers(model: Any, vectors: Tensor, mask: Tensor, tokens: Tensor) -
 def of_sourcewise(made: dict[str, Seq2Seq], source: Source, tokens: Tensor) -> Given:
     """Ours: by the route `encoder`, its encoder called by hand, and by the route `bypass`."""
     network = made["encoder"]
-    vectors, mask = network.embed(source)
+    vectors, layout = network.embed(source)
     memories = {
         WAYS[0]: network.encode(source),
-        WAYS[1]: network.body.encode(vectors, mask),
+        WAYS[1]: network.body.encode(vectors, layout),
         WAYS[2]: made["bypass"].encode(source),
     }
     options = GenerationConfig(beams=1, max_new_tokens=STEPS)

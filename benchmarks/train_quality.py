@@ -69,8 +69,8 @@ def validation_loss(setup: TrainingSetup) -> float:
     network, valid = setup.network.eval().float(), setup.valid
     nats, tokens = 0.0, 0
     for rows in sorted_batches(valid.source_lengths, valid.target_lengths, Budget(8192)):
-        found, count = network.loss(valid.batch(rows))
-        nats, tokens = nats + float(found), tokens + int(count)
+        found = network(valid.batch(rows))
+        nats, tokens = nats + float(found.nats), tokens + found.tokens
     return nats / tokens
 
 

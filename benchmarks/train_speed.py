@@ -31,6 +31,7 @@ from sourcewise.data.open import open_sets
 from sourcewise.data.tokenizers.tokenizer import Tokenizer
 from sourcewise.model.families.transformer import Transformer, TransformerConfig
 from sourcewise.model.network import Seq2Seq
+from sourcewise.model.place import place
 from sourcewise.model.weights.checkpoint import load_network, save_network
 from sourcewise.training.learner import Learner
 from sourcewise.training.setup import TrainingSetup
@@ -135,7 +136,7 @@ def median_speed(taken: list[tuple[int, float]], steps: int) -> float:
 
 def ours(work: Recipe, tokenizer: Tokenizer, encoded: Encoded, folder: Path, steps: int) -> list[tuple[int, float]]:
     """(tokens, seconds) of the trainer's own steps."""
-    network = load_network(folder / "start")
+    network = place(load_network(folder / "start"), "cpu")
     assert isinstance(network, Seq2Seq)
     learner = Learner(TrainingSetup(work, tokenizer, network, encoded))
     taken = []

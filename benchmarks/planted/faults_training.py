@@ -19,9 +19,9 @@ def upwards(usual: Any, self: Any, gradients: Any) -> None:
     usual(self, [None if g is None else -g for g in gradients])
 
 
-def in_half(usual: Any, self: Any, x: torch.Tensor) -> torch.Tensor:
-    """What a feed-forward adds passes through fp16, as large there as in big pretrained T5s."""
-    added: torch.Tensor = usual(self, x) - x
+def in_half(usual: Any, self: Any, x: torch.Tensor, *given: Any) -> torch.Tensor:
+    """What a block adds passes through fp16, as large there as in big pretrained T5s."""
+    added: torch.Tensor = usual(self, x, *given) - x
     return x + (added.half() * LARGE).to(x.dtype) / LARGE
 
 
@@ -75,10 +75,13 @@ FAULTS: tuple[Fault, ...] = (
     ),
     fault(
         "fp16 overflow",
-        "feed-forwards are computed in fp16, and their outputs are too large for it",
+        "blocks are computed in fp16, and their outputs are too large for it",
         "TRN001 WIR001",
         ("digits t5", "dates t5"),
-        patches=(around("sourcewise.model.blocks.residual.ResidualBlock.feed", in_half),),
+        patches=tuple(
+            around(f"sourcewise.model.families.transformer.{block}.forward", in_half)
+            for block in ("EncoderBlock", "DecoderBlock")
+        ),
     ),
     fault("sources cut to 2 tokens", "max_source 2", "DAT007", TEXT, options={"data.max_source": 2}),
     fault("frames cut", "max_frames 8", "DAT007", ("digits t5", "fsdd t5"), options={"data.max_frames": 8}),

@@ -10,7 +10,8 @@ from torch import Tensor
 
 from planted.fault import Fault, Patch, around, fault, instead
 from sourcewise.data.batches import IGNORED
-from sourcewise.model.blocks.attention import MASKED
+from sourcewise.data.layout import Layout
+from sourcewise.model.attention import MASKED
 
 ANY = ("digits t5", "dates rnn", "dates t5", "fsdd t5")
 ATTENDING = ("digits t5", "dates t5", "dates bart")  # Transformers with an encoder
@@ -77,15 +78,16 @@ MODEL = "sourcewise.model"
 
 
 def detached(usual: Any, *args: Any, **kwargs: Any) -> Any:
-    return usual(*args, **kwargs).detach()
+    layout, states = usual(*args, **kwargs)
+    return layout, states.detach()
 
 
-def detached_states(usual: Any, self: Any, states: Tensor, mask: Tensor, vector: Tensor) -> Any:
-    return usual(self, states.detach(), mask, vector.detach())
+def detached_states(usual: Any, self: Any, states: Tensor, layout: Layout, vector: Tensor) -> Any:
+    return usual(self, states.detach(), layout, vector.detach())
 
 
-def past_the_encoder(usual: Any, self: Any, vectors: Tensor, mask: Tensor) -> Any:
-    return self.bypass(vectors, mask)
+def past_the_encoder(usual: Any, self: Any, vectors: Tensor, layout: Layout) -> Any:
+    return self.bypass(vectors, layout)
 
 
 def sigmoid(usual: Any, *args: Any) -> Tensor:
@@ -103,23 +105,22 @@ BYPASSED = tuple(
 )
 
 
-def masks(bias: Callable[[Tensor], Tensor | None]) -> tuple[Patch, ...]:
-    """Another way to make a bias of a mask, wherever it is used."""
-    blocks, families = ("memory", "recurrent_layers"), ("transformer", "bart", "decoder_only")
-    homes = (*(f"blocks.{name}" for name in blocks), *(f"families.{name}" for name in families))
-    return tuple(instead(f"{MODEL}.{home}.padding_bias", bias) for home in homes)
+def masks(bias: Callable[[Layout, Any], Tensor | None]) -> tuple[Patch, ...]:
+    """Another way to make the bias of a padded layout, wherever it is used."""
+    return (instead(f"{MODEL}.attention.padding_bias", bias),)
 
 
-def unmasked(mask: Tensor) -> None:
+def unmasked(layout: Layout, device: Any) -> None:
     return None
 
 
-def inverted(mask: Tensor) -> Tensor:
+def inverted(layout: Layout, device: Any) -> Tensor:
+    mask = layout.on(device).mask
     return torch.zeros(mask.shape).masked_fill_(mask, MASKED)[:, None, None]
 
 
-def blind(mask: Tensor) -> Tensor:
-    return torch.full(mask.shape, MASKED)[:, None, None]
+def blind(layout: Layout, device: Any) -> Tensor:
+    return torch.full((len(layout), layout.width), MASKED)[:, None, None]
 
 
 def seen_future(usual: Any, self: Any, time: int) -> Tensor:

@@ -14,6 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from sourcewise.data.layout import Layout
+
 IGNORED = -100  # label of a padded target position
 
 # Training batches come in few shapes: oneDNN writes machine code for each new one, which costs more than padding.
@@ -33,9 +35,9 @@ class Source:
     """What the encoder reads, for a batch: tokens, or features with an optional prompt in `tokens`."""
 
     tokens: Tensor | None = None  # (batch, time) int64, padded on the right
-    token_lengths: Tensor | None = None  # (batch,)
+    token_lengths: Tensor | None = None  # (batch,), on the host
     features: Tensor | None = None  # (batch, frames, dims) float32, zero-padded on the right
-    frames: Tensor | None = None  # (batch,)
+    frames: Tensor | None = None  # (batch,), on the host
 
     def __len__(self) -> int:
         return len(self.tokens if self.features is None else self.features)  # type: ignore[arg-type]
@@ -43,19 +45,33 @@ class Source:
     @property
     def token_mask(self) -> Tensor:
         """(batch, time) bool."""
-        assert self.tokens is not None and self.token_lengths is not None
-        return length_mask(self.token_lengths, self.tokens.shape[1])
+        assert self.tokens is not None
+        return self.token_layout.on(self.tokens.device).mask
 
     @property
     def frame_mask(self) -> Tensor:
         """(batch, frames) bool."""
+        assert self.features is not None
+        return self.frame_layout.on(self.features.device).mask
+
+    @property
+    def token_layout(self) -> Layout:
+        """How the tokens lie."""
+        assert self.tokens is not None and self.token_lengths is not None
+        return Layout(self.token_lengths.numpy(force=True), self.tokens.shape[1])
+
+    @property
+    def frame_layout(self) -> Layout:
+        """How the features lie."""
         assert self.features is not None and self.frames is not None
-        return length_mask(self.frames, self.features.shape[1])
+        return Layout(self.frames.numpy(force=True), self.features.shape[1])
 
     def to(self, device: torch.device | str) -> Source:
-        """The same source on a device."""
-        parts = (self.tokens, self.token_lengths, self.features, self.frames)
-        return Source(*(None if p is None else p.to(device, non_blocking=True) for p in parts))
+        """The same source on a device; lengths stay on the host."""
+        tokens, features = (
+            None if part is None else part.to(device, non_blocking=True) for part in (self.tokens, self.features)
+        )
+        return Source(tokens, self.token_lengths, features, self.frames)
 
 
 @dataclass(slots=True)

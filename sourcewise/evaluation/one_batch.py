@@ -109,7 +109,7 @@ def _of_network(network: Network, batch: Batch) -> SourceBits:
 def chosen(source: Source, rows: Tensor) -> Source:
     """These rows of a source (int64 indices), its width kept."""
     parts = (source.tokens, source.token_lengths, source.features, source.frames)
-    return Source(*(None if part is None else part[rows] for part in parts))
+    return Source(*(None if part is None else part[rows.to(part.device)] for part in parts))
 
 
 def _of_callable(model: Any, batch: Mapping[str, Any]) -> SourceBits:

@@ -26,9 +26,11 @@ from sourcewise.generation.sampling import steps
 from sourcewise.generation.settings import LENGTHS, Settings, read_settings
 from sourcewise.model.finite import refuse_damaged, state_of
 from sourcewise.model.network import Seq2Seq
+from sourcewise.model.place import place
 from sourcewise.model.protocol import Network
 from sourcewise.model.weights.checkpoint import find_folder, generation_told, load_network
 from sourcewise.model.weights.generation_config import OPTIONS, shown
+from sourcewise.runtime.device import choose_device
 from sourcewise.runtime.random import host_kept
 
 PRECISIONS = ("fp32", "bf16", "int8")
@@ -214,7 +216,7 @@ def load(
     network: Any = load_network(folder)
     target = choose_device(device)
     engine = _engine(network, target, str(name)) if precision == "int8" else None
-    network.to(target, DTYPES[beside if engine else precision])
+    place(network, target, DTYPES[beside if engine else precision])
     data, generation, settings = _asked_by(folder)
     if network.positions is not None:
         data, generation = _within(network.positions, data, generation, settings)
@@ -261,15 +263,3 @@ def _engine(network: Network, device: torch.device, name: str) -> Engine:
     assert isinstance(network, Seq2Seq)
     refuse_damaged(network, name)
     return Engine(network)
-
-
-def choose_device(name: str) -> torch.device:
-    """`auto` is the accelerator where there is one, else the CPU. Raises RequestError for one that is not there."""
-    if name == "auto":
-        return torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
-    try:
-        device = torch.device(name)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise RequestError(f"device {name}: not available here ({str(error).splitlines()[0][:120]})") from None
-    return device

@@ -5,17 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, Protocol
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
-from sourcewise.data.batches import IGNORED, Batch, Source, length_mask
-from sourcewise.model.blocks.memory import PackedMemory
-from sourcewise.model.blocks.packing import Packing
+from sourcewise.data.batches import IGNORED, Batch, Source
+from sourcewise.data.layout import Layout
 from sourcewise.model.habits import Habits
 from sourcewise.model.inputs.bridges import Bridge
-from sourcewise.model.loss import linear_cross_entropy
+from sourcewise.model.loss import LinearCrossEntropy
 from sourcewise.model.parts import PARTS, ParameterInfo, Stacks, belonging
-from sourcewise.model.protocol import Route, shift_right
+from sourcewise.model.protocol import PLAIN, Aims, LossParts, Pass, Route, shift_right
 
 
 class Shape(Protocol):
@@ -55,20 +55,23 @@ class Body(Protocol):
     def embed(self, tokens: Tensor) -> Tensor:
         """Source tokens (batch, time) → vectors (batch, time, d_model)."""
 
-    def encode(self, vectors: Tensor, mask: Tensor) -> Any:
-        """Vectors (batch, slots, d_model) and their mask (batch, slots) through the encoder → Memory."""
+    def encode(self, vectors: Tensor, layout: Layout) -> Any:
+        """Vectors (batch, width, d_model), and how they lie, through the encoder → Memory."""
 
-    def bypass(self, vectors: Tensor, mask: Tensor) -> Any:
+    def bypass(self, vectors: Tensor, layout: Layout) -> Any:
         """The same past the encoder: the decoder attends to the vectors themselves."""
+
+    def keep(self, memory: Any) -> Any:
+        """The memory with all that later steps read of it computed once."""
 
     def new_cache(self, memory: Any, beams: int, steps: int) -> Any:
         """An empty cache for `memory.batch * beams` hypotheses of at most `steps` tokens."""
 
-    def run_decoder(self, tokens: Tensor, memory: Any, cache: Any = None) -> Tensor:
-        """Tokens (memory.batch × beams, time) → states (rows, time, width), ready for the head."""
+    def run_decoder(self, tokens: Tensor, memory: Any, cache: Any = None, layout: Layout | None = None) -> Tensor:
+        """Tokens (memory.batch × beams, time) → states (rows, time, width), ready for the head.
 
-    def run_packed(self, tokens: Tensor, memory: PackedMemory, packing: Packing) -> Tensor:
-        """States (rows, width) of these places of the tokens, for a body whose `encode` gives such a memory."""
+        Where the memory is packed, a packed layout of the tokens gives the states of its places, (places, width).
+        """
 
     def cross_attention(self, tokens: Tensor, memory: Any) -> Tensor | None:
         """Tokens (memory.batch, time) → (layers, batch, heads, time, slots) float32; None: no attention."""
@@ -90,7 +93,7 @@ class Seq2Seq(nn.Module):
     def __init__(self, body: Any, bridge: Bridge | None = None, route: Route = "encoder") -> None:
         super().__init__()
         self.body: Body = body
-        self.bridge = bridge
+        self.bridge, self.cross_entropy = bridge, LinearCrossEntropy()
         self.route: Route = route
         self.start_id, self.eos_id, self.pad_id = body.config.start_id, body.config.eos_id, body.config.pad_id
         self.habits = Habits((self.eos_id,))
@@ -130,28 +133,31 @@ class Seq2Seq(nn.Module):
 
     def encode(self, source: Source) -> Any:
         """Read sources → Memory; it serves any number of later calls."""
-        vectors, mask = self.embed(source.to(self.device))
-        return self.body.bypass(vectors, mask) if self.bypassed(source) else self.body.encode(vectors, mask)
+        return self.body.keep(self.read(source))
+
+    def read(self, source: Source) -> Any:
+        """Read sources → Memory for one pass of the decoder, whose layers compute keys and values themselves."""
+        vectors, layout = self.embed(source.to(self.device))
+        return self.body.bypass(vectors, layout) if self.bypassed(source) else self.body.encode(vectors, layout)
 
     def bypassed(self, source: Source) -> bool:
         """Whether this source goes past the encoder."""
         return self.route == "bypass" and source.features is not None
 
-    def embed(self, source: Source) -> tuple[Tensor, Tensor]:
-        """Source → vectors (batch, slots, d_model) and mask: token embeddings, or prompt and bridge slots."""
+    def embed(self, source: Source) -> tuple[Tensor, Layout]:
+        """Source → vectors (batch, width, d_model) and how they lie: token embeddings, or prompt and bridge slots."""
         if source.features is None:
             assert source.tokens is not None
-            return self.body.embed(source.tokens), source.token_mask
+            return self.body.embed(source.tokens), source.token_layout
         if self.bridge is None:
             raise ValueError("this network reads text: it has no bridge for features")
-        assert source.frames is not None
-        slots, counts = self.bridge(source.features, source.frames)
-        mask = length_mask(counts, slots.shape[1])
+        slots, layout = self.bridge(source.features, source.frame_layout)
         if source.tokens is None:
-            return slots, mask
-        prompt, prompt_mask = _left_padded(source.tokens, source.token_mask)
-        vectors = self.body.embed(prompt)
-        return torch.cat((vectors, slots), dim=1), torch.cat((prompt_mask, mask), dim=1)
+            return slots, layout
+        of_prompt, width = source.token_layout, source.tokens.shape[1]
+        vectors = self.body.embed(_left_padded(source.tokens, of_prompt))
+        layout = Layout(of_prompt.lengths + layout.lengths, width + layout.width, width - of_prompt.lengths)
+        return torch.cat((vectors, slots), dim=1), layout
 
     def new_cache(self, memory: Any, beams: int, steps: int) -> Any:
         """An empty cache for `memory.batch * beams` hypotheses of at most `steps` tokens."""
@@ -171,13 +177,18 @@ class Seq2Seq(nn.Module):
         """Tokens (memory.batch, time) → (layers, batch, heads, time, slots) float32; None: no attention."""
         return self.body.cross_attention(tokens, memory)
 
-    def loss(self, batch: Batch, label_smoothing: float = 0.0) -> tuple[Tensor, int]:
-        """Summed nats of the batch's target tokens, and how many; the logits exist a chunk at a time."""
-        labels = batch.labels.to(self.device)
-        tokens = shift_right(labels, self.start_id, self.pad_id)
-        states, matrix, flat = self.projection(tokens, self.encode(batch.source), labels)
-        nats = linear_cross_entropy(states, matrix, flat, label_smoothing)
-        return nats, int((labels != IGNORED).sum())
+    def forward(self, batch: Batch, aims: Aims = PLAIN) -> LossParts:
+        """The loss of a batch; all that a step of training computes is computed within."""
+        memory, labels = self.read(batch.source), batch.labels.to(self.device, non_blocking=True)
+        if aims.inputs is None:
+            tokens = shift_right(labels, self.start_id, self.pad_id)
+        else:
+            tokens = aims.inputs(self, memory, labels)
+        states, matrix, flat = self.projection(tokens, memory, batch.labels, padded=bool(aims.terms))
+        minimised, nats = self.cross_entropy(states, matrix, flat, aims.smoothing, aims.emphasis)
+        given = Pass(batch, memory, tokens, labels, states, matrix)
+        terms = {name: term(self, given) for name, term in aims.terms.items()}
+        return LossParts(minimised, nats, batch.target_tokens, terms)
 
     def projection(
         self, tokens: Tensor, memory: Any, labels: Tensor, *, padded: bool = False
@@ -185,18 +196,16 @@ class Seq2Seq(nn.Module):
         """Tokens and labels (memory.batch, time) → states (rows, width), matrix (vocabulary, width) and labels (rows,).
 
         states @ matrix.T is the logits: what a loss takes that never holds them all. Rows are the tokens one after
-        another; unless they shall be `padded`, padding may be left out.
+        another; unless they shall be `padded`, padding may be left out, as it is in the memory.
         """
-        if isinstance(memory, PackedMemory):
-            places = torch.arange(1, labels.shape[1] + 1)
-            packing = Packing(length_mask(((labels != IGNORED) * places).amax(1).clamp(min=1), labels.shape[1]))
-            states = self.body.run_packed(tokens, memory, packing)
-            if padded:
-                states, labels = packing.unpack(states).flatten(0, 1), labels.flatten()
-            else:
-                labels = packing.gather(labels)
+        layout = _of_labels(labels) if memory.layout.packed else None
+        states = self.body.run_decoder(tokens, memory, layout=layout)
+        if layout is not None and padded:
+            states, layout = layout.pad(states), None
+        if layout is None:
+            states, labels = states.flatten(0, 1), labels.flatten()
         else:
-            states, labels = self.body.run_decoder(tokens, memory).flatten(0, 1), labels.flatten()
+            labels = layout.pack(labels)
         matrix = self.body.output_matrix
         if self.body.output_bias is not None:  # as one more column of the matrix, so that the loss knows no bias
             matrix = torch.cat((matrix, self.body.output_bias[:, None]), dim=1)
@@ -204,9 +213,15 @@ class Seq2Seq(nn.Module):
         return states, matrix, labels
 
 
-def _left_padded(tokens: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+def _of_labels(labels: Tensor) -> Layout:
+    """How the places lie that labels (batch, time) ask for, up to the last that counts, packed."""
+    counts = labels.numpy(force=True) != IGNORED
+    last = (counts * np.arange(1, labels.shape[1] + 1)).max(1, initial=1)
+    return Layout(last, labels.shape[1], packed=True)
+
+
+def _left_padded(tokens: Tensor, layout: Layout) -> Tensor:
     """Move a right-padded prompt to the right edge, so that it abuts the slots whatever its neighbours' lengths."""
-    width = tokens.shape[1]
-    shift = width - mask.sum(1, keepdim=True)
-    index = (torch.arange(width, device=tokens.device) - shift) % width
-    return tokens.gather(1, index), mask.gather(1, index)
+    shift = layout.width - layout.lengths[:, None]
+    index = (np.arange(layout.width) - shift) % layout.width
+    return tokens.gather(1, torch.from_numpy(index).to(tokens.device, non_blocking=True))

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Literal, Protocol, runtime_checkable
 
@@ -13,6 +14,7 @@ from torch import Tensor
 from sourcewise.data.batches import IGNORED, Batch, Source
 from sourcewise.model.finite import not_finite
 from sourcewise.model.habits import Habits
+from sourcewise.model.loss import Emphasis
 from sourcewise.model.parts import ParameterInfo, Stacks
 
 Route = Literal["encoder", "bypass"]
@@ -45,6 +47,41 @@ class Cache(Protocol):
 
     def join(self, other: Any) -> None:
         """Take in another cache of the same length; only where the network `joins`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pass:
+    """What a pass over a batch made, for the terms that are added to its cross-entropy."""
+
+    batch: Batch
+    memory: Any
+    tokens: Tensor  # (batch, time) that the decoder read
+    labels: Tensor  # (batch, time), on the network's device
+    states: Tensor  # (batch × time, width) of the decoder
+    matrix: Tensor  # (vocabulary, width): states @ matrix.T is the logits
+
+
+@dataclass(frozen=True, slots=True)
+class Aims:
+    """What is minimised besides, or otherwise than, the cross-entropy of the labels shifted once."""
+
+    smoothing: float = 0.0
+    emphasis: Emphasis | None = None
+    inputs: Callable[[Any, Any, Tensor], Tensor] | None = None  # network, memory, labels → what the decoder reads
+    terms: Mapping[str, Callable[[Any, Pass], Tensor]] = field(default_factory=dict)  # network, pass → a sum of nats
+
+
+PLAIN = Aims()
+
+
+@dataclass(frozen=True, slots=True)
+class LossParts:
+    """The loss of a batch, in nats summed over its target tokens, on the network's device."""
+
+    minimised: Tensor  # the cross-entropy, smoothed and emphasised
+    nats: Tensor  # the cross-entropy alone, without a gradient where it is smoothed or emphasised
+    tokens: int  # target tokens
+    terms: Mapping[str, Tensor] = field(default_factory=dict)
 
 
 @runtime_checkable
@@ -100,8 +137,8 @@ class Network(Protocol):
         where the rest fell on the target (decoder-only). None: no attention.
         """
 
-    def loss(self, batch: Batch, label_smoothing: float = 0.0) -> tuple[Tensor, int]:
-        """Summed nats and how many target tokens they cover; may never hold all the logits."""
+    def __call__(self, batch: Batch, aims: Aims = ...) -> LossParts:
+        """The loss of a batch; training's only door, so that hooks see all that a step computes."""
 
 
 def shift_right(labels: Tensor, start_id: int, pad_id: int) -> Tensor:

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from sourcewise.data.batches import IGNORED
 from sourcewise.data.encoding import Encoded
-from sourcewise.model.loss import chunk_rows, linear_cross_entropy
+from sourcewise.model.loss import LinearCrossEntropy, chunk_rows
 
 STREAM = 11  # of the draws of an example
 REACH = 32  # another's source is among so many of next length, on either side
@@ -47,7 +47,9 @@ class Partners:
         return int(order[min(max(place, 0), len(order) - 1)])
 
 
-def contrastive(own: Tensor, other: Tensor, matrix: Tensor, labels: Tensor, margin: float) -> Tensor:
+def contrastive(
+    cross_entropy: LinearCrossEntropy, own: Tensor, other: Tensor, matrix: Tensor, labels: Tensor, margin: float
+) -> Tensor:
     """The loss above, summed over examples.
 
     `own` and `other` are the decoder's states (batch × time, width) by the own and by another's source, `matrix`
@@ -59,7 +61,7 @@ def contrastive(own: Tensor, other: Tensor, matrix: Tensor, labels: Tensor, marg
     if not bool(short.any()):
         return own.sum() * 0
     kept = labels.masked_fill(~short[:, None], IGNORED).flatten()
-    return wanted[short].sum() + linear_cross_entropy(own, matrix, kept) - linear_cross_entropy(other, matrix, kept)
+    return wanted[short].sum() + cross_entropy(own, matrix, kept)[0] - cross_entropy(other, matrix, kept)[0]  # type: ignore[no-any-return]
 
 
 @torch.no_grad()

@@ -21,10 +21,10 @@ from torch import Tensor
 from sourcewise.config import TrainConfig
 from sourcewise.data.batches import IGNORED
 from sourcewise.generation.candidates import top_k
-from sourcewise.model.blocks.layers import uniform
 from sourcewise.model.loss import ROWS, chunk_rows
 from sourcewise.model.network import Seq2Seq
 from sourcewise.model.protocol import shift_right
+from sourcewise.native.training.draws import uniform
 
 
 def reference_share(step: int, total: int, train: TrainConfig) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -11,9 +12,9 @@ from torch import Tensor, nn
 from sourcewise.config import TrainConfig
 from sourcewise.data.batches import IGNORED, Batch, Source
 from sourcewise.errors import RequestError
-from sourcewise.model.blocks.memory import TransformerMemory
-from sourcewise.model.loss import Emphasis, emphasised_cross_entropy
+from sourcewise.model.loss import Emphasis
 from sourcewise.model.network import Seq2Seq
+from sourcewise.model.protocol import Aims, Pass
 from sourcewise.training.contrastive import contrastive
 from sourcewise.training.decoder_inputs import decoder_inputs
 from sourcewise.training.supervision import check_supervised, supervision
@@ -52,39 +53,52 @@ class Objective(nn.Module):
 
         `reference` is the share of the reference in what the decoder is fed.
         """
-        network, labels = self.network, batch.labels.to(self.network.device)
-        memory = network.encode(batch.source)
-        tokens = decoder_inputs(network, memory, labels, reference, self.word_dropout, self.unknown)
-        states, matrix, flat = network.projection(tokens, memory, labels, padded=self.contrast > 0)
         emphasis = None if self.weights is None and not self.focal else Emphasis(self.weights, self.focal)
-        minimised, nats = emphasised_cross_entropy(states, matrix, flat, self.smoothing, emphasis)
+        inputs = partial(decoder_inputs, reference=reference, word_dropout=self.word_dropout, unknown=self.unknown)
+        found = self.network(batch, Aims(self.smoothing, emphasis, inputs, self._terms()))
+        minimised = found.minimised
         if self.ctc_weight:
-            minimised = (1 - self.ctc_weight) * minimised + self.ctc_weight * self.ctc(memory, batch)
-        if self.guided[0] or self.mass:
-            minimised = minimised + supervision(network, tokens, memory, batch, labels, self.guided, self.mass)
-        if self.contrast and self.others is not None:
-            memory = network.encode(self.others(batch.indices))
-            other, *_ = network.projection(tokens, memory, labels, padded=True)
-            minimised = minimised + self.contrast * contrastive(states, other, matrix, labels, self.margin)
-        return minimised, nats
+            minimised = (1 - self.ctc_weight) * minimised + self.ctc_weight * found.terms["ctc"]
+        if "attention" in found.terms:
+            minimised = minimised + found.terms["attention"]
+        if "contrast" in found.terms:
+            minimised = minimised + self.contrast * found.terms["contrast"]
+        return minimised, found.nats
 
-    def ctc(self, memory: TransformerMemory, batch: Batch) -> Tensor:
+    def _terms(self) -> dict[str, Callable[[Seq2Seq, Pass], Tensor]]:
+        """What is computed besides the cross-entropy, in the order in which it draws."""
+        terms: dict[str, Callable[[Seq2Seq, Pass], Tensor]] = {}
+        if self.ctc_weight:
+            terms["ctc"] = self.ctc
+        if self.guided[0] or self.mass:
+            terms["attention"] = partial(supervision, guided=self.guided, mass=self.mass)
+        if self.contrast and self.others is not None:
+            terms["contrast"] = self.against_others
+        return terms
+
+    def against_others(self, network: Seq2Seq, given: Pass) -> Tensor:
+        """The same targets behind other examples' sources: `contrastive`."""
+        assert self.others is not None
+        memory = network.read(self.others(given.batch.indices))
+        other, *_ = network.projection(given.tokens, memory, given.batch.labels, padded=True)
+        return contrastive(network.cross_entropy, given.states, other, given.matrix, given.labels, self.margin)
+
+    def ctc(self, network: Seq2Seq, given: Pass) -> Tensor:
         """−ln of the summed probability of all alignments of slots and targets (Graves et al. 2006), summed.
 
         As an auxiliary loss: Watanabe et al. 2017. Padding is the blank; targets longer than their slots count 0.
         """
-        skip = 0 if batch.source.tokens is None or batch.source.features is None else batch.source.tokens.shape[1]
-        logits = self.ctc_head(memory.states[:, skip:])
+        source, memory = given.batch.source, given.memory
+        skip = 0 if source.tokens is None or source.features is None else source.tokens.shape[1]
+        logits = self.ctc_head(memory.layout.pad(memory.states)[:, skip:])
         log_p = torch.log_softmax(logits.float(), dim=-1).transpose(0, 1)
-        labels = batch.labels.to(log_p.device)
-        real = labels != IGNORED
-        lengths = real.sum(1)
+        lengths = (given.labels != IGNORED).sum(1)
         return F.ctc_loss(
             log_p,
-            labels.clamp(min=0),
+            given.labels.clamp(min=0),
             memory.mask[:, skip:].sum(1),
             lengths,
-            blank=self.network.pad_id,
+            blank=network.pad_id,
             reduction="sum",
             zero_infinity=True,
         )

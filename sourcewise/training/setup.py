@@ -18,12 +18,13 @@ from sourcewise.data.open import open_sets
 from sourcewise.data.tokenizers.languages import check_language
 from sourcewise.data.tokenizers.tokenizer import Tokenizer
 from sourcewise.errors import DataWarning, RequestError
-from sourcewise.generation.model import choose_device
 from sourcewise.generation.settings import read_settings
 from sourcewise.model.builder import build_network
 from sourcewise.model.network import Seq2Seq
+from sourcewise.model.place import place
 from sourcewise.model.weights.checkpoint import find_folder, generation_told
 from sourcewise.model.weights.generation_config import shown
+from sourcewise.runtime.device import choose_device
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +54,7 @@ def set_up(recipe: Recipe, tokenizer_of: Path | None = None) -> TrainingSetup:
             )
     tokenizer = Tokenizer.load(tokenizer_of) if tokenizer_of else open_tokenizer(recipe, train)
     torch.manual_seed(recipe.seed)
-    network = build_network(recipe.model, tokenizer, join(train)).to(device)
+    network: Seq2Seq = place(build_network(recipe.model, tokenizer, join(train)), device)
     _check_language(recipe, tokenizer, network)
     _check_lengths(recipe, network.positions, (*train, *valid, *test))
     if recipe.model.weights:

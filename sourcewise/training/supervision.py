@@ -8,6 +8,7 @@ from torch import Tensor
 from sourcewise.data.batches import IGNORED, Batch
 from sourcewise.errors import RequestError
 from sourcewise.model.network import Seq2Seq
+from sourcewise.model.protocol import Pass
 
 LEAST_MASS = 1e-6  # of attention: its logarithm is taken
 
@@ -21,22 +22,14 @@ def check_supervised(network: Seq2Seq, guided: float, mass: float) -> None:
         raise RequestError(f"{key}: the bridge's slots are not places in time, no order is there to follow; set 0")
 
 
-def supervision(
-    network: Seq2Seq,
-    tokens: Tensor,
-    memory: object,
-    batch: Batch,
-    labels: Tensor,
-    guided: tuple[float, float],
-    mass: float,
-) -> Tensor:
+def supervision(network: Seq2Seq, given: Pass, guided: tuple[float, float], mass: float) -> Tensor:
     """What attention off its way costs, summed over target tokens: one more decoder pass, for its weights.
 
-    `guided` is (weight, width g). Labels are (batch, time).
+    `guided` is (weight, width g).
     """
-    weights = network.cross_attention(tokens, memory)
+    weights, labels = network.cross_attention(given.tokens, given.memory), given.labels
     assert weights is not None
-    slots = source_slots(memory.mask, batch)  # type: ignore[attr-defined]
+    slots = source_slots(given.memory.mask, given.batch)
     total = torch.zeros((), device=labels.device)
     if guided[0]:
         total = total + guided[0] * off_diagonal(weights, slots, labels != IGNORED, guided[1])

@@ -16,7 +16,12 @@ from tests.diagnosis.test_wiring import DIGITS, codes, prepared, wiring_findings
 
 def detach_encoder(network: Any) -> None:
     usual = network.body.run_encoder
-    network.body.run_encoder = lambda vectors, mask: usual(vectors, mask).detach()
+
+    def run_encoder(vectors: torch.Tensor, layout: Any) -> Any:
+        layout, states = usual(vectors, layout)
+        return layout, states.detach()
+
+    network.body.run_encoder = run_encoder
 
 
 def detach_bridge(network: Any) -> None:

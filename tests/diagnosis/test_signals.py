@@ -102,9 +102,9 @@ def test_gradients_are_those_of_the_real_slots_in_order(monkeypatch: pytest.Monk
     training = prepared()
     encode = training.network.body.encode
 
-    def weaker(vectors: torch.Tensor, mask: torch.Tensor) -> Any:
-        share = (10.0 ** (-6 * torch.arange(vectors.shape[1]) / mask.sum(1).max()))[None, :, None]
-        return encode(vectors.detach() + share * (vectors - vectors.detach()), mask)
+    def weaker(vectors: torch.Tensor, layout: Any) -> Any:
+        share = (10.0 ** (-6 * torch.arange(vectors.shape[1]) / layout.longest))[None, :, None]
+        return encode(vectors.detach() + share * (vectors - vectors.detach()), layout)
 
     monkeypatch.setattr(training.network.body, "encode", weaker)
     fading = measured.measure_fading(training.network, measured.long_batch(training.train))

@@ -9,6 +9,7 @@ import torch
 
 from sourcewise.config import Recipe
 from sourcewise.data.batches import IGNORED, Batch
+from sourcewise.data.layout import Layout
 from sourcewise.data.mixtures import encode_training, join
 from sourcewise.data.open import open_sets
 from sourcewise.diagnosis.borrowing import borrowed
@@ -18,12 +19,11 @@ from sourcewise.diagnosis.measures.wiring import with_garbage, with_other_conten
 from sourcewise.diagnosis.ranking import ranked
 from sourcewise.diagnosis.rules import look
 from sourcewise.diagnosis.wiring import Wiring, one_batch
-from sourcewise.model import network as seq2seq
-from sourcewise.model.blocks import memory
-from sourcewise.model.blocks.attention import MASKED
+from sourcewise.model import attention
+from sourcewise.model.attention import MASKED
 from sourcewise.model.builder import build_network
-from sourcewise.model.families import transformer
 from sourcewise.model.families.huggingface import HuggingFaceNetwork
+from sourcewise.model.loss import LinearCrossEntropy
 from sourcewise.training.setup import TrainingSetup, open_tokenizer
 
 DIGITS = {"data__train": {"builtin": "digits", "limit": 60}}
@@ -157,11 +157,12 @@ def true_bypass(network: Any) -> None:
     network.body.encode = network.body.bypass
 
 
-def unmasked(mask: torch.Tensor) -> None:
+def unmasked(layout: Layout, device: torch.device) -> None:
     return None
 
 
-def inverted(mask: torch.Tensor) -> torch.Tensor:
+def inverted(layout: Layout, device: torch.device) -> torch.Tensor:
+    mask = layout.on(device).mask
     return torch.zeros(mask.shape).masked_fill_(mask, MASKED)[:, None, None]
 
 
@@ -204,8 +205,7 @@ def test_padding_that_is_read_is_found(
     bias: Any, said: str, changes: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     training = prepared(**changes)
-    monkeypatch.setattr(memory, "padding_bias", bias)
-    monkeypatch.setattr(transformer, "padding_bias", bias)
+    monkeypatch.setattr(attention, "padding_bias", bias)
     (found,) = wiring_findings(training)
     assert found.code == "WIR005" and said in found.evidence
 
@@ -213,7 +213,8 @@ def test_padding_that_is_read_is_found(
 def test_cross_attention_that_sees_no_slot_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every slot masked: the softmax is even, over padding too."""
     training = prepared()
-    monkeypatch.setattr(memory, "padding_bias", lambda mask: torch.full(mask.shape, MASKED)[:, None, None])
+    blind = torch.full((1, 1, 1, 1), MASKED)
+    monkeypatch.setattr(attention, "padding_bias", lambda layout, device: blind)
     assert codes(training)[0] == "WIR005"
 
 
@@ -299,12 +300,12 @@ def test_what_the_decoder_is_fed_is_found_out_by_the_loss(
 
 def test_a_loss_over_padding_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     training = prepared()
-    usual = seq2seq.linear_cross_entropy
+    usual = LinearCrossEntropy.forward
 
-    def counting(states: Any, matrix: Any, labels: torch.Tensor, smoothing: float) -> Any:
-        return usual(states, matrix, labels.masked_fill(labels == IGNORED, training.network.pad_id), smoothing)
+    def counting(self: Any, states: Any, matrix: Any, labels: torch.Tensor, *options: Any) -> Any:
+        return usual(self, states, matrix, labels.masked_fill(labels == IGNORED, training.network.pad_id), *options)
 
-    monkeypatch.setattr(seq2seq, "linear_cross_entropy", counting)
+    monkeypatch.setattr(LinearCrossEntropy, "forward", counting)
     assert codes(training) == ["WIR008"]
 
 

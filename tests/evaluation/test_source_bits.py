@@ -17,7 +17,7 @@ from sourcewise.data.encoding import Encoded
 from sourcewise.data.examples import Dataset, Example
 from sourcewise.data.tokenizers.tokenizer import Tokenizer
 from sourcewise.evaluation.source_bits import SourceBits, partners, source_bits
-from sourcewise.model.families.transformer import TransformerMemory
+from sourcewise.model.blocks.memory import Memory as TransformerMemory
 from sourcewise.model.protocol import token_nats
 from tests.model.networks import DIMS, VOCABULARY, network
 

@@ -7,7 +7,8 @@ import pytest
 
 from sourcewise.data.tokenizers.tokenizer import Tokenizer
 from sourcewise.errors import RequestError
-from sourcewise.generation.model import Model, choose_device, load
+from sourcewise.generation.model import Model, load
+from sourcewise.runtime.device import choose_device
 from tests.model.networks import DIMS, VOCABULARY, network
 
 TEXTS = ["ba do ki", "lu", "me no ba do ki lu me", "ba", "no no no"]

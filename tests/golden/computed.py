@@ -16,6 +16,7 @@ from torch import Tensor
 
 import sourcewise
 from sourcewise.config import TrainConfig
+from sourcewise.model.place import place
 from sourcewise.model.protocol import shift_right
 from sourcewise.model.weights.checkpoint import load_network, save_network
 from sourcewise.training.objective import Objective
@@ -48,7 +49,7 @@ def figures(family: str, precision: str, scratch: Path) -> dict[str, Tensor]:
 
     Names are those of the files that a run leaves, which other tools read: they outlive the names in the code.
     """
-    network: Any = load_network(HERE / "models" / family).to(PRECISIONS[precision])
+    network: Any = place(load_network(HERE / "models" / family), "cpu", PRECISIONS[precision])
     given = batch(family)
     with torch.inference_mode():
         tokens = shift_right(given.labels, network.start_id, network.pad_id)

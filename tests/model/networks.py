@@ -8,11 +8,12 @@ import torch
 from torch import Tensor
 
 from sourcewise.config import BridgeConfig
-from sourcewise.data.batches import Source
+from sourcewise.data.batches import Batch, Source
 from sourcewise.model.families.bart import Bart, BartConfig
 from sourcewise.model.families.transformer import Transformer, TransformerConfig
 from sourcewise.model.inputs.bridges import build_bridge
 from sourcewise.model.network import Seq2Seq
+from sourcewise.model.protocol import Aims
 
 VOCABULARY, DIMS = 40, 6
 
@@ -106,3 +107,9 @@ def logits(net: Seq2Seq, source: Source, tokens: Tensor) -> Tensor:
     """What a network says of tokens, by teacher forcing."""
     with torch.inference_mode():
         return net.decode(tokens, net.encode(source))
+
+
+def loss(net: Any, batch: Batch, smoothing: float = 0.0) -> tuple[Tensor, int]:
+    """What is minimised, summed, and the number of target tokens."""
+    found = net(batch, Aims(smoothing))
+    return found.minimised, found.tokens

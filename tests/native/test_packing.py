@@ -7,12 +7,12 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sourcewise.model.blocks.attention import MASKED
+from sourcewise.model.blocks.packing import Packing
 from torch import Tensor
 
 from sourcewise.data.batches import IGNORED, Batch, Source
-from sourcewise.model.blocks.attention import MASKED
 from sourcewise.model.blocks.memory import PackedMemory
-from sourcewise.model.blocks.packing import Packing
 from sourcewise.model.families.transformer import Transformer, TransformerConfig
 from sourcewise.model.network import Seq2Seq
 from sourcewise.native.codes import TILES

@@ -13,11 +13,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file
+from sourcewise.model.blocks.layers import dropout_seed
 
 import sourcewise
 from sourcewise.config import ModelConfig, TrainConfig
 from sourcewise.data.batches import IGNORED, Batch
-from sourcewise.model.blocks.layers import dropout_seed
 from sourcewise.model.families.registry import FAMILIES
 from sourcewise.model.habits import Habits
 from sourcewise.model.network import Seq2Seq

@@ -22,11 +22,9 @@ from sourcewise.data.batches import IGNORED, Batch
 from sourcewise.data.encoding import Encoded
 from sourcewise.diagnosis.borrowing import borrowed
 from sourcewise.diagnosis.measures.wiring import LOGITS, SEED, fed
-from sourcewise.model.blocks.layers import dropout_seed
 from sourcewise.model.blocks.recurrent_layers import RecurrentMemory
-from sourcewise.model.families.decoder_only import DecoderOnly
-from sourcewise.model.loss import linear_cross_entropy
 from sourcewise.model.network import Seq2Seq
+from sourcewise.native.training.draws import dropout_seed
 from sourcewise.training.objective import Objective
 from sourcewise.training.optimizer import MasterAdamW
 
@@ -59,7 +57,7 @@ def measure_fading(network: Seq2Seq, batch: Batch) -> Fading | None:
     with borrowed(network):
         batch = batch.to(network.device)
         with torch.no_grad():
-            vectors, mask = network.embed(batch.source)
+            vectors, layout = network.embed(batch.source)
         if vectors.shape[1] < 16 or vectors.shape[1] > SLOTS:
             return None
         vectors = vectors.detach().requires_grad_()
@@ -67,18 +65,17 @@ def measure_fading(network: Seq2Seq, batch: Batch) -> Fading | None:
         with torch.enable_grad():
             encode = body.bypass if network.bypassed(batch.source) else body.encode
             tokens = fed(batch.labels, network.start_id, network.pad_id)
-            nats = linear_cross_entropy(*network.projection(tokens, encode(vectors, mask), batch.labels))
+            nats, _ = network.cross_entropy(*network.projection(tokens, encode(vectors, layout), batch.labels))
             found: Sequence[Tensor | None] = torch.autograd.grad(nats, [vectors], allow_unused=True)
         if found[0] is None:
             return None
         squares = (found[0] / batch.target_tokens).square().mean(-1)
         sums, counts = np.zeros(8), np.zeros(8)
-        for row, real in zip(squares, mask, strict=True):
-            places = real.nonzero()[:, 0]
-            for eighth, part in enumerate(np.array_split(places.cpu().numpy(), 8)):
+        for row, real in zip(squares, layout.mask, strict=True):
+            for eighth, part in enumerate(np.array_split(real.nonzero()[0], 8)):
                 sums[eighth] += float(row[part].sum())
                 counts[eighth] += len(part)
-        return Fading(tuple(np.sqrt(sums / np.maximum(counts, 1)).tolist()), int(mask.sum(1).max()))
+        return Fading(tuple(np.sqrt(sums / np.maximum(counts, 1)).tolist()), layout.longest)
 
 
 @torch.no_grad()
@@ -95,11 +92,6 @@ def measure_activations(network: Seq2Seq, batch: Batch) -> dict[str, list[float]
         for stack, blocks in network.stacks.items():
             for place, block in enumerate(blocks):
                 hooks.callback(block.register_forward_hook(partial(note, stack, place)).remove)
-        body: Any = network.body
-        if isinstance(body, DecoderOnly):  # its blocks are never called whole: what one gives, the next norm is given
-            following = [*(block.attention_norm for block in body.blocks[1:]), body.decoder_norm]
-            for place, norm in enumerate(following):
-                hooks.callback(norm.register_forward_pre_hook(partial(note, "decoder", place)).remove)
         batch = batch.to(network.device)
         network.decode(fed(batch.labels, network.start_id, network.pad_id), network.encode(batch.source))
     stacks: dict[str, list[float]] = {}
@@ -131,7 +123,7 @@ def measure_noise(network: Seq2Seq, batch: Batch) -> float:
 def bridge_slots(network: Seq2Seq, batch: Batch) -> int:
     """How many vectors of its longest source enter the body."""
     with borrowed(network):
-        return int(network.embed(batch.source.to(network.device))[1].sum(1).max())
+        return network.embed(batch.source.to(network.device))[1].longest
 
 
 @torch.no_grad()
@@ -141,7 +133,7 @@ def memory_slots(network: Seq2Seq, batch: Batch) -> int:
         memory = network.encode(batch.source)
         if isinstance(memory, RecurrentMemory) and memory.keys is None:
             return 1  # it reads the one vector of all
-        return int(memory.mask.sum(1).max())
+        return int(memory.layout.longest)
 
 
 def one_vector_asked(network: Seq2Seq) -> bool:

@@ -257,12 +257,14 @@ def with_garbage(source: Source, network: Network, slots: int) -> Source | None:
     if source.tokens is not None and source.token_lengths is not None:
         tokens = F.pad(source.tokens, (0, more))
         garbage = torch.randint(network.vocabulary, tokens.shape, generator=draw).to(tokens)
-        parts["tokens"] = torch.where(length_mask(source.token_lengths, tokens.shape[1]), tokens, garbage)
+        parts["tokens"] = torch.where(
+            length_mask(source.token_lengths, tokens.shape[1]).to(tokens.device), tokens, garbage
+        )
     if source.features is not None and source.frames is not None:
         features = F.pad(source.features, (0, 0, 0, more))
         garbage = torch.randn(features.shape, generator=draw).to(features)
         garbage = garbage * 3 * source.features.std() + source.features.mean()
-        real = length_mask(source.frames, features.shape[1])[..., None]
+        real = length_mask(source.frames, features.shape[1])[..., None].to(features.device)
         parts["features"] = torch.where(real, features, garbage)
     wider = _with(source, **parts)
     same = all(torch.equal(getattr(source, name), getattr(wider, name)) for name in parts)
@@ -297,13 +299,13 @@ def measure_labels(network: Network, batch: Batch) -> Labels:
 
 @torch.no_grad()
 def measure_loss(network: Network, batch: Batch, summed: Callable[[Batch], Any] | None = None) -> Loss:
-    """Compare the nats that training sums (`network.loss` unless given) with those of labels shifted once.
+    """Compare the nats that training sums (the network's own unless given) with those of labels shifted once.
 
     Where they differ, the ways in which labels are commonly fed wrongly are tried until one gives the same.
     """
     with borrowed(network), rounding(network) as rounded:
         batch = _padded_further(network, batch.to(network.device))
-        given = float(network.loss(batch)[0] if summed is None else summed(batch))
+        given = float(network(batch).nats if summed is None else summed(batch))
         labels, pad, start = batch.labels, network.pad_id, network.start_id
         memory = network.encode(batch.source)
 

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sourcewise.model.blocks.layers import sinusoids
+from sourcewise.model.blocks.positions import sinusoids
 from sourcewise.model.families.transformer import TransformerConfig
 
 PADDED = 64  # outputs and inputs of a matrix, to multiples of these

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from sourcewise.config import GenerationConfig
 from sourcewise.data.encoding import Encoded
+from sourcewise.data.layout import Layout as SourceLayout
 from sourcewise.generation.engine.layout import LONGEST, Layout, Network, Options, computes
 from sourcewise.generation.rules import Rules
 from sourcewise.generation.sampling import Hypothesis
@@ -128,14 +129,14 @@ class Engine:
         """The sources' vectors one after the other (slots, d_model), how many each, and whether they are encoded."""
         pieces = [self._embedded(encoded, rows[i : i + TOGETHER]) for i in range(0, len(rows), TOGETHER)]
         read = pieces[0][2]
-        if not read and max(mask.shape[1] for _, mask, _ in pieces) > LONGEST:
+        if not read and max(layout.width for _, layout, _ in pieces) > LONGEST:
             encoder = self.layout.body.run_encoder
-            pieces, read = [(encoder(vectors, mask), mask, True) for vectors, mask, _ in pieces], True
-        vectors = torch.cat([vectors[mask].float() for vectors, mask, _ in pieces])
-        return vectors, np.concatenate([mask.sum(1).numpy() for _, mask, _ in pieces]), read
+            pieces, read = [(encoder(vectors, layout)[1], layout, True) for vectors, layout, _ in pieces], True
+        vectors = torch.cat([layout.compact().pack(vectors).float() for vectors, layout, _ in pieces])
+        return vectors, np.concatenate([layout.lengths for _, layout, _ in pieces]), read
 
-    def _embedded(self, encoded: Encoded, rows: list[int]) -> tuple[Tensor, Tensor, bool]:
-        """Padded vectors and their mask of a few sources of like length, and whether the encoder is to be bypassed."""
+    def _embedded(self, encoded: Encoded, rows: list[int]) -> tuple[Tensor, SourceLayout, bool]:
+        """Padded vectors of a few sources of like length, how they lie, and whether to bypass the encoder."""
         source = encoded.source(rows)
         return *self.network.embed(source.to(self.network.device)), self.network.bypassed(source)
 

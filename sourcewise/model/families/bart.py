@@ -15,11 +15,12 @@ import torch
 from torch import Tensor, nn
 
 from sourcewise.config import ModelConfig
+from sourcewise.data.layout import Layout
 from sourcewise.data.tokenizers.tokenizer import Tokenizer
 from sourcewise.errors import RequestError
-from sourcewise.model.blocks.attention import MASKED
-from sourcewise.model.blocks.layers import Positions
-from sourcewise.model.blocks.memory import PackedMemory, TransformerMemory, padding_bias
+from sourcewise.model import attention
+from sourcewise.model.attention import MASKED
+from sourcewise.model.blocks.positions import Positions
 from sourcewise.model.families.transformer import Transformer, TransformerConfig
 from sourcewise.model.weights.interchange import (
     BIAS,
@@ -87,26 +88,23 @@ class Bart(Transformer):
         with torch.no_grad():
             self.embedding.weight[self.config.pad_id] = 0
 
-    def encode(self, vectors: Tensor, mask: Tensor) -> TransformerMemory | PackedMemory:
-        """Vectors (batch, slots, d_model) through the encoder → memory; of each row the first `positions` slots."""
-        if mask.shape[1] > self.config.positions:
-            mask = mask & (mask.cumsum(1) <= self.config.positions)
-        return super().encode(vectors, mask)
+    def run_encoder(self, vectors: Tensor, layout: Layout) -> tuple[Layout, Tensor]:
+        """See Transformer; of each example the first `positions` are read."""
+        return super().run_encoder(vectors, layout.cut(self.config.positions))
 
-    def place_source(self, vectors: Tensor, mask: Tensor) -> Tensor:
-        """Positions count from a row's first real slot: a prompt beside features is padded on the left."""
-        if bool(mask[:, 0].all()) and mask.shape[1] <= self.config.positions:
-            return self.encoder_positions(vectors)  # type: ignore[no-any-return]
-        places = (mask.cumsum(1) - 1).clamp(min=0)
-        return vectors + self.encoder_positions.at(places).to(vectors.dtype)
+    def place_source(self, vectors: Tensor, layout: Layout) -> Tensor:
+        """Positions count from where an example begins: a prompt beside features is padded on the left."""
+        simple = layout.width <= self.config.positions and not layout.begins.any()
+        places = None if simple else layout.on(vectors.device).positions
+        return self.encoder_positions(vectors, places=places)  # type: ignore[no-any-return]
 
     def place_target(self, vectors: Tensor, start: int) -> Tensor:
         """See Transformer."""
         return self.decoder_positions(vectors, start)  # type: ignore[no-any-return]
 
-    def encoder_bias(self, mask: Tensor) -> Tensor | None:
-        """Mask (batch, slots) → padding barred: (batch, 1, 1, slots)."""
-        return padding_bias(mask)
+    def encoder_bias(self, layout: Layout) -> Tensor | None:
+        """Padding barred: (batch, 1, 1, width)."""
+        return None if layout.packed else attention.padding_bias(layout, self.embedding.weight.device)
 
     def decoder_bias(self, time: int) -> Tensor:
         """(1, time, time): the future barred, for all heads alike."""

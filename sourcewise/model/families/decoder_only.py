@@ -14,20 +14,22 @@ the source first and the target after it is the same computation as both at once
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Literal, get_args
 
+import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sourcewise.config import ModelConfig
+from sourcewise.data.layout import Layout
 from sourcewise.data.tokenizers.tokenizer import Tokenizer
 from sourcewise.errors import RequestError
-from sourcewise.model.blocks.attention import MASKED, RelativePositions, SelfAttention, attend, kept, merge_heads
-from sourcewise.model.blocks.layers import Embedding, FeedForward, RMSNorm, SinusoidalPositions, dropout
-from sourcewise.model.blocks.memory import KeyValueCache, padding_bias
-from sourcewise.model.blocks.residual import ResidualBlock
+from sourcewise.model.attention import MASKED, eager, merge_heads
+from sourcewise.model.blocks.cache import KeyValueCache
+from sourcewise.model.blocks.memory import Memory
+from sourcewise.model.blocks.positions import RelativePositions, SinusoidalPositions
+from sourcewise.model.blocks.sublayers import FeedForward, Kept, Residual, SelfAttention
 from sourcewise.model.families import t5
 from sourcewise.model.parts import size
 from sourcewise.model.weights.interchange import check, take
@@ -37,8 +39,6 @@ MODEL_TYPES = ("sourcewise-decoder",)  # of config.json
 IDS = {"pad_id": "pad_token_id", "eos_id": "eos_token_id", "start_id": "decoder_start_token_id"}  # in config.json
 STEPS = (16, 8, 4, 2, 1)  # d_ff is a multiple of the first of these that comes near enough
 NEAR = 0.002  # share of the parameters by which two networks of the same size differ at most, where d_ff can do it
-
-Part = tuple[Tensor, Tensor, Tensor]  # keys and values (batch, heads, slots, d_kv), and the bias of their slots
 
 
 @dataclass(frozen=True)
@@ -67,64 +67,58 @@ class DecoderOnlyConfig:
 
 
 @dataclass
-class PrefixMemory:
-    """Every block's keys and values of the source, which stands at the right edge: its padding is on the left."""
+class Reading:
+    """What the blocks of a stack read besides x: the source itself, or a target behind its memory."""
 
-    mask: Tensor  # (batch, slots) bool
-    keys_values: list[tuple[Tensor, Tensor]]  # per block (batch, heads, slots, d_kv) twice
-    bias: Tensor | None = field(init=False)  # (batch, 1, 1, slots); None where nothing is padded
-
-    def __post_init__(self) -> None:
-        self.bias = padding_bias(self.mask)
-
-    @property
-    def batch(self) -> int:
-        """How many sources."""
-        return len(self.mask)
-
-    def select(self, rows: Tensor) -> PrefixMemory:
-        """The memory of these sources, cut to their longest."""
-        mask = self.mask[rows]
-        first = int(mask.any(0).nonzero().min()) if mask.numel() else 0
-        return PrefixMemory(mask[:, first:], [(k[rows, :, first:], v[rows, :, first:]) for k, v in self.keys_values])
-
-    def join(self, other: PrefixMemory) -> PrefixMemory:
-        """These sources and those of another memory."""
-        width = max(self.mask.shape[1], other.mask.shape[1])
-
-        def both(mine: Tensor, theirs: Tensor, below: int) -> Tensor:
-            """Side by side, the axis of slots, which has `below` axes after it, grown on the left."""
-            grown = [F.pad(t, (0, 0) * below + (width - t.shape[-1 - below], 0)) for t in (mine, theirs)]
-            return torch.cat(grown)
-
-        pairs = zip(self.keys_values, other.keys_values, strict=True)
-        keys_values = [(both(k, more_k, 1), both(v, more_v, 1)) for (k, v), (more_k, more_v) in pairs]
-        return PrefixMemory(both(self.mask, other.mask, 0), keys_values)
-
-    def repeated(self, times: int) -> PrefixMemory:
-        """Each source `times` times, one after another."""
-        rows = torch.arange(self.batch, device=self.mask.device).repeat_interleave(times)
-        return PrefixMemory(self.mask[rows], [(k[rows], v[rows]) for k, v in self.keys_values])
+    layout: Layout  # of x
+    bias: Tensor  # of its own scores
+    memory: Memory
+    of_source: Tensor | None = None  # bias of a target's scores by the source; None: x is the source
+    cache: KeyValueCache | None = None
+    seen: list[Tensor] | None = None  # the weights over the source are added to it
+    only_keys: bool = False  # nobody reads what the last block makes of a source
 
 
-class Block(ResidualBlock):
+class PrefixAttention(SelfAttention):
+    """Self-attention of a source, whose keys and values become its memory, or of a target over both."""
+
+    def __init__(self, c: DecoderOnlyConfig) -> None:
+        super().__init__(c.d_model, c.heads, c.d_kv, c.attention_dropout)
+        self.kept = Kept()
+
+    def between(self, projected: Tensor, place: int, given: Reading) -> Tensor:  # type: ignore[override]
+        """The read of the block `place`."""
+        if given.of_source is None:
+            return merge_heads(self.attend(*self.remember(projected, given), given.layout, given.layout, given.bias))
+        q, k, v = self.split(projected)
+        k, v = (self.kept(k), self.kept(v)) if given.cache is None else given.cache.layer(place)(k, v)
+        source, own = (*given.memory.keys_values[place], given.of_source), (k, v, given.bias)
+        return merge_heads(eager.attend_to_both(q, source, own, self.attend.dropout, given.seen))
+
+    def remember(self, projected: Tensor, given: Reading) -> tuple[Tensor, Tensor, Tensor]:
+        """q, k, v of a source, whose keys and values go into its memory."""
+        q, k, v = self.split(projected)
+        given.memory.keys_values.append((self.kept(k), self.kept(v)))
+        return q, k, v
+
+
+class Block(nn.Module):
     """Self-attention and feed-forward, each behind a norm and beside a residual."""
 
     def __init__(self, c: DecoderOnlyConfig) -> None:
-        super().__init__(c.dropout)
-        self.attention_norm = RMSNorm(c.d_model, c.eps)
-        self.attention = SelfAttention(c.d_model, c.heads, c.d_kv, c.attention_dropout)
-        self.feedforward_norm = RMSNorm(c.d_model, c.eps)
+        super().__init__()
+        self.residual = Residual(c.dropout)
+        self.attention_norm, self.attention = nn.RMSNorm(c.d_model, c.eps), PrefixAttention(c)
+        self.feedforward_norm = nn.RMSNorm(c.d_model, c.eps)
         self.feedforward = FeedForward(c.d_model, c.d_ff, c.activation, c.dropout)
 
-    def project(self, x: Tensor, sources: int) -> tuple[Tensor, tuple[Tensor, Tensor, Tensor]]:
-        """x (rows, time, d_model), to go on with, and its q, k, v, each (sources, heads, hypotheses × time, d_kv)."""
-        projected, x = self.enter(x, self.attention_norm, self.attention.qkv)
-        return x, self.attention.split(projected, sources)
-
-    def go_on(self, x: Tensor, read: Tensor) -> Tensor:
-        """x (rows, time, d_model) and what its queries read → the block's output, the shape of x."""
-        return self.feed(self.leave(x, merge_heads(read, x), self.attention.out, self.attention_norm))
+    def forward(self, x: Tensor, place: int, given: Reading) -> Tensor:
+        """(rows, time, d_model) → the same."""
+        if given.only_keys:
+            self.attention.remember(self.attention.qkv(self.attention_norm(x)), given)
+            return x
+        x = self.residual(x, self.attention_norm, self.attention, place, given)
+        return self.residual(x, self.feedforward_norm, self.feedforward)
 
 
 class DecoderOnly(nn.Module):
@@ -137,13 +131,13 @@ class DecoderOnly(nn.Module):
     def __init__(self, config: DecoderOnlyConfig) -> None:
         super().__init__()
         c = self.config = config
-        self.embedding = Embedding(c.vocabulary, c.d_model)
+        self.embedding = nn.Embedding(c.vocabulary, c.d_model)
         self.decoder_positions = RelativePositions(
             c.relative_buckets, c.relative_distance, c.heads, bidirectional=c.prefix == "full"
         )
-        self.place = SinusoidalPositions(c.d_model)
+        self.place, self.dropout = SinusoidalPositions(c.d_model), nn.Dropout(c.dropout)
         self.decoder = nn.ModuleList(Block(c) for _ in range(c.layers))
-        self.decoder_norm = RMSNorm(c.d_model, c.eps)
+        self.decoder_norm = nn.RMSNorm(c.d_model, c.eps)
         if not c.tied:
             self.head = nn.Linear(c.d_model, c.vocabulary, bias=False)
         self.reset_parameters()
@@ -156,18 +150,14 @@ class DecoderOnly(nn.Module):
         self.decoder_positions.table.weight.normal_(0, c.d_model**-0.5)
         if not c.tied:
             self.head.weight.normal_(0, c.d_model**-0.5)
-        for block in self.blocks:
+        for block in self.decoder:
+            assert isinstance(block, Block)
             query, keys_values = block.attention.qkv.weight.tensor_split([c.heads * c.d_kv])
             query.normal_(0, (c.d_model * c.d_kv) ** -0.5)
             keys_values.normal_(0, c.d_model**-0.5)
             block.attention.out.weight.normal_(0, (c.heads * c.d_kv) ** -0.5)
             block.feedforward.wi.weight.normal_(0, c.d_model**-0.5)
             block.feedforward.wo.weight.normal_(0, c.d_ff**-0.5)
-
-    @property
-    def blocks(self) -> list[Block]:
-        """The stack."""
-        return [block for block in self.decoder if isinstance(block, Block)]
 
     @property
     def output_matrix(self) -> Tensor:
@@ -179,120 +169,100 @@ class DecoderOnly(nn.Module):
         vectors: Tensor = self.embedding(tokens)
         return vectors
 
-    def encode(self, vectors: Tensor, mask: Tensor) -> PrefixMemory:
-        """Source vectors (batch, slots, d_model) through the stack → memory, the source at the right edge.
+    def encode(self, vectors: Tensor, layout: Layout) -> Memory:
+        """Source vectors (batch, width, d_model) through the stack → memory, the source at the right edge.
 
-        So the distance from the target to a slot does not depend on the padding, nor does anything else.
+        So the distance from the target to a position does not depend on the padding, nor does anything else.
         """
-        c = self.config
-        vectors, mask = right_aligned(vectors, mask)
-        x = dropout(vectors, c.dropout, self.training)
-        slots = torch.arange(x.shape[1], device=x.device)
-        bias = self.distance_bias(slots, slots) if c.prefix == "full" else self.past_bias(len(slots))
-        padding = padding_bias(mask)
-        bias = bias[None] if padding is None else bias + padding
-        keys_values: list[tuple[Tensor, Tensor]] = []
-        for block in self.blocks:
-            x, (query, key, value) = block.project(x, len(x))
-            keys_values.append((kept(key), kept(value)))
-            if len(keys_values) < c.layers:  # nobody reads what the last block makes of the source
-                x = block.go_on(x, attend(query, key, value, bias, c.attention_dropout, self.training))
-        return PrefixMemory(mask, keys_values)
+        vectors, layout = right_aligned(vectors, layout)
+        memory = Memory(layout, vectors, on_the_right=True)
+        places = torch.arange(layout.width, device=vectors.device)
+        bias = self.distance_bias(places, places) if self.config.prefix == "full" else self.past_bias(len(places))
+        given = Reading(layout, bias[None] if memory.bias is None else bias + memory.bias, memory)
+        x = self.dropout(vectors)
+        for place, block in enumerate(self.decoder):
+            given.only_keys = place == self.config.layers - 1
+            x = block(x, place, given)
+        return memory
 
-    def bypass(self, vectors: Tensor, mask: Tensor) -> PrefixMemory:
+    def bypass(self, vectors: Tensor, layout: Layout) -> Memory:
         """Raises RequestError: there is no encoder to go past."""
         raise RequestError("route bypass: a decoder-only network has no encoder to go past; use the route encoder")
 
+    def keep(self, memory: Memory) -> Memory:
+        """The memory, which holds keys and values from the start."""
+        return memory
+
     def distance_bias(self, queries: Tensor, keys: Tensor) -> Tensor:
         """Positions (queries,) and (keys,) → bias of their distances (heads, queries, keys), float32."""
-        table = self.decoder_positions
-        return table.table(table.bucket(keys - queries[:, None])).float().permute(2, 0, 1)
+        bias: Tensor = self.decoder_positions(keys - queries[:, None])
+        return bias
 
     def past_bias(self, time: int) -> Tensor:
         """(heads, time, time): distance bias, the future barred."""
         places = torch.arange(time, device=self.embedding.weight.device)
         return self.distance_bias(places, places).masked_fill(places > places[:, None], MASKED)
 
-    def run_decoder(self, tokens: Tensor, memory: PrefixMemory, cache: KeyValueCache | None = None) -> Tensor:
+    def run_decoder(
+        self, tokens: Tensor, memory: Memory, cache: KeyValueCache | None = None, layout: Layout | None = None
+    ) -> Tensor:
         """Tokens (memory.batch × beams, time) → states (rows, time, d_model), ready for the head."""
         return self._read_on(tokens, memory, cache)
 
-    def cross_attention(self, tokens: Tensor, memory: PrefixMemory) -> Tensor:
-        """Tokens (memory.batch, time) → (layers, batch, heads, time, slots) float32 weights, by teacher forcing.
+    def cross_attention(self, tokens: Tensor, memory: Memory) -> Tensor:
+        """Tokens (memory.batch, time) → (layers, batch, heads, time, width) float32 weights, by teacher forcing.
 
-        Slots are those of `memory.mask`. One softmax is over source and target: a row sums to less than 1, and what is
-        missing fell on the target.
+        Positions are those of `memory.mask`. One softmax is over source and target: a row sums to less than 1, and
+        what is missing fell on the target.
         """
         seen: list[Tensor] = []
         self._read_on(tokens, memory, None, seen)
         return torch.stack(seen)
 
     def _read_on(
-        self, tokens: Tensor, memory: PrefixMemory, cache: KeyValueCache | None, seen: list[Tensor] | None = None
+        self, tokens: Tensor, memory: Memory, cache: KeyValueCache | None, seen: list[Tensor] | None = None
     ) -> Tensor:
-        """`run_decoder`; each block's attention to the source is added to `seen`."""
-        c = self.config
-        hypotheses, time = len(tokens) // memory.batch, tokens.shape[1]
-        begin = 0 if cache is None else cache.length
+        c, (rows, time) = self.config, tokens.shape
+        hypotheses, begin = rows // memory.batch, 0 if cache is None else cache.length
         if cache is None and hypotheses > 1:  # no slots to share: each row has its own past
-            memory, hypotheses = memory.repeated(hypotheses), 1
-        own_bias = self.past_bias(time) if cache is None else cache.next_bias(hypotheses, time)
-        source_bias = self._source_bias(memory, begin, time, hypotheses)
+            each = torch.arange(memory.batch, device=tokens.device)
+            memory, hypotheses = memory.select(each.repeat_interleave(hypotheses)), 1
+        own = self.past_bias(time) if cache is None else cache.next_bias(hypotheses, time)
         x = self.embed(tokens)
-        x = dropout(self.place(x, begin) if c.target_positions else x, c.dropout, self.training)
-        for layer, block in enumerate(self.blocks):
-            x, (query, key, value) = block.project(x, memory.batch)
-            if cache is None:
-                key, value = kept(key), kept(value)
-            else:
-                key, value = cache.extend(layer, key, value, own_bias.shape[-1])
-            source, own = (*memory.keys_values[layer], source_bias), (key, value, own_bias)
-            x = block.go_on(x, attend_to_both(query, source, own, c.attention_dropout, self.training, seen))
+        x = self.dropout(self.place(x, begin) if c.target_positions else x).view(memory.batch, hypotheses * time, -1)
+        of_source = self._source_bias(memory, begin, time, hypotheses)
+        given = Reading(Layout.whole(*x.shape[:2]), own, memory, of_source, cache, seen)
+        for place, block in enumerate(self.decoder):
+            x = block(x, place, given)
         if cache is not None:
             cache.advance(hypotheses, time)
-        x = dropout(self.decoder_norm(x), c.dropout, self.training)
+        x = self.dropout(self.decoder_norm(x)).view(rows, time, -1)
         return x * c.d_model**-0.5 if c.scaled else x
 
-    def _source_bias(self, memory: PrefixMemory, begin: int, time: int, hypotheses: int) -> Tensor:
-        """Bias (batch or 1, heads, hypotheses × time, slots) of the source for target positions from `begin` on."""
-        slots = torch.arange(memory.mask.shape[1], device=memory.mask.device)
-        targets = torch.arange(time, device=slots.device) + len(slots) + begin
-        bias = self.distance_bias(targets, slots).repeat(1, hypotheses, 1)
+    def _source_bias(self, memory: Memory, begin: int, time: int, hypotheses: int) -> Tensor:
+        """Bias (batch or 1, heads, hypotheses × time, width) of the source for target positions from `begin` on."""
+        places = torch.arange(memory.layout.width, device=memory.states.device)
+        targets = torch.arange(time, device=places.device) + len(places) + begin
+        bias = self.distance_bias(targets, places).repeat(1, hypotheses, 1)
         return bias[None] if memory.bias is None else bias + memory.bias
 
-    def new_cache(self, memory: PrefixMemory, beams: int, steps: int) -> KeyValueCache:
+    def new_cache(self, memory: Memory, beams: int, steps: int) -> KeyValueCache:
         """An empty cache for `memory.batch * beams` hypotheses of at most `steps` tokens."""
         c = self.config
         shape = (memory.batch, c.heads, c.d_kv)
         return KeyValueCache(c.layers, shape, steps, memory.keys_values[0][0], self.past_bias)
 
 
-def attend_to_both(
-    query: Tensor, source: Part, own: Part, p: float, training: bool, seen: list[Tensor] | None = None
-) -> Tensor:
-    """`attend` to a source and to its target so far under one softmax, without moving their keys together.
-
-    The weights (batch, heads, queries, slots of the source) in fp32 are added to `seen`.
-    """
-    scores = [(query.to(keys.dtype) @ keys.transpose(-1, -2)).float() + bias for keys, _, bias in (source, own)]
-    weights = torch.softmax(torch.cat(scores, dim=-1), dim=-1)
-    slots = source[0].shape[2]
-    if seen is not None:
-        seen.append(weights[..., :slots])
-    weights = dropout(weights.to(own[1].dtype), p, training)
-    read = weights[..., :slots].to(source[1].dtype) @ source[1] + weights[..., slots:] @ own[1]
-    return read.to(query.dtype)
-
-
-def right_aligned(vectors: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-    """Vectors (batch, slots, d_model) and mask, each row's padding behind its last real slot moved before its first."""
-    slots = torch.arange(mask.shape[1], device=mask.device)
-    behind = len(slots) - 1 - (mask * slots).amax(1, keepdim=True)
-    if not bool(behind.any()):
-        return vectors, mask
-    index = (slots - behind) % len(slots)
-    rows = torch.arange(len(mask), device=mask.device)[:, None] * len(slots)
-    return vectors.flatten(0, 1)[(index + rows).flatten()].view_as(vectors), mask.gather(1, index)
+def right_aligned(vectors: Tensor, layout: Layout) -> tuple[Tensor, Layout]:
+    """Vectors (batch, width, d_model), each row's padding behind its example moved before it."""
+    behind = layout.width - layout.begins - layout.lengths
+    if not behind.any():
+        return vectors, layout
+    index = (np.arange(layout.width) - behind[:, None]) % layout.width
+    index += np.arange(len(layout))[:, None] * layout.width
+    places = torch.from_numpy(index.flatten()).to(vectors.device, non_blocking=True)
+    moved = Layout(layout.lengths, layout.width, layout.begins + behind)
+    return vectors.flatten(0, 1)[places].view_as(vectors), moved
 
 
 # ── from a recipe, and between folder and body ────────────────────────────────────────────────────────────────────────

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from sourcewise.data.batches import IGNORED, Batch, Source
 from sourcewise.errors import RequestError
 from sourcewise.model.habits import Habits
 from sourcewise.model.parts import ParameterInfo, Stacks, belonging, largest_list
-from sourcewise.model.protocol import Route, shift_right
+from sourcewise.model.protocol import PLAIN, Aims, LossParts, Route, shift_right
 from sourcewise.model.weights.generation_config import CONFIG, Ids, Search, Told, in_memory, read_told
 from sourcewise.model.weights.interchange import (
     BIAS,
@@ -151,18 +152,14 @@ class HuggingFaceNetwork(nn.Module):
         found = out.cross_attentions
         return None if not found or found[0] is None else torch.stack(found).float()
 
-    def loss(self, batch: Batch, label_smoothing: float = 0.0) -> tuple[Tensor, int]:
-        """Summed nats of the batch's target tokens, and how many."""
+    def forward(self, batch: Batch, aims: Aims = PLAIN) -> LossParts:
+        """The cross-entropy of a batch, smoothed where that is asked for."""
         labels = batch.labels.to(self.device)
         logits = self.decode(shift_right(labels, self.start_id, self.pad_id), self.encode(batch.source))
-        nats = F.cross_entropy(
-            logits.flatten(0, 1).float(),
-            labels.flatten(),
-            ignore_index=IGNORED,
-            reduction="sum",
-            label_smoothing=label_smoothing,
-        )
-        return nats, int((labels != IGNORED).sum())
+        sums = partial(F.cross_entropy, logits.flatten(0, 1).float(), labels.flatten(), ignore_index=IGNORED)
+        nats = sums(reduction="sum")
+        minimised = sums(reduction="sum", label_smoothing=aims.smoothing) if aims.smoothing else nats
+        return LossParts(minimised, nats, batch.target_tokens)
 
 
 def load_huggingface_network(

@@ -23,9 +23,9 @@ import torch
 from torch import Tensor, nn
 
 from sourcewise.config import ModelConfig
+from sourcewise.data.layout import Layout
 from sourcewise.data.tokenizers.tokenizer import Tokenizer
 from sourcewise.errors import RequestError
-from sourcewise.model.blocks.layers import Embedding, dropout
 from sourcewise.model.blocks.recurrent_layers import (
     CARRIES,
     AttentiveLayer,
@@ -85,7 +85,7 @@ class Recurrent(nn.Module):
     def __init__(self, config: RecurrentConfig) -> None:
         super().__init__()
         c = self.config = config
-        self.embedding = Embedding(c.vocabulary, c.d_model)
+        self.embedding, self.dropout = nn.Embedding(c.vocabulary, c.d_model), nn.Dropout(c.dropout)
         self.encoder = nn.ModuleList(EncoderLayer(c.cell, c.d_model) for _ in range(c.encoder_layers))
         carried = c.decoder_layers * CARRIES[c.cell]
         self.decoder_start = nn.ModuleList(nn.Linear(c.d_model, c.d_model) for _ in range(carried))
@@ -123,37 +123,47 @@ class Recurrent(nn.Module):
         vectors: Tensor = self.embedding(tokens) * math.sqrt(self.config.d_model)
         return vectors
 
-    def encode(self, vectors: Tensor, mask: Tensor) -> RecurrentMemory:
-        """Vectors (batch, slots, d_model) through the encoder → memory; its vector: both directions' last states."""
-        orders = Order(mask, backwards=False), Order(mask, backwards=True)
+    def encode(self, vectors: Tensor, layout: Layout) -> RecurrentMemory:
+        """Vectors (batch, width, d_model) through the encoder → memory; its vector: both directions' last states."""
+        orders = Order(layout, vectors.device), Order(layout, vectors.device, backwards=True)
         x = vectors.transpose(0, 1)
         for layer in self.encoder:
-            x = layer(self._dropped(x), orders)
+            x = layer(self.dropout(x), orders)
         ends = [order.end(half) for order, half in zip(orders, x.chunk(2, dim=2), strict=True)]
-        return self._memory(x.transpose(0, 1), mask, torch.cat(ends, dim=1))
+        return self._memory(x.transpose(0, 1), layout, torch.cat(ends, dim=1))
 
-    def bypass(self, vectors: Tensor, mask: Tensor) -> RecurrentMemory:
-        """The decoder reads the vectors (batch, slots, d_model) themselves; the one vector is their mean."""
-        real = mask[..., None].to(vectors.dtype)
-        return self._memory(vectors, mask, (vectors * real).sum(1) / real.sum(1))
+    def bypass(self, vectors: Tensor, layout: Layout) -> RecurrentMemory:
+        """The decoder reads the vectors (batch, width, d_model) themselves; the one vector is their mean."""
+        real = layout.on(vectors.device).mask[..., None].to(vectors.dtype)
+        return self._memory(vectors, layout, (vectors * real).sum(1) / real.sum(1))
 
-    def _memory(self, states: Tensor, mask: Tensor, vector: Tensor) -> RecurrentMemory:
+    def keep(self, memory: RecurrentMemory) -> RecurrentMemory:
+        """The memory, which holds its keys from the start."""
+        return memory
+
+    def _memory(self, states: Tensor, layout: Layout, vector: Tensor) -> RecurrentMemory:
         start = torch.stack([torch.tanh(linear(vector)) for linear in self.decoder_start])
-        states, first = self._dropped(states), self.decoder[0]
+        states, first = self.dropout(states), self.decoder[0]
         keys = first.key(states) if isinstance(first, AttentiveLayer) else None
-        return RecurrentMemory(states, mask, keys, self._dropped(vector), start)
+        return RecurrentMemory(layout, states, keys, self.dropout(vector), start)
 
     def new_cache(self, memory: RecurrentMemory, beams: int, steps: int) -> RecurrentCache:
         """The state before the first token of `memory.batch * beams` hypotheses, which may have any number of steps."""
         return RecurrentCache(memory.start.repeat_interleave(beams, dim=1))
 
-    def run_decoder(self, tokens: Tensor, memory: RecurrentMemory, cache: RecurrentCache | None = None) -> Tensor:
+    def run_decoder(
+        self,
+        tokens: Tensor,
+        memory: RecurrentMemory,
+        cache: RecurrentCache | None = None,
+        layout: Layout | None = None,
+    ) -> Tensor:
         """Tokens (batch × beams, time) → states (rows, time, d_model), ready for the head."""
-        y = self._dropped(self.embed(tokens.T))
+        y = self.dropout(self.embed(tokens.T))
         reads = self._read(y, memory, cache or self.new_cache(memory, len(tokens) // memory.batch, 0))
         assert reads[0].context is not None
         x = torch.cat((reads[-1].shown, y, reads[0].context), dim=2)
-        return self._dropped(torch.tanh(self.decoder_readout(x))).transpose(0, 1)
+        return self.dropout(torch.tanh(self.decoder_readout(x))).transpose(0, 1)
 
     def cross_attention(self, tokens: Tensor, memory: RecurrentMemory) -> Tensor | None:
         """Tokens (memory.batch, time) → (1, batch, 1, time, slots) float32 weights; None without attention."""
@@ -165,12 +175,9 @@ class Recurrent(nn.Module):
         reads: list[Read] = []
         for layer, state in zip(self.decoder, cache.state.split(CARRIES[self.config.cell]), strict=True):
             reads.append(layer(x, state, memory))
-            x = self._dropped(reads[-1].shown)
+            x = self.dropout(reads[-1].shown)
         cache.state = torch.cat([read.state for read in reads])
         return reads
-
-    def _dropped(self, x: Tensor) -> Tensor:
-        return dropout(x, self.config.dropout, self.training)
 
 
 # ── from a recipe, and between folder and body ────────────────────────────────────────────────────────────────────────

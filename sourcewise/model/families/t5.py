@@ -209,7 +209,7 @@ def _block_pairs(prefix: str, block: Any, *, cross: bool) -> Iterator[tuple[str,
     last = f"{prefix}.{2 if cross else 1}"
     yield f"{last}.layer_norm.weight", block.feedforward_norm.weight
     wi = block.feedforward.wi.weight
-    if block.feedforward.gated:
+    if block.feedforward.inner.gated:
         gate, value = wi.chunk(2)
         yield f"{last}.DenseReluDense.wi_0.weight", gate
         yield f"{last}.DenseReluDense.wi_1.weight", value

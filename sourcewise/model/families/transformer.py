@@ -18,28 +18,14 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from sourcewise.model.blocks.attention import (
-    MASKED,
-    CrossAttention,
-    RelativePositions,
-    SelfAttention,
-    attend,
-    attention_weights,
-    merge_heads,
-)
-from sourcewise.model.blocks.layers import (
-    Embedding,
-    FeedForward,
-    Linear,
-    RMSNorm,
-    SinusoidalPositions,
-    draw_seed,
-    dropout,
-)
-from sourcewise.model.blocks.memory import KeyValueCache, PackedMemory, TransformerMemory, padding_bias
-from sourcewise.model.blocks.packing import Packing
-from sourcewise.model.blocks.residual import ResidualBlock
-from sourcewise.native.training import attention_part
+from sourcewise.data.layout import Layout
+from sourcewise.model import attention
+from sourcewise.model.attention import MASKED
+from sourcewise.model.blocks.arrangement import Arrangement
+from sourcewise.model.blocks.cache import KeyValueCache
+from sourcewise.model.blocks.memory import Memory
+from sourcewise.model.blocks.positions import RelativePositions, SinusoidalPositions, distances
+from sourcewise.model.blocks.sublayers import CrossAttention, Extend, FeedForward, Residual, SelfAttention
 
 
 @dataclass(frozen=True)
@@ -77,103 +63,54 @@ class TransformerConfig:
     activation_dropout: float | None = None  # within feed-forwards; None: as elsewhere
 
 
-class Block(ResidualBlock):
-    """What blocks of encoder and decoder share: self-attention beside a residual, and a feed-forward as their last."""
-
-    def __init__(self, c: TransformerConfig) -> None:
-        super().__init__(c.dropout, norm_first=c.norm_first)
-        self.attention_norm = _norm(c)
-        self.attention = SelfAttention(
-            c.d_model, c.heads, c.d_kv, c.attention_dropout, biases=c.biases, scale=c.attention_scale
-        )
-
-    def read_packed(
-        self,
-        x: Tensor,
-        norm: RMSNorm,
-        into: Linear,
-        part: SelfAttention | CrossAttention,
-        bias: Tensor | None,
-        keys_values: Tensor | None,
-        packings: tuple[Packing, Packing],
-    ) -> Tensor:
-        """An attention and its residual, of rows (rows, d_model) without padding."""
-        ps = (part.p, self.p) if self.training else (0.0, 0.0)
-        settings = attention_part.Settings(*packings, part.d_kv, norm.eps, ps, (draw_seed(), draw_seed()))
-        weights = (norm.weight, into.weight, part.out.weight)
-        return attention_part.attention_part(x, *weights, bias, keys_values, settings)
-
-
-class EncoderBlock(Block):
+class EncoderBlock(nn.Module):
     """Self-attention and feed-forward."""
 
     def __init__(self, c: TransformerConfig) -> None:
-        super().__init__(c)
-        self.feedforward_norm = _norm(c)
-        self.feedforward = _feedforward(c)
+        super().__init__()
+        self.residual = Residual(c.dropout, norm_first=c.norm_first)
+        self.attention_norm, self.attention = (
+            _norm(c),
+            SelfAttention(*_heads(c), biases=c.biases, scale=c.attention_scale),
+        )
+        self.feedforward_norm, self.feedforward = _norm(c), _feedforward(c)
 
-    def forward(self, x: Tensor, bias: Tensor | None) -> Tensor:
-        """(batch, slots, d_model) → the same."""
-        projected, x = self.enter(x, self.attention_norm, self.attention.qkv)
-        read = attend(*self.attention.split(projected, len(x)), bias, self.attention.p, self.training)
-        return self.feed(self.leave(x, merge_heads(read, x), self.attention.out, self.attention_norm))
-
-    def packed(self, x: Tensor, bias: Tensor, packing: Packing) -> Tensor:
-        """The same of rows (rows, d_model) without padding."""
-        own, norm = self.attention, self.attention_norm
-        return self.feed(self.read_packed(x, norm, own.qkv, own, bias, None, (packing, packing)))
+    def forward(self, x: Tensor, layout: Layout, bias: Tensor | None) -> Tensor:
+        """(…, d_model), which lies as `layout` says → the same."""
+        x = self.residual(x, self.attention_norm, self.attention, layout, bias)
+        return self.residual(x, self.feedforward_norm, self.feedforward)
 
 
-class DecoderBlock(Block):
+class DecoderBlock(nn.Module):
     """Causal self-attention, cross-attention and feed-forward."""
 
     def __init__(self, c: TransformerConfig) -> None:
-        super().__init__(c)
-        self.cross_norm = _norm(c)
-        self.cross = CrossAttention(
-            c.d_model, c.heads, c.d_kv, c.attention_dropout, biases=c.biases, scale=c.attention_scale
+        super().__init__()
+        self.residual = Residual(c.dropout, norm_first=c.norm_first)
+        self.attention_norm, self.attention = (
+            _norm(c),
+            SelfAttention(*_heads(c), biases=c.biases, scale=c.attention_scale),
         )
-        self.feedforward_norm = _norm(c)
-        self.feedforward = _feedforward(c)
+        self.cross_norm, self.cross = _norm(c), CrossAttention(*_heads(c), biases=c.biases, scale=c.attention_scale)
+        self.feedforward_norm, self.feedforward = _norm(c), _feedforward(c)
 
     def forward(
-        self, x: Tensor, bias: Tensor, memory: TransformerMemory, layer: int, cache: KeyValueCache | None
+        self,
+        x: Tensor,
+        layout: Layout,
+        bias: Tensor,
+        memory: Memory,
+        place: int,
+        extend: Extend | None = None,
+        seen: list[Tensor] | None = None,
     ) -> Tensor:
-        """(batch × beams, time, d_model) → the same; new keys and values go into the cache."""
-        x = self.read_past(x, bias, memory, layer, cache)
-        return self.read_source(x, memory, layer)
+        """(…, d_model), which lies as `layout` says → the same, by the block `place` of the decoder.
 
-    def read_past(
-        self, x: Tensor, bias: Tensor, memory: TransformerMemory, layer: int, cache: KeyValueCache | None
-    ) -> Tensor:
-        """The first part: self-attention."""
-        projected, x = self.enter(x, self.attention_norm, self.attention.qkv)
-        query, key, value = self.attention.split(projected, len(x) if cache is None else memory.batch)
-        if cache is not None:
-            key, value = cache.extend(layer, key, value, bias.shape[-1])
-        read = attend(query, key, value, bias, self.attention.p, self.training)
-        return self.leave(x, merge_heads(read, x), self.attention.out, self.attention_norm)
-
-    def read_source(self, x: Tensor, memory: TransformerMemory, layer: int) -> Tensor:
-        """The other parts: cross-attention and feed-forward."""
-        keys, values = memory.keys_values[layer]
-        projected, x = self.enter(x, self.cross_norm, self.cross.q)
-        queries = self.cross.split(projected, memory.batch)
-        read = attend(queries, keys, values, memory.bias, self.cross.p, self.training)
-        return self.feed(self.leave(x, merge_heads(read, x), self.cross.out, self.cross_norm))
-
-    def packed(self, x: Tensor, bias: Tensor, packing: Packing, memory: PackedMemory, layer: int) -> Tensor:
-        """All of it, of rows (rows, d_model) without padding; nothing is cached."""
-        own, cross = self.attention, self.cross
-        x = self.read_packed(x, self.attention_norm, own.qkv, own, bias, None, (packing, packing))
-        packings = (packing, memory.packing)
-        return self.feed(self.read_packed(x, self.cross_norm, cross.q, cross, None, memory.heads[layer], packings))
-
-    def cross_weights(self, x: Tensor, memory: TransformerMemory, layer: int) -> Tensor:
-        """How `read_source` will weigh the memory: (batch, heads, time, slots) float32."""
-        projected, _ = self.enter(x, self.cross_norm, self.cross.q)
-        queries = self.cross.split(projected, memory.batch)
-        return attention_weights(queries, memory.keys_values[layer][0], memory.bias)
+        `extend` adds new keys and values to a cache; weights over the memory are added to `seen`.
+        """
+        x = self.residual(x, self.attention_norm, self.attention, layout, bias, extend)
+        x = self.residual(x, self.cross_norm, self.cross, layout, memory, place, seen)
+        return self.residual(x, self.feedforward_norm, self.feedforward)
 
 
 class Transformer(nn.Module):
@@ -185,7 +122,8 @@ class Transformer(nn.Module):
     def __init__(self, config: TransformerConfig) -> None:
         super().__init__()
         c = self.config = config
-        self.embedding = Embedding(c.vocabulary, c.d_model)
+        self.embedding = nn.Embedding(c.vocabulary, c.d_model)
+        self.arrange, self.dropout = Arrangement(), nn.Dropout(c.dropout)
         self.encoder_positions = self.positions_of("encoder")
         self.encoder_embedding_norm = _norm(c, c.embedding_norm)
         self.encoder = nn.ModuleList(EncoderBlock(c) for _ in range(c.encoder_layers))
@@ -243,118 +181,116 @@ class Transformer(nn.Module):
         scale = self.config.embedding_scale
         return vectors if scale == 1 else vectors * scale
 
-    def encode(self, vectors: Tensor, mask: Tensor) -> TransformerMemory | PackedMemory:
-        """Vectors (batch, slots, d_model) through the encoder → memory."""
-        if self.packs(vectors, mask):
-            return self._encode_packed(vectors, Packing(mask))
-        return self.bypass(self.run_encoder(vectors, mask), mask)
+    def encode(self, vectors: Tensor, layout: Layout) -> Memory:
+        """Vectors (batch, width, d_model) through the encoder → memory."""
+        return Memory(*self.run_encoder(vectors, layout))
 
-    def packs(self, vectors: Tensor, mask: Tensor) -> bool:
-        """Whether a network of this shape learns from these vectors (batch, slots, d_model) without their padding."""
-        c = self.config
-        plain = c.norm_first and not (c.layer_norm or c.biases) and c.attention_scale == 1
-        return plain and attention_part.takes(vectors, c.d_kv, mask.shape[1]) and bool(mask.any(1).all())
+    def bypass(self, vectors: Tensor, layout: Layout) -> Memory:
+        """What the decoder attends to: these vectors (batch, width, d_model)."""
+        return Memory(layout, vectors)
 
-    def _encode_packed(self, vectors: Tensor, packing: Packing) -> PackedMemory:
-        x = self.encoder_embedding_norm(packing.pack(self.place_source(vectors, packing.mask)))
-        x, time = dropout(x, self.config.dropout, self.training), packing.mask.shape[1]
-        bias = self.encoder_positions(time, time)
+    def keep(self, memory: Memory) -> Memory:
+        """The memory with keys and values of every decoder layer, computed once for any number of later steps."""
+        crosses = [block.cross for block in self.decoder if isinstance(block, DecoderBlock)]
+        memory.keys_values = [cross.keys_values(memory.states) for cross in crosses]
+        return memory
+
+    def run_encoder(self, vectors: Tensor, layout: Layout) -> tuple[Layout, Tensor]:
+        """Vectors (batch, width, d_model) through the encoder blocks, and how they lie then; padding is never read."""
+        x, layout = self.arrange(self.place_source(vectors, layout), layout)
+        x, bias = self.dropout(self.encoder_embedding_norm(x)), self.encoder_bias(layout)
         for block in self.encoder:
-            x = block.packed(x, bias, packing)  # type: ignore[operator]
-        x = self._leaving(self.encoder_norm(x))
-        weights = [block.cross.kv.weight for block in self.decoder if isinstance(block, DecoderBlock)]
-        return PackedMemory(x, packing, attention_part.to_heads(x, weights, self.config.d_kv))
+            x = block(x, layout, bias)
+        return layout, self._leaving(self.encoder_norm(x))
 
-    def run_encoder(self, vectors: Tensor, mask: Tensor) -> Tensor:
-        """Vectors (batch, slots, d_model) through the encoder blocks; padded slots are never read."""
-        x = self.encoder_embedding_norm(self.place_source(vectors, mask))
-        x, bias = dropout(x, self.config.dropout, self.training), self.encoder_bias(mask)
-        for block in self.encoder:
-            x = block(x, bias)
-        return self._leaving(self.encoder_norm(x))
+    def run_decoder(
+        self, tokens: Tensor, memory: Memory, cache: KeyValueCache | None = None, layout: Layout | None = None
+    ) -> Tensor:
+        """Tokens (batch × beams, time) → states (rows, time, d_model), ready for the head.
 
-    def bypass(self, vectors: Tensor, mask: Tensor) -> TransformerMemory:
-        """What the decoder attends to: these vectors (batch, slots, d_model)."""
-        crosses = (block.cross for block in self.decoder if isinstance(block, DecoderBlock))
-        return TransformerMemory(vectors, mask, [cross.keys_values(vectors) for cross in crosses])
+        A packed `layout` of the tokens gives the states of its places alone, (places, d_model).
+        """
+        x = self._leaving(self.decoder_norm(self._run_blocks(tokens, memory, cache, layout)))
+        return x * self.config.d_model**-0.5 if self.config.scaled else x
 
-    def run_decoder(self, tokens: Tensor, memory: TransformerMemory, cache: KeyValueCache | None = None) -> Tensor:
-        """Tokens (batch × beams, time) → states (rows, time, d_model), ready for the head."""
-        x = self._entering(tokens, 0 if cache is None else cache.length)
-        time = tokens.shape[1]
+    def cross_attention(self, tokens: Tensor, memory: Memory) -> Tensor:
+        """Tokens (memory.batch, time) → (layers, batch, heads, time, width) float32 weights, by teacher forcing."""
+        seen: list[Tensor] = []
+        self._run_blocks(tokens, memory, seen=seen)
+        return torch.stack(seen)
+
+    def _run_blocks(
+        self,
+        tokens: Tensor,
+        memory: Memory,
+        cache: KeyValueCache | None = None,
+        layout: Layout | None = None,
+        seen: list[Tensor] | None = None,
+    ) -> Tensor:
+        rows, time = tokens.shape
+        beams = rows // memory.batch
+        if cache is None and beams > 1:  # without a cache each hypothesis is a source of its own
+            memory = memory.select(torch.arange(memory.batch, device=tokens.device).repeat_interleave(beams))
+        x = self.decoder_embedding_norm(self.place_target(self.embed(tokens), 0 if cache is None else cache.length))
+        if layout is not None:
+            x = layout.pack(x)
+        elif cache is not None:
+            x = x.view(memory.batch, beams * time, -1)  # hypotheses of a source share its keys
+        x = self.dropout(x)
+        layout = layout or Layout.whole(*x.shape[:2])
+        bias = self.decoder_bias(time) if cache is None else cache.next_bias(beams, time)
+        for place, block in enumerate(self.decoder):
+            x = block(x, layout, bias, memory, place, None if cache is None else cache.layer(place), seen)
         if cache is None:
-            bias = self.decoder_bias(time)
-        else:
-            hypotheses = len(tokens) // memory.batch
-            bias = cache.next_bias(hypotheses, time)
-        for layer, block in enumerate(self.decoder):
-            x = block(x, bias, memory, layer, cache)
-        if cache is not None:
-            cache.advance(hypotheses, time)
-        x = self._leaving(self.decoder_norm(x))
-        return x * self.config.d_model**-0.5 if self.config.scaled else x
-
-    def run_packed(self, tokens: Tensor, memory: PackedMemory, packing: Packing) -> Tensor:
-        """As `run_decoder`, of these places of the tokens (memory.batch, time) → states (rows, d_model)."""
-        x = packing.pack(self.decoder_embedding_norm(self.place_target(self.embed(tokens), 0)))
-        x, bias = dropout(x, self.config.dropout, self.training), self.decoder_bias(tokens.shape[1])
-        for layer, block in enumerate(self.decoder):
-            x = block.packed(x, bias, packing, memory, layer)  # type: ignore[operator]
-        x = self._leaving(self.decoder_norm(x))
-        return x * self.config.d_model**-0.5 if self.config.scaled else x
-
-    def _entering(self, tokens: Tensor, start: int) -> Tensor:
-        """Tokens (rows, time), the first at position `start` → what the first decoder block reads."""
-        x = self.decoder_embedding_norm(self.place_target(self.embed(tokens), start))
-        return dropout(x, self.config.dropout, self.training)
+            return x
+        cache.advance(beams, time)
+        return x.view(rows, time, -1)
 
     def _leaving(self, x: Tensor) -> Tensor:
-        return dropout(x, self.config.dropout, self.training) if self.config.final_dropout else x
+        out: Tensor = self.dropout(x) if self.config.final_dropout else x
+        return out
 
-    def place_source(self, vectors: Tensor, mask: Tensor) -> Tensor:
-        """Vectors (batch, slots, d_model) with what tells their positions: here nothing, the scores do."""
+    def place_source(self, vectors: Tensor, layout: Layout) -> Tensor:
+        """Vectors (batch, width, d_model) with what tells their positions: here nothing, the scores do."""
         return vectors
 
     def place_target(self, vectors: Tensor, start: int) -> Tensor:
         """Vectors (rows, time, d_model), the first at position `start`, with what tells their positions."""
         return self.decoder_place(vectors, start) if self.config.decoder_positions else vectors
 
-    def encoder_bias(self, mask: Tensor) -> Tensor | None:
-        """Mask (batch, slots) → distance bias, padding barred: (batch or 1, heads, slots, slots)."""
-        distances: Tensor = self.encoder_positions(mask.shape[1], mask.shape[1])[None]
-        padding = padding_bias(mask)
-        return distances if padding is None else distances + padding
+    def encoder_bias(self, layout: Layout) -> Tensor | None:
+        """Distance bias, and of a rectangle its padding barred: (batch or 1, heads, width, width)."""
+        device = self.embedding.weight.device
+        bias: Tensor = self.encoder_positions(distances(layout.width, layout.width, device))
+        if layout.packed:
+            return bias
+        padding = attention.padding_bias(layout, device)
+        return bias[None] if padding is None else bias[None] + padding
 
     def decoder_bias(self, time: int) -> Tensor:
         """(heads, time, time): distance bias, the future barred."""
-        distances: Tensor = self.decoder_positions(time, time)
-        return distances.masked_fill(self.future(time), MASKED)
+        bias: Tensor = self.decoder_positions(distances(time, time, self.embedding.weight.device))
+        return bias.masked_fill(self.future(time), MASKED)
 
     def future(self, time: int) -> Tensor:
         """(time, time) bool, true where a key comes after the query."""
-        return torch.ones(time, time, dtype=torch.bool, device=self.embedding.weight.device).triu(1)
+        return distances(time, time, self.embedding.weight.device) > 0
 
-    def cross_attention(self, tokens: Tensor, memory: TransformerMemory) -> Tensor:
-        """Tokens (memory.batch, time) → (layers, batch, heads, time, slots) float32 weights, by teacher forcing."""
-        x, bias, found = self._entering(tokens, 0), self.decoder_bias(tokens.shape[1]), []
-        for layer, block in enumerate(self.decoder):
-            assert isinstance(block, DecoderBlock)
-            x = block.read_past(x, bias, memory, layer, None)
-            found.append(block.cross_weights(x, memory, layer))
-            x = block.read_source(x, memory, layer)
-        return torch.stack(found)
-
-    def new_cache(self, memory: TransformerMemory, beams: int, steps: int) -> KeyValueCache:
+    def new_cache(self, memory: Memory, beams: int, steps: int) -> KeyValueCache:
         """An empty cache for `memory.batch * beams` hypotheses of at most `steps` tokens."""
         c = self.config
-        shape = (memory.batch, c.heads, c.d_kv)
-        return KeyValueCache(c.decoder_layers, shape, steps, memory.keys_values[0][0], self.decoder_bias)
+        like = memory.keys_values[0][0] if memory.keys_values else memory.states
+        return KeyValueCache(c.decoder_layers, (memory.batch, c.heads, c.d_kv), steps, like, self.decoder_bias)
+
+
+def _heads(c: TransformerConfig) -> tuple[int, int, int, float]:
+    return c.d_model, c.heads, c.d_kv, c.attention_dropout
 
 
 def _norm(c: TransformerConfig, wanted: bool = True) -> Any:
     if not wanted:
         return nn.Identity()
-    return nn.LayerNorm(c.d_model, c.eps) if c.layer_norm else RMSNorm(c.d_model, c.eps)
+    return nn.LayerNorm(c.d_model, c.eps) if c.layer_norm else nn.RMSNorm(c.d_model, c.eps)
 
 
 def _feedforward(c: TransformerConfig) -> FeedForward:

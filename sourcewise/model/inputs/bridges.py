@@ -15,9 +15,9 @@ from torch import Tensor, nn
 from sourcewise.config import BridgeConfig, FeatureEncoderConfig
 from sourcewise.config.model import BRIDGES as GROUP
 from sourcewise.config.model import bridge_kinds
-from sourcewise.data.batches import length_mask
+from sourcewise.data.layout import Layout
 from sourcewise.errors import RequestError
-from sourcewise.model.blocks.layers import SinusoidalPositions, dropout
+from sourcewise.model.blocks.positions import SinusoidalPositions
 from sourcewise.model.inputs.feature_encoder import FeatureEncoder, attach
 from sourcewise.runtime.plugins import plugins
 
@@ -40,21 +40,21 @@ class Bridge(nn.Module):
         self.register_buffer("deviation", torch.ones(dims))
         self.encoder = None
         self.norm = nn.LayerNorm(d_model)
-        self.place = SinusoidalPositions(d_model)
+        self.place, self.dropout = SinusoidalPositions(d_model), nn.Dropout(p)
 
-    def forward(self, features: Tensor, frames: Tensor) -> tuple[Tensor, Tensor]:
-        """Features (batch, frames, dims) float32 and frame counts → slots (batch, slots, d_model), slot counts."""
+    def forward(self, features: Tensor, layout: Layout) -> tuple[Tensor, Layout]:
+        """Features (batch, frames, dims) float32 → slots (batch, slots, d_model), and how these lie."""
         x = (features - self.mean).div_(self.deviation)
-        x = _hide_padding(x, frames)
+        x = _hide_padding(x, layout)
         x = x.to(self.norm.weight.dtype)
-        slots, counts = self.slots(x if self.encoder is None else self.encoder(x, frames), frames)
+        slots, layout = self.slots(x if self.encoder is None else self.encoder(x, layout), layout)
         slots = self.norm(slots)
         if self.config.positions:
             slots = self.place(slots)
-        return _hide_padding(slots, counts), counts
+        return _hide_padding(slots, layout), layout
 
-    def slots(self, x: Tensor, frames: Tensor) -> tuple[Tensor, Tensor]:
-        """Normalised features, zero where padded → slots and how many of each are real."""
+    def slots(self, x: Tensor, layout: Layout) -> tuple[Tensor, Layout]:
+        """Normalised features, zero where padded → slots and how they lie."""
         raise NotImplementedError
 
     def spans(self, frames: int) -> list[tuple[int, int]] | None:
@@ -62,13 +62,13 @@ class Bridge(nn.Module):
         stride = self.config.stride
         return [(start, min(start + stride, frames)) for start in range(0, frames, stride)]
 
-    def windows(self, x: Tensor, frames: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Cut time into stretches of `stride` frames: (batch, slots, stride, dims), slot counts, frame mask."""
+    def windows(self, x: Tensor, layout: Layout) -> tuple[Tensor, Layout, Tensor]:
+        """Cut time into stretches of `stride` frames: (batch, slots, stride, dims), how slots lie, frame mask."""
         stride = self.config.stride
         x = F.pad(x, (0, 0, 0, -x.shape[1] % stride))
-        mask = length_mask(frames, x.shape[1])
+        mask = layout.widened(x.shape[1]).on(x.device).mask
         shape = (x.shape[0], x.shape[1] // stride, stride)
-        return x.view(*shape, x.shape[2]), slot_counts(frames, stride), mask.view(shape)
+        return x.view(*shape, x.shape[2]), strided(layout, stride), mask.view(shape)
 
 
 class Projection(Bridge):
@@ -78,10 +78,10 @@ class Projection(Bridge):
         super().__init__(config, dims, d_model, p)
         self.linear = nn.Linear(dims * config.stride, d_model)
 
-    def slots(self, x: Tensor, frames: Tensor) -> tuple[Tensor, Tensor]:
+    def slots(self, x: Tensor, layout: Layout) -> tuple[Tensor, Layout]:
         """See Bridge."""
-        windows, counts, _ = self.windows(x, frames)
-        return self.linear(windows.flatten(2)), counts
+        windows, layout, _ = self.windows(x, layout)
+        return self.linear(windows.flatten(2)), layout
 
 
 class AttentionPooling(Bridge):
@@ -98,14 +98,14 @@ class AttentionPooling(Bridge):
         self.offset = nn.Parameter(torch.randn(config.stride, d_model) * 0.5)  # tells the places apart
         self.out = nn.Linear(d_model, d_model)
 
-    def slots(self, x: Tensor, frames: Tensor) -> tuple[Tensor, Tensor]:
+    def slots(self, x: Tensor, layout: Layout) -> tuple[Tensor, Layout]:
         """See Bridge."""
-        windows, counts, mask = self.windows(x, frames)
+        windows, layout, mask = self.windows(x, layout)
         batch, slots, stride, _ = windows.shape
         scores = (self.score(windows) + self.prior).masked_fill(~mask[..., None], -1e9)
         weights = torch.softmax(scores, dim=2)[..., None]  # (batch, slots, stride, heads, 1)
         values = F.gelu(self.value(windows) + self.offset).view(batch, slots, stride, self.heads, -1)
-        return self.out((weights * values).sum(2).flatten(2)), counts
+        return self.out((weights * values).sum(2).flatten(2)), layout
 
 
 class Convolution(Bridge):
@@ -122,19 +122,18 @@ class Convolution(Bridge):
         self.norms = nn.ModuleList(nn.LayerNorm(d_model) for _ in strides)
         self.last = nn.Linear(d_model, d_model)
 
-    def slots(self, x: Tensor, frames: Tensor) -> tuple[Tensor, Tensor]:
+    def slots(self, x: Tensor, layout: Layout) -> tuple[Tensor, Layout]:
         """See Bridge."""
-        counts = frames
         for convolution, norm in zip(self.layers, self.norms, strict=True):
             assert isinstance(convolution, nn.Conv1d)
             stride, kernel = convolution.stride[0], convolution.kernel_size[0]
             left = (kernel - stride) // 2
             right = kernel - stride - left - x.shape[1] % -stride  # the last frames fill a stride of their own
             x = convolution(F.pad(x, (0, 0, left, right)).transpose(1, 2)).transpose(1, 2)
-            counts = slot_counts(counts, stride)
-            x = dropout(F.gelu(norm(x)), self.p, self.training)
-            x = _hide_padding(x, counts)  # the next layer sees zeros, as at the end of a lone clip
-        return self.last(x), counts
+            layout = strided(layout, stride)
+            x = self.dropout(F.gelu(norm(x)))
+            x = _hide_padding(x, layout)  # the next layer sees zeros, as at the end of a lone clip
+        return self.last(x), layout
 
 
 class Perceiver(Bridge):
@@ -147,14 +146,14 @@ class Perceiver(Bridge):
         self.frame_norm = nn.LayerNorm(d_model)
         self.blocks = nn.ModuleList(_Resampler(d_model, p) for _ in range(config.layers))
 
-    def slots(self, x: Tensor, frames: Tensor) -> tuple[Tensor, Tensor]:
+    def slots(self, x: Tensor, layout: Layout) -> tuple[Tensor, Layout]:
         """See Bridge; the slots are the latents, all of them real."""
         keys = self.place(self.frame_norm(self.embed(x)))
         latents = self.latents.expand(len(x), -1, -1)
-        mask = length_mask(frames, x.shape[1])
+        mask = layout.on(x.device).mask
         for block in self.blocks:
             latents = block(latents, keys, mask)
-        return latents, frames.new_full((len(x),), latents.shape[1])
+        return latents, Layout.whole(len(x), latents.shape[1])
 
     def spans(self, frames: int) -> None:
         """None: every latent reads all frames."""
@@ -166,7 +165,7 @@ class _Resampler(nn.Module):
     def __init__(self, d_model: int, p: float) -> None:
         super().__init__()
         self.heads = next(h for h in (8, 6, 4, 3, 2, 1) if d_model % h == 0)
-        self.p = p
+        self.dropout = nn.Dropout(p)
         self.norm, self.norm2 = nn.LayerNorm(d_model), nn.LayerNorm(d_model)
         self.q, self.kv = nn.Linear(d_model, d_model), nn.Linear(d_model, 2 * d_model)
         self.out = nn.Linear(d_model, d_model)
@@ -180,18 +179,19 @@ class _Resampler(nn.Module):
         seen = torch.cat((mask, mask.new_ones(read.shape[:2])), dim=1)[:, None, None]
         scores = (q @ k.transpose(-1, -2) / math.sqrt(q.shape[-1])).masked_fill(~seen, -1e9)
         mixed = (torch.softmax(scores, dim=-1) @ v).transpose(1, 2).flatten(2)
-        latents = latents + dropout(self.out(mixed), self.p, self.training)
-        return latents + dropout(self.feedforward(self.norm2(latents)), self.p, self.training)
+        latents = latents + self.dropout(self.out(mixed))
+        out: Tensor = latents + self.dropout(self.feedforward(self.norm2(latents)))
+        return out
 
 
-def slot_counts(frames: Tensor, stride: int) -> Tensor:
-    """How many slots so many frames fill, the last perhaps in part."""
-    return (frames + stride - 1) // stride
+def strided(layout: Layout, stride: int) -> Layout:
+    """How the slots lie that so many frames each fill, the last perhaps in part."""
+    return Layout(-(-layout.lengths // stride), -(-layout.width // stride))
 
 
-def _hide_padding(x: Tensor, lengths: Tensor) -> Tensor:
-    """Zero (batch, time, width) after each row's length. A mask in x's own dtype: CPUs multiply by bools slowly."""
-    return x * length_mask(lengths, x.shape[1]).to(x.dtype)[..., None]
+def _hide_padding(x: Tensor, layout: Layout) -> Tensor:
+    """Zero (batch, time, width) where it is padded. A mask in x's own dtype: CPUs multiply by bools slowly."""
+    return x * layout.on(x.device).mask.to(x.dtype)[..., None]
 
 
 def _factors(stride: int) -> list[int]:

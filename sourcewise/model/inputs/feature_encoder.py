@@ -15,8 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sourcewise.config import FeatureEncoderConfig
-from sourcewise.data.batches import length_mask
-from sourcewise.model.blocks.layers import dropout
+from sourcewise.data.layout import Layout
 
 if TYPE_CHECKING:
     from sourcewise.model.inputs.bridges import Bridge
@@ -27,7 +26,7 @@ class FeatureEncoder(nn.Module):
 
     def __init__(self, config: FeatureEncoderConfig, dims: int, p: float) -> None:
         super().__init__()
-        self.config, self.dims, self.p = config, dims, p
+        self.config, self.dims, self.dropout = config, dims, nn.Dropout(p)
         self.enter = nn.Linear(dims, config.width)
         self.norms = nn.ModuleList(nn.LayerNorm(config.width) for _ in range(config.layers))
         self.convolutions = nn.ModuleList(
@@ -36,13 +35,13 @@ class FeatureEncoder(nn.Module):
         )
         self.out = nn.ModuleList(nn.Linear(config.width, config.width) for _ in range(config.layers))
 
-    def forward(self, x: Tensor, frames: Tensor) -> Tensor:
+    def forward(self, x: Tensor, layout: Layout) -> Tensor:
         """Features (batch, frames, dims), zero where padded → (batch, frames, width), zero where padded."""
-        real = length_mask(frames, x.shape[1]).to(x.dtype)[..., None]
+        real = layout.on(x.device).mask.to(x.dtype)[..., None]
         x = self.enter(x) * real
         for norm, convolution, out in zip(self.norms, self.convolutions, self.out, strict=True):
             seen = convolution((norm(x) * real).transpose(1, 2)).transpose(1, 2)
-            x = x + dropout(out(F.gelu(seen)), self.p, self.training) * real
+            x = x + self.dropout(out(F.gelu(seen))) * real
         return x
 
 

@@ -7,7 +7,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from sourcewise.model.blocks.attention import CrossAttention, SelfAttention
+from sourcewise.model.blocks.sublayers import CrossAttention, SelfAttention
 
 Rule = Literal["own", "xavier", "he", "t5"]
 

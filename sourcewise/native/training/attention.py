@@ -1,12 +1,11 @@
 """Attention of a bf16 training step on a CPU, compiled: forward and backward one pass a head, where heads lie.
 
-`takes` says whether heads can be given to `attention`; where not, `model/attention.py` does the same with torch.
+`takes` says whether heads can be given to `attention`.
 """
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
 from ctypes import CDLL, Structure, byref, c_float, c_int64, c_uint32, c_uint64
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ import torch
 from torch import Tensor
 
 from sourcewise.native.codes import ATTENTION
-from sourcewise.native.training import LANES, at, at_or_none, in_rows, share
+from sourcewise.native.training.kernels import LANES, at, at_or_none, in_rows, share
 from sourcewise.native.training.tiles import tiled
 
 IN_TILES = Path(__file__).with_name("attention_tiles.cpp")
@@ -52,23 +51,10 @@ def takes(x: Tensor, time: int, d_kv: int) -> bool:
     )
 
 
-def side_by_side(batch: int, time: int, parts: int, heads: int, like: Tensor) -> tuple[Tensor, ...]:
-    """`parts` empty tensors (batch, heads, time, d_kv), slices of one (batch, time, parts, heads, d_kv)."""
-    return like.new_empty(batch, time, parts, heads, like.shape[-1]).permute(2, 0, 3, 1, 4).unbind(0)
-
-
-def whole(parts: Sequence[Tensor]) -> Tensor | None:
-    """The tensor (batch, time, parts × heads × d_kv) whose slices these are, in order; None where they are not."""
-    first, (batch, heads, time, width) = parts[0], parts[0].shape
-    row = len(parts) * heads * width
-    strides = (time * row, width, row, 1)
-    for i, part in enumerate(parts):
-        place = first.data_ptr() + i * heads * width * first.element_size()
-        if part.shape != first.shape or part.stride() != strides or part.data_ptr() != place:
-            return None
-    if any(part.untyped_storage().data_ptr() != first.untyped_storage().data_ptr() for part in parts):
-        return None
-    return first.as_strided((batch, time, row), (time * row, row, 1))
+def _room(like: Tensor) -> Tensor:
+    """Empty (batch, heads, time, d_kv), the heads of a time side by side."""
+    batch, heads, time, width = like.shape
+    return like.new_empty(batch, time, heads, width).transpose(1, 2)
 
 
 class _Attention(torch.autograd.Function):
@@ -77,7 +63,7 @@ class _Attention(torch.autograd.Function):
         q, k, v = (in_rows(x) for x in (q, k, v))
         bias = None if bias is None else in_rows(bias.float())
         batch, heads, queries, _ = q.shape
-        (out,) = side_by_side(batch, queries, 1, heads, q)
+        out = _room(q)
         columns = -(-k.shape[2] // LANES) * LANES
         weights = torch.empty(batch, heads, queries, columns) if any(ctx.needs_input_grad) else None
         shape = _shape(q, k, p, seed, query=q, key=k, value=v, out=out, bias=bias)
@@ -91,7 +77,7 @@ class _Attention(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor | None, None, None]:
         q, k, v, bias, weights = ctx.saved_tensors
         grad = in_rows(grads[0])
-        dq, dk, dv = _gradients_of(q, k, v)
+        dq, dk, dv = (_room(each) for each in (q, k, v))
         dbias = torch.zeros_like(bias) if ctx.needs_input_grad[3] else None
         lying = {"query": q, "key": k, "value": v, "out": grad, "bias": dbias, "dquery": dq, "dkey": dk, "dvalue": dv}
         shape = _shape(q, k, ctx.p, ctx.seed, **lying)
@@ -104,16 +90,6 @@ def attention(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, p: float, se
     """dropout(softmax(q kᵀ + bias)) v of (batch, heads, time, d_kv); the bias is (…, queries or 1, keys)."""
     out: Tensor = _Attention.apply(q, k, v, bias, p, seed)
     return out
-
-
-def _gradients_of(q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Room for the gradients, side by side where q, k, v are: what they were split from gets its own without a copy."""
-    batch, heads, time, _ = q.shape
-    if whole((q, k, v)) is not None:
-        dq, dk, dv = side_by_side(batch, time, 3, heads, q)
-    else:
-        (dq,), (dk, dv) = side_by_side(batch, time, 1, heads, q), side_by_side(batch, k.shape[2], 2, heads, k)
-    return dq, dk, dv
 
 
 def _shape(q: Tensor, k: Tensor, p: float, seed: int, **lying: Tensor | None) -> _Shape:

@@ -10,29 +10,59 @@ from ctypes import CDLL, Structure, byref, c_float, c_int64, c_uint32, c_uint64,
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from sourcewise.native.training import LANES, at, at_or_none, share
+from sourcewise.native.training.kernels import LANES, at, at_or_none, share
 from sourcewise.native.training.tiles import SIDE, suits, tiled
 
 if TYPE_CHECKING:
-    from sourcewise.model.blocks.packing import Packing
+    from sourcewise.data.layout import Layout
 
 CODE = Path(__file__).with_name("attention_part.cpp")
 FEW = 128  # rows below which bringing weights into tiles is most of the work
+PIECE = 384  # rows of a piece, in whole examples
 BEYOND = 16  # rows that may be read after the last of a head
 MOST = 512  # positions of an example: with more, products of larger pieces are faster
+
+
+class Pieces:
+    """Packed examples in pieces, which go through a part of a block together."""
+
+    def __init__(self, layout: Layout) -> None:
+        self.lengths, self.rows, self.longest = layout.lengths, layout.rows, layout.longest
+        self.starts = torch.from_numpy(layout.starts)
+        bounds, rows = [0], 0
+        for i, length in enumerate(layout.lengths.tolist()):
+            if rows and rows + length > PIECE:
+                bounds.append(i)
+                rows = 0
+            rows += length
+        self.bounds = torch.tensor([*bounds, len(layout)])  # the examples at which pieces begin, and the end
+        sizes = self.starts[self.bounds].diff()
+        self.room = int(((sizes + SIDE - 1) // SIDE * SIDE).sum())  # rows of all pieces, each up to a multiple of SIDE
+
+
+_known: WeakKeyDictionary[Layout, Pieces] = WeakKeyDictionary()
+
+
+def pieces(layout: Layout) -> Pieces:
+    """Those of a layout, made once."""
+    found = _known.get(layout)
+    if found is None:
+        found = _known[layout] = Pieces(layout)
+    return found
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
     """What an attention is besides its tensors: whose examples, and what is dropped of weights and of the whole."""
 
-    own: Packing
-    source: Packing  # what is read: the examples' own, or a memory
+    own: Pieces
+    source: Pieces  # what is read: the examples' own, or a memory
     d_kv: int
     eps: float
     ps: tuple[float, float]

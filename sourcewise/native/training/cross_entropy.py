@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from sourcewise.native.training import at, at_or_none
+from sourcewise.native.training.kernels import at, at_or_none
 from sourcewise.native.training.tiles import suits, tiled
 
 CODE = Path(__file__).with_name("cross_entropy.cpp")

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sourcewise.native.training import at, at_or_none, share
+from sourcewise.native.training.kernels import at, at_or_none, share
 from sourcewise.native.training.tiles import SIDE, suits, tiled
 
 CODE = Path(__file__).with_name("sublayers.cpp")

@@ -21,6 +21,7 @@ from sourcewise.model.weights.checkpoint import load_network, save_network
 from sourcewise.model.weights.weight_files import Weights
 from sourcewise.training.freezing import freeze
 from tests.generation.searching import beam_search, greedy_or_sample
+from tests.model.networks import loss
 
 transformers = pytest.importorskip("transformers")
 SIZE, SOURCES, LONGEST, STEPS = 80, 60, 20, 12
@@ -243,7 +244,7 @@ def test_the_bias_of_the_logits_is_in_the_loss_and_never_learns(precision: torch
     network = Seq2Seq(body).to(precision).eval()
     source, labels = random_source(79, padded=True), random_targets()
     labels[1, 4:] = IGNORED
-    nats, count = network.loss(Batch(source, labels, list(range(SOURCES))), smoothing)
+    nats, count = loss(network, Batch(source, labels, list(range(SOURCES))), smoothing)
     freeze(network, ["embedding"])
     assert body.logits_bias is not None and not body.logits_bias.requires_grad
     (nats / count).backward()
@@ -271,7 +272,7 @@ def test_gradients_are_those_of_transformers(name: str, tmp_path: Path) -> None:
     shifted = torch.cat((torch.full((SOURCES, 1), ours.start_id), labels[:, :-1]), dim=1)
     logits = forward(theirs, source, shifted).logits
     torch.nn.functional.cross_entropy(logits.flatten(0, 1), labels.flatten()).backward()
-    nats, count = ours.loss(Batch(source, labels, list(range(SOURCES))))
+    nats, count = loss(ours, Batch(source, labels, list(range(SOURCES))))
     (nats / count).backward()
     body = ours.body
     assert isinstance(body, Bart)

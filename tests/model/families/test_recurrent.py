@@ -29,7 +29,7 @@ from sourcewise.training.freezing import freeze
 from sourcewise.training.objective import Objective
 from sourcewise.training.step import gradients
 from tests.generation.searching import beam_search, greedy_or_sample
-from tests.model.networks import VOCABULARY, logits, rows, targets, text_source
+from tests.model.networks import VOCABULARY, logits, loss, rows, targets, text_source
 from tests.model.recurrent_networks import (
     ATTENTIVE,
     KINDS,
@@ -70,7 +70,7 @@ def test_the_loss_and_its_gradient_are_those_of_the_equations(kind: str, hypothe
     labels[1, 3:] = IGNORED
     net.zero_grad()
     if hypotheses == 1:
-        nats, count = net.loss(Batch(source, labels, [0, 1, 2]))
+        nats, count = loss(net, Batch(source, labels, [0, 1, 2]))
         assert count == 15
     else:  # what nobody trains with, but a memory may serve
         fed = shift_right(labels, net.start_id, net.pad_id)
@@ -156,7 +156,7 @@ def test_bf16_gives_about_the_same_gradients(kind: str) -> None:
     for precision in (torch.float32, torch.bfloat16):
         net = network("lstm" if "lstm" in kind else "gru", "none" if "vector" in kind else "bahdanau").to(precision)
         source, labels = text_source([38, 21, 40]), targets(3, 40)
-        nats, count = net.loss(Batch(source, labels, [0, 1, 2]), 0.1)
+        nats, count = loss(net, Batch(source, labels, [0, 1, 2]), 0.1)
         found.append((float(nats.detach()), torch.autograd.grad(nats / count, list(net.parameters()))))
     (exact, grads), (rounded, rounded_grads) = found
     assert rounded == pytest.approx(exact, rel=0.01)
@@ -285,7 +285,7 @@ def test_how_it_begins(cell: str, attention: str) -> None:
             forget = sum(biases).chunk(4)[1] if isinstance(module, nn.LSTM) else torch.ones(1)
             assert bool((forget == 1).all()) and float(sum(b.abs().sum() for b in biases)) in (0, module.hidden_size)
     ids = torch.tensor([TOKENIZER.encode("ba do ki"), TOKENIZER.encode("do ba ki")])
-    nats, count = Seq2Seq(body.eval()).loss(Batch(Source(ids, torch.tensor([ids.shape[1]] * 2)), ids, [0, 1]))
+    nats, count = loss(Seq2Seq(body.eval()), Batch(Source(ids, torch.tensor([ids.shape[1]] * 2)), ids, [0, 1]))
     assert float(nats) / count == pytest.approx(math.log(body.config.vocabulary), rel=0.25)
 
 

@@ -1,0 +1,75 @@
+"""Attention written out: the reference that every other backend is held to, and where weights come from."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from sourcewise.data.layout import Layout
+
+MASKED = -1e9  # added to the score of a position that may not be seen
+
+
+def attend(
+    q: Tensor, k: Tensor, v: Tensor, own: Layout, other: Layout, bias: Tensor | None, dropout: nn.Module
+) -> Tensor:
+    """See Backend; the softmax is in fp32 always, and keys and values may be wider (fp32) than the queries."""
+    if own.packed or other.packed:
+        bias = _with_padding(bias, other, q.device)
+        q, k, v = _padded(q, own), _padded(k, other), _padded(v, other)
+    weights = dropout(weights_of(q, k, bias).to(v.dtype))
+    read = (weights @ v).to(q.dtype)
+    return own.pack(read.transpose(1, 2)).transpose(0, 1) if own.packed else read
+
+
+def weights_of(q: Tensor, k: Tensor, bias: Tensor | None) -> Tensor:
+    """softmax(q kᵀ + bias): (batch, heads, queries, keys) float32, each row of keys sums to 1."""
+    scores = (q.to(k.dtype) @ k.transpose(-1, -2)).float()
+    return torch.softmax(scores if bias is None else scores + bias, dim=-1)
+
+
+def weights(q: Tensor, k: Tensor, own: Layout, other: Layout, bias: Tensor | None) -> Tensor:
+    """How `attend` weighs: (batch, heads, queries, keys) float32, padded whatever the layouts."""
+    if other.packed:
+        bias = _with_padding(bias, other, q.device)
+    return weights_of(_padded(q, own), _padded(k, other), bias)
+
+
+def attend_to_both(
+    query: Tensor,
+    source: tuple[Tensor, Tensor, Tensor],
+    own: tuple[Tensor, Tensor, Tensor],
+    dropout: nn.Module,
+    seen: list[Tensor] | None = None,
+) -> Tensor:
+    """Attention to a source and to the target so far under one softmax, without moving their keys together.
+
+    Each is keys, values (batch, heads, positions, d_kv) and their bias. The weights of the source (batch, heads,
+    queries, positions), in fp32, are added to `seen`.
+    """
+    scores = [(query.to(keys.dtype) @ keys.transpose(-1, -2)).float() + bias for keys, _, bias in (source, own)]
+    weights = torch.softmax(torch.cat(scores, dim=-1), dim=-1)
+    slots = source[0].shape[2]
+    if seen is not None:
+        seen.append(weights[..., :slots])
+    weights = dropout(weights.to(own[1].dtype))
+    read = weights[..., :slots].to(source[1].dtype) @ source[1] + weights[..., slots:] @ own[1]
+    return read.to(query.dtype)
+
+
+def padding_bias(layout: Layout, device: torch.device) -> Tensor | None:
+    """See `sourcewise.model.attention`."""
+    if layout.full:
+        return None
+    mask = layout.on(device).mask
+    return torch.zeros(mask.shape, device=device).masked_fill_(~mask, MASKED)[:, None, None]
+
+
+def _padded(heads: Tensor, layout: Layout) -> Tensor:
+    """(heads, rows, d_kv) → (batch, heads, width, d_kv); padded ones stay."""
+    return layout.pad(heads.transpose(0, 1)).transpose(1, 2) if layout.packed else heads
+
+
+def _with_padding(bias: Tensor | None, layout: Layout, device: torch.device) -> Tensor | None:
+    padding = padding_bias(layout, device)
+    return bias if padding is None else padding if bias is None else bias + padding

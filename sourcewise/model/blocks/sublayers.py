@@ -1,0 +1,165 @@
+"""What a Transformer's blocks are made of: self-attention, cross-attention, feed-forward, each beside a residual."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from sourcewise.data.layout import Layout
+from sourcewise.model.attention import Attention, SplitHeads, eager, merge_heads
+
+if TYPE_CHECKING:
+    from sourcewise.model.blocks.memory import Memory
+
+Extend = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]  # new keys and values → those of all tokens so far
+
+
+class Residual(nn.Module):
+    """A sub-layer with its norm and its residual; normed where it is entered or, without `norm_first`, at the end."""
+
+    def __init__(self, p: float, *, norm_first: bool = True) -> None:
+        super().__init__()
+        self.dropout, self.norm_first = nn.Dropout(p), norm_first
+
+    def forward(self, x: Tensor, norm: nn.Module, layer: nn.Module, *given: Any) -> Tensor:
+        """x (…, d_model) → x + layer(x), the same shape; what else the layer reads is given to it."""
+        if self.norm_first:
+            return x + self.dropout(layer(norm(x), *given))
+        out: Tensor = norm(x + self.dropout(layer(x, *given)))
+        return out
+
+
+class Sublayer(nn.Module):
+    """A projection of x, something done with it, and a projection back; both keep positions apart."""
+
+    @property
+    def projections(self) -> tuple[nn.Linear, nn.Linear]:
+        """The first and the last."""
+        raise NotImplementedError
+
+    def forward(self, x: Tensor, *given: Any) -> Tensor:
+        """(…, d_model) → (…, d_model)."""
+        first, last = self.projections
+        out: Tensor = last(self.between(first(x), *given))
+        return out
+
+    def between(self, projected: Tensor, *given: Any) -> Tensor:
+        """What is done between the projections."""
+        raise NotImplementedError
+
+
+class SelfAttention(Sublayer):
+    """Q, K and V of the same sequence, in one product; `scale` multiplies the scores."""
+
+    def __init__(
+        self, d_model: int, heads: int, d_kv: int, p: float, *, biases: bool = False, scale: float = 1.0
+    ) -> None:
+        super().__init__()
+        self.heads, self.d_kv, self.scale = heads, d_kv, scale
+        self.qkv = nn.Linear(d_model, 3 * heads * d_kv, bias=biases)
+        self.out = nn.Linear(heads * d_kv, d_model, bias=biases)
+        self.split_qkv, self.attend = SplitHeads(3, heads), Attention(p)
+
+    @property
+    def projections(self) -> tuple[nn.Linear, nn.Linear]:
+        """See Sublayer."""
+        return self.qkv, self.out
+
+    def split(self, projected: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """What `qkv` gives → q, k, v, each (…, heads, time, d_kv)."""
+        q, k, v = self.split_qkv(projected)
+        return (q if self.scale == 1 else q * self.scale), k, v
+
+    def between(self, projected: Tensor, layout: Layout, bias: Tensor | None, extend: Extend | None = None) -> Tensor:  # type: ignore[override]
+        """Attention to what `layout` holds, or with `extend` to all that was before it and to itself."""
+        q, k, v = self.split(projected)
+        if extend is not None:
+            k, v = extend(k, v)
+        return merge_heads(self.attend(q, k, v, layout, layout, bias))
+
+
+class CrossAttention(Sublayer):
+    """Q of the decoder, K and V of the memory; `scale` multiplies the scores."""
+
+    def __init__(
+        self, d_model: int, heads: int, d_kv: int, p: float, *, biases: bool = False, scale: float = 1.0
+    ) -> None:
+        super().__init__()
+        self.heads, self.d_kv, self.scale = heads, d_kv, scale
+        self.q = nn.Linear(d_model, heads * d_kv, bias=biases)
+        self.kv = nn.Linear(d_model, 2 * heads * d_kv, bias=biases)
+        self.out = nn.Linear(heads * d_kv, d_model, bias=biases)
+        self.split_q, self.split_kv = SplitHeads(1, heads), SplitHeads(2, heads)
+        self.attend, self.kept = Attention(p), Kept()
+
+    @property
+    def projections(self) -> tuple[nn.Linear, nn.Linear]:
+        """See Sublayer."""
+        return self.q, self.out
+
+    def keys_values(self, states: Tensor) -> tuple[Tensor, Tensor]:
+        """Encoder output (…, positions, d_model) → k, v, each (…, heads, positions, d_kv)."""
+        keys, values = self.split_kv(self.kv(states))
+        return self.kept(keys), self.kept(values)
+
+    def between(
+        self, projected: Tensor, layout: Layout, memory: Memory, place: int, seen: list[Tensor] | None = None
+    ) -> Tensor:  # type: ignore[override]
+        """Attention to the memory, of the decoder's layer `place`; the weights are added to `seen`."""
+        (q,) = self.split_q(projected)
+        q = q if self.scale == 1 else q * self.scale
+        keys, values = memory.keys_values[place] if memory.keys_values else self.keys_values(memory.states)
+        if seen is not None:
+            seen.append(eager.weights(q, keys, layout, memory.layout, memory.bias))
+        return merge_heads(self.attend(q, keys, values, layout, memory.layout, memory.bias))
+
+
+class FeedForward(Sublayer):
+    """Two products and an activation between them, or gated (Shazeer 2020) with gate and value in one product."""
+
+    def __init__(self, d_model: int, d_ff: int, activation: str, p: float, *, biases: bool = False) -> None:
+        super().__init__()
+        self.inner = Activation(activation, d_ff, p)
+        self.wi = nn.Linear(d_model, d_ff * (2 if self.inner.gated else 1), bias=biases)
+        self.wo = nn.Linear(d_ff, d_model, bias=biases)
+
+    @property
+    def projections(self) -> tuple[nn.Linear, nn.Linear]:
+        """See Sublayer."""
+        return self.wi, self.wo
+
+    def between(self, projected: Tensor) -> Tensor:  # type: ignore[override]
+        """(…, d_ff, or twice that where it is gated) → (…, d_ff)."""
+        out: Tensor = self.inner(projected)
+        return out
+
+
+class Activation(nn.Module):
+    """`relu`, `silu`, `gelu`, or one of them gated: T5's gated gelu is the tanh form, BART's gelu the exact one."""
+
+    def __init__(self, kind: str, d_ff: int, p: float) -> None:
+        super().__init__()
+        self.gated, self.kind = kind.startswith("gated-"), kind.removeprefix("gated-")
+        self.d_ff, self.dropout = d_ff, nn.Dropout(p)
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """(…, d_ff, or twice that where it is gated) → (…, d_ff)."""
+        if self.gated:
+            gate, value = hidden.split(self.d_ff, dim=-1)
+            hidden = self._act(gate) * value
+        else:
+            hidden = self._act(hidden)
+        out: Tensor = self.dropout(hidden)
+        return out
+
+    def _act(self, x: Tensor) -> Tensor:
+        if self.kind == "gelu":
+            return F.gelu(x, approximate="tanh" if self.gated else "none")
+        return F.relu(x) if self.kind == "relu" else F.silu(x)
+
+
+class Kept(nn.Identity):
+    """Keys or values (…, heads, positions, d_kv) in the form in which a decoder reads them at every step."""

@@ -1,0 +1,45 @@
+"""Native code let into a network from outside, once, when it is placed on a CPU.
+
+The modules of a network know nothing of it: those that are listed here by the name of their class get another
+`forward`, and keep their weights, hooks and names.
+"""
+
+from __future__ import annotations
+
+from types import MethodType
+from typing import Any
+
+from torch import nn
+
+from sourcewise.native.training import loss
+from sourcewise.native.training.forwards import FORWARDS, arrangement
+
+OURS = ("torch.nn.", "sourcewise.model.")  # where the classes of these names are from
+SIDE = 32  # heads without padding are a multiple of it wide
+
+
+def install(network: nn.Module) -> None:
+    """Let the modules of a network that is on a CPU compute in native code, wherever that can."""
+    for name, module in network.named_modules():
+        kind = type(module)
+        if not kind.__module__.startswith(OURS):
+            continue
+        if kind.__name__ in FORWARDS:
+            module.forward = MethodType(FORWARDS[kind.__name__], module)
+        elif kind.__name__ == "LinearCrossEntropy":
+            loss.install(module)
+        elif kind.__name__ == "Arrangement":
+            width = _width_of_heads(network.get_submodule(name.rpartition(".")[0]))
+            if width is not None:
+                module.d_kv = width  # type: ignore[assignment]
+                module.forward = MethodType(arrangement, module)
+
+
+def _width_of_heads(body: nn.Module) -> int | None:
+    """That of all attention of a stack whose blocks are norms of the root mean square, and plain; else None."""
+    modules: list[Any] = list(body.modules())
+    attentions = [m for m in modules if type(m).__name__ in ("SelfAttention", "CrossAttention")]
+    residuals = [m for m in modules if type(m).__name__ == "Residual"]
+    plain = all(m.norm_first for m in residuals) and not any(isinstance(m, nn.LayerNorm) for m in modules)
+    plain = plain and all(m.scale == 1 and m.out.bias is None and m.d_kv % SIDE == 0 for m in attentions)
+    return int(attentions[0].d_kv) if attentions and plain else None

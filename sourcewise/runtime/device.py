@@ -1,0 +1,24 @@
+"""Where networks compute: which device there is, and whether it is the host itself."""
+
+from __future__ import annotations
+
+import torch
+
+from sourcewise.errors import RequestError
+
+
+def choose_device(name: str) -> torch.device:
+    """`auto` is the accelerator where there is one, else the CPU. Raises RequestError for one that is not there."""
+    if name == "auto":
+        return torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise RequestError(f"device {name}: not available here ({str(error).splitlines()[0][:120]})") from None
+    return device
+
+
+def is_host(device: torch.device | str) -> bool:
+    """Whether a device is the CPU, whose memory is the host's: to look at a number there costs nothing."""
+    return torch.device(device).type == "cpu"
