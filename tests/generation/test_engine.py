@@ -18,8 +18,8 @@ from sourcewise.errors import NotFinite, RequestError
 from sourcewise.generation.engine import search
 from sourcewise.generation.engine.search import Engine, why_not
 from sourcewise.generation.sampling import Hypothesis
-from sourcewise.model.blocks import attention
-from sourcewise.model.blocks.memory import KeyValueCache
+from sourcewise.model.blocks.cache import KeyValueCache
+from sourcewise.model.blocks.sublayers import Kept
 from sourcewise.model.habits import Habits
 from sourcewise.model.network import Seq2Seq
 from sourcewise.native.codes import Code
@@ -88,11 +88,9 @@ def short_keys(monkeypatch: pytest.MonkeyPatch) -> None:
     def short(x: Tensor) -> Tensor:
         return x.bfloat16().float()
 
-    extend = KeyValueCache.extend
-    monkeypatch.setattr(attention, "kept", short)
-    monkeypatch.setattr(
-        KeyValueCache, "extend", lambda self, layer, k, v, slots: extend(self, layer, short(k), short(v), slots)
-    )
+    extend = KeyValueCache._extend
+    monkeypatch.setattr(Kept, "forward", lambda self, heads: short(heads))
+    monkeypatch.setattr(KeyValueCache, "_extend", lambda self, place, k, v: extend(self, place, short(k), short(v)))
 
 
 @torch.inference_mode()

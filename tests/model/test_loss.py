@@ -8,14 +8,23 @@ import torch.nn.functional as F
 
 from sourcewise.data.batches import IGNORED
 from sourcewise.model import loss
-from sourcewise.model.loss import Emphasis, emphasised_cross_entropy, linear_cross_entropy
+from sourcewise.model.loss import Emphasis, LinearCrossEntropy
+from sourcewise.native.install import install
+
+
+@pytest.fixture(params=["plain", "native"])
+def door(request: pytest.FixtureRequest) -> LinearCrossEntropy:
+    made = LinearCrossEntropy()
+    if request.param == "native":
+        install(made)
+    return made
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
 @pytest.mark.parametrize("scale", [0.5, 4.0, 40.0])
 @pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16])
 def test_value_and_gradients(
-    precision: torch.dtype, scale: float, smoothing: float, monkeypatch: pytest.MonkeyPatch
+    door: LinearCrossEntropy, precision: torch.dtype, scale: float, smoothing: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(loss, "CHUNK_LOGITS", 64 * 300)  # several chunks
     draw = torch.Generator().manual_seed(0)
@@ -25,7 +34,7 @@ def test_value_and_gradients(
     with torch.no_grad():
         labels[:120] = (states @ weight.T)[:120].argmax(-1)  # likely ones, too
     labels[::9] = IGNORED
-    nats = linear_cross_entropy(states, weight, labels, smoothing)
+    nats = door(states, weight, labels, smoothing)[0]
     (nats / 250).backward()
     exact = [t.detach().float().requires_grad_() for t in (states, weight)]
     expected = F.cross_entropy(exact[0] @ exact[1].T, labels, reduction="sum", label_smoothing=smoothing)
@@ -39,9 +48,9 @@ def test_value_and_gradients(
 
 
 @pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16])
-def test_a_label_of_no_probability_costs_what_it_should(precision: torch.dtype) -> None:
+def test_a_label_of_no_probability_costs_what_it_should(door: LinearCrossEntropy, precision: torch.dtype) -> None:
     states, weight = torch.ones(1, 1, dtype=precision), torch.tensor([[0.0], [300.0]], dtype=precision)
-    assert float(linear_cross_entropy(states, weight, torch.tensor([0]))) == pytest.approx(300, rel=1e-3)
+    assert float(door(states, weight, torch.tensor([0]))[0]) == pytest.approx(300, rel=1e-3)
 
 
 def plainly(logits: torch.Tensor, labels: torch.Tensor, smoothing: float, emphasis: Emphasis) -> torch.Tensor:
@@ -60,7 +69,12 @@ def plainly(logits: torch.Tensor, labels: torch.Tensor, smoothing: float, emphas
 @pytest.mark.parametrize("weighted", [False, True])
 @pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16])
 def test_emphasis_in_value_and_gradients(
-    precision: torch.dtype, weighted: bool, focal: float, smoothing: float, monkeypatch: pytest.MonkeyPatch
+    door: LinearCrossEntropy,
+    precision: torch.dtype,
+    weighted: bool,
+    focal: float,
+    smoothing: float,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(loss, "CHUNK_LOGITS", 64 * 300)
     draw = torch.Generator().manual_seed(0)
@@ -71,7 +85,7 @@ def test_emphasis_in_value_and_gradients(
         labels[:120] = (states @ weight.T)[:120].argmax(-1)
     labels[::9] = IGNORED
     emphasis = Emphasis(torch.rand(300, generator=draw) * 3 if weighted else None, focal)
-    minimised, nats = emphasised_cross_entropy(states, weight, labels, smoothing, emphasis)
+    minimised, nats = door(states, weight, labels, smoothing, emphasis)
     (minimised / 250).backward()
     exact = [t.detach().float().requires_grad_() for t in (states, weight)]
     logits = exact[0] @ exact[1].T
@@ -87,21 +101,23 @@ def test_emphasis_in_value_and_gradients(
         assert difference < (1e-4 if tight else 0.05)
 
 
-def test_weights_without_smoothing_are_those_of_torch() -> None:
+def test_weights_without_smoothing_are_those_of_torch(door: LinearCrossEntropy) -> None:
     draw = torch.Generator().manual_seed(2)
     states, weight = torch.randn(40, 8, generator=draw), torch.randn(20, 8, generator=draw)
     labels, weights = torch.randint(0, 20, (40,), generator=draw), torch.rand(20, generator=draw)
-    mine, _ = emphasised_cross_entropy(states, weight, labels, 0.0, Emphasis(weights))
+    mine, _ = door(states, weight, labels, 0.0, Emphasis(weights))
     theirs = F.cross_entropy(states @ weight.T, labels, weights, reduction="sum")
     assert float(mine) == pytest.approx(float(theirs), rel=1e-5)
 
 
 @pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("focal", [0.1, 1.0, 3.0])
-def test_a_focal_loss_is_finite_where_a_label_is_certain_or_impossible(precision: torch.dtype, focal: float) -> None:
+def test_a_focal_loss_is_finite_where_a_label_is_certain_or_impossible(
+    door: LinearCrossEntropy, precision: torch.dtype, focal: float
+) -> None:
     states = torch.ones(2, 1, dtype=precision).requires_grad_()
     weight = torch.tensor([[0.0], [300.0]], dtype=precision, requires_grad=True)
-    minimised, _ = emphasised_cross_entropy(states, weight, torch.tensor([0, 1]), 0.0, Emphasis(None, focal))
+    minimised, _ = door(states, weight, torch.tensor([0, 1]), 0.0, Emphasis(None, focal))
     minimised.backward()
     assert float(minimised.detach()) == pytest.approx(300, rel=1e-3)  # the impossible one counts whole, the other not
     assert states.grad is not None and weight.grad is not None

@@ -7,17 +7,19 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch import Tensor
+from torch import Tensor, nn
 
 from sourcewise.data.batches import IGNORED
-from sourcewise.model.blocks.layers import RMSNorm, add_dropped, dropout, dropout_seed, relu_dropout
-from sourcewise.model.loss import linear_cross_entropy
-from sourcewise.native import training as kernels
+from sourcewise.model.loss import LinearCrossEntropy
+from sourcewise.native.install import install
+from sourcewise.native.training import kernels
 
 if not kernels.takes(torch.zeros(1, dtype=torch.bfloat16)):
     pytest.skip("no C++ compiler, or a processor without AVX2", allow_module_level=True)
 
 ROUNDED = 2**-7  # two roundings to bf16
+DOOR = LinearCrossEntropy()
+install(DOOR)
 
 
 def random(*shape: int, seed: int = 0, scale: float = 1.0) -> Tensor:
@@ -74,7 +76,7 @@ def test_the_projected_loss_has_the_gradients_of_fp32() -> None:
     results = []
     for kind in (torch.bfloat16, torch.float32):
         x, w = (t.detach().clone().to(kind).requires_grad_() for t in (states, weight))
-        loss = linear_cross_entropy(x, w, labels, 0.1)
+        loss, _ = DOOR(x, w, labels, 0.1)
         loss.backward()
         results.append((loss, x.grad, w.grad))
     for found, expected in zip(*results, strict=True):
@@ -85,7 +87,8 @@ def test_the_projected_loss_has_the_gradients_of_fp32() -> None:
 
 @pytest.mark.parametrize("shape", [(5, 8), (2, 3, 33), (1, 256)])
 def test_norm_and_its_gradients_are_those_of_torch(shape: tuple[int, ...]) -> None:
-    norm = RMSNorm(shape[-1]).bfloat16()
+    norm = nn.RMSNorm(shape[-1], 1e-6).bfloat16()
+    install(norm)
     norm.weight.data = 1 + random(shape[-1], seed=3, scale=0.3)
     x = random(*shape, seed=4, scale=2).requires_grad_()
     out, grad = norm(x), random(*shape, seed=5)
@@ -102,37 +105,33 @@ def test_norm_and_its_gradients_are_those_of_torch(shape: tuple[int, ...]) -> No
 
 def test_a_tensor_that_is_not_contiguous_is_read_as_it_is() -> None:
     x = random(6, 4, 10).transpose(0, 1)
-    norm = RMSNorm(10).bfloat16()
+    norm = nn.RMSNorm(10, 1e-6).bfloat16()
+    install(norm)
     assert torch.equal(norm(x), norm(x.contiguous()))
-    with dropout_seed(1):
-        first = add_dropped(x, x, 0.3, training=True)
-    with dropout_seed(1):
-        assert torch.equal(first, add_dropped(x.contiguous(), x.contiguous(), 0.3, training=True))
+    first = kernels.add_dropped(x, x, 0.3, 1)
+    assert torch.equal(first, kernels.add_dropped(x.contiguous(), x.contiguous(), 0.3, 1))
 
 
 @pytest.mark.parametrize("p", [0.05, 0.3, 0.9])
 def test_dropout_keeps_its_share_and_scales_it(p: float) -> None:
     x = torch.ones(200, 1000).bfloat16()
-    with dropout_seed(7):
-        out = dropout(x, p, training=True)
+    out = kernels.dropout(x, p, 7)
     stays = out != 0
     assert abs(stays.float().mean().item() - (1 - p)) < 0.005
     assert torch.equal(out[stays], torch.full_like(out[stays], 1 / (1 - p)))
     along, across = stays.float().mean(0), stays.float().mean(1)  # no pattern in rows or columns
     assert along.std() < 1.2 * (p * (1 - p) / 200) ** 0.5 and across.std() < 1.2 * (p * (1 - p) / 1000) ** 0.5
-    with dropout_seed(8):
-        assert not torch.equal(out, dropout(x, p, training=True))
+    assert not torch.equal(out, kernels.dropout(x, p, 8))
 
 
 @pytest.mark.parametrize("kind", ["alone", "added", "relu"])
 def test_gradients_pass_where_dropout_let_values_pass(kind: str) -> None:
     x, grad = random(30, 40, seed=1).requires_grad_(), random(30, 40, seed=2)
     base = torch.zeros(30, 40).bfloat16().requires_grad_()
-    with dropout_seed(3):
-        if kind == "relu":
-            out = relu_dropout(x, 0.25, training=True)
-        else:
-            out = dropout(x, 0.25, training=True) if kind == "alone" else add_dropped(base, x, 0.25, training=True)
+    if kind == "relu":
+        out = kernels.relu_dropout(x, 0.25, 3)
+    else:
+        out = kernels.dropout(x, 0.25, 3) if kind == "alone" else kernels.add_dropped(base, x, 0.25, 3)
     out.backward(grad)
     assert x.grad is not None
     passed = out.detach() != 0

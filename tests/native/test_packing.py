@@ -7,14 +7,15 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sourcewise.model.blocks.attention import MASKED
-from sourcewise.model.blocks.packing import Packing
 from torch import Tensor
 
 from sourcewise.data.batches import IGNORED, Batch, Source
-from sourcewise.model.blocks.memory import PackedMemory
+from sourcewise.data.layout import Layout
+from sourcewise.model.attention import MASKED, choose
 from sourcewise.model.families.transformer import Transformer, TransformerConfig
 from sourcewise.model.network import Seq2Seq
+from sourcewise.model.place import place
+from sourcewise.model.protocol import Aims
 from sourcewise.native.codes import TILES
 from sourcewise.native.training import attention_part
 from sourcewise.native.training.tiles import has_tiles, tiled
@@ -44,8 +45,8 @@ def needs_tiles() -> None:
     assert tiled(attention_part.CODE) is not None, "it does not compile"
 
 
-def packing(lengths: Tensor, time: int) -> Packing:
-    return Packing(torch.arange(time) < lengths[:, None])
+def packing(lengths: Tensor, time: int) -> Layout:
+    return Layout(lengths.numpy(), time, packed=True)
 
 
 def drawn(most: int, batch: int, seed: int) -> Tensor:
@@ -58,13 +59,15 @@ def test_what_is_packed_is_unpacked_as_it_was(batch: int, time: int, seed: int) 
     packed, x = packing(lengths, time), torch.rand(batch, time, 3)
     rows = packed.pack(x.requires_grad_())
     assert torch.equal(rows, torch.cat([row[:n] for row, n in zip(x, lengths.tolist(), strict=True)]))
-    back = packed.unpack(rows)
-    assert torch.equal(back, x * packed.mask[..., None])
+    back = packed.pad(rows)
+    mask = packed.on("cpu").mask
+    assert torch.equal(back, x * mask[..., None])
     (grad,) = torch.autograd.grad(back.sum(), x)
-    assert torch.equal(grad, packed.mask[..., None].expand_as(x).float())
-    pieces = packed.starts[packed.bounds].diff()
-    assert int(pieces.sum()) == packed.rows and packed.bounds[-1] == batch
-    assert packed.room == sum(-(-n // 32) * 32 for n in pieces.tolist())
+    assert torch.equal(grad, mask[..., None].expand_as(x).float())
+    made = attention_part.pieces(packed)
+    pieces = made.starts[made.bounds].diff()
+    assert int(pieces.sum()) == packed.rows and made.bounds[-1] == batch
+    assert made.room == sum(-(-n // 32) * 32 for n in pieces.tolist())
 
 
 def reference(
@@ -75,8 +78,8 @@ def reference(
     bias: Tensor | None,
     memory: list[Tensor],
     d_kv: int,
-    own: Packing,
-    source: Packing,
+    own: Layout,
+    source: Layout,
 ) -> Tensor:
     """The part in plain torch, an example at a time; `memory`: states and the weight of keys and values, or nothing."""
     inner = out.shape[1]
@@ -129,7 +132,8 @@ def test_a_part_is_that_of_torch(
             y = reference(x, scale, into, out, own_bias, memory, d_kv, own, source)
         else:
             keys_values = attention_part.to_heads(memory[0], [memory[1]], d_kv)[0] if cross else None
-            settings_ = attention_part.Settings(own, source, d_kv, EPS, (0.0, 0.0), (0, 0))
+            both = attention_part.pieces(own), attention_part.pieces(source)
+            settings_ = attention_part.Settings(*both, d_kv, EPS, (0.0, 0.0), (0, 0))
             y = attention_part.attention_part(x, scale, into, out, own_bias, keys_values, settings_)
         leaves = [*inputs, *([] if own_bias is None else [own_bias])]
         grad = torch.randn(y.shape, generator=torch.Generator().manual_seed(5)).to(kind)
@@ -144,7 +148,9 @@ def test_weights_that_are_dropped_are_dropped_in_the_gradient_too() -> None:
     own, d_kv = packing(torch.tensor([9, 5, 14]), 14), 32
     torch.manual_seed(0)
     x, into, out = torch.randn(28, 64), torch.randn(192, 64) / 8, torch.randn(64, 64) / 8
-    settings_ = attention_part.Settings(own, own, d_kv, EPS, (0.3, 0.2), (5, 6))
+    settings_ = attention_part.Settings(
+        attention_part.pieces(own), attention_part.pieces(own), d_kv, EPS, (0.3, 0.2), (5, 6)
+    )
     scale = torch.ones(64).bfloat16()
 
     def run(value: Tensor) -> Tensor:
@@ -177,41 +183,72 @@ def batch(count: int = 24, seed: int = 1) -> Batch:
     return Batch(Source(tokens=tokens, token_lengths=lengths), labels, list(range(count)))
 
 
-@pytest.mark.parametrize("options", [{}, {"activation": "gated-gelu", "tied": False}, {"decoder_positions": True}])
-def test_a_network_learns_the_same_without_padding(options: dict[str, object], monkeypatch: pytest.MonkeyPatch) -> None:
+def always_packed(network: Seq2Seq) -> Seq2Seq:
+    """Whatever the processor: attention then pads and packs by itself."""
+
+    def arrange(x: Tensor, layout: Layout) -> tuple[Tensor, Layout]:
+        layout = layout.compact()
+        return layout.pack(x), layout
+
+    network.body.arrange.forward = arrange  # type: ignore[attr-defined]
+    return network
+
+
+OPTIONS: list[dict[str, object]] = [{}, {"activation": "gated-gelu", "tied": False}, {"decoder_positions": True}]
+
+
+@pytest.mark.parametrize("backend", ["eager", "sdpa"])
+@pytest.mark.parametrize("options", OPTIONS)
+def test_packed_and_padded_are_one_computation(options: dict[str, object], backend: str) -> None:
+    results = []
+    for packed in (False, True):
+        net = network(**options)
+        choose(net, backend)
+        net = always_packed(net) if packed else net
+        assert net.read(batch().source).layout.packed == packed
+        found = net(batch(), Aims(0.1))
+        gradients_ = torch.autograd.grad(found.minimised, list(net.parameters()))
+        results.append(
+            [
+                found.minimised,
+                found.nats,
+                *gradients_,
+                net.cross_attention(batch().labels.clamp(min=0), net.encode(batch().source)),
+            ]
+        )
+    for one, other in zip(*results, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("options", OPTIONS)
+def test_a_network_learns_the_same_in_native_code(options: dict[str, object]) -> None:
     needs_tiles()
     found = []
-    for kind in ("packed", "padded", "exact"):
+    for kind in ("native", "plain", "exact"):
         objective = Objective(network(**options).train(), config())
         objective = objective if kind == "exact" else objective.bfloat16()
-        if kind == "padded":
-            monkeypatch.setattr(attention_part, "takes", lambda *_: False)
-        memory = objective.network.encode(batch().source)
-        assert isinstance(memory, PackedMemory) == (kind == "packed")
+        if kind == "native":
+            place(objective, "cpu")
+        assert objective.network.read(batch().source).layout.packed == (kind == "native")
         targets = batch().target_tokens
         of = gradients(objective, list(objective.parameters()), [batch], targets, WorkerThreads(None))
-        found.append((of.nats, [each for each in of.of if each is not None]))
-    (nats, packed), (_, padded), (exact_nats, exact) = found
+        found.append((float(of.nats), [each for each in of.of if each is not None]))
+    (nats, ours), (_, plain), (exact_nats, exact) = found
     assert nats == pytest.approx(exact_nats, rel=1e-3)
-    for one, other, wanted in zip(packed, padded, exact, strict=True):
+    for one, other, wanted in zip(ours, plain, exact, strict=True):
         scale = wanted.norm()
         assert (one.float() - wanted).norm() < max(0.08 * scale, 1.5 * (other.float() - wanted).norm())
 
 
 def test_a_packed_memory_is_a_memory() -> None:
-    needs_tiles()
-    net = network().bfloat16().train()
-    packed = net.encode(batch().source)
-    assert isinstance(packed, PackedMemory)
-    vectors, mask = net.embed(batch().source)
-    plain = net.body.bypass(net.body.run_encoder(vectors, mask), mask)  # type: ignore[attr-defined]
-    assert packed.batch == plain.batch and torch.equal(packed.mask, plain.mask)
-    real = mask[..., None]
-    torch.testing.assert_close(packed.states * real, plain.states * real, rtol=0.05, atol=0.05)
-    for layer, (keys, values) in enumerate(plain.keys_values):
-        for one, other in zip(packed.keys_values[layer], (keys, values), strict=True):
-            assert one.shape == other.shape
-            torch.testing.assert_close(one * real[:, None], other * real[:, None], rtol=0.1, atol=0.1)
-    with torch.no_grad():  # as scheduled sampling reads it
-        states = net.body.run_decoder(batch().labels.clamp(min=0), packed)
-    assert states.shape == (24, 15, 64)
+    plain = network().eval()
+    packed = always_packed(network().eval())
+    memories = [net.encode(batch().source) for net in (plain, packed)]
+    assert [memory.layout.packed for memory in memories] == [False, True]
+    assert memories[1].batch == 24 and torch.equal(memories[0].mask, memories[1].mask)
+    tokens = batch().labels.clamp(min=0)
+    expected = plain.decode(tokens, memories[0])
+    torch.testing.assert_close(packed.decode(tokens, memories[1]), expected, rtol=1e-4, atol=1e-4)
+    chosen = torch.tensor([5, 3])
+    few = packed.body.keep(memories[1].select(chosen))  # type: ignore[attr-defined]
+    torch.testing.assert_close(packed.decode(tokens[chosen], few), expected[chosen], rtol=1e-4, atol=1e-4)

@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from sourcewise.data.batches import IGNORED
-from sourcewise.model.blocks.layers import FeedForward, Linear, RMSNorm
-from sourcewise.model.blocks.residual import ResidualBlock
+from sourcewise.data.layout import Layout
+from sourcewise.model.blocks.sublayers import FeedForward, Residual, SelfAttention
 from sourcewise.native.codes import TILES
+from sourcewise.native.install import install
 from sourcewise.native.training import cross_entropy, sublayers, tiles
 
 EPS = 1e-6
@@ -196,22 +197,25 @@ def test_torch_is_left_what_it_does_better() -> None:
 
 
 @pytest.mark.parametrize("norm_first", [True, False])
-@pytest.mark.parametrize("activation", ["relu", "gated-gelu"])
-def test_a_block_is_the_same_either_way(norm_first: bool, activation: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("kind", ["relu", "gated-gelu", "attention"])
+@pytest.mark.parametrize("watched", [False, True])
+def test_a_sublayer_is_the_same_either_way(norm_first: bool, kind: str, watched: bool) -> None:
     torch.manual_seed(0)
-    block = ResidualBlock(0.1, norm_first=norm_first).bfloat16().eval()
-    norm, linear, out = RMSNorm(64), Linear(64, 96), Linear(96, 64)
-    block.feedforward, block.feedforward_norm = FeedForward(64, 96, activation, 0.1), RMSNorm(64)
-    for module in (block.eval(), norm, linear, out):
-        module.bfloat16()
+    part = SelfAttention(64, 2, 32, 0.1) if kind == "attention" else FeedForward(64, 96, kind, 0.1)
+    block = torch.nn.ModuleList([Residual(0.1, norm_first=norm_first), torch.nn.RMSNorm(64, EPS), part])
+    block.bfloat16().eval()
+    met: list[int] = []
+    if watched:
+        part.register_forward_hook(lambda *_: met.append(1))
+    given = (Layout.whole(5, 60), None) if kind == "attention" else ()
     results = []
-    for ours in (True, False):
-        if not ours:
-            monkeypatch.setattr(sublayers, "takes", lambda *_: False)
+    for ours in (False, True):
+        if ours:
+            install(block)
         x = random(5, 60, 64, seed=2).requires_grad_()
-        projected, beside = block.enter(x, norm, linear)
-        y = block.feed(block.leave(beside, projected, out, norm))
-        parameters = [x, *linear.parameters(), *out.parameters(), *block.parameters()]
-        results.append([y, *torch.autograd.grad(y, parameters, random(5, 60, 64, seed=3))])
-    for found, expected in zip(*results, strict=True):
-        assert (found.float() - expected.float()).norm() < 0.06 * expected.float().norm()  # relu cuts near zero
+        y = block[0](x, block[1], part, *given)
+        found = torch.autograd.grad(y, [x, *block.parameters()], random(5, 60, 64, seed=3))
+        results.append([y, *found])
+    assert len(met) == (2 if watched else 0), "who hooks a layer sees it called"
+    for one, other in zip(*results, strict=True):
+        assert (one.float() - other.float()).norm() < 0.06 * other.float().norm()  # relu cuts near zero

@@ -13,7 +13,6 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file
-from sourcewise.model.blocks.layers import dropout_seed
 
 import sourcewise
 from sourcewise.config import ModelConfig, TrainConfig
@@ -22,6 +21,7 @@ from sourcewise.model.families.registry import FAMILIES
 from sourcewise.model.habits import Habits
 from sourcewise.model.network import Seq2Seq
 from sourcewise.model.protocol import shift_right
+from sourcewise.native.training.draws import dropout_seed
 from sourcewise.training import decoder_inputs as module
 from sourcewise.training.decoder_inputs import decoder_inputs, reference_share
 from sourcewise.training.objective import Objective

@@ -104,6 +104,27 @@ class _AddDropped(torch.autograd.Function):
         return grads[0], _masked(grads[0], *ctx.saved_tensors).mul_(ctx.scale), None
 
 
+class _SplitHeads(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, parts: int, heads: int) -> tuple[Tensor, ...]:
+        split = x.unflatten(-1, (parts, heads, -1))
+        ctx.shape = split.shape
+        return split.movedim(-3, 0).transpose(-3, -2).contiguous().unbind(0)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
+        out = grads[0].new_empty(ctx.shape)
+        for part, grad in enumerate(grads):
+            out[..., part, :, :] = grad.transpose(-3, -2)
+        return out.flatten(-3), None, None
+
+
+def split_heads(x: Tensor, parts: int, heads: int) -> tuple[Tensor, ...]:
+    """(…, time, parts × heads × d_kv) → `parts` tensors (…, heads, time, d_kv), one copy each way."""
+    found: tuple[Tensor, ...] = _SplitHeads.apply(x, parts, heads)
+    return found
+
+
 def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
     """x / rms(x) · weight over the last axis (Zhang & Sennrich 2019)."""
     out: Tensor = _RMSNorm.apply(x, weight, eps)

@@ -65,9 +65,10 @@ def attention(module: Any, q: Tensor, k: Tensor, v: Tensor, own: Any, other: Any
 def split_heads(module: Any, x: Tensor) -> tuple[Tensor, ...]:
     """SplitHeads: views, where attention takes heads as they lie."""
     split = x.unflatten(-1, (module.parts, module.heads, -1))
-    if not heads.takes(x, x.shape[-2], split.shape[-1]):
-        return _plainly(module, x)  # type: ignore[no-any-return]
-    return tuple(part.transpose(-3, -2) for part in split.unbind(-3))
+    if heads.takes(x, x.shape[-2], split.shape[-1]):
+        return tuple(part.transpose(-3, -2) for part in split.unbind(-3))
+    plain: tuple[Tensor, ...] = _plainly(module, x) if not x.is_cpu else ()
+    return plain or composed.split_heads(x, module.parts, module.heads)
 
 
 def kept(module: Any, heads: Tensor) -> Tensor:

@@ -11,7 +11,6 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sourcewise.model.blocks.layers import sinusoids
 from torch import Tensor
 
 import sourcewise
@@ -20,6 +19,7 @@ from sourcewise.data.batches import IGNORED, Batch, Source
 from sourcewise.data.tokenizers.tokenizer import Tokenizer
 from sourcewise.errors import RequestError
 from sourcewise.generation.generate import search
+from sourcewise.model.blocks.positions import sinusoids
 from sourcewise.model.families import decoder_only, t5
 from sourcewise.model.families.decoder_only import DecoderOnly, DecoderOnlyConfig, size
 from sourcewise.model.inputs.bridges import build_bridge

@@ -10,10 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from sourcewise.model.blocks import attention
-from sourcewise.model.blocks.attention import MASKED, attend, split_heads
-from sourcewise.model.blocks.layers import dropout_seed
+from sourcewise.data.layout import Layout
+from sourcewise.model.attention import MASKED, Attention, SplitHeads
+from sourcewise.native.install import install
 from sourcewise.native.training import attention as compiled
+from sourcewise.native.training.draws import dropout_seed
 from sourcewise.native.training.tiles import has_tiles
 
 D_KV = 32
@@ -53,10 +54,25 @@ def case(batch: int, heads: int, queries: int, keys: int, kind: str, seed: int) 
     return q, kv, bias
 
 
+def split(x: Tensor, parts: int, heads: int) -> tuple[Tensor, ...]:
+    module = SplitHeads(parts, heads)
+    install(module)
+    found: tuple[Tensor, ...] = module(x)
+    return found
+
+
+def attend(query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None, p: float = 0.0) -> Tensor:
+    module = Attention(p)
+    install(module)
+    own, other = (Layout.whole(len(each), each.shape[2]) for each in (query, key))
+    found: Tensor = module(query, key, value, own, other, bias)
+    return found
+
+
 def read(q: Tensor, kv: Tensor, bias: Tensor | None, heads: int, p: float = 0.0) -> Tensor:
     """What is read, (batch, queries, heads × D_KV)."""
-    (query,), (key, value) = split_heads(q, 1, heads), split_heads(kv, 2, heads)
-    return attend(query, key, value, bias, p, training=True).transpose(1, 2).flatten(2)
+    (query,), (key, value) = split(q, 1, heads), split(kv, 2, heads)
+    return attend(query, key, value, bias, p).transpose(1, 2).flatten(2)
 
 
 def leaves(given: Case, kind: torch.dtype) -> Case:
@@ -95,7 +111,7 @@ def test_longer_sequences_and_wider_heads_too() -> None:
     results = []
     for precision in (torch.bfloat16, torch.float32):
         whole = x.clone().to(precision).requires_grad_()
-        out = attend(*split_heads(whole, 3, 2), None, 0.0, training=True)
+        out = attend(*split(whole, 3, 2), None)
         out.backward(grad.to(precision))
         assert whole.grad is not None
         results.append((out.detach(), whole.grad))
@@ -126,21 +142,12 @@ def test_dropout_bars_gradients_where_it_barred_weights() -> None:
         assert not torch.equal(read(q, kv, None, 2, p=0.25), out)
 
 
-def test_heads_lie_where_they_were_projected_and_their_gradients_where_they_are_wanted(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    x = random(3, 7, 3 * 2 * D_KV, seed=1).requires_grad_()
-    parts = split_heads(x, 3, 2)
+def test_heads_lie_where_they_were_projected() -> None:
+    x = random(3, 7, 3 * 2 * D_KV, seed=1)
+    parts = split(x, 3, 2)
     assert all(part.untyped_storage().data_ptr() == x.untyped_storage().data_ptr() for part in parts)
-    whole = compiled.whole(parts)
-    assert whole is not None and torch.equal(whole, x)
-    assert compiled.whole((parts[1], parts[0], parts[2])) is None
-    assert compiled.whole([part.contiguous() for part in parts]) is None
-    met: list[Tensor | None] = []
-    usual = compiled.whole
-    monkeypatch.setattr(attention.compiled, "whole", lambda grads: met.append(usual(grads)) or met[-1])
-    attend(*parts, None, 0.0, training=True).sum().backward()
-    assert met and all(each is not None for each in met)
+    for found, expected in zip(parts, SplitHeads(3, 2)(x), strict=True):
+        assert torch.equal(found, expected)
 
 
 def test_what_is_not_finite_stays_so() -> None:
