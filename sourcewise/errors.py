@@ -1,11 +1,11 @@
-"""The one error a user can cause, and what a user is told without an error."""
+"""Errors that a user can cause, and warnings to the user."""
 
 from __future__ import annotations
 
 import re
 import warnings
 
-# What moves the cursor, ends a line or turns the writing direction, and so hides what a message says.
+# Characters that move the cursor, end a line or change the writing direction, and so hide parts of a message.
 _UNSEEN = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u200e\u200f\u202a-\u202e\u2066-\u2069\ufeff]")
 _SHORT = {"\t": "\\t", "\n": "\\n", "\r": "\\r"}
 
@@ -21,11 +21,11 @@ def printable(text: str) -> str:
 
 
 class RequestError(ValueError):
-    """The request was wrong: one line that names the file, line or key and what would be right.
+    """A wrong request: one line that names the file, line or key and what would be right.
 
-    The command line prints it on standard error and exits with status 2; the library raises it. What it quotes of
-    files and names cannot break the line: control characters are escaped. `kind` is what is wrong without the
-    particulars, so that many of a kind can be counted.
+    The command line prints it on standard error and exits with status 2; the library raises it. Control characters
+    in quoted files and names are escaped. `kind` is the message without particulars, so that errors of one kind can be
+    counted.
     """
 
     def __init__(self, message: object = "", kind: str = "") -> None:
@@ -34,21 +34,21 @@ class RequestError(ValueError):
 
 
 class FaultyData(RequestError):
-    """The files are there and can be opened, but what one of them holds cannot be trained on."""
+    """Contents of a readable file that cannot be trained on."""
 
 
 class NotFinite(RequestError):
-    """A weight, a logit or a loss is NaN or infinite: nothing true can be said with it."""
+    """A weight, a logit or a loss that is NaN or infinite, so that no figure computed from it means anything."""
 
 
 class Notice(UserWarning):
-    """What a user should know although the work goes on; the command line prints it on standard error."""
+    """A warning to the user; the work goes on, and the command line prints it on standard error."""
 
 
 class DataWarning(Notice):
-    """Something of the user's data is not taken as it stands; the work goes on."""
+    """A warning that some of the user's data is not used as it stands; the work goes on."""
 
 
 def tell(text: str) -> None:
-    """Tell the user something in a line, through Python's warnings: a `Notice`, once a text and process."""
+    """Warn the user in one line: a `Notice` through Python's warnings, once per text and process."""
     warnings.warn(text, Notice, stacklevel=2)

@@ -1,7 +1,7 @@
 """The command line: words → plain values → `api`; nothing below knows argparse.
 
-`parser.py` parses words and tells errors in one line; `commands.py` lists the commands. Nothing heavy is imported
-before a command needs it, so that help is instant.
+`parser.py` parses the words and reports errors in one line; `commands.py` lists the commands. Heavy modules are
+imported only by the commands that need them, so help is instant.
 """
 
 from __future__ import annotations

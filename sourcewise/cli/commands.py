@@ -1,4 +1,4 @@
-"""The commands, in the order of the help: one short function each. What is heavy is imported when a command runs."""
+"""The commands, in the order of the help: one short function each. Heavy modules are imported when a command runs."""
 
 from sourcewise.cli import training, compare, generation, diagnosis  # isort: skip
 

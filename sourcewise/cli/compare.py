@@ -1,4 +1,4 @@
-"""The command that compares."""
+"""The command `compare`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from sourcewise.errors import RequestError
 
 
 @command(
-    "train the variants of a recipe and hold them against each other",
+    "train the variants of a recipe and compare them",
     "RECIPE [--jobs N] [--section.key VALUE]…",
     [
         "sourcewise compare my.yaml --jobs 2",
@@ -18,15 +18,15 @@ from sourcewise.errors import RequestError
     ],
     argument("recipe", type=path, metavar="RECIPE", help="a YAML file with a compare section, or a shipped one's name"),
     argument("--jobs", type=int, default=1, metavar="N", help="trainings at a time, sharing the cores (default: 1)"),
-    argument("--dry-run", action="store_true", help="only list the trainings, and what is there of each"),
-    argument("--overwrite", action="store_true", help="make runs anew that another recipe made"),
+    argument("--dry-run", action="store_true", help="only list the trainings and the state of each"),
+    argument("--overwrite", action="store_true", help="replace runs that another recipe made"),
     JSON,
     overrides=True,
 )
 def compare(arguments: Namespace) -> int:
-    """Train every variant with every seed, and print the table: figures with intervals
-    over seeds, and what may be said of the differences. Interrupted, the same
-    command goes on; what is trained already is taken as it is. More: docs/compare.md.
+    """Train every variant with every seed and print the table: figures with intervals
+    over seeds, and which differences are beyond chance. After an interruption the
+    same command continues; finished trainings are reused. More: docs/compare.md.
 
     Exit status 1 when a training failed.
     """

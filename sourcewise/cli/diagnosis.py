@@ -1,4 +1,4 @@
-"""Commands that judge a model and show why it speaks as it does."""
+"""Commands that measure a model, find its faults and show where its outputs come from."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ from sourcewise.errors import RequestError
     JSON,
 )
 def evaluate(arguments: Namespace) -> int:
-    """Generate the outputs of a set, free-running; measure them, and what they owe to
-    their sources.
+    """Generate outputs for a set (free-running) and measure them: quality, diversity,
+    and how much they depend on their sources.
     """
     from sourcewise.evaluation.requirement import parse_requirement
     from sourcewise.reporting.progress import TrainingProgress
@@ -52,7 +52,7 @@ def evaluate(arguments: Namespace) -> int:
         progress=TrainingProgress().evaluating,
         **given(arguments, *CUTS),
     )
-    print_notes([note for note in evaluation.notes if note.where])  # others are told as the set is laid out
+    print_notes([note for note in evaluation.notes if note.where])  # the others were printed when the set was tokenised
     if evaluation.settings:
         print(f"sourcewise: {evaluation.settings}", file=sys.stderr)
     if arguments.output:
@@ -86,8 +86,8 @@ def evaluate(arguments: Namespace) -> int:
     overrides=True,
 )
 def diagnose(arguments: Namespace) -> int:
-    """Name what is wrong, the cause first: of a recipe (a .yaml or a shipped one's name)
-    before it is trained, where the options of `train` go too, or of a run or a model.
+    """Report what is wrong, the cause first. A recipe (a .yaml or a shipped one's name)
+    is checked before training, and takes the options of `train`.
 
     Exit status 1 when a finding is an error.
     """
@@ -123,7 +123,7 @@ def diagnose(arguments: Namespace) -> int:
     JSON,
 )
 def info(arguments: Namespace) -> int:
-    """What this installation and this machine have: what the report of a bug needs."""
+    """Print versions, hardware, extras and native code: what a bug report needs."""
     from sourcewise.runtime.info import info as found
 
     sections = found()
@@ -138,13 +138,13 @@ def info(arguments: Namespace) -> int:
 
 
 @command(
-    "tell what a rule of diagnose means, in full",
+    "explain a rule of diagnose in full",
     "[CODE]",
     ["sourcewise explain SRC001"],
     argument("code", nargs="?", type=filled, metavar="CODE", help="a rule's code; without it, all rules are listed"),
 )
 def explain(arguments: Namespace) -> int:
-    """What a rule measures, why that is bad, where its threshold is from, and the cure."""
+    """Print what a rule measures, why that is bad, its threshold and its cure."""
     from sourcewise.diagnosis import diagnose, rules
 
     if arguments.code:
@@ -156,7 +156,7 @@ def explain(arguments: Namespace) -> int:
 
 
 @command(
-    "show how an output came about, and what of its source was read",
+    "show an output token by token, and which source parts were read",
     "MODEL SOURCE [--id ID] [-o FILE.html] [options]",
     [
         "sourcewise trace runs/dates 'de_DE:3.3.1987' -o trace.html",
@@ -175,8 +175,8 @@ def explain(arguments: Namespace) -> int:
     JSON,
 )
 def trace(arguments: Namespace) -> int:
-    """Generate for one source, and show for each token of the output how likely it was,
-    what it owes to the source (source bits), and which parts of it were read.
+    """Generate for one source, and show for each output token its probability, its
+    gain from the source (source bits), and the parts of the source that were read.
     """
     from sourcewise.cli.sources import name_one, position
     from sourcewise.data.request import SourceRequest
@@ -210,7 +210,7 @@ def trace(arguments: Namespace) -> int:
     argument("run", type=path, metavar="RUN", help="a run folder"),
 )
 def report(arguments: Namespace) -> int:
-    """Write RUN/report.html anew from what the run holds, and print its path."""
+    """Write RUN/report.html anew from the files of the run, and print its path."""
     from sourcewise.reporting.report import write_report
 
     print(write_report(Path(arguments.run)))

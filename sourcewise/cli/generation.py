@@ -15,7 +15,7 @@ import sourcewise
 from sourcewise.cli.options import FEATURES, LIMITS, MODEL, SAMPLING, SEARCH, TASK, given
 from sourcewise.cli.parser import argument, command, filled, path
 
-_LINE_END = re.compile(r"\r\n|\r|\n")  # what a reader of lines takes for one
+_LINE_END = re.compile(r"\r\n|\r|\n")  # what readers of lines treat as a line end
 
 if TYPE_CHECKING:
     from sourcewise.data.examples import Example
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     ],
     MODEL,
     argument(
-        "sources", nargs="?", default="-", type=path, metavar="FILE", help="a source a line, a manifest, conversations"
+        "sources", nargs="?", default="-", type=path, metavar="FILE", help="a text per line, a manifest, conversations"
     ),
     argument("-o", "--output", type=path, metavar="FILE", help="write there instead of to standard output"),
     FEATURES,
@@ -43,13 +43,13 @@ if TYPE_CHECKING:
         "--precision",
         metavar="P",
         default="fp32",
-        help="fp32, bf16 or int8: near ties may fall otherwise",
+        help="fp32, bf16 or int8: near ties may differ",
     ),
-    argument("--json", action="store_true", help="a line is {id, source, output}"),
+    argument("--json", action="store_true", help="write {id, source, output} per line"),
 )
 def generate(arguments: Namespace) -> int:
-    """One output a line (its line ends become spaces, and are told, but with --json), in
-    the order of the sources. What is not set: as the recipe or the folder has it.
+    """Write one output per line, in the order of the sources; line ends inside one
+    become spaces (--json keeps them). Defaults are those of the recipe or the folder.
     """
     from sourcewise.cli.sources import open_lines, windows
     from sourcewise.data.request import SourceRequest
@@ -81,7 +81,7 @@ def generate(arguments: Namespace) -> int:
 
 
 def _lines(sources: Iterable[Example], outputs: list[str], as_json: bool) -> Iterator[str]:
-    """A line an output."""
+    """One line per output."""
     for source, output in zip(sources, outputs, strict=True):
         row = {"id": source.id, "source": source.source, "output": output}
         yield json.dumps(row, ensure_ascii=False) if as_json else _LINE_END.sub(" ", output)
@@ -100,8 +100,8 @@ def _lines(sources: Iterable[Example], outputs: list[str], as_json: bool) -> Ite
     argument("--precision", metavar="P", default="fp32", help="fp32, bf16 or int8, as of generate"),
 )
 def serve(arguments: Namespace) -> int:
-    """Requests that come together are generated together. Routes and limits: /docs, and
-    docs/serving.md. Needs pip install 'sourcewise[serve]'.
+    """Answer HTTP requests; those that arrive together share a batch. Routes and
+    limits: /docs, and docs/serving.md. Needs pip install 'sourcewise[serve]'.
     """
     from sourcewise.serving import serve
 

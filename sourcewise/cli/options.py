@@ -15,7 +15,7 @@ LIMITS = (
     argument("--max-source", type=int, metavar="N", help="most tokens read of a source (default: as trained)"),
     argument("--max-frames", type=int, metavar="N", help="most frames read of a feature source"),
 )
-SET = (  # how a set is read
+SET = (  # how a data set is read
     FEATURES,
     TASK,
     argument("--source", type=filled, metavar="COLUMN", help="name of the source column (default: source)"),
@@ -24,13 +24,13 @@ SET = (  # how a set is read
     argument("--max-target", type=int, metavar="N", help="most tokens of a reference that are measured"),
 )
 CUTS = ("max_source", "max_target", "max_frames")
-READING = ("features", "task", "source", "target")  # what these are called to `evaluate` and `diagnose`
+READING = ("features", "task", "source", "target")  # their parameter names in `evaluate` and `diagnose`
 SEARCH = (
-    argument("--beams", type=int, metavar="N", help="hypotheses kept a source; 1 is greedy"),
+    argument("--beams", type=int, metavar="N", help="hypotheses kept per source; 1 is greedy"),
     argument("--max-new-tokens", type=int, metavar="N", help="longest output, in tokens"),
 )
 SAMPLING = (
-    argument("--sample", action="store_true", default=None, help="draw the output instead of searching it, with"),
+    argument("--sample", action="store_true", default=None, help="sample the output instead of searching, with"),
     argument("--temperature", type=float, metavar="T", help="  logits divided by T"),
     argument("--top-k", type=int, metavar="K", help="  only the K likeliest tokens"),
     argument("--top-p", type=float, metavar="P", help="  only the likeliest tokens of mass P"),
@@ -39,5 +39,5 @@ SAMPLING = (
 
 
 def given(arguments: Namespace, *names: str) -> dict[str, Any]:
-    """The options that were set."""
+    """The options of these names that were given, with their values."""
     return {name: value for name in names if (value := getattr(arguments, name)) is not None}

@@ -1,7 +1,7 @@
-"""What every command shares: its words are parsed, its help is shown, its errors are told in one line.
+"""Shared by all commands: parsing of words, help texts, errors in one line.
 
 Exit status: 0 done · 1 the work ran and the answer is bad · 2 the request was wrong · 70 a bug of ours ·
-130 interrupted. `SOURCEWISE_TRACEBACK=1` shows the traceback of whatever went wrong.
+130 interrupted. `SOURCEWISE_TRACEBACK=1` shows the traceback of any error.
 """
 
 from __future__ import annotations
@@ -26,32 +26,32 @@ sequences, and tells whether the decoder reads its source."""
 
 @dataclass(frozen=True, slots=True)
 class Argument:
-    """One argument of a command, as argparse wants it."""
+    """One argument of a command, in argparse's terms."""
 
     flags: tuple[str, ...]
     settings: dict[str, Any]
 
 
 def filled(word: str) -> str:
-    """The type of an argument that may not be empty: an empty path would be the current folder."""
+    """argparse type of a word that may not be empty: an empty path would mean the current folder."""
     if not word.strip():
         raise ArgumentTypeError("is empty; a shell variable that is not set?")
     return word
 
 
 def path(word: str) -> str:
-    """The type of an argument that names a file or folder: not empty, `~` is the home folder."""
+    """argparse type of a file or folder: not empty; `~` becomes the home folder."""
     return os.path.expanduser(filled(word))  # noqa: PTH111  (a Path would lose the ./ of a folder that is no hub name)
 
 
 def argument(*flags: str, **settings: Any) -> Argument:
-    """`add_argument`, kept for when the command is called."""
+    """The arguments of a later call of `add_argument`."""
     return Argument(flags, settings)
 
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """One word after `sourcewise`."""
+    """One command of `sourcewise`: its function, help texts and arguments."""
 
     run: Callable[[Namespace], int]
     summary: str
@@ -61,7 +61,7 @@ class Command:
     overrides: bool  # also takes --section.key value
 
     def parser(self) -> Parser:
-        """Its parser, made when it is needed."""
+        """The argparse parser of this command."""
         name = self.run.__name__
         lines = [f"  {example}" for example in self.examples]
         parser = Parser(
@@ -99,7 +99,7 @@ COMMANDS: dict[str, Command] = {}
 def command(
     summary: str, usage: str, examples: list[str], *arguments: Argument, overrides: bool = False
 ) -> Callable[[Callable[[Namespace], int]], Callable[[Namespace], int]]:
-    """Make a function the command of its name; its docstring is the description in its help."""
+    """Decorator: registers a function as the command of its name, with its docstring as description."""
 
     def register(function: Callable[[Namespace], int]) -> Callable[[Namespace], int]:
         COMMANDS[function.__name__] = Command(function, summary, usage, tuple(examples), arguments, overrides)
@@ -109,15 +109,15 @@ def command(
 
 
 class Parser(ArgumentParser):
-    """argparse whose errors are RequestErrors."""
+    """An ArgumentParser that raises RequestError."""
 
     @property
     def flags(self) -> list[str]:
-        """Every option it knows."""
+        """All option strings of the command, such as `--json`."""
         return list(self._option_string_actions)
 
     def error(self, message: str) -> NoReturn:
-        """Raise instead of printing a usage and leaving."""
+        """Raises RequestError instead of printing the usage and exiting."""
         raise RequestError(f"{message}; see {self.prog} --help")
 
 
@@ -128,17 +128,17 @@ class _Formatter(RawDescriptionHelpFormatter):
 
 
 def main(words: list[str]) -> int:
-    """Run a command and give its exit status. No error leaves it but one that SOURCEWISE_TRACEBACK asks for."""
+    """Run a command and return its exit status. Errors are printed, and raised only under SOURCEWISE_TRACEBACK."""
     try:
         _open_closed_streams()
-        with _notices_told():
+        with _notices_printed():
             status = _dispatch(words)
         sys.stdout.flush()
         return status
     except BrokenPipeError:  # `sourcewise … | head`
         _drop_output()
         return 141
-    except KeyboardInterrupt as stop:  # a training says how to go on
+    except KeyboardInterrupt as stop:  # a training's message says how to continue
         _tell(str(stop) or "interrupted")
         return 130
     except Exception as error:
@@ -146,7 +146,7 @@ def main(words: list[str]) -> int:
             raise
         if isinstance(error, OSError):
             _drop_output()
-        status, message = _told(error)
+        status, message = _status_and_message(error)
         _tell(f"error: {' '.join(message.split())}")
         return status
 
@@ -193,7 +193,7 @@ def _dispatch(words: list[str]) -> int:
 
 
 def _set_overrides_apart(words: list[str], flags: list[str]) -> tuple[list[str], list[str]]:
-    """(words of the command itself, `--section.key value` words): every long option that is not its own."""
+    """(words of the command itself, `--section.key value` words): long options outside `flags` are overrides."""
     own: list[str] = []
     overrides: list[str] = []
     rest = list(words)
@@ -208,7 +208,7 @@ def _set_overrides_apart(words: list[str], flags: list[str]) -> tuple[list[str],
     return own, overrides
 
 
-def _told(error: Exception) -> tuple[int, str]:
+def _status_and_message(error: Exception) -> tuple[int, str]:
     """Exit status and message of an error."""
     if isinstance(error, RequestError):
         return 2, str(error)
@@ -228,7 +228,7 @@ def _tell(text: str) -> None:
 
 
 @contextlib.contextmanager
-def _notices_told() -> Iterator[None]:
+def _notices_printed() -> Iterator[None]:
     """Within: each `Notice` is a line on standard error."""
     shown = warnings.showwarning
 

@@ -1,4 +1,4 @@
-"""Which sources the words of a command line mean."""
+"""Opens the sources that a command line names: standard input, a file, or a text."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from sourcewise.data.request import SourceRequest
 from sourcewise.errors import RequestError
 
 WINDOW = 16384  # lines at a time
-WHOLE = (".json", ".npy")  # files that are no plain lines, as tables are not
+WHOLE = (".json", ".npy")  # files that, as tables, are not read as plain lines
 OF_MANY = (".json", ".txt")  # files that hold more than one source, as tables do
 
 
 @contextlib.contextmanager
 def open_lines(named: str) -> Iterator[BinaryIO | None]:
-    """Standard input for `-`, a file of plain lines; None for a file of another kind. Raises RequestError."""
+    """Within: the stream of standard input (`-`) or of a file of plain lines; None for other files. RequestError."""
     if named == "-":
         if sys.stdin.isatty():
-            print("a text a line; Ctrl-D ends", file=sys.stderr)
+            print("one text per line; Ctrl-D ends", file=sys.stderr)
         yield sys.stdin.buffer
     elif Path(named).suffix.lower() in (*WHOLE, *endings()):
         yield None
@@ -37,7 +37,7 @@ def open_lines(named: str) -> Iterator[BinaryIO | None]:
 
 
 def windows(named: str, request: SourceRequest, stream: BinaryIO | None) -> Iterator[tuple[int, Dataset]]:
-    """The sources of `generate` and how many came before: lines in windows, so that a set of any length fits."""
+    """Yields (number of sources before, sources) for `generate`; lines come in windows, so a set of any length fits."""
     before = 0
     if stream is not None and not request.features:
         name = "standard input" if named == "-" else named
@@ -47,16 +47,16 @@ def windows(named: str, request: SourceRequest, stream: BinaryIO | None) -> Iter
             examples = [replace(e, id=str(i), where=f"{name}:{i}") for i, e in numbered]
             yield before, replace(found, name=name, examples=examples)
             before += len(lines)
-    if not before:  # a file of another kind, or one without a line, which is refused
+    if not before:  # another kind of file, or a file without lines, which is refused
         yield 0, request.sources([] if named == "-" else named, named)
 
 
 def name_one(given: str, identity: str | None) -> str | list[str]:
-    """The path where a file is meant, else the text itself.
+    """The path if the word names a file, else the word as a list of one text.
 
-    Raises RequestError for a file that is not there, and for one of many sources of which none is named.
+    Raises RequestError for a missing file, and for a file of many sources without an id.
     """
-    is_file = len(given) < 256 and Path(given).expanduser().is_file()  # a longer text is no name of a file
+    is_file = len(given) < 256 and Path(given).expanduser().is_file()  # longer texts are not file names
     if identity is None and not given.endswith(".npy"):
         if is_file and Path(given).suffix.lower() in (*OF_MANY, *endings()):
             raise RequestError(f"{given}: a file of many sources; name one with --id")
@@ -67,7 +67,7 @@ def name_one(given: str, identity: str | None) -> str | list[str]:
 
 
 def position(sources: Dataset, identity: str | None) -> int:
-    """Where the source of this id is; without one, the first. Raises RequestError that names the nearest."""
+    """Index of the source with this id; 0 without an id. Raises RequestError that names the nearest id."""
     if identity is None:
         return 0
     ids = [example.id for example in sources]

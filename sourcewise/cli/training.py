@@ -1,4 +1,4 @@
-"""Commands that make something: a run, a tokenizer."""
+"""Commands that train: a run (`demo`, `train`), a tokenizer."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ DEMOS = {
     overrides=True,
 )
 def demo(arguments: Namespace) -> int:
-    """Train a small model from scratch in minutes, and see everything that a run gives.
+    """Train a small model from scratch in minutes, with everything that a run writes.
 
     digits  features to text: rows of scanned handwritten digits, read out
     dates   text to text: dates as they are written in 20 locales, to ISO 8601
@@ -93,15 +93,15 @@ def train(arguments: Namespace) -> int:
     "train a tokenizer on text files",
     "TEXT… -o FILE [--vocabulary N] [--unit words]",
     ["sourcewise tokenizer train.en train.de -o tokenizer.json --vocabulary 8000"],
-    argument("texts", nargs="+", type=path, metavar="TEXT", help="UTF-8 text files, a text a line; -: standard input"),
+    argument("texts", nargs="+", type=path, metavar="TEXT", help="UTF-8 files, one text per line; -: standard input"),
     argument("-o", "--output", required=True, type=path, metavar="FILE", help="the tokenizer.json to write"),
     argument("--vocabulary", type=int, default=8000, metavar="N", help="how many entries (default: 8000)"),
     argument("--unit", choices=("subwords", "words", "characters"), default="subwords", help="default: subwords"),
 )
 def tokenizer(arguments: Namespace) -> int:
-    """Learn a vocabulary of pieces of words, of words or of characters.
+    """Train a tokenizer of subwords, words or characters.
 
-    `train` does so by itself when no tokenizer is given.
+    `train` does this by itself when no tokenizer is given.
     """
     from sourcewise.cli.sources import open_lines
     from sourcewise.data.readers.lines import decode_lines, read_bytes
@@ -123,6 +123,6 @@ def tokenizer(arguments: Namespace) -> int:
 
 
 def _free_name(output: Path, name: str) -> str:
-    """digits, or digits-2, … where that run is there already."""
+    """The name, or name-2, name-3, … where that run exists already."""
     names = (name if n == 1 else f"{name}-{n}" for n in range(1, 10_000))
     return next(n for n in names if not (output / n).exists())

@@ -17,7 +17,7 @@ from sourcewise.generation.flow import Feed
 from sourcewise.generation.rules import ReadSource
 from sourcewise.generation.sampling import Hypothesis, greedy_or_sample
 from sourcewise.model.protocol import Memory, Network
-from sourcewise.runtime.processes import each, worker_count
+from sourcewise.runtime.processes import map_in_processes, worker_count
 
 Progress = Callable[[int, int], None]  # (done, of)
 TURNS = 3  # batches each worker should have at least
@@ -100,7 +100,7 @@ def generate(
         return search(network, feed(part), options, read)
 
     found: dict[int, Hypothesis] = {}
-    for part in each(run, parts, workers):
+    for part in map_in_processes(run, parts, workers):
         found.update(part)
         if progress is not None:
             progress(len(found), len(sources))

@@ -1,4 +1,4 @@
-"""Memory that comes and goes with requests, kept from spreading over the heaps of glibc's allocator."""
+"""Limits the number of heaps of glibc's allocator, so that a server's memory does not grow with its threads."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ FEW = 2
 
 
 def keep_few() -> None:
-    """Let glibc allocate from two heaps at most, but where MALLOC_ARENA_MAX says otherwise; other allocators stay.
+    """Let glibc allocate from at most two heaps, unless MALLOC_ARENA_MAX is set; other allocators are unchanged.
 
-    Of itself it has up to eight a core. Each of the short-lived threads of a server takes whichever is free, and each
+    By default glibc has up to eight heaps per core. Each short-lived thread of a server takes any free heap, and each
     heap keeps the pages of the largest request that it has seen.
     """
     if "MALLOC_ARENA_MAX" not in os.environ:

@@ -1,4 +1,4 @@
-"""Writing: a file appears whole or not at all, and a failure leaves no folder made for it behind."""
+"""Atomic writing: a file appears complete or not at all, and a failure removes the folders made for it."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from pathlib import Path
 
 from sourcewise.errors import RequestError
 
-STREAMS = ("/dev", "/proc")  # what is named here is never replaced, though /dev/stdout may lead to a file
+STREAMS = ("/dev", "/proc")  # paths below these are never replaced, though /dev/stdout may lead to a file
 
 
 def write_atomically(path: Path, content: str | bytes) -> None:
-    """Write a file whole or not at all: a reader, or a kill, never sees half of it. Raises RequestError."""
+    """Write a complete file or none: no reader sees half of it, even after a kill. Raises RequestError."""
     with writing(path) as write:
         write(content)
 
 
 @contextlib.contextmanager
 def writing(path: Path) -> Iterator[Callable[[str | bytes], None]]:
-    """Within: a function that writes a piece; what was written is there, whole, when the block ends well.
+    """Within: a function that writes a piece of text; the file appears when the block ends without an error.
 
-    A device or a pipe is written into, as a link's target is. Raises RequestError where the folder cannot be made or
+    Devices, pipes and targets of links are written in place. Raises RequestError where the folder cannot be made or
     written (permissions, a full disk).
     """
     streamed = is_stream(path)
@@ -58,14 +58,14 @@ def _unwritable(path: Path, error: OSError) -> RequestError:
 
 
 def is_stream(path: Path) -> bool:
-    """Whether what is there takes bytes but is no file to replace: a device, a pipe, /dev/stdout."""
+    """Whether the path is a device, a pipe or /dev/stdout, which is written to but never replaced."""
     if not path.exists() or path.is_dir():
         return False
     return not path.is_file() or any(path.absolute().is_relative_to(place) for place in STREAMS)
 
 
 def check_writable(path: Path) -> None:
-    """Before long work: can its result be written there? Raises RequestError."""
+    """Raises RequestError unless a result can be written there: asked before long work."""
     if path.is_dir():
         raise RequestError(f"{path}: is a folder; name a file to write")
     if is_stream(path):
@@ -77,13 +77,13 @@ def check_writable(path: Path) -> None:
 
 @contextlib.contextmanager
 def new_folder(folder: Path) -> Iterator[None]:
-    """Make a folder and those above it; where the block fails, those it made are removed again if they are empty."""
+    """Within: a folder, made with its parents; if the block fails, the made folders are removed where empty."""
     made = [place for place in (folder, *folder.parents) if not place.exists()]
     try:
         folder.mkdir(parents=True, exist_ok=True)
         yield
     except BaseException:
-        with contextlib.suppress(OSError):  # something is in it, or it was never made
+        with contextlib.suppress(OSError):  # not empty, or never made
             for place in made:
                 place.rmdir()
         raise

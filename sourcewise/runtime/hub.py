@@ -1,4 +1,4 @@
-"""What the Hugging Face hub says when it does not give something, in a few words."""
+"""Errors of the Hugging Face hub in a few words."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ TIMEOUT = 10  # seconds
 
 
 def reason(error: Exception) -> str:
-    """Why the hub gave nothing: known errors in our words, others by their first line."""
+    """The reason of a hub error: known errors in our words, others by their first line."""
     kinds = {kind.__name__ for kind in type(error).__mro__}
     for kind, text in _REASONS.items():
         if kind in kinds:
@@ -28,7 +28,7 @@ def reason(error: Exception) -> str:
 
 @contextlib.contextmanager
 def patient_no_longer(name: str) -> Iterator[None]:
-    """Within: where the hub cannot be reached, `datasets` looks in its cache at once instead of trying for a minute."""
+    """Within: if the hub is unreachable, `datasets` uses its cache at once instead of trying for a minute."""
     import datasets
 
     kept = datasets.config.HF_HUB_OFFLINE
@@ -46,7 +46,7 @@ def _answers(name: str) -> bool:
     try:
         HfApi().dataset_info(name, timeout=TIMEOUT)
     except (HfHubHTTPError, HFValidationError):
-        return True  # it says no: `datasets` will tell what
-    except Exception:  # of whichever HTTP library it uses
+        return True  # an error status: `datasets` will report it
+    except Exception:  # of any HTTP library
         return False
     return True

@@ -1,4 +1,4 @@
-"""The machine: versions, hardware, native code in use; for a run's first line, its report and `sourcewise info`."""
+"""Versions, hardware and native code in use: for a run's first log line, its report and `sourcewise info`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from sourcewise.native.codes import CODES, of_training
 from sourcewise.runtime.plugins import installed
 
 PACKAGES = ("sourcewise", "torch", "transformers", "tokenizers", "sentencepiece", "sacrebleu", "numpy")
-EXTRAS = {  # what is installed by `pip install 'sourcewise[NAME]'`, and what it brings
+EXTRAS = {  # `pip install 'sourcewise[NAME]'` and the packages that it installs
     "demo": ("scikit-learn", "babel", "num2words"),
     "serve": ("fastapi", "uvicorn"),
     "bench": ("accelerate", "ctranslate2"),
@@ -23,9 +23,9 @@ OTHERS = ("safetensors", "datasets", "jiwer", "peft", "accelerate", "h5py", "sou
 
 
 def machine(device: torch.device, precision: str, threads: int) -> dict[str, str]:
-    """What a training is made with: names and values to read, in the order in which they are told.
+    """Name and value of everything a training runs on, in the order in which they are printed.
 
-    `threads` are those that torch has for a part of a step.
+    `threads` is the number of torch threads for one part of a step.
     """
     of = torch.get_num_threads()
     return {
@@ -37,7 +37,7 @@ def machine(device: torch.device, precision: str, threads: int) -> dict[str, str
 
 
 def here() -> dict[str, str]:
-    """This machine and the versions of what runs on it, as a training notes them."""
+    """This machine and its versions, as a training logs them."""
     return {
         "machine": f"{os.cpu_count()} cores, {_memory()}{platform.system()} {platform.machine()}",
         "python": platform.python_version(),
@@ -46,7 +46,7 @@ def here() -> dict[str, str]:
 
 
 def info() -> dict[str, dict[str, str]]:
-    """What a report of a bug needs: versions, extras, plug-ins, hardware, native code, which is compiled for it."""
+    """What a bug report needs: versions, extras, plug-ins, hardware, native code (compiled to find out)."""
     versions = {"python": f"{platform.python_version()} ({platform.python_implementation()})"}
     versions |= {package: _version(package) or "not installed" for package in (*PACKAGES, *OTHERS)}
     hardware = {
@@ -79,7 +79,7 @@ def _name(device: torch.device) -> str:
 
 
 def _processor() -> str:
-    """The processor's own name, where the system tells it."""
+    """The processor's model name, where the system has it."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:

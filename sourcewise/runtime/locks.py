@@ -1,4 +1,4 @@
-"""One process at a time: a lock on an open file, let go when the process ends in whatever way."""
+"""A lock on an open file, so that one process at a time uses it; released however the process ends."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ HELD = (errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES, errno.EDEADLK)
 
 
 def hold(file: IO[Any]) -> bool:
-    """Lock an open file for this process without waiting; whether it is ours now.
+    """Lock an open file for this process without waiting; false where another process holds it.
 
-    Where the file system knows no locks (some network mounts) it is ours too, and that is told.
+    True, with a `Notice`, where the file system has no locks (some network mounts).
     """
     try:
         _lock(file)

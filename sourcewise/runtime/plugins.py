@@ -1,4 +1,4 @@
-"""What other packages bring by entry points: a group of them, each loaded, and a broken one told and left out."""
+"""Plug-ins: objects that other packages provide by entry points. A broken one is reported and left out."""
 
 from __future__ import annotations
 
@@ -15,29 +15,29 @@ GROUPS = ("sourcewise.bridges", "sourcewise.metrics", "sourcewise.readers", "sou
 
 
 def plugins(group: str, taken: Callable[[object], Found]) -> Iterator[Found]:
-    """What the entry points of a group name, each as `taken` makes it; ordered by name.
+    """Loads the entry points of a group in order of name and yields `taken(object)` for each.
 
     A plug-in that cannot be imported, or that `taken` refuses (by a ValueError or TypeError that says why), is left
-    out with a `Notice` that names it: what one package breaks stops nobody's work.
+    out with a `Notice` that names it, so that a broken package stops nobody's work.
     """
-    from importlib.metadata import entry_points  # slow to import, and asked for seldom
+    from importlib.metadata import entry_points  # slow to import, and seldom needed
 
     for entry in sorted(entry_points(group=group), key=lambda entry: entry.name):
         try:
             yield taken(entry.load())
-        except Exception as error:  # a stranger's module may raise anything at import
+        except Exception as error:  # foreign code may raise anything at import
             tell(f"plug-in {_named(entry)} ({entry.group}): left out: {type(error).__name__}: {error}")
 
 
 def names(group: str) -> list[str]:
-    """The names of a group's entry points, none of them imported."""
+    """The names of a group's entry points, without importing them."""
     from importlib.metadata import entry_points
 
     return sorted(entry_points(group=group).names)
 
 
 def installed() -> dict[str, str]:
-    """Each group of ours that other packages name, and what they bring, whether or not it can be loaded."""
+    """Group → its entry points in words, for our groups that have any; none of them is loaded."""
     from importlib.metadata import entry_points
 
     found = [entry for group in GROUPS for entry in entry_points(group=group)]

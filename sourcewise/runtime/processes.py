@@ -1,8 +1,8 @@
-"""One function over many pieces of work, a process a CPU core.
+"""A function mapped over many pieces of work, with one process per CPU core.
 
-Generation is thousands of short operations: threads would wait for the interpreter's lock, and two cores in one
-operation for each other. Processes are forked, as PyTorch's DataLoader does it: they start at once and share the
-weights. Where there is no fork, or an accelerator does the work, the caller's own thread does it all.
+Generation runs thousands of short operations: threads would wait for the interpreter's lock, and two cores in one
+operation for each other. Processes are forked, as in PyTorch's DataLoader: they start at once and share the weights.
+Without fork, or on an accelerator, the calling thread does all the work.
 """
 
 from __future__ import annotations
@@ -25,29 +25,29 @@ import torch
 
 from sourcewise.errors import RequestError
 
-_function: Callable[[int], Any] | None = None  # in a worker: what to do
+_function: Callable[[int], Any] | None = None  # in a worker process: the mapped function
 
 
 def worker_count(device: torch.device) -> int:
     """How many processes share work on this device."""
     may_fork = sys.platform == "linux" and _function is None and not multiprocessing.current_process().daemon
-    # Beside a main thread that does something else, a fork would take that one's locks and sockets with it.
+    # A fork from another thread would copy the locks and sockets that the main thread is using.
     may_fork = may_fork and threading.current_thread() is threading.main_thread()
     return torch.get_num_threads() if device.type == "cpu" and may_fork else 1
 
 
 def refuse_ranks() -> None:
-    """Refuse to train as one of several processes that a launcher started: each would do the whole. RequestError."""
+    """Raises RequestError in one of several processes of a launcher such as torchrun: each would do the whole work."""
     started = os.environ.get("WORLD_SIZE", "1")
     if started.isdecimal() and int(started) > 1:
         problem = f"started {started} times (WORLD_SIZE), by torchrun or the like; a training is one process"
         raise RequestError(f"{problem}: start it without, or unset WORLD_SIZE; for several at a time: compare --jobs")
 
 
-def each(function: Callable[[int], Any], pieces: int, workers: int) -> Iterator[Any]:
-    """function(0), function(1), ... in this order; only results travel between processes.
+def map_in_processes(function: Callable[[int], Any], pieces: int, workers: int) -> Iterator[Any]:
+    """Yields function(0), function(1), ... in this order; only results travel between processes.
 
-    Raises RuntimeError when a worker dies, which is most often for want of memory.
+    Raises RuntimeError when a worker dies, usually because memory ran out.
     """
     workers = min(workers, pieces)
     if workers < 2:
@@ -73,7 +73,7 @@ def each(function: Callable[[int], Any], pieces: int, workers: int) -> Iterator[
 
 
 def _begin(function: Callable[[int], Any]) -> None:
-    """In a new worker: one thread, no Ctrl-C of its own, and freed memory kept for the next token."""
+    """Initializer of a worker: one thread, Ctrl-C ignored, freed memory kept for the next token."""
     global _function
     _function = function
     torch.set_num_threads(1)

@@ -1,4 +1,4 @@
-"""The random numbers of the process: where they stand, and a host's own left as they were."""
+"""Random states of the process: saved, restored, and left unchanged by calls of the library."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Result = TypeVar("Result")
 
 
 def random_states() -> dict[str, Any]:
-    """Those of torch, on the CPU and on every GPU that is in use: asking for the others would begin to use them."""
+    """Torch's random states, of the CPU and of every GPU in use; asking others for theirs would initialise them."""
     states: dict[str, Any] = {"cpu": torch.get_rng_state()}
     if torch.cuda.is_initialized():
         states["cuda"] = torch.cuda.get_rng_state_all()
@@ -36,7 +36,7 @@ def restore_random_states(states: dict[str, Any]) -> None:
 
 @contextlib.contextmanager
 def draws_kept() -> Iterator[None]:
-    """Within: whatever is drawn; afterwards the random states of torch, numpy and Python are as before."""
+    """Within: any draws; afterwards the random states of torch, numpy and Python are as before."""
     kept = random_states(), np.random.get_state(), random.getstate()  # noqa: NPY002 - models and collators draw from it
     try:
         yield
@@ -47,7 +47,7 @@ def draws_kept() -> Iterator[None]:
 
 
 def host_kept(function: Callable[Given, Result]) -> Callable[Given, Result]:
-    """A function of the library, after which its caller's random states and torch's threads are as before the call."""
+    """Decorator: after the call, random states and torch's number of threads are as before it."""
 
     @functools.wraps(function)
     def kept(*args: Given.args, **options: Given.kwargs) -> Result:

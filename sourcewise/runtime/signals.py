@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: heard while work can be saved, and left alone where whoever started us wants no Ctrl-C."""
+"""Handlers of Ctrl-C and SIGTERM that let work be saved; a SIGINT that was ignored at start stays ignored."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from typing import Any
 
 @contextlib.contextmanager
 def interrupts() -> Iterator[list[bool]]:
-    """Within: a list that is filled by the first Ctrl-C or SIGTERM; a second one stops at once.
+    """Within: a list, empty until the first Ctrl-C or SIGTERM; a second one raises KeyboardInterrupt.
 
-    A process that was started with SIGINT ignored (`nohup`, `command &` in a script) stays deaf to it: a Ctrl-C in the
-    foreground is not meant for it, SIGTERM is. Outside the main thread nothing is installed, nor over a handler that
-    is not Python's. Afterwards handlers are as before.
+    A process that was started with SIGINT ignored (`nohup`, `command &` in a script) goes on ignoring it: a Ctrl-C in
+    the foreground is not meant for it, SIGTERM is. Nothing is installed outside the main thread, nor over a handler
+    that is not Python's. Afterwards handlers are as before.
     """
     seen: list[bool] = []
 
@@ -38,7 +38,7 @@ def interrupts() -> Iterator[list[bool]]:
 
 @contextlib.contextmanager
 def ctrl_c_ignored() -> Iterator[None]:
-    """Within: Ctrl-C does nothing, also in the processes that are started."""
+    """Within: Ctrl-C is ignored, also by processes that are started."""
     try:
         kept = signal.signal(signal.SIGINT, signal.SIG_IGN)
     except ValueError:  # not in the main thread: nobody can interrupt

@@ -1,4 +1,4 @@
-"""Work on several CPU threads at once.
+"""Worker threads that share the CPU's cores.
 
 Splitting one small matrix product over two cores takes 0.6 of the single-core time; giving each core half of the
 examples takes 0.5. So each worker thread owns some cores and computes whole examples. Torch releases the interpreter's
@@ -21,7 +21,7 @@ MOST_THREADS = 4  # more would wait for the interpreter's lock
 
 
 class WorkerThreads:
-    """Threads that share the CPU's cores evenly; without a CPU to share, the calling thread alone."""
+    """Threads that share the CPU's cores evenly; on an accelerator, the calling thread alone."""
 
     def __init__(self, device: torch.device | None) -> None:
         threads = torch.get_num_threads()
@@ -32,7 +32,7 @@ class WorkerThreads:
             self.pool = ThreadPoolExecutor(self.count, "worker", initializer=torch.set_num_threads, initargs=share)
 
     def map(self, function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
-        """function(item) of every item, in their order; items are asked for as threads become free."""
+        """Yields function(item) of every item, in order; items are taken as threads become free."""
         if self.pool is None:
             yield from map(function, items)
             return

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from sourcewise.cli import main
-from sourcewise.runtime.processes import each, refuse_ranks, worker_count
+from sourcewise.runtime.processes import map_in_processes, refuse_ranks, worker_count
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="workers are forked on Linux only")
 
@@ -23,20 +23,20 @@ def test_results_come_in_order_from_other_processes_with_a_thread_each() -> None
     def work(piece: int) -> tuple[int, int, int]:
         return int(big[piece]), os.getpid(), torch.get_num_threads()
 
-    found = list(each(work, 7, 2))
+    found = list(map_in_processes(work, 7, 2))
     assert [value for value, _, _ in found] == list(range(7))
     assert os.getpid() not in {pid for _, pid, _ in found}
     assert {threads for _, _, threads in found} == {1}
 
 
 def test_one_worker_is_the_caller_itself() -> None:
-    assert list(each(lambda _: os.getpid(), 3, 1)) == [os.getpid()] * 3
-    assert list(each(lambda _: os.getpid(), 1, 8)) == [os.getpid()]
-    assert list(each(lambda _: 0, 0, 8)) == []
+    assert list(map_in_processes(lambda _: os.getpid(), 3, 1)) == [os.getpid()] * 3
+    assert list(map_in_processes(lambda _: os.getpid(), 1, 8)) == [os.getpid()]
+    assert list(map_in_processes(lambda _: 0, 0, 8)) == []
 
 
 def test_a_worker_has_no_workers_and_an_accelerator_none() -> None:
-    assert list(each(lambda _: worker_count(torch.device("cpu")), 2, 2)) == [1, 1]
+    assert list(map_in_processes(lambda _: worker_count(torch.device("cpu")), 2, 2)) == [1, 1]
     assert worker_count(torch.device("meta")) == 1
 
 
@@ -49,9 +49,9 @@ def test_beside_another_main_thread_nothing_is_forked(monkeypatch: pytest.Monkey
 
 def test_an_error_is_raised_and_a_death_is_told() -> None:
     with pytest.raises(ZeroDivisionError):
-        list(each(lambda piece: 1 // piece, 2, 2))
+        list(map_in_processes(lambda piece: 1 // piece, 2, 2))
     with pytest.raises(RuntimeError, match="worker process died"):
-        list(each(lambda _: os.kill(os.getpid(), signal.SIGKILL), 2, 2))
+        list(map_in_processes(lambda _: os.kill(os.getpid(), signal.SIGKILL), 2, 2))
 
 
 def test_a_training_that_a_launcher_starts_many_times_is_refused(
