@@ -1,4 +1,4 @@
-"""What is compared: the variants of a recipe, and the seeds each is trained with."""
+"""Options of a comparison: the variants of a recipe and the seeds."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from pydantic import Field, field_validator
 
 from sourcewise.config.options import Options, RunFigure, Seed
 
-NAME = r"\w[\w.-]*"  # as that of a run: it names a folder
+NAME = r"\w[\w.-]*"  # of a variant, which names a folder
 
 
 class CompareConfig(Options):
     """The section `compare` of a recipe."""
 
     variants: dict[str, dict[str, Any] | None] = Field(
-        description="name of a variant → the keys it sets; the first is what the others are held to"
+        description="name of a variant → the keys it sets; the others are compared with the first"
     )
     seeds: Annotated[list[Seed], Field(min_length=1)] = Field(
-        [0, 1, 2], description="each variant is trained with each"
+        [0, 1, 2], description="each variant is trained with each of them"
     )
     metric: RunFigure | None = Field(None, description="the figure that decides (default: train.best)")
 

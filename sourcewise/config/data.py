@@ -1,4 +1,4 @@
-"""What the model reads: sets, mixtures, conversations."""
+"""Options of the data: sets, mixtures, conversations."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from pydantic import AfterValidator, Field, model_validator
 
 from sourcewise.config.options import Options, Positive, TaskFigure
 
-KINDS = ("pairs", "conversations", "text", "manifest", "builtin")  # what a set may be read from
-OF_TEXT = ("denoise", "noise_density", "mean_span")  # options of plain text
+KINDS = ("pairs", "conversations", "text", "manifest", "builtin")  # kinds of data sets
+OF_TEXT = ("denoise", "noise_density", "mean_span")  # options of the kind `text`
 
 
 class ChatConfig(Options):
-    """How a conversation becomes text; the defaults are FastChat's for T5."""
+    """Format of a conversation as text; the defaults are FastChat's for T5."""
 
     human: str = Field("Human", description="what the human is called in the text")
     model: str = Field("Assistant", description="what the model is called in the text")
@@ -47,7 +47,7 @@ class DatasetConfig(Options):
     pairs: str | None = Field(None, description="a .tsv, .csv, .jsonl or .parquet file of text pairs, or hub:NAME")
     conversations: str | None = Field(None, description="a .json or .jsonl of conversations in ShareGPT's layout")
     text: str | None = Field(
-        None, description="plain text to pre-train on: a document a line, or the named columns of a table"
+        None, description="plain text to pre-train on: one document per line, or the named columns of a table"
     )
     denoise: Literal["span", "ul2"] = Field("span", description="of text: T5's span corruption, or UL2's denoisers")
     noise_density: float = Field(0.15, gt=0, le=0.9, description="of span corruption: share of the tokens dropped")
@@ -63,7 +63,7 @@ class DatasetConfig(Options):
     target: str | None = Field(None, description="name of the target column (default: target, or the manifest's own)")
     prompt: str | None = Field(None, description="name of the column with a text prompt beside the features")
     quoting: Literal["auto", "csv", "text"] = Field(
-        "auto", description="quotes around cells of a .tsv or .csv: CSV's (taken off), text, or told by all of them"
+        "auto", description="quotes around cells of a .tsv or .csv: CSV's (removed), text, or inferred from all of them"
     )
     prefix: str = Field("", description="task prefix: put before every source text, or the prompt beside features")
     lowercase: bool = Field(False, description="lower-case sources and targets")
@@ -92,7 +92,7 @@ class DatasetConfig(Options):
 
     @property
     def task(self) -> str:
-        """Its name: as given, else that of its file, or of its hub or embedded set with its split."""
+        """Name of the task: as given, else of the file, or of the hub or embedded set with its split."""
         path = self.pairs or self.conversations or self.text or self.manifest or self.builtin or ""
         return self.name or "-".join(filter(None, (PurePath(path.removeprefix("hub:")).stem, self.subset, self.split)))
 
@@ -109,7 +109,7 @@ Mixture = Annotated[list[DatasetConfig], Field(min_length=1), AfterValidator(_na
 
 
 class DataConfig(Options):
-    """What the model reads."""
+    """The data that the model reads."""
 
     root: str = Field("", description="folder that relative paths of the sets start from")
     train: DatasetConfig | Mixture | None = Field(None, description="training set, or a mixture of sets")
@@ -118,13 +118,13 @@ class DataConfig(Options):
         None, description="set, or sets, for the final evaluation (default: valid)"
     )
     rates: Literal["equal", "proportional"] = Field(
-        "equal", description="shares of a mixture's sets, times their weights: alike, or as their examples"
+        "equal", description="shares of a mixture's sets, times their weights: equal, or as their numbers of examples"
     )
     rate_cap: Positive | None = Field(None, description="a set counts at most this many examples (proportional)")
-    temperature: float = Field(1.0, gt=0, description="rates to the power of 1/this: above 1 evener (proportional)")
+    temperature: float = Field(1.0, gt=0, description="rates to the power of 1/this: above 1 more even (proportional)")
     tokenizer: str | None = Field(None, description="tokenizer.json, SentencePiece model or folder; default: train one")
     vocabulary: Annotated[int, Field(ge=16)] = Field(8000, description="entries of a tokenizer trained here")
-    unit: Literal["subwords", "words", "characters"] = Field("subwords", description="what those entries are")
+    unit: Literal["subwords", "words", "characters"] = Field("subwords", description="unit of those entries")
     add_tokens: list[Annotated[str, Field(min_length=1)]] = Field(
         default_factory=list, description="texts that become one token each where the tokenizer lacks them"
     )
@@ -132,7 +132,7 @@ class DataConfig(Options):
     max_frames: Positive = Field(4096, description="longest source in frames; longer ones are cut")
     max_target: Positive = Field(256, description="longest target in tokens, end of text included")
     skip_bad: bool = Field(False, description="leave out rows that cannot be used, and note them, instead of stopping")
-    cache_gb: float = Field(4.0, ge=0, description="features up to this many GB are checked whole and kept in memory")
+    cache_gb: float = Field(4.0, ge=0, description="features up to this many GB are checked fully and kept in memory")
     chat: ChatConfig = Field(default_factory=ChatConfig, description="how conversations become text")
 
     @model_validator(mode="after")
@@ -142,10 +142,10 @@ class DataConfig(Options):
         return self
 
     def limited(self, **limits: int) -> DataConfig:
-        """A copy in which these limits (max_source, max_target, max_frames) hold for every set."""
+        """A copy with these limits (max_source, max_target, max_frames) for every set."""
 
         def freed(named: DatasetConfig | list[DatasetConfig] | None) -> Any:
-            """Without limits of its own, which would go before."""
+            """The set, or sets, without own limits, which would take precedence."""
             if isinstance(named, list):
                 return [freed(each) for each in named]
             own = dict.fromkeys(limits.keys() & DatasetConfig.model_fields.keys())
@@ -155,6 +155,6 @@ class DataConfig(Options):
         return DataConfig.model_validate({**self.model_dump(), **sets, **limits})
 
     def sets(self, use: Literal["train", "valid", "test"]) -> list[DatasetConfig]:
-        """The sets that are used for this, one or several; none where none is named."""
+        """The sets of this use, as a list; empty where none is named."""
         named = getattr(self, use)
         return named if isinstance(named, list) else [named] if named else []

@@ -1,4 +1,4 @@
-"""Recipes in files and on the command line: found, read, overridden, checked, written."""
+"""Finds, reads, overrides, checks and writes recipes, in files and on the command line."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from sourcewise.errors import RequestError
 
 
 def load_recipe(recipe: str | Path | None = None, overrides: dict[str, Any] | None = None) -> Recipe:
-    """Read a recipe, set `{"section.key": value}` overrides, and check everything.
+    """Read a recipe, set `{"section.key": value}` overrides, and check all options.
 
     `recipe` is a YAML file, a run folder, or the name of a recipe shipped with sourcewise.
     Raises RequestError that names the file and the key.
@@ -28,14 +28,14 @@ def load_recipe(recipe: str | Path | None = None, overrides: dict[str, Any] | No
 
 
 def read_tree(recipe: str | Path | None, overrides: dict[str, Any] | None = None) -> tuple[dict[str, Any], str]:
-    """What a recipe says, with overrides set but unchecked, and where it stands. Raises RequestError."""
+    """A recipe as an unchecked tree of keys with overrides, and its file's name. Raises RequestError."""
     tree: dict[str, Any] = {}
     where = "options"
     if recipe is not None:
         path = find_recipe(recipe)
         tree, where = _read_yaml(path), str(path)
         given = Path(recipe).expanduser()
-        if given.is_dir():  # a run says itself where it is, though it was moved
+        if given.is_dir():  # a run's folder may have been moved since its recipe was written
             folder = given.resolve()
             tree |= {"name": folder.name, "output": str(given.parent if given.name else folder.parent)}
     for dotted, value in (overrides or {}).items():
@@ -44,7 +44,7 @@ def read_tree(recipe: str | Path | None, overrides: dict[str, Any] | None = None
 
 
 def checked(tree: dict[str, Any], where: str, overrides: dict[str, Any] | None = None) -> Recipe:
-    """The recipe that a tree of keys makes. Raises RequestError that names the first key that is wrong."""
+    """The checked recipe of a tree of keys. Raises RequestError that names the first wrong key."""
     try:
         return Recipe.model_validate(tree)
     except ValidationError as error:
@@ -52,7 +52,7 @@ def checked(tree: dict[str, Any], where: str, overrides: dict[str, Any] | None =
 
 
 def find_recipe(recipe: str | Path) -> Path:
-    """The file of a recipe: itself, the one in a run folder, or one shipped with sourcewise by name."""
+    """File of a recipe: a path, the recipe.yaml of a run folder, or the name of a shipped one. Raises RequestError."""
     path = Path(recipe).expanduser()
     if (path / "recipe.yaml").is_file():
         return path / "recipe.yaml"
@@ -71,16 +71,13 @@ def find_recipe(recipe: str | Path) -> Path:
 
 
 def is_recipe(name: str | Path) -> bool:
-    """Whether this is a recipe, not a model: a YAML file, or a shipped recipe's name where no path is so called."""
+    """Whether a name means a recipe, not a model: a YAML file, or a shipped recipe where no such path exists."""
     path = Path(name)
     return path.suffix.lower() in (".yaml", ".yml") or (not path.exists() and str(name) in shipped_recipes())
 
 
 def shipped_recipes() -> dict[str, Path]:
-    """Name → file of the recipes that come with sourcewise, those that compare last.
-
-    In a checkout they lie beside the package.
-    """
+    """Name → file of the shipped recipes, comparisons last; in a checkout they lie beside the package."""
     package = Path(__file__).parents[1]
     folder = next((f for f in (package / "recipes", package.parent / "recipes") if f.is_dir()), None)
     found = sorted(folder.glob("*.yaml"), key=lambda path: (path.stem.startswith("compare_"), path)) if folder else []
@@ -88,12 +85,12 @@ def shipped_recipes() -> dict[str, Path]:
 
 
 def save_recipe(recipe: Recipe, path: Path) -> None:
-    """Write the complete recipe, defaults filled in."""
+    """Write the complete recipe, including defaults."""
     path.write_text(yaml.safe_dump(recipe.model_dump(), sort_keys=False, allow_unicode=True), encoding="utf-8")
 
 
 def parse_overrides(words: list[str]) -> dict[str, Any]:
-    """`["--train.steps", "100", "--seed=3"]` → `{"train.steps": 100, "seed": 3}`; values are YAML, text is as it is."""
+    """`["--train.steps", "100", "--seed=3"]` → `{"train.steps": 100, "seed": 3}`; values are YAML, or plain text."""
     overrides: dict[str, Any] = {}
     rest = list(words)
     while rest:
@@ -116,7 +113,7 @@ def options() -> list[tuple[str, str, str, str]]:
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML without two of its surprises: 5e-5 is a number, and a key given twice is an error."""
+    """YAML loader that reads 5e-5 as a number and refuses duplicate keys."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen: set[str] = set()
@@ -152,7 +149,7 @@ def _read_yaml(path: Path) -> dict[str, Any]:
 
 
 def _option_value(key: str, value: str) -> Any:
-    """A word of the command line as the option wants it: text stays text, all else is read as YAML."""
+    """Value of an option's word: unchanged for options of text, else read as YAML."""
     field = schema.field_at(Recipe, key.split("."))
     plain = schema.plain_type(field.annotation) if field else None
     if key == "model" or plain is str:
@@ -165,7 +162,7 @@ def _option_value(key: str, value: str) -> Any:
 
 
 def set_option(tree: dict[str, Any], dotted: str, value: Any) -> None:
-    """Set a dotted key of a tree, in place. Raises RequestError where its section is none."""
+    """Set a dotted key of a tree in place. Raises RequestError where a part of the key is not a section."""
     *sections, key = dotted.split(".")
     node = tree
     for depth, section in enumerate(sections):

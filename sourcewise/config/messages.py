@@ -1,6 +1,6 @@
-"""Walks the options of a recipe: which keys there are, what each wants, and what is wrong in one line.
+"""Lists the options of a recipe with their types, and turns pydantic's errors into one line.
 
-It knows pydantic and no option by name, so that `config.py` is nothing but the options.
+It knows pydantic but no option by name, so that the other modules of this package hold nothing but options.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ def rows(section: Section, prefix: str = "") -> list[tuple[str, str, str, str]]:
         else:
             default = field.get_default(call_default_factory=True)
             shown = str(default).lower() if isinstance(default, bool) else "" if default in (None, []) else str(default)
-            found.append((prefix + name, type_name(_whole(field)), shown, field.description or ""))
+            found.append((prefix + name, type_name(_annotated(field)), shown, field.description or ""))
     return found
 
 
 def section_of(annotation: Any) -> Section | None:
-    """The section that a field holds, if it holds one (or none, or several)."""
+    """The section type of a field, also of an optional one or of a list; None for other fields."""
     for candidate in (annotation, *get_args(annotation)):
         if isinstance(candidate, type) and issubclass(candidate, BaseModel):
             return candidate
@@ -39,7 +39,7 @@ def section_of(annotation: Any) -> Section | None:
 
 
 def section_at(root: Section, path: list[str]) -> Section | None:
-    """The section at `data.train`, say; a number in the path is a place in a list of sections."""
+    """The section at a path such as data, train; numbers in the path are places in lists of sections."""
     section: Section | None = root
     for name in path:
         if section is not None and not name.isdigit():
@@ -49,13 +49,13 @@ def section_at(root: Section, path: list[str]) -> Section | None:
 
 
 def field_at(root: Section, path: list[str]) -> FieldInfo | None:
-    """The option or section at a path, or None."""
+    """The field (option or section) at a path; None where there is none."""
     section = section_at(root, path[:-1])
     return section.model_fields.get(path[-1]) if section and path else None
 
 
 def plain_type(annotation: Any) -> type | None:
-    """The int, float, str, bool, list or section inside Optional, Annotated and Literal."""
+    """The type (int, float, str, bool, list or section) inside Optional, Annotated and Literal."""
     if isinstance(annotation, str):  # a Literal's value
         return str
     if get_origin(annotation) is None and isinstance(annotation, type):
@@ -67,7 +67,7 @@ def plain_type(annotation: Any) -> type | None:
 
 
 def type_name(annotation: Any) -> str:
-    """A type in a user's words: `integer`, `cosine|constant`, `list of text`."""
+    """Name of a type for users: `integer`, `cosine|constant`, `list of text`."""
     choices = next((c for c in (getattr(a, "choices", None) for a in get_args(annotation)) if c), ())
     arguments = choices or get_args(annotation)
     if arguments and all(isinstance(a, str) for a in arguments):
@@ -79,13 +79,13 @@ def type_name(annotation: Any) -> str:
     return {str: "text", int: "integer", float: "number", bool: "true|false"}.get(annotation, annotation.__name__)
 
 
-def _whole(field: FieldInfo) -> Any:
-    """A field's annotation with what pydantic took out of it."""
+def _annotated(field: FieldInfo) -> Any:
+    """A field's annotation with the metadata that pydantic took out of it."""
     return Annotated[field.annotation, *field.metadata] if field.metadata else field.annotation
 
 
 def explain(error: ValidationError, root: Section, where: str, overrides: Iterable[str] = ()) -> str:
-    """The first thing wrong, in one line: the key, what is wrong, what would be right.
+    """The first error in one line: the key, what is wrong, what would be right.
 
     `overrides` are the keys that came from the command line rather than from `where`.
     """
@@ -112,12 +112,12 @@ def _other_member(kind: str, value: Any) -> bool:
 
 
 def _key_path(location: tuple[str | int, ...]) -> list[str]:
-    """A location without the names of union members that pydantic puts in."""
+    """A location without the names of union members that pydantic inserts."""
     return [str(x) for x in location if not re.fullmatch(r"[A-Z]\w+Config|[\w-]+\[.*\]|\[key\]", str(x))]
 
 
 def _wanted(root: Section, path: list[str], kind: str, message: str) -> str:
-    """What would be right, for a value of the wrong kind."""
+    """The expected value, in words, for an error of this kind."""
     if kind in ("model_type", "model_attributes_type"):
         section = section_at(root, path)
         keys = list(section.model_fields)[:4] if section else []
@@ -145,9 +145,9 @@ def _shown(value: Any) -> str:
 
 
 def _nearest(root: Section, path: list[str], dashes: str = "", below: str = "") -> str:
-    """What an unknown key may have meant: the same name elsewhere, a near one here, a near one elsewhere.
+    """A suggestion for an unknown key: the same name elsewhere, a similar one here, a similar one elsewhere.
 
-    `below` is the rest of an option whose section is the unknown key.
+    `below` is the rest of the option if the unknown key is a section.
     """
     section = section_at(root, path[:-1])
     known = list(section.model_fields) if section else []

@@ -1,4 +1,4 @@
-"""What the model is: its bridge, its family and its shape."""
+"""Options of the network: bridge, family, shape."""
 
 from __future__ import annotations
 
@@ -10,25 +10,25 @@ from sourcewise.config import presets
 from sourcewise.config.options import Choice, Count, Options, Positive, Rate
 from sourcewise.runtime.plugins import names
 
-BRIDGES = "sourcewise.bridges"  # the entry points by which other packages bring bridges, named as their kinds
+BRIDGES = "sourcewise.bridges"  # group of entry points of plug-in bridges; an entry's name is the bridge's kind
 
 
 def bridge_kinds() -> list[str]:
-    """The kinds of bridges: ours, then those of plug-ins."""
+    """Names of all kinds of bridges, those of plug-ins last."""
     return ["projection", "attention", "perceiver", "convolution", *names(BRIDGES)]
 
 
 class BridgeConfig(Options):
-    """Features (frames × dims) → vectors of encoder width."""
+    """The bridge (adapter, projector): features (frames × dims) → memory positions of encoder width."""
 
     kind: Annotated[str, Choice(bridge_kinds)] = Field(
         "convolution", description="projection, attention (pooling), perceiver, convolution, or a plug-in's"
     )
-    stride: Positive = Field(4, description="frames a slot (not for perceiver)")
-    latents: Positive = Field(64, description="slots of the perceiver")
+    stride: Positive = Field(4, description="frames per memory position (not for perceiver)")
+    latents: Positive = Field(64, description="memory positions of the perceiver")
     layers: Positive = Field(2, description="cross-attention blocks of the perceiver")
     kernel: Positive = Field(3, description="frames a convolution sees")
-    positions: bool = Field(True, description="add sinusoidal positions to the slots")
+    positions: bool = Field(True, description="add sinusoidal positions to the memory positions")
     normalize: bool = Field(True, description="standardise each dimension with the training set's mean and deviation")
 
 
@@ -36,7 +36,7 @@ class FeatureEncoderConfig(Options):
     """An encoder of the features before the bridge: residual convolutions in time."""
 
     layers: Count = Field(0, description="convolutions; 0: no such encoder")
-    width: Positive = Field(256, description="what it gives the bridge, in dimensions")
+    width: Positive = Field(256, description="output dimensions")
     kernel: Positive = Field(5, description="frames a convolution sees")
     weights: str | None = Field(None, description="start from the feature encoder of this run; its shape then holds")
 
@@ -47,7 +47,7 @@ class ModelConfig(Options):
     weights: str | None = Field(None, description="start from this run, Hugging Face folder or hub name")
     preset: str | None = Field(None, description=f"a published shape; options beside it win: {presets.TOLD}")
     family: Literal["t5", "bart", "rnn", "decoder"] = Field(
-        "t5", description="what is trained from scratch; with weights: theirs"
+        "t5", description="architecture to train from scratch; with weights: theirs"
     )
     d_model: Positive = Field(256, description="width")
     d_kv: Positive | None = Field(None, description="width of a head (default: d_model / heads)")
@@ -59,7 +59,7 @@ class ModelConfig(Options):
         "relu", description="feed-forward activation (default of bart: gelu)"
     )
     initialization: Literal["own", "xavier", "he", "t5"] = Field(
-        "own", description="of matrices trained from scratch: the family's own, or by one of these rules"
+        "own", description="of matrices trained from scratch: the family's own, or one of these schemes"
     )
     tied: bool = Field(True, description="share the embedding with the projection to the vocabulary")
     dropout: Rate = Field(0.1, description="dropout of embeddings, attention outputs and feed-forwards")
@@ -71,11 +71,11 @@ class ModelConfig(Options):
     )
     cell: Literal["gru", "lstm"] = Field("gru", description="recurrent cell (family rnn)")
     attention: Literal["bahdanau", "none"] = Field(
-        "bahdanau", description="additive attention over the source, or one fixed vector of it (family rnn)"
+        "bahdanau", description="additive attention over the source, or one fixed vector for it (family rnn)"
     )
-    positions: Positive = Field(1024, description="longest source or target, in tokens or slots (family bart)")
+    positions: Positive = Field(1024, description="longest source or target, in positions (family bart)")
     prefix: Literal["causal", "full"] = Field(
-        "causal", description="what a token of the source sees: those before it, or all (family decoder)"
+        "causal", description="source tokens attend to those before them, or to all (family decoder)"
     )
     same_size: bool = Field(
         False, description="as many parameters as t5 has with these options: sets layers and d_ff (family decoder)"
@@ -85,7 +85,7 @@ class ModelConfig(Options):
     )
     bridge: BridgeConfig = Field(default_factory=BridgeConfig, description="how features enter (feature sets only)")
     feature_encoder: FeatureEncoderConfig = Field(
-        default_factory=FeatureEncoderConfig, description="what reads the features before the bridge"
+        default_factory=FeatureEncoderConfig, description="convolutions over the features before the bridge"
     )
 
     @model_validator(mode="before")
@@ -96,7 +96,7 @@ class ModelConfig(Options):
     @model_validator(mode="before")
     @classmethod
     def _defaults(cls, value: Any) -> Any:
-        """A preset's shape, and a family's own activation, where the recipe does not say otherwise."""
+        """Fills in a preset's shape and a family's own activation where the recipe sets none."""
         if not isinstance(value, dict):
             return value
         name = value.get("preset")

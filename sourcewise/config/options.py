@@ -1,4 +1,4 @@
-"""What a section of a recipe is, and the types its options share."""
+"""Base class of the sections of a recipe, and the types that options share."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ Seed = Annotated[int, Field(ge=0, lt=2**63)]
 
 @dataclass(frozen=True)
 class Choice:
-    """One of some names, looked up when they are asked for, since plug-ins bring names, too."""
+    """One of several names, looked up at validation, since plug-ins add names."""
 
     known: Callable[[], list[str]]
 
     @property
     def choices(self) -> list[str]:
-        """See schema.type_name."""
+        """The names, as `messages.type_name` lists them."""
         return self.known()
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
@@ -62,7 +62,7 @@ class Options(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _empty_section(cls, value: Any) -> Any:
-        """`train:` with nothing under it is a section of defaults."""
+        """An empty section (`train:`) has all defaults."""
         if not isinstance(value, dict):
             return value
         sections = [name for name, field in cls.model_fields.items() if isinstance(field.annotation, type(Options))]

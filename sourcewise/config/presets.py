@@ -1,6 +1,6 @@
-"""Published shapes by name, to train from scratch in: the values of their Hugging Face configurations.
+"""Presets: published architectures to train from scratch, with the values of their Hugging Face configurations.
 
-The vocabulary is not among them: it follows the tokenizer.
+The vocabulary size is not among them: it follows the tokenizer.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ Shape = dict[str, Any]  # options of ModelConfig
 def _t5(
     d_model: int, d_kv: int, d_ff: int, heads: int, layers: tuple[int, int], activation: str = "gated-gelu"
 ) -> Shape:
-    """Of the T5 family; only its first release ties the head to the embedding (and is not gated)."""
+    """Shape of a T5; only the first release ties the output head to the embedding and has no gated activation."""
     sizes = {"d_model": d_model, "d_kv": d_kv, "d_ff": d_ff, "heads": heads}
     depth = {"encoder_layers": layers[0], "decoder_layers": layers[1]}
     return {"family": "t5", **sizes, **depth, "activation": activation, "tied": activation == "relu"}
@@ -39,7 +39,7 @@ GATED = {  # T5 1.1, and in its shapes FLAN-T5 (Chung et al. 2022) and mT5 (Xue 
     "xl": _t5(2048, 64, 5120, 32, (24, 24)),
     "xxl": _t5(4096, 64, 10240, 64, (24, 24)),
 }
-BYTES = {  # ByT5 (Xue et al. 2022): three encoder blocks to a decoder block
+BYTES = {  # ByT5 (Xue et al. 2022): three encoder blocks per decoder block
     "small": _t5(1472, 64, 3584, 6, (12, 4)),
     "base": _t5(1536, 64, 3968, 12, (18, 6)),
     "large": _t5(1536, 64, 3840, 16, (36, 12)),
@@ -57,7 +57,7 @@ TOLD = "t5-small … t5-11b, {t5-v1_1,flan-t5,mt5,byt5}-{small … xxl}, flan-ul
 
 
 def shape(name: str) -> Shape:
-    """The options of a preset. Raises ValueError that names the nearest for one that does not exist."""
+    """Options of a preset. Raises ValueError for an unknown one, with the nearest name."""
     if name not in PRESETS:
         near = difflib.get_close_matches(name, PRESETS, n=1, cutoff=0.6)
         raise ValueError(f"preset {name!r} is unknown; " + (f"did you mean {near[0]}?" if near else f"known: {TOLD}"))

@@ -1,4 +1,4 @@
-"""How the model speaks, and the recipe: everything that makes a run."""
+"""Options of generation, and the recipe: everything that defines a run."""
 
 from __future__ import annotations
 
@@ -13,33 +13,33 @@ from sourcewise.config.training import TrainConfig
 
 
 class GenerationConfig(Options):
-    """How outputs are searched for."""
+    """Options of search and sampling."""
 
-    beams: Annotated[int, Field(gt=0, le=1000)] = Field(4, description="hypotheses kept a source; 1 is greedy")
+    beams: Annotated[int, Field(gt=0, le=1000)] = Field(4, description="hypotheses kept per source; 1 is greedy")
     max_new_tokens: Positive = Field(128, description="longest output, end of text included")
-    min_new_tokens: Count = Field(0, description="the end of text is barred before this many tokens")
+    min_new_tokens: Count = Field(0, description="the end of text is suppressed before this many tokens")
     length_penalty: float = Field(1.0, ge=-5, le=5, description="score = log-probability / length^this")
     early_stopping: bool | Literal["never"] = Field(
         False,
         description="end a search once `beams` outputs have ended (true), once no other can get better at its present "
         "length (false), or at any length (never)",
     )
-    no_repeat_ngram: Count = Field(0, description="no n-gram of this size occurs twice; 0: off")
-    encoder_no_repeat_ngram: Count = Field(0, description="nor one that the source has; 0: off")
-    repetition_penalty: float = Field(1.0, gt=0, description="tokens that were said get less likely by this factor")
-    encoder_repetition_penalty: float = Field(1.0, gt=0, description="tokens of the source get likelier by it")
+    no_repeat_ngram: Count = Field(0, description="no n-gram of this size may occur twice; 0: off")
+    encoder_no_repeat_ngram: Count = Field(0, description="no n-gram of this size of the source may occur; 0: off")
+    repetition_penalty: float = Field(1.0, gt=0, description="earlier output tokens get less likely by this factor")
+    encoder_repetition_penalty: float = Field(1.0, gt=0, description="tokens of the source get likelier by this factor")
     sample: bool = Field(False, description="draw from the distribution instead of searching")
     temperature: float = Field(1.0, gt=0, description="divides the logits when sampling")
-    top_k: Count = Field(0, description="sample among the k likeliest; 0: all")
+    top_k: Count = Field(0, description="sample among the k likeliest tokens; 0: all")
     top_p: Annotated[float, Field(gt=0, le=1)] = Field(1.0, description="sample within this probability mass")
-    min_p: Share = Field(0.0, description="sample what has this share of the likeliest token's probability; 0: off")
+    min_p: Share = Field(0.0, description="sample tokens with at least this share of the largest probability; 0: off")
     typical_p: Annotated[float, Field(gt=0, le=1)] = Field(
         1.0, description="sample the most typical tokens of this probability mass; 1: off"
     )
-    epsilon_cutoff: Rate = Field(0.0, description="sample what is at least so likely; 0: off")
-    eta_cutoff: Rate = Field(0.0, description="the same, less where many tokens are likely; 0: off")
+    epsilon_cutoff: Rate = Field(0.0, description="sample tokens of at least this probability; 0: off")
+    eta_cutoff: Rate = Field(0.0, description="the same, with a lower bound where many tokens are likely; 0: off")
     seed: Seed = Field(0, description="seed of sampling")
-    batch_tokens: Positive = Field(8192, description="source slots × beams a batch")
+    batch_tokens: Positive = Field(8192, description="memory positions × beams per batch")
 
     @model_validator(mode="after")
     def _room_to_speak(self) -> GenerationConfig:
@@ -49,17 +49,17 @@ class GenerationConfig(Options):
 
 
 class Recipe(Options):
-    """Everything that makes a run."""
+    """Everything that defines a run."""
 
     name: str = Field(
         "run", pattern=r"^\w[\w.-]*$", description="folder of the run under output: letters, digits, . _ -"
     )
     output: str = Field("runs", description="folder that holds the runs")
     seed: Seed = Field(0, description="seed of weights, order, dropout and augmentation")
-    data: DataConfig = Field(default_factory=DataConfig, description="what it reads")
-    model: ModelConfig = Field(default_factory=ModelConfig, description="what it is")
-    train: TrainConfig = Field(default_factory=TrainConfig, description="how it learns")
-    generation: GenerationConfig = Field(default_factory=GenerationConfig, description="how it speaks")
+    data: DataConfig = Field(default_factory=DataConfig, description="data sets and tokenizer")
+    model: ModelConfig = Field(default_factory=ModelConfig, description="the network")
+    train: TrainConfig = Field(default_factory=TrainConfig, description="training")
+    generation: GenerationConfig = Field(default_factory=GenerationConfig, description="search and sampling")
 
     @model_validator(mode="after")
     def _metrics_to_average(self) -> Recipe:

@@ -1,4 +1,4 @@
-"""How the model learns."""
+"""Options of the training."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ Part = Literal["encoder", "decoder", "embedding", "bridge", "features"]
 
 
 class AugmentConfig(Options):
-    """Changes to training features, drawn anew each time (SpecAugment, Park et al. 2019)."""
+    """Augmentation of training features, drawn anew each epoch (SpecAugment, Park et al. 2019)."""
 
-    time_masks: Count = Field(0, description="stretches of frames set to the mean")
-    time_width: Positive = Field(10, description="longest masked stretch, in frames")
+    time_masks: Count = Field(0, description="spans of frames set to the mean")
+    time_width: Positive = Field(10, description="longest masked span, in frames")
     frequency_masks: Count = Field(0, description="bands of dimensions set to the mean")
     frequency_width: Positive = Field(8, description="widest masked band, in dimensions")
     speed: Rate = Field(0.0, description="resample time by a factor within 1 ± this")
@@ -23,40 +23,40 @@ class AugmentConfig(Options):
 
 
 class TextNoiseConfig(Options):
-    """Changes to training sources that are texts, drawn anew each time (Lample et al. 2018)."""
+    """Noise on source texts in training, drawn anew each epoch (Lample et al. 2018)."""
 
-    drop: Rate = Field(0.0, description="share of the source tokens that are left out")
-    mask: Rate = Field(0.0, description="share of them that <unk> stands for")
-    swap: Rate = Field(0.0, description="share of them that change places with the next")
+    drop: Rate = Field(0.0, description="share of the source tokens that are dropped")
+    mask: Rate = Field(0.0, description="share of the source tokens replaced by <unk>")
+    swap: Rate = Field(0.0, description="share of the source tokens swapped with the next")
 
 
 class UnfreezeConfig(Options):
-    """Parts that begin to learn later (Howard & Ruder 2018); a part that is not named learns from the start."""
+    """Gradual unfreezing (Howard & Ruder 2018): the epoch from which each part is trained; default: the first."""
 
     embedding: float | None = Field(None, ge=0, description="epoch from which the embedding learns")
     encoder: float | None = Field(None, ge=0, description="epoch from which the encoder learns")
     decoder: float | None = Field(None, ge=0, description="epoch from which the decoder learns")
     bridge: float | None = Field(None, ge=0, description="epoch from which the bridge learns")
     features: float | None = Field(None, ge=0, description="epoch from which the feature encoder learns")
-    rate: float = Field(1.0, gt=0, description="times the learning rate, for the parts named here")
+    rate: float = Field(1.0, gt=0, description="factor on the learning rate of the parts named here")
 
     @property
     def begins(self) -> dict[str, float]:
-        """The epochs of the parts that are named."""
+        """Part → epoch, of the parts that are named."""
         return {part: epoch for part, epoch in self.model_dump(exclude={"rate"}).items() if epoch is not None}
 
 
 class TrainConfig(Options):
-    """How the model learns."""
+    """Options of the training."""
 
     epochs: Positive = Field(10, description="passes over the training set (steps, if given, wins)")
     steps: Positive | None = Field(None, description="optimizer steps")
-    batch_tokens: Positive = Field(4096, description="source slots + target tokens a batch, padding included")
-    batch_size: Positive | None = Field(None, description="at most this many examples a batch")
-    accumulate: Positive = Field(1, description="batches a step, weighted by their target tokens")
+    batch_tokens: Positive = Field(4096, description="memory positions + target tokens per batch, with padding")
+    batch_size: Positive | None = Field(None, description="at most this many examples per batch")
+    accumulate: Positive = Field(1, description="batches per step, weighted by their target tokens")
     learning_rate: float = Field(1e-3, ge=0, description="peak learning rate")
     scale_updates: bool = Field(
-        False, description="times each tensor's root mean square, as T5 was trained; rate ~1e-2"
+        False, description="scale updates by each tensor's root mean square, as in T5's training; rate ~1e-2"
     )
     schedule: Literal["cosine", "inverse_sqrt", "constant"] = Field("cosine", description="after the warm-up")
     warmup_steps: Count = Field(200, description="steps of linear warm-up")
@@ -68,32 +68,32 @@ class TrainConfig(Options):
     label_smoothing: Rate = Field(0.0, description="share of the target probability spread over the vocabulary")
     ctc_weight: Share = Field(0.0, description="share of an auxiliary CTC loss on the encoder output")
     scheduled_sampling: Literal["none", "linear", "exponential", "inverse_sigmoid"] = Field(
-        "none", description="feed the decoder its own predictions, the more the longer it learns: how their share grows"
+        "none", description="feed the decoder its own predictions, with a share that grows in this way"
     )
-    sampling_half: float = Field(0.5, gt=0, description="share of the training after which half of them are its own")
-    sampling_floor: Share = Field(0.0, description="least share of the reference among what is fed")
+    sampling_half: float = Field(0.5, gt=0, description="share of the training after which that share is one half")
+    sampling_floor: Share = Field(0.0, description="least share of reference tokens among its inputs")
     token_weights: Literal["none", "inverse_frequency", "effective_number"] = Field(
-        "none", description="let rare target tokens count more in the loss, by one of these measures"
+        "none", description="weight rare target tokens more in the loss, by one of these measures"
     )
     effective_beta: Annotated[float, Field(gt=0, lt=1)] = Field(0.999, description="β of effective_number")
     focal: float = Field(0.0, ge=0, le=10, description="γ of the focal loss: likely tokens count less; 0: off")
     resample_below: Share = Field(
-        0.0, description="draw examples more often whose target has a token that fewer than this share of them have"
+        0.0, description="oversample examples whose target has a token that fewer than this share of targets have"
     )
-    guided_attention: float = Field(0.0, ge=0, description="weight of a loss on attention off the diagonal; 0: off")
-    guided_width: float = Field(0.2, gt=0, description="width g of the diagonal, as a share of the whole")
-    attention_mass: float = Field(0.0, ge=0, description="weight of a loss on attention off the source; 0: off")
-    contrastive: float = Field(0.0, ge=0, description="weight of a loss that wants the own source likelier; 0: off")
-    contrastive_margin: float = Field(1.0, gt=0, description="likelier by so many nats a target token")
-    word_dropout: Rate = Field(0.0, description="share of the words fed to the decoder that are withheld (<unk>)")
+    guided_attention: float = Field(0.0, ge=0, description="weight of the loss on attention off the diagonal; 0: off")
+    guided_width: float = Field(0.2, gt=0, description="width g of the diagonal, as a share of the length")
+    attention_mass: float = Field(0.0, ge=0, description="weight of the loss on attention off the source; 0: off")
+    contrastive: float = Field(0.0, ge=0, description="weight of the loss that contrasts sources; 0: off")
+    contrastive_margin: float = Field(1.0, gt=0, description="margin of that loss, in nats per target token")
+    word_dropout: Rate = Field(0.0, description="share of the decoder's input words replaced by <unk>")
     precision: Literal["bf16", "fp32"] = Field("bf16", description="of the arithmetic; master weights are fp32")
-    augment: AugmentConfig = Field(default_factory=AugmentConfig, description="changes to training features")
-    text_noise: TextNoiseConfig = Field(default_factory=TextNoiseConfig, description="changes to training texts")
-    unfreeze: UnfreezeConfig = Field(default_factory=UnfreezeConfig, description="parts that learn later")
-    freeze: list[Part] = Field(default_factory=list, description="parts that do not learn")
-    preflight: bool = Field(True, description="look at data and wiring before the first step; an error stops there")
-    log_every: Positive = Field(20, description="steps between two lines of metrics.jsonl")
-    evaluate_every: Positive | None = Field(None, description="steps between evaluations (default: once an epoch)")
+    augment: AugmentConfig = Field(default_factory=AugmentConfig, description="augmentation of training features")
+    text_noise: TextNoiseConfig = Field(default_factory=TextNoiseConfig, description="noise on training texts")
+    unfreeze: UnfreezeConfig = Field(default_factory=UnfreezeConfig, description="gradual unfreezing")
+    freeze: list[Part] = Field(default_factory=list, description="parts that are not trained")
+    preflight: bool = Field(True, description="check data and wiring before the first step; stop on an error")
+    log_every: Positive = Field(20, description="steps between lines of metrics.jsonl")
+    evaluate_every: Positive | None = Field(None, description="steps between evaluations (default: once per epoch)")
     evaluate_examples: Positive = Field(200, description="validation examples generated while training")
     save_every: Positive | None = Field(
         None, description="steps between resumable states (default: at each evaluation)"
@@ -109,5 +109,5 @@ class TrainConfig(Options):
     @field_validator("freeze", mode="before")
     @classmethod
     def _freeze_words(cls, value: Any) -> Any:
-        """`encoder` or `encoder,bridge` for a list."""
+        """Accepts `encoder` or `encoder,bridge` as a list."""
         return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value

@@ -247,7 +247,7 @@ def test_the_documentation_asks_for_nothing_from_elsewhere(client: TestClient) -
     paths = client.get("/openapi.json").json()["paths"]
     assert set(paths) == {"/generate", "/trace", "/health", "/metrics", "/examples", "/examples/{number}"}
     body = paths["/generate"]["post"]["requestBody"]["content"]["application/json"]["schema"]["properties"]
-    assert body["beams"]["description"] == "hypotheses kept a source; 1 is greedy"
+    assert body["beams"]["description"] == "hypotheses kept per source; 1 is greedy"
 
 
 def test_metrics_count_what_was_answered(model: Model) -> None:
