@@ -1,9 +1,8 @@
-"""The table of figures: what is known of each number that an evaluation or a log line has, said once.
+"""The table of figures: name, format, direction and places of every number of an evaluation or a log line.
 
-Recipes take the names they may use from here, `evaluate --require` too; the trainer and comparisons take from here
-which way is better, and every table and page what a figure is called, how it is written and whether it is shown there.
-It lies below all of them, and imports nothing but the door for plug-ins: a package adds a figure by an entry point of
-the group `sourcewise.metrics` that names a `Figure` with a `measure`.
+Recipes and `evaluate --require` accept the names in this table; trainings and comparisons read the direction from it,
+and every table and page the label, the format and whether the figure is shown there. Another package adds a figure by
+an entry point of the group `sourcewise.metrics` that names a `Figure` with a `measure`.
 """
 
 from __future__ import annotations
@@ -23,37 +22,37 @@ Use = Literal["tasks", "runs"]
 GROUP = "sourcewise.metrics"
 PERCENT = (0.0, 100.0)
 
-# The places: tiles at the head of a report and its table of evaluations, a task's own figure, the line that a training
-# prints an evaluation, the tables of a comparison and the shorter one on the terminal. A text is the format there,
-# which names the figure where it stands in a sentence (task, progress); "" is the figure's own format.
+# The places: tiles at the head of a report, its table of evaluations (course), a task's own figure, the line that a
+# training prints per evaluation (progress), the tables of a comparison and the brief one on the terminal. The value is
+# the format at that place, with the figure's name where it is part of a sentence (task, progress); "": `Figure.format`.
 EVERYWHERE: dict[Place, str] = {"tile": "", "course": "", "task": "", "table": "", "brief table": ""}
-PRINTED: dict[Place, str] = {}  # by `evaluate`, as all are, and nowhere else
+PRINTED: dict[Place, str] = {}  # only by `evaluate`, which prints all figures
 
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """One number of metrics.json, or of the log of a training. Raises ValueError where it could not be written."""
+    """One number of metrics.json or of a training's log. Raises ValueError for a wrong key or format."""
 
     key: str
-    """Its name in metrics.json and in recipes."""
+    """Name in metrics.json and in recipes."""
     label: str
-    """What a person calls it; after a comma, what that means. Empty: it is in metrics.json and not printed."""
+    """Name for people; after a comma, its meaning. Empty: in metrics.json, but not printed."""
     format: str = "{:.2f}"
-    """How it is written, its unit behind it: "{:.1f} %"."""
+    """Format with the unit: "{:.1f} %"."""
     better: Literal["higher", "lower"] | None = None
-    """Which way is better; None: neither."""
+    """Direction; None: neither is better."""
     range: tuple[float, float] | None = None
-    """Between which values it lies as a rule; None: no bounds."""
+    """Usual bounds; None: no bounds."""
     short: str = ""
-    """Its name as the heading of a column, where the label is too long."""
+    """Name as a column heading, if the label is too long."""
     meaning: str = ""
-    """What a report says below it."""
+    """Explanation below the figure in a report."""
     shown: Mapping[Place, str] = field(default_factory=lambda: EVERYWHERE)
-    """Where it is shown, and its format there where that is another."""
+    """Places that show the figure, with their formats; "" for `format`."""
     judges: bool = True
-    """Whether it may judge, if it has a direction: tasks, where it has a range, and runs, where their table has it."""
+    """Whether a figure with a direction may judge: tasks, if it has a range; runs, if their table shows it."""
     measure: Measure | None = None
-    """How it is found from outputs and their references; None: an evaluation has it anyway."""
+    """Function from outputs and references to the figure; None: every evaluation computes it."""
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r"[a-z]\w*", self.key):
@@ -64,41 +63,41 @@ class Figure:
 
     @property
     def title(self) -> str:
-        """Its name at the head of a tile: the label without what it means."""
+        """Heading of a tile: the label without its meaning."""
         name = self.label.partition(",")[0]
         return name[:1].upper() + name[1:] if name.islower() else name
 
     @property
     def number(self) -> str:
-        """Its format without the unit."""
+        """The format without the unit."""
         return self.format[: self.format.index("}") + 1]
 
     @property
     def heading(self) -> str:
-        """Its name above a column of such numbers: with the unit."""
+        """Heading of a column: the name with the unit."""
         return (self.short or self.label) + self.format.removeprefix(self.number)
 
     @property
     def sign(self) -> int:
-        """1; −1 where lower is better: times this, more is better."""
+        """Factor after which higher is better: −1 if lower is better, else 1."""
         return -1 if self.better == "lower" else 1
 
     def at(self, place: Place) -> str:
-        """Its format there."""
+        """The format at a place."""
         return self.shown.get(place) or self.format
 
     def said(self, place: Place, value: Any) -> str:
-        """It, by name, in a sentence: `BLEU 31.2`."""
+        """The value with the figure's name, for a sentence: `BLEU 31.2`."""
         return written(self.shown.get(place) or f"{self.short or self.label} {self.format}", value)
 
     def points(self, value: float) -> float:
-        """Its value from 0 to 100, the higher the better: a word error rate counts as 100 × (1 − wer)."""
+        """The value on a scale of 0 to 100 where higher is better: a word error rate gives 100 × (1 − wer)."""
         low, high = self.range or PERCENT
         return 100 / (high - low) * (high - value if self.better == "lower" else value - low)
 
 
 def written(form: str, value: Any) -> str:
-    """A value in this format; `unknown` where it is no number."""
+    """A value in this format; `unknown` if it is not a number."""
     return form.format(value) if isinstance(value, (int, float)) else form[: form.index("{")] + "unknown"
 
 
@@ -108,8 +107,8 @@ OF_EVALUATIONS = (
         shown=EVERYWHERE | {"tile": "{:.1f}", "task": "BLEU {:.1f}", "progress": "BLEU {:.1f}"}),
     Figure("chrf", "chrF", "{:.2f}", "higher", PERCENT, meaning="character n-gram overlap, 0 to 100",
         shown=EVERYWHERE | {"tile": "{:.1f}", "task": "chrF {:.1f}"}),
-    Figure("wer", "word error rate", "{:.3f}", "lower", (0.0, 1.0), short="WER", meaning="word errors a reference word",
-        shown=EVERYWHERE | {"progress": "WER {:.2f}"}),
+    Figure("wer", "word error rate", "{:.3f}", "lower", (0.0, 1.0), short="WER",
+        meaning="word errors per reference word", shown=EVERYWHERE | {"progress": "WER {:.2f}"}),
     Figure("exact_match_pct", "exactly right", "{:.1f} %", "higher", PERCENT, short="exact",
         meaning="outputs equal to their reference",
         shown={"tile": "", "course": "", "task": "exactly right {:.1f} %", "table": "", "progress": "exact {:.0f} %"}),
@@ -117,7 +116,7 @@ OF_EVALUATIONS = (
     Figure("rouge_l", "ROUGE-L", "{:.2f}", "higher", PERCENT, shown={"task": "ROUGE-L {:.1f}"}),
     Figure("tasks_mean", "mean of the tasks' own metrics", better="higher", short="tasks' mean", shown={"table": ""}),
     Figure("unique_pct", "distinct outputs", "{:.1f} %", "higher", PERCENT, short="unique",
-        meaning="distinct outputs a hundred examples",
+        meaning="distinct outputs per hundred examples",
         shown=EVERYWHERE | {"progress": "unique {:.0f} %"}, judges=False),
     Figure("reference_unique_pct", "distinct references", "{:.1f} %", range=PERCENT, shown=PRINTED),
     Figure("top_output_pct", "commonest output", "{:.1f} %", range=PERCENT, shown=PRINTED),
@@ -127,8 +126,8 @@ OF_EVALUATIONS = (
     Figure("empty_pct", "empty", "{:.1f} %", range=PERCENT, shown=PRINTED),
     Figure("unfinished_pct", "cut at the longest length", "{:.1f} %", range=PERCENT, shown=PRINTED),
     Figure("repetition_pct", "repeating themselves", "{:.1f} %", range=PERCENT, shown=PRINTED),
-    Figure("loss", "loss, nats a target token", "{:.3f}", "lower", short="loss",
-        meaning="nats a target token, with its own source",
+    Figure("loss", "loss, nats per target token", "{:.3f}", "lower", short="loss",
+        meaning="nats per target token, with its own source",
         shown={"tile": "", "course": "", "table": "", "progress": "valid loss {:.3f}"}),
     Figure("loss_shuffled", "loss, with another's source", "{:.3f}", shown=PRINTED),
     Figure("source_bits", "source bits", "{:.2f}", "higher",
@@ -138,7 +137,7 @@ OF_EVALUATIONS = (
     Figure("seconds", "seconds", "{:.1f}", shown=PRINTED),
 )  # fmt: skip
 
-# Of the lines of a training, and what it cost.
+# Figures of a training's log lines and costs.
 OF_TRAININGS = {
     each.key: each
     for each in (
@@ -150,7 +149,7 @@ OF_TRAININGS = {
     )
 }
 
-# What a reader looks for first, by place; the rest follows in the order above, what plug-ins add comes last.
+# The first figures at each place; the rest follows in the order above, figures of plug-ins last.
 FIRST: dict[Place, tuple[str, ...]] = {
     "tile": ("bleu", "source_bits", "exact_match_pct", "wer"),
     "course": ("loss", "source_bits"),
@@ -163,13 +162,13 @@ FIGURES = {each.key: each for each in OF_EVALUATIONS}
 
 @cache
 def _add_plugins() -> None:
-    """Add what other packages bring, once a process and not before somebody asks: looking takes a moment."""
+    """Add the figures of plug-ins, once per process and on first use, because listing entry points is slow."""
     for each in plugins(GROUP, _taken):
         FIGURES[each.key] = each
 
 
 def _taken(found: object) -> Figure:
-    """A plug-in's figure. Raises TypeError or ValueError where it is none that can be measured, or has a taken name."""
+    """A plug-in's figure. Raises TypeError or ValueError if it cannot be measured or its key is taken."""
     if not isinstance(found, Figure):
         raise TypeError(f"it is no sourcewise.figures.Figure but {found!r}")
     if found.key in FIGURES:
@@ -180,19 +179,19 @@ def _taken(found: object) -> Figure:
 
 
 def figures() -> dict[str, Figure]:
-    """Every figure of an evaluation by its key, those of plug-ins last."""
+    """Key → figure, for all figures of an evaluation, those of plug-ins last."""
     _add_plugins()
     return FIGURES
 
 
 def shown(place: Place) -> list[Figure]:
-    """The figures of that place, in their order there."""
+    """The figures shown at a place, in order."""
     first = FIRST.get(place, ())
     found = [each for each in figures().values() if place in each.shown]
     return sorted(found, key=lambda each: first.index(each.key) if each.key in first else len(first))
 
 
 def judging(use: Use) -> list[str]:
-    """The keys of the figures that may judge tasks (`metric` of a set), or runs (`train.best`, `compare.metric`)."""
+    """Keys of the figures that may judge tasks (`metric` of a set) or runs (`train.best`, `compare.metric`)."""
     able = [each for each in figures().values() if each.judges and each.better]
     return [each.key for each in able if (each.range if use == "tasks" else "table" in each.shown)]

@@ -1,7 +1,7 @@
-"""What each example adds to a figure of the whole set, so that figures of resampled sets take no second look at texts.
+"""Sufficient statistics of figures per example, so that bootstrap resamples need not read the texts again.
 
-BLEU, chrF and WER are functions of sums over examples: of n-grams that match, of words, of errors. A figure here is the
-one that `metrics.json` has, but for rounding.
+BLEU, chrF and WER are functions of sums over examples: of matching n-grams, of words, of errors. The figures are those
+of `metrics.json` up to rounding.
 """
 
 from __future__ import annotations
@@ -23,19 +23,19 @@ CHRF_BETA = 2
 
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """(examples, parts) of one figure, and how sums (…, parts) of them make it (…)."""
+    """Counts (examples, parts) of one figure, and the function from sums (…, parts) to the figure (…)."""
 
     of: np.ndarray
     figure: Callable[[np.ndarray], np.ndarray]
 
     @property
-    def whole(self) -> float:
-        """The figure of all the examples."""
+    def over_all(self) -> float:
+        """The figure over all examples."""
         return float(self.figure(self.of.sum(0)))
 
 
 def counts(rows: Sequence[Row]) -> dict[str, Counts]:
-    """Of an evaluation's rows, by the figure's name; loss and source bits where the rows hold their nats."""
+    """Figure → counts, from an evaluation's rows; loss and source bits only if the rows hold nats."""
     references, outputs = [r.reference for r in rows], [r.output for r in rows]
     same = [[plain(r) == plain(o), 1] for r, o in zip(references, outputs, strict=True)]
     found = {
@@ -56,7 +56,7 @@ def _ratio(sums: np.ndarray) -> np.ndarray:
 
 
 def _bleu_counts(references: Sequence[str], outputs: Sequence[str]) -> np.ndarray:
-    """n-grams that match, n-grams of the output (n = 1 to 4), words of output and reference, as sacrebleu counts."""
+    """(examples, 10), as in sacrebleu: matching and all n-grams of the output (n = 1 to 4), words of both sides."""
     from sacrebleu.metrics.bleu import BLEU
 
     metric = BLEU(tokenize=bleu_tokenizer(references), force=True, effective_order=True)
@@ -65,7 +65,7 @@ def _bleu_counts(references: Sequence[str], outputs: Sequence[str]) -> np.ndarra
 
 
 def _bleu(sums: np.ndarray) -> np.ndarray:
-    """sacrebleu's BLEU (Papineni et al. 2002): the k-th order without a match counts as 1 / 2^k matches."""
+    """BLEU (Papineni et al. 2002) as in sacrebleu: the k-th order without a match counts as 1 / 2^k matches."""
     correct, total = sums[..., :BLEU_ORDER], sums[..., BLEU_ORDER : 2 * BLEU_ORDER]
     spoken, expected = sums[..., -2], sums[..., -1]
     missed = (correct == 0).cumsum(-1)
@@ -78,7 +78,7 @@ def _bleu(sums: np.ndarray) -> np.ndarray:
 
 
 def _chrf_counts(references: Sequence[str], outputs: Sequence[str]) -> np.ndarray:
-    """Of each order 1 to 6: character n-grams of the output, of the reference, and in both; no spaces."""
+    """(examples, 18): for orders 1 to 6, character n-grams of the output, of the reference and of both; no spaces."""
     return np.array([_shared_ngrams(o, r) for r, o in zip(references, outputs, strict=True)], dtype=np.float64)
 
 
@@ -93,7 +93,7 @@ def _shared_ngrams(output: str, reference: str) -> list[int]:
 
 
 def _chrf(sums: np.ndarray) -> np.ndarray:
-    """chrF2 (Popović 2015) as sacrebleu has it: precision and recall averaged over the orders that both sides have."""
+    """chrF2 (Popović 2015) as in sacrebleu: precision and recall averaged over the orders that both sides have."""
     of_output, of_reference, shared = (sums[..., i::3] for i in range(3))
     both = (of_output > 0) & (of_reference > 0)
     orders = np.maximum(both.sum(-1), 1)
@@ -104,7 +104,7 @@ def _chrf(sums: np.ndarray) -> np.ndarray:
 
 
 def _word_errors(references: Sequence[str], outputs: Sequence[str]) -> np.ndarray:
-    """Errors by jiwer's alignment, and words of the reference."""
+    """(examples, 2): word errors by jiwer's alignment, and words of the reference."""
     import jiwer
 
     found = jiwer.process_words([" ".join(words(r)) for r in references], [" ".join(words(o)) for o in outputs])

@@ -1,4 +1,4 @@
-"""What a finished training of a comparison says: its figures, its rows, what it cost."""
+"""A finished training of a comparison: figures, rows, costs."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ WITHOUT_EFFECT = (
     "train.device",
     "train.log_every",
     "train.preflight",
-)  # on what is learnt
+)  # options that do not change the trained weights
 State = Literal["new", "interrupted", "finished", "other"]
 
 
 def state_of(planned: Planned) -> State:
-    """What is there of a training; `other`: a run of another recipe has its folder."""
+    """State of a training by its folder; `other`: the folder holds a run of another recipe."""
     run = Run(planned.folder)
     if not (planned.folder / "recipe.yaml").is_file():
         return "new"
@@ -49,7 +49,7 @@ def state_of(planned: Planned) -> State:
 
 
 def changed_key(planned: Planned, kept: Recipe) -> str | None:
-    """The first key that a run's recipe has otherwise than planned, with both values; None: it is the same training."""
+    """The first key whose value differs from the plan, with both values; None if the recipes train the same."""
     wanted, has = (_flat(recipe.model_dump()) for recipe in (planned.recipe, kept))
     for key in dict.fromkeys([*wanted, *has]):
         if key not in WITHOUT_EFFECT and wanted.get(key) != has.get(key):
@@ -58,7 +58,7 @@ def changed_key(planned: Planned, kept: Recipe) -> str | None:
 
 
 def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Dotted keys of all values."""
+    """Dotted key → value of a nested mapping."""
     found: dict[str, Any] = {}
     for key, value in tree.items():
         found |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
@@ -66,7 +66,7 @@ def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def write_nats(run: Run) -> None:
-    """Write nats.json, what each row of a run's evaluation owes to its source: that is there when all is."""
+    """Write nats.json, the nats of each row with and without its source; written last, it marks a finished training."""
     assert run.evaluation is not None
     columns = {name: [getattr(row, name) for row in run.evaluation.rows] for name in NATS}
     write_atomically(run.folder / NATS_FILE, json.dumps(without_nan(columns)) + "\n")
@@ -74,7 +74,7 @@ def write_nats(run: Run) -> None:
 
 @dataclass
 class Finished:
-    """A finished training."""
+    """A finished training, as read from its run folder."""
 
     planned: Planned
     metrics: dict[str, Any]
@@ -83,44 +83,44 @@ class Finished:
 
     @classmethod
     def read(cls, planned: Planned) -> Finished:
-        """Read its run folder. Raises RequestError for a file that is damaged."""
+        """Read the run folder of a training. Raises RequestError for a damaged file."""
         evaluation = Evaluation.from_folder(planned.folder)
         rows = _with_nats(evaluation.rows, planned.folder / NATS_FILE)
         return cls(planned, evaluation.metrics, rows, Run(planned.folder).metrics())
 
     @property
     def examples(self) -> list[tuple[str, str]]:
-        """Which examples it was measured on: two trainings with the same ones are compared example by example."""
+        """(id, reference) of the evaluated examples; trainings with equal ones are compared by a paired bootstrap."""
         return [(row.id, row.reference) for row in self.rows]
 
     @property
     def parameters(self) -> int:
-        """How many its network has."""
+        """Number of parameters of the network."""
         return int(started(self.lines).get("parameters", 0))
 
     @property
     def device(self) -> str:
-        """What it was trained on, with how many threads."""
+        """Device of the training, with its number of threads."""
         return str(started(self.lines).get("device", ""))
 
     @property
     def tokens_per_s(self) -> float:
-        """Source and target tokens (or frames) learnt from a second: the median of its log lines."""
+        """Trained source and target tokens (or frames) per second: the median over log lines."""
         return statistics.median([line["tokens_per_s"] for line in self._steps] or [math.nan])
 
     @property
     def minutes(self) -> float:
-        """Of optimizer steps; evaluations are not counted."""
+        """Minutes of optimizer steps, without evaluations."""
         return float(self._steps[-1]["seconds"]) / 60 if self._steps else math.nan
 
     @cached_property
     def verdict(self) -> Verdict:
-        """The verdict on its evaluation."""
+        """The verdict on the evaluation."""
         return judge(self.metrics, [r.reference for r in self.rows], [r.output for r in self.rows])
 
     @cached_property
     def resampled(self) -> dict[str, np.ndarray]:
-        """Figure → (resamples,), each of as many examples drawn with replacement: the same draws for every training."""
+        """Figure → (resamples,): values over examples drawn with replacement, the same draws for every training."""
         found = counts(self.rows)
         cuts = np.cumsum([each.of.shape[1] for each in found.values()])[:-1]
         sums = np.split(resampled_sums(np.concatenate([each.of for each in found.values()], axis=1)), cuts, axis=1)
@@ -132,7 +132,7 @@ class Finished:
 
 
 def _with_nats(rows: list[Row], path: Path) -> list[Row]:
-    """The rows of translations.tsv with what nats.json says of them. Raises RequestError where it is of others."""
+    """Rows of translations.tsv with their nats from nats.json. Raises RequestError if the files do not match."""
     try:
         columns = json.loads(path.read_text(encoding="utf-8"))
         told = zip(*([math.nan if v is None else v for v in columns[name]] for name in NATS), strict=True)

@@ -1,6 +1,6 @@
-"""Intervals over a few seeds: Student's t for a mean, Welch's for the difference of two.
+"""Confidence intervals over a few seeds: Student's t for a mean, Welch's for the difference of two.
 
-Seeds are few (three, say), so the normal's 1.96 would be much too narrow: of three it is 4.30.
+With three seeds t is 4.30: the normal distribution's 1.96 would give much too narrow an interval.
 """
 
 from __future__ import annotations
@@ -15,34 +15,34 @@ _NODES, _WEIGHTS = np.polynomial.legendre.leggauss(64)
 
 
 def student_t(freedom: float, confidence: float = CONFIDENCE) -> float:
-    """The t with P(|T| < t) = confidence for so many degrees of freedom (they need not be whole).
+    """The quantile t with P(|T| < t) = confidence for `freedom` degrees of freedom, which need not be whole.
 
     With t = √freedom · tan θ the density is C · cos^(freedom − 1) θ, smooth and bounded: θ is found by bisection.
-    Raises ValueError for no degree of freedom.
+    Raises ValueError unless `freedom` is positive.
     """
     if not freedom > 0:
         raise ValueError(f"degrees of freedom should be above 0, not {freedom}")
     scale = 2 * math.exp(math.lgamma((freedom + 1) / 2) - math.lgamma(freedom / 2)) / math.sqrt(math.pi)
     low, high = 0.0, math.pi / 2
     for _ in range(100):
-        middle = (low + high) / 2
-        angles = middle * (_NODES + 1) / 2
-        mass = scale * middle / 2 * float(_WEIGHTS @ np.cos(angles) ** (freedom - 1))
-        low, high = (middle, high) if mass < confidence else (low, middle)
+        midpoint = (low + high) / 2
+        angles = midpoint * (_NODES + 1) / 2
+        mass = scale * midpoint / 2 * float(_WEIGHTS @ np.cos(angles) ** (freedom - 1))
+        low, high = (midpoint, high) if mass < confidence else (low, midpoint)
     return math.sqrt(freedom) * math.tan((low + high) / 2)
 
 
 def mean_interval(values: Sequence[float]) -> tuple[float, float] | None:
-    """The 95 % interval of the mean of values drawn independently; None of one value, which shows no spread."""
+    """The 95 % interval of the mean of independent values; None for fewer than two."""
     if len(values) < 2:
         return None
     half = student_t(len(values) - 1) * float(np.std(values, ddof=1)) / math.sqrt(len(values))
-    middle = float(np.mean(values))
-    return middle - half, middle + half
+    mean = float(np.mean(values))
+    return mean - half, mean + half
 
 
 def welch_interval(values: Sequence[float], other: Sequence[float]) -> tuple[float, float] | None:
-    """The 95 % interval of mean(values) − mean(other), spreads perhaps unlike (Welch 1947); None without spreads."""
+    """The 95 % interval of mean(values) − mean(other) for unequal variances (Welch 1947); None if one has no spread."""
     if min(len(values), len(other)) < 2:
         return None
     parts = [float(np.var(side, ddof=1)) / len(side) for side in (values, other)]

@@ -1,4 +1,4 @@
-"""A comparison: which variants of a recipe are trained, with which seeds.
+"""The plan of a comparison: variants of a recipe × seeds.
 
 ```yaml
 name: bridges
@@ -6,7 +6,7 @@ data: …                # what all variants share, as in any recipe
 compare:
   seeds: [0, 1, 2]
   variants:
-    projection: {model.bridge.kind: projection}      # the first one is what the others are measured against
+    projection: {model.bridge.kind: projection}      # the others are compared with the first one
     perceiver: {model.bridge.kind: perceiver, model.bridge.latents: 32}
 ```
 """
@@ -25,11 +25,11 @@ from sourcewise.config import messages as schema
 from sourcewise.config.files import checked, read_tree, set_option
 from sourcewise.errors import RequestError
 
-OF_THE_WHOLE = ("name", "output", "seed", "compare")  # keys that no variant sets
+SHARED = ("name", "output", "seed", "compare")  # keys that no variant may set
 
 
 class _Root(Options):
-    """For messages that say `compare.seeds`."""
+    """Root section, so that messages name `compare.seeds`."""
 
     compare: CompareConfig
 
@@ -44,28 +44,28 @@ class Planned:
 
     @property
     def name(self) -> str:
-        """What its folder is called."""
+        """Name of the run folder."""
         return self.recipe.name
 
     @property
     def folder(self) -> Path:
-        """Its run folder."""
+        """The run folder."""
         return Path(self.recipe.output).expanduser() / self.recipe.name
 
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """What is compared, by which figure, and the trainings that this takes."""
+    """A comparison: its variants, the deciding figure, and all planned trainings."""
 
     name: str
     folder: Path  # of the table; the runs are in it
     metric: str  # key of a figure
     changes: dict[str, dict[str, Any]]  # variant → the dotted keys it sets
-    planned: list[Planned]  # all variants with the first seed, then with the next
+    planned: list[Planned]  # all variants with the first seed, then all with the next
 
     @property
     def variants(self) -> list[str]:
-        """Their names, the first that which the others are held to."""
+        """Names of the variants; the others are compared with the first."""
         return list(self.changes)
 
     def of(self, variant: str) -> list[Planned]:
@@ -74,9 +74,9 @@ class Comparison:
 
 
 def load_comparison(recipe: str | Path, overrides: dict[str, Any] | None = None) -> Comparison:
-    """Read a recipe with a `compare` section and check every training of it.
+    """Read a recipe with a `compare` section and check the recipes of all its trainings.
 
-    `overrides` set what the variants share. Raises RequestError that names the file, the variant and the key.
+    `overrides` set shared keys. Raises RequestError that names the file, the variant and the key.
     """
     overrides = overrides or {}
     tree, where = read_tree(recipe, overrides)
@@ -105,7 +105,7 @@ def _checked_section(section: Any, where: str) -> CompareConfig:
 
 
 def _variant(tree: dict[str, Any], changes: dict[str, Any], where: str) -> Recipe:
-    """The recipe of a variant. Raises RequestError that names it."""
+    """The recipe of a variant. Raises RequestError that names the variant."""
     copied = _copied(tree)
     for key, value in changes.items():
         try:
@@ -116,10 +116,10 @@ def _variant(tree: dict[str, Any], changes: dict[str, Any], where: str) -> Recip
 
 
 def _dotted(keys: dict[str, Any], where: str, path: tuple[str, ...] = ()) -> Iterator[tuple[str, Any]]:
-    """`{"model": {"bridge.kind": "perceiver"}}` → ("model.bridge.kind", "perceiver"); a set of data is one value."""
+    """`{"model": {"bridge.kind": "perceiver"}}` → ("model.bridge.kind", "perceiver"); a data set is one value."""
     for key, value in keys.items():
         place = (*path, *key.split("."))
-        if place[0] in OF_THE_WHOLE:
+        if place[0] in SHARED:
             raise RequestError(f"{where}: {place[0]} is of the whole comparison; a variant sets keys of data, model, …")
         section = schema.section_at(Recipe, list(place))
         if isinstance(value, dict) and section is not None and section is not DatasetConfig:
@@ -129,7 +129,7 @@ def _dotted(keys: dict[str, Any], where: str, path: tuple[str, ...] = ()) -> Ite
 
 
 def _check_overrides(overrides: dict[str, Any], changes: dict[str, dict[str, Any]]) -> None:
-    """Refuse an option that a variant would override in its turn."""
+    """Raises RequestError for an option that a variant also sets."""
     for option in overrides:
         for variant, keys in changes.items():
             key = next((k for k in keys if f"{k}.".startswith(f"{option}.") or f"{option}.".startswith(f"{k}.")), None)
@@ -138,5 +138,5 @@ def _check_overrides(overrides: dict[str, Any], changes: dict[str, dict[str, Any
 
 
 def _copied(tree: Any) -> Any:
-    """A copy whose sections can be changed."""
+    """A copy of nested mappings, so that the copy can be changed."""
     return {key: _copied(value) for key, value in tree.items()} if isinstance(tree, dict) else tree

@@ -1,7 +1,7 @@
-"""The trainings of a comparison, one after the other or several at a time, each in a process of its own.
+"""Runs the trainings of a comparison, each in its own process, one or several at a time.
 
-A process writes what it says to `logs/NAME.log`. Where the comparison is stopped, or killed, its processes save their
-state and end; started again, it goes on where each left off.
+A process writes its output to `logs/NAME.log`. If the comparison is stopped or killed, its processes save their states
+and end; a new start resumes each of them.
 """
 
 from __future__ import annotations
@@ -25,26 +25,26 @@ from sourcewise.errors import RequestError
 from sourcewise.runtime.signals import ctrl_c_ignored
 from sourcewise.training.run import Run
 
-LOOK_SECONDS = 1.0  # between two looks at the processes
+POLL_SECONDS = 1.0  # between two checks of the processes
 PARENT_DIED = 1  # PR_SET_PDEATHSIG of prctl(2)
 
 
 class Train(Protocol):
-    """What trains a recipe: `sourcewise.train`."""
+    """A function that trains a recipe: `sourcewise.train`."""
 
     def __call__(self, recipe: Recipe, *, resume: bool, overwrite: bool) -> Run:
-        """Into its run folder, with its evaluation."""
+        """Train into the run folder and evaluate."""
 
 
 class Watcher(Protocol):
-    """Someone who is told every second which trainings are running."""
+    """An observer of the running trainings."""
 
-    def looked(self, running: Sequence[Planned]) -> None:
-        """These are."""
+    def polled(self, running: Sequence[Planned]) -> None:
+        """Called every second with the running trainings."""
 
 
 def settle(comparison: Comparison, *, overwrite: bool = False) -> dict[str, State]:
-    """Training → its state. Raises RequestError where a folder holds a run of another recipe, unless `overwrite`."""
+    """Name of a training → state. Raises RequestError for a run of another recipe, unless `overwrite`."""
     states = {each.name: state_of(each) for each in comparison.planned}
     for each in comparison.planned:
         if states[each.name] == "other" and not overwrite:
@@ -59,9 +59,9 @@ def settle(comparison: Comparison, *, overwrite: bool = False) -> dict[str, Stat
 def run_all(
     planned: Sequence[Planned], states: dict[str, State], train: Train, jobs: int, folder: Path, watcher: Watcher
 ) -> Iterator[tuple[Planned, str | None]]:
-    """Train them, `jobs` at a time; gives each as it ends, with why it failed if it did.
+    """Train all planned, `jobs` at a time; yields each as it ends, with its error or None.
 
-    A KeyboardInterrupt goes on up when all that run have saved.
+    After a KeyboardInterrupt the running trainings save their states before it is raised.
     """
     waiting, running = deque(planned), dict[BaseProcess, Planned]()
     logs = folder / "logs"
@@ -71,8 +71,8 @@ def run_all(
             while waiting and len(running) < jobs:
                 each = waiting.popleft()
                 running[_started(each, states[each.name], train, logs)] = each
-            wait([process.sentinel for process in running], timeout=LOOK_SECONDS)
-            watcher.looked(list(running.values()))
+            wait([process.sentinel for process in running], timeout=POLL_SECONDS)
+            watcher.polled(list(running.values()))
             for process in [p for p in running if not p.is_alive()]:
                 each = running.pop(process)
                 yield each, _last_line(logs / f"{each.name}.log") if process.exitcode else None
@@ -81,16 +81,16 @@ def run_all(
 
 
 def _started(planned: Planned, state: State, train: Train, logs: Path) -> BaseProcess:
-    """A process that trains it. Ctrl-C is for us: we tell the process, once."""
+    """Start the process of a training. It ignores Ctrl-C: this process stops it once, by SIGTERM."""
     context = multiprocessing.get_context("spawn")
     process = context.Process(target=_train, args=(train, planned, state, logs / f"{planned.name}.log"))
-    with ctrl_c_ignored():  # the process inherits that
+    with ctrl_c_ignored():  # inherited by the process
         process.start()
     return process
 
 
 def _train(train: Train, planned: Planned, state: State, log: Path) -> None:
-    """In the process: everything that is said goes to the log, the exit status says whether it went well."""
+    """Main function of a process: all output goes to the log; the exit status is 0 if the training succeeded."""
     if hasattr(os, "setpgid"):
         os.setpgid(0, 0)  # a terminal's Ctrl-C does not reach it
     if sys.platform == "linux":
@@ -110,13 +110,13 @@ def _train(train: Train, planned: Planned, state: State, log: Path) -> None:
 
 
 def _end_once(*_: object) -> None:
-    """The kernel may say more than once that the parent died, a thread at a time; a second SIGTERM would cut a save."""
+    """The kernel may report the parent's death once per thread; a second SIGTERM would interrupt saving."""
     signal.signal(signal.SIGUSR1, signal.SIG_IGN)
     os.kill(os.getpid(), signal.SIGTERM)
 
 
 def _stop(processes: Sequence[BaseProcess]) -> None:
-    """Ask them to save and end, and wait; whoever is interrupted while waiting kills them."""
+    """Stop processes by SIGTERM, so that they save, and wait; a Ctrl-C while waiting kills them."""
     for process in processes:
         process.terminate()
     try:
@@ -129,6 +129,6 @@ def _stop(processes: Sequence[BaseProcess]) -> None:
 
 
 def _last_line(log: Path) -> str:
-    """What a training said last."""
+    """The last line of a training's log."""
     lines = [line.strip() for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
     return lines[-1][:400] if lines else "it said nothing"

@@ -1,8 +1,8 @@
-"""The table of a comparison: each variant's figures with their intervals, and what may be said of the differences.
+"""The table of a comparison: the figures of each variant with intervals, and which differences are beyond chance.
 
-Two things make a figure of one training uncertain: the seed, and which examples it was measured on. A difference counts
-only where neither could have made it: Welch's interval over seeds excludes zero, and so does the paired bootstrap over
-examples (Koehn 2004), in which both sides are measured on the same drawn examples.
+Two things make a figure of one training uncertain: the seed and the choice of examples. A difference counts only if
+neither explains it: zero must lie outside of Welch's interval over seeds and outside of the paired bootstrap interval
+over examples (Koehn 2004), in which both sides are measured on the same drawn examples.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class Estimate:
 
     @property
     def mean(self) -> float:
-        """Over seeds."""
+        """Mean over seeds."""
         return float(np.mean(self.values))
 
     @property
@@ -46,12 +46,12 @@ class Difference:
     """A figure of one variant minus that of another."""
 
     mean: float
-    seeds: Interval | None  # 95 % over seeds (Welch); None: a side has one seed
-    examples: Interval | None  # 95 % over examples (paired bootstrap); None: not the same ones, or no such figure
+    seeds: Interval | None  # 95 % over seeds (Welch); None: one side has one seed
+    examples: Interval | None  # 95 % over examples (paired bootstrap); None: different examples, or no such figure
 
     @property
     def sign(self) -> int:
-        """1 or −1 where it holds over seeds and, where that is known, over examples; 0: it may be chance."""
+        """1 or −1 if zero lies outside of the known intervals, over seeds and examples; else 0: it may be chance."""
         if self.seeds is None:
             return 0
         known = [self.seeds, *([self.examples] if self.examples else [])]
@@ -60,7 +60,7 @@ class Difference:
 
 @dataclass
 class Line:
-    """A variant's line of the table."""
+    """One variant in the table."""
 
     variant: str
     finished: list[Finished]
@@ -68,28 +68,28 @@ class Line:
 
     @property
     def figures(self) -> dict[str, Estimate]:
-        """Its figures, by their names in metrics.json; those that every training has."""
+        """Key of a figure → its estimate, for the figures that every training of the variant has."""
         values = {each.key: [_number(f.metrics.get(each.key)) for f in self.finished] for each in shown("table")}
         return {name: Estimate(each) for name, each in values.items() if each and all(map(math.isfinite, each))}
 
     @property
     def parameters(self) -> int | None:
-        """Of its network."""
+        """Number of parameters of the network; None before a training is finished."""
         return self.finished[0].parameters if self.finished else None
 
     @property
     def tokens_per_s(self) -> float | None:
-        """Median over seeds."""
+        """Tokens per second, median over seeds; None before a training is finished."""
         return float(np.median([f.tokens_per_s for f in self.finished])) if self.finished else None
 
     @property
     def minutes(self) -> float | None:
-        """Of training, mean over seeds."""
+        """Minutes of training, mean over seeds; None before a training is finished."""
         return float(np.mean([f.minutes for f in self.finished])) if self.finished else None
 
     @property
     def verdict(self) -> str:
-        """The levels of its trainings, and how they use the source where that is not all `read`."""
+        """The verdicts of the trainings in words, with their source use unless all are `read`."""
         levels = Counter(f.verdict.level for f in self.finished)
         uses = Counter(f.verdict.source_use for f in self.finished)
         text = ", ".join(level if len(levels) == 1 else f"{count} {level}" for level, count in levels.most_common())
@@ -99,7 +99,7 @@ class Line:
 
 
 def difference(figure: str, one: Line, other: Line) -> Difference | None:
-    """What a figure of one is above that of the other; None where one of them has none."""
+    """A figure of `one` minus that of `other`; None if either lacks it."""
     ours, theirs = one.figures.get(figure), other.figures.get(figure)
     if ours is None or theirs is None:
         return None
@@ -109,7 +109,7 @@ def difference(figure: str, one: Line, other: Line) -> Difference | None:
 
 
 def _over_examples(figure: str, one: Line, other: Line) -> Interval | None:
-    """The paired bootstrap of means over seeds."""
+    """Paired bootstrap interval of the difference of means over seeds; None if the examples differ."""
     everything = [*one.finished, *other.finished]
     paired = all(each.examples == everything[0].examples for each in everything[1:])
     if not paired or not all(figure in each.resampled for each in everything):
@@ -120,7 +120,7 @@ def _over_examples(figure: str, one: Line, other: Line) -> Interval | None:
 
 @dataclass
 class Table:
-    """A comparison's lines, the first that which the others are held to."""
+    """The table of a comparison; the first line is the baseline of the others."""
 
     comparison: Comparison
     lines: list[Line]
@@ -128,7 +128,7 @@ class Table:
 
     @classmethod
     def of(cls, comparison: Comparison, finished: Sequence[Finished], failed: dict[str, str]) -> Table:
-        """From what is finished so far."""
+        """The table of the trainings finished so far."""
         lines = []
         for variant in comparison.variants:
             done = [f for f in finished if f.planned.variant == variant]
@@ -137,7 +137,7 @@ class Table:
 
     @property
     def figures(self) -> list[str]:
-        """The figures that some line has."""
+        """Keys of the figures that at least one line has."""
         return [each.key for each in shown("table") if any(each.key in line.figures for line in self.lines)]
 
     @property
@@ -147,7 +147,7 @@ class Table:
 
     @cached_property
     def differences(self) -> dict[str, dict[str, Difference]]:
-        """Variant → figure → what it is above the first variant's."""
+        """Variant → figure → difference from the first variant."""
         first, found = self.lines[0], dict[str, dict[str, Difference]]()
         for line in self.lines[1:]:
             each = {figure: difference(figure, line, first) for figure in self.figures}
@@ -163,7 +163,7 @@ class Table:
 
     @cached_property
     def tied(self) -> list[str]:
-        """The variants that the leader cannot be told from."""
+        """The variants whose difference from the leader may be chance."""
         metric, leader = self.comparison.metric, self.leader
         if leader is None:
             return []
@@ -173,18 +173,18 @@ class Table:
 
     @property
     def winner(self) -> str | None:
-        """The leader, where it is better than every other line beyond chance."""
+        """The leader, if it is better than every other variant beyond chance; else None."""
         alone = self.complete and len(self.lines) > 1 and not self.tied
         return self.leader.variant if alone and self.leader is not None else None
 
     def better(self, variant: str, figure: str) -> int:
-        """1: better than the first variant beyond chance, −1: worse, 0: neither can be said."""
+        """1: better than the first variant beyond chance, −1: worse, 0: may be chance."""
         found = self.differences.get(variant, {}).get(figure)
         return 0 if found is None else found.sign * figures()[figure].sign
 
     @property
     def conclusion(self) -> str:
-        """What the table allows to say, in a sentence or two."""
+        """The result of the comparison in a sentence."""
         metric, leader = self.comparison.metric, self.leader
         if leader is None:
             return "No training is finished yet."
@@ -200,7 +200,7 @@ class Table:
 
     @property
     def devices(self) -> list[str]:
-        """What the trainings ran on; minutes and tokens/s compare only where it is one thing."""
+        """Devices of the trainings; minutes and tokens/s are comparable only if there is one."""
         return sorted({f.device for line in self.lines for f in line.finished})
 
     @property

@@ -1,4 +1,4 @@
-"""What a report says of how a run was made: versions, hardware and time."""
+"""How a run was made, for its report: versions, hardware and time."""
 
 from __future__ import annotations
 
@@ -10,18 +10,23 @@ from sourcewise.reporting.run_files import RunFiles
 from sourcewise.runtime.info import here
 from sourcewise.training.events import Evaluated, Step, of, started
 
-OF_THE_NETWORK = ("kind", "step", "steps", "target_entropy")  # in a start line, but no version and no hardware
+OF_THE_NETWORK = (
+    "kind",
+    "step",
+    "steps",
+    "target_entropy",
+)  # start line, neither version nor hardware
 
 
 def environment(lines: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
-    """Versions and hardware: those the run noted (a line of kind "start"), or those of this process."""
+    """Versions and hardware: those that the run logged (its start line), else those of this process."""
     if noted := started(lines):
         return [(str(key), _written(value)) for key, value in noted.items() if key not in OF_THE_NETWORK]
     return list(here().items())
 
 
 def times(run: RunFiles) -> list[tuple[str, str]]:
-    """How long it took: training, evaluations, the final one; only what was noted."""
+    """Durations of training, evaluations and final evaluation in words, as far as logged."""
     timed = [line for line in run.lines if is_finite(line.get("seconds"))]
     steps, evaluations = of(timed, Step), [line["seconds"] for line in of(timed, Evaluated)]
     found = []

@@ -1,7 +1,7 @@
-"""Charts as inline SVG: they open anywhere, scale, follow light and dark, and need no library.
+"""Charts as inline SVG without a library: they scale, and follow the page's light or dark colours.
 
-Colours come from the page's style sheet by class; every chart carries its figures for the page's script
-(`data-chart`), which lets one zoom, and a sentence for those who do not see it.
+Colours come from the page's style sheet by class. Every chart carries its data for the page's script (`data-chart`),
+which zooms, and a summary in words for screen readers.
 """
 
 from __future__ import annotations
@@ -20,21 +20,21 @@ Points = Sequence[tuple[float, float]]
 
 WIDTH, HEIGHT = 440, 230
 LEFT, RIGHT, TOP, BOTTOM = 46, 10, 10, 26
-MOST_POINTS = 300  # drawn; of the figures for zooming there are more
-MOST_FIGURES = 1500
+MOST_POINTS = 300  # drawn points of a curve
+MOST_FIGURES = 1500  # points of a curve for zooming
 MOST_BINS = 24
 STYLES = ("first", "second", "third", "fourth", "fifth", "sixth")  # classes of the style sheet, in order
 
 
 @dataclass(slots=True)
 class Line:
-    """One curve: its name in the legend, its (step, value) points, its class in the style sheet."""
+    """One curve: name in the legend, (step, value) points, class in the style sheet."""
 
     name: str
     points: Points
     style: str = "first"
     dots: bool = False
-    faint: Points = field(default_factory=list)  # drawn thin behind the curve: what it was smoothed from
+    faint: Points = field(default_factory=list)  # the unsmoothed curve, drawn thin behind
 
 
 def line_chart(
@@ -45,10 +45,10 @@ def line_chart(
     at_least: float | None = None,
     steps: tuple[float, float] | None = None,
 ) -> Markup:
-    """Curves over steps as one SVG, with axes, or an empty string where there is nothing to draw.
+    """Curves over steps as one SVG with axes; an empty string where there is nothing to draw.
 
-    With `at_least` the axis starts at zero and reaches that far, so that a figure near zero looks near zero.
-    `steps` are the ends of the other axis; without them those of the curves.
+    With `at_least` the value axis reaches from zero to at least that value, so that values near zero look near zero.
+    `steps` are the ends of the step axis (default: those of the curves).
     """
     from markupsafe import Markup
 
@@ -79,13 +79,13 @@ def _thinned(lines: Sequence[Line], most: int) -> list[Line]:
 
 
 def _figures(line: Line) -> dict[str, object]:
-    """A curve for the page's script."""
+    """The data of a curve for the page's script."""
     points, faint = ([[s, _shortened(v)] for s, v in some] for some in (line.points, line.faint))
     return {"name": line.name, "style": line.style, "dots": line.dots, "points": points, "faint": faint}
 
 
 def length_chart(title: str, references: Sequence[int], outputs: Sequence[int], unit: str = "words") -> Markup:
-    """Two histograms side by side: how many references and outputs have how many words."""
+    """Histograms of the lengths of references and outputs, side by side."""
     from markupsafe import Markup
 
     if not references and not outputs:
@@ -121,7 +121,7 @@ def length_chart(title: str, references: Sequence[int], outputs: Sequence[int], 
 
 
 def pair_chart(title: str, references: Sequence[int], outputs: Sequence[int], unit: str = "words") -> Markup:
-    """A dot a pair of lengths, the larger the more examples have it, and a line where both are equal."""
+    """Output length against reference length: one dot per pair, sized by its number of examples, and the diagonal."""
     from markupsafe import Markup
 
     if not references:
@@ -133,10 +133,10 @@ def pair_chart(title: str, references: Sequence[int], outputs: Sequence[int], un
     counts = Counter(zip(references, outputs, strict=True))
     most = max(counts.values())
     for (reference, output), count in sorted(counts.items()):
-        told = f"references of {reference} {unit}, outputs of {output}: {count}"
+        tooltip = f"references of {reference} {unit}, outputs of {output}: {count}"
         parts.append(
             Markup('<circle class="first pair" cx="{:.1f}" cy="{:.1f}" r="{:.1f}"><title>{}</title></circle>').format(
-                frame.x(reference), frame.y(output), 2 + 6 * math.sqrt(count / most), told
+                frame.x(reference), frame.y(output), 2 + 6 * math.sqrt(count / most), tooltip
             )
         )
     same = sum(count for (reference, output), count in counts.items() if reference == output)
@@ -163,7 +163,7 @@ def log_ticks(low: float, high: float) -> list[float]:
 
 
 def thinned(points: Points, most: int = MOST_POINTS) -> list[tuple[float, float]]:
-    """At most this many points: neighbours averaged, the last one always kept."""
+    """At most `most` points: neighbours are averaged, the last point is kept."""
     if len(points) <= most:
         return list(points)
     *others, last = points
@@ -173,7 +173,7 @@ def thinned(points: Points, most: int = MOST_POINTS) -> list[tuple[float, float]
 
 
 def tick_text(value: float) -> str:
-    """A tick's number: 0.0005, 2.5, 1,000, 3e-5."""
+    """The label of a tick: 0.0005, 2.5, 1,000, 3e-5."""
     if value and (abs(value) < 1e-4 or abs(value) >= 1e6):
         mantissa, exponent = f"{value:.2e}".split("e")
         return f"{float(mantissa):g}e{int(exponent)}"
@@ -182,7 +182,7 @@ def tick_text(value: float) -> str:
 
 @dataclass(slots=True)
 class _Frame:
-    """From steps and values to the picture's coordinates."""
+    """Maps steps and values to coordinates of the picture."""
 
     steps: tuple[float, float]
     values: tuple[float, float]
@@ -224,7 +224,7 @@ def _axes(frame: _Frame, ticks: Sequence[float], x_labels: bool = True) -> Marku
         parts.append(_label(LEFT - 6, y + 4, tick_text(tick), "end"))
     if x_labels:
         low, high = frame.steps
-        wholes = [t for t in nice_ticks(low, high, 4) if t == round(t)]  # there is no step 2.5
+        wholes = [t for t in nice_ticks(low, high, 4) if t == round(t)]  # steps are whole numbers
         inner = [t for t in wholes if low <= t <= high] if high > low else [low]
         for tick in inner:
             anchor = "end" if tick == high else "middle"
@@ -254,7 +254,7 @@ def _dot(frame: _Frame, point: tuple[float, float], style: str) -> Markup:
 
 
 def _summary(title: str, lines: Sequence[Line]) -> str:
-    """The chart in a sentence."""
+    """Summary of the chart in a sentence."""
     ends = [f"{ln.name} from {_shortened(ln.points[0][1]):g} to {_shortened(ln.points[-1][1]):g}" for ln in lines]
     last = max(ln.points[-1][0] for ln in lines)
     return f"{title} over steps, to step {last:,.0f}: {'; '.join(ends)}."

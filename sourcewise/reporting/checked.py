@@ -15,14 +15,14 @@ from sourcewise.training.run import Run
 
 @dataclass(frozen=True, slots=True)
 class Noted:
-    """A finding, and when a training first said so, in words: empty for what only its end shows."""
+    """A finding, and the step in words at which the training first noted it (empty: not during training)."""
 
     finding: Finding
     where: str = ""
 
     @property
     def cure(self) -> list[tuple[str, bool]]:
-        """The lines of its cure, and which of them are to paste."""
+        """Lines of the cure, each with whether it is code to paste."""
         return paragraphs(self.finding.cure)
 
 
@@ -46,7 +46,7 @@ def check(run: RunFiles, *, training: bool) -> Checked:
 
 
 def paragraphs(text: str) -> list[tuple[str, bool]]:
-    """A rule's text as (line, is it to paste): such lines begin with two spaces."""
+    """Lines of a rule's text, each with whether it is code to paste (begins with two spaces)."""
     return [(line.strip(), line.startswith("  ")) for line in text.split("\n") if line.strip()]
 
 

@@ -1,4 +1,4 @@
-"""The table of a comparison: on the terminal, and as Markdown, HTML (one file, nothing fetched), CSV and JSON."""
+"""Writes the table of a comparison to the terminal, and as Markdown, HTML (one file), CSV and JSON."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from sourcewise.runtime.files import write_atomically
 from sourcewise.training.events import LINES_FILE, read_lines
 from sourcewise.training.events import Line as LogLine
 
-NAME = "comparison"  # of the files
+NAME = "comparison"  # of the files, without ending
 COSTS = ("parameters", "tokens_per_s", "minutes")  # beside the figures
 MARKS = {1: "+", -1: "−", 0: ""}
 LEGEND = (
@@ -37,7 +37,7 @@ LEGEND = (
 
 
 def write_table(table: Table) -> None:
-    """Write comparison.md, .html, .csv and .json into the comparison's folder, each whole or not at all."""
+    """Write comparison.md, .html, .csv and .json into the comparison's folder, each atomically."""
     folder = table.comparison.folder
     for suffix, text in (("md", as_markdown(table)), ("html", as_html(table)), ("csv", as_csv(table))):
         write_atomically(folder / f"{NAME}.{suffix}", text)
@@ -45,17 +45,17 @@ def write_table(table: Table) -> None:
 
 
 def header(keys: Sequence[str]) -> list[str]:
-    """The titles of the columns."""
+    """Titles of all columns."""
     return ["variant", *headings(keys), *(OF_TRAININGS[key].heading for key in COSTS), "verdict"]
 
 
 def headings(keys: Sequence[str]) -> list[str]:
-    """The titles of the columns of figures."""
+    """Titles of the figures' columns."""
     return [figures()[key].heading for key in keys]
 
 
 def cells(table: Table, line: Line, keys: Sequence[str]) -> list[str]:
-    """A line of the table."""
+    """The cells of a variant's row."""
     name = line.variant + (" (best)" if table.winner == line.variant else "")
     name += f" ({line.missing} missing)" if line.missing else ""
     estimates = line.figures
@@ -65,7 +65,7 @@ def cells(table: Table, line: Line, keys: Sequence[str]) -> list[str]:
 
 
 def differences(table: Table, keys: Sequence[str]) -> list[list[str]]:
-    """A line a variant but the first: what each figure is above the first's, over seeds, then over examples."""
+    """One row per variant but the first: differences from the first, with intervals over seeds and over examples."""
     return [
         [variant, *(_difference(key, found.get(key)) for key in keys)] for variant, found in table.differences.items()
     ]
@@ -97,7 +97,7 @@ def _markdown(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def as_html(table: Table) -> str:
-    """The same as a page that opens anywhere."""
+    """Both tables and the charts as a self-contained page."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     environment = Environment(
@@ -129,12 +129,12 @@ def as_html(table: Table) -> str:
 
 
 def _course(line: Line) -> list[LogLine]:
-    """What the first seed of a variant logged; nothing where that is gone."""
+    """Log lines of a variant's first seed; empty if the file is gone."""
     return [logged for each in line.finished[:1] for logged in read_lines(each.planned.folder / LINES_FILE)]
 
 
 def as_csv(table: Table) -> str:
-    """A line a variant: every figure with its mean, the ends of its interval, and those of its differences."""
+    """One line per variant: mean and interval of every figure, and its difference with intervals."""
     rows = [_flat(line, table) for line in table.lines]
     columns = list(dict.fromkeys(key for row in rows for key in row))
     out = io.StringIO()
@@ -161,7 +161,7 @@ def _flat(line: Line, table: Table) -> dict[str, Any]:
 
 
 def as_json(table: Table) -> str:
-    """Everything: values by seed, intervals, differences, what was changed."""
+    """All of the table: values by seed, intervals, differences, the keys that variants set."""
     lines = [
         {
             "variant": line.variant,
@@ -176,13 +176,13 @@ def as_json(table: Table) -> str:
         }
         for line in table.lines
     ]
-    whole = {"name": table.comparison.name, "metric": table.comparison.metric, "winner": table.winner}
-    told = {"conclusion": table.conclusion, "notes": notes(table), "failed": table.failed, "lines": lines}
-    return json.dumps(without_nan(whole | told), indent=2, ensure_ascii=False)
+    head = {"name": table.comparison.name, "metric": table.comparison.metric, "winner": table.winner}
+    rest = {"conclusion": table.conclusion, "notes": notes(table), "failed": table.failed, "lines": lines}
+    return json.dumps(without_nan(head | rest), indent=2, ensure_ascii=False)
 
 
 def print_table(table: Table) -> None:
-    """The table on the terminal, its conclusion, and where the rest is; tab-separated where nobody looks."""
+    """Print the table, its conclusion and the files; tab-separated unless standard output is a terminal."""
     brief = [each.key for each in shown("brief table")]
     keys = [key for key in table.figures if key in brief or key == table.comparison.metric]
     console = Console(highlight=False)
@@ -204,7 +204,7 @@ def print_table(table: Table) -> None:
 
 
 def print_listing(comparison: Comparison, states: dict[str, State]) -> None:
-    """What would be trained: a line a variant, tab-separated, and how many trainings are left."""
+    """Print the planned trainings, one tab-separated line per variant, and the number of trainings left."""
     print("variant\ttrainings\tsets")
     for variant, keys in comparison.changes.items():
         counted = Counter(states[each.name] for each in comparison.of(variant))
@@ -214,7 +214,7 @@ def print_listing(comparison: Comparison, states: dict[str, State]) -> None:
 
 
 def notes(table: Table) -> list[str]:
-    """What a reader should know before quoting the table."""
+    """Caveats of the table, one sentence each."""
     found = [f"training {name} failed: {error}" for name, error in table.failed.items()]
     if len(table.devices) > 1:
         found.append(f"minutes and tokens/s do not compare, they come from {' and from '.join(table.devices)}")
@@ -243,7 +243,7 @@ def _difference(figure: str, found: Difference | None) -> str:
 
 
 def _changes(keys: dict[str, Any]) -> str:
-    """What a variant sets, as it is set on a command line."""
+    """The keys that a variant sets, as `key=value` words."""
     return " ".join(
         f"{key}={json.dumps(value) if not isinstance(value, str) else value}" for key, value in keys.items()
     )

@@ -1,4 +1,4 @@
-"""What a comparison shows while it runs: a bar over all trainings on a terminal, a line a training in a log."""
+"""Progress of a comparison: a bar over all trainings on a terminal, one line per training in a log."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from sourcewise.training.events import LINES_FILE, last_line
 
 
 class ComparisonProgress:
-    """Tells how many trainings are done, what the running ones do, and about how long the rest takes."""
+    """Prints the number of finished trainings, the state of the running ones, and the estimated time left."""
 
     def __init__(self, comparison: Comparison, states: dict[str, State]) -> None:
         self.comparison, self.total = comparison, len(states)
-        self.done = self.kept = sum(state == "finished" for state in states.values())
+        self.done = self.reused = sum(state == "finished" for state in states.values())
         self.began = time.monotonic()
         console = Console(stderr=True)
         columns = (TextColumn("{task.completed}/{task.total}"), BarColumn(20), TextColumn("{task.description}"))
@@ -30,7 +30,7 @@ class ComparisonProgress:
         going_on = sum(state == "interrupted" for state in states.values())
         self._say(
             f"comparing {len(comparison.variants)} variants in {comparison.folder}: {self.total} trainings"
-            + (f", {self.kept} finished" if self.kept else "")
+            + (f", {self.reused} finished" if self.reused else "")
             + (f", {going_on} interrupted" if going_on else "")
         )
 
@@ -47,16 +47,16 @@ class ComparisonProgress:
             self.bar.stop()
 
     def checking(self, planned: Planned) -> None:
-        """A variant is opened, to see whether it can be trained."""
+        """Called before a variant is checked."""
         self._say(f"checking {planned.variant}")
 
-    def looked(self, running: Sequence[Planned]) -> None:
+    def polled(self, running: Sequence[Planned]) -> None:
         """See Watcher."""
         if self.bar and self.task is not None:
             self.bar.update(self.task, completed=self.done, description="   ".join(map(_where, running)))
 
     def ended(self, planned: Planned, error: str | None) -> None:
-        """A training ended, and what it found is on disk."""
+        """Called when a training ended, with its error or None."""
         self.done += 1
         if error is not None:
             self._say(f"{self.done}/{self.total} {planned.name} failed: {error}")
@@ -64,8 +64,8 @@ class ComparisonProgress:
         self._say(f"{self.done}/{self.total} {planned.name}: {_found(Finished.read(planned))}{self._left()}")
 
     def _left(self) -> str:
-        """About how long the rest takes, if it goes on as it went."""
-        left = (time.monotonic() - self.began) / (self.done - self.kept) * (self.total - self.done)
+        """Estimated time left, in words."""
+        left = (time.monotonic() - self.began) / (self.done - self.reused) * (self.total - self.done)
         return f"; about {left / 60:.0f} min left" if self.done < self.total else ""
 
     def _say(self, text: str) -> None:
@@ -83,7 +83,7 @@ def _found(finished: Finished) -> str:
 
 
 def _where(planned: Planned) -> str:
-    """Where a training that runs stands."""
+    """Name, step and loss of a running training."""
     line = last_line(planned.folder / LINES_FILE)
     if line is None:
         return f"{planned.name} starting"

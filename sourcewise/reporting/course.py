@@ -1,4 +1,4 @@
-"""The course of a training as charts: what report.html and any page that sets runs side by side have in common."""
+"""Charts of a training's course over its steps, for report.html and the page of a comparison."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ if TYPE_CHECKING:
 
 Lines = Sequence[Mapping[str, Any]]  # of a metrics.jsonl
 
-# Figures that runs are compared by: key of an evaluation line → title, unit, how far the axis goes at least.
+# Figures in charts of several runs: key of an evaluation line → title, unit, least upper end of the axis.
 COMPARED = {
-    "loss": ("Validation loss", "nats a target token", None),
+    "loss": ("Validation loss", "nats per target token", None),
     "bleu": ("BLEU", "0 to 100", 10.0),
-    "source_bits": ("Source bits", "bits a target token", 1.0),
+    "source_bits": ("Source bits", "bits per target token", 1.0),
 }
 
 
 @dataclass(frozen=True, slots=True)
 class Chart:
-    """One chart of a page: `template` parts.html.j2 draws it with its title, unit and legend (name, style)."""
+    """One chart of a page, drawn by the template parts.html.j2; the legend is (name, style) per curve."""
 
     title: str
     unit: str
@@ -34,12 +34,12 @@ class Chart:
 
 
 def course_charts(lines: Lines) -> list[Chart]:
-    """Loss, BLEU, source bits, learning rate and gradient norms of one run over the same steps; only what is there."""
+    """Charts of one run over the same steps: loss, source bits, BLEU, learning rate, gradient norms, where logged."""
     train, norm = series(lines, Step, "loss"), series(lines, Step, "gradient_norm")
     drawn: list[tuple[str, str, list[Line], dict[str, Any]]] = [
         (
             "Loss",
-            "nats a target token",
+            "nats per target token",
             [
                 Line("train", smoothed(train), "first", faint=train),
                 Line("valid", series(lines, Evaluated, "loss"), "second", dots=True),
@@ -49,7 +49,7 @@ def course_charts(lines: Lines) -> list[Chart]:
         ),
         (
             "Source bits",
-            "bits a target token; at zero the source is not read",
+            "bits per target token; at zero the source is not read",
             [Line("source bits", series(lines, Evaluated, "source_bits"), "first", dots=True)],
             {"at_least": 1},
         ),
@@ -77,7 +77,7 @@ def course_charts(lines: Lines) -> list[Chart]:
 
 
 def comparison_charts(runs: Mapping[str, Lines], keys: Sequence[str] = tuple(COMPARED)) -> list[Chart]:
-    """A chart a figure with a curve a run, named as given, over the steps of all; only figures that some run has."""
+    """One chart per figure with one curve per run, over the steps of all; figures that no run has are left out."""
     steps = _steps([line for lines in runs.values() for line in lines])
     charts = []
     for key in keys:
@@ -92,7 +92,7 @@ def comparison_charts(runs: Mapping[str, Lines], keys: Sequence[str] = tuple(COM
 
 
 def _norms_by_part(lines: Lines) -> list[Line]:
-    """A curve a part of the network."""
+    """One curve of gradient norms per part of the network."""
     noted = [{**line, **line["gradient_norms"]} for line in lines if isinstance(line.get("gradient_norms"), dict)]
     parts = list(dict.fromkeys(part for line in noted for part in line["gradient_norms"]))
     return [Line(part, smoothed(series(noted, Step, part)), STYLES[i % len(STYLES)]) for i, part in enumerate(parts)]

@@ -1,4 +1,4 @@
-"""A run's curves: read from its metrics lines, and drawn as training_curves.png."""
+"""Curves of a run, read from its log lines and drawn as training_curves.png."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from sourcewise.training.events import Evaluated, Event, Step, of
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-# Readable in print, on a screen and to the colour-blind (Okabe & Ito 2008).
+# Colours that are distinct in print, on screens and for colour-blind readers (Okabe & Ito 2008).
 BLUE, ORANGE, GREEN, PURPLE, INK, GRID = "#0072b2", "#d55e00", "#009e73", "#8e4f86", "#2b2b2b", "#e3e3e3"
 
 
 def series(lines: Sequence[Mapping[str, Any]], event: type[Event], key: str) -> list[tuple[float, float]]:
-    """(step, value) of every line of an event that has a finite value, in order of steps.
+    """(step, value) of all lines of an event with a finite value, sorted by step.
 
-    A resumed run repeats the steps after its last state: the later line counts.
+    A resumed run repeats the steps after its last state; the later line counts.
     """
     points: dict[float, float] = {}
     for line in of(lines, event):
@@ -32,9 +32,9 @@ def series(lines: Sequence[Mapping[str, Any]], event: type[Event], key: str) -> 
 
 
 def smoothed(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
-    """A centred moving average over a twenty-fifth of the points on each side, less at the ends. For the eye only.
+    """A centred moving average over a twenty-fifth of the points on each side, fewer at the ends; for drawing only.
 
-    Centred, because a trailing average lags: it draws a falling training loss above the validation loss.
+    Centred because a trailing average lags: it would draw a falling training loss above the validation loss.
     """
     reach = len(points) // 25
     sums = [0.0]
@@ -50,8 +50,8 @@ def smoothed(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]
 def training_curves(metrics_lines: Sequence[Mapping[str, Any]], path: Path | str) -> None:
     """Draw loss, BLEU, source bits, and learning rate with gradient norm over steps into a PNG.
 
-    `metrics_lines` are the lines of metrics.jsonl. What was not measured yet is said in its panel. The file is
-    written whole or not at all. Raises RequestError where it cannot be written.
+    `metrics_lines` are the lines of metrics.jsonl. Panels without values say so. The file is written atomically.
+    Raises RequestError where it cannot be written.
     """
     from matplotlib import rc_context
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -76,7 +76,7 @@ def training_curves(metrics_lines: Sequence[Mapping[str, Any]], path: Path | str
         axes = figure.subplots(2, 2)
         _loss(axes[0][0], metrics_lines)
         _one(axes[0][1], "BLEU", series(metrics_lines, Evaluated, "bleu"), GREEN, 10)
-        _one(axes[1][0], "Source bits a target token", series(metrics_lines, Evaluated, "source_bits"), BLUE, 1)
+        _one(axes[1][0], "Source bits per target token", series(metrics_lines, Evaluated, "source_bits"), BLUE, 1)
         _rate_and_gradient(axes[1][1], metrics_lines)
         for axis in axes[1]:
             axis.set_xlabel("step")
@@ -88,7 +88,7 @@ def training_curves(metrics_lines: Sequence[Mapping[str, Any]], path: Path | str
 def _loss(axes: Axes, lines: Sequence[Mapping[str, Any]]) -> None:
     train, valid = series(lines, Step, "loss"), series(lines, Evaluated, "loss")
     shuffled = series(lines, Evaluated, "loss_shuffled")
-    _frame(axes, "Loss (nats a target token)", bool(train or valid))
+    _frame(axes, "Loss (nats per target token)", bool(train or valid))
     if train:
         axes.plot(*_columns(train), color=BLUE, alpha=0.25, linewidth=0.8)
         axes.plot(*_columns(smoothed(train)), color=BLUE, linewidth=1.6, label="train")
@@ -106,7 +106,7 @@ def _one(axes: Axes, title: str, points: list[tuple[float, float]], color: str, 
     if points:
         values = [value for _, value in points]
         axes.plot(*_columns(points), color=color, linewidth=1.6, marker="o", markersize=3)
-        # From zero, where nothing is learned, and far enough that a figure near zero looks near zero.
+        # From zero (nothing learned) up to at least `at_least`, so that values near zero look near zero.
         axes.set_ylim(min(0.0, 1.05 * min(values)), max(at_least, 1.05 * max(values)))
 
 
@@ -148,5 +148,5 @@ def _columns(points: Sequence[tuple[float, float]]) -> tuple[list[float], list[f
 
 
 def is_finite(value: Any) -> bool:
-    """Whether a figure of a metrics line is a number to draw: there, and neither NaN nor infinite."""
+    """Whether a value of a log line can be drawn: a number, neither NaN nor infinite."""
     return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)

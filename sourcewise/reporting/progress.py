@@ -1,4 +1,4 @@
-"""What a training shows while it runs: a bar on a terminal, plain lines in a log, and the report kept up to date."""
+"""Progress of a training: a bar on a terminal, plain lines in a log, and a report that is kept up to date."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from sourcewise.reporting.report import write_report
 from sourcewise.reporting.tasks import own_figure
 from sourcewise.training.run import Run
 
-QUIET_SECONDS = 10  # between two lines of a log
-LEAST_SECONDS = 15  # between two reports without an evaluation
+QUIET_SECONDS = 10  # between lines of a log
+LEAST_SECONDS = 15  # between reports without an evaluation
 
 
 class TrainingProgress:
-    """A `Listener` that tells loss, speed and time left."""
+    """A `Listener` that prints loss, speed and remaining time."""
 
     def __init__(self) -> None:
         self.bar: Progress | None = None
         self.task: TaskID | None = None
-        self.total, self.first, self.began, self.told = 0, 0, 0.0, 0.0
+        self.total, self.first, self.began, self.printed = 0, 0, 0.0, 0.0
 
     def started(self, run: Run, step: int, total: int) -> None:
         """See Listener."""
@@ -51,9 +51,9 @@ class TrainingProgress:
             self.bar.update(self.task, completed=step)
             if line:
                 self.bar.update(self.task, description=_words(line, "loss", "tokens_per_s"))
-        elif line and time.monotonic() - self.told > QUIET_SECONDS:
-            self.told = time.monotonic()
-            left = (self.told - self.began) / max(1, step - self.first) * (self.total - step)
+        elif line and time.monotonic() - self.printed > QUIET_SECONDS:
+            self.printed = time.monotonic()
+            left = (self.printed - self.began) / max(1, step - self.first) * (self.total - step)
             said = _words(line, "loss", "learning_rate", "tokens_per_s")
             self._say(f"step {step}/{self.total}  {said}  {_minutes(left)} left")
 
@@ -69,7 +69,7 @@ class TrainingProgress:
         )
 
     def found(self, step: int, finding: Finding) -> None:
-        """The doctor found something: one line, and where to read on."""
+        """Print a finding during the training in one line."""
         place = f"step {step}" if step else "before the first step"
         said = f"{place}: {finding.level} {finding.code}, {finding.name}: {finding.evidence}"
         self._say(f"{said}  (sourcewise explain {finding.code})")
@@ -81,7 +81,7 @@ class TrainingProgress:
             self.bar = None
 
     def evaluating(self, what: str, done: int, of: int) -> None:
-        """Progress of the final evaluation."""
+        """Print the progress of the final evaluation."""
         if sys.stderr.isatty():
             print(f"\r{what}: {done}/{of} ", end="\n" if done == of else "", file=sys.stderr, flush=True)
         elif done == of:
@@ -97,12 +97,12 @@ class TrainingProgress:
 class LiveReport:
     """A `Listener` that keeps report.html up to date, and draws training_curves.png at the end.
 
-    It is written at each evaluation, and between two of them as often as takes a hundredth of the time.
+    The report is written at each evaluation, and between evaluations as often as takes a hundredth of the time.
     """
 
     def __init__(self) -> None:
         self.run: Run | None = None
-        self.next = 0.0  # when it may be written between two evaluations
+        self.next = 0.0  # earliest time of the next report between evaluations
 
     def started(self, run: Run, step: int, total: int) -> None:
         """See Listener."""
@@ -118,17 +118,17 @@ class LiveReport:
         self._write()
 
     def stopped(self, run: Run, finished: bool) -> None:
-        """See Listener. What finished is evaluated next; what did not is looked at now, unless Ctrl-C ends that."""
+        """See Listener. An unfinished run is diagnosed now, unless Ctrl-C stops that; a finished one by `done`."""
         if finished:
             self._draw(run, training=True)
             return
         try:
             self._draw(run, training=False)
-        except (RequestError, KeyboardInterrupt):  # the training's own error is the one to be told
+        except (RequestError, KeyboardInterrupt):  # the training's own error is the one to be reported
             write_report(run.folder, training=True)
 
     def done(self, run: Run) -> None:
-        """The final evaluation is there: the page names the cause that `diagnose` names."""
+        """Write the final report, with the findings of `diagnose`, after the final evaluation."""
         self._draw(run, training=False)
 
     def _draw(self, run: Run, training: bool) -> None:
@@ -146,7 +146,7 @@ class LiveReport:
 
 
 def _words(line: Mapping[str, Any], *keys: str) -> str:
-    """Figures of a training line."""
+    """Figures of a log line in words."""
     return "  ".join(OF_TRAININGS[key].said("progress", line.get(key)) for key in keys)
 
 

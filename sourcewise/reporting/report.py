@@ -1,7 +1,7 @@
-"""report.html: one page that says what a run is worth and what to do next, and opens anywhere.
+"""report.html: one self-contained page with a run's verdict, findings, figures and next step.
 
-A single file: style, script, charts and traces are inside, nothing is fetched. It is made of whatever the run folder
-holds so far, so it can be rewritten at every evaluation while the run trains.
+Style, script, charts and traces are inside, nothing is fetched. The page is made from the files that the run folder
+holds so far, so that it can be rewritten at every evaluation during the training.
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ SAMPLES = 24
 
 
 def write_report(run_folder: Path | str, *, training: bool = False) -> Path:
-    """Write report.html into a run folder from what the folder holds, and return its path.
+    """Write report.html into a run folder from the folder's files, atomically, and return its path.
 
-    It names the cause that `diagnose` names of this folder; while the run is `training`, what files alone tell. Whole
-    or not at all. Raises RequestError for a missing folder, one with nothing to report, a broken metrics.json,
-    translations.tsv or traces.json, weights that are NaN, or a folder that cannot be written.
+    The findings are those of `diagnose` on this folder; during `training` only the rules that need no network run.
+    Raises RequestError for a missing folder, one with nothing to report, a broken metrics.json, translations.tsv or
+    traces.json, weights that are NaN, or a folder that cannot be written.
     """
     folder = Path(run_folder)
     run = read_run(folder)
@@ -46,7 +46,7 @@ def write_report(run_folder: Path | str, *, training: bool = False) -> Path:
 
 
 def render(run: RunFiles, *, training: bool = False) -> str:
-    """The page as text."""
+    """The page of a run as HTML."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     templates = Environment(
@@ -84,7 +84,7 @@ def render(run: RunFiles, *, training: bool = False) -> str:
 
 
 def _evaluations(lines: Sequence[Mapping[str, Any]], most: int = 50) -> dict[str, Any]:
-    """The last evaluations as a table: columns, and rows of text."""
+    """The last `most` evaluations as a table: titles of the columns, and rows of texts."""
     keys = ("step", "epoch", *(each.key for each in shown("course")))
     found = of(lines, Evaluated)[-most:]
     columns = [key for key in keys if any(isinstance(line.get(key), (int, float)) for line in found)]
@@ -95,7 +95,7 @@ def _evaluations(lines: Sequence[Mapping[str, Any]], most: int = 50) -> dict[str
 
 
 def _lengths(rows: Sequence[Row]) -> dict[str, Any] | None:
-    """How long references and outputs are: in words; in characters, where most references are single words."""
+    """Lengths of references and outputs, in words, or in characters if most references are single words."""
     if not rows:
         return None
     by_words = 2 * sum(len(words(row.reference)) > 1 for row in rows) >= len(rows)

@@ -1,4 +1,4 @@
-"""What a run folder holds so far, read for its report: nothing but files, and whatever of them is there."""
+"""Reads the files of a run folder for its report; any of them may be missing."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ RECIPE_FILE = "recipe.yaml"
 
 @dataclass(slots=True)
 class RunFiles:
-    """What a run folder holds so far; a part that is not there is empty."""
+    """Contents of a run folder so far; missing parts are empty."""
 
     folder: Path
     recipe_text: str = ""
@@ -37,7 +37,7 @@ class RunFiles:
 
     @property
     def name(self) -> str:
-        """What the run is called."""
+        """Name of the run."""
         return str(self.recipe.get("name") or self.folder.resolve().name)
 
     @property
@@ -47,7 +47,7 @@ class RunFiles:
 
     @property
     def measured_on(self) -> str:
-        """Which set the figures are of, in words; empty where the recipe does not tell."""
+        """The evaluated set in words; empty if the recipe names none."""
         data = self.recipe.get("data")
         if not isinstance(data, dict):
             return ""
@@ -55,7 +55,7 @@ class RunFiles:
 
 
 def read_run(folder: Path) -> RunFiles:
-    """Read what a run folder holds.
+    """Read a run folder.
 
     Raises RequestError for a missing folder, one with nothing to report, a broken metrics.json, translations.tsv or
     traces.json.
@@ -85,7 +85,7 @@ def read_run(folder: Path) -> RunFiles:
 
 
 def _mapping(text: str) -> dict[str, Any]:
-    """YAML or JSON text as a mapping; empty where it is none (the page then shows the text alone)."""
+    """YAML or JSON text as a mapping; empty if it is none (the page then shows only the text)."""
     try:
         tree = yaml.safe_load(text)
     except yaml.YAMLError:

@@ -1,4 +1,4 @@
-"""Samples of a run for a page: outputs beside references, some of them token by token with their source bits."""
+"""Samples of a run for its report: outputs beside references, some of them by token with source bits."""
 
 from __future__ import annotations
 
@@ -14,26 +14,26 @@ from sourcewise.evaluation.results import Row
 from sourcewise.evaluation.shown import Shown
 from sourcewise.generation.trace import NO_SOURCE, visible
 
-MUCH = 8.0  # source bits that are coloured fully
-MOST_CHARACTERS, LONGEST_NAME = 400, 32  # of a source, and of an output that names its trace
+MUCH = 8.0  # source bits with the full colour
+MOST_CHARACTERS, LONGEST_NAME = 400, 32  # of a source; of an output as the name of its trace
 
 
 @dataclass(frozen=True, slots=True)
 class Token:
-    """A token to look at: its text, its source bits in words, how much colour they give it, 0 to 1."""
+    """A token for display: text, source bits in words, and `lit`, the strength of its colour from 0 to 1."""
 
     text: str
     bits: str
     lit: float
-    made_up: bool  # owes nothing to the source
+    made_up: bool  # does not depend on the source
     differs: bool  # has no counterpart in the other text
-    begins: bool  # a space is before it
+    begins: bool  # follows a space
     special: bool
 
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """An example whose tokens are known: `trace` is its place among the traces, `name` its output, shortened."""
+    """An example by token; `trace` is the index of its trace, `name` its shortened output."""
 
     id: str
     name: str
@@ -46,12 +46,12 @@ class Sample:
 
 
 def token_samples(shown: Sequence[Shown]) -> list[Sample]:
-    """The examples of traces.json."""
+    """Samples by token, from the examples of traces.json."""
     return [_sample(each, place) for place, each in enumerate(shown)]
 
 
 def text_samples(rows: Sequence[Row], shown: Sequence[Shown], most: int) -> list[Row]:
-    """Rows evenly spread over the set, the first among them, without those shown by their tokens: no picking."""
+    """At most `most` rows in all, spread evenly over the set, without the examples in `shown`."""
     known = {each.id for each in shown}
     others = [row for row in rows if row.id not in known]
     count = max(0, most - len(shown))
@@ -59,13 +59,13 @@ def text_samples(rows: Sequence[Row], shown: Sequence[Shown], most: int) -> list
 
 
 def differences(output: str, reference: str) -> tuple[list[tuple[str, bool]], list[tuple[str, bool]]]:
-    """Both texts as (stretch, differs) pieces, compared word by word; joined, the pieces are the texts again."""
+    """Both texts as lists of (substring, differs), compared by words; joined, the substrings are the texts."""
     given, expected = _with_spaces(output), _with_spaces(reference)
     sides: tuple[list[tuple[str, bool]], list[tuple[str, bool]]] = ([], [])
     for tag, i1, i2, j1, j2 in _compared([w.strip() for w in given], [w.strip() for w in expected]):
-        for pieces, stretch in zip(sides, ("".join(given[i1:i2]), "".join(expected[j1:j2])), strict=True):
-            text = stretch.rstrip()  # the space after a stretch is not part of what differs
-            pieces += [(text, tag != "equal"), (stretch[len(text) :], False)]
+        for pieces, part in zip(sides, ("".join(given[i1:i2]), "".join(expected[j1:j2])), strict=True):
+            text = part.rstrip()  # the space behind is not part of the difference
+            pieces += [(text, tag != "equal"), (part[len(text) :], False)]
     return [p for p in sides[0] if p[0]], [p for p in sides[1] if p[0]]
 
 
@@ -120,7 +120,7 @@ def _compared(given: Sequence[str], expected: Sequence[str]) -> Sequence[tuple[s
 
 
 def _with_spaces(text: str) -> list[str]:
-    """The words of a text, each with the space that follows it."""
+    """Words of a text, each with the spaces that follow it."""
     starts, position = [], 0
     for word in words(text):
         position = text.index(word, position)

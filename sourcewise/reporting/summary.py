@@ -1,4 +1,4 @@
-"""The head of a report: verdict, figures, where training stands, and what to do next."""
+"""The head of a report: figures, state of the training, and the next step for the user."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from sourcewise.training.events import Evaluated, Step, of, started
 
 
 def next_step(run: RunFiles, checked: Checked, said: Verdict | None) -> str:
-    """One sentence: what to do now."""
+    """The next step for the user, in one sentence."""
     if cause := checked.diagnosis.cause:
         so_far = ", as far as can be told while it trains" if checked.training else ""
         return f"Start with {cause}{so_far}: what is listed under it may be its consequence."
@@ -33,7 +33,7 @@ def next_step(run: RunFiles, checked: Checked, said: Verdict | None) -> str:
 
 
 def progress(run: RunFiles) -> str:
-    """Where training stands, in words; empty without log lines."""
+    """State of the training (step, epoch, time, speed) in words; empty without log lines."""
     steps = of(run.lines, Step)
     if not steps:
         return ""
@@ -51,7 +51,7 @@ def progress(run: RunFiles) -> str:
 
 
 def tiles(metrics: Mapping[str, Any]) -> list[dict[str, str]]:
-    """The figures at the top."""
+    """The figures at the top of the report: name, value, meaning, and a second figure beside it."""
     return [
         {
             "name": each.title,
@@ -65,7 +65,7 @@ def tiles(metrics: Mapping[str, Any]) -> list[dict[str, str]]:
 
 
 def _aside(key: str, metrics: Mapping[str, Any]) -> str:
-    """What a figure is to be read beside."""
+    """The interval or second figure that is printed beside a figure; empty for most."""
     interval = metrics.get("source_bits_ci95")
     if key == "source_bits" and isinstance(interval, Sequence) and all(map(is_finite, interval)):
         return f"{interval[0]:.2f} to {interval[1]:.2f} (95\u00a0%)"

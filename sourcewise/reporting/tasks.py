@@ -13,12 +13,12 @@ COLUMNS = ("task", "examples", "its metric", "loss", "source bits", "distinct ou
 def own_figure(of_task: Mapping[str, Any]) -> str:
     """A task's own metric with its value: `BLEU 31.2`."""
     metric = of_task["metric"]
-    figure = figures().get(metric) or Figure(key=metric, label=metric)  # of a plug-in that is no longer here
+    figure = figures().get(metric) or Figure(key=metric, label=metric)  # of a plug-in that is no longer installed
     return figure.said("task", of_task.get(metric))
 
 
 def task_rows(metrics: Mapping[str, Any]) -> list[tuple[str, ...]]:
-    """A row of `COLUMNS` a task; none where the set is no mixture."""
+    """One row of `COLUMNS` per task; empty unless the set is a mixture."""
 
     def cells(of_task: Mapping[str, Any], *keys: str) -> list[str]:
         return [written(FIGURES[key].format, of_task.get(key)) for key in keys]

@@ -1,4 +1,4 @@
-"""What a command prints: tables on a terminal, plain lines in a log or a pipe."""
+"""Output of the commands: tables on a terminal, plain tab-separated lines in a log or a pipe."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from sourcewise.diagnosis.finding import Finding
     from sourcewise.evaluation.results import Evaluation, Row
 
-LONGEST_DEFAULT = 40  # characters of it that a list of options shows
+LONGEST_DEFAULT = 40  # characters of a default that a list of options shows
 COLOURS = {
     "excellent": "green",
     "good": "green",
@@ -40,7 +40,7 @@ COLOURS = {
 
 
 def print_run(folder: Path, evaluation: Evaluation | None) -> None:
-    """What a training gave: its evaluation, where the report is, and what to do next."""
+    """Print the result of a training: its evaluation, the report's path, and commands to go on with."""
     steps = [("report", f"{folder / 'report.html'}"), ("model", f"{folder}")]
     if evaluation is not None:
         print_evaluation(evaluation)
@@ -59,7 +59,7 @@ def print_run(folder: Path, evaluation: Evaluation | None) -> None:
 
 
 def print_evaluation(evaluation: Evaluation, samples: int = 10) -> None:
-    """Samples, figures, and the verdict in a sentence."""
+    """Print samples, figures and the verdict."""
     console = _console()
     print_samples(evaluation.rows, samples)
     console.print()
@@ -74,7 +74,7 @@ def print_evaluation(evaluation: Evaluation, samples: int = 10) -> None:
 
 
 def print_notes(notes: Sequence[Note], all_in: Path | None = None, shown: int = 3) -> None:
-    """What in the data was not taken as it stands, on standard error: counted by kind, and the first few."""
+    """Print notes on data that is not used as it stands to standard error: counts by kind, and the first few."""
     for note in notes:
         if not note.where:
             print(f"{note.file}: {note.what}", file=sys.stderr)
@@ -89,7 +89,7 @@ def print_notes(notes: Sequence[Note], all_in: Path | None = None, shown: int = 
 
 
 def progress_of(what: str, count: int, before: int = 0) -> Callable[[int, int], None] | None:
-    """A progress line on standard error, for work that somebody may be waiting for; `before` are done already."""
+    """A function that prints progress to a terminal; None for short work or no terminal. `before` are done already."""
     if before + count < 50 or not sys.stderr.isatty():
         return None
     return lambda done, of: print(
@@ -98,7 +98,7 @@ def progress_of(what: str, count: int, before: int = 0) -> Callable[[int, int], 
 
 
 def measured(metrics: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """(name, figure) of what was measured, with its interval (source bits) and below it its signature (BLEU)."""
+    """(label, value) of all measured figures, with interval (source bits) and signature (BLEU)."""
     found = []
     for key, figure in figures().items():
         value = metrics.get(key)
@@ -115,7 +115,7 @@ def measured(metrics: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 
 def print_samples(rows: Sequence[Row], count: int = 10) -> None:
-    """References beside outputs, of rows spread evenly over the set."""
+    """Print references beside outputs, for rows spread evenly over the set."""
     console = _console()
     chosen = [rows[i * len(rows) // min(count, len(rows))] for i in range(min(count, len(rows)))]
     if not console.is_terminal:
@@ -135,7 +135,7 @@ def print_samples(rows: Sequence[Row], count: int = 10) -> None:
 
 
 def _print_tasks(console: Console, rows: Sequence[tuple[str, ...]]) -> None:
-    """A mixture's tasks as a table; a line each where nobody looks."""
+    """Print a mixture's tasks as a table on a terminal, else as tab-separated lines."""
     if not rows:
         return
     console.print()
@@ -150,7 +150,7 @@ def _print_tasks(console: Console, rows: Sequence[tuple[str, ...]]) -> None:
 
 
 def print_diagnosis(diagnosis: Diagnosis) -> None:
-    """The verdict, then every finding with its evidence and cure, the cause first."""
+    """Print the verdict, then every finding with its evidence and cure, the cause first."""
     console = _console()
     if not diagnosis.findings:
         console.print("[bold green]healthy[/]  nothing was found")
@@ -167,7 +167,7 @@ def print_diagnosis(diagnosis: Diagnosis) -> None:
 
 
 def print_findings(findings: Sequence[Finding]) -> None:
-    """Findings with their evidence and cure, on standard error: beside a progress bar, before a refusal."""
+    """Print findings with evidence and cure to standard error."""
     with contextlib.redirect_stdout(sys.stderr):
         _print_findings(_console(), findings)
 
@@ -181,7 +181,7 @@ def _print_findings(console: Console, findings: Sequence[Finding]) -> None:
 
 
 def print_options(rows: Sequence[tuple[str, str, str, str]]) -> None:
-    """Every option of a recipe by section, for `train --options`; the sets have the same keys, told once."""
+    """Print every option of a recipe by section, for `train --options`; keys that all data sets share only once."""
     print("Set any of these with --KEY VALUE, or in a recipe:")
     section = ""
     for key, kind, default, description in rows:
@@ -210,7 +210,7 @@ def _console() -> Console:
 
 
 def _print_pairs(console: Console, pairs: Sequence[tuple[str, str]]) -> None:
-    """Names and values in two columns; `name<tab>value` where nobody looks."""
+    """Print names and values in two columns on a terminal, else as `name<tab>value`."""
     if not console.is_terminal:
         for name, value in pairs:
             print(f"{name}\t{value}")
@@ -222,9 +222,9 @@ def _print_pairs(console: Console, pairs: Sequence[tuple[str, str]]) -> None:
 
 
 def _print_filled(start: str, text: str) -> None:
-    """Text folded to the terminal beside its title; lines that begin with two spaces (to paste) stay as they are.
+    """Print a text beside its title, wrapped to the terminal's width except lines that begin with two spaces (code).
 
-    Where nobody looks it is not folded, so that `grep` finds whole lines.
+    Without a terminal nothing is wrapped, so that `grep` finds complete lines.
     """
     width = max(min(shutil.get_terminal_size((100, 24)).columns, 110) - 1, 60)
     for line in text.splitlines() or [""]:

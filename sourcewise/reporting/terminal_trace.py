@@ -1,4 +1,4 @@
-"""A trace in the terminal: a line a target token, with what it was read from; tab-separated where nobody looks."""
+"""Prints a trace: one line per target token with the memory positions it read; tab-separated without a terminal."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from rich.text import Text
 
 from sourcewise.generation.trace import Slot, Trace, bits_text, slot_name, visible
 
-LONGEST = 16  # characters of a slot's name
-TOP = 3  # slots shown a token
-TOP_TIMED = 2  # beside a strip
-LEAST = 0.005  # weight below which a slot is not shown
+LONGEST = 16  # characters of the name of a memory position (slot)
+TOP = 3  # positions shown per target token
+TOP_TIMED = 2  # positions shown beside a strip over time
+LEAST = 0.005  # attention weight below which a position is not shown
 LEGEND = "yellow: as likely without this source; made up, or said by the tokens before"
 BARS = " ▁▂▃▄▅▆▇█"
-WIDTH = 32  # of the strip over the frames, in characters
-# Backgrounds by weight, and what is written on them: readable on a dark terminal and on a light one.
+WIDTH = 32  # characters of the strip over the frames
+# Upper bounds of weights, with colours that are readable on dark and on light terminals.
 SHADES = (
     (0.08, "#1d1d1b on #dcebf8"),
     (0.25, "#1d1d1b on #a9d0f0"),
@@ -29,7 +29,7 @@ SHADES = (
 
 
 def print_trace(trace: Trace) -> None:
-    """Source, output and search; then every target token: p, source bits, and the slots that it was read from most."""
+    """Print source, output and search; then per target token p, source bits and its largest attention weights."""
     console = Console(highlight=False, soft_wrap=False)
     facts = _facts(trace)
     if not console.is_terminal:
@@ -50,7 +50,7 @@ def print_trace(trace: Trace) -> None:
 
 
 def read_from(trace: Trace, step: int, most: int = TOP) -> list[tuple[str, float]]:
-    """(slot, weight) of the slots that a target token read most, on average over all heads; none without attention."""
+    """(name, weight) of a target token's largest attention weights, averaged over heads; empty without attention."""
     weights = trace.weights()
     if weights is None:
         return []
@@ -59,7 +59,7 @@ def read_from(trace: Trace, step: int, most: int = TOP) -> list[tuple[str, float
 
 
 def strip(slots: list[Slot], weights: np.ndarray, width: int = WIDTH) -> str:
-    """Weights (slots,) over time as at most `width` bars, each as high as the weights of its frames together."""
+    """Attention weights (memory positions,) over time as at most `width` bars; a bar sums the weights of its frames."""
     spans = [(slot.frames, weight) for slot, weight in zip(slots, weights.tolist(), strict=True) if slot.frames]
     frames = spans[-1][0][1]
     width = min(width, len(spans))
@@ -75,17 +75,17 @@ def _facts(trace: Trace) -> list[tuple[str, str]]:
         source = f"{trace.id}: {len(trace.features)} frames × {trace.features.shape[1]}  {source}".rstrip()
     facts = [("source", visible(source)), ("output", visible(trace.output)), ("search", trace.search)]
     if not trace.finished:
-        facts.append(("cut", "at the longest length; --max-new-tokens sets it"))
+        facts.append(("cut", "at the maximum length; --max-new-tokens sets it"))
     if trace.unread:
         facts.append(("not read", f"{trace.unread} {'tokens' if trace.features is None else 'frames'}, cut to fit"))
     bits = bits_text(trace.bits)
-    facts.append(("source bits", f"{bits} a token, against {trace.against}" if bits else trace.against))
+    facts.append(("source bits", f"{bits} per token, against {trace.against}" if bits else trace.against))
     if trace.attention is None:
         facts.append(("read from", "the network has no cross-attention"))
     if trace.beams is not None:
         count = sum(map(len, trace.beams))
         lived = sum(beam.lived for step in trace.beams for beam in step)
-        facts.append(("beams", f"{count} hypotheses, {count - lived} of them died"))
+        facts.append(("beams", f"{count} hypotheses, {count - lived} of them dropped"))
     return facts
 
 

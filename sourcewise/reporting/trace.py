@@ -1,4 +1,4 @@
-"""trace.html: a trace that opens anywhere, in one file; and what other pages need to draw one.
+"""trace.html: a trace as a self-contained page; other pages draw traces by the same script.
 
 `trace.js` has one function, drawTrace(element, data), and `trace.css` its style, in the colours of `report.css`; the
 data is a trace's JSON, embedded with `script_json`.
@@ -17,18 +17,18 @@ if TYPE_CHECKING:
     from markupsafe import Markup
 
 
-MOST_WEIGHTS = 1_000_000  # of a page, about four megabytes; above, averages over heads
+MOST_WEIGHTS = 1_000_000  # attention weights in a page, about four megabytes; above, averages over heads
 
 
 def write_trace(trace: Trace, path: Path | str) -> Path:
-    """Write a trace as a page, whole or not at all, and return its path. Raises RequestError."""
+    """Write a trace as a page, atomically, and return its path. Raises RequestError."""
     path = Path(path)
     write_atomically(path, render(trace))
     return path
 
 
 def render(trace: Trace) -> str:
-    """The page as text."""
+    """The page of a trace as HTML."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     environment = Environment(
@@ -43,15 +43,15 @@ def render(trace: Trace) -> str:
 
 
 def script_json(json: str) -> Markup:
-    """JSON that may stand in a <script> element: no `<` of its texts is left to end it or to begin a comment."""
+    """JSON for a <script> element: every `<` is escaped, so that no text can end the element or begin a comment."""
     from markupsafe import Markup
 
     return Markup(json.replace("<", "\\u003c"))
 
 
 def facts(trace: Trace) -> list[str]:
-    """What is to be known of the output as a whole."""
+    """Facts of the output in words: model, search, length, source bits."""
     known = [trace.model] if trace.model else []
-    known += [trace.search, "ended by itself" if trace.finished else "cut at the longest length"]
+    known += [trace.search, "ended by itself" if trace.finished else "cut at the maximum length"]
     bits = bits_text(trace.bits)
-    return [*known, f"{bits} source bits a token"] if bits else known
+    return [*known, f"{bits} source bits per token"] if bits else known

@@ -25,7 +25,7 @@ def test_whole_figures_are_those_of_the_evaluation(pairs: list[tuple[str, str]])
     found = counts(rows)
     assert set(found) == {"bleu", "chrf", "wer", "exact_match_pct"}
     for name, each in found.items():
-        assert each.whole == pytest.approx(metrics[name], abs=1e-9), name
+        assert each.over_all == pytest.approx(metrics[name], abs=1e-9), name
 
 
 def test_many_sums_at_once_are_each_its_own() -> None:
@@ -40,5 +40,5 @@ def test_source_bits_and_loss_are_by_token() -> None:
     rows = [Row("0", "", "a", "a", nats=1.0, nats_shuffled=1.0 + math.log(2) * 6, tokens=2)]
     rows.append(Row("1", "", "b", "b", nats=2.0, nats_shuffled=math.nan, tokens=4))  # no other source
     found = counts(rows)
-    assert found["source_bits"].whole == pytest.approx(3.0)
-    assert found["loss"].whole == pytest.approx(0.5)
+    assert found["source_bits"].over_all == pytest.approx(3.0)
+    assert found["loss"].over_all == pytest.approx(0.5)

@@ -1,5 +1,5 @@
 // Charts that are read and zoomed together: every svg[data-chart] of the page has the same steps. The pointer, a finger
-// or the arrow keys choose a step and the figures are written below; a stretch that is dragged over, + and − zoom.
+// or the arrow keys choose a step and the figures are written below; dragging over a range, + and − zoom.
 "use strict";
 const charts = (() => {
   const svgs = document.querySelectorAll("svg[data-chart]"), SVG = svgs[0]?.namespaceURI;
@@ -107,7 +107,7 @@ const charts = (() => {
           nodes.push(make("circle", { class: style, cx: this.x(step), cy: y(value), r: 2.5 }));
       this.drawn.replaceChildren(...nodes);
     }
-    // The figures at a step; of a curve that has none there, those nearest to it, and where that is.
+    // The figures at a step; for a curve without one, the nearest figure and its step.
     tell() {
       this.cursor.toggleAttribute("hidden", at === null);
       if (at === null) return void (this.output.textContent = "\u00a0");

@@ -1,7 +1,7 @@
 // drawTrace(element, data) draws one trace; data is as docs/trace.md describes it. No text of a user becomes markup.
 "use strict";
 const drawTrace = (() => {
-  const LONG = 150; // slots: a longer source scrolls in a frame of its own
+  const LONG = 150; // slots (memory positions): a longer source scrolls in a frame of its own
   let drawn = 0; // traces on this page: their ids must differ
 
   function make(tag, settings = {}, ...children) {
@@ -29,7 +29,7 @@ const drawTrace = (() => {
   const minus = figure => figure.replace("-", "−");
   const bitsText = bits => (bits === null ? "–" : minus((Math.abs(bits) < 0.05 ? 0 : bits).toFixed(1)));
   const ordinal = n => n + (n % 100 > 10 && n % 100 < 14 ? "th" : ["th", "st", "nd", "rd"][n % 10] ?? "th");
-  // What slots are called; of a text that is there several times, which of them.
+  // Names of the slots (memory positions); equal texts are numbered.
   function slotNames(slots) {
     const names = slots.map(slotName), count = new Map(), seen = new Map();
     names.forEach(name => count.set(name, (count.get(name) ?? 0) + 1));
@@ -40,7 +40,7 @@ const drawTrace = (() => {
   }
   function slotName(slot, number) {
     if (slot.kind === "latent") return `latent ${number + 1}`;
-    if (slot.kind === "other") return `slot ${number + 1}`;
+    if (slot.kind === "other") return `position ${number + 1}`;
     if (slot.kind !== "frames") return shown(slot.text);
     const [start, stop] = slot.frames;
     return stop - start === 1 ? `frame ${start}` : `frames ${start}–${stop - 1}`;
@@ -147,7 +147,7 @@ const drawTrace = (() => {
     return { list, nodes };
   }
 
-  // A small picture a head, those of a layer in a row; a click chooses one, another click all again. The keyboard has
+  // One small picture per head, one row per layer; a click chooses one, another click all again. The keyboard has
   // the two lists for that.
   function drawHeads(data, read, toggle, painters) {
     const { layers, heads, averaged } = data.attention;
@@ -228,7 +228,7 @@ const drawTrace = (() => {
     const cells = (tag, texts, settings = {}) => texts.map(text => make(tag, settings, text));
     const head = make("tr", {}, ...cells("th", ["rank", "score", "output"], { scope: "col" }));
     const rows = ended.map(({ rank, text, score }) => {
-      const figures = cells("td", [rank === null ? "died" : String(rank + 1), minus(score.toFixed(3))]);
+      const figures = cells("td", [rank === null ? "dropped" : String(rank + 1), minus(score.toFixed(3))]);
       return make("tr", { class: rank === null ? "died" : "" }, ...figures, make("td", { dir: "auto" }, text));
     });
     const table = make("table", { class: "plain" }, make("thead", {}, head), make("tbody", {}, ...rows));
@@ -353,16 +353,16 @@ const drawTrace = (() => {
         parts.push(note(`To keep this page small, its weights are averages over ${of}; sourcewise trace has each.`));
       }
     } else {
-      parts.push(note("This network has no cross-attention: how much a token owes to its source is known, not where."));
+      parts.push(note("This network has no cross-attention: how much a token gains from its source is known, not from where."));
     }
     parts.push(heading("Source", reading), ...source.parts);
     parts.push(heading("Target"), target.list, legend(data.source_bits), detail);
     if (read && heads.tiles.length > 1) {
-      const how = note("a row a target token, a column a slot", "span");
+      const how = note("one row per target token, one column per memory position", "span");
       parts.push(heading(averaged ? "Every layer" : "Every head", how), heads.grid);
     }
     if (data.beams) {
-      const fates = note("best first at each step; those that died are pale", "span");
+      const fates = note("best first at each step; dropped ones are pale", "span");
       parts.push(heading("Beams", fates), drawBeams(data.beams), drawEnded(data.beams));
     }
     element.classList.add("trace");

@@ -197,9 +197,9 @@
     result.data = data;
     output.className = text.length > LONG ? "output long" : "output";
     if (output.textContent !== text || !text) output.textContent = text || "(empty output)";
-    const known = [how, finished ? "ended by itself" : "cut at the longest length"];
+    const known = [how, finished ? "ended by itself" : "cut at the maximum length"];
     known.push(`${data.steps.length} token${data.steps.length === 1 ? "" : "s"}`, `ln p ${figure(total(data))}`);
-    if (data.source_bits.mean !== null) known.push(`${figure(data.source_bits.mean)} source bits a token`);
+    if (data.source_bits.mean !== null) known.push(`${figure(data.source_bits.mean)} source bits per token`);
     result.part("state").textContent = [...known, times].join(" · ");
     drawTrace(result.part("drawing"), data);
   }
