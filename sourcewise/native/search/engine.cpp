@@ -1,4 +1,4 @@
-// What Python calls (generation/engine.py): pack weights, search a set of sources.
+// What Python calls (generation/engine/search.py): pack weights, search a set of sources.
 
 #include "search.h"
 

@@ -27,7 +27,7 @@ inline __m128 four_sums(__m512 a, __m512 b, __m512 c, __m512 d) {
     const __m512 cd = _mm512_add_ps(_mm512_unpacklo_ps(c, d), _mm512_unpackhi_ps(c, d));
     const __m512 low = _mm512_castpd_ps(_mm512_unpacklo_pd(_mm512_castps_pd(ab), _mm512_castps_pd(cd)));
     const __m512 high = _mm512_castpd_ps(_mm512_unpackhi_pd(_mm512_castps_pd(ab), _mm512_castps_pd(cd)));
-    const __m512 all = _mm512_add_ps(low, high);  // four lanes of four partial sums
+    const __m512 all = _mm512_add_ps(low, high);  // four groups of four partial sums
     const __m256 half = _mm256_add_ps(_mm512_castps512_ps256(all), _mm512_extractf32x8_ps(all, 1));
     return _mm_add_ps(_mm256_castps256_ps128(half), _mm256_extractf128_ps(half, 1));
 }
@@ -59,7 +59,7 @@ struct Slots {  // keys and values of one head: those of slot t lie `stride` ent
     int64_t at(int64_t t) const { return (places ? places[t] : t) * stride; }
 };
 
-// Products of a query (d_kv) with the keys, four slots at a time; `scores` has room for a multiple of 16.
+// Products of a query (d_kv) with the keys, four positions at a time; `scores` has memory for a multiple of 16.
 template <class T>
 inline void score(const float* query, const Slots<T>& slots, int64_t d_kv, const float* bias, float* scores) {
     for (int64_t t = 0; t < slots.count; t += 4) {

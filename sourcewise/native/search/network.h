@@ -1,4 +1,4 @@
-// A T5: sources through the encoder all at once without padding, hypotheses through the decoder a token at a time.
+// A T5: sources through the encoder all at once without padding, hypotheses through the decoder one token at a time.
 #pragma once
 
 #include "layers.h"

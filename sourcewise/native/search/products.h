@@ -18,7 +18,7 @@ constexpr int64_t ROWS = 6;    // rows computed together: 24 of 32 registers are
 
 struct Linear {
     const uint8_t* weights;  // [panel][inputs / 4][PANEL][4]
-    const float* scales;     // an output, padded to whole panels
+    const float* scales;     // per output, padded to whole panels
     int64_t outputs, inputs;
 };
 
@@ -137,7 +137,7 @@ inline void add_linear(const Bytes& x, const Linear& w, float* out) {
     });
 }
 
-// Weights (outputs, inputs) → bytes in panels and a scale an output; what is padded is zero.
+// Weights (outputs, inputs) → bytes in panels, and one scale per output; padding is zero.
 inline void pack(const float* weights, int64_t outputs, int64_t inputs, uint8_t* bytes, float* scales) {
     const int64_t width = up(inputs, WIDTH);
     std::memset(bytes, 128, up(outputs, PANEL) * width);

@@ -18,7 +18,7 @@ constexpr int64_t MOST_ROWS = 192;     // hypotheses in one step of the decoder
 constexpr int64_t ENTERING = 16;       // sources that enter together, if there are so many
 constexpr int64_t ENTERING_SLOTS = 4096;
 
-// The likeliest tokens of one row and ln Σ exp of all, while its logits pass by.
+// The most likely tokens of one row and ln Σ exp of all, while its logits pass by.
 struct Likeliest {
     std::vector<std::pair<float, int32_t>> best;  // best first
     __m512 total;

@@ -1,8 +1,8 @@
-// Attention of a training step, forward and backward: one pass a head, read from and written to where heads lie.
+// Attention of a training step, forward and backward: one pass per head, read from and written to where heads lie.
 //
 // A caption's attention is many products of some ten rows: torch spends more on splitting heads, on calling and on
 // passes over the weights than on multiplying. Here a head's queries, keys and values are widened to fp32 once, and all
-// is done while they are in the first cache. Sums, softmax and weights are fp32. One thread a call.
+// is done while they are in the first cache. Sums, softmax and weights are fp32. One thread per call.
 
 #include "attention.h"
 #include "room.h"

@@ -1,8 +1,6 @@
 // Attention beside its residual in a bf16 training step, whole: norm, queries, keys and values, softmax, what is read,
-// product, dropout and the
-// sum, in pieces of whole examples that stay in the second cache between them. Examples of any length lie one after
-// another, without
-// padding. Products are in tiles (AMX), sums fp32. One thread a call.
+// product, dropout and the sum, in pieces of whole examples that stay in the second cache between them. Examples of any
+// length lie one after another, without padding. Products are in tiles (AMX), sums fp32. One thread per call.
 //
 // All widths are multiples of 32. Functions return 0 when done, 1 when there is no memory.
 
@@ -17,7 +15,7 @@ struct Part {  // as attention_part.py has it
     const float* bias;                               // (heads, longest_source, bias_row), or none
     bf16 *projected, *keys_values;                   // heads: of all that `in` gives; of a memory, or none: its own
     float* weights;
-    bf16* read;  // squares, pieces up to a multiple of 32 rows
+    bf16* read;  // packed A operand, pieces up to a multiple of 32 rows
     uint64_t seeds[2];  // of weights, of the whole
     uint32_t dropped[2];
     float kept[2], eps;

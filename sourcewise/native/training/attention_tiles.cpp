@@ -1,6 +1,5 @@
-// As attention.cpp, its products in tiles (AMX): bf16 operands, fp32 sums. What is multiplied from the left lies in
-// rows,
-// from the right in tiles whose rows are two rows beside each other, entry by entry.
+// As attention.cpp, its products in tiles (AMX): bf16 operands, fp32 sums. The A operand is row-major; B is packed in
+// tiles, each row of which holds two rows, interleaved.
 
 #include "attention.h"
 #include "room.h"
@@ -15,7 +14,7 @@ void gather(const bf16* from, int64_t stride, int64_t count, int64_t width, bf16
     for (int64_t t = 0; t < count; t++) std::copy(from + t * stride, from + t * stride + width, to + t * width);
 }
 
-// x (count, width) as the right operand: tiles [count / 32][width / 16], rows beyond count are zero.
+// x (count, width) as the packed B operand: tiles [count / 32][width / 16], rows beyond count are zero.
 void beside(const bf16* x, int64_t stride, int64_t count, int64_t width, bf16* to) {
     const __m512i low = _mm512_set_epi16(47, 15, 46, 14, 45, 13, 44, 12, 43, 11, 42, 10, 41, 9, 40, 8, 39, 7, 38, 6, 37,
                                          5, 36, 4, 35, 3, 34, 2, 33, 1, 32, 0);
@@ -33,7 +32,7 @@ void beside(const bf16* x, int64_t stride, int64_t count, int64_t width, bf16* t
         }
 }
 
-// xᵀ of x (count, width) as the right operand: tiles [width / 32][count / 16], columns beyond count are zero.
+// xᵀ of x (count, width) as the packed B operand: tiles [width / 32][count / 16], columns beyond count are zero.
 void beside_turned(const bf16* x, int64_t stride, int64_t count, int64_t width, bf16* to) {
     const int64_t across = up(count, SIDE) / SIDE;
     for (int64_t column = 0; column < width; column += DEEP)
@@ -98,7 +97,7 @@ void multiply(const bf16* a, int64_t stride, const bf16* b, float* c, int64_t ro
         }
 }
 
-// Parts of one room, each on a cache line of its own, zero at first where rows or columns are padded.
+// Parts of one block of memory, each on a cache line of its own, zero at first where rows or columns are padded.
 struct Parts {
     char* at;
 

@@ -1,6 +1,5 @@
 // Cross-entropy of a projection to the vocabulary, and its gradients, in tiles (AMX): logits of a piece of the rows are
-// kept in bf16,
-// nothing of a piece is passed over but once forward and once back. Sums are fp32. One thread a call.
+// kept in bf16, nothing of a piece is passed over but once forward and once back. Sums are fp32. One thread per call.
 
 #include "sums.h"
 
@@ -21,7 +20,7 @@ struct Rows {
     const int64_t* labels;
     int64_t size;  // of the vocabulary
     Row* rows;
-    Lanes *sums, *totals;  // sixteen a row, of `others` and of logits
+    Lanes *sums, *totals;  // sixteen per row, of `others` and of logits
 
     static Lanes entries(const bf16* at, int64_t column, int64_t size) {  // -inf beyond the vocabulary
         const Lanes x = (Lanes)widened(at);
@@ -82,7 +81,7 @@ struct Rows {
     }
 };
 
-// Rows of x (rows, width) → squares.
+// Rows of x (rows, width) → a packed A operand.
 void gather(const bf16* x, int64_t rows, const Squares& to) {
     to.fill(rows, [&](int64_t row, int64_t column, bf16* at) {
         _mm512_store_si512(at, _mm512_loadu_si512(x + row * to.columns + column));
@@ -92,10 +91,8 @@ void gather(const bf16* x, int64_t rows, const Squares& to) {
 }  // namespace
 
 // Nats (rows,) of labels (rows,) under softmax(states weightᵀ) of states (rows, width), weight (size, width); with
-// gradients by both, of their sum,
-// but for the even share of the smoothing. A row whose label is below 0 has none of all that. Without `dstates` nats
-// alone are
-// found. 0 when done, 1 when there is no memory.
+// gradients by both, of their sum, but for the even share of the smoothing. A row whose label is below 0 has none of
+// all that. Without `dstates` nats alone are found. 0 when done, 1 when there is no memory.
 extern "C" int sourcewise_linear_cross_entropy(const bf16* states, const bf16* weight, const int64_t* labels,
                                                int64_t rows, int64_t width, int64_t size, float smoothing, float* nats,
                                                bf16* dstates, bf16* dweight) {

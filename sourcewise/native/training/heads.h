@@ -1,8 +1,7 @@
 // Attention of one head over one example in tiles (AMX), forward and backward. Softmax and sums are fp32.
 //
-// Scores lie turned, a row a key and a column a query: so sixteen queries are weighed at once, and what is summed over
-// keys
-// or held against a query is so for all sixteen in one instruction.
+// Scores are stored transposed: one row per key, one column per query. One instruction then handles sixteen queries,
+// and sums over keys need no horizontal sums.
 
 #pragma once
 
@@ -22,7 +21,7 @@ struct Heads {
     bf16* row(int64_t head, int64_t row) const { return at + (head * (rows + BEYOND) + row) * width; }
 };
 
-// Right operands made of the rows of a head: as they are, pairs of rows beside each other, or turned. Rows beyond
+// Packed B operands made of the rows of a head: row-major, pairs of rows interleaved, or transposed. Rows beyond
 // `count` are zero.
 struct Right {
     // Tiles [count / 32][width / 16].
@@ -104,10 +103,10 @@ struct Head {
     int64_t weights() const { return keys * across(); }
 };
 
-// Work on one head after another, in the same room.
+// Work on one head after another, in the same memory.
 struct HeadWork {
     int64_t width;
-    bf16 *a, *b, *c, *d;  // right operands
+    bf16 *a, *b, *c, *d;  // packed B operands
     float *scores, *others, *found;
     bf16 *left, *other_left, *turned;
 
@@ -124,7 +123,7 @@ struct HeadWork {
         return (4 * 2 + 4) * std::max(q, k) * width + (2 * 4 + 3 * 2) * k * q + 10 * 64;
     }
 
-    // What the queries read, (queries, width) fp32 in rows; `kept` becomes the weights, turned, before dropout.
+    // What the queries read, (queries, width) fp32 in rows; `kept` becomes the weights, transposed, before dropout.
     const float* read(const Head& h, const Dropped& d, int64_t& drawn, float* kept) {
         const int64_t across = h.across(), keys = up(h.keys, SIDE), deep = up(h.keys, DEEP);
         Right::turned(h.query, h.queries, width, a);

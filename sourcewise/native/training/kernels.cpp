@@ -1,6 +1,5 @@
 // What torch does in many passes over bf16 tensors on a CPU, in one: loss, norm, dropout of a training step, and
-// gradients
-// added up. Sums are fp32. Arrays are contiguous. One thread a call.
+// gradients added up. Sums are fp32. Arrays are contiguous. One thread per call.
 
 #include <vector>
 

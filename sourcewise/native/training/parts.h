@@ -1,6 +1,5 @@
 // What parts of a Transformer's block are made of: a norm, products with weights, dropout and the residual, in pieces
-// of rows that stay
-// in the second cache between them. Products are in tiles (AMX), sums fp32. One thread a call.
+// of rows that stay in the second cache between them. Products are in tiles (AMX), sums fp32. One thread per call.
 
 #pragma once
 
@@ -67,7 +66,7 @@ struct Norm {
         return 1 / std::sqrt(_mm512_reduce_add_ps(squares) / float(width) + eps);
     }
 
-    // Rows of x (rows, width) → squares.
+    // Rows of x (rows, width) → a packed A operand.
     void apply(const bf16* x, int64_t rows, const Squares& to) const {
         __m512 by = _mm512_set1_ps(1);
         to.fill(rows, [&](int64_t row, int64_t column, bf16* at) {
@@ -109,7 +108,7 @@ struct Norm {
     }
 };
 
-// Rows of x (rows, width) where they stay, scaled → squares; `first` is their first row's number.
+// Rows of x (rows, width) where they stay, scaled → a packed A operand; `first` is their first row's number.
 inline void drop(const bf16* x, int64_t rows, int64_t first, const Dropped& d, const Squares& to) {
     to.fill(rows, [&](int64_t row, int64_t column, bf16* at) {
         const bf16* from = x + row * to.columns + column;
@@ -140,9 +139,8 @@ struct Bias {
     }
 };
 
-// Results of a piece of rows before they go where they are wanted, whole rows at a time: stored as they come, 64 bytes
-// a row, they
-// would wait for a page and a line each.
+// Results of a piece of rows before they are stored, whole rows at a time: stored as they come, 64 bytes per row, each
+// would wait for a page and a cache line.
 struct Found {
     float* at;
 

@@ -1,6 +1,5 @@
-// Products of bf16 matrices in tiles (AMX), 32 × 32 results at a time: what is to be done with them is done while the
-// next are
-// multiplied. Sums are fp32. One thread a call, which has loaded `Shapes`.
+// Products of bf16 matrices in tiles (AMX), 32 × 32 results at a time. Results are used while the next ones are
+// multiplied. Sums are fp32. One thread per call, which has loaded `Shapes`.
 
 #pragma once
 
@@ -34,8 +33,8 @@ inline __m512 quick_exponential(__m512 x) {
     return _mm512_scalef_ps(p, whole);
 }
 
-// A left operand: (rows, columns), both multiples of 32, in squares of 32 × 32, those of the same rows beside each
-// other.
+// A packed A operand: (rows, columns), both multiples of 32, in blocks of 32 × 32; blocks of the same rows are
+// adjacent.
 struct Squares {
     bf16* at;
     int64_t columns;
@@ -48,7 +47,7 @@ struct Squares {
 
     Squares from(int64_t first_row) const { return {at + first_row * columns, columns}; }
 
-    // Of `rows` rows of 32 entries at a time, filled by fill(row, column, to), the last square's others are zero.
+    // Fills `rows` rows, 32 entries at a time, by filled(row, column, to); the other rows of the last block are zero.
     template <class Fill>
     void fill(int64_t rows, Fill&& filled) const {
         for (int64_t r = 0; r < up(rows, WIDE); r++)
@@ -58,9 +57,8 @@ struct Squares {
     }
 };
 
-// A right operand: (depth, columns), both multiples of 32, in panels of 32 columns, [columns / 32][depth / 32][2]
-// tiles, whose
-// rows are two of its rows, entry by entry.
+// A packed B operand: (depth, columns), both multiples of 32, in panels of 32 columns: [columns / 32][depth / 32][2]
+// tiles. A row of a tile holds two rows of the operand, interleaved.
 struct Panels {
     bf16* at;
     int64_t depth, columns;
@@ -71,7 +69,7 @@ struct Panels {
 
     Panels from(int64_t column, int64_t count) const { return {at + column * depth, depth, count}; }
 
-    // Of weights whose rows are the operand's columns: (columns, depth); those beyond `count` are zero.
+    // From weights (columns, depth), transposed; their rows beyond `count` are zero.
     static Panels turned(const bf16* weights, int64_t count, int64_t depth, void* at) {
         const Panels panels{(bf16*)at, depth, up(count, WIDE)};
         for (int64_t column = 0; column < panels.columns; column += SIDE)
@@ -87,7 +85,7 @@ struct Panels {
         return panels;
     }
 
-    // Of weights (depth, columns) as they are; rows from `count` on are zero.
+    // From row-major weights (depth, columns); rows from `count` on are zero.
     static Panels straight(const bf16* weights, int64_t count, int64_t columns, void* at) {
         alignas(64) static const bf16 zeros[WIDE] = {};
         const Panels panels{(bf16*)at, up(count, DEEP), columns};
@@ -101,7 +99,7 @@ struct Panels {
         return panels;
     }
 
-    // Two rows of 32 → a row of each of two tiles, entry by entry.
+    // Two rows of 32 → a row of each of two tiles, interleaved.
     static void pair(const bf16* first, const bf16* second, bf16* to) {
         const __m512i low = _mm512_set_epi16(47, 15, 46, 14, 45, 13, 44, 12, 43, 11, 42, 10, 41, 9, 40, 8, 39, 7, 38, 6,
                                              37, 5, 36, 4, 35, 3, 34, 2, 33, 1, 32, 0);
@@ -127,9 +125,8 @@ inline void multiply(const bf16* a, const bf16* b, int64_t steps, Between&& betw
 
 inline void zero_sums() { _tile_zero(0); _tile_zero(1); _tile_zero(2); _tile_zero(3); }
 
-// Of a's first `rows` rows times b, 32 columns at a time: at(row, column) is asked for each 32 × 32 results and gives
-// what is
-// called with the number of one of their rows, its first 16 results and the next.
+// a's first `rows` rows times b, 32 columns at a time. at(row, column) is called for each 32 × 32 results. It gives a
+// function that gets the number of one of their rows, its first 16 results and the next 16.
 template <class At>
 void product(const Squares& a, int64_t rows, const Panels& b, At&& at) {
     alignas(64) static thread_local float squares[2][SQUARE];

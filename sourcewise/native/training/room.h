@@ -1,4 +1,4 @@
-// Room that compiled code works in.
+// Memory that compiled code works in.
 
 #pragma once
 

@@ -1,6 +1,6 @@
 // Parts of a Transformer's block in a bf16 training step, whole: a norm, products with weights, relu, dropout and the
-// residual, in pieces
-// of rows that stay in the second cache between them. Products are in tiles (AMX), sums fp32. One thread a call.
+// residual, in pieces of rows that stay in the second cache between them. Products are in tiles (AMX), sums fp32. One
+// thread per call.
 //
 // All widths are multiples of 32. Functions return 0 when done, 1 when there is no memory.
 
@@ -9,8 +9,7 @@
 extern "C" {
 
 // out (rows, outputs) = norm(x) weightᵀ + bias of x (rows, width), weight (outputs, width); without `scale` there is no
-// norm,
-// and there may be no bias.
+// norm, and there may be no bias.
 int sourcewise_normed(const bf16* x, const bf16* scale, const bf16* weight, const bf16* bias, int64_t rows,
                       int64_t width, int64_t outputs, float eps, bf16* out) {
     Parts parts(Panels::size(width, outputs) + Squares::size(PIECE, width) + Found::size(GROUP) + 3 * 64);
@@ -109,8 +108,8 @@ int sourcewise_added_backward(const bf16* grad, const bf16* a, const bf16* weigh
 }
 
 // out = x + dropout(dropout(relu(norm(x) wiᵀ)) woᵀ) of x (rows, width), wi (inner, width), wo (width, inner); `hidden`,
-// what wo reads,
-// in squares, has room for a multiple of 32 rows. Seeds, what is dropped and kept: within, and of the whole.
+// what wo reads, is a packed A operand with memory for a multiple of 32 rows. Seeds, what is dropped and kept: within,
+// and of the whole.
 int sourcewise_feedforward(const bf16* x, const bf16* scale, const bf16* wi, const bf16* wo, int64_t rows,
                            int64_t width, int64_t inner, float eps, const uint64_t* seeds, const uint32_t* dropped,
                            const float* kept, bf16* hidden, bf16* out) {

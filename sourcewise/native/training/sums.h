@@ -1,20 +1,19 @@
 // Products across rows, aᵀ b, in tiles (AMX): the gradients of weights, added up over any number of pieces of the rows.
 //
-// Tile instructions want both operands in tiles, two rows beside each other; each is brought into them once, as it is
-// read.
+// Tile instructions need both operands in tiles, two rows interleaved; each is packed once, as it is read.
 
 #pragma once
 
 #include "products.h"
 
-// aᵀ as a left operand: [columns / 32][rows / 32][2] tiles, whose rows are columns of a.
+// aᵀ as the packed A operand: [columns / 32][rows / 32][2] tiles, whose rows are columns of a.
 struct Across {
     bf16* at;
     int64_t rows, columns;
 
     static int64_t size(int64_t rows, int64_t columns) { return Squares::size(rows, columns); }
 
-    // Of squares whose rows beyond `rows` are zero.
+    // From a packed operand whose rows beyond `rows` are zero.
     static Across of(const Squares& a, int64_t rows, void* room) {
         const Across turned{(bf16*)room, rows, a.columns};
         for (int64_t row = 0; row < rows; row += WIDE)
@@ -41,7 +40,7 @@ struct Across {
     }
 };
 
-// Sums (p, q): [q / 32][p / 32][2][2] squares of 16 × 16.
+// Sums (p, q): [q / 32][p / 32][2][2] blocks of 16 × 16.
 struct Sums {
     float* at;
     int64_t p, q;
@@ -56,8 +55,7 @@ struct Sums {
         const int64_t steps = a.steps(), panel = steps * SQUARE, some = (WIDE * SIDE + p - 1) / p;
         bf16* panels = (bf16*)room.of(2 * panel * sizeof(bf16));
         if (!panels) return false;
-        // The next panel is brought into tiles while this one is multiplied, some pairs of a square's rows at each
-        // step.
+        // The next panel is packed into tiles while this one is multiplied, some pairs of a block's rows at each step.
         const auto bring = [&](int64_t column, int64_t k, int64_t pair, bf16* to) {
             const bf16* from = b.row(k * WIDE, column) + 2 * pair * WIDE;
             to += k * SQUARE + pair * DEEP;
@@ -94,7 +92,7 @@ struct Sums {
             }
     }
 
-    // → bf16 (p, q), rows of `stride`, or `turned` (q, p); of either the first `rows`.
+    // → bf16 (p, q), rows of `stride`, or if `turned` the transpose (q, p); of either the first `rows`.
     void narrow(bool turned, int64_t rows, bf16* to, int64_t stride) const {
         const float* sum = at;
         for (int64_t j = 0; j < q; j += WIDE)
@@ -121,7 +119,7 @@ struct Sums {
         _tile_stored(3, at + 768, 64);
     }
 
-    // Two squares of 16 × 16 sums beside each other → the first `count` of 16 rows of 32 bf16.
+    // Two adjacent blocks of 16 × 16 sums → the first `count` of 16 rows of 32 bf16.
     static void put_rows(const float* first, const float* second, bool turned, int64_t count, bf16* to,
                          int64_t stride) {
         __m512i a[SIDE], b[SIDE];

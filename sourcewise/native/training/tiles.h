@@ -7,7 +7,7 @@
 #include <cstdint>
 
 constexpr int64_t SIDE = 16;  // rows and fp32 columns of a tile
-constexpr int64_t DEEP = 32;  // bf16 columns; of what is multiplied from the right, rows, two beside each other
+constexpr int64_t DEEP = 32;  // bf16 columns; of a packed B operand, rows, two interleaved
 constexpr int64_t TILE = SIDE * DEEP;
 
 struct alignas(64) Shapes {  // what ldtilecfg reads: eight tiles of 16 rows of 64 bytes
