@@ -14,10 +14,10 @@ import torch
 from torch import Tensor, nn
 
 from sourcewise.data.batches import Batch
-from sourcewise.native.training.draws import dropout_seed
-from sourcewise.native.training.lookups import Lookup, lookups, put_lookups
 from sourcewise.model.network import Seq2Seq
 from sourcewise.native.training import kernels
+from sourcewise.native.training.draws import dropout_seed
+from sourcewise.native.training.lookups import Lookup, lookups, put_lookups
 from sourcewise.runtime.threads import WorkerThreads
 from sourcewise.training.objective import Objective
 from sourcewise.training.optimizer import MasterAdamW
