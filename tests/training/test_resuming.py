@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import warnings
 from pathlib import Path
@@ -11,9 +12,11 @@ import torch
 
 import sourcewise
 from sourcewise.data.tokenizers.tokenizer import Tokenizer
-from sourcewise.errors import DataWarning, RequestError
+from sourcewise.errors import DataWarning, Notice, RequestError
+from sourcewise.training import step
 from sourcewise.training.run import Run
 from tests.training.recipes import feature_recipe, pairs_file, recipe
+from tests.training.stopping import Stops
 
 
 def exactly(run: Run) -> list[dict[str, object]]:
@@ -208,3 +211,38 @@ def test_a_state_of_values_that_are_no_numbers_is_refused(run: Run, kind: str, v
     with pytest.raises(RequestError, match=rf"state\.pt: .*1 of {tensor.numel():,} values are not finite"):
         sourcewise.train(run.folder, resume=True)
     assert (run.folder / "metrics.jsonl").read_bytes() == before
+
+
+@pytest.mark.parametrize(("began", "goes_on"), [(2, 1), (1, 2)])
+def test_on_another_number_of_threads_it_learns_from_the_same_batches(
+    began: int, goes_on: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Batches, their order and the rates hold; sums are in another order. Dropout would be drawn for other parts."""
+    monkeypatch.setattr(step, "LEAST_FLOPS", 0)  # threads share even such small batches
+    monkeypatch.setattr(os, "cpu_count", lambda: 2)
+    options = {
+        "train__precision": "fp32",
+        "train__steps": 12,
+        "train__save_every": 5,
+        "train__log_every": 1,
+        "train__threads": None,
+    }
+    kept = torch.get_num_threads()
+    try:
+        torch.set_num_threads(began)
+        whole = sourcewise.train(recipe(tmp_path, name="whole", **options))
+        with pytest.raises(MemoryError):
+            sourcewise.train(recipe(tmp_path, name="parts", **options), listeners=[Stops(7)])
+        torch.set_num_threads(goes_on)
+        with pytest.warns(
+            Notice, match=rf"{goes_on} threads? instead of .*{began} threads?.*its steps differ a little"
+        ):
+            parts = sourcewise.train(tmp_path / "runs" / "parts", resume=True)
+    finally:
+        torch.set_num_threads(kept)
+    first, second = (exactly(run) for run in (whole, parts))
+    assert first[:5] == second[:5] and first[5:] != second[5:]
+    for one, other in zip(first, second, strict=True):
+        assert [one[key] for key in ("kind", "step", "epoch")] == [other[key] for key in ("kind", "step", "epoch")]
+        assert one.get("learning_rate") == other.get("learning_rate")
+        assert one["loss"] == pytest.approx(other["loss"], rel=1e-4)
