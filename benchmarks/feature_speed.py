@@ -32,7 +32,7 @@ from train_speed import SHAPES, median_speed
 import sourcewise
 from sourcewise.api import prepare
 from sourcewise.config.files import load_recipe
-from sourcewise.data.encoding import Encoded
+from sourcewise.data.encoding import ExampleSet
 from sourcewise.data.open import open_sets
 from sourcewise.generation.model import Model
 from sourcewise.model.network import Seq2Seq
@@ -118,7 +118,7 @@ def training_speed(name: str, data: Path, folder: Path) -> float:
     return median_speed(taken, STEPS)
 
 
-def transformers_ways(model: Model, encoded: Encoded, beams: int) -> dict[str, Work]:
+def transformers_ways(model: Model, encoded: ExampleSet, beams: int) -> dict[str, Work]:
     """`generate(inputs_embeds=…)` of transformers over batches sorted by length."""
     from transformers import T5ForConditionalGeneration
     from transformers.utils import logging

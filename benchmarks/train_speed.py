@@ -26,7 +26,7 @@ from typing import Any
 import torch
 
 from sourcewise.config import Recipe
-from sourcewise.data.encoding import Encoded
+from sourcewise.data.encoding import Encoded, ExampleSet
 from sourcewise.data.open import open_sets
 from sourcewise.data.tokenizers.tokenizer import Tokenizer
 from sourcewise.model.families.transformer import Transformer, TransformerConfig
@@ -134,7 +134,7 @@ def median_speed(taken: list[tuple[int, float]], steps: int) -> float:
     return statistics.median(sum(n for n, _ in part) / sum(s for _, s in part) for part in stretches)
 
 
-def ours(work: Recipe, tokenizer: Tokenizer, encoded: Encoded, folder: Path, steps: int) -> list[tuple[int, float]]:
+def ours(work: Recipe, tokenizer: Tokenizer, encoded: ExampleSet, folder: Path, steps: int) -> list[tuple[int, float]]:
     """(tokens, seconds) of the trainer's own steps."""
     network = place(load_network(folder / "start"), "cpu")
     assert isinstance(network, Seq2Seq)
@@ -147,7 +147,7 @@ def ours(work: Recipe, tokenizer: Tokenizer, encoded: Encoded, folder: Path, ste
     return taken
 
 
-def theirs(folder: Path, encoded: Encoded, best: bool, size: int, steps: int) -> list[tuple[int, float]]:
+def theirs(folder: Path, encoded: ExampleSet, best: bool, size: int, steps: int) -> list[tuple[int, float]]:
     """(tokens, seconds) of Seq2SeqTrainer's steps from the same weights on the same examples."""
     from transformers import Seq2SeqTrainer, Seq2SeqTrainingArguments, T5ForConditionalGeneration, TrainerCallback
     from transformers.utils import logging

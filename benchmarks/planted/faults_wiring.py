@@ -165,7 +165,7 @@ def labelled(change: Callable[[Tensor, Any], Tensor]) -> tuple[Patch, ...]:
         made.labels = change(made.labels, self.tokenizer)
         return made
 
-    return (around("sourcewise.data.encoding.Encoded.batch", batch),)
+    return (around("sourcewise.data.encoding.ExampleSet.batch", batch),)
 
 
 def without_end(labels: Tensor, tokenizer: Any) -> Tensor:

@@ -6,6 +6,7 @@ import copy
 import hashlib
 import warnings
 from collections.abc import Callable, Iterator, Sequence
+from typing import ClassVar
 
 import numpy as np
 
@@ -22,18 +23,111 @@ SOME = 10_000  # examples whose ids are looked at together
 MATRICES = 16  # matrices of a set that are compared
 
 
-class Encoded:
-    """The examples of a set as ids.
+class ExampleSet:
+    """Examples as ids, whatever they come from: what batches, rules and measures are made of.
 
-    `source_lengths` and `target_lengths` are (examples,) int64: tokens, or frames for a feature source, after
-    cutting to `max_source`, `max_frames` and `max_target` (or the set's own); a cut text keeps its end of text, and
-    a conversation's history is cut from the left, at a turn. `notes` are the set's, and tell what was cut: how many, by
-    which option, and how long the longest is.
-    `sources` and `targets` hold the ids; for features `sources` are the prompts, or None where no example has one.
+    `source_lengths` and `target_lengths` are (examples,) int64: tokens, or frames for a feature source, as the network
+    reads them. `sources` and `targets` hold the ids; for features `sources` are the prompts, or None where no example
+    has one.
     """
 
+    dataset: Dataset
+    tokenizer: Tokenizer
+    max_frames: int  # matrices are cut there
+    sources: Ids | None
+    targets: Ids
+    source_lengths: np.ndarray
+    target_lengths: np.ndarray
     weights: np.ndarray | None = None  # (examples,) how often each is drawn in training; None: once an epoch
-    notes: Sequence[Note] = ()
+    notes: Sequence[Note] = ()  # what of the set was not taken as it stands
+    drawn: ClassVar[bool] = False  # whether the pairs are made of plain text, anew in each epoch
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    @property
+    def parts(self) -> Sequence[ExampleSet]:
+        """The sets it is made of: itself, where it is no mixture."""
+        return [self]
+
+    def tell(self) -> None:
+        """Warn (DataWarning) of what concerns the set as a whole: how many of its texts or matrices are cut."""
+        for note in self.notes:
+            if not note.where:
+                warnings.warn(f"{note.file}: {note.what}", DataWarning, stacklevel=3)
+
+    def digest(self) -> str:
+        """One and the same for sets of the same ids in the same order; of matrices lengths and a few are compared."""
+        digest = hashlib.blake2b(digest_size=16)
+        for part in self.parts:
+            for array in part.contents():
+                digest.update(np.ascontiguousarray(array).data)
+        return digest.hexdigest()
+
+    def contents(self) -> Iterator[np.ndarray]:
+        """What `digest` is made of: lengths, ids, and some matrices."""
+        yield from (self.source_lengths, self.target_lengths)
+        for rows in (self.sources, self.targets):
+            for start in range(0, len(rows or ()), SOME):
+                yield np.concatenate([np.asarray(ids, dtype=np.int64) for ids in (rows or ())[start : start + SOME]])
+        if self.dataset.dims:
+            for i in np.unique(np.linspace(0, len(self) - 1, MATRICES).astype(int)):
+                yield self.dataset.features(int(i))
+
+    def at(self, epoch: int) -> ExampleSet:
+        """The examples of an epoch: the same ones in each, but where they are drawn."""
+        return self
+
+    def select(self, indices: Sequence[int]) -> ExampleSet:
+        """These examples only, in this order."""
+        chosen, other = list(indices), copy.copy(self)
+        other.dataset = self.dataset.select(chosen)
+        other.sources = None if self.sources is None else [self.sources[i] for i in chosen]
+        other.targets = [self.targets[i] for i in chosen]
+        other.source_lengths, other.target_lengths = self.source_lengths[chosen], self.target_lengths[chosen]
+        return other
+
+    def read(self, index: int) -> np.ndarray:
+        """What the network reads of a source, after cutting: its frames, or its ids; no prompt beside features."""
+        if self.dataset.dims:
+            return self.dataset.features(index)[: self.max_frames]
+        assert self.sources is not None
+        return np.asarray(self.sources[index])
+
+    def batch(
+        self, indices: Sequence[int] | np.ndarray, augment: Augment | None = None, *, coarse: bool = False
+    ) -> Batch:
+        """The examples at these positions, padded; `augment` changes each (frames, dims) matrix after cutting.
+
+        `coarse` rounds the widths up, so that a training sees few shapes.
+        """
+        chosen = [int(i) for i in indices]
+        labels, _ = pad([self.targets[i] for i in chosen], IGNORED, TOKENS if coarse else 1)
+        return Batch(self.source(chosen, augment, coarse=coarse), labels, chosen)
+
+    def source(
+        self, indices: Sequence[int] | np.ndarray, augment: Augment | None = None, *, coarse: bool = False
+    ) -> Source:
+        """The sources alone, as in `batch`."""
+        source = Source()
+        if self.sources is not None:
+            rows = [self.sources[int(i)] for i in indices]
+            source.tokens, source.token_lengths = pad(rows, self.tokenizer.pad_id, TOKENS if coarse else 1)
+        if self.dataset.dims:
+            matrices = [self.read(int(i)) for i in indices]
+            if augment is not None:
+                matrices = [augment(matrix) for matrix in matrices]
+            source.features, source.frames = pad_features(matrices, FRAMES if coarse else 1)
+        return source
+
+
+class Encoded(ExampleSet):
+    """The examples of a set as ids: texts are tokenised once, matrices are read when a batch asks for them.
+
+    Cut to `max_source`, `max_frames` and `max_target` (or the set's own): a cut text keeps its end of text, and a
+    conversation's history is cut from the left, at a turn. `notes` are the set's, and tell what was cut: how many, by
+    which option, and how long the longest is.
+    """
 
     def __init__(self, dataset: Dataset, tokenizer: Tokenizer, data: DataConfig) -> None:
         self.dataset = dataset
@@ -63,14 +157,6 @@ class Encoded:
             assert self.sources is not None
             self.source_lengths = _lengths(self.sources)
 
-    def __len__(self) -> int:
-        return len(self.dataset)
-
-    @property
-    def parts(self) -> list[Encoded]:
-        """The sets it is made of: itself, where it is no mixture."""
-        return [self]
-
     def _note_cut(self, side: str, lengths: np.ndarray, most: int, option: str, unit: str) -> None:
         """Say how many of these lengths (examples,) are beyond a limit, and how long the longest is."""
         beyond = int((lengths > most).sum())
@@ -91,69 +177,6 @@ class Encoded:
             if example.turns and len(said[i]) > max_target:
                 notes.append(Note(file, example.id, f"reply cut to max_target {max_target}"))
         self.notes = notes
-
-    def tell(self) -> None:
-        """Warn (DataWarning) of what concerns the set as a whole: how many of its texts or matrices are cut."""
-        for note in self.notes:
-            if not note.where:
-                warnings.warn(f"{note.file}: {note.what}", DataWarning, stacklevel=3)
-
-    def digest(self) -> str:
-        """One and the same for sets of the same ids in the same order; of matrices lengths and a few are compared."""
-        digest = hashlib.blake2b(digest_size=16)
-        for part in self.parts:
-            for array in part.contents():
-                digest.update(np.ascontiguousarray(array).data)
-        return digest.hexdigest()
-
-    def contents(self) -> Iterator[np.ndarray]:
-        """What `digest` is made of: lengths, ids, and some matrices."""
-        yield from (self.source_lengths, self.target_lengths)
-        for rows in (self.sources, self.targets):
-            for start in range(0, len(rows or ()), SOME):
-                yield np.concatenate([np.asarray(ids, dtype=np.int64) for ids in (rows or ())[start : start + SOME]])
-        if self.dataset.dims:
-            for i in np.unique(np.linspace(0, len(self) - 1, MATRICES).astype(int)):
-                yield self.dataset.features(int(i))
-
-    def at(self, epoch: int) -> Encoded:
-        """The examples of an epoch: the same ones in each, but where they are drawn."""
-        return self
-
-    def select(self, indices: Sequence[int]) -> Encoded:
-        """These examples only, in this order."""
-        chosen, other = list(indices), copy.copy(self)
-        other.dataset = self.dataset.select(chosen)
-        other.sources = None if self.sources is None else [self.sources[i] for i in chosen]
-        other.targets = [self.targets[i] for i in chosen]
-        other.source_lengths, other.target_lengths = self.source_lengths[chosen], self.target_lengths[chosen]
-        return other
-
-    def batch(
-        self, indices: Sequence[int] | np.ndarray, augment: Augment | None = None, *, coarse: bool = False
-    ) -> Batch:
-        """The examples at these positions, padded; `augment` changes each (frames, dims) matrix after cutting.
-
-        `coarse` rounds the widths up, so that a training sees few shapes.
-        """
-        chosen = [int(i) for i in indices]
-        labels, _ = pad([self.targets[i] for i in chosen], IGNORED, TOKENS if coarse else 1)
-        return Batch(self.source(chosen, augment, coarse=coarse), labels, chosen)
-
-    def source(
-        self, indices: Sequence[int] | np.ndarray, augment: Augment | None = None, *, coarse: bool = False
-    ) -> Source:
-        """The sources alone, as in `batch`."""
-        source = Source()
-        if self.sources is not None:
-            rows = [self.sources[int(i)] for i in indices]
-            source.tokens, source.token_lengths = pad(rows, self.tokenizer.pad_id, TOKENS if coarse else 1)
-        if self.dataset.dims:
-            matrices = [self.dataset.features(int(i))[: self.max_frames] for i in indices]
-            if augment is not None:
-                matrices = [augment(matrix) for matrix in matrices]
-            source.features, source.frames = pad_features(matrices, FRAMES if coarse else 1)
-        return source
 
 
 def _lengths(rows: Ids) -> np.ndarray:

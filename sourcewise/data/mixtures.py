@@ -15,7 +15,7 @@ from typing import TypeVar
 import numpy as np
 
 from sourcewise.config import DataConfig
-from sourcewise.data.encoding import Encoded
+from sourcewise.data.encoding import ExampleSet
 from sourcewise.data.examples import Dataset, Example
 from sourcewise.data.readers.plain_text import Lazy, encode_set
 from sourcewise.data.tokenizers.tokenizer import Tokenizer
@@ -39,14 +39,14 @@ def mixing_rates(sizes: Sequence[int], weights: Sequence[float], data: DataConfi
     return np.asarray(shares / shares.sum())
 
 
-class EncodedMixture(Encoded):
+class EncodedMixture(ExampleSet):
     """Several encoded sets as one: positions run through them one after the other.
 
     `rates` are the shares of the parts in training (none: every example once an epoch), `weights` those of single
     examples. Raises RequestError where some of the parts have prompts beside their features and some have none.
     """
 
-    def __init__(self, parts: Sequence[Encoded], rates: Sequence[float] | np.ndarray | None = None) -> None:
+    def __init__(self, parts: Sequence[ExampleSet], rates: Sequence[float] | np.ndarray | None = None) -> None:
         first = parts[0]
         self._parts, self.rates = list(parts), rates
         self.tokenizer, self.max_frames = first.tokenizer, first.max_frames
@@ -67,30 +67,30 @@ class EncodedMixture(Encoded):
             self.weights = None if np.allclose(weights, weights[0], rtol=1e-9) else weights
 
     @property
-    def parts(self) -> list[Encoded]:
+    def parts(self) -> list[ExampleSet]:
         """The sets it is made of."""
         return self._parts
 
     def at(self, epoch: int) -> EncodedMixture:
-        """See Encoded."""
+        """See ExampleSet."""
         parts = [part.at(epoch) for part in self._parts]
         same = all(new is old for new, old in zip(parts, self._parts, strict=True))
         return self if same else EncodedMixture(parts, self.rates)
 
     def select(self, indices: Sequence[int]) -> EncodedMixture:
-        """See Encoded; the examples come in the order of their sets, and sets without any are left out."""
+        """See ExampleSet; the examples come in the order of their sets, and sets without any are left out."""
         starts = [0, *accumulate(len(part) for part in self._parts)]
         chosen = [[i - start for i in indices if start <= i < end] for start, end in pairwise(starts)]
         return EncodedMixture([part.select(c) for part, c in zip(self._parts, chosen, strict=True) if c])
 
 
-def encode_sets(sets: Sequence[Dataset], tokenizer: Tokenizer, data: DataConfig, seed: int = 0) -> Encoded:
+def encode_sets(sets: Sequence[Dataset], tokenizer: Tokenizer, data: DataConfig, seed: int = 0) -> ExampleSet:
     """Sets as ids: one as it is, several as a mixture in which every example comes once. Raises RequestError."""
     parts = [encode_set(each, tokenizer, data, seed) for each in sets]
     return parts[0] if len(parts) == 1 else EncodedMixture(parts)
 
 
-def encode_training(sets: Sequence[Dataset], tokenizer: Tokenizer, data: DataConfig, seed: int = 0) -> Encoded:
+def encode_training(sets: Sequence[Dataset], tokenizer: Tokenizer, data: DataConfig, seed: int = 0) -> ExampleSet:
     """The sets of `data.train` as ids, each with the share that the recipe gives it. Raises RequestError."""
     encoded = encode_sets(sets, tokenizer, data, seed)
     if len(sets) == 1:
@@ -99,7 +99,7 @@ def encode_training(sets: Sequence[Dataset], tokenizer: Tokenizer, data: DataCon
     return EncodedMixture(encoded.parts, mixing_rates([len(part) for part in encoded.parts], weights, data))
 
 
-def spread(encoded: Encoded, count: int) -> Encoded:
+def spread(encoded: ExampleSet, count: int) -> ExampleSet:
     """At most `count` examples, spread evenly through each set, and as many of each as far as it has them."""
     parts = encoded.parts
     each = max(1, count // len(parts))

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from sourcewise.data.batches import Batch
-from sourcewise.data.encoding import Encoded
+from sourcewise.data.encoding import ExampleSet
 from sourcewise.data.tokenizers.tokenizer import Tokenizer
 from sourcewise.diagnosis.measures.reading import Distinct, Gains, Gaze, measure_gains, measure_gaze, measure_memory
 from sourcewise.diagnosis.rule import CannotTell
@@ -23,7 +23,7 @@ class Looked:
 
     network: Network
     tokenizer: Tokenizer
-    encoded: Encoded
+    encoded: ExampleSet
     batch: Batch
     bypass: bool = False
 

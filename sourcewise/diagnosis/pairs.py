@@ -8,8 +8,7 @@ from typing import Any
 import numpy as np
 
 from sourcewise.config import Recipe
-from sourcewise.data.encoding import Encoded
-from sourcewise.data.readers.plain_text import Denoised
+from sourcewise.data.encoding import ExampleSet
 from sourcewise.diagnosis.measures.features import Summary, summarised
 from sourcewise.training.setup import TrainingSetup
 
@@ -21,8 +20,8 @@ FEWEST = 20  # a set of fewer is an experiment: shares mean nothing
 class Pairs:
     """The sets of a training. Its recipe, and its network's bridge for features, where there is one."""
 
-    train: Encoded
-    valid: Encoded | None = None
+    train: ExampleSet
+    valid: ExampleSet | None = None
     recipe: Recipe | None = None
     bridge: Any = None
     summaries: dict[int, Summary] = field(default_factory=dict)  # of the parts of `train`
@@ -33,16 +32,16 @@ class Pairs:
         return cls(prepared.train, prepared.valid, prepared.recipe, prepared.network.bridge)
 
     @property
-    def parts(self) -> list[Encoded]:
+    def parts(self) -> list[ExampleSet]:
         """The training sets that are large enough to judge; plain text makes its pairs itself."""
-        return [part for part in self.train.parts if not isinstance(part, Denoised) and len(part) >= FEWEST]
+        return [part for part in self.train.parts if not part.drawn and len(part) >= FEWEST]
 
     @property
-    def texts(self) -> list[Encoded]:
+    def texts(self) -> list[ExampleSet]:
         """Those whose sources are texts."""
         return [part for part in self.parts if not part.dataset.dims]
 
-    def features(self) -> list[tuple[Encoded, Summary]]:
+    def features(self) -> list[tuple[ExampleSet, Summary]]:
         """Those whose sources are features, with what a sample of them holds. Raises RequestError."""
         parts = [part for part in self.parts if part.dataset.dims]
         for part in parts:
@@ -51,9 +50,9 @@ class Pairs:
         return [(part, self.summaries[id(part)]) for part in parts]
 
 
-def made_of_text(*sets: Encoded | None) -> bool:
+def made_of_text(*sets: ExampleSet | None) -> bool:
     """Whether some pairs of these sets are made of plain text."""
-    return any(isinstance(part, Denoised) for each in sets if each is not None for part in each.parts)
+    return any(part.drawn for each in sets if each is not None for part in each.parts)
 
 
 def sample(count: int, size: int = SAMPLE) -> np.ndarray:
@@ -61,7 +60,7 @@ def sample(count: int, size: int = SAMPLE) -> np.ndarray:
     return np.linspace(0, count - 1, min(count, size)).astype(int)
 
 
-def named(part: Encoded, evidence: str) -> str:
+def named(part: ExampleSet, evidence: str) -> str:
     """Evidence that says of which set it is."""
     return f"{part.dataset.name}: {evidence}"
 

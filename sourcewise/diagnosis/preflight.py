@@ -6,9 +6,8 @@ import time
 from collections import Counter
 from collections.abc import Callable
 
-from sourcewise.data.encoding import Encoded
+from sourcewise.data.encoding import ExampleSet
 from sourcewise.data.readers.bad_rows import LEFT_OUT
-from sourcewise.data.readers.plain_text import Denoised
 from sourcewise.diagnosis.answer import Diagnosis, Piece
 from sourcewise.diagnosis.measures.pairing import not_told
 from sourcewise.diagnosis.pairs import Pairs
@@ -55,17 +54,17 @@ def of_training(prepared: TrainingSetup) -> Piece:
     return Piece(found, [*missing, *signals.not_checked, *wiring.not_checked])
 
 
-def _not_paired(train: Encoded) -> list[str]:
+def _not_paired(train: ExampleSet) -> list[str]:
     """The sets whose pairing cannot be judged, in words."""
     missing = []
     for part in train.parts:
-        if isinstance(part, Denoised):
-            missing.append(f"pairs of {part.name}: they are made of plain text anew in each epoch")
+        if part.drawn:
+            missing.append(f"pairs of {part.dataset.name}: they are made of plain text anew in each epoch")
         missing += not_told(part)
     return missing
 
 
-def _left_out(train: Encoded) -> list[str]:
+def _left_out(train: ExampleSet) -> list[str]:
     """The rows that are not trained on, in words."""
     left_out = Counter((note.file, note.what) for note in train.notes if note.what.startswith(LEFT_OUT))
     return [f"rows of {file} that are {what}: {count:,}" for (file, what), count in left_out.items()]

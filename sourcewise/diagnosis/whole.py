@@ -7,7 +7,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sourcewise.data.readers.plain_text import Denoised
 from sourcewise.diagnosis import rules
 from sourcewise.diagnosis.answer import Piece
 from sourcewise.diagnosis.course import Course, too_early
@@ -29,7 +28,7 @@ from sourcewise.training.setup import set_up
 
 if TYPE_CHECKING:
     from sourcewise.config import DatasetConfig, Recipe
-    from sourcewise.data.encoding import Encoded
+    from sourcewise.data.encoding import ExampleSet
     from sourcewise.data.examples import Dataset
 
 NO_TRAINING = (
@@ -140,14 +139,14 @@ def of_evaluation(evaluation: Evaluation) -> Piece:
     return replace(found, looked_at=[f"the evaluation, of {len(evaluation.rows):,} examples"])
 
 
-def look(model: Model, encoded: Encoded) -> Piece:
+def look(model: Model, encoded: ExampleSet) -> Piece:
     """What its tokenizer loses of a set, the wiring of a trained network, and every rule over it, on that set."""
     network: Any = model.network
     network.eval()
     batch, bypass = one_batch(encoded), network.route == "bypass"
     wiring = rules.look(Wiring(network, batch, model.tokenizer, model.tokenizer.begins, bypass))
     looked = Looked(network, model.tokenizer, encoded, batch, bypass)
-    pairs = [part for part in encoded.parts if not isinstance(part, Denoised)]
+    pairs = [part for part in encoded.parts if not part.drawn]
     found = [finding for part in pairs for finding in LostCharacters().of(part, model.data)]
     read = rules.look(looked)
     found += [*wiring.findings, *read.findings]
@@ -225,7 +224,7 @@ def _own_network(run: Run, evaluation: Evaluation | None, final: bool) -> tuple[
         return Piece((), [f"the trained network: {problem}"]), evaluation
 
 
-def _put_sources(evaluation: Evaluation, encoded: Encoded) -> None:
+def _put_sources(evaluation: Evaluation, encoded: ExampleSet) -> None:
     """A folder keeps ids, references and outputs; where these are of this set, its source texts are put beside them."""
     sources = {(example.id, example.target): example.source for example in encoded.dataset}
     keys = [(row.id, row.reference) for row in evaluation.rows]
@@ -234,7 +233,7 @@ def _put_sources(evaluation: Evaluation, encoded: Encoded) -> None:
             row.source = sources[key]
 
 
-def _set_of(model: Model, asked: Asked) -> Encoded:
+def _set_of(model: Model, asked: Asked) -> ExampleSet:
     chosen: Any = asked.data if asked.data is not None else model.data.test or model.data.valid
     if chosen is None:
         raise RequestError("no evaluation and no test set of its own; name one: sourcewise diagnose MODEL DATA")

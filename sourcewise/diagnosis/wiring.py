@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from sourcewise.data.batches import Batch
-from sourcewise.data.encoding import Encoded
+from sourcewise.data.encoding import ExampleSet
 from sourcewise.data.tokenizers.tokenizer import Tokenizer
 from sourcewise.diagnosis.measures.first_step import FirstStep, measure_first_step
 from sourcewise.diagnosis.measures.wiring import (
@@ -176,7 +176,7 @@ class Settings:
         return cls(options, ("train.beta1", train.beta1), planned(prepared)[0])
 
 
-def one_batch(encoded: Encoded) -> Batch:
+def one_batch(encoded: ExampleSet) -> Batch:
     """A dozen examples of a set's shorter half, with targets of all lengths there, laid out as in training."""
     sizes = encoded.source_lengths + encoded.target_lengths
     shorter = np.flatnonzero(sizes <= np.median(sizes))

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from sourcewise.config import DatasetConfig, GenerationConfig
-from sourcewise.data.encoding import Encoded
+from sourcewise.data.encoding import ExampleSet
 from sourcewise.data.examples import Dataset
 from sourcewise.data.mixtures import EncodedMixture
 from sourcewise.data.open import open_dataset
@@ -67,7 +67,7 @@ def lay_out(
     features: str | None = None,
     source: str | None = None,
     target: str | None = None,
-) -> Encoded:
+) -> ExampleSet:
     """The set that `evaluate` is asked for, or several as one, as this model's ids.
 
     Raises RequestError, and NotFinite where a weight of the model is NaN or infinite.
@@ -90,7 +90,7 @@ def lay_out(
 def evaluate_encoded(
     network: Network,
     tokenizer: Tokenizer,
-    encoded: Encoded,
+    encoded: ExampleSet,
     options: GenerationConfig,
     progress: Progress | None = None,
 ) -> Evaluation:
@@ -111,7 +111,7 @@ def evaluate_encoded(
     return evaluation
 
 
-def _rows(encoded: Encoded, outputs: list[str], hypotheses: list[Hypothesis], bits: SourceBits) -> list[Row]:
+def _rows(encoded: ExampleSet, outputs: list[str], hypotheses: list[Hypothesis], bits: SourceBits) -> list[Row]:
     return [
         Row(
             id=example.id,

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sourcewise.data.batches import IGNORED, Batch, Source
-from sourcewise.data.encoding import Encoded
+from sourcewise.data.encoding import ExampleSet
 from sourcewise.errors import RequestError
 from sourcewise.evaluation import plain_call
 from sourcewise.evaluation import source_bits as sets
@@ -33,7 +33,7 @@ def source_bits(model: Any, batch: Any) -> SourceBits:
 
     Four kinds of models:
 
-    - a network of ours (or what `load` returns) with a `Batch`, or with an `Encoded` for a whole set;
+    - a network of ours (or what `load` returns) with a `Batch`, or with an `ExampleSet` for a whole set;
     - a torch module that is called as Hugging Face's encoder–decoders are, `model(**batch)`, and gives `.logits`
       (batch, time, vocabulary), with a batch as its collator makes it: `labels` (batch, time) with -100 where nothing
       counts, and the source's tensors (`input_ids`, `inputs_embeds`, `input_features`, `attention_mask`, ...);
@@ -52,11 +52,11 @@ def source_bits(model: Any, batch: Any) -> SourceBits:
     """
     if isinstance(model, Model):
         model = model.network
-    if isinstance(batch, (Batch, Encoded)):
+    if isinstance(batch, (Batch, ExampleSet)):
         if not isinstance(model, Network):
             raise RequestError(f"source_bits: a {type(batch).__name__} is for a network of sourcewise; give a dict")
         with at_rest(model):
-            return sets.source_bits(model, batch) if isinstance(batch, Encoded) else _of_network(model, batch)
+            return sets.source_bits(model, batch) if isinstance(batch, ExampleSet) else _of_network(model, batch)
     whole = model
     if isinstance(model, (tuple, list)):
         whole = nn.ModuleList([part for part in model if isinstance(part, nn.Module)])

@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from sourcewise.data.encoding import Encoded
+from sourcewise.data.encoding import ExampleSet
 from sourcewise.errors import RequestError
 from sourcewise.generation.generate import reader, search
 from sourcewise.generation.model import Model
@@ -49,7 +49,7 @@ class Shown:
         return {"id": self.id, "reference": self.reference, "cut": self.cut, "trace": self.trace}
 
 
-def write_shown(model: Model, encoded: Encoded, folder: Path) -> None:
+def write_shown(model: Model, encoded: ExampleSet, folder: Path) -> None:
     """Write traces.json: some examples of an evaluated set, evenly spread over it, as its options generate them.
 
     The same outputs as in translations.tsv: what is sampled belongs to a position in the set.
@@ -81,7 +81,7 @@ def read_shown(folder: Path) -> list[Shown]:
 
 
 @torch.inference_mode()
-def _shown(model: Model, encoded: Encoded) -> list[Shown]:
+def _shown(model: Model, encoded: ExampleSet) -> list[Shown]:
     rows = chosen(len(encoded))
     memory = model.network.encode(encoded.source(rows))
     found = search(model.network, [(rows, memory)], model.generation, reader(encoded))
@@ -94,14 +94,14 @@ def chosen(examples: int) -> list[int]:
     return [i * examples // count for i in range(count)]
 
 
-def _part(encoded: Encoded, row: int) -> tuple[Encoded, int]:
+def _part(encoded: ExampleSet, row: int) -> tuple[ExampleSet, int]:
     """The set of a mixture that a row is of, and its place in it."""
     ends = accumulate(len(part) for part in encoded.parts)
     part, end = next((part, end) for part, end in zip(encoded.parts, ends, strict=True) if row < end)
     return part, row - (end - len(part))
 
 
-def _one(model: Model, encoded: Encoded, index: int, found: Hypothesis) -> Shown:
+def _one(model: Model, encoded: ExampleSet, index: int, found: Hypothesis) -> Shown:
     short = Hypothesis(found.ids[:TOKENS], found.score, found.end if len(found.ids) < TOKENS else None)
     others = find_others(model, encoded, index, against=encoded)
     traced = trace_output(model, encoded, index, short, others, model.generation)

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from sourcewise.data.batches import Budget, sorted_batches
-from sourcewise.data.encoding import Encoded
+from sourcewise.data.encoding import ExampleSet
 from sourcewise.evaluation.bootstrap import interval
 from sourcewise.model.protocol import Network, token_nats
 
@@ -62,7 +62,7 @@ class SourceBits:
         return interval((self.shuffled[known] - self.nats[known]) / math.log(2), self.tokens[known])
 
 
-def partners(encoded: Encoded) -> np.ndarray:
+def partners(encoded: ExampleSet) -> np.ndarray:
     """For each example the position of another one whose source differs, of the nearest length; −1: none.
 
     Of examples sorted by source length: the next that differs or the last before that differs, whichever is nearer,
@@ -93,21 +93,17 @@ def nearest_others(lengths: np.ndarray, same: Callable[[int, int], bool]) -> np.
     return found
 
 
-def _same_source(encoded: Encoded, i: int, j: int) -> bool:
+def _same_source(encoded: ExampleSet, i: int, j: int) -> bool:
     """Whether the network reads the same, after cutting; a prompt beside features does not make them differ."""
     if encoded.source_lengths[i] != encoded.source_lengths[j]:
         return False
-    if encoded.dataset.dims:
-        cut = encoded.max_frames
-        return bool(np.array_equal(encoded.dataset.features(i)[:cut], encoded.dataset.features(j)[:cut]))
-    assert encoded.sources is not None
-    return bool(np.array_equal(encoded.sources[i], encoded.sources[j]))
+    return bool(np.array_equal(encoded.read(i), encoded.read(j)))
 
 
 @torch.inference_mode()
 def source_bits(
     network: Network,
-    encoded: Encoded,
+    encoded: ExampleSet,
     batch_tokens: int = 8192,
     progress: Callable[[int, int], None] | None = None,
 ) -> SourceBits:

@@ -6,14 +6,14 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from sourcewise.data.encoding import Encoded
+from sourcewise.data.encoding import ExampleSet
 from sourcewise.evaluation.metrics import ON_REQUEST, output_metrics, plain, plugin_metrics
 from sourcewise.evaluation.results import Row
 from sourcewise.evaluation.source_bits import SourceBits
 from sourcewise.figures import figures
 
 
-def whole_figures(encoded: Encoded, rows: Sequence[Row], bits: SourceBits) -> dict[str, Any]:
+def whole_figures(encoded: ExampleSet, rows: Sequence[Row], bits: SourceBits) -> dict[str, Any]:
     """What `metrics.json` says of a set as a whole: its rows, and their nats with and without their sources."""
     low, high = bits.ci95()
     references, outputs = [r.reference for r in rows], [r.output for r in rows]
@@ -29,7 +29,7 @@ def whole_figures(encoded: Encoded, rows: Sequence[Row], bits: SourceBits) -> di
     }
 
 
-def task_figures(encoded: Encoded, rows: Sequence[Row], bits: SourceBits) -> dict[str, Any]:
+def task_figures(encoded: ExampleSet, rows: Sequence[Row], bits: SourceBits) -> dict[str, Any]:
     """`tasks`: the figures of each part of a mixture, and which is its own (`metric`); `tasks_mean`: these on average.
 
     `tasks_mean` is of `Figure.points`, 0..100. Of a set alone that has a metric of its own it is that; of one that has

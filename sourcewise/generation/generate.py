@@ -10,7 +10,7 @@ import torch
 
 from sourcewise.config import GenerationConfig
 from sourcewise.data.batches import Budget, sorted_batches
-from sourcewise.data.encoding import Encoded
+from sourcewise.data.encoding import ExampleSet
 from sourcewise.generation.beam import beam_search
 from sourcewise.generation.engine.search import Engine
 from sourcewise.generation.flow import Feed
@@ -36,7 +36,7 @@ class Memories:
         return sum(len(indices) for indices, _ in self.batches)
 
 
-def batch_indices(encoded: Encoded, options: GenerationConfig, workers: int = 1) -> list[list[int]]:
+def batch_indices(encoded: ExampleSet, options: GenerationConfig, workers: int = 1) -> list[list[int]]:
     """Positions of a set in batches, longest sources first, within `options.batch_tokens` slots × beams.
 
     Batches are smaller where `workers` would otherwise wait for each other.
@@ -51,13 +51,13 @@ def batch_indices(encoded: Encoded, options: GenerationConfig, workers: int = 1)
 
 
 @torch.inference_mode()
-def encode_batches(network: Network, encoded: Encoded, options: GenerationConfig) -> Memories:
+def encode_batches(network: Network, encoded: ExampleSet, options: GenerationConfig) -> Memories:
     """Memories of a set."""
     batches = [(rows, network.encode(encoded.source(rows))) for rows in batch_indices(encoded, options)]
     return Memories(batches, reader(encoded))
 
 
-def reader(encoded: Encoded) -> ReadSource | None:
+def reader(encoded: ExampleSet) -> ReadSource | None:
     """What gives the tokens of the source at a position; None: sources are features alone."""
     tokens = encoded.sources
     return None if tokens is None else lambda index: tokens[index]
@@ -65,7 +65,7 @@ def reader(encoded: Encoded) -> ReadSource | None:
 
 def generate(
     network: Network,
-    sources: Encoded | Memories,
+    sources: ExampleSet | Memories,
     options: GenerationConfig,
     progress: Progress | None = None,
     engine: Engine | None = None,
@@ -76,7 +76,7 @@ def generate(
     The engine, if there is one, does what it can: searches of sources that are not encoded yet. `first` is the position
     of the first source in a larger set: what is sampled belongs to a position.
     """
-    if engine is not None and isinstance(sources, Encoded) and engine.can(options):
+    if engine is not None and isinstance(sources, ExampleSet) and engine.can(options):
         return engine.search(sources, options, progress)
     workers = worker_count(network.device)
     if isinstance(sources, Memories):

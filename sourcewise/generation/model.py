@@ -14,7 +14,7 @@ from pydantic import ValidationError
 from sourcewise.config import DataConfig, GenerationConfig
 from sourcewise.config import messages as schema
 from sourcewise.config.files import load_recipe
-from sourcewise.data.encoding import Encoded
+from sourcewise.data.encoding import ExampleSet
 from sourcewise.data.examples import Dataset
 from sourcewise.data.open import open_sources
 from sourcewise.data.readers.plain_text import encode_set
@@ -96,7 +96,7 @@ class Model:
             raise RequestError(problem)
         return self._stream(wanted, self._encoded(source))
 
-    def _stream(self, wanted: GenerationConfig, encoded: Encoded) -> Iterator[str]:
+    def _stream(self, wanted: GenerationConfig, encoded: ExampleSet) -> Iterator[str]:
         ids: list[int] = []
         shown = text = ""
         with torch.inference_mode():
@@ -148,7 +148,7 @@ class Model:
         check_positions("generation: max_new_tokens", wanted.max_new_tokens, self.network.positions, self.name)
         return wanted
 
-    def _encoded(self, sources: str | Sequence[str] | Dataset) -> Encoded:
+    def _encoded(self, sources: str | Sequence[str] | Dataset) -> ExampleSet:
         if isinstance(sources, str):
             sources = [sources]
         encoded = self.lay_out(sources if isinstance(sources, Dataset) else open_sources(list(sources)))
@@ -172,7 +172,7 @@ class Model:
             refuse_damaged(self.network, self.name or "this model")
             self._checked = state
 
-    def lay_out(self, dataset: Dataset) -> Encoded:
+    def lay_out(self, dataset: Dataset) -> ExampleSet:
         """A set as this model's ids and lengths.
 
         Raises RequestError unless its network reads such sources, and NotFinite where a weight is NaN or infinite.

@@ -17,7 +17,7 @@ import torch
 
 from sourcewise.config import DatasetConfig
 from sourcewise.data.batches import Source, pad
-from sourcewise.data.encoding import Encoded
+from sourcewise.data.encoding import ExampleSet
 from sourcewise.data.open import USES, Use, open_dataset
 from sourcewise.data.readers.pairs import HUB
 from sourcewise.errors import RequestError
@@ -43,7 +43,7 @@ class Others:
         return self.memory
 
 
-def find_others(model: Model, encoded: Encoded, index: int, against: Encoded | None = None) -> Others | None:
+def find_others(model: Model, encoded: ExampleSet, index: int, against: ExampleSet | None = None) -> Others | None:
     """What to hold the output of `encoded[index]` against; None where nothing differs from it.
 
     Of a set the examples of nearest length whose sources differ, whatever else is in it.
@@ -57,7 +57,7 @@ def find_others(model: Model, encoded: Encoded, index: int, against: Encoded | N
     return _emptied(encoded, index)
 
 
-def _pools(model: Model, encoded: Encoded, index: int, against: Encoded | None) -> Iterator[Encoded]:
+def _pools(model: Model, encoded: ExampleSet, index: int, against: ExampleSet | None) -> Iterator[ExampleSet]:
     if against is not None:
         yield against
         return
@@ -84,26 +84,18 @@ def _likeness(config: DatasetConfig, text: str) -> int:
     return len(config.prefix) if text.startswith(config.prefix) else -1
 
 
-def _nearest(encoded: Encoded, index: int, pool: Encoded) -> list[int]:
+def _nearest(encoded: ExampleSet, index: int, pool: ExampleSet) -> list[int]:
     """Positions in the pool, nearest length first."""
-    own, found = _read(encoded, index), []
+    own, found = encoded.read(index), []
     for i in np.argsort(abs(pool.source_lengths - encoded.source_lengths[index]), kind="stable").tolist():
-        if not np.array_equal(own, _read(pool, i)):
+        if not np.array_equal(own, pool.read(i)):
             found.append(i)
         if len(found) == MOST:
             break
     return found
 
 
-def _read(encoded: Encoded, index: int) -> np.ndarray:
-    """What the network reads of a source, after cutting; a prompt beside features does not make them differ."""
-    if encoded.dataset.dims:
-        return encoded.dataset.features(index)[: encoded.max_frames]
-    assert encoded.sources is not None
-    return np.asarray(encoded.sources[index])
-
-
-def _emptied(encoded: Encoded, index: int) -> Others | None:
+def _emptied(encoded: ExampleSet, index: int) -> Others | None:
     source = encoded.source([index])
     if source.features is None:
         if encoded.source_lengths[index] <= 1:

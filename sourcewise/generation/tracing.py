@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from sourcewise.config import GenerationConfig
-from sourcewise.data.encoding import Encoded
+from sourcewise.data.encoding import ExampleSet
 from sourcewise.data.examples import Dataset
 from sourcewise.data.open import open_sources
 from sourcewise.data.tokenizers.tokenizer import Tokenizer
@@ -57,7 +57,7 @@ def trace(
 
 
 @torch.inference_mode()
-def _trace(model: Model, encoded: Encoded, index: int, others: Others | None, options: GenerationConfig) -> Trace:
+def _trace(model: Model, encoded: ExampleSet, index: int, others: Others | None, options: GenerationConfig) -> Trace:
     found, lineage = _search(model.network, encoded, index, options)
     return trace_output(model, encoded, index, found, others, options, lineage)
 
@@ -65,7 +65,7 @@ def _trace(model: Model, encoded: Encoded, index: int, others: Others | None, op
 @torch.inference_mode()
 def trace_output(
     model: Model,
-    encoded: Encoded,
+    encoded: ExampleSet,
     index: int,
     found: Hypothesis,
     others: Others | None,
@@ -87,7 +87,7 @@ def trace_output(
         source=example.source,
         slots=slots,
         unread=unread,
-        features=encoded.dataset.features(index)[: encoded.max_frames] if encoded.dataset.dims else None,
+        features=encoded.read(index) if encoded.dataset.dims else None,
         output=tokenizer.decode(found.said),
         finished=found.finished,
         score=found.score,
@@ -102,7 +102,7 @@ def trace_output(
 
 
 @torch.inference_mode()
-def token_bits(network: Network, encoded: Encoded, index: int, ids: list[int], others: Others | None) -> list[float]:
+def token_bits(network: Network, encoded: ExampleSet, index: int, ids: list[int], others: Others | None) -> list[float]:
     """What each of these target tokens owes to the source of `encoded[index]`, in bits; NaNs without other sources."""
     labels = torch.tensor([ids], device=network.device)
     with_others = _log2_with(network, labels, others)
@@ -113,7 +113,7 @@ def token_bits(network: Network, encoded: Encoded, index: int, ids: list[int], o
 
 
 def _search(
-    network: Network, encoded: Encoded, index: int, options: GenerationConfig
+    network: Network, encoded: ExampleSet, index: int, options: GenerationConfig
 ) -> tuple[Hypothesis, Lineage | None]:
     """The output of one source, by the rules of `generate.search`; the lineage of its beams, where there are any."""
     feed, read = [([index], network.encode(encoded.source([index])))], reader(encoded)
@@ -148,7 +148,7 @@ def _steps(tokenizer: Tokenizer, ids: list[int], logits: Tensor, with_others: Te
     return steps
 
 
-def _slots(network: Any, encoded: Encoded, index: int, count: int | None) -> tuple[list[Slot], int]:
+def _slots(network: Any, encoded: ExampleSet, index: int, count: int | None) -> tuple[list[Slot], int]:
     """What the slots of a source stand for, `count` of them where it is known, and how much of it was cut off."""
     example = encoded.dataset[index]
     slots: list[Slot] = []

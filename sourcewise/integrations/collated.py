@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from sourcewise.data.batches import IGNORED, Source
-from sourcewise.data.encoding import Encoded
+from sourcewise.data.encoding import ExampleSet
 from sourcewise.data.examples import Dataset, Example
 from sourcewise.errors import RequestError
 from sourcewise.model.families.huggingface import HuggingFaceMemory, HuggingFaceNetwork
@@ -79,7 +79,7 @@ class Speaker:
         return [self.decode([i]) for i in ids]
 
 
-class Collated(Encoded):
+class Collated(ExampleSet):
     """The examples of some collated batches as one set: sources and labels without their padding.
 
     A label that does not count (-100) before one that does stays in its place; with `counted` only those that count are

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from sourcewise.data.batches import IGNORED
-from sourcewise.data.encoding import Encoded
+from sourcewise.data.encoding import ExampleSet
 from sourcewise.model.loss import LinearCrossEntropy, chunk_rows
 
 STREAM = 11  # of the draws of an example
@@ -25,7 +25,7 @@ REACH = 32  # another's source is among so many of next length, on either side
 class Partners:
     """Whose source an example is held against: drawn for (seed, epoch, example), of the same task."""
 
-    def __init__(self, examples: Encoded, seed: int) -> None:
+    def __init__(self, examples: ExampleSet, seed: int) -> None:
         self.seed = seed
         starts = [0, *accumulate(len(part) for part in examples.parts)]
         self.starts = np.array(starts[:-1])

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sourcewise.data.encoding import Encoded
+from sourcewise.data.encoding import ExampleSet
 from sourcewise.errors import NotFinite
 from sourcewise.model.finite import damage, first_overflow
 from sourcewise.training.objective import Objective
@@ -26,7 +26,7 @@ class StepNotFinite(NotFinite):
 
 
 def why_not_finite(
-    objective: Objective, optimizer: MasterAdamW, examples: Encoded, batches: Iterable[np.ndarray]
+    objective: Objective, optimizer: MasterAdamW, examples: ExampleSet, batches: Iterable[np.ndarray]
 ) -> str:
     """In words, the first that holds: a weight, a frame of these examples, a part of the network, a gradient."""
     if (found := damage(optimizer.exact())) is not None:
@@ -54,16 +54,16 @@ def _gradients(optimizer: MasterAdamW) -> Iterator[tuple[str, Tensor]]:
 
 
 @torch.no_grad()
-def _forward(objective: Objective, examples: Encoded, rows: list[int]) -> None:
+def _forward(objective: Objective, examples: ExampleSet, rows: list[int]) -> None:
     for row in rows:  # one by one: which of them it is does not matter, and a batch may be large
         objective(examples.batch([row]))
 
 
-def _worst_frame(examples: Encoded, rows: list[int]) -> tuple[float, str]:
+def _worst_frame(examples: ExampleSet, rows: list[int]) -> tuple[float, str]:
     """The largest feature in size, NaN before all, and where it is: file and line, example, frame."""
     worst: tuple[float, str] = (0.0, "")
     for row in rows:
-        matrix = np.abs(examples.dataset.features(row)[: examples.max_frames])
+        matrix = np.abs(examples.read(row))
         size = np.where(np.isnan(matrix), np.inf, matrix)
         frame, dim = np.unravel_index(int(size.argmax()), size.shape)
         if size[frame, dim] > worst[0]:

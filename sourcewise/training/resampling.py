@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from sourcewise.data.encoding import Encoded
+from sourcewise.data.encoding import ExampleSet
 from sourcewise.errors import RequestError
 
 
-def repeat_factors(examples: Encoded, below: float) -> np.ndarray:
+def repeat_factors(examples: ExampleSet, below: float) -> np.ndarray:
     """(examples,) how often each is drawn, relative to one whose target tokens are all frequent (Gupta et al. 2019).
 
     A token that a share f of the examples have in their targets has the factor max(1, √(below / f)); an example, the
@@ -24,7 +24,7 @@ def repeat_factors(examples: Encoded, below: float) -> np.ndarray:
     return found
 
 
-def resample(examples: Encoded, below: float) -> None:
+def resample(examples: ExampleSet, below: float) -> None:
     """Set how often a training set's examples are drawn (`weights`), times what a mixture's rates give them.
 
     Raises RequestError for plain text, whose targets are drawn anew each epoch.

@@ -11,7 +11,7 @@ from typing import Any, cast
 from torch import Tensor
 
 from sourcewise.config import Recipe
-from sourcewise.data.encoding import Encoded
+from sourcewise.data.encoding import ExampleSet
 from sourcewise.errors import DataWarning, NotFinite, RequestError, tell
 from sourcewise.evaluation.results import METRICS_FILE
 from sourcewise.model.finite import damage
@@ -198,7 +198,7 @@ def _option(recipe: Recipe, name: str) -> Any:
     return reduce(getattr, name.split("."), cast(Any, recipe))
 
 
-def _origin(encoded: Encoded) -> dict[str, Any]:
+def _origin(encoded: ExampleSet) -> dict[str, Any]:
     return {"examples": len(encoded), "digest": encoded.digest()}
 
 

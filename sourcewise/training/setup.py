@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 from sourcewise.config import Recipe
-from sourcewise.data.encoding import Encoded
+from sourcewise.data.encoding import ExampleSet
 from sourcewise.data.examples import Dataset
 from sourcewise.data.mixtures import encode_sets, encode_training, join
 from sourcewise.data.noise.denoising import special_tokens
@@ -34,8 +34,8 @@ class TrainingSetup:
     recipe: Recipe
     tokenizer: Tokenizer
     network: Seq2Seq
-    train: Encoded
-    valid: Encoded | None = None
+    train: ExampleSet
+    valid: ExampleSet | None = None
     test: Sequence[Dataset] = ()  # the sets of the final evaluation
 
 

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 import torch
 from torch import Tensor
 
-from sourcewise.data.encoding import Encoded
+from sourcewise.data.encoding import ExampleSet
 
 ENTRIES = 16_384  # of a tensor that are looked at for its update
 EXAMPLES = 5_000  # whose targets are counted
@@ -44,7 +44,7 @@ def update_ratios(parts: Sequence[str], weights: Sequence[Tensor], adam: torch.o
     return {part: _median(ratios) for part, ratios in found.items()}
 
 
-def target_entropy(examples: Encoded) -> float:
+def target_entropy(examples: ExampleSet) -> float:
     """Entropy of the target tokens' frequencies in nats: the loss of whoever knows these and nothing else.
 
     Counted over `EXAMPLES` examples, spread through the set.

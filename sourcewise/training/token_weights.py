@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from sourcewise.config import TrainConfig
-from sourcewise.data.encoding import Encoded
+from sourcewise.data.encoding import ExampleSet
 
 
-def token_weights(examples: Encoded, vocabulary: int, train: TrainConfig) -> Tensor | None:
+def token_weights(examples: ExampleSet, vocabulary: int, train: TrainConfig) -> Tensor | None:
     """(vocabulary,) float32 weights of the training set's target tokens; None: all count alike.
 
     Of a token that occurs n times in an epoch: 1 / n, or (1 − β) / (1 − β^n), the inverse of its effective number (Cui
@@ -30,7 +30,7 @@ def token_weights(examples: Encoded, vocabulary: int, train: TrainConfig) -> Ten
     return torch.from_numpy(weights * counts.sum() / (weights * counts).sum()).float()
 
 
-def _counts(examples: Encoded, vocabulary: int) -> np.ndarray:
+def _counts(examples: ExampleSet, vocabulary: int) -> np.ndarray:
     """How often an epoch is expected to show each token: (vocabulary,) float64. A mixture draws by its weights."""
     ids = np.fromiter(chain.from_iterable(examples.targets), np.int64, int(examples.target_lengths.sum()))
     drawn = np.ones(len(examples)) if examples.weights is None else examples.weights

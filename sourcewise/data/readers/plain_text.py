@@ -11,7 +11,7 @@ from typing import TypeVar, overload
 import numpy as np
 
 from sourcewise.config import DataConfig, DatasetConfig
-from sourcewise.data.encoding import Encoded
+from sourcewise.data.encoding import Encoded, ExampleSet
 from sourcewise.data.examples import Dataset, Example
 from sourcewise.data.noise.denoising import MODES, denoisers, spoil
 from sourcewise.data.readers.lines import read_lines
@@ -74,14 +74,14 @@ def _columns(table: Table, names: Sequence[str], limit: int | None) -> list[list
     return columns
 
 
-def encode_set(dataset: Dataset, tokenizer: Tokenizer, data: DataConfig, seed: int = 0) -> Encoded:
+def encode_set(dataset: Dataset, tokenizer: Tokenizer, data: DataConfig, seed: int = 0) -> ExampleSet:
     """A set as ids: plain text as spoiled pieces of it, drawn from `seed`, all else as it is. Raises RequestError."""
     if dataset.plain is None:
         return Encoded(dataset, tokenizer, data)
     return Denoised(dataset, tokenizer, data, seed)
 
 
-class Denoised(Encoded):
+class Denoised(ExampleSet):
     """Plain text as pieces whose dropped spans are the targets.
 
     The tokens of all documents stand in one ring, as in T5 without a mark between them: an end of text inside a
@@ -91,6 +91,8 @@ class Denoised(Encoded):
     `kinds`, `sizes`, `starts`, `dropped` and `spans` are (pieces,): which denoiser, how many tokens from where in the
     ring, and how many of these go. `numbers` are the pieces chosen by `select`.
     """
+
+    drawn = True
 
     def __init__(self, dataset: Dataset, tokenizer: Tokenizer, data: DataConfig, seed: int = 0) -> None:
         assert dataset.plain is not None
@@ -109,7 +111,7 @@ class Denoised(Encoded):
         self._draw(0)
 
     def contents(self) -> Iterator[np.ndarray]:
-        """See Encoded: the ring of tokens, and how it is cut."""
+        """See ExampleSet: the ring of tokens, and how it is cut."""
         yield from (self.tokens, self.pieces)
 
     def at(self, epoch: int) -> Denoised:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 if TYPE_CHECKING:
-    from sourcewise.data.encoding import Encoded
+    from sourcewise.data.encoding import ExampleSet
     from sourcewise.data.tokenizers.tokenizer import Tokenizer
 
 SAMPLE, TARGETS = 1000, 5000  # texts of which characters are counted; targets that are read again whole
@@ -46,7 +46,7 @@ def _comparable(text: str) -> Counter[str]:
     return Counter("".join(unicodedata.normalize("NFKC", text).casefold().split()))
 
 
-def unsaid_targets(part: Encoded) -> list[Unsaid]:
+def unsaid_targets(part: ExampleSet) -> list[Unsaid]:
     """Targets that do not come back exactly as they are written, up to a sample; cut ones are read whole."""
     tokenizer, found = part.tokenizer, []
     longest = int(part.target_lengths.max())
@@ -60,7 +60,7 @@ def unsaid_targets(part: Encoded) -> list[Unsaid]:
     return found
 
 
-def told(part: Encoded, unsaid: list[Unsaid]) -> str:
+def told(part: ExampleSet, unsaid: list[Unsaid]) -> str:
     """How many targets of how many, the first of them, and the characters that are lost."""
     looked = min(len(part), TARGETS)
     first = next((each for each in unsaid if not only_blanks(each)), unsaid[0])
@@ -88,7 +88,7 @@ def _single(text: str) -> str:
     return " ".join(word for word in text.split(" ") if word)
 
 
-def cure_of(part: Encoded, unsaid: list[Unsaid]) -> str | None:
+def cure_of(part: ExampleSet, unsaid: list[Unsaid]) -> str | None:
     """New entries of the vocabulary, where they help: they are tried."""
     lost = _gone(unsaid)
     runs = {run for each in unsaid[:TRIED] for run in re.findall(" {2,}", each.text)} if lost[" "] else set()

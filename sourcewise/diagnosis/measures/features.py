@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from sourcewise.data.encoding import Encoded
+from sourcewise.data.encoding import ExampleSet
 from sourcewise.model.builder import CONSTANT
 
 SAMPLE = 500  # matrices, spread through a set
@@ -40,13 +40,13 @@ class Summary:
         return bool(self.flat.mean() >= MOSTLY or self.still.all())
 
 
-def summarised(part: Encoded, size: int = SAMPLE) -> Summary:
+def summarised(part: ExampleSet, size: int = SAMPLE) -> Summary:
     """Read a sample of a set, as far as `max_frames` lets the model see it. Raises RequestError."""
     places = np.linspace(0, len(part) - 1, min(len(part), size)).astype(int)
     means, lows, highs, flat = [], [], [], []
     squares, frames = np.zeros(part.dataset.dims), 0
     for place in places:
-        matrix = part.dataset.features(int(place))[: part.max_frames].astype(np.float64)
+        matrix = part.read(int(place)).astype(np.float64)
         means.append(matrix.mean(0))
         lows.append(matrix.min(0))
         highs.append(matrix.max(0))

@@ -7,33 +7,32 @@ from weakref import WeakKeyDictionary
 
 import numpy as np
 
-from sourcewise.data.encoding import Encoded
-from sourcewise.data.readers.plain_text import Denoised
+from sourcewise.data.encoding import ExampleSet
 from sourcewise.diagnosis.measures.alignment import Pairing, Sides, pairing
 from sourcewise.diagnosis.measures.sides import Features, Side, Texts, in_thirds
 
-_JUDGED: WeakKeyDictionary[Encoded, Pairing] = WeakKeyDictionary()  # it takes a second, and is asked twice
+_JUDGED: WeakKeyDictionary[ExampleSet, Pairing] = WeakKeyDictionary()  # it takes a second, and is asked twice
 
 
-def not_told(part: Encoded) -> list[str]:
+def not_told(part: ExampleSet) -> list[str]:
     """Why it cannot be told, in words; empty where it can."""
     known = judged(part)
-    if known.state != "not told" or isinstance(part, Denoised):
+    if known.state != "not told" or part.drawn:
         return []
     of = f" of {part.dataset.name}" if part.dataset.name else ""
     return [f"whether sources and targets{of} belong together (DAT003): {known.words}"]
 
 
-def judged(part: Encoded) -> Pairing:
+def judged(part: ExampleSet) -> Pairing:
     """What is known of a set's pairing, looked at once."""
-    if isinstance(part, Denoised):
+    if part.drawn:
         return Pairing("in step")  # its pairs are made of one text
     if part not in _JUDGED:
         _JUDGED[part] = pairing(part.dataset, _sides(part))
     return _JUDGED[part]
 
 
-def _sides(part: Encoded) -> Sides:
+def _sides(part: ExampleSet) -> Sides:
     """The rows of a set at some positions: whole texts and whole matrices, whatever of them a model is to see."""
     data = part.dataset
     summed = cache(lambda place: in_thirds(data.features(place)))  # quarters are asked for again, one row further

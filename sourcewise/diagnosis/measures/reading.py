@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from sourcewise.data.batches import IGNORED, Batch, Budget, sorted_batches
-from sourcewise.data.encoding import Encoded
+from sourcewise.data.encoding import ExampleSet
 from sourcewise.evaluation.source_bits import SourceBits, partners
 from sourcewise.model.protocol import Network, shift_right, token_nats
 
@@ -122,7 +122,7 @@ def _apart(states: Tensor, real: Tensor, dim: int) -> float | None:
 
 
 @torch.inference_mode()
-def measure_gains(network: Network, encoded: Encoded, batch_tokens: int = 8192) -> Gains | None:
+def measure_gains(network: Network, encoded: ExampleSet, batch_tokens: int = 8192) -> Gains | None:
     """The nats of up to `MOST` examples' tokens, spread over the set; None where no two sources differ."""
     chosen = encoded.select(np.linspace(0, len(encoded) - 1, min(MOST, len(encoded))).astype(int).tolist())
     other = partners(chosen)

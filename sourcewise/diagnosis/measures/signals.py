@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from sourcewise.config import TrainConfig
 from sourcewise.data.batches import IGNORED, Batch
-from sourcewise.data.encoding import Encoded
+from sourcewise.data.encoding import ExampleSet
 from sourcewise.diagnosis.borrowing import borrowed
 from sourcewise.diagnosis.measures.wiring import LOGITS, SEED, fed
 from sourcewise.model.blocks.recurrent_layers import RecurrentMemory
@@ -46,7 +46,7 @@ class Fading:
     slots: int
 
 
-def long_batch(encoded: Encoded) -> Batch:
+def long_batch(encoded: ExampleSet) -> Batch:
     """The longest sources of a set, with their targets."""
     longest = np.argsort(-encoded.source_lengths, kind="stable")[:LONG]
     return encoded.batch(longest)

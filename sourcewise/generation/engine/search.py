@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from sourcewise.config import GenerationConfig
-from sourcewise.data.encoding import Encoded
+from sourcewise.data.encoding import ExampleSet
 from sourcewise.data.layout import Layout as SourceLayout
 from sourcewise.generation.engine.layout import LONGEST, Layout, Network, Options, computes
 from sourcewise.generation.rules import Rules
@@ -64,7 +64,7 @@ class Engine:
         return Rules(self.network, options).plain and (options.beams == 1 or options.early_stopping is False)
 
     def search(
-        self, encoded: Encoded, options: GenerationConfig, progress: Callable[[int, int], None] | None = None
+        self, encoded: ExampleSet, options: GenerationConfig, progress: Callable[[int, int], None] | None = None
     ) -> list[Hypothesis]:
         """The best hypothesis of every source, in the order of the set; each CPU thread takes chunks of them."""
         out: list[Hypothesis] = [Hypothesis([], 0.0)] * len(encoded)
@@ -96,7 +96,7 @@ class Engine:
     def _search(
         self,
         layout: Network,
-        encoded: Encoded,
+        encoded: ExampleSet,
         rows: list[int],
         options: GenerationConfig,
         done: np.ndarray,
@@ -125,7 +125,7 @@ class Engine:
             ended = bool(ids) and ids[-1] == self.network.eos_id
             yield Hypothesis(ids[:-1] if ended else ids, score, ids[-1] if ended else None)
 
-    def _vectors(self, encoded: Encoded, rows: list[int]) -> tuple[Tensor, np.ndarray, bool]:
+    def _vectors(self, encoded: ExampleSet, rows: list[int]) -> tuple[Tensor, np.ndarray, bool]:
         """The sources' vectors one after the other (slots, d_model), how many each, and whether they are encoded."""
         pieces = [self._embedded(encoded, rows[i : i + TOGETHER]) for i in range(0, len(rows), TOGETHER)]
         read = pieces[0][2]
@@ -135,7 +135,7 @@ class Engine:
         vectors = torch.cat([layout.compact().pack(vectors).float() for vectors, layout, _ in pieces])
         return vectors, np.concatenate([layout.lengths for _, layout, _ in pieces]), read
 
-    def _embedded(self, encoded: Encoded, rows: list[int]) -> tuple[Tensor, SourceLayout, bool]:
+    def _embedded(self, encoded: ExampleSet, rows: list[int]) -> tuple[Tensor, SourceLayout, bool]:
         """Padded vectors of a few sources of like length, how they lie, and whether to bypass the encoder."""
         source = encoded.source(rows)
         return *self.network.embed(source.to(self.network.device)), self.network.bypassed(source)

@@ -1,6 +1,6 @@
 from dataclasses import replace
 
-from sourcewise.data.encoding import Encoded
+from sourcewise.data.encoding import ExampleSet
 from sourcewise.diagnosis.measures.alignment import CHANCE, CLEAR, FEWEST, QUARTER, WHOLE
 from sourcewise.diagnosis.measures.pairing import judged
 from sourcewise.diagnosis.pairs import Pairs, named
@@ -51,7 +51,7 @@ class MisalignedPairs(Rule[Pairs]):
             for part in pairs.valid.parts:
                 yield from (replace(finding, level="warning") for finding in self.of(part))
 
-    def of(self, part: Encoded) -> Findings:
+    def of(self, part: ExampleSet) -> Findings:
         """Of one set; a warning where it is short numbers that may have been worked out."""
         known = judged(part)
         if known.state in ("out of step", "perhaps"):

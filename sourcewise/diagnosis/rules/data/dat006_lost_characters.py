@@ -1,6 +1,5 @@
 from sourcewise.config import DataConfig
-from sourcewise.data.encoding import Encoded
-from sourcewise.data.readers.plain_text import Denoised
+from sourcewise.data.encoding import ExampleSet
 from sourcewise.diagnosis.finding import Level
 from sourcewise.diagnosis.measures.characters import (
     SAMPLE,
@@ -58,10 +57,10 @@ class LostCharacters(Rule[Pairs]):
             yield from self.of(part, pairs.recipe.data)
         trained = {part.dataset.name for part in pairs.train.parts}
         for part in pairs.valid.parts if pairs.valid is not None else ():
-            if not isinstance(part, Denoised) and part.dataset.name not in trained:
+            if not part.drawn and part.dataset.name not in trained:
                 yield from self.of(part, pairs.recipe.data, learned=False)
 
-    def of(self, part: Encoded, data: DataConfig, *, learned: bool = True) -> Findings:
+    def of(self, part: ExampleSet, data: DataConfig, *, learned: bool = True) -> Findings:
         """Of the texts of a set; `data` tells whether its tokenizer has whole words. Milder if it is not `learned`."""
         words = data.unit == "words" and not data.tokenizer
         chosen = [part.dataset[int(i)] for i in spread(len(part), self.texts)]

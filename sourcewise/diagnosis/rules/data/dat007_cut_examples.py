@@ -1,7 +1,7 @@
 import numpy as np
 
 from sourcewise.config import DataConfig
-from sourcewise.data.encoding import Encoded, Ids
+from sourcewise.data.encoding import ExampleSet, Ids
 from sourcewise.diagnosis.pairs import FEWEST, Pairs, made_of_text, named, sample
 from sourcewise.diagnosis.rule import Findings, Rule
 
@@ -36,7 +36,7 @@ class CutExamples(Rule[Pairs]):
                 yield from self.of(part, pairs.recipe.data)
             yield from self.of_outputs(pairs.valid or pairs.train, pairs.recipe.generation.max_new_tokens)
 
-    def of(self, part: Encoded, data: DataConfig) -> Findings:
+    def of(self, part: ExampleSet, data: DataConfig) -> Findings:
         """Of what is read."""
         task, dataset = part.dataset.task, part.dataset
         max_target, max_source = task.max_target or data.max_target, task.max_source or data.max_source
@@ -47,7 +47,7 @@ class CutExamples(Rule[Pairs]):
         elif part.sources is not None and not any(example.turns for example in dataset):
             yield from self.of_texts(part, "sources", part.sources, part.source_lengths, max_source, "max_source")
 
-    def of_texts(self, part: Encoded, side: str, ids: Ids, lengths: np.ndarray, limit: int, option: str) -> Findings:
+    def of_texts(self, part: ExampleSet, side: str, ids: Ids, lengths: np.ndarray, limit: int, option: str) -> Findings:
         """Only texts that fill the limit may have been cut: these are measured whole, up to a sample of them."""
         full = np.flatnonzero(lengths == limit)
         if len(full) < self.warning * len(part):
@@ -60,7 +60,9 @@ class CutExamples(Rule[Pairs]):
         whole[full] = np.resize([len(row) for row in rows], len(full)) if len(chosen) < len(full) else [*map(len, rows)]
         yield from self.of_lengths(part, side, whole, limit, option, "tokens")
 
-    def of_lengths(self, part: Encoded, side: str, whole: np.ndarray, limit: int, option: str, units: str) -> Findings:
+    def of_lengths(
+        self, part: ExampleSet, side: str, whole: np.ndarray, limit: int, option: str, units: str
+    ) -> Findings:
         """`whole` (examples,) lengths before cutting."""
         over = whole > limit
         share, gone = over.mean(), float((whole[over] - limit).sum() / whole.sum())
@@ -73,7 +75,7 @@ class CutExamples(Rule[Pairs]):
             cure = f"{self.cure}\n  --data.{option} {int(whole.max())}"
             yield self.finding(named(part, evidence), "error" if gone >= self.error else "warning", cure)
 
-    def of_outputs(self, examples: Encoded, limit: int) -> Findings:
+    def of_outputs(self, examples: ExampleSet, limit: int) -> Findings:
         """Of what is generated: targets that are longer than an output may be."""
         if len(examples) < FEWEST or made_of_text(examples):
             return

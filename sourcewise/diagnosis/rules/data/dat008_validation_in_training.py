@@ -1,6 +1,6 @@
 import numpy as np
 
-from sourcewise.data.encoding import Encoded
+from sourcewise.data.encoding import ExampleSet
 from sourcewise.diagnosis.measures.features import SAMPLE
 from sourcewise.diagnosis.pairs import Pairs, made_of_text, named, sample
 from sourcewise.diagnosis.rule import CannotTell, Findings, Rule
@@ -36,7 +36,7 @@ class ValidationInTraining(Rule[Pairs]):
         elif not made_of_text(pairs.train, pairs.valid):
             yield from self.of_texts(pairs.train, pairs.valid)
 
-    def of_texts(self, train: Encoded, valid: Encoded) -> Findings:
+    def of_texts(self, train: ExampleSet, valid: ExampleSet) -> Findings:
         """By source and target."""
         known = {(example.source, example.target) for example in train.dataset}
         sources = {source for source, _ in known}
@@ -47,7 +47,7 @@ class ValidationInTraining(Rule[Pairs]):
             evidence += f", such as {both[0].where}; the sources of {100 * alike / len(valid):.0f} % are"
             yield self.finding(named(valid, evidence))
 
-    def of_features(self, train: Encoded, valid: Encoded) -> Findings:
+    def of_features(self, train: ExampleSet, valid: ExampleSet) -> Findings:
         """Matrices are compared where target and frames are the same: up to a sample of the validation set."""
         places = sample(len(valid), SAMPLE)
         asked = {(valid.dataset[int(i)].target, valid.dataset[int(i)].frames) for i in places}

@@ -2,7 +2,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from sourcewise.data.encoding import Encoded
+from sourcewise.data.encoding import ExampleSet
 from sourcewise.diagnosis.measures.features import SAMPLE, Summary
 from sourcewise.diagnosis.pairs import Pairs, named
 from sourcewise.diagnosis.rule import Findings, Rule
@@ -38,7 +38,7 @@ class FeaturesAlike(Rule[Pairs]):
             if not summary.constant:
                 yield from self.of(part, summary)
 
-    def of(self, part: Encoded, summary: Summary) -> Findings:
+    def of(self, part: ExampleSet, summary: Summary) -> Findings:
         """Neighbours by length, frame by frame, relative to how far both lie from the middle of all."""
         living = summary.places[~summary.flat]
         order = living[np.argsort(part.source_lengths[living], kind="stable")]

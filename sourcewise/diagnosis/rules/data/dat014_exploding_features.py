@@ -1,6 +1,6 @@
 import numpy as np
 
-from sourcewise.data.encoding import Encoded
+from sourcewise.data.encoding import ExampleSet
 from sourcewise.diagnosis.measures.features import SAMPLE, Summary
 from sourcewise.diagnosis.pairs import Pairs, named
 from sourcewise.diagnosis.rule import Findings, Rule
@@ -36,7 +36,7 @@ class ExplodingFeatures(Rule[Pairs]):
             if not summary.constant:
                 yield from self.of(part, summary)
 
-    def of(self, part: Encoded, summary: Summary) -> Findings:
+    def of(self, part: ExampleSet, summary: Summary) -> Findings:
         """Examples that lie further out than what nine of ten reach, in their dimension and in half of them all."""
         centre = np.median(summary.means, axis=0)
         reach = np.maximum(np.abs(summary.lows - centre), np.abs(summary.highs - centre))

@@ -1,4 +1,4 @@
-from sourcewise.data.encoding import Encoded
+from sourcewise.data.encoding import ExampleSet
 from sourcewise.diagnosis.pairs import FEWEST, SAMPLE, Pairs, made_of_text, named, sample
 from sourcewise.diagnosis.rule import Findings, Rule
 
@@ -41,7 +41,7 @@ class TargetsThatAreSources(Rule[Pairs]):
         yield self.finding(named(train, evidence), "error" if grave else "warning")
 
 
-def copied(examples: Encoded) -> float:
+def copied(examples: ExampleSet) -> float:
     """The share of pairs whose target ends their source, and is half of it or more: a prefix may stand before it."""
     chosen = [examples.dataset[int(i)] for i in sample(len(examples))]
     pairs = [(" ".join(e.source.casefold().split()), " ".join(e.target.casefold().split())) for e in chosen]

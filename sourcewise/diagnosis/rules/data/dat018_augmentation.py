@@ -1,6 +1,6 @@
 import numpy as np
 
-from sourcewise.data.encoding import Encoded
+from sourcewise.data.encoding import ExampleSet
 from sourcewise.data.noise.features import Augmenter
 from sourcewise.diagnosis.pairs import Pairs, sample
 from sourcewise.diagnosis.rule import Findings, Rule
@@ -48,11 +48,11 @@ class Augmentation(Rule[Pairs]):
             if level := self.below(share):
                 yield self.finding(f"{what} is {share:.2g}", level)
 
-    def left(self, examples: Encoded, augmenter: Augmenter) -> float:
+    def left(self, examples: ExampleSet, augmenter: Augmenter) -> float:
         """Squared correlation of augmented features with the original, both about the set's mean; 1: unchanged."""
         rng, sums = np.random.default_rng(0), np.zeros(3)
         for place in sample(len(examples), self.examples):
-            matrix = examples.dataset.features(int(place))[: examples.max_frames]
+            matrix = examples.read(int(place))
             x, y = ((each - augmenter.mean) / augmenter.deviation for each in (matrix, augmenter(matrix, rng)))
             sums += [float((x * y).sum()), float((x * x).sum()), float((y * y).sum())]
         return float(sums[0] ** 2 / (sums[1] * sums[2])) if sums[1] * sums[2] else 0.0
