@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 
 from sourcewise.data.batches import IGNORED
+from sourcewise.model.loss import LinearCrossEntropy
 from sourcewise.training.contrastive import Partners, contrastive
 
 WIDTH, VOCABULARY = 6, 11
@@ -34,7 +35,7 @@ def test_it_is_the_hinge_of_the_formula(margin: float) -> None:
 
     wanted = margin * (labels != IGNORED).sum(1)
     expected = (wanted - (nats(other) - nats(own))).clamp(min=0).sum()
-    found = contrastive(own, other, matrix, labels, margin)
+    found = contrastive(LinearCrossEntropy(), own, other, matrix, labels, margin)
     assert float(found.detach()) == pytest.approx(float(expected.detach()), rel=1e-4, abs=1e-4)
     for mine, theirs in zip(
         *(torch.autograd.grad(loss, (own, other, matrix)) for loss in (found, expected)), strict=True
@@ -44,7 +45,7 @@ def test_it_is_the_hinge_of_the_formula(margin: float) -> None:
 
 def test_an_example_that_gains_enough_teaches_nothing() -> None:
     own, _, matrix, labels = states()
-    both = torch.autograd.grad(contrastive(own, own.detach(), matrix, labels, -1.0), own)[0]
+    both = torch.autograd.grad(contrastive(LinearCrossEntropy(), own, own.detach(), matrix, labels, -1.0), own)[0]
     assert not both.any()
 
 
