@@ -12,6 +12,7 @@ from itertools import chain
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from sourcewise.data.layout import Layout
@@ -40,7 +41,74 @@ class Source:
     frames: Tensor | None = None  # (batch,), on the host
 
     def __len__(self) -> int:
-        return len(self.tokens if self.features is None else self.features)  # type: ignore[arg-type]
+        return len(self.content)
+
+    @property
+    def content(self) -> Tensor:
+        """What is read: features, or tokens where there are none, (batch, time, …)."""
+        found = self.tokens if self.features is None else self.features
+        assert found is not None
+        return found
+
+    @property
+    def lengths(self) -> Tensor:
+        """(batch,) how much of the content is real."""
+        found = self.token_lengths if self.features is None else self.frames
+        assert found is not None
+        return found
+
+    @property
+    def mask(self) -> Tensor:
+        """(batch, time) bool, of the content."""
+        return self.token_mask if self.features is None else self.frame_mask
+
+    @property
+    def prompt(self) -> int:
+        """How many positions the prompts beside features take, which stand before them."""
+        return 0 if self.features is None or self.tokens is None else self.tokens.shape[1]
+
+    def with_content(self, content: Tensor) -> Source:
+        """The same with another content; a prompt beside features stays."""
+        return replace(self, tokens=content) if self.features is None else replace(self, features=content)
+
+    def select(self, rows: Tensor) -> Source:
+        """These rows (int64 indices), the width kept."""
+        parts = (self.tokens, self.token_lengths, self.features, self.frames)
+        return Source(*(None if part is None else part[rows.to(part.device)] for part in parts))
+
+    def exchanged(self) -> Source | None:
+        """Each filled with what another of the batch holds, its own length and end kept; None where all are alike."""
+        lengths, table = self.lengths.tolist(), self.content
+        kept = 1 if self.features is None else 0  # the end of text stays
+        out, different = table.clone(), False
+        for i, length in enumerate(lengths):
+            room = max(0, length - kept)
+            for j in [(i + step) % len(lengths) for step in range(1, len(lengths))]:
+                if room and lengths[j] > kept:
+                    content = table[j, : lengths[j] - kept]
+                    filled = torch.cat([content] * -(-room // len(content)))[:room]
+                    if not torch.equal(filled, table[i, :room]):
+                        out[i, :room], different = filled, True
+                        break
+        return self.with_content(out) if different else None
+
+    def with_garbage(self, vocabulary: int, wider: int, draw: torch.Generator) -> Source | None:
+        """The same with garbage where it is padded, and `wider` positions more of it; None where nothing is padded."""
+        other = replace(self)
+        if self.tokens is not None and self.token_lengths is not None:
+            tokens = F.pad(self.tokens, (0, wider))
+            garbage = torch.randint(vocabulary, tokens.shape, generator=draw).to(tokens)
+            real = length_mask(self.token_lengths.to(tokens.device), tokens.shape[1])
+            other.tokens = torch.where(real, tokens, garbage)
+        if self.features is not None and self.frames is not None:
+            features = F.pad(self.features, (0, 0, 0, wider))
+            garbage = torch.randn(features.shape, generator=draw).to(features)
+            garbage = garbage * 3 * self.features.std() + self.features.mean()
+            real = length_mask(self.frames.to(features.device), features.shape[1])[..., None]
+            other.features = torch.where(real, features, garbage)
+        pairs = ((self.tokens, other.tokens), (self.features, other.features))
+        same = all(one is None or other is None or torch.equal(one, other) for one, other in pairs)
+        return None if same else other
 
     @property
     def token_mask(self) -> Tensor:

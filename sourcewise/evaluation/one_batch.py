@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sourcewise.data.batches import IGNORED, Batch, Source
+from sourcewise.data.batches import IGNORED, Batch
 from sourcewise.data.encoding import ExampleSet
 from sourcewise.errors import RequestError
 from sourcewise.evaluation import plain_call
@@ -96,20 +96,11 @@ def _of_loop(model: Any, loop: Loop, whole: Any) -> SourceBits:
 
 def _of_network(network: Network, batch: Batch) -> SourceBits:
     source, labels = batch.source.to(network.device), batch.labels.to(network.device)
-    table = source.tokens if source.features is None else source.features
-    assert table is not None
 
     def nats(rows: Tensor | None) -> Tensor:
-        return token_nats(network, network.encode(source if rows is None else chosen(source, rows)), labels)
+        return token_nats(network, network.encode(source if rows is None else source.select(rows)), labels)
 
-    mask = source.token_mask if source.frames is None else source.frame_mask
-    return _measured(nats, labels, [table], mask)
-
-
-def chosen(source: Source, rows: Tensor) -> Source:
-    """These rows of a source (int64 indices), its width kept."""
-    parts = (source.tokens, source.token_lengths, source.features, source.frames)
-    return Source(*(None if part is None else part[rows.to(part.device)] for part in parts))
+    return _measured(nats, labels, [source.content], source.mask)
 
 
 def _of_callable(model: Any, batch: Mapping[str, Any]) -> SourceBits:

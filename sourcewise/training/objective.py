@@ -88,8 +88,7 @@ class Objective(nn.Module):
 
         As an auxiliary loss: Watanabe et al. 2017. Padding is the blank; targets longer than their slots count 0.
         """
-        source, memory = given.batch.source, given.memory
-        skip = 0 if source.tokens is None or source.features is None else source.tokens.shape[1]
+        memory, skip = given.memory, given.batch.source.prompt
         logits = self.ctc_head(memory.layout.pad(memory.states)[:, skip:])
         log_p = torch.log_softmax(logits.float(), dim=-1).transpose(0, 1)
         lengths = (given.labels != IGNORED).sum(1)

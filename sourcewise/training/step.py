@@ -110,7 +110,7 @@ class DeviceEngine:
             for parameter in parameters:
                 parameter.grad = None
             result.nats.append([nats.detach()])
-            result.source_tokens += _source_tokens(batch)
+            result.source_tokens += int(batch.source.lengths.sum())
         return result
 
 
@@ -158,7 +158,7 @@ def gradients(
             minimised, nats = objective(batch)
             wanted = [*parameters, *(look.vectors for look in looked_up)]
             found = torch.autograd.grad(minimised * share, wanted, allow_unused=True)
-        return Gradients(_with_lookups(parameters, found, looked_up), [nats.detach()], _source_tokens(batch))
+        return Gradients(_with_lookups(parameters, found, looked_up), [nats.detach()], int(batch.source.lengths.sum()))
 
     found = list(workers.map(run, zip(parts, _seeds(len(parts)), strict=True)))
     of = found[0].of if len(found) == 1 else _summed([each.of for each in found], 1 / targets, workers, room)
@@ -215,9 +215,3 @@ def _with_lookups(
         if own:
             of[i] = put_lookups([look for look, _ in own], [row for _, row in own], parameter, of[i])
     return of
-
-
-def _source_tokens(batch: Batch) -> int:
-    lengths = batch.source.token_lengths if batch.source.frames is None else batch.source.frames
-    assert lengths is not None
-    return int(lengths.sum())

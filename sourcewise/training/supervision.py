@@ -40,9 +40,8 @@ def supervision(network: Seq2Seq, given: Pass, guided: tuple[float, float], mass
 
 def source_slots(mask: Tensor, batch: Batch) -> Tensor:
     """(batch, slots) bool: the slots of the source itself, without those of a prompt beside features."""
-    prompt = 0 if batch.source.tokens is None or batch.source.features is None else batch.source.tokens.shape[1]
     slots = mask.clone()
-    slots[:, :prompt] = False
+    slots[:, : batch.source.prompt] = False
     return slots
 
 

@@ -108,3 +108,46 @@ def test_padding():
     assert length_mask(counts, 3).tolist() == [[True, True, True], [True, False, False]]
     source = Source(tokens=ids, token_lengths=counts, features=features, frames=frames)
     assert len(source) == 2 and source.frame_mask.tolist() == [[True, True], [True, False]]
+
+
+def both() -> Source:
+    """Features of 3 and 1 frames with prompts of 2 and 1 tokens beside them."""
+    features, frames = pad_features([np.full((3, 2), 1.0, np.float32), np.full((1, 2), 2.0, np.float32)])
+    return Source(*pad([[5, 1], [1]], 0), features, frames)
+
+
+def test_a_source_says_what_is_read_of_it() -> None:
+    source, text = both(), Source(*pad([[7, 8, 1], [9, 1]], 0))
+    assert source.content is source.features and source.lengths.tolist() == [3, 1] and source.prompt == 2
+    assert text.content is text.tokens and text.lengths.tolist() == [3, 2] and text.prompt == 0
+    assert source.mask.tolist() == [[True] * 3, [True, False, False]]
+    assert text.mask.tolist() == [[True] * 3, [True, True, False]]
+    assert len(source) == len(text) == 2
+
+
+def test_selected_rows_keep_their_width_and_what_is_beside_them() -> None:
+    chosen = both().select(torch.tensor([1, 1, 0]))
+    assert chosen.features is not None and chosen.features.shape == (3, 3, 2)
+    assert chosen.lengths.tolist() == [1, 1, 3]
+    assert chosen.tokens is not None and chosen.tokens.tolist() == [[1, 0], [1, 0], [5, 1]]
+
+
+def test_an_exchanged_source_has_its_own_length_and_end_and_another_ones_content() -> None:
+    text = Source(*pad([[7, 8, 1], [9, 1]], 0)).exchanged()
+    assert text is not None and text.tokens is not None and text.tokens.tolist() == [[9, 9, 1], [7, 1, 0]]
+    other = both().exchanged()
+    assert other is not None and other.features is not None and other.tokens is not None
+    assert other.features[:, :, 0].tolist() == [[2, 2, 2], [1, 0, 0]] and other.tokens.tolist() == [[5, 1], [1, 0]]
+    assert Source(*pad([[7, 1], [7, 1]], 0)).exchanged() is None
+
+
+def test_garbage_stands_where_nothing_is_read() -> None:
+    source = both()
+    other = source.with_garbage(50, 4, torch.Generator().manual_seed(0))
+    assert other is not None and other.features is not None and other.tokens is not None
+    assert other.features.shape == (2, 7, 2) and other.tokens.shape == (2, 6)
+    assert torch.equal(other.features[:, :3][source.mask], both().features[source.mask])  # type: ignore[index]
+    assert other.features[1, 1:].any() and other.tokens[1, 1:].any()
+    assert other.lengths.tolist() == [3, 1]
+    full = Source(*pad([[7, 1], [8, 1]], 0))
+    assert full.with_garbage(50, 0, torch.Generator()) is None

@@ -15,7 +15,6 @@ from sourcewise.data.open import open_sets
 from sourcewise.diagnosis.borrowing import borrowed
 from sourcewise.diagnosis.finding import Finding
 from sourcewise.diagnosis.measures import wiring
-from sourcewise.diagnosis.measures.wiring import with_garbage, with_other_content
 from sourcewise.diagnosis.ranking import ranked
 from sourcewise.diagnosis.rules import look
 from sourcewise.diagnosis.wiring import Wiring, one_batch
@@ -123,7 +122,7 @@ def test_other_content_and_garbage_keep_what_they_should() -> None:
     training = prepared()
     source = one_batch(training.train).source
     assert source.tokens is not None and source.token_lengths is not None
-    other, padded = with_other_content(source), with_garbage(source, training.network, 12)
+    other, padded = source.exchanged(), source.with_garbage(training.network.vocabulary, 8, torch.Generator())
     assert other is not None and other.tokens is not None and padded is not None and padded.tokens is not None
     for row, length in enumerate(source.token_lengths.tolist()):
         assert other.tokens[row, length - 1] == training.tokenizer.eos_id
@@ -135,7 +134,7 @@ def test_other_content_and_garbage_keep_what_they_should() -> None:
 def test_alike_sources_are_not_taken_for_a_cut_path() -> None:
     training = prepared()
     batch = one_batch(training.train.select([0] * 12))
-    assert with_other_content(batch.source) is None
+    assert batch.source.exchanged() is None
     assert check_network(training.network, batch) == []
 
 

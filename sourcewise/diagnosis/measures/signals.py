@@ -155,9 +155,7 @@ class Trial:
 
 def trial_flops(network: Seq2Seq, batch: Batch) -> float:
     """About what `learn_by_heart` costs: 6 FLOPs a parameter and position (Kaplan et al. 2020)."""
-    source = batch.source.frames if batch.source.frames is not None else batch.source.token_lengths
-    assert source is not None
-    positions = len(batch) * (int(source.max()) + batch.labels.shape[1])
+    positions = len(batch) * (int(batch.source.lengths.max()) + batch.labels.shape[1])
     return 6.0 * sum(p.numel() for p in network.parameters()) * positions * TRIAL_STEPS
 
 

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from sourcewise.data.batches import IGNORED, Batch, Source, length_mask
+from sourcewise.data.batches import IGNORED, Batch, Source
 from sourcewise.diagnosis.borrowing import Rounding, borrowed, draws, rounding
 from sourcewise.model.protocol import Network
 
@@ -135,16 +135,18 @@ def measure_paths(network: Network, batch: Batch) -> Paths:
             return float((other - beside)[where].abs().max()) / size
 
         found: dict[str, Any] = {}
-        changed = with_other_content(source)
+        changed = source.exchanged()
         if changed is not None:
             other = logits(changed)
             found["source"] = moved(other)
             found["source_nats"] = float(_divergence(usual[real], other[real]).median())
-        padded = with_garbage(source, network, network.encode(source).mask.shape[1])
+        room = None if network.positions is None else network.positions - network.encode(source).mask.shape[1]
+        wider = WIDER if room is None else max(0, min(WIDER, room // 2))
+        padded = source.with_garbage(network.vocabulary, wider, torch.Generator().manual_seed(SEED))
         if padded is not None:
             beside = logits(padded)
             found["padding"] = moved(beside)
-            changed = with_other_content(padded)
+            changed = padded.exchanged()
             if changed is not None:
                 found["unpadded"] = moved(logits(changed), beside=beside)
         if tokens.shape[1] > 1:
@@ -219,61 +221,6 @@ def _divergence(p: Tensor, q: Tensor) -> Tensor:
     """KL divergence in nats of logits (positions, vocabulary) p from q: (positions,)."""
     log_p, log_q = torch.log_softmax(p, -1), torch.log_softmax(q, -1)
     return (log_p.exp() * (log_p - log_q)).sum(-1).clamp(min=0)
-
-
-def with_other_content(source: Source) -> Source | None:
-    """Each source filled with what another of the batch holds, its own length and end kept; None where all are alike.
-
-    Beside features a prompt stays.
-    """
-    if source.features is not None:
-        assert source.frames is not None
-        lengths, table, kept = source.frames.tolist(), source.features, 0
-    else:
-        assert source.tokens is not None and source.token_lengths is not None
-        lengths, table, kept = source.token_lengths.tolist(), source.tokens, 1  # the end of text stays
-    out, different = table.clone(), False
-    for i, length in enumerate(lengths):
-        room = max(0, length - kept)
-        for step in range(1, len(lengths)):
-            j = (i + step) % len(lengths)
-            if room and lengths[j] > kept:
-                content = table[j, : lengths[j] - kept]
-                filled = torch.cat([content] * -(-room // len(content)))[:room]
-                if not torch.equal(filled, table[i, :room]):
-                    out[i, :room], different = filled, True
-                    break
-    if not different:
-        return None
-    parts = {"features": out} if source.features is not None else {"tokens": out}
-    return _with(source, **parts)
-
-
-def with_garbage(source: Source, network: Network, slots: int) -> Source | None:
-    """The same sources with garbage where they are padded, and `WIDER` more of it as far as there are positions."""
-    more = WIDER if network.positions is None else max(0, min(WIDER, (network.positions - slots) // 2))
-    draw = torch.Generator().manual_seed(SEED)
-    parts: dict[str, Tensor] = {}
-    if source.tokens is not None and source.token_lengths is not None:
-        tokens = F.pad(source.tokens, (0, more))
-        garbage = torch.randint(network.vocabulary, tokens.shape, generator=draw).to(tokens)
-        parts["tokens"] = torch.where(
-            length_mask(source.token_lengths, tokens.shape[1]).to(tokens.device), tokens, garbage
-        )
-    if source.features is not None and source.frames is not None:
-        features = F.pad(source.features, (0, 0, 0, more))
-        garbage = torch.randn(features.shape, generator=draw).to(features)
-        garbage = garbage * 3 * source.features.std() + source.features.mean()
-        real = length_mask(source.frames, features.shape[1])[..., None].to(features.device)
-        parts["features"] = torch.where(real, features, garbage)
-    wider = _with(source, **parts)
-    same = all(torch.equal(getattr(source, name), getattr(wider, name)) for name in parts)
-    return None if same else wider
-
-
-def _with(source: Source, **parts: Any) -> Source:
-    names = ("tokens", "token_lengths", "features", "frames")
-    return Source(**{name: parts.get(name, getattr(source, name)) for name in names})
 
 
 # ── labels and loss ───────────────────────────────────────────────────────────────────────────────────────────────────
