@@ -1,6 +1,7 @@
 from torch import Tensor, nn
 
 from sourcewise.config import BridgeConfig
+from sourcewise.data.layout import Layout
 from sourcewise.model.inputs.bridges import Bridge
 
 
@@ -13,8 +14,8 @@ class Average(Bridge):
         super().__init__(config, dims, d_model, p)
         self.linear = nn.Linear(dims, d_model)
 
-    def slots(self, x: Tensor, frames: Tensor) -> tuple[Tensor, Tensor]:
+    def slots(self, x: Tensor, layout: Layout) -> tuple[Tensor, Layout]:
         """See Bridge."""
-        windows, counts, mask = self.windows(x, frames)
+        windows, layout, mask = self.windows(x, layout)
         real = mask.sum(2, keepdim=True).clamp(min=1).to(x.dtype)
-        return self.linear(windows.sum(2) / real), counts
+        return self.linear(windows.sum(2) / real), layout
