@@ -1,4 +1,4 @@
-"""`sourcewise serve`: one model over HTTP. Its libraries are an extra, imported when it is asked for."""
+"""`sourcewise serve`: one model over HTTP. Its libraries are an optional extra, imported on use."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ EXTRA = ("fastapi", "starlette", "uvicorn", "prometheus_client")
 
 
 def serve(arguments: Namespace) -> None:
-    """Serve as the command line says, until a signal ends it. Raises RequestError.
+    """Serve with the arguments of the command line until a signal ends the server. Raises RequestError.
 
     The token may be in SOURCEWISE_TOKEN, where `ps` does not show it.
     """

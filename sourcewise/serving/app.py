@@ -1,4 +1,4 @@
-"""The routes: what a client may ask for, and how it is told the answer."""
+"""The routes of the server, with their answers."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ from sourcewise.serving.guard import Guard, refused
 from sourcewise.serving.metrics import Metrics
 from sourcewise.serving.pages import render_docs, render_page
 
-GONE = 499  # nginx's status of a client that hung up; nobody reads it but the metrics
-ABOUT = "Runs one encoder–decoder model. Requests that come together are generated together."
-NOT_KEPT = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}  # events pass proxies as they come
+GONE = 499  # nginx's status for a client that hung up; only the metrics see it
+ABOUT = "Runs one encoder–decoder model. Requests that arrive together share a batch."
+NOT_KEPT = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}  # proxies must not buffer events
 LOG = logging.getLogger("sourcewise.serving")
 NO = {
     400: "the model cannot do this",
@@ -46,7 +46,7 @@ NO = {
 def create_app(model: Model, limits: Limits | None = None, token: str | None = None) -> FastAPI:
     """The ASGI application that serves a model; its lifespan starts and ends the model's thread.
 
-    Raises NotFinite where a weight of the model is NaN or infinite.
+    Raises NotFinite if a weight of the model is NaN or infinite.
     """
     model.check_weights()
     limits = limits or Limits()
@@ -77,14 +77,14 @@ def create_app(model: Model, limits: Limits | None = None, token: str | None = N
 
 
 def _add_work(app: FastAPI, model: Model, limits: Limits, batcher: Batcher) -> None:
-    """/generate and /trace."""
+    """Add the routes that run the model: /generate and /trace."""
 
     async def read(request: Request, one: bool) -> Asked:
         kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
         query = dict(request.query_params)
         return await run_in_threadpool(asked.parse, model, limits, await request.body(), kind, query, one=one)
 
-    @app.post("/generate", **_described("outputs", "one text a source, in order", "event-stream"))
+    @app.post("/generate", **_described("outputs", "one text per source, in order", "event-stream"))
     async def generate(request: Request) -> Response:
         """Generate an output for each source.
 
@@ -101,7 +101,7 @@ def _add_work(app: FastAPI, model: Model, limits: Limits, batcher: Batcher) -> N
 
     @app.post("/trace", **_described("steps", "what docs/trace.md describes"))
     async def trace(request: Request) -> Response:
-        """Generate for one source, and tell for each token how likely it was, its source bits, and what was read."""
+        """Generate for one source, with each token's probability, source bits and attention to the source."""
         wanted = await read(request, one=True)
         if wanted.stream:
             raise Refusal(422, "stream: goes with /generate; a trace comes whole")
@@ -110,12 +110,12 @@ def _add_work(app: FastAPI, model: Model, limits: Limits, batcher: Batcher) -> N
 
 
 def _add_facts(app: FastAPI, model: Model, batcher: Batcher, metrics: Metrics) -> None:
-    """What is told without the model's thread."""
+    """Add the routes that do not use the model's thread: /health and /metrics."""
     dims = model.network.dims
 
     @app.get("/health")
     async def health() -> Response:
-        """Whether the model can be asked, and what it reads."""
+        """Whether the model is running, the kind of sources it reads, and the number of waiting requests."""
         facts = {
             "status": "ok" if batcher.running else "the model's thread has stopped",
             "model": model.name,
@@ -133,7 +133,7 @@ def _add_facts(app: FastAPI, model: Model, batcher: Batcher, metrics: Metrics) -
 
 
 def _add_pages(app: FastAPI, model: Model, limits: Limits, guarded: bool) -> None:
-    """The page at /, the examples that it offers, and /docs."""
+    """Add the page at /, its examples, and /docs."""
     examples = Examples(model)
     home, policy = render_page(model, limits, guarded)
     docs = ""
@@ -150,12 +150,12 @@ def _add_pages(app: FastAPI, model: Model, limits: Limits, guarded: bool) -> Non
 
     @app.get("/examples")
     async def tell_examples() -> Response:
-        """Sources of the run's own test, validation or training set to try it with, and their references."""
-        return JSONResponse({"examples": await run_in_threadpool(examples.told)})
+        """Sources from the run's own test, validation or training set, with references."""
+        return JSONResponse({"examples": await run_in_threadpool(examples.listed)})
 
     @app.get("/examples/{number}", response_class=Response)
     async def tell_example(number: int) -> Response:
-        """The features of one of them as a .npy; the first is 0."""
+        """The features of an example as a .npy; the first has the number 0."""
         found = await run_in_threadpool(examples.npy, number)
         if found is None:
             raise Refusal(404, f"/examples/{number}: no such features; /examples lists what there is")
@@ -163,7 +163,7 @@ def _add_pages(app: FastAPI, model: Model, limits: Limits, guarded: bool) -> Non
 
 
 def _tell_errors(app: FastAPI) -> None:
-    """Every error is {"error": one line}."""
+    """Add handlers that answer every error with {"error": one line}."""
 
     @app.exception_handler(Refusal)
     async def refuse(request: Request, error: Refusal) -> Response:
@@ -188,7 +188,7 @@ def _job(wanted: Asked, kind: Literal["generate", "trace"]) -> Job:
 
 
 async def _result(batcher: Batcher, job: Job, request: Request) -> Any:
-    """What becomes of a job; it is dropped if its client hangs up before."""
+    """The result of a job, which is dropped if its client hangs up first."""
     batcher.submit(job)
     done = asyncio.wrap_future(job.future)
     hung_up = asyncio.ensure_future(_hung_up(request))
@@ -209,11 +209,11 @@ async def _hung_up(request: Request) -> None:
 
 
 def _streaming(wanted: Asked) -> tuple[Job, asyncio.Queue[str | None]]:
-    """A job whose pieces come through the queue, and None at their end. The model's thread waits for no client."""
+    """A job and the queue of its pieces, with None at the end, so that the model's thread waits for no client."""
     loop, pieces = asyncio.get_running_loop(), asyncio.Queue[str | None]()
 
     def put(piece: str | None) -> None:
-        with suppress(RuntimeError):  # the loop is closed: nobody listens
+        with suppress(RuntimeError):  # the loop is closed
             loop.call_soon_threadsafe(pieces.put_nowait, piece)
 
     job = Job("stream", wanted.sources, wanted.slots, wanted.options, put)
@@ -222,7 +222,7 @@ def _streaming(wanted: Asked) -> tuple[Job, asyncio.Queue[str | None]]:
 
 
 class _Stream(StreamingResponse):
-    """The events of a job, which is dropped when the client hangs up, even before the first of them."""
+    """The response with a job's events; the job is dropped when the client hangs up, even before the first event."""
 
     def __init__(self, job: Job, pieces: asyncio.Queue[str | None]) -> None:
         super().__init__(_events(job, pieces), media_type="text/event-stream", headers=NOT_KEPT)
@@ -255,7 +255,7 @@ def _event(data: dict[str, str], name: str = "") -> str:
 
 
 def _described(key: str, value: str, also: str = "") -> dict[str, Any]:
-    """What OpenAPI is told of a route that reads its body itself."""
+    """OpenAPI's description of a route that parses its body itself."""
     schema = asked.Body.model_json_schema()
     schema["properties"].pop(asked.OWN)
     content: dict[str, Any] = {asked.JSON: {"schema": schema}}
@@ -266,6 +266,6 @@ def _described(key: str, value: str, also: str = "") -> dict[str, Any]:
         answer["content"][f"text/{also}"] = {}
     return {
         "openapi_extra": {"requestBody": {"required": True, "content": content}},
-        "responses": {200: answer, **{status: {"description": told} for status, told in NO.items()}},
+        "responses": {200: answer, **{status: {"description": text} for status, text in NO.items()}},
         "response_class": Response,
     }

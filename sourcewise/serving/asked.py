@@ -1,6 +1,6 @@
-"""What a request asks for: its body read, checked against the model and the limits, and laid out as sources.
+"""Parses requests: the body is checked against the model and the limits, and becomes sources and options.
 
-Text or features: JSON, or the bytes of one .npy with the options in the query.
+A body is JSON with texts or features, or the bytes of one .npy with the options in the query.
 """
 
 from __future__ import annotations
@@ -23,29 +23,29 @@ from sourcewise.errors import RequestError
 from sourcewise.generation.model import Model
 
 JSON, NPY = "application/json", ("application/octet-stream", "application/x-npy")
-OWN = "batch_tokens"  # an option of generation that is the server's to choose
-LONGEST_TOKEN = 64  # characters; a text with more for each token that is read is not even tokenised
+OWN = "batch_tokens"  # an option of generation that clients may not set
+LONGEST_TOKEN = 64  # characters per token; longer texts are refused before tokenisation
 MATRIX: JsonDict = {"type": "array", "items": {"type": "array", "items": {"type": "number"}}}
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What a server takes; what is beyond is refused with an answer that says so."""
+    """Limits of the server; requests beyond are refused with the reason."""
 
     body: int = 16 << 20  # bytes
-    sources: int = 64  # of one request
+    sources: int = 64  # per request
     beams: int = 32
     new_tokens: int = 1024
-    queue: int = 128  # requests that wait
-    streams: int = 8  # that run at once
-    slots: int = 8192  # source slots × beams of the requests that are put together
+    queue: int = 128  # waiting requests
+    streams: int = 8  # concurrent streams
+    slots: int = 8192  # memory positions × beams per batch
     weights: int = 1_000_000  # attention weights in a trace; above, averages over heads
-    patience: float = 0.005  # seconds that a request waits for company
-    seconds: float = 30.0  # for a body to arrive, and to finish what is in flight at the end
+    patience: float = 0.005  # seconds that a request waits for others to share its batch
+    seconds: float = 30.0  # for a body to arrive, and for running requests at shutdown
 
 
 class Refusal(Exception):
-    """An answer other than 200: its status and its one line."""
+    """A refused request: HTTP status and message in one line."""
 
     def __init__(self, status: int, message: str, headers: Mapping[str, str] | None = None) -> None:
         super().__init__(message)
@@ -68,10 +68,10 @@ OPTIONS = set(GenerationConfig.model_fields) - {OWN}
 
 @dataclass(frozen=True)
 class Asked:
-    """A request that can be done."""
+    """A checked request."""
 
     sources: Dataset
-    slots: int  # tokens or frames of the sources × beams
+    slots: int  # memory positions (tokens or frames of the sources) × beams
     options: GenerationConfig
     stream: bool
 
@@ -79,9 +79,9 @@ class Asked:
 def parse(
     model: Model, limits: Limits, body: bytes, kind: str, query: Mapping[str, str], *, one: bool = False
 ) -> Asked:
-    """The request of a body of this content type; `one` where only a single source is taken.
+    """Parse a body of content type `kind`; with `one`, only a single source is accepted.
 
-    Raises RequestError for what the model cannot do, Refusal for all else.
+    Raises RequestError for what the model cannot do, Refusal for other errors.
     """
     given: dict[str, Any]
     if kind in NPY:
@@ -111,7 +111,7 @@ def _object(body: bytes) -> dict[str, Any]:
 
 
 def _checked(model: Model, given: dict[str, Any]) -> Body:
-    """What is given, with the model's own options for what is not."""
+    """The body, with the model's own options as defaults."""
     if OWN in given:
         raise Refusal(422, f"{OWN}: is the server's to choose; leave it out")
     named = [name for name in ("source", "sources", "features") if given.get(name) is not None]
@@ -120,14 +120,14 @@ def _checked(model: Model, given: dict[str, Any]) -> Body:
     try:
         request = Body.model_validate(model.changed(given))
     except ValidationError as error:
-        told = schema.explain(error, Body, "request").removeprefix("request: ").removeprefix("recipe: ")
-        raise Refusal(422, told) from None
+        problem = schema.explain(error, Body, "request").removeprefix("request: ").removeprefix("recipe: ")
+        raise Refusal(422, problem) from None
     return request.model_copy(update={"beams": 1}) if request.stream and "beams" not in given else request
 
 
 def _options(model: Model, limits: Limits, request: Body) -> GenerationConfig:
     for name, most in (("beams", limits.beams), ("max_new_tokens", limits.new_tokens)):
-        # The model's own may be beyond: who asks for nothing gets them.
+        # The model's own options may exceed the limits: they are the default.
         if getattr(request, name) > max(most, getattr(model.generation, name)):
             raise Refusal(422, f"{name} should be at most {most} here, not {getattr(request, name)}")
     if request.stream and request.beams > 1 and not request.sample:
@@ -155,26 +155,26 @@ def _sources(model: Model, limits: Limits, request: Body) -> Dataset:
 
 
 def _matrix(given: Any) -> np.ndarray:
-    """(frames, dims) float32 of lists of numbers."""
+    """Lists of numbers as a (frames, dims) float32 matrix."""
     try:
         matrix = np.asarray(given)
     except ValueError:
         matrix = np.empty(0, dtype=object)  # rows of several lengths
     if matrix.ndim != 2 or matrix.dtype.kind not in "fiu":
         raise Refusal(422, "features: should be a list of frames, each a list of as many numbers")
-    with np.errstate(over="ignore"):  # beyond float32 is infinite, and told
+    with np.errstate(over="ignore"):  # values beyond float32 become infinite, and are refused
         return matrix.astype(np.float32)
 
 
 def _slots(model: Model, sources: Dataset) -> int:
-    """How many tokens or frames are read. Raises Refusal where the model would cut some off."""
+    """Number of tokens or frames in the sources. Raises Refusal if the model would truncate any."""
     encoded = model.lay_out(sources)
     if sources.dims:
         if sources[0].frames > encoded.max_frames:
             raise _too_long("features", f"{sources[0].frames:,} frames", f"{encoded.max_frames:,}")
     else:
         for i, ids in enumerate(model.tokenizer.encode_batch([example.source for example in sources])):
-            if len(ids) > model.data.max_source and not sources[i].turns:  # of a conversation old turns are left out
+            if len(ids) > model.data.max_source and not sources[i].turns:  # of conversations, old turns are left out
                 name = "source" if len(sources) == 1 else f"sources.{i}"
                 raise _too_long(name, f"{len(ids):,} tokens", f"{model.data.max_source:,}")
     return int(encoded.source_lengths.sum())

@@ -1,8 +1,8 @@
-"""Requests that wait are run together, in one thread: the model's.
+"""Dynamic batching: waiting requests run together in one thread, the model's.
 
-A batch is what waits with the same options, in order of arrival, up to a budget of source slots × beams; what is
-sampled runs alone, since its draws belong to positions in a set. Streams go on by a token each between two batches, so
-that neither waits for the other's end.
+A batch holds waiting requests with equal options, in order of arrival, up to a budget of memory positions × beams.
+Requests that sample run alone, since samples belong to indices in a set. Between two batches every stream is
+continued by one token, so that neither waits for the other's end.
 """
 
 from __future__ import annotations
@@ -25,34 +25,34 @@ from sourcewise.generation.tracing import trace
 from sourcewise.serving.asked import Limits, Refusal
 from sourcewise.serving.metrics import Metrics
 
-STEADY = 0.9  # share of the past in the mean time a request takes
+STEADY = 0.9  # weight of the past in the running mean of the seconds per request
 
 
 @dataclass(eq=False)
 class Job:
-    """Work that waits or runs. Its future gives outputs (generate), None at the end (stream), or JSON (trace)."""
+    """A waiting or running request; its future holds outputs (generate), None at the end (stream) or JSON (trace)."""
 
     kind: Literal["generate", "stream", "trace"]
     sources: Dataset
     slots: int
     options: GenerationConfig
-    tell: Callable[[str], None] = lambda piece: None  # takes the pieces of a stream, in the model's thread
+    tell: Callable[[str], None] = lambda piece: None  # called with the pieces of a stream, in the model's thread
     future: Future[Any] = field(default_factory=Future)
     arrived: float = field(default_factory=time.monotonic)
-    gone: bool = False  # nobody wants it any more
+    gone: bool = False  # the client hung up
 
     def drop(self) -> None:
-        """The client has gone: work that waits is left, a stream stops at its next token."""
+        """Called when the client hangs up: a waiting job is removed, a stream stops at its next token."""
         self.gone = True
         self.future.cancel()
 
     def goes_with(self, other: Job) -> bool:
-        """Whether one search may do both."""
+        """Whether both can share a batch."""
         return self.kind == other.kind == "generate" and not self.options.sample and self.options == other.options
 
 
 class Batcher:
-    """The queue, and the thread that works it off."""
+    """The queue of jobs and the thread that runs them."""
 
     def __init__(self, model: Model, limits: Limits, metrics: Metrics) -> None:
         self.model, self.limits, self.metrics = model, limits, metrics
@@ -60,34 +60,34 @@ class Batcher:
         self._streams: list[tuple[Job, Iterator[str]]] = []
         self._changed = threading.Condition()
         self._closed = False
-        self._pace = 0.0  # seconds a request
+        self._pace = 0.0  # seconds per request
         self._thread = threading.Thread(target=self._work, name="model", daemon=True)
         metrics.watch(self)
 
     @property
     def waiting(self) -> int:
-        """How many requests wait."""
+        """Number of waiting requests."""
         with self._changed:
             return sum(not job.gone for job in self._waiting)
 
     @property
     def running(self) -> bool:
-        """Whether the thread lives."""
+        """Whether the thread is running."""
         return self._thread.is_alive()
 
     def start(self) -> None:
-        """Begin to work."""
+        """Start the thread."""
         self._thread.start()
 
     def close(self) -> None:
-        """Take nothing more, finish what waits and runs, and return then."""
+        """Refuse new jobs, and return when all others are finished."""
         with self._changed:
             self._closed = True
             self._changed.notify()
         self._thread.join()
 
     def submit(self, job: Job) -> None:
-        """Put work in the queue. Raises Refusal where it is full or closed."""
+        """Add a job to the queue. Raises Refusal if the queue is full or closed."""
         with self._changed:
             if self._closed:
                 raise Refusal(503, "the server is shutting down")
@@ -104,7 +104,7 @@ class Batcher:
         self.metrics.dropped.inc(len(self._waiting) - len(kept))
         self._waiting = deque(kept)
 
-    @torch.inference_mode()  # of the whole thread: streams that take turns may not leave each other's
+    @torch.inference_mode()  # for the whole thread, since streams that take turns cannot each leave the mode
     def _work(self) -> None:
         while (jobs := self._next()) is not None:
             begun = time.monotonic()
@@ -115,7 +115,7 @@ class Batcher:
             self._go_on()
 
     def _next(self) -> list[Job] | None:
-        """What is to be run together: nothing where only streams go on, None at the end."""
+        """The next batch of jobs; empty if there are only streams to continue, None at the end."""
         with self._changed:
             while True:
                 self._forget_gone()
@@ -145,7 +145,7 @@ class Batcher:
         return len(self._streams) < self.limits.streams
 
     def _mates(self, first: Job) -> list[Job]:
-        """The first one, and those that go with it within the budget, in order of arrival."""
+        """The first job and others that share its batch within the budget, in order of arrival."""
         batch, slots = [first], first.slots
         for job in self._waiting:
             if job is not first and first.goes_with(job) and slots + job.slots <= self.limits.slots:
@@ -154,7 +154,7 @@ class Batcher:
         return batch
 
     def _run(self, jobs: list[Job]) -> None:
-        """Run what goes together; where that fails, each alone, so that only the culprit is told."""
+        """Run a batch; if it fails, run each job alone, so that only the culprit gets the error."""
         live = [job for job in jobs if job.future.set_running_or_notify_cancel()]
         if not live:
             return
@@ -181,7 +181,7 @@ class Batcher:
             self.metrics.sources.inc(len(job.sources))
 
     def _results(self, jobs: list[Job]) -> list[Any]:
-        """A result a job."""
+        """One result per job."""
         first, options = jobs[0], jobs[0].options.model_dump()
         if first.kind == "stream":
             self._streams.append((first, self.model.stream(first.sources, **options)))
@@ -193,7 +193,7 @@ class Batcher:
         return [[next(outputs) for _ in job.sources] for job in jobs]
 
     def _go_on(self) -> None:
-        """A token more of every stream."""
+        """Continue every stream by one token."""
         for job, pieces in list(self._streams):
             try:
                 piece = None if job.gone else next(pieces, None)
@@ -208,7 +208,7 @@ class Batcher:
 
 
 def joined(sets: list[Dataset]) -> Dataset:
-    """Sets of one kind as one, in their order."""
+    """Concatenate sets of one kind."""
     if len(sets) == 1:
         return sets[0]
     places = [(each, i) for each in sets for i in range(len(each))]

@@ -1,4 +1,4 @@
-"""Sources to try a model with: the first of the run's own test set, or of its validation or training set."""
+"""Example sources for a model: the first of the run's test set, or of its validation or training set."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ MOST = 24  # of each set
 
 
 class Examples:
-    """Examples of one model's own sets; none where it has no run, or where the data has moved."""
+    """Examples of one model's own sets; empty if it has no run, or if the data has been moved."""
 
     def __init__(self, model: Model) -> None:
         self.model = model
 
     @cached_property
     def _places(self) -> list[tuple[Dataset, int]]:
-        """A set and a position in it, of each example. The files are read when they are first asked for."""
+        """(set, index) of each example; the files are read on first use."""
         found: list[tuple[Dataset, int]] = []
         chosen = None
         for use, config in own_sets(self.model):
-            # A text is shown without its prefix, which the server puts before whatever it is sent; histories of
-            # conversations are left out, since what is sent to a model of these is what a human says first.
+            # Texts are shown without the prefix, which the server adds to every source. Histories of conversations are
+            # left out, since a client sends only the first turn of a human.
             if config.conversations or chosen not in (None, use):
                 continue
             changes: dict[str, Any] = {"limit": min(config.limit or MOST, MOST)}
@@ -43,8 +43,8 @@ class Examples:
                     chosen = use
         return found
 
-    def told(self) -> list[dict[str, Any]]:
-        """Of each its id, task, source (of features: the prompt and how many frames) and reference."""
+    def listed(self) -> list[dict[str, Any]]:
+        """The id, task, source (for features: prompt and number of frames) and reference of each example."""
         return [
             {
                 "id": dataset[i].id,
@@ -57,7 +57,7 @@ class Examples:
         ]
 
     def npy(self, number: int) -> bytes | None:
-        """The features of one as a .npy; None where there are none of this number."""
+        """The features of an example as a .npy; None if there is no such example or it has no features."""
         if not 0 <= number < len(self._places):
             return None
         dataset, i = self._places[number]

@@ -1,4 +1,4 @@
-"""What stands before the routes: the token, the size and the pace of bodies, the count of answers."""
+"""Middleware before the routes: checks of the token and of the size and pace of bodies, and the metrics."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ from sourcewise.serving.asked import Limits, Refusal
 from sourcewise.serving.metrics import Metrics
 
 OPEN = ("/health", "/docs", "/openapi.json", "/")  # need no token
-PATIENCE = 4  # so many times the largest body is read before it is refused, so that the client hears why
+PATIENCE = 4  # bodies up to this multiple of the limit are read before they are refused, so that the client hears why
 
 
 def refused(status: int, message: str, headers: Mapping[str, str] | None = None) -> JSONResponse:
-    """The answer that says no, in one line."""
+    """The response for a refused request, with its reason in one line."""
     return JSONResponse({"error": " ".join(message.split())}, status, dict(headers or {}))
 
 
 class Guard:
-    """ASGI middleware: bodies reach the routes whole, or not at all."""
+    """ASGI middleware that reads complete bodies, refuses wrong requests, and counts answers."""
 
     def __init__(self, app: ASGIApp, limits: Limits, metrics: Metrics, token: str | None) -> None:
         self.app, self.limits, self.metrics = app, limits, metrics
         self.token = None if token is None else token.encode()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Admit a request or refuse it."""
+        """Handle a request: refuse it, or pass it on with its complete body."""
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
@@ -62,7 +62,7 @@ class Guard:
             raise Refusal(401, "Authorization: should be Bearer and the server's token", {"WWW-Authenticate": "Bearer"})
 
     async def _read(self, scope: Scope, receive: Receive) -> bytes:
-        """The body. Raises Refusal where it is too large, too slow, or its client hangs up."""
+        """The complete body. Raises Refusal if it is too large or too slow, or if the client hangs up."""
         most = self.limits.body
         large = Refusal(413, f"body: should be at most {most:,} bytes", {"Connection": "close"})
         declared = _header(scope, b"content-length")
@@ -95,7 +95,7 @@ def _header(scope: Scope, name: bytes) -> bytes:
 
 
 def _replayed(body: bytes, receive: Receive) -> Receive:
-    """A `receive` that gives the body once, then what comes after it."""
+    """A `receive` that returns the body first, then later messages."""
     given = False
 
     async def replay() -> Message:

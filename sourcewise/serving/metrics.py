@@ -1,4 +1,4 @@
-"""What /metrics tells, in Prometheus's format."""
+"""The figures of /metrics, in Prometheus's format."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 REQUESTS = (1, 2, 4, 8, 16, 32, 64, 128)
-# Others are one label.
+# All other paths share one label.
 PATHS = ("/generate", "/trace", "/health", "/metrics", "/examples", "/openapi.json", "/docs", "/")
 
 
@@ -23,25 +23,27 @@ class Metrics:
         names = ["path", "status"]
         self.requests = Counter("sourcewise_requests", "Requests answered", names, registry=own)
         self.seconds = Histogram(
-            "sourcewise_request_seconds", "From head to end of answer", ["path"], buckets=SECONDS, registry=own
+            "sourcewise_request_seconds",
+            "Seconds per request",
+            ["path"],
+            buckets=SECONDS,
+            registry=own,
         )
-        self.batch = Histogram(
-            "sourcewise_batch_requests", "Requests generated together", buckets=REQUESTS, registry=own
-        )
+        self.batch = Histogram("sourcewise_batch_requests", "Requests per batch", buckets=REQUESTS, registry=own)
         self.sources = Counter("sourcewise_sources", "Sources that the model read", registry=own)
-        self.dropped = Counter("sourcewise_dropped", "Requests dropped since their client had gone", registry=own)
-        self.waiting = Gauge("sourcewise_waiting", "Requests that wait", registry=own)
+        self.dropped = Counter("sourcewise_dropped", "Requests dropped after their client hung up", registry=own)
+        self.waiting = Gauge("sourcewise_waiting", "Waiting requests", registry=own)
 
     def watch(self, batcher: Batcher) -> None:
-        """Tell how many wait in this queue."""
+        """Report the number of waiting requests of this queue."""
         self.waiting.set_function(lambda: batcher.waiting)
 
     def answered(self, path: str, status: int, seconds: float) -> None:
-        """Count a request."""
+        """Count an answered request and its seconds."""
         label = path if path in PATHS else "other"
         self.requests.labels(label, str(status)).inc()
         self.seconds.labels(label).observe(seconds)
 
     def text(self) -> bytes:
-        """All of it, as Prometheus reads it."""
+        """All figures in Prometheus's text format."""
         return generate_latest(self._registry)

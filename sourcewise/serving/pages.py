@@ -1,4 +1,4 @@
-"""The pages at / and /docs, each one file that asks for nothing from elsewhere."""
+"""The pages at / and /docs, each a self-contained file."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from sourcewise.serving.asked import JSON, Limits
 if TYPE_CHECKING:
     from jinja2 import Environment
 
-# Options that the page offers, of one search or of all, and what it calls them.
+# Kind of search ("" for all) → options on the page, with their labels.
 OFFERED = {
     "beam": {"beams": "beams", "length_penalty": "length penalty"},
     "sampling": {"temperature": "temperature", "top_k": "top k", "top_p": "top p", "seed": "seed"},
@@ -29,7 +29,7 @@ INLINED = re.compile(r"<(script|style)>(.*?)</\1>", re.DOTALL)
 
 
 def render_page(model: Model, limits: Limits, guarded: bool) -> tuple[str, str]:
-    """The page at /, and the Content-Security-Policy that lets it run its own lines and ask its own server only."""
+    """The page at /, and a Content-Security-Policy that allows only its own scripts and its own server."""
     mixtures = [use for use in USES if isinstance(getattr(model.data, use), list)]
     tasks = list(dict.fromkeys(config.task for use in mixtures for config in model.data.sets(use)))
     given = model.generation.model_dump()
@@ -49,9 +49,9 @@ def render_page(model: Model, limits: Limits, guarded: bool) -> tuple[str, str]:
 
 
 def _offered(names: dict[str, str], given: dict[str, Any]) -> list[tuple[str, str, Any, str]]:
-    """(option, what it is called, the model's own value, description)."""
+    """(option, label, the model's own value, description) of each option."""
     fields = GenerationConfig.model_fields
-    # A search by beams is offered with some, even where the model's own is greedy.
+    # Beam search is offered with several beams, even if the model's own search is greedy.
     given = {**given, "beams": given["beams"] if given["beams"] > 1 else 4}
     return [(name, called, given[name], fields[name].description or "") for name, called in names.items()]
 
@@ -68,12 +68,12 @@ def _environment() -> Environment:
 
 
 def render_docs(openapi: dict[str, Any]) -> str:
-    """The page of what `FastAPI.openapi` gives."""
+    """The page at /docs, from the description that `FastAPI.openapi` returns."""
     routes = [
         {
             "method": method.upper(),
             "path": path,
-            "told": operation.get("description", ""),
+            "description": operation.get("description", ""),
             "fields": _fields(operation),
             "answers": {status: answer["description"] for status, answer in operation["responses"].items()},
         }

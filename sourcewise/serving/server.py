@@ -1,4 +1,4 @@
-"""`sourcewise serve`: a port, a model, and uvicorn between them."""
+"""Runs the server: binds a port, loads a model, and starts uvicorn."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from sourcewise.runtime.allocator import keep_few
 from sourcewise.serving.app import create_app
 from sourcewise.serving.asked import Limits
 
-CONNECTIONS = 64  # beside those whose requests may wait
-# Of what int8 leaves to torch: in bf16 oneDNN keeps machine code for each shape, and clients make any number of them.
+CONNECTIONS = 64  # beside those of waiting requests
+# Precision of all that int8 leaves to torch: in bf16 oneDNN keeps compiled code per shape, and clients send any shape.
 BESIDE = "fp32"
 
 
 class Server(uvicorn.Server):
-    """uvicorn's, deaf to a Ctrl-C where whoever started us wants none (`nohup`, `command &` in a script)."""
+    """uvicorn's server, which ignores Ctrl-C if SIGINT was ignored at start (`nohup`, `command &` in a script)."""
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """Within: SIGTERM, and SIGINT unless it was ignored before, end the server."""
+        """Within: SIGTERM ends the server, and SIGINT unless it was ignored before."""
         ignored = signal.getsignal(signal.SIGINT) is signal.SIG_IGN
         with super().capture_signals():
             if ignored:
@@ -37,7 +37,7 @@ class Server(uvicorn.Server):
 
 
 def serve(name: str, host: str, port: int, token: str | None, precision: str, queue: int, **read: int) -> None:
-    """Serve a model until a signal ends it; what is in flight then is finished.
+    """Serve a model until a signal ends the server, which finishes running requests.
 
     `read` are the limits of `load`: max_source, max_frames. Raises RequestError.
     """
@@ -45,7 +45,7 @@ def serve(name: str, host: str, port: int, token: str | None, precision: str, qu
         raise RequestError(f"--queue should be greater than 0, not {queue}")
     keep_few()
     limits = Limits(queue=queue)
-    with bind(host, port) as bound:  # before the model, which takes longer
+    with bind(host, port) as bound:  # before the slow loading of the model
         config = uvicorn.Config(
             create_app(load(name, precision=precision, beside=BESIDE).limited(**read), limits, token),
             log_level="warning",
@@ -56,7 +56,7 @@ def serve(name: str, host: str, port: int, token: str | None, precision: str, qu
         )
         address, port = bound.getsockname()[:2]
         shown = f"[{address}]" if ":" in address else address
-        bound.listen(config.backlog)  # who reads the next line may connect
+        bound.listen(config.backlog)  # clients may connect once they read the next line
         print(f"sourcewise: serving {name} at http://{shown}:{port} (Ctrl-C ends)", file=sys.stderr, flush=True)
         if token is None and not ipaddress.ip_address(address).is_loopback:
             print("sourcewise: whoever reaches that address may use it; --token asks for one", file=sys.stderr)
@@ -65,7 +65,7 @@ def serve(name: str, host: str, port: int, token: str | None, precision: str, qu
 
 
 def bind(host: str, port: int) -> socket.socket:
-    """A socket at this address, not yet listening. Raises RequestError where there can be none."""
+    """A socket bound to an address, not yet listening. Raises RequestError if that fails."""
     if not 0 <= port < 65536:
         raise RequestError(f"--port should be between 0 and 65535, not {port}")
     try:

@@ -12,7 +12,7 @@ const asking = (() => {
   // The answer of a route; what it refuses is an error with the server's own line.
   async function ask(path, { body, type, signal } = {}) {
     const headers = type ? { "Content-Type": type } : {};
-    const token = sessionStorage.getItem(TOKEN); // as UTF-8, a character a byte
+    const token = sessionStorage.getItem(TOKEN); // as UTF-8, one character per byte
     if (token) headers.Authorization = `Bearer ${String.fromCharCode(...new TextEncoder().encode(token))}`;
     let answer;
     try {
@@ -22,8 +22,8 @@ const asking = (() => {
       throw new Refused(0, "The server does not answer: is sourcewise serve still running?");
     }
     if (answer.ok) return answer;
-    const told = await answer.json().catch(() => ({ error: `${path}: ${answer.status} ${answer.statusText}` }));
-    throw new Refused(answer.status, told.error);
+    const refusal = await answer.json().catch(() => ({ error: `${path}: ${answer.status} ${answer.statusText}` }));
+    throw new Refused(answer.status, refusal.error);
   }
 
   // The events of a stream: {name, data}.

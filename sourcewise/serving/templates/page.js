@@ -271,12 +271,12 @@
     }
   }
 
-  function askToken(retry, told = "") {
+  function askToken(retry, message = "") {
     const form = by("token"), line = form.querySelector(".error");
     again = retry;
     form.hidden = false;
-    line.textContent = told;
-    line.hidden = !told;
+    line.textContent = message;
+    line.hidden = !message;
     form.querySelector("[type=password]").focus();
   }
 
