@@ -8,10 +8,10 @@
     sourcewise.compare("compare_bridges_fsdd", jobs=2).winner   # variants × seeds, with intervals
     sourcewise.evaluate(model, "test.tsv").metrics["source_bits"]
     sourcewise.diagnose(model, "valid.tsv").findings
-    sourcewise.trace(model, "a source").steps               # what each token was read from
+    sourcewise.trace(model, "a source").steps               # each token's probability, source bits and attention
     sourcewise.source_bits(any_model, batch).bits           # of any torch module, one batch
 
-Importing it is instant: torch and the rest come with the first function used.
+The import is instant: torch and other libraries are imported when a function is first used.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> Any:
-    """Import a function of the library when it is first asked for."""
+    """Import a function of the library on first access."""
     if name in _HOMES:
         value = globals()[name] = getattr(import_module(_HOMES[name]), name)
         return value

@@ -1,4 +1,4 @@
-"""The doors that put floors together: what `import sourcewise` offers beside `load` and `evaluate`."""
+"""The library's functions for complete tasks: train, preflight, compare; `sourcewise` exports them."""
 
 from __future__ import annotations
 
@@ -47,11 +47,11 @@ def train(
     overwrite: bool = False,
     listeners: Sequence[Listener] = (),
 ) -> Run:
-    """Train what a recipe says into its run folder, then evaluate the best checkpoint on the test set.
+    """Train by a recipe into its run folder, then evaluate the best checkpoint on the test set.
 
-    `overrides` are {"train.steps": 100}. With `resume` the run goes on exactly where its state left off: its own
-    recipe holds, and overrides that differ from it are refused, but for more steps or epochs. `listeners` are told how
-    it goes. Raises RequestError, and Interrupted after a Ctrl-C that was saved.
+    `overrides` are options such as {"train.steps": 100}. With `resume` the run continues exactly from its saved state
+    with its own recipe; overrides may only add steps or epochs. `listeners` are called with the training's events.
+    Raises RequestError, and Interrupted if the training was saved after a Ctrl-C.
     """
     refuse_ranks()
     if not isinstance(recipe, Recipe):
@@ -65,7 +65,7 @@ def train(
         training = _training(setup, run, before, listeners)
         if overwrite and not resume:
             run.clear()
-        write_recipe(run, recipe)  # only now: a request that cannot be met leaves everything as it was
+        write_recipe(run, recipe)  # only now: a refused request leaves all files unchanged
         if not run.has_tokenizer:
             setup.tokenizer.save(run.tokenizer)
         seen = [each.notes for each in (setup.train, setup.valid, *setup.test) if each is not None]
@@ -76,7 +76,7 @@ def train(
         try:
             run.evaluation = evaluate_run(run, setup.test) if setup.test else None
             with warnings.catch_warnings():
-                warnings.simplefilter("ignore", Notice)  # told above; the report reads the same again
+                warnings.simplefilter("ignore", Notice)  # printed above; the report reads the same data again
                 LiveReport().done(run)
         except KeyboardInterrupt:
             problem = "trained, but not evaluated"
@@ -85,9 +85,9 @@ def train(
 
 
 def prepare(recipe: Recipe, run: Run, *, resume: bool = False) -> Training:
-    """A training with everything that it needs open, and no step taken. Raises RequestError.
+    """Set up a training without taking a step. Raises RequestError.
 
-    With `resume` the tokenizer is the run's own.
+    With `resume` the tokenizer is that of the run.
     """
     return _training(set_up(recipe, run.tokenizer if resume and run.has_tokenizer else None), run)
 
@@ -95,14 +95,14 @@ def prepare(recipe: Recipe, run: Run, *, resume: bool = False) -> Training:
 def _training(
     setup: TrainingSetup, run: Run, before: Piece | None = None, listeners: Sequence[Listener] = ()
 ) -> Training:
-    """The training, watched; `before` is what its pre-flight saw."""
+    """The training with its listeners; `before` is the report of its pre-flight check."""
     progress = TrainingProgress()
     watching: tuple[Listener, ...] = (progress, Watch(setup.recipe, progress.found, before), LiveReport(), *listeners)
     return Training(setup, run, watching)
 
 
 def _without_errors(before: Piece) -> Piece:
-    """A pre-flight that lets the training begin. Raises RequestError for an error, all of it shown."""
+    """The report of a pre-flight check. Raises RequestError after printing it if a finding is an error."""
     grave = next((finding for finding in before.findings if finding.level == "error"), None)
     if grave is None:
         return before
@@ -113,16 +113,16 @@ def _without_errors(before: Piece) -> Piece:
 
 @host_kept
 def preflight(recipe: Recipe | str | Path, overrides: dict[str, Any] | None = None) -> Diagnosis:
-    """What is wrong with a training before it begins: everything is opened as `train` does, and no step is taken.
+    """Diagnose a training before it begins: all is set up as in `train`, but no step is taken.
 
-    Raises RequestError where the recipe, or an option, is wrong; what is wrong with the data is a finding.
+    Raises RequestError for a wrong recipe or option; faults of the data are findings.
     """
     chosen = recipe if isinstance(recipe, Recipe) else load_recipe(recipe, overrides)
     return diagnosed(lambda: set_up(chosen))
 
 
 def evaluate_run(run: Run, test: Sequence[Dataset]) -> Evaluation:
-    """Measure the best checkpoint of a run on a set, or several, and write metrics.json and translations.tsv."""
+    """Evaluate the best checkpoint of a run on one or several sets; writes metrics.json and translations.tsv."""
     model = load(run.folder, run.recipe.train.device)
     encoded = encode_sets(test, model.tokenizer, model.data)
     progress = TrainingProgress().evaluating
@@ -136,12 +136,12 @@ def evaluate_run(run: Run, test: Sequence[Dataset]) -> Evaluation:
 def compare(
     recipe: str | Path, overrides: dict[str, Any] | None = None, *, jobs: int = 1, overwrite: bool = False
 ) -> Table:
-    """Train every variant of a recipe with every seed, `jobs` at a time, and hold them against each other.
+    """Train every variant of a recipe with every seed, `jobs` at a time, and compare them.
 
-    What is trained already is taken as it is, what was interrupted goes on; with `overwrite`, runs that another recipe
-    made are made anew. Every variant is checked before the first one is trained. The table is written to the
-    comparison's folder as Markdown, HTML, CSV and JSON whenever a training ends. Raises RequestError that names the
-    variant and the key, and Interrupted after a Ctrl-C when all that were running have saved.
+    Finished trainings are reused, interrupted ones are resumed; with `overwrite`, runs of other recipes are replaced.
+    All variants are checked before the first training. After every training the table is written to the comparison's
+    folder as Markdown, HTML, CSV and JSON. Raises RequestError that names the variant and the key, and Interrupted
+    after a Ctrl-C, when all running trainings are saved.
     """
     comparison = load_comparison(recipe, overrides)
     states = settle(comparison, overwrite=overwrite)
@@ -160,7 +160,7 @@ def compare(
 def listing(
     recipe: str | Path, overrides: dict[str, Any] | None = None, *, overwrite: bool = False
 ) -> tuple[Comparison, dict[str, State]]:
-    """What `compare` would train, and the state of each training; nothing is trained, or written."""
+    """The trainings that `compare` would run and their states; nothing is trained or written."""
     comparison = load_comparison(recipe, overrides)
     return comparison, settle(comparison, overwrite=overwrite)
 
@@ -184,12 +184,12 @@ def _train_and_tell(
 
 
 def _first_of_each(planned: Sequence[Planned]) -> list[Planned]:
-    """One training of each variant."""
+    """The first training of each variant."""
     return list({each.variant: each for each in reversed(planned)}.values())[::-1]
 
 
 def _check_variant(planned: Planned) -> None:
-    """Open everything that a training needs, as `train` does. Raises RequestError that names the variant."""
+    """Set up a training as `train` does. Raises RequestError that names the variant."""
     try:
         test = prepare(planned.recipe, Run(planned.folder)).setup.test
     except RequestError as error:
@@ -199,7 +199,7 @@ def _check_variant(planned: Planned) -> None:
 
 
 def _threaded(planned: Planned, jobs: int) -> Planned:
-    """With its share of the cores, where several are trained at a time."""
+    """The training with its share of the cores, if several run at a time."""
     if jobs == 1 or planned.recipe.train.threads:
         return planned
     threads = max(1, (os.cpu_count() or 1) // jobs)
