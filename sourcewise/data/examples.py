@@ -1,4 +1,4 @@
-"""One example, and a set of them: what every reader produces and everything above consumes."""
+"""Examples and data sets, which all readers produce and all other packages use."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from sourcewise.config import DatasetConfig
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """One (source, target) pair as the user's files give it.
+    """One (source, target) pair as in the user's files.
 
-    A text example has `source`; a feature example has `frames` (how many) and its set gives the matrix.
+    A text example has `source`; a feature example has `frames`, their number, and its set returns the matrix.
     """
 
     id: str
@@ -23,21 +23,21 @@ class Example:
     source: str = ""  # text; for features the optional prompt
     frames: int = 0  # 0: a text example
     where: str = ""  # "file:line", for errors and findings
-    turns: tuple[str, ...] = ()  # the source of a conversation in pieces: what heads it, then a piece a turn
+    turns: tuple[str, ...] = ()  # the source of a conversation in pieces: its head, then one piece per turn
 
 
 @dataclass(frozen=True, slots=True)
 class Note:
-    """Something in the user's data that was not taken as it stands."""
+    """A note on data of the user that is not used as it stands."""
 
     file: str
-    where: str  # id of a conversation, and number of a turn; empty: of the set as a whole
-    what: str  # one text a kind, so that notes can be counted
+    where: str  # line, or id of a conversation and number of a turn; empty: the complete set
+    what: str  # one text per kind, so that notes can be counted
 
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """What a set is called, by which figure it is judged, and its own limits where it has some."""
+    """Name, metric and own limits of a set."""
 
     name: str = ""
     metric: str | None = None
@@ -47,18 +47,18 @@ class Task:
 
 @dataclass(slots=True)
 class Dataset(Sequence[Example]):
-    """Examples in file order; for feature sets also how to read a matrix.
+    """Examples in the order of the file; feature sets also read matrices.
 
-    `features(i)` gives example i's (frames, dims) float32 matrix, checked, and may read it from disk each time.
+    `features(i)` returns example i's checked (frames, dims) float32 matrix, and may read it from disk each time.
     """
 
     examples: Sequence[Example]
-    name: str = ""  # for messages: the file or set it came from
+    name: str = ""  # the file or set, for messages
     dims: int = 0  # width of a frame; 0: a text set
     read: Callable[[int], np.ndarray] | None = None
     task: Task = field(default_factory=Task)
     notes: list[Note] = field(default_factory=list)
-    plain: DatasetConfig | None = None  # of plain text: how it is to be spoiled; its targets are documents
+    plain: DatasetConfig | None = None  # of plain text: the options of denoising; targets are documents
 
     def features(self, index: int) -> np.ndarray:
         """The (frames, dims) float32 matrix of one example."""
@@ -76,7 +76,7 @@ class Dataset(Sequence[Example]):
         return self.examples[index]
 
     def select(self, indices: Sequence[int]) -> Dataset:
-        """The same set with these examples only, in this order."""
+        """A set of only these examples, in this order."""
         chosen = list(indices)
         read = self.read
         return replace(

@@ -1,4 +1,4 @@
-"""From what a recipe (or a command line) names to a Dataset, with prefixes, case and limits applied."""
+"""Opens the sets that a recipe or a command line names, with prefixes, case and limits applied."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ from sourcewise.data.readers.tables import endings, no_column
 from sourcewise.errors import RequestError
 
 Use = Literal["train", "valid", "test"]
-USES: tuple[Use, ...] = ("test", "valid", "train")  # the first shows best how a user's own sources look
+USES: tuple[Use, ...] = ("test", "valid", "train")  # the first ones are the best model of a user's own sources
 LENT = ("prefix", "lowercase", "name", "metric", "max_source", "max_target", "quoting")
 
 
 def open_dataset(config: DatasetConfig, data: DataConfig | None = None, split_default: str = "train") -> Dataset:
-    """Read one set. `data` gives the root folder and the size of the cache.
+    """Read one set. `data` has the root folder and the size of the cache.
 
     `split_default` (train, valid or test) is the split of a hub or embedded set whose config names none.
-    Raises RequestError for anything wrong with the files, an empty set, and rows that are no examples (blank ones among
-    them), unless `data.skip_bad`: then these are left out and noted.
+    Raises RequestError for faulty files, an empty set, and bad rows (such as blank ones); with `data.skip_bad` bad rows
+    are skipped and noted.
     """
     data = data or DataConfig()
     dataset = _read(config, data, config.split or split_default)
@@ -43,10 +43,10 @@ def open_dataset(config: DatasetConfig, data: DataConfig | None = None, split_de
 
 
 def open_sets(data: DataConfig, use: Use) -> list[Dataset]:
-    """The sets named for training, validation or test; none where none is named.
+    """Open the sets of the training, validation or test; empty if none is named.
 
-    Raises RequestError like `open_dataset`, where there is no training set, and when text and features, or features of
-    different widths, meet.
+    Raises RequestError as `open_dataset`, for a missing training set, and for a mix of text and features, or of
+    features of different widths.
     """
     configs = data.sets(use)
     if not configs and use == "train":
@@ -63,11 +63,11 @@ def open_sets(data: DataConfig, use: Use) -> list[Dataset]:
 def choose_task(
     data: DataConfig, path: str = "", task: str | None = None, prefix: str | None = None
 ) -> DatasetConfig | None:
-    """The set of a recipe that shows how the sources of `path` look: prefix, case, columns, limits.
+    """The set of a recipe with the format of the sources in `path`: prefix, case, columns, limits.
 
-    With one set each it is that of the test, else valid, else train. Of a mixture it is the one called `task`, or the
-    one of the same file name, or any where all look alike but for a prefix that is given. Raises RequestError, with
-    their names, where none can be told.
+    Without mixtures it is the test set, else valid, else train. In a mixture it is the set called `task`, or the one
+    with the same file name, or any if all have the same format apart from a given prefix. Raises RequestError, with
+    the sets' names, if the choice is ambiguous.
     """
     named = [config for use in USES for config in data.sets(use)]
     if task is not None:
@@ -89,11 +89,11 @@ def choose_task(
 
 
 def config_for(path: str, features: str | None = None, like: DatasetConfig | None = None) -> DatasetConfig:
-    """The config of a set named by a bare path: a manifest or pairs (by its header), hub:NAME, digits or dates.
+    """The config of a set given by a path alone: a manifest or pairs (by the header), hub:NAME, digits or dates.
 
-    A .json, or a .jsonl whose lines are such, holds conversations. `like` (say, the recipe's own set) lends prefix,
-    case, limits, metric and, where the file has them, column names.
-    Raises RequestError when the file is missing, or of no kind that is read.
+    A .json, or a .jsonl of such lines, holds conversations. `like` (such as the recipe's own set) is the default of
+    prefix, case, limits, metric and, if the file has them, column names.
+    Raises RequestError for a missing file, or one of an unknown kind.
     """
     lent = {name: getattr(like, name) for name in LENT} if like else {}
     path = str(Path(path).expanduser()) if path.startswith("~") else path
@@ -138,11 +138,11 @@ def open_sources(
     chat: ChatConfig | None = None,
     quoting: Quoting = "auto",
 ) -> Dataset:
-    """What to generate from, in order; targets may be empty.
+    """Sources for generation, in order; targets may be empty.
 
     `given` is a path (a manifest, a .tsv/.csv/.jsonl/.parquet table with a source column, a .json of conversations, one
-    .npy, or any other file: a text line a source), or a list of texts, or a list of (frames, dims) matrices.
-    With `chat` a text is what a human says first. Raises RequestError that names file and line.
+    .npy, or another file with one text per line), a list of texts, or a list of (frames, dims) matrices.
+    With `chat` a text is the first turn of a human. Raises RequestError that names file and line.
     """
     if features and (not isinstance(given, (str, Path)) or Path(given).suffix.lower() not in DELIMITED):
         name = given if isinstance(given, (str, Path)) else "sources"
@@ -198,7 +198,7 @@ def _under(root: str, path: str) -> Path:
 
 
 def _dressed(dataset: Dataset, prefix: str, lowercase: bool) -> Dataset:
-    """Lower-case the texts, then put the prefix before the source or prompt."""
+    """The set in lower case, if asked for, and with the prefix before each source or prompt."""
     if not prefix and not lowercase:
         return dataset
     if lowercase:
@@ -215,7 +215,7 @@ def _dressed(dataset: Dataset, prefix: str, lowercase: bool) -> Dataset:
 
 
 def _file(config: DatasetConfig) -> str:
-    """The file, the hub set or the embedded set that a config names."""
+    """Name of the file, hub set or embedded set of a config."""
     return config.pairs or config.conversations or config.text or config.manifest or config.builtin or ""
 
 

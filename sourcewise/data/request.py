@@ -1,4 +1,4 @@
-"""A file, or sources, read as a recipe reads its own where nothing else is asked for."""
+"""Opens files and sources in the format of a recipe's own data."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from sourcewise.data.open import choose_task, config_for, open_dataset, open_sou
 
 @dataclass(frozen=True, slots=True)
 class SourceRequest:
-    """What somebody names beside a file: all that is None is as the sets of `data`, a recipe's own, have it.
+    """Options of a user for reading a file; defaults (None) are those of a recipe's own sets in `data`.
 
     `task` is one of a mixture, `features` the folder of a manifest, `source` and `target` are columns.
     """
@@ -28,11 +28,11 @@ class SourceRequest:
     target: str | None = None
 
     def like(self, path: str = "") -> DatasetConfig:
-        """The own set that shows how the sources of `path` look. Raises RequestError as `choose_task`."""
+        """The recipe's set with the format of the sources in `path`. Raises RequestError as `choose_task`."""
         return choose_task(self.data, path, self.task, self.prefix) or DatasetConfig(pairs="-")
 
     def sources(self, given: str | Path | Sequence[str] | Sequence[np.ndarray], path: str = "") -> Dataset:
-        """What to generate from, as `open_sources`; `path` is where texts come from. Raises RequestError."""
+        """Sources for generation, as by `open_sources`; `path` is the file of given texts. Raises RequestError."""
         like = self.like(str(given) if isinstance(given, (str, Path)) else path)
         return open_sources(
             given,
@@ -45,11 +45,11 @@ class SourceRequest:
         )
 
     def examples(self, path: str) -> Dataset:
-        """Pairs to measure by. Raises RequestError for what cannot be read."""
+        """Pairs for an evaluation. Raises RequestError if the file cannot be read."""
         named = {key: value for key, value in (("source", self.source), ("target", self.target)) if value}
         config = config_for(path, self.features, self.like(path).model_copy(update=named))
-        if self.source and config.manifest and not self.features:  # a source column means pairs, whatever else is there
+        if self.source and config.manifest and not self.features:  # a source column means pairs
             other = {"pairs": config.manifest, "manifest": None, "prompt": None, "target": None}
             config = config.model_copy(update=other)
-        config = config.model_copy(update=named)  # own columns are looked for, those asked for must be there
+        config = config.model_copy(update=named)  # columns that the user names must exist
         return open_dataset(config, self.data.model_copy(update={"root": ""}), "test")

@@ -1,4 +1,4 @@
-"""The weights that a training keeps: the last, the best, and those of the last evaluations, to be averaged."""
+"""Checkpoints of a training: the last, the best, and snapshots of the last evaluations for an average."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ from sourcewise.training.state import load_state, save_state
 
 
 class Checkpoints:
-    """Folders of weights in a run: checkpoints/last and checkpoints/best, and snapshots beside its state."""
+    """The checkpoints of a run: checkpoints/last, checkpoints/best, and snapshots beside the state."""
 
     def __init__(self, setup: TrainingSetup, run: Run, learner: Learner) -> None:
         self.setup, self.run, self.learner = setup, run, learner
 
     def write(self, folder: Path) -> None:
-        """Write the fp32 masters as a checkpoint folder. Raises NotFinite where one is not."""
+        """Write the fp32 master weights as a checkpoint folder. Raises NotFinite if one is not finite."""
         self.learner.check()
         with self.learner.optimizer.in_full():
             save_network(self.setup.network, folder, self.setup.tokenizer, self.setup.recipe.generation)
 
     def consider(self, metrics: dict[str, Any]) -> bool | None:
-        """Make these weights the best checkpoint if no evaluation did better: True then, else None.
+        """Save the weights as the best checkpoint if no evaluation was better: returns True then, else None.
 
-        Without figures, as there is no validation set, they are.
+        Without figures, that is, without a validation set, they are always saved.
         """
         at, standing = self.learner.at, self._standing(metrics) if metrics else None
         if standing is None or at.best is None or standing < at.best:
@@ -41,14 +41,14 @@ class Checkpoints:
         return None
 
     def _standing(self, metrics: dict[str, Any]) -> tuple[float, float]:
-        """Lower is better; the loss decides between equals: BLEU is 0 as long as no four words are right."""
+        """Sort key of an evaluation, lower is better; the loss decides between equals, since BLEU may be 0 for long."""
         name = self.setup.recipe.train.best
         value, loss = metrics[name], metrics["loss"]
         signed = None if value is None else -figures()[name].sign * value
         return math.inf if signed is None else signed, math.inf if loss is None else loss
 
     def snapshot(self) -> None:
-        """Keep the weights of the last K evaluations for the average at the end."""
+        """Save the weights as a snapshot, of which the last K are averaged at the end."""
         if self.setup.recipe.train.average < 2:
             return
         at = self.learner.at
@@ -60,7 +60,7 @@ class Checkpoints:
                 old.unlink()
 
     def average(self) -> tuple[dict[str, Tensor], int] | None:
-        """The mean of the last snapshots and of how many it is (Vaswani et al. 2017); None where there are no two."""
+        """The mean of the last snapshots (Vaswani et al. 2017) and their number; None for fewer than two."""
         loaded = [load_state(self.run.state.with_name(name)) for name in self.learner.at.snapshots]
         weights = [each for each in loaded if each is not None]
         if len(weights) < 2:

@@ -1,4 +1,4 @@
-"""Parts of a network that do not learn, or begin to learn later, perhaps more slowly (Howard & Ruder 2018)."""
+"""Freezing and gradual unfreezing of parts of a network (Howard & Ruder 2018)."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from sourcewise.model.protocol import Network
 
 
 def freeze(network: Network, parts: Sequence[str]) -> None:
-    """Stop these parts (of PARTS) from learning. Raises RequestError for one that is not there."""
+    """Freeze these parts of a network. Raises RequestError for a missing part."""
     for part in parts:
         if part not in PARTS:
             raise RequestError(f"train.freeze: {part!r} is not one of {', '.join(PARTS)}")
@@ -23,10 +23,10 @@ def freeze(network: Network, parts: Sequence[str]) -> None:
 
 
 class Unfreezing:
-    """When each parameter begins to learn; its state is the epoch alone, so that a resumed training is the same."""
+    """The epoch from which each parameter is trained; it has no state, so that a resumed training is the same."""
 
     def __init__(self, parts: Sequence[str], config: UnfreezeConfig) -> None:
-        """`parts` of the parameters that learn. Raises RequestError for a part that is frozen or not there."""
+        """`parts` has the part of each trained parameter. Raises RequestError for a frozen or missing part."""
         begins = config.begins
         self.begins = [begins.get(part) for part in parts]
         self.rate = config.rate
@@ -37,9 +37,9 @@ class Unfreezing:
             raise RequestError("train.unfreeze: nothing would learn at first; leave a part out, or give it epoch 0")
 
     def factors(self, epochs: float) -> list[float] | None:
-        """What each parameter's learning rate is multiplied by after so many epochs: 0 where it still waits.
+        """Factor on each parameter's learning rate after so many epochs: 0 before its part is unfrozen.
 
-        None where all learn from the start.
+        None if all parts are trained from the start.
         """
         if all(begin is None for begin in self.begins):
             return None

@@ -1,4 +1,4 @@
-"""One optimizer step after the other: gradients, an update, and what is counted for the next line of the log."""
+"""Optimizer steps: gradients, update, and the counts for the next log line."""
 
 from __future__ import annotations
 
@@ -33,18 +33,18 @@ PRECISIONS = {"bf16": torch.bfloat16, "fp32": torch.float32}
 
 @dataclass(slots=True)
 class Taken:
-    """A step that was taken; its nats and the norm of its gradient lie on the device until they are read."""
+    """A finished step; its nats and gradient norm stay on the device until they are read."""
 
     step: int
     batches: Sequence[np.ndarray]
     result: StepResult
     norm: Tensor
     rate: float
-    told: dict[str, dict[str, float]] = field(default_factory=dict)  # of a step that is logged, by part of the network
+    statistics: dict[str, dict[str, float]] = field(default_factory=dict)  # statistics per part, only of a logged step
 
 
 class Learner:
-    """The network and all that moves its weights."""
+    """The network with its objective, step engine and optimizer."""
 
     def __init__(self, setup: TrainingSetup) -> None:
         config, network = setup.recipe.train, setup.network
@@ -60,10 +60,10 @@ class Learner:
         self.unread: list[Taken] = []
 
     def learn(self, batches: Sequence[np.ndarray]) -> Taken:
-        """One optimizer step from these batches, each weighing as many target tokens as it has.
+        """Take one optimizer step from these batches, weighted by their target tokens.
 
-        Raises NotFinite where the loss or its gradient is not: at once where reading them costs nothing, else at the
-        next line of the log; until then no step after it changes a weight.
+        Raises NotFinite if the loss or its gradient is not finite: at once if reading them costs nothing, else at the
+        next log line; until then no step changes a weight.
         """
         started = time.perf_counter()
         at, plan, engine, optimizer = self.at, self.plan, self.engine, self.optimizer
@@ -83,13 +83,13 @@ class Learner:
             self.read()
         if logged:
             ratios = update_ratios(optimizer.parts, optimizer.masters, optimizer.adamw)
-            taken.told = {"gradient_norms": norms, "update_ratios": ratios}
+            taken.statistics = {"gradient_norms": norms, "update_ratios": ratios}
         optimizer.zero_grad()
         at.seconds += time.perf_counter() - started
         return taken
 
     def read(self) -> None:
-        """Ask the device for the loss and the norm of the steps that nobody asked for. Raises NotFinite."""
+        """Read losses and norms of the unread steps from the device. Raises NotFinite."""
         while self.unread:
             taken, at = self.unread.pop(0), self.at
             norm = float(taken.norm)
@@ -104,13 +104,13 @@ class Learner:
             at.largest_norm = max(at.largest_norm, norm)
 
     def check(self) -> None:
-        """Before anything is saved: no weight is a NaN or an infinity. Raises NotFinite."""
+        """Raises NotFinite if a weight is NaN or infinite; called before anything is saved."""
         self.read()
         if (found := damage(self.optimizer.exact())) is not None:
             raise StepNotFinite(self.at.step, "its update left weights that are not finite", found)
 
     def line(self, taken: Taken) -> Step:
-        """The steps since the line before; what counts them begins anew."""
+        """The log line of the steps since the previous one; resets the counts."""
         at, sampled = self.at, self.config.scheduled_sampling != "none"
         event = Step(
             step=at.step,
@@ -120,7 +120,7 @@ class Learner:
             gradient_norm=float(taken.norm),
             largest_norm=at.largest_norm,
             clipped=at.clipped / (at.step - at.step_logged),
-            **taken.told,
+            **taken.statistics,
             tokens_per_s=at.tokens / max(at.seconds - at.logged_at, 1e-9),
             seconds=at.seconds,
             reference_share=reference_share(at.step - 1, self.plan.total, self.config) if sampled else None,
@@ -129,7 +129,7 @@ class Learner:
         return event
 
     def machine(self) -> dict[str, str]:
-        """What the steps are made with, for the first line of the log."""
+        """The machine and engine of the steps, for the first line of the log."""
         network = self.objective.network
         dtype = next(network.parameters()).dtype
         precision = "bf16" if dtype == torch.bfloat16 else str(dtype).removeprefix("torch.").replace("float32", "fp32")

@@ -1,4 +1,4 @@
-"""The training loop: batches in, a run folder out; what happens at each step reads from top to bottom."""
+"""The training loop: batches in, a run folder out; each step reads from top to bottom."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ from sourcewise.training.statistics import target_entropy
 
 
 class Interrupted(KeyboardInterrupt):
-    """Ctrl-C: the run was saved and can be resumed."""
+    """The training was saved after a Ctrl-C and can be resumed."""
 
 
 class Training:
-    """One training of one network on one machine."""
+    """The training of one network on one machine."""
 
     def __init__(self, setup: TrainingSetup, run: Run, listeners: Sequence[Listener] = ()) -> None:
         self.setup, self.run, self.listeners = setup, run, listeners
@@ -38,10 +38,10 @@ class Training:
         self.options = setup.recipe.generation.model_copy(update={"beams": 1, "sample": False})
 
     def fit(self) -> None:
-        """Train to the end, resuming where the run's state left off.
+        """Train to the end, from the run's saved state if there is one.
 
-        Raises Interrupted after a Ctrl-C: what is being written is finished, and the state saved. A second one stops at
-        once; the state saved before stays. Raises NotFinite where a loss, a gradient or a weight no longer is.
+        Raises Interrupted after a Ctrl-C, when all writing is finished and the state is saved. A second Ctrl-C stops at
+        once and keeps the previous state. Raises NotFinite if a loss, a gradient or a weight is not finite.
         """
         go_on = f"go on with: sourcewise train {self.run.folder} --resume"
         try:
@@ -81,7 +81,7 @@ class Training:
             listener.stopped(self.run, finished=finished)
 
     def _begin(self) -> None:
-        """Go on where the run's state left off, or note that a training begins."""
+        """Load the run's saved state, or log that a training begins."""
         learner, run = self.learner, self.run
         kept = resume(run, self.setup, learner.optimizer, learner.plan.first_saved, learner.machine())
         learner.at = kept or learner.at
@@ -93,10 +93,10 @@ class Training:
         for listener in self.listeners:
             listener.started(run, learner.at.step, learner.plan.total)
         if learner.at.step and not run.last.is_dir():
-            self.checkpoints.write(run.last)  # somebody deleted it; the state holds its weights
+            self.checkpoints.write(run.last)  # it was deleted; the state holds its weights
 
     def _evaluate(self) -> None:
-        """Generate on the validation examples; keep the last and the best checkpoint; save the state."""
+        """Evaluate on the validation examples, and save the checkpoints last and best, and the state."""
         self.checkpoints.write(self.run.last)
         metrics = self._measure()
         best = self.checkpoints.consider(metrics)
@@ -112,7 +112,7 @@ class Training:
         return Evaluated(step=at.step, epoch=epoch, averaged=averaged, metrics=metrics, best=best)
 
     def _measure(self) -> dict[str, Any]:
-        """The figures of the validation examples by greedy search, without text; none where there are no examples."""
+        """Figures of the validation examples by greedy search, without texts; empty if there are no examples."""
         if self.valid is None:
             return {}
         network, tokenizer, recipe = self.setup.network.eval(), self.setup.tokenizer, self.setup.recipe
@@ -122,7 +122,7 @@ class Training:
         return dict(without_nan(evaluation.metrics))
 
     def _average(self) -> None:
-        """Measure the mean of the last snapshots; it becomes the best checkpoint if it does better."""
+        """Evaluate the mean of the last snapshots, which becomes the best checkpoint if it is better."""
         found, optimizer = self.checkpoints.average(), self.learner.optimizer
         if found is None or self.run.metrics()[-1].get("averaged"):
             return
@@ -138,7 +138,7 @@ class Training:
         save_progress(self.learner.at, self.learner.optimizer.state_dict(), self.run.state)
 
     def _stop(self, broken: StepNotFinite) -> NoReturn:
-        """What is not finite ends a training before it reaches a checkpoint; what was saved last stays."""
+        """End the training at a value that is not finite; the last saved checkpoint and state are kept."""
         self.run.append(Stopped(step=broken.step, why=f"{broken.said}: {broken.why}", **broken.figures))
         self._ended(finished=False)
         kept = "the last state is kept" if self.run.state.is_file() else "nothing was saved before it"

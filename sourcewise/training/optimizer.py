@@ -1,7 +1,7 @@
-"""AdamW over fp32 master weights, while the network computes in its own precision.
+"""AdamW on fp32 master weights, while the network computes in its own precision.
 
-The network may hold bf16 weights: gradients arrive in bf16, are added up in fp32, and after each step the
-masters are rounded into the network again.
+The network may hold bf16 weights: bf16 gradients are summed in fp32, and after each step the rounded master weights
+are copied into the network.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ from sourcewise.config import TrainConfig
 from sourcewise.errors import RequestError
 from sourcewise.model.parts import OTHER, ParameterInfo
 
-LEAST_RMS = 1e-3  # weights at zero must be able to leave it
+LEAST_RMS = 1e-3  # so that weights at zero can change
 
 
 def bare(name: str) -> str:
-    """A parameter's name in the network, of its name in the objective."""
+    """A parameter's name in the network, from its name in the objective."""
     return name.removeprefix("network.")
 
 
 class PlainAdamW(torch.optim.AdamW):
-    """torch's AdamW without its wrappers for torch.compile, whose import alone takes most of a second."""
+    """torch's AdamW without the wrappers for torch.compile, whose import takes most of a second."""
 
     add_param_group = inspect.unwrap(torch.optim.Optimizer.add_param_group)
     step = torch.no_grad()(inspect.unwrap(torch.optim.AdamW.step))
@@ -46,9 +46,9 @@ class MasterAdamW:
         *,
         lazy: bool | None = None,
     ) -> None:
-        """`infos` say which part each parameter of the module belongs to.
+        """`infos` name the part of each parameter of the module.
 
-        `lazy`: nobody asks the device whether a gradient is finite before it goes on; by default, but on a CPU.
+        `lazy`: steps do not wait for the device's answer whether a gradient is finite; the default except on a CPU.
         """
         part_of = {id(info.parameter): info.part for info in infos}
         named = [(n, p) for n, p in module.named_parameters() if p.requires_grad]
@@ -72,23 +72,23 @@ class MasterAdamW:
         )
         device = self.masters[0].device
         self.lazy = device.type != "cpu" if lazy is None else lazy
-        self.lost = torch.zeros((), device=device)  # 1 from the first gradient on that was not finite, where lazy
+        self.lost = torch.zeros((), device=device)  # if lazy: 1 after the first gradient that was not finite
         self.zero_grad()
 
     def _groups(self, train: TrainConfig) -> list[tuple[list[int], float]]:
-        """Places of the tensors of each group of AdamW, and its decay: one group per tensor where rates differ."""
+        """Indices of the tensors of each group of AdamW, and its decay; one group per tensor if rates differ."""
         decays = [train.weight_decay if master.ndim > 1 else 0.0 for master in self.masters]
         if train.scale_updates or train.unfreeze.begins:
             return [([i], decay) for i, decay in enumerate(decays)]
         return [([i for i, own in enumerate(decays) if own == decay], decay) for decay in dict.fromkeys(decays)]
 
     def zero_grad(self) -> None:
-        """Start a step: no gradients."""
+        """Clear the gradients at the start of a step."""
         for master in self.masters:
             master.grad = None
 
     def add(self, gradients: Sequence[Tensor | None]) -> None:
-        """Add gradients, one per parameter, to the masters' in fp32; what lies in `room` already is taken as it is."""
+        """Add gradients, one per parameter, to those of the masters in fp32; tensors of `room` are used in place."""
         for gradient, master, room in zip(gradients, self.masters, self.room, strict=True):
             if gradient is None:
                 continue
@@ -100,10 +100,10 @@ class MasterAdamW:
                 master.grad.add_(gradient)
 
     def step(self, rate: float, factors: Sequence[float] | None = None) -> Tensor:
-        """One update at this learning rate, times a factor per parameter; gives the gradient norm before clipping.
+        """One update at a learning rate, with a factor per parameter; returns the gradient norm before clipping.
 
-        What has the factor 0 stays as it is, and its gradient counts nowhere. A norm that is not finite changes
-        nothing; where lazy, neither do the steps after it.
+        Parameters with the factor 0 are unchanged, and their gradients do not count. A norm that is not finite changes
+        no weight; if lazy, nor do the steps after it.
         """
         for master, factor in zip(self.masters, factors or [], strict=factors is not None):
             if not factor:
@@ -120,7 +120,7 @@ class MasterAdamW:
         return norm
 
     def _scale_gradients(self, norm: Tensor) -> None:
-        """What AdamW divides the gradients by as it reads them: `clip_grad_norm_` would pass over them once more."""
+        """The divisor by which AdamW clips gradients as it reads them, which saves the pass of `clip_grad_norm_`."""
         excess = (norm + 1e-6) / self.clip if self.clip else None
         if self.lazy:
             self.lost = torch.maximum(self.lost, (~norm.isfinite()).to(self.lost.dtype))
@@ -131,21 +131,21 @@ class MasterAdamW:
         self.adamw.grad_scale = excess  # type: ignore[attr-defined]
 
     def _scale(self, master: Tensor) -> float:
-        """What an update is multiplied by: 1, or the root mean square of the weights (Shazeer & Stern 2018, section 8).
+        """Factor on an update: 1, or the root mean square of the weights (Shazeer & Stern 2018, section 8).
 
-        T5's initial weights span 1.0 (embeddings) to 0.01 (queries): one absolute rate does not fit both.
+        T5's initial weights range from 0.01 (queries) to 1.0 (embeddings), so that no absolute rate fits both.
         """
         return max(LEAST_RMS, float(master.detach().norm()) / math.sqrt(master.numel())) if self.scaled else 1.0
 
     @torch.no_grad()
     def publish(self) -> None:
-        """Round the masters into the network."""
+        """Copy the rounded master weights into the network."""
         for parameter, master in zip(self.parameters, self.masters, strict=True):
             parameter.copy_(master)
 
     @contextlib.contextmanager
     def in_full(self) -> Iterator[None]:
-        """Within: the network holds the fp32 weights themselves, frozen ones as they came."""
+        """Within: the network holds the fp32 master weights; frozen weights are unchanged."""
         everything = [*zip(self.parameters, self.masters, strict=True), *self.frozen.values()]
         rounded = [p.data for p, _ in everything]
         for parameter, exact in everything:
@@ -157,30 +157,30 @@ class MasterAdamW:
                 parameter.data = data
 
     def exact(self) -> Iterator[tuple[str, Tensor]]:
-        """Every weight in fp32 by its name in the network: the masters, and what is frozen."""
+        """Name in the network → weight: the fp32 masters, and frozen weights."""
         yield from ((bare(name), master) for name, master in zip(self.names, self.masters, strict=True))
         yield from ((bare(name), frozen) for name, (_, frozen) in self.frozen.items())
 
     def weights(self) -> dict[str, Tensor]:
-        """The masters by name."""
+        """Name → master weight."""
         return {n: m.detach() for n, m in zip(self.names, self.masters, strict=True)}
 
     @torch.no_grad()
     def set_weights(self, weights: dict[str, Tensor]) -> None:
-        """Put other values into masters and network."""
+        """Set masters and network to other weights."""
         for name, master in zip(self.names, self.masters, strict=True):
             master.copy_(weights[name])
         self.publish()
 
     def state_dict(self) -> dict[str, Any]:
-        """Masters and AdamW's moments by name, and the frozen weights: where those came from may change meanwhile."""
+        """Masters and AdamW's moments by name, and frozen weights, since their source may change before a resume."""
         moments = {name: dict(self.adamw.state[m]) for name, m in zip(self.names, self.masters, strict=True)}
         frozen = {name: exact for name, (_, exact) in self.frozen.items()}
         return {"masters": self.weights(), "moments": moments, "frozen": frozen}
 
     @torch.no_grad()
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take up a saved state and put its weights into the network."""
+        """Load a saved state, and copy its weights into the network."""
         self.set_weights(state["masters"])
         moments = moments_of(state)
         for name, master in zip(self.names, self.masters, strict=True):
@@ -192,7 +192,7 @@ class MasterAdamW:
 
 
 def moments_of(state: dict[str, Any]) -> dict[str, dict[str, Tensor]]:
-    """AdamW's moments of a saved state by parameter; older states number them, in the order of the masters."""
+    """Parameter → AdamW's moments, of a saved state; older states number them in the order of the masters."""
     if "moments" in state:
         return dict(state["moments"])
     names = list(state["masters"])

@@ -1,4 +1,4 @@
-"""What a training learns from, and when: the batches of each step, and the steps at which something is due."""
+"""The plan of a training: the batches of each step, and the steps of logging, evaluation and saving."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from sourcewise.training.step import Part
 
 
 class Plan:
-    """The steps of a training; what is drawn is a function of (seed, epoch, example)."""
+    """The steps of a training; all draws are functions of (seed, epoch, example)."""
 
     def __init__(self, setup: TrainingSetup) -> None:
         self.config, self.seed = setup.recipe.train, setup.recipe.seed
@@ -31,7 +31,7 @@ class Plan:
         self.evaluate_every = self.config.evaluate_every or counts[0]
 
     def steps(self, at: Progress) -> Iterator[list[np.ndarray]]:
-        """The batches of each step that is left, from where `at` stands; whoever learns from them moves it on."""
+        """Yields the batches of each remaining step from `at` on, which the caller advances."""
         while at.step < self.total:
             batches = self.batches(at.epoch)
             self.examples, self.epoch = self.examples.at(at.epoch), at.epoch
@@ -42,7 +42,7 @@ class Plan:
                 at.epoch, at.position = at.epoch + 1, 0
 
     def batches(self, epoch: int) -> list[np.ndarray]:
-        """The batches of an epoch, in the order in which they are learnt from: the places of their examples."""
+        """The batches of an epoch in order, each as indices of examples."""
         examples = self.examples.at(epoch)
         return training_batches(
             examples.source_lengths,
@@ -54,16 +54,16 @@ class Plan:
         )
 
     def targets(self, batches: Sequence[np.ndarray]) -> int:
-        """How many target tokens these batches have."""
+        """Number of target tokens in these batches."""
         return int(sum(self.examples.target_lengths[rows].sum() for rows in batches))
 
     def parts(self, rows: np.ndarray, count: int, target_cost: float = 1.0) -> list[Part]:
-        """A batch in at most `count` parts of about the same cost; a target token costs `target_cost` source tokens."""
+        """A batch in at most `count` parts of similar cost; a target token costs `target_cost` source tokens."""
         sizes = self.examples.source_lengths + target_cost * self.examples.target_lengths
         return [partial(self.batch, part) for part in shares(rows, sizes, count)]
 
     def batch(self, rows: np.ndarray) -> Batch:
-        """These examples laid out, changed as this epoch draws it."""
+        """The batch of these examples, with this epoch's augmentation and noise."""
         if self._augment is None:
             batch = self.examples.batch(rows, coarse=True)
             return batch if self._noise is None else self._noise(batch, self.epoch)
@@ -73,25 +73,25 @@ class Plan:
 
     @property
     def others(self) -> Callable[[list[int]], Source] | None:
-        """Gives the sources of other examples for those of a batch; None where nothing is contrasted."""
+        """A function from a batch's examples to sources of others, for the contrastive loss; None without it."""
         partners = self._partners
         return None if partners is None else lambda indices: self.batch(partners(indices, self.epoch)).source
 
     def logs(self, step: int) -> bool:
-        """Whether a step has a line in the log."""
+        """Whether a step is logged."""
         return step % self.config.log_every == 0 or step == self.total
 
     def evaluates(self, step: int) -> bool:
-        """Whether the validation examples are generated after a step."""
+        """Whether an evaluation follows a step."""
         return step % self.evaluate_every == 0 or step == self.total
 
     def saves(self, step: int) -> bool:
-        """Whether the state is saved after a step, beside evaluations."""
+        """Whether the state is saved after a step without an evaluation."""
         return bool(self.config.save_every) and step % (self.config.save_every or 1) == 0
 
     @property
     def first_saved(self) -> int:
-        """The first step after which a state is there."""
+        """The first step after which the state is saved."""
         return min(self.evaluate_every, self.config.save_every or self.total, self.total)
 
 

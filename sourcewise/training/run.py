@@ -1,4 +1,4 @@
-"""A run: the folder with everything one training produced."""
+"""A run: the folder with all files of one training."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from sourcewise.runtime.locks import hold
 from sourcewise.training.events import LINES_FILE, Event, Line, append, as_text, read_lines, started
 
 LOCK = ".lock"
-UNUSED = (LOCK, "recipe.yaml.part")  # all that a kill before a training began may leave
+UNUSED = (LOCK, "recipe.yaml.part")  # files that a kill before the training may leave
 
 
 @dataclass
@@ -32,7 +32,7 @@ class Run:
 
     @property
     def best(self) -> Path:
-        """The checkpoint that did best on the validation set."""
+        """The checkpoint with the best validation figure."""
         return self.folder / "checkpoints" / "best"
 
     @property
@@ -42,22 +42,22 @@ class Run:
 
     @property
     def state(self) -> Path:
-        """The file an exact resume needs."""
+        """The file of the state for an exact resume."""
         return self.folder / "state" / "state.pt"
 
     @property
     def notes(self) -> Path:
-        """What in the data was not taken as it stands; not there where all was."""
+        """The file of notes on data that is not used as it stands; missing without notes."""
         return self.folder / "notes.tsv"
 
     @property
     def tokenizer(self) -> Path:
-        """The folder of the tokenizer it was trained with."""
+        """The folder of the tokenizer."""
         return self.folder / "tokenizer"
 
     @property
     def has_tokenizer(self) -> bool:
-        """Whether that folder is complete: its configuration is written last."""
+        """Whether the tokenizer's folder is complete; its configuration is written last."""
         return (self.tokenizer / "tokenizer_config.json").is_file()
 
     @property
@@ -67,51 +67,51 @@ class Run:
 
     @property
     def log(self) -> Path:
-        """The file with a line an event."""
+        """The log, with one line per event."""
         return self.folder / LINES_FILE
 
     def metrics(self) -> list[Line]:
-        """The lines of metrics.jsonl. Raises RequestError for one that is damaged."""
+        """The lines of metrics.jsonl. Raises RequestError for a damaged line."""
         return read_lines(self.log, strict=True)
 
     def clear(self) -> None:
-        """Delete what a former run left in the folder."""
+        """Delete the files of a former run in the folder."""
         for path in self.folder.iterdir():
             if path.name != LOCK:
                 shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
 
     def write_notes(self, notes: Sequence[Note]) -> None:
-        """Write notes.tsv, where there are any: file, where, what."""
+        """Write notes.tsv (file, where, what) if there are notes."""
         if notes:
             write_tsv(self.notes, ("file", "where", "what"), ((note.file, note.where, note.what) for note in notes))
 
     def append(self, event: Event | Line) -> Line:
-        """Add an event to metrics.jsonl, or a line as it stands there; the line is returned."""
+        """Append an event, or a finished line, to metrics.jsonl; returns the line."""
         line = event.line() if isinstance(event, Event) else event
         append(self.log, line)
         return line
 
     @property
     def parameters(self) -> int:
-        """How many parameters its network has, as the run noted when it began; 0: it did not."""
+        """Number of parameters as logged at the start; 0 if not logged."""
         return int(started(self.metrics()).get("parameters", 0))
 
     @property
     def native_code(self) -> str:
-        """Which C++ its training used, as noted when it began; "" where none is for its device or none was noted."""
+        """Native code of the training as logged at the start; empty if there is none or it is not logged."""
         said = str(started(self.metrics()).get("native code", ""))
         return "" if "is for the CPU" in said else said
 
     def rewind(self, step: int) -> None:
-        """Drop the lines of metrics.jsonl after a step: a resumed run writes them again."""
+        """Delete the lines of metrics.jsonl after a step, which a resumed run writes again."""
         write_atomically(self.log, as_text(line for line in self.metrics() if line["step"] <= step))
 
 
 def create_run(recipe: Recipe, *, resume: bool = False, overwrite: bool = False) -> Run:
-    """Where a recipe's run will be, or the run to go on with. Nothing is written, or deleted, yet.
+    """The run of a recipe, new or to be resumed; nothing is written or deleted yet.
 
-    Raises RequestError where the folder holds a run and neither `resume` nor `overwrite` was asked for, and where it
-    holds anything else.
+    Raises RequestError if the folder holds a run and neither `resume` nor `overwrite` is set, and if it holds other
+    files.
     """
     folder = Path(recipe.output).expanduser() / recipe.name
     if resume:
@@ -131,7 +131,7 @@ def create_run(recipe: Recipe, *, resume: bool = False, overwrite: bool = False)
 
 
 def write_recipe(run: Run, recipe: Recipe) -> None:
-    """Write recipe.yaml whole or not at all."""
+    """Write recipe.yaml atomically."""
     part = run.folder / "recipe.yaml.part"
     save_recipe(recipe, part)
     os.replace(part, run.folder / "recipe.yaml")
@@ -139,9 +139,9 @@ def write_recipe(run: Run, recipe: Recipe) -> None:
 
 @contextlib.contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Hold the run, made where it is not there: a second training of the same folder raises RequestError.
+    """Within: the run's folder, made if necessary, is locked; a second training there raises RequestError.
 
-    A killed holder lets go by itself. Where the block fails before it wrote anything, the folder is gone again.
+    The lock of a killed process is released. If the block fails before it writes a file, the folder is removed.
     """
     lock = folder / LOCK
     with contextlib.ExitStack() as stack:
@@ -156,6 +156,6 @@ def locked(folder: Path) -> Iterator[None]:
             yield
         except BaseException:
             if all(p.name == LOCK for p in folder.iterdir()):
-                file.close()  # Windows deletes no open file
+                file.close()  # Windows cannot delete an open file
                 lock.unlink()
             raise

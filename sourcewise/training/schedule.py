@@ -8,7 +8,7 @@ from sourcewise.config import TrainConfig
 
 
 def learning_rate(step: int, total: int, train: TrainConfig) -> float:
-    """Rate of step `step` (from 0) of `total`: linear warm-up, then cosine, inverse square root, or constant."""
+    """Learning rate of step `step` (from 0) of `total`: linear warm-up, then cosine, inverse root, or constant."""
     warmup = min(train.warmup_steps, total)
     if step < warmup:
         return train.learning_rate * (step + 1) / warmup

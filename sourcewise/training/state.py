@@ -1,4 +1,4 @@
-"""Everything a run needs to go on exactly as if it had never stopped, saved whole or not at all."""
+"""The state for an exact resume of a run, saved atomically."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from sourcewise.runtime.random import random_states
 
 @dataclass(slots=True)
 class Progress:
-    """Where a training stands: what it goes on from, beside weights, moments and random states."""
+    """Progress of a training: all counters of its state, beside weights, moments and random states."""
 
     step: int = 0
     epoch: int = 0
-    position: int = 0  # batches of this epoch already learnt from
-    epoch_batches: int = 1  # of the epoch under way
+    position: int = 0  # trained batches of this epoch
+    epoch_batches: int = 1  # of this epoch
     best: tuple[float, float] | None = None  # of the best checkpoint: lower is better
     snapshots: list[str] = field(default_factory=list)  # files of weights to average at the end
     seconds: float = 0.0  # of all steps
-    logged_at: float = 0.0  # `seconds` at the last log line; all below since then
-    step_logged: int = 0  # `step` then
+    logged_at: float = 0.0  # `seconds` at the last log line; all fields below count from there
+    step_logged: int = 0  # `step` at the last log line
     nats: float = 0.0
     targets: int = 0
     tokens: int = 0  # of sources and targets
@@ -34,28 +34,28 @@ class Progress:
 
     @classmethod
     def of(cls, state: dict[str, Any]) -> Self:
-        """That of a saved state."""
+        """The progress in a saved state."""
         return cls(**{each.name: state[each.name] for each in fields(cls)})
 
     def to_dict(self) -> dict[str, Any]:
-        """To be saved."""
+        """The fields as plain values, for saving."""
         return {each.name: getattr(self, each.name) for each in fields(self)}
 
     @property
     def epochs(self) -> float:
-        """Epochs that are done, in part too."""
+        """Number of trained epochs, with a fraction."""
         return self.epoch + min(1.0, self.position / self.epoch_batches)
 
     def logged(self) -> None:
-        """Count anew: a line of the log told what came before."""
+        """Reset the counts after a log line."""
         self.nats, self.targets, self.tokens, self.logged_at = 0.0, 0, 0, self.seconds
         self.step_logged, self.clipped, self.largest_norm = self.step, 0, 0.0
 
 
 def save_state(state: dict[str, Any], path: Path) -> None:
-    """Write plain tensors, numbers and texts; a kill at any moment leaves the old file or the new one.
+    """Write plain tensors, numbers and texts atomically: a kill leaves the old file or the new one.
 
-    Raises RequestError where the disk is full or the folder cannot be written.
+    Raises RequestError if the disk is full or the folder cannot be written.
     """
     part = path.with_suffix(".part")
     try:
@@ -73,12 +73,12 @@ def save_state(state: dict[str, Any], path: Path) -> None:
 
 
 def save_progress(at: Progress, optimizer: dict[str, Any], path: Path) -> None:
-    """Write all that an exact resume needs; `optimizer` is that one's state. Raises RequestError as `save_state`."""
+    """Write the complete state of a run; `optimizer` is the optimizer's state. Raises RequestError as `save_state`."""
     save_state({**at.to_dict(), "optimizer": optimizer, "random": random_states()}, path)
 
 
 def load_state(path: Path) -> dict[str, Any] | None:
-    """What `save_state` wrote; None where nothing was saved yet. Raises RequestError for a damaged file."""
+    """Read a saved state; None if there is none yet. Raises RequestError for a damaged file."""
     if not path.is_file():
         return None
     try:

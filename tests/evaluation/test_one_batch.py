@@ -194,5 +194,5 @@ def test_what_cannot_be_measured_is_said() -> None:
         sourcewise.source_bits(t5(), Batch(text_source(LENGTHS), labels(), [0]))
     with pytest.raises(RequestError, match="gives no logits"):
         sourcewise.source_bits(lambda given: None, batch)
-    with pytest.raises(RequestError, match="one row of logits a label"):
+    with pytest.raises(RequestError, match="one row of logits per label"):
         sourcewise.source_bits(lambda given: torch.zeros(6, 2, 4), batch)
