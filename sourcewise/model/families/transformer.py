@@ -46,7 +46,7 @@ class TransformerConfig:
     attention_dropout: float = 0.1
     relative_buckets: int = 32
     relative_distance: int = 128
-    decoder_positions: bool = False  # sinusoids added to the decoder's input: no longer a T5, see docs/design.md
+    decoder_positions: bool = False  # sinusoids added to the decoder's input: no T5 then, see docs/decisions/013
     eps: float = 1e-6
     pad_id: int = 0
     eos_id: int = 1
