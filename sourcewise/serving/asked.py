@@ -147,10 +147,12 @@ def _sources(model: Model, limits: Limits, request: Body) -> Dataset:
         longest = max((len(text) for text in given), default=0)
         if longest > LONGEST_TOKEN * model.data.max_source:
             raise _too_long("source", f"{longest:,} characters", f"{model.data.max_source:,} tokens")
+    reading = SourceRequest(model.data, request.task, prefix=request.prefix)
     try:
-        found = SourceRequest(model.data, request.task, prefix=request.prefix).sources(given)
-    except RequestError as error:
+        reading.like()
+    except RequestError as error:  # of the task; what else is wrong is the model's to refuse
         raise Refusal(422, str(error).replace("--task", "task")) from None
+    found = reading.sources(given)
     return replace(found, name="features" if found.dims else "source")
 
 
