@@ -79,6 +79,7 @@ def train(
                 warnings.simplefilter("ignore", Notice)  # printed above; the report reads the same data again
                 LiveReport().done(run)
         except KeyboardInterrupt:
+            LiveReport().interrupted(run)
             problem = "trained, but not evaluated"
             raise Interrupted(f"{problem}; go on with: sourcewise train {run.folder} --resume") from None
     return run

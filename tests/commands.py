@@ -24,6 +24,22 @@ class Models:
     features: Path
 
 
+class NoPages:
+    """A `Listener` in the place of the one that draws."""
+
+    def started(self, run: object, step: int, total: int) -> None: ...
+
+    def stepped(self, step: int, line: object) -> None: ...
+
+    def evaluated(self, line: object) -> None: ...
+
+    def stopped(self, run: object, finished: bool) -> None: ...
+
+    def done(self, run: object) -> None: ...
+
+    def interrupted(self, run: object) -> None: ...
+
+
 def write_features(folder: Path, name: str = "m.tsv", lengths: tuple[int, ...] = (6, 8, 5), dims: int = DIMS) -> None:
     (folder / "features").mkdir(exist_ok=True)
     rng = np.random.default_rng(0)

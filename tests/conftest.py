@@ -10,7 +10,7 @@ import pytest
 
 import sourcewise
 from sourcewise.cli import main
-from tests.commands import TINY, Models, tree, write_features
+from tests.commands import TINY, Models, NoPages, tree, write_features
 from tests.training.recipes import recipe
 
 
@@ -20,6 +20,13 @@ def ctrl_c_is_heard() -> Iterator[None]:
     kept = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, kept)
+
+
+@pytest.fixture(autouse=True)
+def no_pages(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No report is drawn but in tests that are marked `pages`: it takes longer than a small training."""
+    if request.node.get_closest_marker("pages") is None:
+        monkeypatch.setattr("sourcewise.api.LiveReport", NoPages)
 
 
 @pytest.fixture(scope="session")

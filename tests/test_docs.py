@@ -24,6 +24,8 @@ from sourcewise.data.readers import digits
 from sourcewise.data.readers.manifests import read_manifest
 from tests.test_layers import LAYERS
 
+pytestmark = pytest.mark.pages
+
 ROOT = Path(__file__).parents[1]
 DECISIONS = sorted((ROOT / "docs" / "decisions").glob("*.md"))
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md")), *DECISIONS]

@@ -25,6 +25,8 @@ from tests.commands import Models
 from tests.comparison.test_table import table
 from tests.training.recipes import pairs_file, recipe
 
+pytestmark = pytest.mark.pages
+
 
 def share_of_first(hypotheses: Sequence[str], references: Sequence[str]) -> float:
     """Outputs that begin as their reference does, in percent."""

@@ -120,7 +120,7 @@ class LiveReport:
     def stopped(self, run: Run, finished: bool) -> None:
         """See Listener. An unfinished run is diagnosed now, unless Ctrl-C stops that; a finished one by `done`."""
         if finished:
-            self._draw(run, training=True)
+            write_report(run.folder, training=True)
             return
         try:
             self._draw(run, training=False)
@@ -130,6 +130,10 @@ class LiveReport:
     def done(self, run: Run) -> None:
         """Write the final report, with the findings of `diagnose`, after the final evaluation."""
         self._draw(run, training=False)
+
+    def interrupted(self, run: Run) -> None:
+        """Draw what there is when the final evaluation was interrupted."""
+        self._draw(run, training=True)
 
     def _draw(self, run: Run, training: bool) -> None:
         lines = run.metrics()

@@ -19,6 +19,8 @@ from sourcewise.cli.parser import COMMANDS
 from sourcewise.errors import RequestError
 from sourcewise.evaluation.results import Evaluation, Row
 
+pytestmark = pytest.mark.pages
+
 ROOT = Path(__file__).parents[2]
 HEAVY = ("torch", "transformers", "pydantic", "numpy", "datasets", "rich", "yaml", "matplotlib")
 

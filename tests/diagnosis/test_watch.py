@@ -20,6 +20,8 @@ from sourcewise.training.run import Run, write_recipe
 from tests.commands import tree
 from tests.training.recipes import feature_recipe, recipe
 
+pytestmark = pytest.mark.pages
+
 TIMED = ("seconds", "tokens_per_s", "device", "began")
 
 
@@ -122,7 +124,7 @@ def test_what_a_log_line_tells_of_a_step(tmp_path: Path) -> None:
     for batches in itertools.islice(learner.plan.steps(learner.at), 3):
         before = {name: weight.clone() for name, weight in learner.optimizer.weights().items()}
         taken = learner.learn(batches)
-    norms, ratios = taken.told["gradient_norms"], taken.told["update_ratios"]
+    norms, ratios = taken.statistics["gradient_norms"], taken.statistics["update_ratios"]
     assert set(norms) == set(ratios) == {"embedding", "encoder", "decoder", "bridge"}
     assert math.sqrt(sum(part**2 for part in norms.values())) == pytest.approx(float(taken.norm), rel=1e-4)
     moved = sorted(

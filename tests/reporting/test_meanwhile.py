@@ -14,6 +14,8 @@ from sourcewise.reporting.report import write_report
 from sourcewise.training.run import Run
 from tests.training.recipes import recipe
 
+pytestmark = pytest.mark.pages
+
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Run:

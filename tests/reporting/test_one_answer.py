@@ -19,6 +19,8 @@ from sourcewise.evaluation.verdict import verdict_of
 from sourcewise.reporting.report import write_report
 from tests.training.recipes import recipe
 
+pytestmark = pytest.mark.pages
+
 ILL: dict[str, dict[str, Any]] = {
     "too short": {},
     "misaligned pairs": {"train__steps": 120},

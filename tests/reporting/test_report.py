@@ -18,6 +18,8 @@ from sourcewise.reporting.report import write_report
 from sourcewise.reporting.samples import differences
 from sourcewise.training.events import read_lines
 
+pytestmark = pytest.mark.pages
+
 REFERENCES = [
     f"the {a} man {b} a {c} dog" for a in ("old", "tall", "sad") for b in ("sees", "has") for c in ("red", "big")
 ]

@@ -16,6 +16,8 @@ from sourcewise.reporting.report import write_report
 from tests.browser import Visit, open_browser, visit_file
 from tests.training.recipes import feature_recipe, recipe
 
+pytestmark = pytest.mark.pages
+
 SMALL = {"train__steps": 40, "train__evaluate_every": 10, "train__log_every": 1}
 
 

@@ -17,6 +17,8 @@ from sourcewise.native.codes import Code, of_training
 from sourcewise.runtime.info import info, machine
 from tests.training.recipes import recipe
 
+pytestmark = pytest.mark.pages
+
 
 def test_versions_and_hardware_are_told() -> None:
     told = machine(torch.device("cpu"), "fp32", 1)

@@ -53,6 +53,7 @@ def stopped(made: Any, monkeypatch: pytest.MonkeyPatch, step: int, change: Calla
     return str(told.value)
 
 
+@pytest.mark.pages
 @pytest.mark.parametrize(
     ("name", "value"),
     [

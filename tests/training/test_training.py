@@ -28,6 +28,7 @@ def same(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> boo
     return first.keys() == second.keys() and all(torch.equal(first[k], second[k]) for k in first)
 
 
+@pytest.mark.pages
 def test_a_run_leaves_the_files_of_the_contract_and_learns(tmp_path: Path) -> None:
     wider = {"d_model": 64, "d_ff": 128, "heads": 2, "encoder_layers": 2, "decoder_layers": 2, "dropout": 0.0}
     options = {"train__learning_rate": 3e-3, "train__batch_tokens": 1024, "train__evaluate_every": 200}
