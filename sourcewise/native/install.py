@@ -14,25 +14,36 @@ from torch import nn
 from sourcewise.native.training import loss
 from sourcewise.native.training.forwards import FORWARDS, arrangement
 
-OURS = ("torch.nn.", "sourcewise.model.")  # where the classes of these names are from
+OURS, THEIRS = ("torch.nn.", "sourcewise.model."), "transformers."  # where classes are from
 SIDE = 32  # heads without padding are a multiple of it wide
 
 
 def install(network: nn.Module) -> None:
-    """Let the modules of a network that is on a CPU compute in native code, wherever that can."""
-    for name, module in network.named_modules():
-        kind = type(module)
-        if not kind.__module__.startswith(OURS):
-            continue
-        if kind.__name__ in FORWARDS:
-            module.forward = MethodType(FORWARDS[kind.__name__], module)
-        elif kind.__name__ == "LinearCrossEntropy":
-            loss.install(module)
-        elif kind.__name__ == "Arrangement":
-            width = _width_of_heads(network.get_submodule(name.rpartition(".")[0]))
-            if width is not None:
-                module.d_kv = width  # type: ignore[assignment]
-                module.forward = MethodType(arrangement, module)
+    """Let the modules of a network that is on a CPU compute in native code, wherever that can.
+
+    A model of transformers stays as it is.
+    """
+    _let_in(network)
+    for module in network.children():
+        if type(module).__name__ == "Arrangement":
+            _pack(module, network)
+        elif not type(module).__module__.startswith(THEIRS):
+            install(module)
+
+
+def _let_in(module: nn.Module) -> None:
+    kind = type(module).__name__
+    if kind in FORWARDS and type(module).__module__.startswith(OURS):
+        module.forward = MethodType(FORWARDS[kind], module)
+    elif kind == "LinearCrossEntropy":
+        loss.install(module)
+
+
+def _pack(module: Any, body: nn.Module) -> None:
+    """Let a body lay out what it reads without padding, if all of its blocks can do without."""
+    width = _width_of_heads(body)
+    if width is not None:
+        module.d_kv, module.forward = width, MethodType(arrangement, module)
 
 
 def _width_of_heads(body: nn.Module) -> int | None:
