@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -154,3 +155,24 @@ def test_values_that_are_not_finite_are_the_diagnosis_of_the_run(
     diagnosis = sourcewise.diagnose(tmp_path / "runs" / "tiny")
     (found,) = [f for f in diagnosis.findings if f.code == "TRN001"]
     assert "at step 9" in found.evidence and found.level == "error"
+
+
+def test_a_watch_keeps_about_two_kilobytes_per_line(tmp_path: Path) -> None:
+    """All lines of a training are kept while it runs: of a million steps, one line per 20, a hundred megabytes."""
+    parts = {"embedding": 0.1234, "encoder": 0.2345, "decoder": 0.3456}
+    figures = {"clipped": 0.85, "largest_norm": 2.3456, "gradient_norms": parts, "update_ratios": parts}
+    run = Run(tmp_path)
+    run.append({"kind": "start", "step": 0, "steps": 50_000})
+    for step in range(20, 40_020, 20):
+        run.append(
+            line(step, 2.0 + 1 / step) | figures | {"tokens_per_s": 109818.25, "seconds": step / 7, "epoch": 1.5}
+        )
+    watch = Watch(recipe(tmp_path), lambda step, finding: None)
+    tracemalloc.start()
+    try:
+        watch.started(run, 40_000, 50_000)
+        kept, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert len(watch.lines) == 2001
+    assert kept < 2500 * len(watch.lines)

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 import sourcewise
+from sourcewise.api import prepare
 from sourcewise.data.tokenizers.tokenizer import Tokenizer
 from sourcewise.errors import DataWarning, Notice, RequestError
 from sourcewise.training import step
@@ -246,3 +247,19 @@ def test_on_another_number_of_threads_it_learns_from_the_same_batches(
         assert [one[key] for key in ("kind", "step", "epoch")] == [other[key] for key in ("kind", "step", "epoch")]
         assert one.get("learning_rate") == other.get("learning_rate")
         assert one["loss"] == pytest.approx(other["loss"], rel=1e-4)
+
+
+def test_what_was_changed_in_its_recipe_holds_from_there_on(tmp_path: Path) -> None:
+    """AdamW's decay and its moments' are the recipe's, not those that the state was saved with; and that is told."""
+    options = {"train__steps": 8, "train__evaluate_every": 4, "train__log_every": 1}
+    run = sourcewise.train(recipe(tmp_path, **options))
+    before = exactly(run)
+    file = run.folder / "recipe.yaml"
+    file.write_text(file.read_text().replace("beta1: 0.9", "beta1: 0.5").replace("steps: 8", "steps: 10"))
+    with pytest.warns(DataWarning, match=r"not as the run began: train\.beta1 0\.5 instead of 0\.9; it goes on with"):
+        sourcewise.train(run.folder, resume=True)
+    learner = prepare(run.recipe, run, resume=True).learner
+    assert {group["betas"][0] for group in learner.optimizer.adamw.param_groups} == {0.5}
+    learner.optimizer.load_state_dict(torch.load(run.state, weights_only=True)["optimizer"])
+    assert {group["betas"][0] for group in learner.optimizer.adamw.param_groups} == {0.5}
+    assert exactly(run)[: len(before)] == before
