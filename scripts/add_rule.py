@@ -14,36 +14,32 @@ GROUPS = {  # letters → folder, what the rules there look at, and the module o
     "DAT": ("data", "Pairs", "sourcewise.diagnosis.pairs"),
     "WIR": ("wiring", "Wiring", "sourcewise.diagnosis.wiring"),
     "TRN": ("training", "Course", "sourcewise.diagnosis.course"),
-    "MEM": ("source", "Looked", "sourcewise.diagnosis.looked"),
-    "ATT": ("source", "Looked", "sourcewise.diagnosis.looked"),
-    "SRC": ("source", "Looked", "sourcewise.diagnosis.looked"),
-    "OUT": ("outputs", "Outputs", "sourcewise.diagnosis.measures.outputs"),
+    "MEM": ("source", "Trained", "sourcewise.diagnosis.trained"),
+    "ATT": ("source", "Trained", "sourcewise.diagnosis.trained"),
+    "SRC": ("source", "Trained", "sourcewise.diagnosis.trained"),
+    "OUT": ("outputs", "Outputs", "sourcewise.diagnosis.outputs"),
 }
 RULE = '''from {module} import {subject}
-from sourcewise.diagnosis.rule import Findings, Rule
+from sourcewise.diagnosis.rule import Cure, Findings, Rule
 
 
 class {title}(Rule[{subject}]):
-    """
-    ## What it measures
-    TODO
+    """TODO
 
     ## Why that is bad
     TODO
 
     ## Threshold and its origin
     Warning from {{warning:%}}, error from {{error:%}}. TODO: measured on what?
-
-    ## What to do
-    TODO
     """
 
     code, name, level = "{code}", "{words}", "error"
     explained_by = ""
     warning, error = 0.1, 0.5  # TODO: of what
+    cures = Cure("TODO: words, and below them options:", {{"data.train.limit": 1000}})
 
     def check(self, {argument}: {subject}) -> Findings:
-        share = 0.0  # TODO; `raise CannotTell(why)` where there is nothing to tell by
+        share = 0.0  # TODO; `raise CannotTell(what, why)` where there is nothing to tell by
         if level := self.from_on(share):
             yield self.finding(f"{{100 * share:.0f}} % of TODO", level)
 '''

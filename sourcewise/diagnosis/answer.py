@@ -14,14 +14,15 @@ from sourcewise.diagnosis.finding import Finding
 class Piece:
     """What one look found, and in words what it could not look at, and what it did.
 
-    `going_on`: it saw a training whose loss still falls, or that is not over.
+    `going_on` and `early` are of the course of a training: why it may still get better, and why what it has learned so
+    far cannot be judged yet, in words; "" where neither is so.
     """
 
     findings: Sequence[Finding] = ()
     not_checked: Sequence[str] = ()
     looked_at: Sequence[str] = ()
-    going_on: bool = False
-    early: str = ""  # why what is found is too early to judge, where it is
+    going_on: str = ""
+    early: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from sourcewise.config import Recipe
+from sourcewise.diagnosis.plan import UNKNOWN, Plan
+from sourcewise.diagnosis.rule import CannotTell
 
 Line = Mapping[str, Any]
 LAST = 1 / 3  # of the steps, over which a training gets better or does not
@@ -40,14 +41,14 @@ class Course:
     evaluations: tuple[Line, ...]
     stopped: Line | None = None  # of a training that ended by values that are not finite
     start: Line | None = None
-    recipe: Recipe | None = None
-    pretrained: bool = False  # whether it began from such weights, where no recipe says so
+    plan: Plan = UNKNOWN
     not_finite: Line | None = None  # a loss of a training that went on, its weights unharmed
-    other_loss: str = ""  # why the loss of its lines is no cross-entropy, where it is none
     under_way: bool = False  # whether it is known to go on: its last step may be logged before that is evaluated
 
+    about = "the course of training"
+
     @classmethod
-    def read(cls, lines: Sequence[Line], recipe: Recipe | None = None) -> Course:
+    def read(cls, lines: Sequence[Line], plan: Plan | None = None, *, under_way: bool = False) -> Course:
         """From the lines of metrics.jsonl, in the order in which they were written."""
 
         def of(kind: str) -> tuple[Line, ...]:
@@ -55,7 +56,13 @@ class Course:
 
         last = {kind: (of(kind) or (None,))[-1] for kind in ("stopped", "start", "not_finite")}
         train = tuple(line for line in of("train") if line.get("loss") is not None)
-        return cls(train, of("evaluation"), last["stopped"], last["start"], recipe, not_finite=last["not_finite"])
+        known = last["stopped"], last["start"], plan or UNKNOWN, last["not_finite"]
+        return cls(train, of("evaluation"), *known, under_way)
+
+    @property
+    def empty(self) -> bool:
+        """Whether nothing of it was logged."""
+        return not self.train and self.stopped is None and self.not_finite is None
 
     @property
     def step(self) -> int:
@@ -65,8 +72,7 @@ class Course:
     @property
     def total(self) -> int:
         """Steps that the training was to have; 0 where nobody noted them."""
-        planned = (self.start or {}).get("steps") or (self.recipe.train.steps if self.recipe else 0)
-        return int(planned or 0)
+        return int((self.start or {}).get("steps") or self.plan.steps)
 
     @property
     def finished(self) -> bool:
@@ -86,6 +92,12 @@ class Course:
         return before - last >= max(FELL * before, LEAST_NATS)
 
     @property
+    def better_at_the_end(self) -> str:
+        """What a training from random weights still got better at when it ended, in words; "" where nothing."""
+        looked = self.finished and self.fresh and len(self.by_step("loss")) > 1
+        return getting_better(self, FELL) if looked else ""
+
+    @property
     def late(self) -> bool:
         """Whether a source should be read by now."""
         return self.step >= max(PLATEAU, EARLY * self.total)
@@ -93,17 +105,20 @@ class Course:
     @property
     def warm(self) -> bool:
         """Whether something should have been learnt by now, if there is a training worth the name."""
-        return self.step > max(FIRST_STEPS, self.recipe.train.warmup_steps if self.recipe else 0)
+        return self.step > max(FIRST_STEPS, self.plan.warmup)
 
     @property
-    def unusual(self) -> bool:
-        """Whether its losses tell less than usual: values that are not finite ended it, or they are of another loss."""
-        return self.stopped is not None or bool(self.other_loss)
+    def broken(self) -> bool:
+        """Whether values that are not finite ended it. Raises CannotTell where its losses are no cross-entropies."""
+        if self.plan.other_loss and self.stopped is None:
+            what = "the training loss in the course"
+            raise CannotTell(what, f"{self.plan.other_loss}, so what is logged is no cross-entropy")
+        return self.stopped is not None
 
     @property
     def fresh(self) -> bool:
         """Whether it began from random weights, as far as is known."""
-        return not self.pretrained and (self.recipe is None or not self.recipe.model.weights)
+        return self.plan.fresh
 
     @property
     def losses(self) -> np.ndarray:

@@ -9,9 +9,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sourcewise.diagnosis.answer import Diagnosis
+from sourcewise.diagnosis.course import Course
+from sourcewise.diagnosis.pairs import Pairs
 from sourcewise.diagnosis.ranking import put_together, ranked
-from sourcewise.diagnosis.rules import RULES
+from sourcewise.diagnosis.rules import RULES, absent
+from sourcewise.diagnosis.trained import Trained
 from sourcewise.diagnosis.whole import Asked, of_evaluation, whole
+from sourcewise.diagnosis.wiring import Wiring
 from sourcewise.errors import RequestError
 from sourcewise.runtime.random import host_kept
 
@@ -21,12 +25,6 @@ if TYPE_CHECKING:
     from sourcewise.evaluation.evaluate import Progress
     from sourcewise.evaluation.results import Evaluation
     from sourcewise.generation.model import Model
-
-_NEEDS_MORE = (
-    "the training data: imbalance, duplicates, misaligned pairs",
-    "the wiring: masks, labels, frozen parts, gradients",
-    "the course of training: learning rate, over-fitting",
-)
 
 
 @host_kept
@@ -59,8 +57,8 @@ def diagnose_evaluation(evaluation: Evaluation) -> Diagnosis:
     """Every rule that needs no more than an evaluation (rows E1 and E2), in well under a second."""
     start = time.perf_counter()
     piece = of_evaluation(evaluation)
-    missing = [*piece.not_checked, *_NEEDS_MORE]
-    return Diagnosis(ranked(piece.findings), missing, round(time.perf_counter() - start, 4))
+    unseen = [absent(each, "it takes more than outputs") for each in (Pairs, Wiring, Course, Trained)]
+    return Diagnosis(ranked(piece.findings), [*piece.not_checked, *unseen], round(time.perf_counter() - start, 4))
 
 
 def explain(code: str) -> str:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, field
 from typing import Literal
+
+from sourcewise.diagnosis.cure import Cure
 
 Level = Literal["error", "warning", "note"]
 
@@ -21,8 +23,9 @@ class Finding:
     name: str
     level: Level
     evidence: str
-    cure: str
+    cure: str  # as our own recipes take it
+    cures: tuple[Cure, ...] = field(default=(), compare=False, repr=False)  # the same as data; () of one read back
 
     def to_dict(self) -> dict[str, str]:
         """The keys of `diagnose --json`: code, name, level, evidence, cure."""
-        return asdict(self)
+        return {key: getattr(self, key) for key in ("code", "name", "level", "evidence", "cure")}

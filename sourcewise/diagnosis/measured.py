@@ -1,16 +1,18 @@
 """What cures did when they were measured: each alone, three seeds, beside none. The tables are in docs/results.md.
 
-measured.json is made by `measuring.py`.
+measured.json is made by scripts/measured_cures.py.
 """
 
 from __future__ import annotations
 
 import functools
 import json
-import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
+
+from sourcewise.diagnosis.cure import Cure, Options
 
 FILE = Path(__file__).with_suffix(".json")
 ILLNESSES = {  # the comparison of cures → what they were tried on
@@ -19,7 +21,6 @@ ILLNESSES = {  # the comparison of cures → what they were tried on
     "compare_cures_pooled": "written digits pooled into one vector",
     "compare_cures_deep": "written digits through ten layers of GRU and one fixed vector",
 }
-_OPTION = re.compile(r"--([a-z_]+(?:\.[a-z_]+)+)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,15 +43,25 @@ class Effect:
         return f"{changes}: {figure}{doubt}, source bits {self.bits_before:z.2f} → {self.bits_after:z.2f}"
 
 
-def told(cure: str) -> str:
-    """What the options of a cure's text did, an illness a paragraph; empty where none was measured."""
-    options = set(_OPTION.findall(cure))
+def told(cures: Iterable[Cure]) -> str:
+    """What the options of cures did, an illness a paragraph; empty where none was measured."""
+    options = {name for cure in cures for name in cure.options}
     paragraphs = []
     for comparison, illness in ILLNESSES.items():
         found = [e for e in effects() if e.comparison == comparison and options & set(e.changes)]
         if found:
             paragraphs.append("\n".join([f"On {illness}:", *(f"- {effect}" for effect in found)]))
     return "\n".join(paragraphs)
+
+
+def by_effect(*ways: Options) -> list[Options]:
+    """The same ways, those first that gained most source bits where each was tried alone, on average."""
+
+    def gained(way: Options) -> float:
+        gains = [e.bits_after - e.bits_before for e in effects() if e.changes.keys() == way.keys()]
+        return sum(gains) / len(gains) if gains else 0.0
+
+    return sorted(ways, key=gained, reverse=True)
 
 
 @functools.cache

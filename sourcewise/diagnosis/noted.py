@@ -16,8 +16,8 @@ def noted_findings(lines: Sequence[Mapping[str, Any]]) -> dict[str, tuple[Findin
     found: dict[str, tuple[Finding, int]] = {}
     for line in lines:
         if line.get("kind") == "finding" and line.get("level") in LEVELS and line.get("code"):
-            texts = {key: str(line.get(key, "")) for key in ("code", "name", "evidence", "cure")}
-            found[texts["code"]] = Finding(level=line["level"], **texts), int(line.get("step") or 0)
+            code, name, evidence, cure = (str(line.get(key, "")) for key in ("code", "name", "evidence", "cure"))
+            found[code] = Finding(code, name, line["level"], evidence, cure), int(line.get("step") or 0)
     return found
 
 

@@ -2,52 +2,124 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from functools import cached_property
 
 import numpy as np
 
-from sourcewise.config import Recipe
 from sourcewise.data.encoding import ExampleSet
+from sourcewise.data.noise.features import Augmenter
 from sourcewise.diagnosis.measures.features import Summary, summarised
-from sourcewise.training.setup import TrainingSetup
+from sourcewise.diagnosis.plan import Plan
+from sourcewise.diagnosis.rule import CannotTell
 
 SAMPLE = 1000  # examples that are looked at closely
 FEWEST = 20  # a set of fewer is an experiment: shares mean nothing
+MOSTLY = 0.5  # of the sources: where so many are cut, what is left tells little of the whole
 
 
 @dataclass(frozen=True, slots=True)
-class Pairs:
-    """The sets of a training. Its recipe, and its network's bridge for features, where there is one."""
+class Ids:
+    """What is known of texts that are there as ids only: how their tokenizer ends them, and where it cuts them."""
 
-    train: ExampleSet
+    ends: tuple[int, ...] = ()  # ids that a whole text ends with; (): it does not end them
+    longest: int | None = None  # tokens that it keeps of a text
+
+
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """Sources of ids that were cut: how many of how many, at how many tokens, how that shows, beside the targets."""
+
+    sources: int
+    all: int
+    tokens: int
+    why: str
+    target_tokens: float  # of a target, on average
+
+    @property
+    def mostly(self) -> bool:
+        """Whether what is left tells little of the whole."""
+        return self.sources >= MOSTLY * self.all and self.tokens < self.target_tokens
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """The sets of a training, None where they are `refused`: why, in words.
+
+    `limits` are the options that cut sources, targets and outputs, by name; `whole_words` says whether that is what
+    the tokenizer has; `ids` that there are no texts as written; `scale` (mean, deviation) is what features are
+    standardised by, `kept` the share of source tokens that noise leaves, `augmenter` the noise of features.
+    """
+
+    opened: ExampleSet | None
     valid: ExampleSet | None = None
-    recipe: Recipe | None = None
-    bridge: Any = None
+    refused: str = ""
+    plan: Plan | None = None
+    limits: Mapping[str, int] | None = None
+    limited: str = ""  # what leaves examples out, where something does
+    whole_words: bool = False
+    ids: Ids | None = None
+    scale: tuple[np.ndarray, np.ndarray] | None = None
+    kept: float | None = None
+    augmenter: Augmenter | None = None
+    fewest: int = FEWEST  # examples of a set that is judged
     summaries: dict[int, Summary] = field(default_factory=dict)  # of the parts of `train`
 
-    @classmethod
-    def of(cls, prepared: TrainingSetup) -> Pairs:
-        """Those of a training that is about to begin."""
-        return cls(prepared.train, prepared.valid, prepared.recipe, prepared.network.bridge)
+    about = "the training data"
+
+    @property
+    def train(self) -> ExampleSet:
+        """The training set. Raises CannotTell where it was refused."""
+        if self.opened is None:
+            raise CannotTell("everything else", "the data cannot be opened")
+        return self.opened
 
     @property
     def parts(self) -> list[ExampleSet]:
         """The training sets that are large enough to judge; plain text makes its pairs itself."""
-        return [part for part in self.train.parts if not part.drawn and len(part) >= FEWEST]
+        return [part for part in self.train.parts if not part.drawn and len(part) >= self.fewest]
 
     @property
     def texts(self) -> list[ExampleSet]:
-        """Those whose sources are texts."""
+        """Those whose sources are texts. Raises CannotTell where most of them are cut."""
+        self.check_whole()
         return [part for part in self.parts if not part.dataset.dims]
 
+    def check_whole(self) -> None:
+        """Raises CannotTell where most sources are cut: what is left of them tells little of the whole."""
+        if self.cut is not None and self.cut.mostly:
+            raise CannotTell("what sources tell", "most of them are cut")
+
+    def check_written(self) -> None:
+        """Raises CannotTell where texts are not there as they were written."""
+        if self.ids is not None:
+            raise CannotTell("what only texts as written and matrices tell", "the data is ids already")
+
     def features(self) -> list[tuple[ExampleSet, Summary]]:
-        """Those whose sources are features, with what a sample of them holds. Raises RequestError."""
+        """Those whose sources are features, with what a sample of them holds. Raises CannotTell and RequestError."""
+        self.check_written()
         parts = [part for part in self.parts if part.dataset.dims]
         for part in parts:
             if id(part) not in self.summaries:
                 self.summaries[id(part)] = summarised(part)
         return [(part, self.summaries[id(part)]) for part in parts]
+
+    @cached_property
+    def cut(self) -> Cut | None:
+        """Which sources of ids were cut: they end otherwise than whole texts do; None where nothing shows it."""
+        if self.ids is None or self.train.sources is None:
+            return None
+        train, lengths = self.train, self.train.source_lengths
+        longest = int(lengths.max())
+        full = lengths == longest
+        why = "as many as the tokenizer's model_max_length"
+        if longest != self.ids.longest:
+            if not self.ids.ends:
+                return None
+            full &= np.array([int(ids[-1]) not in self.ids.ends for ids in train.sources])  # type: ignore[union-attr]
+            why = "the most there are, and not the end of text, which the tokenizer gives each text"
+        return Cut(int(full.sum()), len(full), longest, why, float(train.target_lengths.mean()))
 
 
 def made_of_text(*sets: ExampleSet | None) -> bool:

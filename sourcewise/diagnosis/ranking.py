@@ -1,32 +1,29 @@
-"""From findings to a diagnosis: ranked, the cause first."""
+"""From findings to a diagnosis: what is too early to judge is no fault, and the cause comes first."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cache
+from typing import Any, NamedTuple
 
 from sourcewise.diagnosis.answer import Diagnosis, Piece
-from sourcewise.diagnosis.early import judged_fairly
-from sourcewise.diagnosis.finding import LEVELS, Finding
+from sourcewise.diagnosis.finding import LEVELS, Finding, Level
+from sourcewise.diagnosis.rule import Rule, matching
 from sourcewise.diagnosis.rules import RULES
-from sourcewise.diagnosis.rules.outputs.out009_poor_verdict import PoorVerdict
-from sourcewise.diagnosis.rules.training.trn013_too_short_to_judge import TooShortToJudge
-from sourcewise.diagnosis.rules.training.trn014_still_learning import StillLearning
+
+NOTES: Mapping[Level, Level] = {"error": "note", "warning": "note"}
+ONE_LOWER: Mapping[Level, Level] = {"error": "warning", "warning": "note"}
 
 
 def put_together(pieces: Sequence[Piece], seconds: float = 0.0, *, own_set: bool = True) -> Diagnosis:
     """One diagnosis of several looks: a finding a code, ranked. `own_set`: the outputs are of a set of the training."""
-    found = [finding for piece in pieces for finding in piece.findings]
-    missing = [words for piece in pieces for words in piece.not_checked]
+    found = _once([finding for piece in pieces for finding in piece.findings])
     early = next((piece.early for piece in pieces if piece.early), "")
-    still = early or "the training is not over, or its loss still fell at its end"
-    going_on = still if any(piece.going_on for piece in pieces) else ""
-    once = _once(found)
-    poor = [_excused(f, once, going_on if own_set else "", own_set) for f in once if f.code == PoorVerdict.code]
-    failed = any(finding.level == "error" for finding in poor)
-    judged = judged_fairly([f for f in once if f.code != PoorVerdict.code], early, failed=failed)
-    return Diagnosis(ranked([*judged, *poor]), missing, round(seconds, 4))
+    still = [f"{f.name}, {f.evidence}" for f in found if f.code in RULES and RULES[f.code].gets_better]
+    going_on = next(filter(None, [*still, *(piece.going_on for piece in pieces)]), "") if own_set else ""
+    missing = [words for piece in pieces for words in piece.not_checked]
+    return Diagnosis(ranked(judged_fairly(found, early, going_on)), missing, round(seconds, 4))
 
 
 def _once(findings: Sequence[Finding]) -> list[Finding]:
@@ -37,14 +34,52 @@ def _once(findings: Sequence[Finding]) -> list[Finding]:
     return list(kept.values())
 
 
-def _excused(poor: Finding, found: Sequence[Finding], going_on: str, own_set: bool) -> Finding:
-    """A poor verdict is a note where the training was too short to judge, and on its own sets while it gets better."""
-    excuses = (TooShortToJudge.code, StillLearning.code) if own_set else (TooShortToJudge.code,)
-    reasons = [f"{finding.name}, {finding.evidence}" for finding in found if finding.code in excuses]
-    reasons += [going_on] if going_on else []
-    if not reasons:
-        return poor
-    return replace(poor, level="note", evidence=f"{poor.evidence}. No {poor.level}: {reasons[0]}")
+class _Excuse(NamedTuple):
+    codes: frozenset[str]
+    to: Mapping[Level, Level]
+    why: str
+
+
+def judged_fairly(findings: Sequence[Finding], early: str = "", going_on: str = "") -> list[Finding]:
+    """What is not learned yet is less grave, where that is no fault.
+
+    `early` says why a training cannot be judged yet: what it has `learned` is a note then. `going_on` says that it
+    gets better. Rules that are found excuse others, and soften them (see `Rule`). The mildest of all that holds.
+    """
+    levels = {finding.code: finding.level for finding in findings}
+    excuses: list[_Excuse] = []
+    if early:
+        excuses.append(
+            _Excuse(frozenset(c for c, rule in RULES.items() if rule.learned and not rule.says_why), NOTES, early)
+        )
+    if going_on:
+        excuses.append(_Excuse(frozenset(c for c, rule in RULES.items() if rule.until_the_end), NOTES, going_on))
+    for finding in findings:
+        rule = RULES.get(finding.code)
+        if rule is not None and rule.excusing(levels):
+            for patterns, to in ((rule.excuses, NOTES), (rule.softens, ONE_LOWER)):
+                excuses.append(_Excuse(frozenset(matching(patterns, tuple(RULES))), to, finding.evidence))
+    judged = {finding.code: _lowered(finding, excuses) for finding in findings}
+    for finding in findings if early else ():  # now that it is known which errors stand
+        rule = RULES.get(finding.code)
+        if rule is not None and rule.says_why:
+            beside = any(f"{code}:{each.level}" in rule.says_why.split() for code, each in judged.items())
+            own = _Excuse(frozenset({finding.code}), ONE_LOWER if beside else NOTES, early)
+            judged[finding.code] = _lowered(finding, [own, *excuses])
+    return list(judged.values())
+
+
+def _lowered(finding: Finding, excuses: Sequence[_Excuse]) -> Finding:
+    """The same, less grave, and why. What has a cure of its own and was not learned is none of training."""
+    rule: Rule[Any] | None = RULES.get(finding.code)
+    if rule is not None and rule.learned and finding.cure != rule.cure:
+        return finding
+    found = [each for each in excuses if finding.code in each.codes and finding.level in each.to]
+    if not found:
+        return finding
+    mildest = max(found, key=lambda each: LEVELS.index(each.to[finding.level]))
+    evidence = f"{finding.evidence}. No {finding.level}: {mildest.why}"
+    return replace(finding, level=mildest.to[finding.level], evidence=evidence)
 
 
 def ranked(findings: Sequence[Finding]) -> list[Finding]:

@@ -6,8 +6,8 @@ from collections.abc import Callable
 from typing import Any
 
 from sourcewise.config import Recipe
+from sourcewise.diagnosis import ours
 from sourcewise.diagnosis.answer import Piece
-from sourcewise.diagnosis.course import Course
 from sourcewise.diagnosis.finding import LEVELS, Finding, Level
 from sourcewise.diagnosis.rules import look
 from sourcewise.training.run import Run
@@ -62,7 +62,7 @@ class Watch:
         """See Listener."""
 
     def _judge(self, step: int) -> None:
-        for finding in look(Course.read(self.lines, self.recipe)).findings:
+        for finding in look(ours.course_of(self.lines, self.recipe)).findings:
             self._tell(step, finding)
 
     def _tell(self, step: int, finding: Finding) -> None:

@@ -7,16 +7,15 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sourcewise.diagnosis import rules
+from sourcewise.diagnosis import ours
 from sourcewise.diagnosis.answer import Piece
 from sourcewise.diagnosis.course import Course, too_early
-from sourcewise.diagnosis.looked import Looked
-from sourcewise.diagnosis.measures.outputs import Outputs
 from sourcewise.diagnosis.noted import kept_evaluation, noted_preflight
-from sourcewise.diagnosis.preflight import of_training
-from sourcewise.diagnosis.rules import RULES
-from sourcewise.diagnosis.rules.data.dat006_lost_characters import LostCharacters
-from sourcewise.diagnosis.wiring import Wiring, one_batch
+from sourcewise.diagnosis.outputs import Outputs
+from sourcewise.diagnosis.pairs import Pairs
+from sourcewise.diagnosis.rules import absent, look
+from sourcewise.diagnosis.trained import Trained
+from sourcewise.diagnosis.wiring import Wiring
 from sourcewise.errors import FaultyData, NotFinite, RequestError, tell
 from sourcewise.evaluation.evaluate import Progress, evaluate_encoded, lay_out
 from sourcewise.evaluation.results import METRICS_FILE, Evaluation
@@ -31,26 +30,10 @@ if TYPE_CHECKING:
     from sourcewise.data.encoding import ExampleSet
     from sourcewise.data.examples import Dataset
 
-NO_TRAINING = (
-    "the training data: imbalance, duplicates, misaligned pairs, cut texts",
-    "the course of training: learning rate, over-fitting",
-)
 NOT_HELD = "this set was never held against the training data"
 GONE = "which cannot be opened"
-
-
-def span(letters: str) -> str:
-    """The rules of a group, such as "DAT001 to DAT017"."""
-    codes = sorted(code for code in RULES if code.startswith(letters))
-    return f"{codes[0]} to {codes[-1]}"
-
-
-NO_PREFLIGHT = (
-    f"the training data ({span('DAT')}): no pre-flight is noted here",
-    f"the wiring ({span('WIR')}): no pre-flight is noted here",
-)
-NO_OUTPUTS = f"source use and outputs (SRC001, {span('OUT')}): none are here"
-NO_NETWORK = "the trained network (MEM001, MEM002, ATT001, ATT002, SRC002, SRC003): not while it trains"
+OF_ANY_SET = "DAT006"  # of the rules over training data, those that say something of any set
+OVER = "the training is not over, or its loss still fell at its end"
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +64,8 @@ def whole(model: Model | str | Path, asked: Asked) -> tuple[list[Piece], bool]:
         loaded = model if isinstance(model, Model) else load(model)
         name = loaded.name or "the model"
         unheld = f"{NOT_HELD} ({name} is no run folder, so what it was trained on is not known)"
-        return [*_of_model(loaded, asked), Piece((), [*NO_TRAINING, unheld])], False
+        untold = [absent(each, f"{name} is no run folder") for each in (Pairs, Course)]
+        return [*_of_model(loaded, asked), Piece((), [*untold, unheld])], False
     if asked.data is None:
         pieces = of_run(run)
         if not any(piece.looked_at for piece in pieces):
@@ -105,9 +89,9 @@ def of_run(run: Run, *, network: bool = True) -> list[Piece]:
     lines = read_lines(run.folder / LINES_FILE)
     evaluation = kept_evaluation(run.folder, lines)
     if not network:
-        pieces = [noted_preflight(lines) or Piece((), NO_PREFLIGHT), _course(run, lines)]
-        seen = Piece((), [NO_NETWORK])
-        return [*pieces, seen, Piece((), [NO_OUTPUTS]) if evaluation is None else of_evaluation(evaluation)]
+        unseen = Piece((), [absent(each, "no pre-flight is noted here") for each in (Pairs, Wiring)])
+        pieces = [noted_preflight(lines) or unseen, _course(run, lines)]
+        return [*pieces, Piece((), [absent(Trained, "not while it trains")]), _outputs(evaluation)]
     pieces, held = _of_training(run, lines)
     final = (run.folder / METRICS_FILE).is_file()
     seen, evaluation = _own_network(run, evaluation, final)
@@ -116,41 +100,35 @@ def of_run(run: Run, *, network: bool = True) -> list[Piece]:
         pieces.append(Piece((), [f"{NOT_HELD} ({GONE})"]))
     elif final and recipe is not None and recipe.data.test:
         pieces.append(Piece((), [f"{NOT_HELD} (its data.valid is; this is its data.test)"]))
-    return [*pieces, seen, Piece((), [NO_OUTPUTS]) if evaluation is None else of_evaluation(evaluation)]
+    return [*pieces, seen, _outputs(evaluation)]
 
 
-def of_course(course: Course) -> Piece:
-    """What the lines of metrics.jsonl show."""
-    if not course.train and course.stopped is None and course.not_finite is None:
-        return Piece((), ["the course of training: no metrics.jsonl with its lines"])
-    missing = []
-    if not course.evaluations:
-        missing.append("source use in the course of training: no evaluation was logged")
-    if course.stopped is None and 0 < course.step < course.total:
-        missing.append(f"the rest of the training: step {course.step} of {course.total} is the last that was logged")
-    found = rules.look(course).findings
+def of_course(course: Course, nothing: str = "no metrics.jsonl with its lines") -> Piece:
+    """What the lines of metrics.jsonl show; `nothing` says why there are none, where there are none."""
+    found = look(course)
+    if course.empty:
+        return replace(found, not_checked=[absent(Course, nothing)])
+    early = too_early(course)
     looked_at = [f"the course of training, up to step {course.step:,}"]
-    return Piece(found, missing, looked_at, course.going_on, too_early(course))
+    return Piece(found.findings, found.not_checked, looked_at, (early or OVER) if course.going_on else "", early)
 
 
 def of_evaluation(evaluation: Evaluation) -> Piece:
     """What an evaluation shows: source use and outputs."""
-    found = rules.look(Outputs(evaluation))
-    return replace(found, looked_at=[f"the evaluation, of {len(evaluation.rows):,} examples"])
+    return replace(look(Outputs(evaluation)), looked_at=[f"the evaluation, of {len(evaluation.rows):,} examples"])
 
 
-def look(model: Model, encoded: ExampleSet) -> Piece:
+def _outputs(evaluation: Evaluation | None) -> Piece:
+    return Piece((), [absent(Outputs, "none are here")]) if evaluation is None else of_evaluation(evaluation)
+
+
+def of_network(model: Model, encoded: ExampleSet) -> Piece:
     """What its tokenizer loses of a set, the wiring of a trained network, and every rule over it, on that set."""
-    network: Any = model.network
-    network.eval()
-    batch, bypass = one_batch(encoded), network.route == "bypass"
-    wiring = rules.look(Wiring(network, batch, model.tokenizer, model.tokenizer.begins, bypass))
-    looked = Looked(network, model.tokenizer, encoded, batch, bypass)
-    pairs = [part for part in encoded.parts if not part.drawn]
-    found = [finding for part in pairs for finding in LostCharacters().of(part, model.data)]
-    read = rules.look(looked)
-    found += [*wiring.findings, *read.findings]
-    return Piece(found, [*wiring.not_checked, *read.not_checked], ["the trained network"])
+    parts = [part for part in encoded.parts if not part.drawn]
+    texts = [Pairs(part, whole_words=ours.whole_words(model.data), fewest=1) for part in parts]
+    found = look(*texts, codes=OF_ANY_SET), look(*ours.after(model, encoded))
+    findings = [finding for piece in found for finding in piece.findings]
+    return Piece(findings, [words for piece in found for words in piece.not_checked], ["the trained network"])
 
 
 def _is_run(run: Run) -> bool:
@@ -181,16 +159,16 @@ def _of_training(run: Run, lines: Sequence[Mapping[str, Any]]) -> tuple[list[Pie
 
 
 def _course(run: Run, lines: Sequence[Mapping[str, Any]]) -> Piece:
-    return of_course(Course.read(lines, _recipe(run)[0]))
+    return of_course(ours.course_of(lines, _recipe(run)[0]))
 
 
 @host_kept
 def _of_recipe(run: Run, recipe: Recipe) -> tuple[Piece, bool]:
     """Its data, and the wiring of the network it began with; and whether these are still where they were."""
     try:
-        piece = of_training(set_up(recipe, run.tokenizer if run.has_tokenizer else None))
+        piece = look(*ours.before(set_up(recipe, run.tokenizer if run.has_tokenizer else None)))
     except FaultyData as fault:
-        return rules.look(fault), False
+        return look(Pairs(None, refused=str(fault))), False
     except RequestError as problem:
         return Piece((), [f"its training data and initial wiring: {problem}"]), False
     return replace(piece, looked_at=["the data and the wiring, as before the first step"]), True
@@ -204,7 +182,7 @@ def _of_model(model: Model, asked: Asked) -> list[Piece]:
     if held:
         tell(held)
     evaluation = evaluate_encoded(model.network, model.tokenizer, encoded, options, asked.progress)
-    return [look(model, encoded), of_evaluation(evaluation)]
+    return [of_network(model, encoded), of_evaluation(evaluation)]
 
 
 def _own_network(run: Run, evaluation: Evaluation | None, final: bool) -> tuple[Piece, Evaluation | None]:
@@ -217,7 +195,7 @@ def _own_network(run: Run, evaluation: Evaluation | None, final: bool) -> tuple[
             evaluation = evaluate_encoded(model.network, model.tokenizer, encoded, model.options())
         else:
             _put_sources(evaluation, encoded)
-        return look(model, encoded), evaluation
+        return of_network(model, encoded), evaluation
     except NotFinite:
         raise
     except RequestError as problem:

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from sourcewise.data.batches import Batch
 from sourcewise.data.encoding import ExampleSet
-from sourcewise.data.tokenizers.tokenizer import Tokenizer
-from sourcewise.diagnosis.measures.first_step import FirstStep, measure_first_step
+from sourcewise.diagnosis.measures.first_step import FirstStep, Optimizer, measure_first_step
+from sourcewise.diagnosis.measures.signals import Learning
 from sourcewise.diagnosis.measures.wiring import (
     STEADY,
     Labels,
@@ -24,110 +24,109 @@ from sourcewise.diagnosis.measures.wiring import (
     measure_loss,
     measure_paths,
 )
+from sourcewise.diagnosis.plan import Plan
 from sourcewise.diagnosis.rule import CannotTell
 from sourcewise.errors import RequestError
+from sourcewise.model.network import Seq2Seq
 from sourcewise.model.protocol import Network
-from sourcewise.training.objective import Objective
-from sourcewise.training.setup import TrainingSetup
 
 EXAMPLES = 12  # of the batch
-NOISY = (
-    "whether the source, the encoder, padding and later tokens reach the logits, and whether the loss is that of "
-    "the labels (WIR004 to WIR007, WIR010, WIR011): two passes over one batch differ by themselves (WIR021)"
-)
 Summed = Callable[[Batch], Any]  # the nats of a batch, as a training sums them
 
 
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """How a network is to be trained: from random weights (`fresh`), but for parts that were `loaded`, and so long."""
+class Start(NamedTuple):
+    """What is known of the token that the decoder begins with: as text, "" where it is special, and set elsewhere."""
 
-    steps: int
-    fresh: bool
-    rate: float  # at its peak
-    weight_decay: float
-    warmup: int = 0
-    loaded: Collection[str] = ()
-    standing: str = ""  # why no weight will ever change, where that is so
+    text: str = ""
+    configured: int | None = None
+    where: str = "the configuration"  # it is set so
+    odd: str = ""  # why no network of its kind begins with it
+
+
+class Hidden(NamedTuple):
+    """How an attention mask that is not that of the padding hides source positions of a batch."""
+
+    real: int  # positions
+    hidden: int  # of these
+    padding: int
+    shown: int  # of the padding
+    masked: bool  # whether the batch has a mask at all
+
+
+class Inside(NamedTuple):
+    """A network of ours before its first step, and the set that it is to be trained on."""
+
+    network: Seq2Seq
+    batch: Batch
+    examples: ExampleSet
+    plan: Plan
+    learning: Learning
 
 
 @dataclass(frozen=True)
 class Wiring:
     """A network of the protocol and a batch; each measure is made when it is asked for.
 
-    `begins` is the id that the tokenizer itself puts before every target, if it does; `as_asked` says that a bypass is
-    wanted; `summed` are ways in which the training sums nats, None the network's own loss. With a `plan` a training
-    begins from here, whose first step `first` measures; it raises RequestError where nothing learns.
+    With a `plan` a training begins from here, on `examples`, whose first step the `optimizer` takes: it is made for it
+    where the weights are copies, and raises RequestError where nothing learns. `summed` are ways in which the training
+    sums nats, None the network's own loss; `begins` is the id that the tokenizer itself puts before every target, if
+    it does; `bypass` says what asks for a way past the encoder. Where something is `broken`, not finite in words, or
+    all labels of `unlabelled` rows do not count, there need be neither network nor batch.
     """
 
-    network: Network
-    batch: Batch
-    tokenizer: Tokenizer | None = None
-    begins: int | None = None
-    as_asked: bool = False
-    summed: Sequence[Summed | None] = (None,)
+    network: Network | None = None
+    batch: Batch | None = None
     plan: Plan | None = None
-    first: Callable[[], FirstStep] | None = None
+    examples: ExampleSet | None = None
+    optimizer: Callable[[], Optimizer] | None = None
+    learning: Learning | None = None  # as the training learns
+    summed: Sequence[Summed | None] = (None,)
+    start: Start | None = None
+    begins: int | None = None
+    width: int | None = None  # d_model
+    bypass: str = ""
+    hidden: Hidden | None = None
+    unfed: str = ""  # why the decoder does not read the targets, where that is known
+    broken: str = ""
+    unlabelled: int = 0
 
-    @classmethod
-    def of(cls, prepared: TrainingSetup) -> Wiring:
-        """That of a training that is about to begin."""
-        recipe, network, tokenizer = prepared.recipe, prepared.network, prepared.tokenizer
-        batch, train = one_batch(prepared.train), recipe.train
-        steps, epochs = planned(prepared)
-        loaded = ("features",) if recipe.model.feature_encoder.weights else ()
-        standing = "" if train.learning_rate else "train.learning_rate is 0: no weight will ever change"
-        plan = Plan(
-            steps,
-            not recipe.model.weights,
-            train.learning_rate,
-            train.weight_decay,
-            train.warmup_steps,
-            loaded,
-            standing,
-        )
-
-        def first() -> FirstStep:
-            step = measure_first_step(network, batch, train, tokenizer.unk_id)
-            unfreeze = train.unfreeze.model_dump(exclude={"rate"})
-            never = {part for part, epoch in unfreeze.items() if epoch and epoch >= epochs}
-            weights = (replace(w, frozen=True) if w.part in never and w.learns else w for w in step.weights)
-            return replace(step, weights=tuple(weights))
-
-        summed = (None, _training_loss(prepared))
-        return cls(network, batch, tokenizer, tokenizer.begins, recipe.model.route == "bypass", summed, plan, first)
+    about = "the wiring"
 
     @cached_property
     def all_paths(self) -> Paths:
         """What moves the logits, whether or not they move by themselves."""
+        if self.network is None or self.batch is None:
+            return Paths(math.nan, finite=False)
         return measure_paths(self.network, self.batch)
 
     @cached_property
     def moved(self) -> float:
         """How far the logits are from one pass to the next, over the largest."""
-        return between_passes(self.network, self.batch)
+        return between_passes(self.network, self.batch) if self.network is not None and self.batch is not None else 0.0
 
-    @property
-    def noisy(self) -> bool:
-        """Whether two passes give different logits, so that what is found by comparing passes says nothing."""
-        return self.moved > STEADY
+    def check_steady(self) -> None:
+        """Raises CannotTell where two passes give different logits: what is found by comparing passes says nothing."""
+        if self.moved > STEADY:
+            reach = "whether the source, the encoder, padding and later tokens reach the logits"
+            why = "two passes over one batch differ by themselves (WIR021)"
+            raise CannotTell(f"{reach}, and whether the loss is that of the labels", why)
 
     @property
     def paths(self) -> Paths:
         """What moves the logits. Raises CannotTell where they move by themselves."""
-        if self.noisy:
-            raise CannotTell(NOISY)
+        self.check_steady()
         return self.all_paths
 
     @cached_property
     def labels(self) -> Labels | None:
         """What stands in the labels; None where the logits are not finite."""
-        return measure_labels(self.network, self.batch) if self.all_paths.finite else None
+        return measure_labels(self.network, self.batch) if self.all_paths.finite else None  # type: ignore[arg-type]
 
     @cached_property
     def losses(self) -> list[Loss]:
-        """The losses that are not those of the labels; none where logits move by themselves."""
-        if self.noisy or not self.all_paths.finite:
+        """The losses that are not those of the labels. Raises CannotTell where logits move by themselves."""
+        self.check_steady()
+        if self.network is None or self.batch is None or not self.all_paths.finite:
             return []
         found = [measure_loss(self.network, self.batch, summed) for summed in self.summed]
         return [loss for loss in found if loss.like is not None]
@@ -149,31 +148,22 @@ class Wiring:
 
     @cached_property
     def _taken(self) -> FirstStep | str | None:
-        if self.first is None or self.plan is None or self.plan.standing or not self.all_paths.finite:
+        if self.optimizer is None or self.plan is None or self.plan.standing or not self.all_paths.finite:
             return None
         try:
-            return self.first()
+            return measure_first_step(self.network, self.batch, self.optimizer)  # type: ignore[arg-type]
         except RequestError as nothing:
             return str(nothing)
 
-
-@dataclass(frozen=True, slots=True)
-class Settings:
-    """Options that take something away from a training: kind, name and value of each; and AdamW's first decay."""
-
-    options: Sequence[tuple[str, str, float]]
-    first_moment: tuple[str, float]
-    steps: int
-
-    @classmethod
-    def of(cls, prepared: TrainingSetup) -> Settings:
-        """Those of a recipe."""
-        train = prepared.recipe.train
-        kinds = {"label_smoothing": "smoothing", "word_dropout": "word_dropout"}
-        kinds |= dict.fromkeys(("guided_attention", "attention_mass", "contrastive"), "weight")
-        options = [(kind, f"train.{key}", float(getattr(train, key))) for key, kind in kinds.items()]
-        options.append(("dropout", "model.attention_dropout", prepared.recipe.model.attention_dropout))
-        return cls(options, ("train.beta1", train.beta1), planned(prepared)[0])
+    @property
+    def inside(self) -> Inside | None:
+        """What is about to be trained, to look into; None where no training begins. Raises CannotTell."""
+        if self.plan is None or self.batch is None:
+            return None
+        if not isinstance(self.network, Seq2Seq) or self.examples is None or self.learning is None:
+            what = "what runs through the network before its first step, and whether it can learn a batch by heart"
+            raise CannotTell(what, "it is none of ours")
+        return Inside(self.network, self.batch, self.examples, self.plan, self.learning)
 
 
 def one_batch(encoded: ExampleSet) -> Batch:
@@ -183,22 +173,3 @@ def one_batch(encoded: ExampleSet) -> Batch:
     shorter = shorter[np.argsort(encoded.target_lengths[shorter], kind="stable")]
     places = np.linspace(0, len(shorter) - 1, min(EXAMPLES, len(shorter))).astype(int)
     return encoded.batch(shorter[places], coarse=True)
-
-
-def planned(prepared: TrainingSetup) -> tuple[int, float]:
-    """How many steps and epochs the training has; steps with padding left out: at least so many."""
-    train, examples = prepared.recipe.train, prepared.train
-    tokens = int(examples.source_lengths.sum() + examples.target_lengths.sum())
-    batches = max(tokens / train.batch_tokens, len(examples) / (train.batch_size or len(examples)))
-    epoch = max(1.0, batches / train.accumulate)
-    if train.steps:
-        return train.steps, train.steps / epoch
-    return max(1, math.ceil(epoch * train.epochs)), float(train.epochs)
-
-
-def _training_loss(prepared: TrainingSetup) -> Summed:
-    """A batch's cross-entropy as the training sums it, without what is drawn or weighed."""
-    plain = {"label_smoothing": 0.0, "ctc_weight": 0.0, "focal": 0.0, "word_dropout": 0.0}
-    options = prepared.recipe.train.model_copy(update=plain)
-    objective = Objective(prepared.network, options, prepared.tokenizer.unk_id)
-    return lambda batch: objective(batch)[1]

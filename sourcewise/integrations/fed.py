@@ -10,29 +10,22 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from sourcewise.data.batches import IGNORED
-from sourcewise.diagnosis.finding import Finding
-from sourcewise.diagnosis.rules.wiring.wir007_not_shifted_once import NotShiftedOnce
 from sourcewise.integrations.collated import LABELS, READ, TEXT, Collation
 from sourcewise.integrations.untouched import untouched
 from sourcewise.model.families.huggingface import HuggingFaceNetwork
 from sourcewise.model.protocol import shift_right
 
 FEEDS = (READ, "decoder_inputs_embeds", "decoder_inputs", "encoder_outputs")  # what a decoder may be fed by
-CURE = (
-    "Let the collator make the decoder's input of the labels:\n"
-    "  DataCollatorForSeq2Seq(tokenizer, model=model)\n"
-    "or put decoder_input_ids, the labels shifted by one behind the start token, into each batch."
-)
 
 
-def check_fed(network: HuggingFaceNetwork, batch: Collation, given: Collection[str], why: str) -> list[Finding]:
-    """WIR007 where the model is called with no labels, and with nothing else that its decoder could read.
+def why_unfed(network: HuggingFaceNetwork, batch: Collation, given: Collection[str], why: str) -> str:
+    """Why the decoder does not read the targets: no labels are given, and nothing else that it could read; else "".
 
     `given` are the names that it is called with, `why` says what takes the labels out. Some models then shift their
     source (BART and its kin), which trains them to say the target after the source's tokens; others refuse.
     """
     if LABELS in given or any(name in given for name in FEEDS):
-        return []
+        return ""
     model = network.model
     inputs = {
         name: value.to(network.device) if isinstance(value, Tensor) else value
@@ -46,7 +39,7 @@ def check_fed(network: HuggingFaceNetwork, batch: Collation, given: Collection[s
             logits = model(**inputs, return_dict=True).logits.float()
         except Exception as refusal:
             said = " ".join(str(refusal).split())[:160]
-            return [NotShiftedOnce.finding(f"{evidence}; {type(model).__name__} refuses it: {said}", cure=CURE)]
+            return f"{evidence}; {type(model).__name__} refuses it: {said}"
         right = model(**inputs, **{READ: shift_right(labels, network.start_id, network.pad_id)}, return_dict=True)
         evidence += f": the decoder is fed {_read(network, inputs, logits)}, not the targets"
         if logits.shape[1] < labels.shape[1]:
@@ -54,7 +47,7 @@ def check_fed(network: HuggingFaceNetwork, batch: Collation, given: Collection[s
         else:
             nats = _nats(logits[:, : labels.shape[1]], labels), _nats(right.logits.float(), labels)
             evidence += f"; a target token has {nats[0]:.3f} nats so, {nats[1]:.3f} behind the tokens before it"
-    return [NotShiftedOnce.finding(evidence, cure=CURE)]
+    return evidence
 
 
 def _read(network: HuggingFaceNetwork, inputs: Collation, logits: Tensor) -> str:

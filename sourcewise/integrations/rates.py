@@ -47,7 +47,7 @@ def unknown(optimizer: Any, scheduler: Any, steps: int) -> str:
     if not found or any(rate is not None for rate in found):
         return ""
     own = getattr(scheduler, "scheduler", scheduler)
-    return f"the learning rate (WIR014): no peak of it shows before the first step; its schedule is {_name(own)}"
+    return f"no peak of it shows before the first step; its schedule is {_name(own)}"
 
 
 def _peak(group: dict[str, Any], place: int, schedule: Any, steps: int) -> float | None:

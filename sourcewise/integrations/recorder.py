@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 
 from sourcewise.diagnosis.course import Course
+from sourcewise.diagnosis.plan import UNKNOWN, Plan
 from sourcewise.integrations.finite import NotFinite
 from sourcewise.model.families.huggingface import parts_of
 from sourcewise.model.parts import ParameterInfo
 from sourcewise.training.events import Evaluated, Started, Step, Stopped, WentOn, of
 from sourcewise.training.statistics import gradient_norms, update_ratios
 
-DEFAULT_CLIP = 1.0  # the norm that the rules take a clipped step to be clipped to
 CURE = (
     "Go back to the last checkpoint before that step. Where norms grew before it, a lower learning_rate, more "
     "warmup_steps, or max_grad_norm=1.0; where they did not, look at the data of that batch, and at whatever writes to "
@@ -31,8 +31,7 @@ UNLABELLED = (
 class Recorder:
     """Lines as in metrics.jsonl, made of what the Trainer logs and of the gradients and weights of its steps."""
 
-    pretrained: bool = False
-    other_loss: str = ""  # why the Trainer's loss is no cross-entropy, where it is none
+    plan: Plan = UNKNOWN
     lines: list[dict[str, Any]] = field(default_factory=list)
     under_way: bool = False
     _norms: dict[str, float] = field(default_factory=dict)
@@ -43,22 +42,17 @@ class Recorder:
     @property
     def course(self) -> Course:
         """All lines so far."""
-        known: dict[str, Any] = {
-            "pretrained": self.pretrained,
-            "other_loss": self.other_loss,
-            "under_way": self.under_way,
-        }
-        return replace(Course.read(self.lines), **known)
+        return Course.read(self.lines, self.plan, under_way=self.under_way)
 
     @property
     def lost(self) -> bool:
         """Whether weights are no longer finite numbers."""
         return bool(of(self.lines, Stopped))
 
-    def started(self, steps: int) -> None:
-        """So many steps are to come."""
+    def started(self) -> None:
+        """The steps of the plan are to come."""
         self.under_way = True
-        self.lines.append(Started(steps=steps).line())
+        self.lines.append(Started(steps=self.plan.steps).line())
 
     def entropy(self, nats: float) -> None:
         """The entropy of the target tokens' frequencies."""
@@ -95,19 +89,19 @@ class Recorder:
 
     def before_step(self, model: Any) -> None:
         """The gradients of a step, clipped or not."""
-        learning = [info for info in parts_of(model) if info.parameter.requires_grad]
-        self._norms = gradient_norms(_parts(learning), [info.parameter.grad for info in learning])
+        learning = [info for info in _parts(model) if info.parameter.requires_grad]
+        gradients = [info.parameter.grad for info in learning]
+        self._norms = gradient_norms([info.part for info in learning], gradients)
 
     def after_step(self, model: Any, optimizer: Any) -> None:
         """How far a step moved the weights, where an Adam took it."""
         adam = getattr(optimizer, "optimizer", optimizer)  # accelerate wraps it
-        if not isinstance(adam, torch.optim.Adam):
-            return
-        has = {id(p) for group in adam.param_groups for p in group["params"]}
-        stepped = [info for info in parts_of(model) if id(info.parameter) in has]
-        self._ratios = update_ratios(_parts(stepped), [info.parameter for info in stepped], adam)
+        if isinstance(adam, torch.optim.Adam):
+            held = {id(p) for group in adam.param_groups for p in group["params"]}
+            stepped = [info for info in _parts(model) if id(info.parameter) in held]
+            self._ratios = update_ratios([i.part for i in stepped], [i.parameter for i in stepped], adam)
 
-    def logged(self, logs: Mapping[str, Any], step: int, clip: float) -> None:
+    def logged(self, logs: Mapping[str, Any], step: int) -> None:
         """A line of training figures."""
         before, self._logged = self._logged, step
         norm = logs.get("grad_norm")
@@ -116,8 +110,8 @@ class Recorder:
         line = Step(step=step, loss=float(logs["loss"])).line()
         if norm is not None and math.isfinite(norm):
             line["gradient_norm"] = line["largest_norm"] = float(norm)
-            if clip == DEFAULT_CLIP:
-                line["clipped"] = float(norm > clip)
+            if self.plan.clip:
+                line["clipped"] = float(norm > self.plan.clip)
             whole = sum(each**2 for each in self._norms.values()) ** 0.5
             if whole > 0:
                 line["gradient_norms"] = {name: each / whole * float(norm) for name, each in self._norms.items()}
@@ -133,5 +127,9 @@ class Recorder:
         self.lines.append(Evaluated(step=step, metrics=metrics).line())
 
 
-def _parts(infos: Sequence[ParameterInfo]) -> list[str]:
-    return [info.part for info in infos]
+def _parts(model: Any) -> list[ParameterInfo]:
+    """The parameters of a model by part; none of one that does not say what its encoder is."""
+    try:
+        return list(parts_of(model))
+    except Exception:  # somebody's own class
+        return []

@@ -10,6 +10,7 @@ from typing import Any
 
 from sourcewise.diagnosis.answer import Piece
 from sourcewise.diagnosis.finding import Finding
+from sourcewise.errors import RequestError
 
 PREFIX = "sourcewise_"
 
@@ -20,6 +21,7 @@ class Told:
     def __init__(self, trainer: Any = None) -> None:
         """With the `trainer` figures go through its `log`, to all that watch it; without, into its history alone."""
         self.trainer = trainer
+        self.state: Any = None  # the Trainer's, of its latest event
         self._problems: dict[tuple[str, str], str] = {}
         self._findings: set[tuple[str, str]] = set()
         self._codes: set[str] = set()
@@ -33,18 +35,18 @@ class Told:
         """Whether it was said already that this could not be looked at."""
         return any(known == what for known, _ in self._problems)
 
-    def problem(self, state: Any, what: str, why: str) -> None:
+    def problem(self, what: str, why: str) -> None:
         """Note what could not be looked at, and print and log it the first time."""
         kind = what, re.sub(r"\d+", "", why)[:80]
         if kind in self._problems:
             return
         self._problems[kind] = f"{what}: {why}"
-        step = 0 if state is None else state.global_step
-        if state is not None:
-            state.log_history.append({f"{PREFIX}not_checked": self.problems, "step": step})
+        step = 0 if self.state is None else self.state.global_step
+        if self.state is not None:
+            self.state.log_history.append({f"{PREFIX}not_checked": self.problems, "step": step})
         print(f"sourcewise: step {step}: not checked: {what}: {why}", file=sys.stderr)
 
-    def findings(self, state: Any, found: Sequence[Finding], figures: Mapping[str, float] | None) -> None:
+    def findings(self, found: Sequence[Finding], figures: Mapping[str, float] | None) -> None:
         """Log figures and findings, and print those that are new; without figures only if some are new."""
         new = [finding for finding in found if (finding.code, finding.level) not in self._findings]
         if figures is None and not new:
@@ -56,15 +58,18 @@ class Told:
         numbers |= {f"{PREFIX}{code}": int(code in codes) for code in sorted(codes | self._codes)}
         self._codes |= codes
         self._findings |= {(finding.code, finding.level) for finding in new}
+        step = 0 if self.state is None else self.state.global_step
         for finding in new:
-            print(_said(finding, state.global_step), file=sys.stderr)
+            print(_line(finding, step), file=sys.stderr)
+        if self.state is None:
+            return
         if new:
             texts = [finding.to_dict() for finding in found]
-            state.log_history.append({f"{PREFIX}findings": texts, "step": state.global_step})
+            self.state.log_history.append({f"{PREFIX}findings": texts, "step": self.state.global_step})
         if figures is None and all(finding.level == "note" for finding in new):
             return  # no figure has changed
         if self.trainer is None:
-            state.log_history.append({**numbers, "step": state.global_step})
+            self.state.log_history.append({**numbers, "step": self.state.global_step})
         else:
             self._log(numbers)
 
@@ -79,10 +84,16 @@ class Told:
             self.trainer.control = control
 
 
-def _said(finding: Finding, step: int) -> str:
+def _line(finding: Finding, step: int) -> str:
     cure = finding.cure.splitlines()[0].rstrip(":")
     head = f"sourcewise: step {step}: {finding.level} {finding.code} {finding.name}: {finding.evidence}"
     return f"{head}\n  {cure} (sourcewise explain {finding.code})"
+
+
+def said(problem: BaseException) -> str:
+    """What went wrong, in a line; for what nobody foresaw with its kind."""
+    text = " ".join(str(problem).split())[:300]
+    return text if isinstance(problem, RequestError) else f"{type(problem).__name__}: {text}".rstrip(": ")
 
 
 def set_name(metrics: Mapping[str, Any] | None) -> str:

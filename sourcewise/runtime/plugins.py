@@ -15,7 +15,12 @@ GROUPS = ("sourcewise.bridges", "sourcewise.metrics", "sourcewise.readers", "sou
 
 
 def plugins(group: str, taken: Callable[[object], Found]) -> Iterator[Found]:
-    """Loads the entry points of a group in order of name and yields `taken(object)` for each.
+    """Loads the entry points of a group in order of name and yields `taken(object)` for each; see `packaged`."""
+    return packaged(group, lambda found, package: taken(found))
+
+
+def packaged(group: str, taken: Callable[[object, str], Found]) -> Iterator[Found]:
+    """The same, where `taken` is given the name of the package, too.
 
     A plug-in that cannot be imported, or that `taken` refuses (by a ValueError or TypeError that says why), is left
     out with a `Notice` that names it, so that a broken package stops nobody's work.
@@ -24,7 +29,7 @@ def plugins(group: str, taken: Callable[[object], Found]) -> Iterator[Found]:
 
     for entry in sorted(entry_points(group=group), key=lambda entry: entry.name):
         try:
-            yield taken(entry.load())
+            yield taken(entry.load(), entry.dist.name if entry.dist is not None else entry.value)
         except Exception as error:  # foreign code may raise anything at import
             tell(f"plug-in {_named(entry)} ({entry.group}): left out: {type(error).__name__}: {error}")
 

@@ -25,7 +25,7 @@ from sourcewise.diagnosis.measures.wiring import between_passes, measure_loss, m
 from sourcewise.diagnosis.rules import look  # noqa: E402
 from sourcewise.diagnosis.wiring import Wiring  # noqa: E402
 from sourcewise.integrations.collated import Collated, CollatedNetwork, Speaker  # noqa: E402
-from sourcewise.integrations.wiring import Summed  # noqa: E402
+from sourcewise.integrations.subjects import SummedByModel  # noqa: E402
 from tests.integrations.trainings import EOS, PAD, bart, t5  # noqa: E402
 
 HALVES = [torch.bfloat16, torch.float16]
@@ -50,7 +50,7 @@ def judged(model: Any, rows: int = 12, longest: int = 8) -> list[Finding]:
 
 def look_at(model: Any, rows: int = 12, longest: int = 8) -> Piece:
     network, batch, given = laid_out(model, rows, longest)
-    return look(Wiring(network, batch, summed=(Summed(network, given),)))
+    return look(Wiring(network, batch, summed=(SummedByModel(network, given),)))
 
 
 def laid_out(model: Any, rows: int = 12, longest: int = 8) -> tuple[CollatedNetwork, Batch, dict[str, Tensor]]:
@@ -168,7 +168,7 @@ def test_even_logits_are_no_padding_in_the_loss() -> None:
     config.init_std, config.max_position_embeddings = 0.0005, 256
     torch.manual_seed(0)
     network, batch, given = laid_out(transformers.BartForConditionalGeneration(config), 12, 100)
-    assert measure_loss(network, batch, Summed(network, given)).like is None
+    assert measure_loss(network, batch, SummedByModel(network, given)).like is None
 
 
 # ── noise ─────────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -196,7 +196,7 @@ def test_noise_at_evaluation_is_what_is_found(make: Any, name: str) -> None:
     assert [(each.code, each.level) for each in found] == [("WIR021", "error")]
     assert "two passes over one batch" in found[0].evidence
     (left,) = piece.not_checked
-    assert "WIR004 to WIR007" in left and "WIR021" in left
+    assert "WIR004 to WIR011" in left and "WIR021" in left
 
 
 def test_a_little_noise_is_a_warning() -> None:

@@ -6,6 +6,7 @@ import json
 import pytest
 
 from sourcewise.diagnosis.answer import Diagnosis, Piece
+from sourcewise.diagnosis.cure import Cure
 from sourcewise.diagnosis.diagnose import diagnose, diagnose_evaluation, explain
 from sourcewise.diagnosis.finding import Finding
 from sourcewise.diagnosis.ranking import _all_causes, put_together, ranked
@@ -115,7 +116,7 @@ def test_explain_prints_every_part_within_a_terminal():
         assert page.startswith(f"{code}: {rule.name}")
         assert max(map(len, page.split("\n"))) <= 100
         joined = " ".join(page.split())
-        for text in (rule.what, rule.why, rule.threshold, rule.cure):
+        for text in (*rule.written, rule.cure):
             assert " ".join(text.split()) in joined
 
 
@@ -136,7 +137,7 @@ def test_a_run_folder_is_diagnosed_by_the_evaluation_it_holds(tmp_path):
 
 def test_loops_of_a_training_that_ended_too_early_are_notes():
     loops, endless = (RULES[code].finding("half of them", "error") for code in ("OUT004", "OUT007"))
-    cut = RULES["OUT007"].finding("all of them", "warning", "The limit is too low")
+    cut = RULES["OUT007"].finding("all of them", "warning", Cure("The limit is too low"))
     still = RULES["TRN014"].finding("it fell")
     assert {f.level for f in put_together([Piece([loops, endless])]).findings} == {"error"}
     found = put_together([Piece([still, loops, endless])])

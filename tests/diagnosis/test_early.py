@@ -10,6 +10,7 @@ import pytest
 
 from sourcewise.diagnosis.answer import Diagnosis, Piece
 from sourcewise.diagnosis.course import Course, too_early
+from sourcewise.diagnosis.cure import Cure
 from sourcewise.diagnosis.finding import Finding
 from sourcewise.diagnosis.ranking import put_together
 from sourcewise.diagnosis.rules import RULES
@@ -97,7 +98,7 @@ def test_a_training_at_rest_is_judged(name: str) -> None:
 
 
 def test_a_limit_that_is_too_low_is_none_of_training() -> None:
-    cut = RULES["OUT007"].finding("seen", "warning", "The limit is too low")
+    cut = RULES["OUT007"].finding("seen", "warning", Cure("The limit is too low"))
     found = put_together([of_course(EARLY["the loss falls"]), Piece([cut])]).findings
     assert cut in found
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from sourcewise.diagnosis.rules.wiring.wir014_learning_rate import LearningRate
+from sourcewise.diagnosis.rules.wiring.wir014_learning_rate_too_high_or_low import LearningRateTooHighOrLow
 from sourcewise.model.blocks import recurrent_layers
 from sourcewise.training import optimizer
 from tests.diagnosis.test_wiring import DIGITS, codes, prepared, wiring_findings
@@ -80,7 +80,7 @@ def test_what_will_not_learn_is_found(code: str, plant: Any, changes: dict[str, 
     ],
 )
 def test_a_decay_that_takes_more_than_is_learned(rate: float, weight_decay: float, level: str, said: str) -> None:
-    findings = list(LearningRate().of_decay(rate, weight_decay))
+    findings = list(LearningRateTooHighOrLow().of_decay(rate, weight_decay))
     assert [f.level for f in findings] == ([level] if level else [])
     assert all(said in f.evidence for f in findings)
 

@@ -16,7 +16,7 @@ from sourcewise.diagnosis.answer import Piece
 from sourcewise.diagnosis.course import Course
 from sourcewise.diagnosis.diagnose import diagnose_evaluation
 from sourcewise.diagnosis.finding import Finding
-from sourcewise.diagnosis.measures.outputs import Outputs
+from sourcewise.diagnosis.outputs import Outputs
 from sourcewise.diagnosis.ranking import put_together
 from sourcewise.diagnosis.rules import RULES, look
 from sourcewise.diagnosis.whole import of_course
@@ -41,7 +41,7 @@ def evaluation(references: Sequence[str], outputs: Sequence[str], **bits: Any) -
 
 
 def check(given: Evaluation) -> list[Finding]:
-    return list(look(Outputs(given), "OUT009").findings)
+    return list(look(Outputs(given), codes="OUT009").findings)
 
 
 POOR = {

@@ -2,20 +2,34 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import re
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
 
 from sourcewise.config import Recipe
 from sourcewise.config.messages import field_at
-from sourcewise.diagnosis import measured, measuring
+from sourcewise.diagnosis import measured
+from sourcewise.diagnosis.cure import Cure
 from sourcewise.diagnosis.rules import RULES
 from sourcewise.errors import RequestError
 
-RESULTS = Path(__file__).parents[2] / "docs" / "results.md"
+ROOT = Path(__file__).parents[2]
+RESULTS = ROOT / "docs" / "results.md"
+
+
+@pytest.fixture(scope="module")
+def measuring() -> ModuleType:
+    """The script that takes the effects in."""
+    spec = importlib.util.spec_from_file_location("measured_cures", ROOT / "scripts" / "measured_cures.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 def line(variant: str, wer: float, bits: float, interval: tuple[float, float] | None, **changes: Any) -> dict[str, Any]:
@@ -38,13 +52,15 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_effects_are_judged_by_the_intervals(folder: Path) -> None:
+def test_effects_are_judged_by_the_intervals(measuring: ModuleType, folder: Path) -> None:
     assert [e.effect for e in measuring.effects_of(folder)] == ["better", "worse", "chance"]
     assert str(measuring.effects_of(folder)[0]) == "train.ctc_weight 0.3: WER 0.90 → 0.20, source bits 0.50 → 6.00"
     assert "(may be chance)" in str(measuring.effects_of(folder)[2])
 
 
-def test_a_comparison_replaces_its_own(folder: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_comparison_replaces_its_own(
+    measuring: ModuleType, folder: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.setattr(measured, "FILE", tmp_path / "measured.json")
     measured.effects.cache_clear()
     measuring.main([str(folder)])
@@ -52,12 +68,12 @@ def test_a_comparison_replaces_its_own(folder: Path, monkeypatch: pytest.MonkeyP
     measuring.main([str(folder)])
     measured.effects.cache_clear()
     assert len(measured.effects()) == 3
-    told = measured.told("Try\n  --train.ctc_weight 0.5")
+    told = measured.told([Cure("Try", {"train.ctc_weight": 0.5})])
     assert told.startswith("On 300 recordings") and "WER 0.90 → 0.20" in told and "clip" not in told
     measured.effects.cache_clear()
 
 
-def test_what_is_not_finished_is_refused(folder: Path) -> None:
+def test_what_is_not_finished_is_refused(measuring: ModuleType, folder: Path) -> None:
     path = folder / "comparison.json"
     found = json.loads(path.read_text(encoding="utf-8"))
     found["lines"][2]["missing"] = 1

@@ -15,10 +15,10 @@ from sourcewise.config import DataConfig
 from sourcewise.data.encoding import Encoded
 from sourcewise.data.examples import Dataset, Example
 from sourcewise.data.tokenizers.tokenizer import Tokenizer
-from sourcewise.diagnosis.looked import Looked
 from sourcewise.diagnosis.measures.reading import measure_gains, measure_gaze, measure_memory
 from sourcewise.diagnosis.ranking import ranked
 from sourcewise.diagnosis.rules import RULES, look
+from sourcewise.diagnosis.trained import Trained
 from sourcewise.diagnosis.wiring import one_batch
 from sourcewise.evaluation.source_bits import source_bits
 from sourcewise.model.families.recurrent import Recurrent, RecurrentConfig
@@ -90,9 +90,9 @@ class Remembered:
         return Remembered(self.tokens[rows], self.mask[rows], self.states[rows])
 
 
-def looked(made: Any, encoded: Encoded | None = None) -> Looked:
+def looked(made: Any, encoded: Encoded | None = None) -> Trained:
     encoded = encoded or copying()
-    return Looked(made, TOKENIZER, encoded, one_batch(encoded))
+    return Trained(made, encoded, one_batch(encoded))
 
 
 def even(rows: int, time: int, mask: Tensor) -> Tensor:
@@ -187,7 +187,9 @@ def test_what_a_network_does_not_have_is_not_checked() -> None:
             memory.select = None
             return memory
 
-    assert [words.split(" (")[0] for words in look(looked(Stateless()), "MEM* ATT*").not_checked] == ["memory alike"]
+    assert [words.split(" (")[0] for words in look(looked(Stateless()), codes="MEM* ATT*").not_checked] == [
+        "memory alike"
+    ]
 
 
 def test_padding_is_not_looked_at() -> None:

@@ -15,7 +15,7 @@ from sourcewise.config.files import load_recipe
 from sourcewise.config.messages import field_at
 from sourcewise.diagnosis.diagnose import explain
 from sourcewise.diagnosis.rules import RULES
-from sourcewise.diagnosis.rules.pages import INDEX, ROOMS, pages
+from sourcewise.diagnosis.rules.pages import INDEX, KINDS, pages
 
 FOLDER = Path(__file__).parents[2] / "docs" / "rules"
 COMMAND = [sys.executable, "-m", "sourcewise.diagnosis.rules.pages"]
@@ -40,7 +40,7 @@ def test_every_rule_is_in_the_index_and_every_room_has_a_name() -> None:
     index = pages()[INDEX]
     for code in RULES:
         assert f"[{code}]({code}.md)" in index
-        assert code.rstrip("0123456789") in ROOMS
+        assert code.rstrip("0123456789") in KINDS
 
 
 def test_the_command_writes_and_removes(tmp_path: Path) -> None:

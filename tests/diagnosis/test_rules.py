@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from sourcewise.diagnosis.measures.outputs import MIN_EXAMPLES, Outputs
+from sourcewise.diagnosis.outputs import MIN_EXAMPLES, Outputs
 from sourcewise.diagnosis.ranking import ranked
 from sourcewise.diagnosis.rules import RULES, look
 from sourcewise.evaluation.metrics import output_metrics
@@ -30,7 +30,7 @@ def evaluation(references, given, sources=None, finished=None, **metrics):
 
 
 def found(*args, **kwargs):
-    return {f.code: f for f in look(Outputs(evaluation(*args, **kwargs)), OUTPUTS).findings}
+    return {f.code: f for f in look(Outputs(evaluation(*args, **kwargs)), codes=OUTPUTS).findings}
 
 
 def noisy(texts, share, rng=None):
@@ -205,7 +205,7 @@ def bits(low, high, references, tokens_each, **more):
         "target_tokens": tokens_each * len(references),
     }
     rows = [Row(str(i), "", r, r) for i, r in enumerate(references)]
-    return look(Outputs(Evaluation(metrics | {"examples": len(rows)} | more, rows)), "SRC001").findings
+    return look(Outputs(Evaluation(metrics | {"examples": len(rows)} | more, rows)), codes="SRC001").findings
 
 
 def test_an_unread_source_is_found_with_both_losses():
@@ -232,14 +232,14 @@ def test_one_target_for_all_leaves_nothing_to_read():
 
 
 def test_no_source_bits_no_finding():
-    assert look(Outputs(Evaluation({}, [Row("a", "", "b", "c")])), "SRC001").findings == []
+    assert look(Outputs(Evaluation({}, [Row("a", "", "b", "c")])), codes="SRC001").findings == []
 
 
 def test_every_rule_has_its_texts_and_known_causes():
     assert {f"OUT00{k}" for k in range(1, 9)} | {"SRC001"} <= set(RULES)
     for code, rule in RULES.items():
         assert rule.code == code
-        for text in (rule.name, rule.what, rule.why, rule.threshold, rule.cure):
+        for text in (rule.name, *rule.written, rule.cure):
             assert len(text) > 8
         assert set(rule.causes) <= set(RULES) - {code}
 

@@ -8,20 +8,20 @@ from typing import Any
 
 import pytest
 
+from sourcewise.diagnosis import ours
 from sourcewise.diagnosis.finding import Finding
-from sourcewise.diagnosis.pairs import Pairs
+from sourcewise.diagnosis.ours import planned
 from sourcewise.diagnosis.rules import look
-from sourcewise.diagnosis.wiring import Settings, planned
 from sourcewise.training.setup import TrainingSetup
 from tests.diagnosis.test_wiring import DIGITS, prepared, wiring_findings
 
 
 def check(training: TrainingSetup) -> list[Finding]:
-    return [*look(Pairs.of(training), "DAT018").findings, *look(Settings.of(training)).findings]
+    return list(look(*ours.before(training), codes="DAT018 WIR020").findings)
 
 
 def check_pairing(training: TrainingSetup) -> list[Finding]:
-    return list(look(Pairs.of(training), "DAT003").findings)
+    return list(look(*ours.before(training), codes="DAT003").findings)
 
 
 def found(**changes: Any) -> list[tuple[str, str]]:
@@ -70,9 +70,9 @@ def test_a_part_whose_epoch_never_comes_is_frozen(part: str, level: str) -> None
 
 def test_the_epochs_that_are_planned() -> None:
     by_steps = prepared(train__steps=300, train__batch_size=10)
-    assert planned(by_steps) == (300, pytest.approx(300 / 6))
+    assert planned(by_steps.recipe, by_steps.train) == (300, pytest.approx(300 / 6))
     by_epochs = prepared(train__steps=None, train__epochs=4, train__batch_size=10, train__accumulate=2)
-    assert planned(by_epochs) == (12, 4.0)
+    assert planned(by_epochs.recipe, by_epochs.train) == (12, 4.0)
 
 
 def test_a_validation_set_out_of_step_is_a_warning() -> None:

@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 import torch
 
+from sourcewise.diagnosis import ours
+from sourcewise.diagnosis.answer import Piece
 from sourcewise.diagnosis.measures import signals as measured
 from sourcewise.diagnosis.rules import RULES, look
 from sourcewise.model.network import Seq2Seq
@@ -15,8 +17,12 @@ from sourcewise.training.setup import TrainingSetup
 from tests.diagnosis.test_wiring import DIGITS, HEALTHY, prepared
 
 
+def looked(training: TrainingSetup) -> Piece:
+    return look(ours.before(training)[1], codes="WIR015..WIR019")
+
+
 def found(training: TrainingSetup) -> list[tuple[str, str]]:
-    return [(finding.code, finding.level) for finding in look(training).findings]
+    return [(finding.code, finding.level) for finding in looked(training).findings]
 
 
 @pytest.mark.parametrize("name", ["t5", "t5 untied", "bart", "rnn", "decoder", "digits", "perceiver bridge"])
@@ -29,7 +35,7 @@ def test_looking_leaves_the_network_as_it_was() -> None:
     kept = {name: p.clone() for name, p in training.network.named_parameters()}
     training.network.train()
     torch.manual_seed(3)
-    look(training)
+    looked(training)
     drawn = torch.rand(1)
     torch.manual_seed(3)
     assert torch.equal(drawn, torch.rand(1)) and training.network.training
@@ -92,7 +98,7 @@ def test_gradients_that_fade_along_a_long_source(tmp_path: Path, monkeypatch: py
     assert ("WIR015", "warning") in found(prepared(**data, **recurrent))
     monkeypatch.setattr(type(RULES["WIR015"]), "error", 0.0)
     assert ("WIR015", "note") in found(prepared(**data, **recurrent))  # as the recipe asks
-    monkeypatch.setattr(measured, "one_vector_asked", lambda given: False)
+    monkeypatch.setattr(Seq2Seq, "attends", True)
     assert ("WIR015", "warning") in found(prepared(**data, **recurrent))
     assert "WIR015" not in [code for code, _ in found(prepared(**data))]
 
@@ -127,10 +133,12 @@ def test_what_cannot_be_learned_by_heart(monkeypatch: pytest.MonkeyPatch) -> Non
 
 def test_what_is_too_large_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     training = prepared()
-    assert look(training).not_checked == []
+    assert looked(training).not_checked == []
     monkeypatch.setattr(measured, "TRIAL_FLOPS", 1.0)
-    assert "WIR017" in " ".join(look(training).not_checked)
+    assert "WIR017" in " ".join(looked(training).not_checked)
     assert "WIR017" not in [code for code, _ in found(training)]
     monkeypatch.undo()
     monkeypatch.setattr(measured, "TRIAL_SECONDS", 0.0)
-    assert measured.learn_by_heart(training.network, measured.long_batch(training.train)) is None
+    learning = ours.before(training)[1].learning
+    assert learning is not None
+    assert measured.learn_by_heart(training.network, measured.long_batch(training.train), learning) is None

@@ -11,6 +11,7 @@ import pytest
 from sourcewise.config import Recipe
 from sourcewise.diagnosis.course import Course, stretches
 from sourcewise.diagnosis.finding import Finding
+from sourcewise.diagnosis.ours import plan_of
 from sourcewise.diagnosis.rules import look
 
 ENTROPY = 2.4
@@ -76,7 +77,7 @@ def found(course: list[dict[str, Any]], **changes: Any) -> list[tuple[str, str]]
 
 
 def findings(course: list[dict[str, Any]], **changes: Any) -> list[Finding]:
-    return look(Course.read(course, recipe(**changes))).findings
+    return look(Course.read(course, plan_of(recipe(**changes)))).findings
 
 
 def changed(course: list[dict[str, Any]], kind: str, **changes: Any) -> list[dict[str, Any]]:

@@ -12,6 +12,7 @@ from sourcewise.data.batches import IGNORED, Batch
 from sourcewise.data.layout import Layout
 from sourcewise.data.mixtures import encode_training, join
 from sourcewise.data.open import open_sets
+from sourcewise.diagnosis import ours
 from sourcewise.diagnosis.borrowing import borrowed
 from sourcewise.diagnosis.finding import Finding
 from sourcewise.diagnosis.measures import wiring
@@ -44,7 +45,7 @@ HEALTHY: dict[str, dict[str, Any]] = {
 
 
 def wiring_findings(training: TrainingSetup) -> list[Finding]:
-    return list(look(Wiring.of(training)).findings)
+    return list(look(ours.before(training)[1], codes="WIR* -WIR015..WIR020").findings)
 
 
 def check_network(network: Any, batch: Batch, begins: int | None = None) -> list[Finding]:

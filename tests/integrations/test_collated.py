@@ -13,6 +13,7 @@ from tokenizers import Tokenizer, models, processors
 pytest.importorskip("transformers")
 
 from sourcewise.data.batches import IGNORED, Source
+from sourcewise.diagnosis.plan import Plan
 from sourcewise.errors import RequestError
 from sourcewise.integrations.collated import Collated, CollatedNetwork, Speaker, with_prompts
 from sourcewise.integrations.recorder import Recorder
@@ -105,8 +106,8 @@ def test_every_weight_belongs_to_a_part(make: Any) -> None:
 def test_a_course_is_made_of_what_a_trainer_logs() -> None:
     model = t5()
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
-    recorder = Recorder()
-    recorder.started(30)
+    recorder = Recorder(Plan(steps=30, clip=0.1))
+    recorder.started()
     recorder.entropy(2.5)
     for step in range(1, 4):
         optimizer.zero_grad()
@@ -116,7 +117,7 @@ def test_a_course_is_made_of_what_a_trainer_logs() -> None:
         recorder.before_step(model)
         optimizer.step()
         recorder.after_step(model, optimizer)
-        recorder.logged({"loss": loss.item(), "grad_norm": norm, "learning_rate": 1e-2}, step, 0.1)
+        recorder.logged({"loss": loss.item(), "grad_norm": norm, "learning_rate": 1e-2}, step)
     recorder.evaluated({"loss": 2.0, "source_bits": 0.5}, 3)
     course = recorder.course
     assert (course.total, course.step, course.target_entropy, course.fresh) == (30, 3, 2.5, True)
@@ -126,8 +127,8 @@ def test_a_course_is_made_of_what_a_trainer_logs() -> None:
     assert whole == pytest.approx(line["gradient_norm"])  # before clipping
     assert set(line["update_ratios"]) == {"embedding", "encoder", "decoder"}
     assert 0 < line["update_ratios"]["decoder"] < 1
-    assert "clipped" not in line  # another limit than the rules take for granted
-    assert not Recorder(pretrained=True).course.fresh
+    assert line["clipped"] == 1.0
+    assert not Recorder(Plan(fresh=False)).course.fresh
 
 
 def test_a_text_network_refuses_nothing_it_read_before(network: CollatedNetwork) -> None:

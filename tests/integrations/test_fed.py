@@ -50,7 +50,7 @@ def watched(folder: Path, *given: Any, ends: bool = True, **options: Any) -> lis
     else:
         with pytest.raises((ValueError, RuntimeError)):
             built.train()
-    assert not callback._told.problems
+    assert not callback.told.problems
     return [finding for finding in callback.diagnosis.findings if finding.code == "WIR007"]
 
 
@@ -101,4 +101,4 @@ def test_smoothing_is_the_reason_why_its_loss_is_not_judged(tmp_path: Path) -> N
     reasons = [line for line in callback.diagnosis.not_checked if "label_smoothing_factor" in line]
     assert len(reasons) == 1 and "label_smoothing_factor is 0.1, so what is logged is no cross-entropy" in reasons[0]
     assert not any("metrics.jsonl" in line for line in callback.diagnosis.not_checked)
-    assert callback.recorder.course.parts("update_ratios")  # what its steps do is judged all the same
+    assert callback.doctor.recorder.course.parts("update_ratios")  # what its steps do is judged all the same

@@ -105,7 +105,7 @@ def test_a_batch_of_which_no_label_counts(model: Any, filtered: bool, tmp_path: 
     assert "of the 32 rows of its batch no label counts: all are -100; 2 such steps so far" in error.evidence
     assert error.cure.startswith("Leave out examples whose labels are all -100")
     # It goes on, and so does its judge, where the Trainer's own mean is not lost with the first.
-    steps = [line["step"] for line in callback.recorder.course.train]
+    steps = [line["step"] for line in callback.doctor.recorder.course.train]
     assert steps == ([1, 2, 3, 4, 7, 8, 9, 10, 11, 12] if filtered else [1, 2, 3, 4])
 
 
@@ -252,7 +252,7 @@ def test_sources_of_an_evaluation_are_an_error_that_names_them(value: float, tmp
     callback, errors = ill_softly(built)
     (error,) = [each for each in errors if each.code == "WIR001"]
     assert "not finite are sources of the evaluation, inputs_embeds: 1 of" in error.evidence
-    assert "[0, 0, 3]" in error.evidence and callback.recorder.course.train
+    assert "[0, 0, 3]" in error.evidence and callback.doctor.recorder.course.train
 
 
 def test_logits_that_are_not_finite_at_evaluation_alone(tmp_path: Path) -> None:
@@ -269,4 +269,4 @@ def test_logits_that_are_not_finite_at_evaluation_alone(tmp_path: Path) -> None:
     built.train()
     (error,) = [finding for finding in callback.diagnosis.findings if finding.level == "error"]
     assert error.code == "WIR001" and "at an evaluation the logits" in error.evidence
-    assert "although all weights are" in error.evidence and callback.recorder.course.finished
+    assert "although all weights are" in error.evidence and callback.doctor.recorder.course.finished

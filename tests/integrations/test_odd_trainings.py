@@ -76,8 +76,8 @@ def test_a_training_is_the_same_with_the_callback(name: str, tmp_path: Path) -> 
     words = TRAININGS[name][1]
     assert any(words in line for line in missing)
     if not words:  # then all of it could be looked at
-        assert not callback._told.problems or name == "one row a batch"
-        assert "wiring" in callback.pieces and "data" in callback.pieces
+        assert not callback.told.problems or name == "one row a batch"
+        assert "wiring" in callback.doctor.pieces and "data" in callback.doctor.pieces
     assert [f for f in callback.diagnosis.findings if f.level == "error"] == []
 
 
@@ -106,7 +106,7 @@ def test_labels_masked_inside_do_not_count(make: Any, tmp_path: Path) -> None:
     callback = SourcewiseCallback(built)
     built.add_callback(callback)
     built.train()
-    (line,) = callback.recorder.course.evaluations
+    (line,) = callback.doctor.recorder.course.evaluations
     (loss,) = [entry["eval_loss"] for entry in built.state.log_history if "eval_loss" in entry]
     assert line["loss"] == pytest.approx(loss, rel=1e-4)
     assert line["target_tokens"] == sum(len(row["labels"]) - 1 for row in rows(64, 1))
@@ -117,7 +117,7 @@ def test_a_prompt_counts_for_nothing_and_is_read(tmp_path: Path) -> None:
     callback = SourcewiseCallback(built)
     built.add_callback(callback)
     built.train()
-    (line,) = callback.recorder.course.evaluations
+    (line,) = callback.doctor.recorder.course.evaluations
     (loss,) = [entry["eval_loss"] for entry in built.state.log_history if "eval_loss" in entry]
     assert line["loss"] == pytest.approx(loss, rel=1e-4)
     assert line["target_tokens"] == sum(len(row["labels"]) for row in rows(64, 1))
@@ -173,10 +173,10 @@ def test_an_evaluation_alone_and_one_at_the_start(tmp_path: Path) -> None:
     built.add_callback(callback)
     assert "eval_sourcewise_source_bits" in built.evaluate()
     built.train()
-    assert not callback._told.problems and "wiring" in callback.pieces
+    assert not callback.told.problems and "wiring" in callback.doctor.pieces
     assert len([line for line in built.state.log_history if "sourcewise_source_bits" in line]) == 2
     built.predict(rows(32))
-    assert not callback._evaluated.kept
+    assert not callback.doctor.kept.kept
 
 
 def test_examples_of_an_evaluation_are_spread_over_all_of_it() -> None:

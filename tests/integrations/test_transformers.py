@@ -461,4 +461,23 @@ def test_the_last_step_is_logged_before_it_is_evaluated_and_judged_after(tmp_pat
     made.train()
     told = [(f["code"], f["level"]) for line in made.state.log_history for f in line.get("sourcewise_findings", ())]
     assert ("OUT009", "note") in told and ("OUT009", "error") not in told
-    assert not callback.recorder.under_way and callback.recorder.course.finished
+    assert not callback.doctor.recorder.under_way and callback.doctor.recorder.course.finished
+
+
+def test_clipping_is_judged_by_the_norm_that_the_trainer_clips_to(tmp_path: Path) -> None:
+    made = trainer(tmp_path, steps=60, max_grad_norm=0.01)
+    callback = watched(made, outputs=False)
+    made.train()
+    (found,) = [each for each in callback.diagnosis.findings if each.code == "TRN008"]
+    assert "clipped to 0.01" in found.evidence
+    assert found.cure.splitlines()[-1] == "  Seq2SeqTrainingArguments(max_grad_norm=10)"
+
+
+def test_no_cure_names_what_a_trainer_does_not_have(tmp_path: Path) -> None:
+    made = trainer(tmp_path, steps=20, train=shuffled())
+    callback = watched(made)
+    made.train()
+    found = callback.diagnosis.findings
+    told = [finding["cure"] for line in logged(made, "sourcewise_findings") for finding in line]
+    assert "DAT003" in {each.code for each in found} and len(told) >= len(found)
+    assert not [cure for cure in (*(each.cure for each in found), *told) if "--" in cure or "sourcewise train" in cure]

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from sourcewise.diagnosis.cure import Cure
+
 if TYPE_CHECKING:
     from sourcewise.data.encoding import ExampleSet
     from sourcewise.data.tokenizers.tokenizer import Tokenizer
@@ -88,19 +90,20 @@ def _single(text: str) -> str:
     return " ".join(word for word in text.split(" ") if word)
 
 
-def cure_of(part: ExampleSet, unsaid: list[Unsaid]) -> str | None:
+def cures_of(part: ExampleSet, unsaid: list[Unsaid]) -> tuple[Cure, ...]:
     """New entries of the vocabulary, where they help: they are tried."""
     lost = _gone(unsaid)
     runs = {run for each in unsaid[:TRIED] for run in re.findall(" {2,}", each.text)} if lost[" "] else set()
     entries = [*(character for character, _ in lost.most_common() if character != " "), *sorted(runs)]
     if not entries or len(entries) > MANY:
-        return None
+        return ()
     larger, tried = part.tokenizer.add(entries), unsaid[:TRIED]
     helped = sum(larger.decode(larger.encode(each.text, target=True)) == each.text for each in tried)
     if 2 * helped < len(tried):
-        return None
+        return ()
     option = json.dumps(entries, ensure_ascii=not all(map(str.isprintable, entries)))
-    return f"Add what is lacking; {helped} of {len(tried)} tried come back then:\n  --data.add_tokens '{option}'"
+    words = f"Add what is lacking; {helped} of {len(tried)} tried come back then:"
+    return (Cure(words, {"data.add_tokens": f"'{option}'"}),)
 
 
 def _differing(text: str, said: str) -> tuple[str, str]:

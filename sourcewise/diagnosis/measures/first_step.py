@@ -6,20 +6,37 @@ The step is taken on copies of the weights; the network is afterwards as before.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from sourcewise.config import TrainConfig
 from sourcewise.data.batches import Batch
 from sourcewise.diagnosis.borrowing import borrowed
-from sourcewise.model.network import Seq2Seq
-from sourcewise.model.parts import OTHER
-from sourcewise.training.freezing import freeze
-from sourcewise.training.objective import Objective
-from sourcewise.training.optimizer import MasterAdamW
+from sourcewise.model.parts import ParameterInfo
+from sourcewise.model.protocol import Network
+
+
+@dataclass(frozen=True, slots=True)
+class Stepped:
+    """A tensor as an optimizer is to step it: how fast at the peak, in units of an Adam's step."""
+
+    info: ParameterInfo
+    learns: bool = True  # before the plan of the training froze anything
+    frozen: bool = False  # by that plan, for all of its steps; so it is, too, where it learns but has no gradient
+    rate: float | None = None  # None: the optimizer does not have it; 0: it may step it anyhow
+    decay: float = 0.0  # of the weights, times the rate
+    epsilon: float = 1e-8
+
+
+@dataclass(frozen=True, slots=True)
+class Optimizer:
+    """What a training steps, by what loss (to be minimised, and in nats; both summed), and at which norm it clips."""
+
+    weights: Sequence[Stepped]
+    objective: Callable[[Batch], tuple[Tensor, Tensor]]
+    clip: float  # 0: never
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +51,7 @@ class Weight:
     gradient: float | None = None  # of the loss in nats a target token, clipped; None: the loss does not depend on it
     optimised: bool = False  # whether the optimizer has it
     update: float = 0.0  # by one step at the peak learning rate
-    part: str = OTHER  # of the network that it belongs to, as `train.freeze` names them
+    part: str = "other"  # of the network that it belongs to, as `train.freeze` names them
     layer: tuple[str, int] | None = None  # the stack and the place in it; None for what is in no stack
 
 
@@ -47,48 +64,45 @@ class FirstStep:
     norm: float
 
 
-def measure_first_step(network: Seq2Seq, batch: Batch, train: TrainConfig, unknown: int | None = None) -> FirstStep:
-    """One optimizer step at the peak learning rate, as the trainer takes it, but without dropout.
+def measure_first_step(network: Network, batch: Batch, optimizer: Callable[[], Optimizer]) -> FirstStep:
+    """Gradients of a batch, and the updates that Adam's first step makes of them (Kingma & Ba 2015).
 
-    `unknown` is the tokenizer's <unk>. Raises RequestError where nothing learns.
+    The optimizer is made where the weights are copies. Raises RequestError where nothing learns.
     """
-    with borrowed(network):
-        learns = {f"network.{name}": p.requires_grad for name, p in network.named_parameters()}
-        freeze(network, train.freeze)
-        options = train.model_copy(update={"word_dropout": 0.0})
-        objective = Objective(network, options, unknown).to(network.device).eval()
-        before = {name: p.detach().clone() for name, p in objective.named_parameters()}
-        known = {id(info.parameter): (info.part, info.layer) for info in network.parts()}
-        rows = []
-        for name, p in objective.named_parameters():
-            part, layer = known.get(id(p), (OTHER, None))
-            learned = learns.get(name, True)
-            frozen = learned and not p.requires_grad
-            rows.append(Weight(name, p.numel(), _rms(p), learned, frozen, part=part, layer=layer))
-        optimizer = MasterAdamW(objective, train, torch.float32)
+    with borrowed(network), torch.enable_grad():
+        made = optimizer()
         targets = batch.target_tokens
-        with torch.enable_grad():
-            minimised, nats = objective(batch.to(network.device))
-            wanted = [(n, p) for n, p in objective.named_parameters() if p.requires_grad]
-            found = _gradients(minimised / targets, [p for _, p in wanted])
-        gradients = dict(zip((name for name, _ in wanted), found, strict=True))
-        optimizer.add([gradients.get(name) for name in optimizer.names])
-        norm = float(optimizer.step(train.learning_rate))
-        clipped = min(1.0, train.clip / norm) if train.clip and norm > 0 and math.isfinite(norm) else 1.0
-        stepped = {id(p) for group in optimizer.adamw.param_groups for p in group["params"]}
-        pairs = zip(optimizer.names, optimizer.masters, strict=True)
-        optimised = {name for name, master in pairs if id(master) in stepped}
-        after = dict(objective.named_parameters())
-        weights = tuple(
-            replace(
-                row,
-                gradient=None if (g := gradients.get(row.name)) is None else _rms(g) * clipped,
-                optimised=row.name in optimised,
-                update=_rms(after[row.name].detach() - before[row.name]),
-            )
-            for row in rows
-        )
-        return FirstStep(weights, float(nats) / targets, norm)
+        minimised, nats = made.objective(batch.to(network.device))
+        learning = [w.info.parameter for w in made.weights if w.info.parameter.requires_grad]
+        pairs = zip(learning, _gradients(minimised / targets, learning), strict=True)
+        gradients = {id(p): gradient for p, gradient in pairs if gradient is not None}
+        norm = float(torch.nn.utils.get_total_norm(list(gradients.values())))
+        clipped = min(1.0, made.clip / norm) if made.clip and norm > 0 and math.isfinite(norm) else 1.0
+        weights = tuple(_stepped(w, gradients.get(id(w.info.parameter)), clipped) for w in made.weights)
+        return FirstStep(weights, float(nats.detach()) / targets, norm)
+
+
+@torch.no_grad()
+def _stepped(weight: Stepped, gradient: Tensor | None, clipped: float) -> Weight:
+    """Its figures, by the gradient before it is `clipped` by this factor."""
+    info, update = weight.info, 0.0
+    if gradient is not None:
+        gradient = gradient.float() * clipped
+        if weight.rate and bool(gradient.isfinite().all()):
+            step = gradient / (gradient.abs() + weight.epsilon) + weight.decay * info.parameter.float()
+            update = weight.rate * _rms(step)
+    return Weight(
+        info.name,
+        info.parameter.numel(),
+        _rms(info.parameter),
+        weight.learns,
+        frozen=weight.learns and (weight.frozen or not info.parameter.requires_grad),
+        gradient=None if gradient is None else _rms(gradient),
+        optimised=weight.rate is not None,
+        update=update,
+        part=info.part,
+        layer=info.layer,
+    )
 
 
 def layers(weights: Iterable[Weight]) -> dict[str, list[float]]:
@@ -107,7 +121,7 @@ def layers(weights: Iterable[Weight]) -> dict[str, list[float]]:
 
 def counted(rows: Sequence[Weight], all_rows: Sequence[Weight]) -> str:
     """'encoder, bridge (52 tensors, 1,234 weights, 61 %)'; up to two tensors by name."""
-    names = [w.name.removeprefix("network.") for w in rows]
+    names = [w.name for w in rows]
     said = ", ".join(names if len(names) <= 2 else dict.fromkeys(w.part for w in rows))
     size, total = sum(w.size for w in rows), sum(w.size for w in all_rows)
     return f"{said} ({len(rows)} tensors, {size:,} weights, {100 * size / total:.3g} % of all)"

@@ -1,9 +1,8 @@
-"""Do the sources and targets of a set belong together? Texts and features, looked at once."""
+"""Do the sources and targets of a set belong together? Texts and features."""
 
 from __future__ import annotations
 
 from functools import cache
-from weakref import WeakKeyDictionary
 
 import numpy as np
 
@@ -11,25 +10,10 @@ from sourcewise.data.encoding import ExampleSet
 from sourcewise.diagnosis.measures.alignment import Pairing, Sides, pairing
 from sourcewise.diagnosis.measures.sides import Features, Side, Texts, in_thirds
 
-_JUDGED: WeakKeyDictionary[ExampleSet, Pairing] = WeakKeyDictionary()  # it takes a second, and is asked twice
 
-
-def not_told(part: ExampleSet) -> list[str]:
-    """Why it cannot be told, in words; empty where it can."""
-    known = judged(part)
-    if known.state != "not told" or part.drawn:
-        return []
-    of = f" of {part.dataset.name}" if part.dataset.name else ""
-    return [f"whether sources and targets{of} belong together (DAT003): {known.words}"]
-
-
-def judged(part: ExampleSet) -> Pairing:
-    """What is known of a set's pairing, looked at once."""
-    if part.drawn:
-        return Pairing("in step")  # its pairs are made of one text
-    if part not in _JUDGED:
-        _JUDGED[part] = pairing(part.dataset, _sides(part))
-    return _JUDGED[part]
+def pairing_of(part: ExampleSet) -> Pairing:
+    """What is known of a set's pairing."""
+    return pairing(part.dataset, _sides(part))
 
 
 def _sides(part: ExampleSet) -> Sides:

@@ -7,17 +7,17 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
+from itertools import islice
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from sourcewise.config import TrainConfig
 from sourcewise.data.batches import IGNORED, Batch
 from sourcewise.data.encoding import ExampleSet
 from sourcewise.diagnosis.borrowing import borrowed
@@ -25,12 +25,11 @@ from sourcewise.diagnosis.measures.wiring import LOGITS, SEED, fed
 from sourcewise.model.blocks.recurrent_layers import RecurrentMemory
 from sourcewise.model.network import Seq2Seq
 from sourcewise.native.training.draws import dropout_seed
-from sourcewise.training.objective import Objective
-from sourcewise.training.optimizer import MasterAdamW
 
 LONG = 4  # of the longest examples
-SLOTS = 1024  # of a source that are looked at
+FEWEST, SLOTS = 16, 1024  # of a source that are looked at
 TRIAL_EXAMPLES, TRIAL_STEPS, TRIAL_RATE = 6, 40, 3e-3
+Learning = Callable[[Batch, float], Iterator[float]]  # steps on a batch at a rate: the loss before each
 TRIAL_FLOPS, TRIAL_SECONDS = 3e11, 4.0  # the seconds are those of the processor
 MEASURED = (
     "Measured on 20 fresh networks (T5 tied, untied and 12 blocks deep, BART, GRU and LSTM with and without "
@@ -58,7 +57,7 @@ def measure_fading(network: Seq2Seq, batch: Batch) -> Fading | None:
         batch = batch.to(network.device)
         with torch.no_grad():
             vectors, layout = network.embed(batch.source)
-        if vectors.shape[1] < 16 or vectors.shape[1] > SLOTS:
+        if not FEWEST <= vectors.shape[1] <= SLOTS:
             return None
         vectors = vectors.detach().requires_grad_()
         body = network.body
@@ -136,11 +135,6 @@ def memory_slots(network: Seq2Seq, batch: Batch) -> int:
         return int(memory.layout.longest)
 
 
-def one_vector_asked(network: Seq2Seq) -> bool:
-    """Whether it is a recurrent network without attention, as its recipe has it."""
-    return not network.attends
-
-
 @dataclass(frozen=True, slots=True)
 class Trial:
     """One batch learnt by heart: losses in nats a target token before and after, and what frequencies alone give."""
@@ -159,7 +153,7 @@ def trial_flops(network: Seq2Seq, batch: Batch) -> float:
     return 6.0 * sum(p.numel() for p in network.parameters()) * positions * TRIAL_STEPS
 
 
-def learn_by_heart(network: Seq2Seq, batch: Batch) -> Trial | None:
+def learn_by_heart(network: Seq2Seq, batch: Batch, learning: Learning) -> Trial | None:
     """Train a copy on one batch, without dropout and with a rate of its own: what is tried is the wiring.
 
     It ends when half of what frequencies alone give is reached. None where that takes longer than `TRIAL_SECONDS`.
@@ -171,20 +165,12 @@ def learn_by_heart(network: Seq2Seq, batch: Batch) -> Trial | None:
     with borrowed(network), torch.enable_grad():
         for parameter in network.parameters():
             parameter.requires_grad_(True)
-        options = TrainConfig(learning_rate=TRIAL_RATE, weight_decay=0.0)
-        objective = Objective(network, options).eval()
-        optimizer = MasterAdamW(objective, options, torch.float32)
-        for _ in range(TRIAL_STEPS):
-            nats, _ = objective(batch)
-            losses.append(float(nats.detach()) / batch.target_tokens)
-            if losses[-1] <= 0.5 * frequencies or not math.isfinite(losses[-1]) or not nats.requires_grad:
+        for loss in islice(learning(batch, TRIAL_RATE), TRIAL_STEPS):
+            losses.append(loss)
+            if loss <= 0.5 * frequencies or not math.isfinite(loss):
                 break
             if time.process_time() - started > TRIAL_SECONDS:
                 return None
-            optimizer.add(torch.autograd.grad(nats / batch.target_tokens, optimizer.parameters, allow_unused=True))
-            if not math.isfinite(optimizer.step(TRIAL_RATE)):
-                break
-            optimizer.zero_grad()
     falling = 1 - losses[-1] / losses[-1 - len(losses) // 4]
     return Trial(losses[0], losses[-1], frequencies, falling, len(losses), len(batch))
 

@@ -8,16 +8,15 @@ from __future__ import annotations
 import importlib
 import pkgutil
 from collections.abc import Iterable, Iterator
-from importlib.metadata import entry_points
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 from sourcewise.diagnosis.answer import Piece
-from sourcewise.diagnosis.rule import Rule, asked, matching
-from sourcewise.errors import tell
+from sourcewise.diagnosis.rule import Rule, asked, matching, not_checked
+from sourcewise.runtime.plugins import packaged
 
-__all__ = ["RULES", "Rule", "look"]
+__all__ = ["RULES", "Rule", "absent", "look"]
 
 GROUPS = {  # folder → the letters of its codes; causes before symptoms, which breaks ties between findings of one level
     "data": ("DAT",),
@@ -29,9 +28,14 @@ GROUPS = {  # folder → the letters of its codes; causes before symptoms, which
 ENTRY_POINTS = "sourcewise.rules"
 
 
-def look(subject: Any, codes: str = "*") -> Piece:
-    """What the rules over such a subject find, and what they cannot tell; only those that `codes` are patterns of."""
-    return asked([RULES[code] for code in matching(codes, tuple(RULES))], subject)
+def look(*subjects: Any, codes: str = "*") -> Piece:
+    """What the rules over these find, and what they cannot tell; only those that `codes` are patterns of."""
+    return asked([RULES[code] for code in matching(codes, tuple(RULES))], subjects)
+
+
+def absent(subject: type, why: str) -> str:
+    """That nothing is there of what some rules look at, in words; `subject` says what that is `about`."""
+    return not_checked(subject.about, [code for code, rule in RULES.items() if rule.subject is subject], why)  # type: ignore[attr-defined]
 
 
 def rules_in(module: ModuleType) -> Iterator[type[Rule[Any]]]:
@@ -52,19 +56,21 @@ def _ours() -> Iterator[Rule[Any]]:
 def _others(known: Iterable[str]) -> Iterator[Rule[Any]]:
     """The rules of other packages. What is wrong with one is told, and the others are there."""
     taken = set(known)
-    for point in entry_points(group=ENTRY_POINTS):
-        package = point.dist.name if point.dist else point.value
-        try:
-            loaded = point.load()
-            for rule in rules_in(loaded) if isinstance(loaded, ModuleType) else [loaded]:
-                made = rule()
-                if made.code in taken:
-                    raise ValueError(f"there is a rule {made.code} already")
-                taken.add(made.code)
-                made.package = package
-                yield made
-        except Exception as problem:
-            tell(f"the rules {point.name} of {package} are left out: {type(problem).__name__}: {problem}")
+
+    def made(found: object, package: str) -> list[Rule[Any]]:
+        kinds = list(rules_in(found)) if isinstance(found, ModuleType) else [found]
+        rules = [kind() for kind in kinds if isinstance(kind, type) and issubclass(kind, Rule)]
+        if len(rules) < len(kinds) or any(not hasattr(rule, "code") for rule in rules):
+            raise TypeError("it is neither a rule nor a module of rules")
+        for rule in rules:
+            if rule.code in taken:
+                raise ValueError(f"there is a rule {rule.code} already")
+            taken.add(rule.code)
+            rule.package = package
+        return rules
+
+    for rules in packaged(ENTRY_POINTS, made):
+        yield from rules
 
 
 def _place(rule: Rule[Any]) -> tuple[int, float, str]:

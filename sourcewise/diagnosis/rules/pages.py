@@ -16,7 +16,7 @@ from sourcewise.errors import RequestError
 from sourcewise.runtime.files import write_atomically
 
 INDEX = "README.md"
-ROOMS = {  # by the letters of a code, in the order in which causes come before symptoms
+KINDS = {  # by the letters of a code, in the order in which causes come before symptoms
     "DAT": "Data",
     "WIR": "Wiring",
     "TRN": "Training",
@@ -36,7 +36,7 @@ def pages() -> dict[str, str]:
 
 
 def index(rules: list[Rule[Any]]) -> str:
-    """All rules by room: code, name, level, and what is measured."""
+    """All rules by kind: code, name, level, and what is measured."""
     parts = [
         _MADE,
         "# Rules",
@@ -44,11 +44,11 @@ def index(rules: list[Rule[Any]]) -> str:
         "note is worth knowing; the level is the gravest that a rule has. `sourcewise explain CODE` shows a page in "
         "the terminal.",
     ]
-    order = [*ROOMS, *sorted({_room(rule) for rule in rules} - {*ROOMS})]
-    ordered = sorted(rules, key=lambda rule: (order.index(_room(rule)), rule.code))
-    for room, found in groupby(ordered, key=_room):
+    order = [*KINDS, *sorted({_letters(rule) for rule in rules} - {*KINDS})]
+    ordered = sorted(rules, key=lambda rule: (order.index(_letters(rule)), rule.code))
+    for letters, found in groupby(ordered, key=_letters):
         rows = [f"| [{rule.code}]({rule.code}.md) | {_escaped(rule.name)} | {rule.level} |" for rule in found]
-        parts += [f"## {ROOMS.get(room, room)}", "\n".join(["| code | name | level |", "|---|---|---|", *rows])]
+        parts += [f"## {KINDS.get(letters, letters)}", "\n".join(["| code | name | level |", "|---|---|---|", *rows])]
     return "\n\n".join(parts) + "\n"
 
 
@@ -77,7 +77,7 @@ def write(folder: Path) -> None:
         raise RequestError(f"{folder}: cannot be written ({error.strerror})") from None
 
 
-def _room(rule: Rule[Any]) -> str:
+def _letters(rule: Rule[Any]) -> str:
     return rule.code.rstrip("0123456789")
 
 

@@ -1,29 +1,25 @@
 from collections import Counter
 
 from sourcewise.diagnosis.pairs import Pairs, named, quoted
-from sourcewise.diagnosis.rule import Findings, Rule
+from sourcewise.diagnosis.rule import Cure, Findings, Rule
 
 
 class SameSource(Rule[Pairs]):
-    """
-    ## What it measures
-    The share of examples that have the commonest source text (a task prefix alone is an empty source).
-
+    """The share of examples that have the commonest source text (a task prefix alone is an empty source).
     ## Why that is bad
     Where sources are empty or all alike nothing tells the targets apart: only a language model can be learned.
-
     ## Threshold and its origin
-    Warning from {warning:%} of the examples, error from {error:%}, where these have at least {different}
-    different targets. Ours: a set of questions may well repeat one, half of a set may not.
-
-    ## What to do
-    Check that the source column is the one meant, and that its cells are filled:
-        --data.train.source COLUMN --data.train.target COLUMN
+    Warning from {warning:%} of the examples, error from {error:%}, where these have at least {different} different
+    targets. Ours: a set of questions may well repeat one, half of a set may not.
     """
 
     code, name, level = "DAT002", "same source for many targets", "error"
     warning, error = 0.05, 0.5  # of the examples
     different = 10  # targets
+    cures = Cure(
+        "Check that the source column is the one meant, and that its cells are filled:",
+        {"data.train.source": "COLUMN", "data.train.target": "COLUMN"},
+    )
 
     def check(self, pairs: Pairs) -> Findings:
         for part in pairs.texts:

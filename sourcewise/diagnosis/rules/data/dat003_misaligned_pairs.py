@@ -1,58 +1,59 @@
 from dataclasses import replace
 
 from sourcewise.data.encoding import ExampleSet
+from sourcewise.diagnosis.finding import Finding
 from sourcewise.diagnosis.measures.alignment import CHANCE, CLEAR, FEWEST, QUARTER, WHOLE
-from sourcewise.diagnosis.measures.pairing import judged
+from sourcewise.diagnosis.measures.pairing import pairing_of
 from sourcewise.diagnosis.pairs import Pairs, named
-from sourcewise.diagnosis.rule import Findings, Rule
+from sourcewise.diagnosis.rule import CannotTell, Cure, Findings, Rule
 
 
 class MisalignedPairs(Rule[Pairs]):
-    """
-    ## What it measures
-    How far the pairing of sources and targets stands out from shuffled pairs, in deviations of these, by what
-    shows it most: tokens, letters and words by their place, pairs and triples of letters, letters that repeat,
-    whole texts, lengths, what a source shares with its target; for features mean frames, of all and of each
-    third, and their number. Each is the Hilbert-Schmidt independence criterion (Gretton et al. 2005) with its
-    exact mean and variance over all permutations (Kazi-Aoual et al. 1995). Up to {whole} examples of a set, and
-    of each quarter of it up to {quarter}, so that a file that slips out of step halfway is found, with the
-    lines where.
-
+    """How far the pairing of sources and targets stands out from shuffled pairs, in deviations of these, by what shows
+    it most: tokens, letters and words by their place, pairs and triples of letters, letters that repeat, whole texts,
+    lengths, what a source shares with its target; for features mean frames, of all and of each third, and their number.
+    Each is the Hilbert-Schmidt independence criterion (Gretton et al. 2005) with its exact mean and variance over all
+    permutations (Kazi-Aoual et al. 1995). Up to {whole} examples of a set, and of each quarter of it up to {quarter},
+    so that a file that slips out of step halfway is found, with the lines where.
     ## Why that is bad
-    A manifest sorted otherwise than its targets, or one line too many, pairs every source with another's
-    target. The loss still falls to that of a language model, and nothing else tells.
-
+    A manifest sorted otherwise than its targets, or one line too many, pairs every source with another's target. The
+    loss still falls to that of a language model, and nothing else tells.
     ## Threshold and its origin
-    Below {chance} is no better than shuffled; for a quarter, while another is above {clear}. Also where the
-    target of the next or previous line fits twice as well, and above {clear}, unless each line goes on from the
-    one before, as in a conversation. Measured: sums, ciphers, reversed and sorted strings, translations and
-    spellings have 4.6 to 590 from 200 examples on, 175 shuffles of seven sets at most 3.8. That nothing is seen
-    is no finding where it might not show: with fewer than {fewest} examples; with few different targets
-    (labels), unless sources come again and their targets differ; with short targets, unless what hangs on two
-    letters of the source would show. Short numbers are a warning, since arithmetic can hide. Of a validation
-    set a warning: the training goes well, but what it is judged by, and its best checkpoint, are chance.
-
-    ## What to do
-    Look at ten pairs. Then pair them anew by id instead of by line, or find the line where one side slipped. A
-    training on half of the set that is in step tells whether the rest is to blame:
-        --data.train.limit 2000
+    Below {chance} is no better than shuffled; for a quarter, while another is above {clear}. Also where the target of
+    the next or previous line fits twice as well, and above {clear}, unless each line goes on from the one before, as in
+    a conversation. Measured: sums, ciphers, reversed and sorted strings, translations and spellings have 4.6 to 590
+    from 200 examples on, 175 shuffles of seven sets at most 3.8. That nothing is seen is no finding where it might not
+    show: with fewer than {fewest} examples; with few different targets (labels), unless sources come again and their
+    targets differ; with short targets, unless what hangs on two letters of the source would show. Short numbers are a
+    warning, since arithmetic can hide. Of a validation set a warning: the training goes well, but what it is judged by,
+    and its best checkpoint, are chance.
     """
 
-    code, name, level = "DAT003", "sources and targets do not belong together", "error"
+    code, name, level, rank = "DAT003", "sources and targets do not belong together", "error", 7.1
     explained_by = "DAT002 DAT004 DAT011 DAT012"
-    rank = 7.1
     chance, clear = CHANCE, CLEAR  # deviations
     fewest, whole, quarter = FEWEST, WHOLE, QUARTER  # examples
+    cures = Cure(
+        "Look at ten pairs. Then pair them anew by id instead of by line, or find the line where one side "
+        "slipped. A training on half of the set that is in step tells whether the rest is to blame:",
+        {"data.train.limit": 2000},
+    )
 
     def check(self, pairs: Pairs) -> Findings:
-        found = [finding for part in pairs.train.parts for finding in self.of(part)]
+        pairs.check_whole()
+        found = [said for part in pairs.train.parts for said in self.of(part)]
         yield from found
-        if not found and pairs.valid is not None:  # what judges is by chance
-            for part in pairs.valid.parts:
-                yield from (replace(finding, level="warning") for finding in self.of(part))
+        if pairs.valid is not None and not any(isinstance(said, Finding) for said in found):  # what judges is by chance
+            judged = [said for part in pairs.valid.parts for said in self.of(part)]
+            yield from (replace(said, level="warning") for said in judged if isinstance(said, Finding))
 
     def of(self, part: ExampleSet) -> Findings:
         """Of one set; a warning where it is short numbers that may have been worked out."""
-        known = judged(part)
-        if known.state in ("out of step", "perhaps"):
+        if part.drawn:
+            yield CannotTell(f"pairs of {part.dataset.name}", "they are made of plain text anew in each epoch")
+            return
+        known, of = pairing_of(part), f" of {part.dataset.name}" if part.dataset.name else ""
+        if known.state == "not told":
+            yield CannotTell(f"whether sources and targets{of} belong together", known.words)
+        elif known.state != "in step":
             yield self.finding(named(part, known.words), "error" if known.state == "out of step" else "warning")

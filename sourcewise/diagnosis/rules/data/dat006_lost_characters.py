@@ -1,4 +1,3 @@
-from sourcewise.config import DataConfig
 from sourcewise.data.encoding import ExampleSet
 from sourcewise.diagnosis.finding import Level
 from sourcewise.diagnosis.measures.characters import (
@@ -6,7 +5,7 @@ from sourcewise.diagnosis.measures.characters import (
     SHOWN,
     TARGETS,
     Unsaid,
-    cure_of,
+    cures_of,
     lost_characters,
     named,
     only_blanks,
@@ -15,32 +14,22 @@ from sourcewise.diagnosis.measures.characters import (
     unsaid_targets,
 )
 from sourcewise.diagnosis.pairs import Pairs
-from sourcewise.diagnosis.rule import Findings, Rule
+from sourcewise.diagnosis.rule import Cure, Findings, Rule
 
 
 class LostCharacters(Rule[Pairs]):
-    """
-    ## What it measures
-    The share of characters that do not come back when texts are turned into ids and read again (case, spaces
-    and Unicode's compatible forms apart), and the share of unknown tokens, of sources and of targets, up to
-    {texts}. Of up to {targets} targets also how many do not come back exactly as written: line breaks, indents,
-    joiners, other forms. Of the training set, and of the validation set.
-
+    """The share of characters that do not come back when texts are turned into ids and read again (case, spaces and
+    Unicode's compatible forms apart), and the share of unknown tokens, of sources and of targets, up to {texts}. Of up
+    to {targets} targets also how many do not come back exactly as written: line breaks, indents, joiners, other forms.
+    Of the training set, and of the validation set.
     ## Why that is bad
-    What the tokenizer does not know can neither be read nor said, however long the training; and no output can
-    equal a reference that the tokenizer changes.
-
+    What the tokenizer does not know can neither be read nor said, however long the training; and no output can equal a
+    reference that the tokenizer changes.
     ## Threshold and its origin
-    Of either side: warning from {warning:%} of the characters, error from {error:%}. Ours. A vocabulary of
-    whole words leaves its rarest words out by design: there the bounds are {warning_of_words:points} and
-    {error_of_words:%}. Targets that do not come back are a warning from {few:%} of them, else a note; so are
-    those of one line that lose nothing but spaces at their ends or doubled ones. Of the validation set there is
-    no error: it is not learned from.
-
-    ## What to do
-    Take a tokenizer that was trained on this language, train one here (leave data.tokenizer out), or add what
-    is lacking:
-        --data.add_tokens '[ß, ä]'
+    Of either side: warning from {warning:%} of the characters, error from {error:%}. Ours. A vocabulary of whole words
+    leaves its rarest words out by design: there the bounds are {warning_of_words:points} and {error_of_words:%}.
+    Targets that do not come back are a warning from {few:%} of them, else a note; so are those of one line that lose
+    nothing but spaces at their ends or doubled ones. Of the validation set there is no error: it is not learned from.
     """
 
     code, name, level = "DAT006", "texts lost in the tokenizer", "error"
@@ -49,20 +38,24 @@ class LostCharacters(Rule[Pairs]):
     warning_of_words, error_of_words = 0.2, 0.5  # the same, of a vocabulary of whole words
     few = 0.01  # of the targets
     texts, targets = SAMPLE, TARGETS
+    cures = Cure(
+        "Take a tokenizer that was trained on this language, train one here (leave data.tokenizer out), or add what is "
+        "lacking:",
+        {"data.add_tokens": ["ß", "ä"]},
+        instead="Take a tokenizer that was trained on this language, or add what is lacking: tokenizer.add_tokens(…).",
+    )
 
     def check(self, pairs: Pairs) -> Findings:
-        if pairs.recipe is None:
-            return
+        pairs.check_written()
         for part in pairs.parts:
-            yield from self.of(part, pairs.recipe.data)
+            yield from self.of(part, pairs.whole_words)
         trained = {part.dataset.name for part in pairs.train.parts}
         for part in pairs.valid.parts if pairs.valid is not None else ():
             if not part.drawn and part.dataset.name not in trained:
-                yield from self.of(part, pairs.recipe.data, learned=False)
+                yield from self.of(part, pairs.whole_words, learned=False)
 
-    def of(self, part: ExampleSet, data: DataConfig, *, learned: bool = True) -> Findings:
-        """Of the texts of a set; `data` tells whether its tokenizer has whole words. Milder if it is not `learned`."""
-        words = data.unit == "words" and not data.tokenizer
+    def of(self, part: ExampleSet, words: bool, *, learned: bool = True) -> Findings:
+        """Of the texts of a set, whose tokenizer has whole `words` or not. Milder if it is not `learned`."""
         chosen = [part.dataset[int(i)] for i in spread(len(part), self.texts)]
         for side, texts in (("targets", [e.target for e in chosen]), ("sources", [e.source for e in chosen])):
             lost, total, unknown = lost_characters(part.tokenizer, texts, side == "targets")
@@ -82,7 +75,7 @@ class LostCharacters(Rule[Pairs]):
                 if not learned and level != "note":  # a training goes well all the same
                     level = "warning" if level == "error" or side == "targets" else "note"
                 text = f"{part.dataset.name}: {'; '.join(evidence)}"
-                yield self.finding(text, level, cure_of(part, unsaid) if unsaid else None)
+                yield self.finding(text, level, *(cures_of(part, unsaid) if unsaid else ()))
 
     def of_words(self, share: float) -> Level | None:
         """How grave it is that so many characters are lost of whole words, of which the rarest are, by design."""

@@ -1,49 +1,49 @@
+from collections.abc import Mapping
+
 import numpy as np
 
-from sourcewise.config import DataConfig
 from sourcewise.data.encoding import ExampleSet, Ids
-from sourcewise.diagnosis.pairs import FEWEST, Pairs, made_of_text, named, sample
-from sourcewise.diagnosis.rule import Findings, Rule
+from sourcewise.diagnosis.pairs import FEWEST, MOSTLY, Pairs, made_of_text, named, sample
+from sourcewise.diagnosis.rule import Cure, Findings, Rule
 
 
 class CutExamples(Rule[Pairs]):
-    """
-    ## What it measures
-    The share of examples longer than data.max_source, data.max_frames or data.max_target, and the share of all
+    """The share of examples longer than data.max_source, data.max_frames or data.max_target, and the share of all
     tokens or frames that is cut off; and of targets longer than generation.max_new_tokens lets outputs be. In a
-    Trainer's data, which is ids already: sources of the largest length there is that lack the end of text,
-    which the tokenizer gives each text, or have as many tokens as its model_max_length.
-
+    Trainer's data, which is ids already: sources of the largest length there is that lack the end of text, which the
+    tokenizer gives each text, or have as many tokens as its model_max_length.
     ## Why that is bad
     What is cut off a source cannot be told; a cut target teaches to stop in the middle of a sentence.
-
     ## Threshold and its origin
-    Warning from {warning:%} of the examples, error where {error:words} of all tokens or frames are cut off.
-    Ours. Of ids nobody knows how much is gone: there an error where {error:words} of the sources are cut, and
-    shorter than an average target. Conversations are cut by turns, on purpose, and not counted on the source's
-    side.
-
-    ## What to do
-    Raise the limit to the longest, or leave long examples out:
+    Warning from {warning:%} of the examples, error where {error:words} of all tokens or frames are cut off. Ours. Of
+    ids nobody knows how much is gone: there an error where {error:words} of the sources are cut, and shorter than an
+    average target. Conversations are cut by turns, on purpose, and not counted on the source's side.
     """
 
     code, name, level = "DAT007", "sources or targets cut", "error"
-    warning, error = 0.05, 0.5  # of the examples, and of all tokens or frames
+    warning, error = 0.05, MOSTLY  # of the examples, and of all tokens or frames
+    cures = Cure("Raise the limit to the longest, or leave long examples out:")
 
     def check(self, pairs: Pairs) -> Findings:
-        if pairs.recipe is not None:
+        if pairs.limits is not None:
             for part in pairs.parts:
-                yield from self.of(part, pairs.recipe.data)
-            yield from self.of_outputs(pairs.valid or pairs.train, pairs.recipe.generation.max_new_tokens)
+                yield from self.of(part, pairs.limits)
+            yield from self.of_outputs(pairs.valid or pairs.train, pairs.limits["max_new_tokens"])
+        if pairs.cut is not None and pairs.cut.sources >= self.warning * pairs.cut.all:
+            cut, share = pairs.cut, pairs.cut.sources / pairs.cut.all
+            evidence = f"{100 * share:.0f} % of {cut.all} sources have {cut.tokens} tokens, {cut.why}"
+            evidence = named(pairs.train, f"{evidence}; targets have {cut.target_tokens:.1f} on average")
+            keep = Cure("Let the tokenizer keep more of a source:", "tokenizer(text, truncation=True, max_length=512)")
+            yield self.finding(evidence, "error" if cut.mostly else "warning", keep)
 
-    def of(self, part: ExampleSet, data: DataConfig) -> Findings:
+    def of(self, part: ExampleSet, limits: Mapping[str, int]) -> Findings:
         """Of what is read."""
         task, dataset = part.dataset.task, part.dataset
-        max_target, max_source = task.max_target or data.max_target, task.max_source or data.max_source
+        max_target, max_source = task.max_target or limits["max_target"], task.max_source or limits["max_source"]
         yield from self.of_texts(part, "targets", part.targets, part.target_lengths, max_target, "max_target")
         if dataset.dims:
             frames = np.array([example.frames for example in dataset])
-            yield from self.of_lengths(part, "sources", frames, data.max_frames, "max_frames", "frames")
+            yield from self.of_lengths(part, "sources", frames, limits["max_frames"], "max_frames", "frames")
         elif part.sources is not None and not any(example.turns for example in dataset):
             yield from self.of_texts(part, "sources", part.sources, part.source_lengths, max_source, "max_source")
 
@@ -72,7 +72,7 @@ class CutExamples(Rule[Pairs]):
                 f"{100 * share:.0f} % of the {side} are longer than {option} {limit}, such as {longest} "
                 f"({whole.max():.0f} {units}); {100 * gone:.0f} % of all {units} are cut off"
             )
-            cure = f"{self.cure}\n  --data.{option} {int(whole.max())}"
+            cure = Cure(self.cure, {f"data.{option}": int(whole.max())})
             yield self.finding(named(part, evidence), "error" if gone >= self.error else "warning", cure)
 
     def of_outputs(self, examples: ExampleSet, limit: int) -> Findings:
@@ -85,5 +85,5 @@ class CutExamples(Rule[Pairs]):
         if over.mean() >= self.warning:
             evidence = f"{100 * over.mean():.0f} % of {len(lengths)} targets are longer than generation.max_new_tokens"
             evidence += f" {limit}; outputs would lack {100 * gone:.0f} % of their tokens"
-            cure = f"{self.cure}\n  --generation.max_new_tokens {int(lengths.max())}"
+            cure = Cure(self.cure, {"generation.max_new_tokens": int(lengths.max())})
             yield self.finding(named(examples, evidence), "error" if gone >= self.error else "warning", cure)

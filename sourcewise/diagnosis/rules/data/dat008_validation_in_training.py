@@ -3,34 +3,27 @@ import numpy as np
 from sourcewise.data.encoding import ExampleSet
 from sourcewise.diagnosis.measures.features import SAMPLE
 from sourcewise.diagnosis.pairs import Pairs, made_of_text, named, sample
-from sourcewise.diagnosis.rule import CannotTell, Findings, Rule
+from sourcewise.diagnosis.rule import CannotTell, Cure, Findings, Rule
 
 
 class ValidationInTraining(Rule[Pairs]):
-    """
-    ## What it measures
-    The share of validation examples that are in the training set too: the same source text and target, or for
+    """The share of validation examples that are in the training set too: the same source text and target, or for
     features the same matrix. Beside it, the share whose source alone is.
-
     ## Why that is bad
     The figures then measure what was learned by heart; the best checkpoint is the most over-fitted one.
-
     ## Threshold and its origin
-    Warning from {share:%} of the pairs (the sets of Multi30k share none). Ours. Sets that are the same on
-    purpose get it too: their figures are those of the training set.
-
-    ## What to do
-    Set examples aside that are not trained on:
-        --data.valid.pairs other.tsv
+    Warning from {share:%} of the pairs (the sets of Multi30k share none). Ours. Sets that are the same on purpose get
+    it too: their figures are those of the training set.
     """
 
     code, name, level = "DAT008", "validation examples in the training set", "warning"
     implied_by = "DAT011:error DAT012:error DAT014:error"  # then examples of both sets are alike, too
     share = 0.05  # of the validation examples
+    cures = Cure("Set examples aside that are not trained on:", {"data.valid.pairs": "other.tsv"})
 
     def check(self, pairs: Pairs) -> Findings:
         if pairs.valid is None:
-            raise CannotTell("validation examples in the training set (DAT008): there is no validation set")
+            raise CannotTell("validation examples in the training set", "there is no validation set to hold against it")
         if pairs.train.dataset.dims:
             yield from self.of_features(pairs.train, pairs.valid)
         elif not made_of_text(pairs.train, pairs.valid):

@@ -3,30 +3,25 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable
 
 from sourcewise.diagnosis.pairs import Pairs, named, quoted
-from sourcewise.diagnosis.rule import CannotTell, Findings, Rule
+from sourcewise.diagnosis.rule import CannotTell, Cure, Findings, Rule
 
 
 class SeveralTargets(Rule[Pairs]):
-    """
-    ## What it measures
-    The share of examples whose source text comes with different targets, and the loss that no model can get
-    below for it: the entropy of the targets given the source, in nats a target token.
-
+    """The share of examples whose source text comes with different targets, and the loss that no model can get below
+    for it: the entropy of the targets given the source, in nats a target token.
     ## Why that is bad
     One of them is said, the others count as wrong; a loss that stays there is no fault of the training.
-
     ## Threshold and its origin
-    Note from {note:%} of the examples, warning where the loss that is left is {nats} nats a token or more.
-    Ours.
-
-    ## What to do
-    Nothing, where all of them are right (paraphrases): judge by metrics that take several. Else leave the worse
-    ones out, or give the source what tells them apart, such as more of the conversation.
+    Note from {note:%} of the examples, warning where the loss that is left is {nats} nats a token or more. Ours.
     """
 
     code, name, level = "DAT009", "several targets for one source", "warning"
     explained_by = "DAT002 DAT003"
     note, nats = 0.01, 0.5  # of the examples, and a target token
+    cures = Cure(
+        "Nothing, where all of them are right (paraphrases): judge by metrics that take several. Else leave the"
+        " worse ones out, or give the source what tells them apart, such as more of the conversation."
+    )
 
     def check(self, pairs: Pairs) -> Findings:
         for part in pairs.texts:
@@ -46,7 +41,7 @@ class SeveralTargets(Rule[Pairs]):
             )
             yield self.finding(named(part, evidence), "warning" if floor >= self.nats else "note")
         if pairs.train.dataset.dims:
-            raise CannotTell("duplicates and several targets for one source (DAT009, DAT010): sources are features")
+            raise CannotTell("duplicates and several targets for one source", "sources are features")
 
 
 def entropy(counts: Iterable[int]) -> float:

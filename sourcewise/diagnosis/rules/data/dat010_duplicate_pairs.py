@@ -1,26 +1,23 @@
 from collections import Counter
 
 from sourcewise.diagnosis.pairs import Pairs, named, quoted
-from sourcewise.diagnosis.rule import CannotTell, Findings, Rule
+from sourcewise.diagnosis.rule import CannotTell, Cure, Findings, Rule
 
 
 class DuplicatePairs(Rule[Pairs]):
-    """
-    ## What it measures
-    The share of examples whose source and target both stand in an earlier example of their set too. Texts only.
-
+    """The share of examples whose source and target both stand in an earlier example of their set too. Texts only.
     ## Why that is bad
     They count more than others, and a random split of such a set puts the same pair on both sides.
-
     ## Threshold and its origin
     Note from {note:%}, warning from {warning:%}. Ours.
-
-    ## What to do
-    Keep one of each, or give rarer sets a weight of their own (data.train.weight) instead of copies.
     """
 
     code, name, level = "DAT010", "duplicate pairs", "warning"
     note, warning = 0.05, 0.3  # of the examples
+    cures = Cure(
+        "Keep one of each, or give rarer sets a weight of their own (data.train.weight) instead of copies.",
+        instead="Keep one of each; draw rarer sets more often instead of copying them.",
+    )
 
     def check(self, pairs: Pairs) -> Findings:
         for part in pairs.texts:
@@ -32,4 +29,4 @@ class DuplicatePairs(Rule[Pairs]):
                 evidence += f"comes {most} times"
                 yield self.finding(named(part, evidence), "warning" if copies >= self.warning * size else "note")
         if pairs.train.dataset.dims:
-            raise CannotTell("duplicates and several targets for one source (DAT009, DAT010): sources are features")
+            raise CannotTell("duplicates and several targets for one source", "sources are features")

@@ -5,33 +5,27 @@ import numpy as np
 from sourcewise.data.encoding import ExampleSet
 from sourcewise.diagnosis.measures.features import SAMPLE, Summary
 from sourcewise.diagnosis.pairs import Pairs, named
-from sourcewise.diagnosis.rule import Findings, Rule
+from sourcewise.diagnosis.rule import Cure, Findings, Rule
 from sourcewise.model.builder import CONSTANT
 
 
 class FeaturesAlike(Rule[Pairs]):
-    """
-    ## What it measures
-    How much the matrices of two examples of nearest length differ over the frames both have, as a share of how
-    much the two deviate from the middle of all: 1.4 where they have nothing to do with each other. In up to
-    {sample} examples.
-
+    """How much the matrices of two examples of nearest length differ over the frames both have, as a share of how much
+    the two deviate from the middle of all: 1.4 where they have nothing to do with each other. In up to {sample}
+    examples.
     ## Why that is bad
     Examples that look alike cannot be told apart; with different targets only chance can get them right.
-
     ## Threshold and its origin
-    Error where the median is below {alike}; warning where {pairs:%} of the pairs differ by less than
-    {identical} and have different targets. Ours: on digits, fsdd and phoenix14t the medians are 1.0 to 1.4, no
-    pair is below 0.6.
-
-    ## What to do
-    Check that the extractor was given the clip of each row, not one clip for all, and not its first frame.
+    Error where the median is below {alike}; warning where {pairs:%} of the pairs differ by less than {identical} and
+    have different targets. Ours: on digits, fsdd and phoenix14t the medians are 1.0 to 1.4, no pair is below 0.6.
     """
 
-    code, name, level = "DAT012", "features alike across examples", "error"
+    code, name, level, rank = "DAT012", "features alike across examples", "error", 1.2
     explained_by = "DAT011"
-    rank = 1.2
     alike, pairs, identical, sample = 0.1, 0.05, 0.001, SAMPLE
+    cures = Cure(
+        "Check that the extractor was given the clip of each row, not one clip for all, and not its first frame."
+    )
 
     def check(self, pairs: Pairs) -> Findings:
         for part, summary in pairs.features():

@@ -3,33 +3,26 @@ import numpy as np
 from sourcewise.data.encoding import ExampleSet
 from sourcewise.diagnosis.measures.features import SAMPLE, Summary
 from sourcewise.diagnosis.pairs import Pairs, named
-from sourcewise.diagnosis.rule import Findings, Rule
+from sourcewise.diagnosis.rule import Cure, Findings, Rule
 from sourcewise.model.builder import CONSTANT
 
 
 class ExplodingFeatures(Rule[Pairs]):
-    """
-    ## What it measures
-    Examples that lie more than {times} times further from the middle of a dimension than nine of ten do, and
-    than is usual in half of all dimensions; in up to {sample} examples.
-
+    """Examples that lie more than {times} times further from the middle of a dimension than nine of ten do, and than is
+    usual in half of all dimensions; in up to {sample} examples.
     ## Why that is bad
     One such number sets the scale of its whole dimension, and the gradient of its batch.
-
     ## Threshold and its origin
-    {times} times. Ours: in digits, fsdd and phoenix14t no example reaches 2 times as far as nine of ten. An
-    error where, over the deviation that they cause, nine of ten examples stay within {left} in
-    {dimensions:words} of the dimensions: standardised, nothing is left of these.
-
-    ## What to do
-    Look at that example; extract it again, clip its features, or leave it out.
+    {times} times. Ours: in digits, fsdd and phoenix14t no example reaches 2 times as far as nine of ten. An error
+    where, over the deviation that they cause, nine of ten examples stay within {left} in {dimensions:words} of the
+    dimensions: standardised, nothing is left of these.
     """
 
-    code, name, level = "DAT014", "exploding features", "error"
-    rank = 7.4
+    code, name, level, rank = "DAT014", "exploding features", "error", 7.4
     times = 100  # what nine of ten examples reach
     left, dimensions = 0.1, 0.5  # deviations, and a share
     sample = SAMPLE
+    cures = Cure("Look at that example; extract it again, clip its features, or leave it out.")
 
     def check(self, pairs: Pairs) -> Findings:
         for part, summary in pairs.features():

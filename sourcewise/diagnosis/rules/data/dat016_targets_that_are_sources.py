@@ -1,34 +1,30 @@
 from sourcewise.data.encoding import ExampleSet
 from sourcewise.diagnosis.pairs import FEWEST, SAMPLE, Pairs, made_of_text, named, sample
-from sourcewise.diagnosis.rule import Findings, Rule
+from sourcewise.diagnosis.rule import Cure, Findings, Rule
 
 
 class TargetsThatAreSources(Rule[Pairs]):
-    """
-    ## What it measures
-    The share of training pairs whose target is the text of its source (a prefix left out, case ignored), beside
-    that of the validation set. Texts only; up to {pairs} pairs.
-
+    """The share of training pairs whose target is the text of its source (a prefix left out, case ignored), beside that
+    of the validation set. Texts only; up to {pairs} pairs.
     ## Why that is bad
     What is learned is to copy, and the loss on it is near zero; on real pairs the model repeats its input.
-
     ## Threshold and its origin
     From {warning:%}, where the validation set has less than {usual:words} of that, a warning; an error from
-    {error:words} of the pairs where there is a validation set. Ours. Tasks that copy, such as correction, do so
-    in both.
-
-    ## What to do
-    See that the target column is the one meant, and leave untranslated pairs out:
-        --data.train.target COLUMN
+    {error:words} of the pairs where there is a validation set. Ours. Tasks that copy, such as correction, do so in
+    both.
     """
 
-    code, name, level = "DAT016", "targets that are their sources", "error"
-    rank = 4.1
+    code, name, level, rank = "DAT016", "targets that are their sources", "error", 4.1
     warning, error = 0.1, 0.5  # of the pairs
     usual = 0.2  # of that, in the validation set
     pairs = SAMPLE
+    cures = Cure(
+        "See that the target column is the one meant, and leave untranslated pairs out:",
+        {"data.train.target": "COLUMN"},
+    )
 
     def check(self, pairs: Pairs) -> Findings:
+        pairs.check_written()
         train = pairs.train
         if train.dataset.dims or made_of_text(train):
             return

@@ -1,33 +1,26 @@
 import numpy as np
 
 from sourcewise.diagnosis.pairs import FEWEST, SAMPLE, Pairs, named, quoted, sample
-from sourcewise.diagnosis.rule import Findings, Rule
+from sourcewise.diagnosis.rule import Cure, Findings, Rule
 
 
 class TargetsBeginWithSource(Rule[Pairs]):
-    """
-    ## What it measures
-    The share of pairs whose target tokens begin with all of their source's, the end of text left out, and go on
-    for {beyond:words} tokens or more; of sources of {prompt:words} tokens and more; up to {pairs} pairs.
-
+    """The share of pairs whose target tokens begin with all of their source's, the end of text left out, and go on for
+    {beyond:words} tokens or more; of sources of {prompt:words} tokens and more; up to {pairs} pairs.
     ## Why that is bad
-    A decoder-only model is trained on the prompt and the answer in one. Here the encoder reads the source: the
-    loss then counts mostly the copying of what is known, outputs repeat the prompt before they answer, and the
-    answer is learned from that copy instead of from the source.
-
+    A decoder-only model is trained on the prompt and the answer in one. Here the encoder reads the source: the loss
+    then counts mostly the copying of what is known, outputs repeat the prompt before they answer, and the answer is
+    learned from that copy instead of from the source.
     ## Threshold and its origin
     From {share:%} of the pairs. Ours: a script does it to all of them; a task that adds to its source, such as
-    punctuation, changes it in between. In dates and Multi30k no pair is so; of a chat set's replies one in nine
-    begins with the question, as greetings do.
-
-    ## What to do
-    Let targets (labels) hold the answer and its end of text alone; the source is read from where it is.
+    punctuation, changes it in between. In dates and Multi30k no pair is so; of a chat set's replies one in nine begins
+    with the question, as greetings do.
     """
 
-    code, name, level = "DAT017", "targets that begin with their source", "warning"
-    rank = 4.2
+    code, name, level, rank = "DAT017", "targets that begin with their source", "warning", 4.2
     share, pairs = 0.9, SAMPLE
     prompt, beyond = 3, 2  # tokens
+    cures = Cure("Let targets (labels) hold the answer and its end of text alone; the source is read from where it is.")
 
     def check(self, pairs: Pairs) -> Findings:
         for part in pairs.parts:

@@ -1,30 +1,19 @@
 from collections import Counter
 
-from sourcewise.diagnosis.measures.outputs import Outputs, shown, top_share
-from sourcewise.diagnosis.rule import Findings, Rule
+from sourcewise.diagnosis.outputs import Outputs, shown, top_share
+from sourcewise.diagnosis.rule import Cure, Findings, Rule
 
 
 class SameOutput(Rule[Outputs]):
-    """
-    ## What it measures
-    The share of the commonest output, beside the share of the commonest reference.
-
+    """The share of the commonest output, beside the share of the commonest reference.
     ## Why that is bad
     Whatever goes in, the same comes out: mode collapse. BLEU on such a set is the BLEU of one sentence.
-
     ## Threshold and its origin
     Error where one text is at least {share:words} of the outputs and at least {excess} points more common than any
     reference. Warning where, on skewed targets, the commonest output went at least {way:%} of the way from the
-    commonest reference's share to 100 % (and at least {some} points). Ours; relative, so that a set with two
-    labels is not a collapse. Of several references of one source the one that was said counts; where the length
-    limit cuts the outputs (OUT007), references are cut alike.
-
-    ## What to do
-    If SRC001 is found too, the source does not reach the decoder: start there. If not, the targets are likely
-    skewed: train longer, with a loss that wants the own source likelier than another's, and compare greedy
-    search with beams (a large beam collapses first):
-        --train.contrastive 0.3
-        --generation.beams 1
+    commonest reference's share to 100 % (and at least {some} points). Ours; relative, so that a set with two labels is
+    not a collapse. Of several references of one source the one that was said counts; where the length limit cuts the
+    outputs (OUT007), references are cut alike.
     """
 
     code, name, level = "OUT001", "same output for everything", "error"
@@ -35,6 +24,13 @@ class SameOutput(Rule[Outputs]):
     implied_by = "OUT006:error"
     share, excess = 0.5, 30  # of the outputs, and points above the commonest reference: an error
     way, some = 0.8, 5  # of the way from the commonest reference to 100 %, and points: a warning
+    cures = Cure(
+        "If SRC001 is found too, the source does not reach the decoder: start there. If not, the targets are "
+        "likely skewed: train longer, with a loss that wants the own source likelier than another's, and "
+        "compare greedy search with beams (a large beam collapses first):",
+        {"train.contrastive": 0.3},
+        {"generation.beams": 1},
+    )
 
     def check(self, outputs: Outputs) -> Findings:
         given = outputs.outputs

@@ -2,36 +2,36 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 
-from sourcewise.diagnosis.measures.outputs import MIN_EXAMPLES, Outputs
-from sourcewise.diagnosis.rule import Findings, Rule
+from sourcewise.diagnosis.outputs import MIN_EXAMPLES, Outputs
+from sourcewise.diagnosis.rule import Cure, Findings, Rule
 from sourcewise.evaluation.verdict import DIVERSITY_BANDS
 
 
 class FewDistinctOutputs(Rule[Outputs]):
-    """
-    ## What it measures
-    The variety of the outputs as a share of the references' own: distinct texts, or the effective number of
-    texts (exp of the entropy), whichever speaks more for the model. The effective number keeps a classifier
-    that never gives its rarest labels from being called collapsed. Where source texts are known each source
-    counts once, and of several references that it has, the one that was said.
-
+    """The variety of the outputs as a share of the references' own: distinct texts, or the effective number of texts
+    (exp of the entropy), whichever speaks more for the model. The effective number keeps a classifier that never gives
+    its rarest labels from being called collapsed. Where source texts are known each source counts once, and of several
+    references that it has, the one that was said.
     ## Why that is bad
     Many sources share an output: the model tells groups of sources apart, not sources.
-
     ## Threshold and its origin
-    Below {error} % an error (mode collapse), below {warning} % a warning: the bands of the verdict of
-    `sourcewise evaluate`.
-
-    ## What to do
-    Train longer before changing anything if the loss still falls. Then look at how much of the source survives:
-    fewer frames a slot (--model.bridge.stride), more latents (--model.bridge.latents), longer sources
-    (--data.max_source, --data.max_frames).
+    Below {error} % an error (mode collapse), below {warning} % a warning: the bands of the verdict of `sourcewise
+    evaluate`.
     """
 
     code, name, level = "OUT002", "few distinct outputs", "error"
     explained_by = "DAT015 DAT018 WIR020 SRC001 OUT001 OUT006"
     implied_by = "OUT001:error OUT006:error"
     warning, error = DIVERSITY_BANDS  # percent of the references' variety
+    cures = Cure(
+        "Train longer before changing anything if the loss still falls. Then look at how much of the source survives: "
+        "fewer frames a slot, more latents, longer sources:",
+        {"model.bridge.stride": 4},
+        {"model.bridge.latents": 128},
+        {"data.max_source": 512, "data.max_frames": 2000},
+        instead="Train longer before changing anything if the loss still falls. Then look at how much of the source "
+        "survives: whether the tokenizer cuts it, and whether a pooled memory is too small for it.",
+    )
 
     def check(self, outputs: Outputs) -> Findings:
         # Of a source that comes with several references one is enough: a model says the same to it each time.

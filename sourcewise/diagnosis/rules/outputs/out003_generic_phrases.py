@@ -1,29 +1,19 @@
 from collections import Counter
 from collections.abc import Sequence
 
-from sourcewise.diagnosis.measures.outputs import Outputs, shown
-from sourcewise.diagnosis.rule import Findings, Rule
+from sourcewise.diagnosis.outputs import Outputs, shown
+from sourcewise.diagnosis.rule import Cure, Findings, Rule
 from sourcewise.evaluation.metrics import words
 
 
 class GenericPhrases(Rule[Outputs]):
-    """
-    ## What it measures
-    The phrase of {length:words} words that most outputs share, by how many more outputs than references contain
-    it.
-
+    """The phrase of {length:words} words that most outputs share, by how many more outputs than references contain it.
     ## Why that is bad
-    Outputs differ in a word or two and share a frame ('I am going to show you how to ...'): the model falls
-    back on what is frequent instead of what was said. Distinct outputs alone do not show it.
-
+    Outputs differ in a word or two and share a frame ('I am going to show you how to ...'): the model falls back on
+    what is frequent instead of what was said. Distinct outputs alone do not show it.
     ## Threshold and its origin
-    Warning from {warning} points more outputs than references, error from {error}. Ours: one sentence frame in
-    a quarter of all outputs, beyond what the references themselves do.
-
-    ## What to do
-    Usually under-training or a source that is read only in part: see the source bits, train longer, and give
-    the decoder less to lean on:
-        --train.label_smoothing 0.1 --model.dropout 0.2
+    Warning from {warning} points more outputs than references, error from {error}. Ours: one sentence frame in a
+    quarter of all outputs, beyond what the references themselves do.
     """
 
     code, name, level = "OUT003", "generic phrases", "error"
@@ -31,6 +21,11 @@ class GenericPhrases(Rule[Outputs]):
     implied_by = "OUT001:error"
     length = 3  # of a phrase
     warning, error = 25, 50  # points more outputs than references
+    cures = Cure(
+        "Usually under-training or a source that is read only in part: see the source bits, train longer, and "
+        "give the decoder less to lean on:",
+        {"train.label_smoothing": 0.1, "model.dropout": 0.2},
+    )
 
     def check(self, outputs: Outputs) -> Findings:
         given, wanted = outputs.outputs, outputs.wanted

@@ -1,34 +1,32 @@
-from sourcewise.diagnosis.measures.outputs import Outputs
-from sourcewise.diagnosis.rule import Findings, Rule
+from sourcewise.diagnosis.outputs import Outputs
+from sourcewise.diagnosis.rule import Cure, Findings, Rule
 from sourcewise.evaluation.verdict import verdict_of
 
 
 class PoorVerdict(Rule[Outputs]):
-    """
-    ## What it measures
-    The verdict of `sourcewise evaluate` on these outputs: BLEU (or the exact match above chance, where most
+    """The verdict of `sourcewise evaluate` on these outputs: BLEU (or the exact match above chance, where most
     references have fewer than four words), distinct outputs, source bits.
-
     ## Why that is bad
     A model whose outputs fail is not healthy, however its wiring, its data and its training look.
-
     ## Threshold and its origin
-    Error where the verdict is failed, warning where it is moderate; the bands are those of `evaluate`. A note
-    where the training was too short to judge (TRN013), and on the run's own sets while it trains or where its
-    loss still fell at its end (TRN014). Whatever else is found explains it, so it is listed last.
-
-    ## What to do
-    What is listed above it is the likelier cause: begin there. Where it is found alone, hold the set against
-    the training data: the same task prefix, case, script and conventions of the targets; features scaled alike,
-    in the same order of dimensions, at the same frame rate; references in the order of the sources. Then read
-    outputs beside references:
-        sourcewise evaluate MODEL DATA -o results
+    Error where the verdict is failed, warning where it is moderate; the bands are those of `evaluate`. A note where the
+    training was too short to judge (TRN013), and on the run's own sets while it trains or where its loss still fell at
+    its end (TRN014). Whatever else is found explains it, so it is listed last.
     """
 
     code, name, level = "OUT009", "a poor verdict", "error"
     explained_by = "* -OUT009"
+    learned, until_the_end = False, True
+    cures = Cure(
+        "What is listed above it is the likelier cause: begin there. Where it is found alone, hold the set "
+        "against the training data: the same task prefix, case, script and conventions of the targets; features"
+        " scaled alike, in the same order of dimensions, at the same frame rate; references in the order of the"
+        " sources. Then read outputs beside references:",
+        "sourcewise evaluate MODEL DATA -o results",
+    )
 
     def check(self, outputs: Outputs) -> Findings:
+        outputs.check_generated()
         evaluation = outputs.evaluation  # however few: what `evaluate` says of them, `diagnose` does not deny
         said = verdict_of(evaluation)
         if said is not None and said.level in ("failed", "moderate"):

@@ -1,47 +1,46 @@
-from sourcewise.diagnosis.measures.outputs import Outputs
-from sourcewise.diagnosis.rule import CannotTell, Findings, Rule
+from sourcewise.diagnosis.outputs import Outputs
+from sourcewise.diagnosis.rule import CannotTell, Cure, Findings, Rule
 from sourcewise.evaluation.verdict import SOURCE_BITS, source_use, unread_below
 
 
 class SourceUnused(Rule[Outputs]):
-    """
-    ## What it measures
-    Source bits: how much better a target token is predicted with its own source than with the source of another
-    example of similar length, log2 p(y_t | y_<t, x) - log2 p(y_t | y_<t, x'), averaged over all target tokens,
-    with a 95 % bootstrap interval over examples.
-
+    """Source bits: how much better a target token is predicted with its own source than with the source of another
+    example of similar length, log2 p(y_t | y_<t, x) - log2 p(y_t | y_<t, x'), averaged over all target tokens, with a
+    95 % bootstrap interval over examples.
     ## Why that is bad
-    At zero the model is a language model of its targets. The loss still falls and the outputs are fluent, but
-    they have nothing to do with the input, and no decoding option will change that.
-
+    At zero the model is a language model of its targets. The loss still falls and the outputs are fluent, but they have
+    nothing to do with the input, and no decoding option will change that.
     ## Threshold and its origin
-    The upper end of the interval is below {bits} bits a token. Chosen between two measured trainings: a
-    collapsed one (handwriting, outputs 'the station the station') has 0.04 bits, the same model on spoken
-    digits 8.3. Where targets repeat and hold few bits to begin with, the bound is half of their own entropy a
-    token, if that is less.
-
-    ## What to do
-    Find where the source gets lost: check that sources and targets are paired row by row (shuffle one manifest
-    against the other and the loss should get worse), that features are not constant or near zero, that bridge
-    and encoder are trained and not frozen. Then overfit 20 examples: a healthy model reaches a loss near zero
-    on them.
-        sourcewise train RECIPE.yaml --data.train.limit 20 --train.steps 300 --train.freeze '[]'
-    If that works, the model needs longer training, more data, a bridge with fewer frames a slot, or a loss that
-    asks for the source:
-        --model.bridge.kind convolution --model.bridge.stride 4
-        --train.ctc_weight 0.3 --train.contrastive 0.3
+    The upper end of the interval is below {bits} bits a token. Chosen between two measured trainings: a collapsed one
+    (handwriting, outputs 'the station the station') has 0.04 bits, the same model on spoken digits 8.3. Where targets
+    repeat and hold few bits to begin with, the bound is half of their own entropy a token, if that is less.
     """
 
-    code, name, level = "SRC001", "source unused", "error"
+    code, name, level, rank = "SRC001", "source unused", "error", 0.1
     explained_by = "DAT* -DAT008 -DAT009 -DAT016 WIR* TRN001..TRN006 TRN009 TRN013 MEM*"
-    rank = 0.1
+    says_why = "OUT009:error"
     bits = SOURCE_BITS  # a token
+    cures = (
+        Cure(
+            "Find where the source gets lost: check that sources and targets are paired row by row (shuffle one "
+            "manifest against the other and the loss should get worse), that features are not constant or near "
+            "zero, that bridge and encoder are trained and not frozen. Then overfit 20 examples: a healthy model "
+            "reaches a loss near zero on them.",
+            "sourcewise train RECIPE.yaml --data.train.limit 20 --train.steps 300 --train.freeze '[]'",
+        ),
+        Cure(
+            "If that works, the model needs longer training, more data, a bridge with fewer frames a slot, or a "
+            "loss that asks for the source:",
+            {"model.bridge.kind": "convolution", "model.bridge.stride": 4},
+            {"train.ctc_weight": 0.3, "train.contrastive": 0.3},
+        ),
+    )
 
     def check(self, outputs: Outputs) -> Findings:
         metrics, references = outputs.evaluation.metrics, outputs.evaluation.references
         used = source_use(metrics, references)
         if used == "not measured":
-            raise CannotTell("source use (SRC001): the evaluation has no source bits")
+            raise CannotTell("source use", "the evaluation has no source bits")
         if used != "not read":
             return
         low, high = metrics["source_bits_ci95"]

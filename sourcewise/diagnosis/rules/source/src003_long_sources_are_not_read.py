@@ -1,38 +1,34 @@
 import numpy as np
 
-from sourcewise.diagnosis.looked import Looked
 from sourcewise.diagnosis.measures.reading import MEASURED, OPEN, said
-from sourcewise.diagnosis.rule import Findings, Rule
+from sourcewise.diagnosis.rule import Cure, Findings, Rule
+from sourcewise.diagnosis.trained import Trained
 from sourcewise.evaluation.verdict import SOURCE_BITS
 
 QUARTER = 8  # examples in each of the two quarters that are compared, at least
 
 
-class LongSourcesAreNotRead(Rule[Looked]):
-    """
-    ## What it measures
-    Source bits of the quarter of examples with the longest sources, and of that with the shortest.
-
+class LongSourcesAreNotRead(Rule[Trained]):
+    """Source bits of the quarter of examples with the longest sources, and of that with the shortest.
     ## Why that is bad
     What is long is cut, squeezed into too few slots, or too seldom seen: the outputs for it are guesses.
-
     ## Threshold and its origin
-    The upper end of the longest quarter's 95 % interval is below {share} of the lower end of the shortest
-    quarter's, with a higher loss of at least {loss} nats. {measured}: at least 0.46 of the short ones' bits
-    (0.60 by a recurrent network with one fixed vector, which suffers most), but where the loss is near 0.
-
-    ## What to do
-    See whether sources are cut (DAT007), then give them room: more latents, or fewer frames a slot; and
-    attention instead of one vector.
-        --data.max_source 512 --model.bridge.kind convolution --model.bridge.stride 4
+    The upper end of the longest quarter's 95 % interval is below {share} of the lower end of the shortest quarter's,
+    with a higher loss of at least {loss} nats. {measured}: at least 0.46 of the short ones' bits (0.60 by a recurrent
+    network with one fixed vector, which suffers most), but where the loss is near 0.
     """
 
     code, name, level = "SRC003", "long sources are not read", "warning"
     explained_by = "DAT007 DAT003 ATT002 MEM002"
     share, loss, measured = 0.25, OPEN, MEASURED
+    cures = Cure(
+        "See whether sources are cut (DAT007), then give them room: more latents, or fewer frames a slot; and "
+        "attention instead of one vector.",
+        {"data.max_source": 512, "model.bridge.kind": "convolution", "model.bridge.stride": 4},
+    )
 
-    def check(self, looked: Looked) -> Findings:
-        gains = looked.gains
+    def check(self, trained: Trained) -> Findings:
+        gains = trained.gains
         if gains is None:
             return
         order = np.argsort(gains.lengths, kind="stable")

@@ -1,33 +1,29 @@
 from sourcewise.diagnosis.course import Course, Line
-from sourcewise.diagnosis.rule import Findings, Rule
+from sourcewise.diagnosis.rule import Cure, Findings, Rule
 
 
 class NotFinite(Rule[Course]):
-    """
-    ## What it measures
-    Whether the loss of a step, the norm of its gradient and the weights after it are finite numbers. Where one
-    is not, the tensor, the frame of features, or the part of the network that overflows is named. In a Trainer
-    the weights are looked at after such a step, at each evaluation and at the end.
-
+    """Whether the loss of a step, the norm of its gradient and the weights after it are finite numbers. Where one is
+    not, the tensor, the frame of features, or the part of the network that overflows is named. In a Trainer the weights
+    are looked at after such a step, at each evaluation and at the end.
     ## Why that is bad
-    A NaN is in every weight after the next step. Our own training stops before that, and its last state is
-    kept. Hugging Face's Trainer goes on, and logs 0.0 or the mean of the steps before (logging_nan_inf_filter):
-    what it trains from there on is lost. A batch of which no label counts has no loss to speak of, and does no
-    harm where its gradient is finite.
-
+    A NaN is in every weight after the next step. Our own training stops before that, and its last state is kept.
+    Hugging Face's Trainer goes on, and logs 0.0 or the mean of the steps before (logging_nan_inf_filter): what it
+    trains from there on is lost. A batch of which no label counts has no loss to speak of, and does no harm where its
+    gradient is finite.
     ## Threshold and its origin
-    Any at all. Steps that fp16's loss scaling leaves out are not counted. In a Trainer the course is then
-    judged by what came before, and a network of such weights is looked at no longer.
-
-    ## What to do
-    Where norms grew before, a lower rate or a longer warm-up; where they did not, look at that batch's data;
-    with bf16, try fp32 once.
-        --train.learning_rate 3e-4 --train.warmup_steps 1000
-        --train.precision fp32
+    Any at all. Steps that fp16's loss scaling leaves out are not counted. In a Trainer the course is then judged by
+    what came before, and a network of such weights is looked at no longer.
     """
 
     code, name, level = "TRN001", "not finite in training", "error"
     explained_by = "DAT001 DAT013 DAT014 WIR001 WIR002 WIR014 TRN009 TRN002"
+    cures = Cure(
+        "Where norms grew before, a lower rate or a longer warm-up; where they did not, look at that batch's "
+        "data; with bf16, try fp32 once.",
+        {"train.learning_rate": 3e-4, "train.warmup_steps": 1000},
+        {"train.precision": "fp32"},
+    )
 
     def check(self, course: Course) -> Findings:
         line = course.stopped or course.not_finite
@@ -42,7 +38,7 @@ class NotFinite(Rule[Course]):
         if before:
             norms = ", ".join(f"{n['gradient_norm']:.2g} at step {n['step']}" for n in before)
             evidence += f"; the norm before: {norms}"
-        yield self.finding(evidence, cure=line.get("cure"))
+        yield self.finding(evidence, None, *([Cure(line["cure"])] if line.get("cure") else []))
 
 
 def what_is_not_finite(line: Line) -> str:

@@ -1,40 +1,32 @@
 from sourcewise.diagnosis.course import MEASURED, Course, stretches
-from sourcewise.diagnosis.rule import Findings, Rule
+from sourcewise.diagnosis.rule import Cure, Findings, Rule
 
 LINES = 9  # of losses, from which on a course has a shape
 
 
 class LossRose(Rule[Course]):
-    """
-    ## What it measures
-    The training loss in tenths of the lines logged so far (the median of each): how far the last one is above
-    the lowest, beside how far the loss had fallen before.
-
+    """The training loss in tenths of the lines logged so far (the median of each): how far the last one is above the
+    lowest, beside how far the loss had fallen before.
     ## Why that is bad
     The steps are so large that what was learned is lost; further training seldom gets it back.
-
     ## Threshold and its origin
     At least {least} nats, and {warning:words} of what had been gained (warning) or {error:words} of it (error).
     {measured}: below 0.1 nats. Not judged with scheduled sampling, where the loss rises by design.
-
-    ## What to do
-    A lower rate, and a warm-up that gets there slowly:
-        --train.learning_rate 3e-4 --train.warmup_steps 1000
     """
 
-    code, name, level = "TRN002", "the loss rose and stayed", "error"
+    code, name, level, rank = "TRN002", "the loss rose and stayed", "error", 0.5
     explained_by = "DAT001 DAT013 DAT014 WIR001 WIR002 WIR014 TRN009"
-    implied_by = "TRN013"
-    rank = 0.5
     least = 0.5  # nats
     warning, error = 0.25, 0.5  # of what had been gained
     measured = MEASURED
+    cures = Cure(
+        "A lower rate, and a warm-up that gets there slowly:", {"train.learning_rate": 3e-4, "train.warmup_steps": 1000}
+    )
 
     def check(self, course: Course) -> Findings:
-        if course.other_loss and course.stopped is None:
-            return
-        fed = course.recipe.train.scheduled_sampling if course.recipe else "none"
-        if len(course.train) < LINES or fed != "none":  # who is fed more of his own words from step to step loses by it
+        if not course.broken and course.plan.fed_back:
+            return  # who is fed more of his own words from step to step loses by it
+        if len(course.train) < LINES:
             return
         levels = stretches(course.losses)
         place = int(levels.argmin())

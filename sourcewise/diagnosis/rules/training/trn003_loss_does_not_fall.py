@@ -1,37 +1,31 @@
 from sourcewise.diagnosis.course import FIRST_STEPS, LEAST_FALL, MEASURED, Course, middle
-from sourcewise.diagnosis.rule import Findings, Rule
+from sourcewise.diagnosis.rule import Cure, Findings, Rule
 
 LINES = 5  # of losses, at least
 
 
 class LossDoesNotFall(Rule[Course]):
-    """
-    ## What it measures
-    The training loss of the first line logged and the median of the last three, once the warm-up is over.
-
+    """The training loss of the first line logged and the median of the last three, once the warm-up is over.
     ## Why that is bad
     Nothing is learned: the rate is far too low, the weights are frozen, or no gradient reaches them.
-
     ## Threshold and its origin
     A fall of less than {fall:%}, from {steps} steps on, at a loss of at least {entropy} times what the tokens'
     frequencies alone give. {measured}: 28 % and more after 100 steps.
-
-    ## What to do
-    A higher rate (about 1e-3 from scratch), nothing frozen:
-        --train.learning_rate 1e-3 --train.freeze '[]'
     """
 
-    code, name, level = "TRN003", "the loss does not fall", "error"
+    code, name, level, rank = "TRN003", "the loss does not fall", "error", 0.4
     explained_by = "WIR001..WIR003 WIR012..WIR014 WIR016 WIR017 TRN002 TRN006 TRN009"
-    implied_by = "TRN013"
-    rank = 0.4
+    learned = True
     fall, steps = LEAST_FALL, FIRST_STEPS
     entropy = 0.9  # of the target tokens
     measured = MEASURED
+    cures = Cure(
+        "A higher rate (about 1e-3 from scratch), nothing frozen:", {"train.learning_rate": 1e-3, "train.freeze": []}
+    )
 
     def check(self, course: Course) -> Findings:
         losses, entropy = course.losses, course.target_entropy
-        if course.unusual or not course.warm or len(losses) < LINES:
+        if course.broken or not course.warm or len(losses) < LINES:
             return
         first, recent = float(losses[0]), middle(losses[-3:])
         if recent < (1 - self.fall) * first or recent < self.entropy * (entropy or 0):

@@ -9,43 +9,45 @@ from sourcewise.diagnosis.course import (
     bits_rise,
     too_early,
 )
-from sourcewise.diagnosis.rule import Findings, Rule
+from sourcewise.diagnosis.measured import by_effect
+from sourcewise.diagnosis.rule import CannotTell, Cure, Findings, Rule
 from sourcewise.evaluation.verdict import SOURCE_BITS
 
 
 class LanguageModel(Rule[Course]):
-    """
-    ## What it measures
-    The 95 % interval of the source bits at the evaluations in training, on sets of which at least
-    {different:words} of the references are different.
-
+    """The 95 % interval of the source bits at the evaluations in training, on sets of which at least {different:words}
+    of the references are different.
     ## Why that is bad
-    The loss falls because the decoder learns which words follow which. That is the easy part; if the source
-    does not help by then, nothing pulls the decoder towards it any more.
-
+    The loss falls because the decoder learns which words follow which. That is the easy part; if the source does not
+    help by then, nothing pulls the decoder towards it any more.
     ## Threshold and its origin
-    The upper end below {bits} bits a token: a warning at the second evaluation in a row after {early:words} of
-    the training and {plateau} steps; an error at its end, unless source bits still rise (TRN014). {measured}:
-    0.3 to 8 at the first evaluation. Trainings that come off this plateau by themselves are why it is a warning
-    at first.
-
-    ## What to do
-    See whether the source can help at all: sources and targets must be of the same row. Then make it easier to
-    read (fewer frames a slot, more slots), let the loss ask for it, and make the decoder's own way harder:
-        --train.contrastive 0.3 --train.ctc_weight 0.3 --train.word_dropout 0.3
+    The upper end below {bits} bits a token: a warning at the second evaluation in a row after {early:words} of the
+    training and {plateau} steps; an error at its end, unless source bits still rise (TRN014). {measured}: 0.3 to 8 at
+    the first evaluation. Trainings that come off this plateau by themselves are why it is a warning at first.
     """
 
     code, name, level = "TRN005", "it has become a language model", "error"
     explained_by = (
         "DAT* -DAT001 -DAT005 -DAT008 -DAT009 -DAT016 WIR* -WIR006..WIR010 -WIR021 TRN002..TRN004 TRN006 TRN009 MEM001"
     )
-    implied_by = "TRN013"
     bits, different = SOURCE_BITS, 0.5  # a token, and of the references
     early, plateau, measured = EARLY, PLATEAU, MEASURED
+    cures = Cure(
+        "See whether the source can help at all: sources and targets must be of the same row. Then make it easier to "
+        "read (fewer frames a slot, more slots), let the loss ask for it, and make the decoder's own way harder; what "
+        "gained most source bits where it was measured comes first:",
+        *by_effect({"train.contrastive": 0.3}, {"train.ctc_weight": 0.3}, {"train.word_dropout": 0.3}),
+        instead="See whether the source can help at all: sources and targets must be of the same row. Then train "
+        "longer, or begin from a model that reads such sources already.",
+    )
 
     def check(self, course: Course) -> Findings:
+        if course.broken or not course.train:
+            return
+        if not course.evaluations:
+            raise CannotTell("source use in the course of training", "no evaluation was logged")
         measured = [e for e in course.evaluations if (e.get("source_bits_ci95") or [None])[0] is not None]
-        if course.unusual or not measured or not course.train:
+        if not measured:
             return
         if measured[-1].get("reference_unique_pct", 0) < 100 * self.different:
             return  # labels hold few bits to read

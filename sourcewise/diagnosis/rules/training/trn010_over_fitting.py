@@ -1,41 +1,41 @@
 from collections.abc import Sequence
 
 from sourcewise.diagnosis.course import Course, Line, middle
-from sourcewise.diagnosis.rule import Findings, Rule
+from sourcewise.diagnosis.rule import Cure, Findings, Rule
 
 
 class OverFitting(Rule[Course]):
-    """
-    ## What it measures
-    The validation loss after its lowest evaluation, while the training loss goes on falling; and both at the
-    end.
-
+    """The validation loss after its lowest evaluation, while the training loss goes on falling; and both at the end.
     ## Why that is bad
     From there on the training set is learned by heart; the time is lost, and the last checkpoint is worse.
-
     ## Threshold and its origin
-    A rise of {rise:%} and of {nats} nats, at least {after:words} evaluations after the lowest; a note where the
-    figure that picks the best checkpoint still got better afterwards, as BLEU often does. Also a validation
-    loss of {apart:words} times the training loss, and {above} nats above it. Ours; in healthy trainings with
-    dropout the training loss is the higher one.
-
-    ## What to do
-    More data, or less to learn it by heart with; checkpoints/best is from before, so nothing is lost but time:
-        --model.dropout 0.3 --train.label_smoothing 0.1
-    Of features, or of texts, each example anew every time:
-        --train.augment.time_masks 2 --train.augment.frequency_masks 2
-        --train.text_noise.drop 0.1 --train.text_noise.swap 0.1
+    A rise of {rise:%} and of {nats} nats, at least {after:words} evaluations after the lowest; a note where the figure
+    that picks the best checkpoint still got better afterwards, as BLEU often does. Also a validation loss of
+    {apart:words} times the training loss, and {above} nats above it. Ours; in healthy trainings with dropout the
+    training loss is the higher one.
     """
 
     code, name, level = "TRN010", "over-fitting", "warning"
     explained_by = "DAT018 WIR020 DAT003 DAT010 DAT015"
-    implied_by = "TRN013"
     rise, nats, after = 0.1, 0.1, 2  # of the loss, in nats, and evaluations after the lowest
     apart, above = 3, 0.5  # times the training loss, and nats above it
+    cures = (
+        Cure(
+            "More data, or less to learn it by heart with; checkpoints/best is from before, so nothing is lost but "
+            "time:",
+            {"model.dropout": 0.3, "train.label_smoothing": 0.1},
+            instead="More data, less to learn it by heart with, or the best checkpoint instead of the last:",
+        ),
+        Cure(
+            "Of features, or of texts, each example anew every time:",
+            {"train.augment.time_masks": 2, "train.augment.frequency_masks": 2},
+            {"train.text_noise.drop": 0.1, "train.text_noise.swap": 0.1},
+        ),
+    )
 
     def check(self, course: Course) -> Findings:
         lines = [line for line in course.evaluations if line.get("loss") is not None and not line.get("averaged")]
-        if course.unusual or len(lines) <= self.after or not course.train:
+        if course.broken or len(lines) <= self.after or not course.train:
             return
         losses = [float(line["loss"]) for line in lines]
         learnt = middle([line["loss"] for line in course.train[-3:]])
@@ -50,7 +50,7 @@ class OverFitting(Rule[Course]):
         late = place < len(losses) - self.after and rise >= self.rise and losses[-1] - losses[place] >= self.nats
         if not late or not before or not after or middle(after[-3:]) > middle(before[-3:]):
             return  # where both rise, that is no over-fitting
-        name = course.recipe.train.best if course.recipe else "bleu"
+        name = course.plan.best
         best = best_of(lines, name)
         learnt_before, learnt = middle(before[-3:]), middle(after[-3:])
         evidence = (

@@ -1,26 +1,19 @@
 from sourcewise.diagnosis.course import ENOUGH, SLOW, Course
-from sourcewise.diagnosis.rule import Findings, Rule
+from sourcewise.diagnosis.rule import Cure, Findings, Rule
 
 
 class TooShortToJudge(Rule[Course]):
-    """
-    ## What it measures
-    The steps of a training from random weights, and how far their updates together could move the weights.
-
+    """The steps of a training from random weights, and how far their updates together could move the weights.
     ## Why that is bad
     What has hardly left its random initialisation says nothing yet about data, wiring or rate.
-
     ## Threshold and its origin
     Fewer than {steps} steps, whose updates add up to less than {way:words} of the weights, or fewer than {few}.
-
-    ## What to do
-    More steps:
-        --train.steps 1000
     """
 
-    code, name, level = "TRN013", "too short to judge", "note"
-    rank = 1.4
+    code, name, level, rank = "TRN013", "training too short to judge", "note", 1.4
+    excuses, implies = "TRN* -TRN001 MEM* ATT* SRC* OUT*", "TRN* -TRN001"
     steps, few, way = ENOUGH, 50, 0.1  # of the weights
+    cures = Cure("More steps:", {"train.steps": 1000})
 
     def check(self, course: Course) -> Findings:
         parts = [part for part in course.parts("update_ratios") if part != "other"]

@@ -1,30 +1,23 @@
 from collections.abc import Collection, Sequence
 
 from sourcewise.diagnosis.measures.first_step import Weight, counted
-from sourcewise.diagnosis.rule import Findings, Rule
+from sourcewise.diagnosis.rule import Cure, Findings, Rule
 from sourcewise.diagnosis.wiring import Wiring
 
 
 class WeightsNotTrained(Rule[Wiring]):
-    """
-    ## What it measures
-    Which weights would not be changed by the first step: frozen by the recipe, frozen by something else, or
-    missing from the optimizer.
-
+    """Which weights would not be changed by the first step: frozen by the recipe, frozen by something else, or missing
+    from the optimizer.
     ## Why that is bad
-    They stay what they are. Where they are pretrained that may be wanted; where they are random it leaves the
-    rest of the network to work around noise.
-
+    They stay what they are. Where they are pretrained that may be wanted; where they are random it leaves the rest of
+    the network to work around noise.
     ## Threshold and its origin
-    Any weight that the recipe does not freeze is an error. A part that the recipe freezes at its random
-    initialisation (no model.weights) is a warning; the bridge, and all parts together, an error.
-
-    ## What to do
-    Train every part, or start from pretrained weights.
-        --train.freeze '[]'
+    Any weight that the recipe does not freeze is an error. A part that the recipe freezes at its random initialisation
+    (no model.weights) is a warning; the bridge, and all parts together, an error.
     """
 
     code, name, level = "WIR003", "weights that are not trained", "error"
+    cures = Cure("Train every part, or start from pretrained weights.", {"train.freeze": []})
 
     def check(self, wiring: Wiring) -> Findings:
         if wiring.nothing_learns:

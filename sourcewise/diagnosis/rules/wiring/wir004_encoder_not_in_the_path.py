@@ -1,29 +1,22 @@
 from sourcewise.diagnosis.measures.wiring import MEASURED, STILL
-from sourcewise.diagnosis.rule import Findings, Rule
+from sourcewise.diagnosis.rule import Cure, Findings, Rule
 from sourcewise.diagnosis.wiring import Wiring
 
 
 class EncoderNotInThePath(Rule[Wiring]):
-    """
-    ## What it measures
-    How far the logits move when noise of their own size is added to all weights of the encoder, as a share of
-    the largest logit (distance from the mean over the vocabulary).
-
+    """How far the logits move when noise of their own size is added to all weights of the encoder, as a share of the
+    largest logit (distance from the mean over the vocabulary).
     ## Why that is bad
     The source reaches the decoder past the encoder: its weights are never read and never learn.
-
     ## Threshold and its origin
-    At most {still}, while another source moves them. {measured}: 0.0099 and more; exactly 0 where the encoder
-    is not read. With the recipe's own route bypass that is as asked, and a note.
-
-    ## What to do
-    What `encode` returns must be what the encoder made of the vectors.
-        --model.route encoder
+    At most {still}, while another source moves them. {measured}: 0.0099 and more; exactly 0 where the encoder is not
+    read. With the recipe's own route bypass that is as asked, and a note.
     """
 
     code, name, level = "WIR004", "encoder not in the path", "error"
     explained_by = "WIR001 WIR002"
     still, measured = STILL, MEASURED  # a share of the largest logit
+    cures = Cure("What `encode` returns must be what the encoder made of the vectors.", {"model.route": "encoder"})
 
     def check(self, wiring: Wiring) -> Findings:
         paths = wiring.paths
@@ -32,8 +25,8 @@ class EncoderNotInThePath(Rule[Wiring]):
         evidence = (
             f"noise in all its weights moves the logits by {paths.encoder:.1g}, another source by {paths.source:.2g}"
         )
-        if wiring.as_asked:
-            cure = "Nothing, if that is what you want; to train the encoder:\n  --model.route encoder"
-            yield self.finding(f"{evidence}, as model.route bypass asks", "note", cure)
+        if wiring.bypass:
+            cure = Cure("Nothing, if that is what you want; to train the encoder:", {"model.route": "encoder"})
+            yield self.finding(f"{evidence}, as {wiring.bypass} asks", "note", cure)
         else:
             yield self.finding(evidence)

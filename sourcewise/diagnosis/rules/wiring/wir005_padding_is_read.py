@@ -1,36 +1,40 @@
 from sourcewise.diagnosis.measures.wiring import LEAK, MEASURED, STEPS
-from sourcewise.diagnosis.rule import Findings, Rule
+from sourcewise.diagnosis.rule import Cure, Findings, Rule
 from sourcewise.diagnosis.wiring import Wiring
 
 FAR = 10  # times what real positions do: then the mask looks inverted
 
 
 class PaddingIsRead(Rule[Wiring]):
-    """
-    ## What it measures
-    How far the logits move when padded positions of the sources hold garbage and there are more of them, as a
-    share of the largest logit; beside it, how far they then move with other content in the real positions.
-
+    """How far the logits move when padded positions of the sources hold garbage and there are more of them, as a share
+    of the largest logit; beside it, how far they then move with other content in the real positions.
     ## Why that is bad
-    What comes out depends on the neighbours in the batch: on the length of the longest. The figures of an
-    evaluation then change with the batch size. With an inverted mask the source itself is hidden.
-
+    What comes out depends on the neighbours in the batch: on the length of the longest. The figures of an evaluation
+    then change with the batch size. With an inverted mask the source itself is hidden.
     ## Threshold and its origin
-    More than {leak}, and more than {share:words} of what other content does. {measured}: at most 2.2e-7, the
-    rounding of fp32, in which it is measured whatever the training rounds to. Where layers compute in bf16 or
-    fp16 by themselves: {steps:words} times the step of their numbers at 1 (measured: 0.9 of it).
-
-    ## What to do
-    The mask must be true where a position is real, for the encoder's self-attention, the cross-attention, and
-    whatever pools or convolves over time. Hugging Face's generate(inputs_embeds=...) takes a mask of ones
-    unless it is given one.
+    More than {leak}, and more than {share:words} of what other content does. {measured}: at most 2.2e-7, the rounding
+    of fp32, in which it is measured whatever the training rounds to. Where layers compute in bf16 or fp16 by
+    themselves: {steps:words} times the step of their numbers at 1 (measured: 0.9 of it).
     """
 
     code, name, level = "WIR005", "padding is read", "error"
     explained_by = "WIR001 WIR002"
     leak, share, steps, measured = LEAK, 0.01, STEPS, MEASURED
+    cures = Cure(
+        "The mask must be true where a position is real, for the encoder's self-attention, the cross-attention,"
+        " and whatever pools or convolves over time. Hugging Face's generate(inputs_embeds=...) takes a mask of"
+        " ones unless it is given one."
+    )
 
     def check(self, wiring: Wiring) -> Findings:
+        if hidden := wiring.hidden:
+            evidence = f"of {hidden.real} source positions of a batch the attention mask hides {hidden.hidden}"
+            evidence += f", and of {hidden.padding} of padding it shows {hidden.shown}"
+            if not hidden.masked:
+                evidence += "; the batch has no attention_mask"
+            elif 2 * hidden.hidden > hidden.real:
+                evidence += ": it looks inverted"
+            yield self.finding(evidence)
         paths = wiring.paths
         if paths.padding is None or paths.padding <= max(paths.leak, self.share * (paths.unpadded or 0)):
             return

@@ -1,37 +1,40 @@
 from sourcewise.diagnosis.measures.wiring import MEASURED, ROUNDED, SAME_LOSS
-from sourcewise.diagnosis.rule import Findings, Rule
+from sourcewise.diagnosis.rule import Cure, Findings, Rule
 from sourcewise.diagnosis.wiring import Wiring
+
+UNFED = (
+    Cure("Let the collator make the decoder's input of the labels:", "DataCollatorForSeq2Seq(tokenizer, model=model)"),
+    Cure("or put decoder_input_ids, the labels shifted by one behind the start token, into each batch."),
+)
 
 
 class NotShiftedOnce(Rule[Wiring]):
-    """
-    ## What it measures
-    The loss of one batch as training sums it, against the nats that `decode` gives for the same labels when it
-    reads the start token and then the labels but the last; and whether labels begin with the start token.
-
+    """The loss of one batch as training sums it, against the nats that `decode` gives for the same labels when it reads
+    the start token and then the labels but the last; and whether labels begin with the start token.
     ## Why that is bad
-    Not shifted, the decoder reads the very token it has to say: the loss falls to zero and outputs repeat one
-    token. Shifted twice, it learns to say each token a step late, or to skip every other one.
-
+    Not shifted, the decoder reads the very token it has to say: the loss falls to zero and outputs repeat one token.
+    Shifted twice, it learns to say each token a step late, or to skip every other one.
     ## Threshold and its origin
-    A relative difference above {same} that feeding the labels unshifted or shifted twice explains, or that
-    nothing tried explains. {measured}: at most 2e-7. Autocast (bf16, fp16) is off while it is measured: it
-    alone gives up to 8e-4. Where layers compute in bf16 or fp16 by themselves: {rounded:words} the step of
-    their numbers at 1. Labels that begin with the start token are a note where the tokenizer puts it before
-    every text, as BERT's does with [CLS], and they keep their end of text.
-
-    ## What to do
-    Shift in one place only: labels are the target as it is, with its end of text and without a start token; the
-    network makes the decoder's input of them.
+    A relative difference above {same} that feeding the labels unshifted or shifted twice explains, or that nothing
+    tried explains. {measured}: at most 2e-7. Autocast (bf16, fp16) is off while it is measured: it alone gives up to
+    8e-4. Where layers compute in bf16 or fp16 by themselves: {rounded:words} the step of their numbers at 1. Labels
+    that begin with the start token are a note where the tokenizer puts it before every text, as BERT's does with [CLS],
+    and they keep their end of text.
     """
 
     code, name, level = "WIR007", "labels are not shifted once", "error"
     explained_by = "WIR001 WIR010"
     same, rounded, measured = SAME_LOSS, ROUNDED, MEASURED
+    cures = Cure(
+        "Shift in one place only: labels are the target as it is, with its end of text and without a start "
+        "token; the network makes the decoder's input of them."
+    )
 
     def check(self, wiring: Wiring) -> Findings:
+        if wiring.unfed:
+            yield self.finding(wiring.unfed, None, *UNFED)
         labels = wiring.labels
-        if labels is not None and labels.begun == labels.rows:
+        if labels is not None and wiring.network is not None and labels.begun == labels.rows:
             evidence = f"all {labels.rows} rows of labels begin with the start token"
             # As BERT2BERT and TrOCR are trained: one more token to say.
             whole = wiring.begins == wiring.network.start_id and labels.ended == labels.rows

@@ -1,31 +1,28 @@
 from sourcewise.diagnosis.measures.wiring import SAME_LOSS
-from sourcewise.diagnosis.rule import Findings, Rule
+from sourcewise.diagnosis.rule import CannotTell, Cure, Findings, Rule
 from sourcewise.diagnosis.wiring import Wiring
 
 
 class PaddingCounts(Rule[Wiring]):
-    """
-    ## What it measures
-    Rows whose first end of text is followed by a label that is padding or the end again; and whether the loss
-    that training sums is that of the labels with padding counted.
-
+    """Rows whose first end of text is followed by a label that is padding or the end again; and whether the loss that
+    training sums is that of the labels with padding counted.
     ## Why that is bad
-    Most of the loss is then the padding's, which is learned in no time: the loss looks good, depends on the
-    batch size, and hides what the targets do.
-
+    Most of the loss is then the padding's, which is learned in no time: the loss looks good, depends on the batch size,
+    and hides what the targets do.
     ## Threshold and its origin
-    {share:Words} of the rows (healthy sets have none: a text has one end), or a loss that is the same to
-    {same}.
-
-    ## What to do
-    Labels of padded positions are -100, and only those: by length, not by id, where padding and end share one.
+    {share:Words} of the rows (healthy sets have none: a text has one end), or a loss that is the same to {same}.
     """
 
     code, name, level = "WIR008", "padding counts as target", "error"
     explained_by = "WIR001"
     share, same = 0.5, SAME_LOSS  # of the rows, and of a loss
+    cures = Cure(
+        "Labels of padded positions are -100, and only those: by length, not by id, where padding and end share one."
+    )
 
     def check(self, wiring: Wiring) -> Findings:
+        if wiring.plan is not None and wiring.plan.other_loss:
+            raise CannotTell("whether padding counts as target", wiring.plan.other_loss)
         labels = wiring.labels
         padded = labels is not None and labels.padded >= self.share * labels.rows
         if labels is not None and padded:

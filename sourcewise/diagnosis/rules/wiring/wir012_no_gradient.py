@@ -1,31 +1,25 @@
 from sourcewise.diagnosis.measures.first_step import counted
 from sourcewise.diagnosis.measures.wiring import MEASURED
-from sourcewise.diagnosis.rule import Findings, Rule
+from sourcewise.diagnosis.rule import Cure, Findings, Rule
 from sourcewise.diagnosis.wiring import Wiring
 
 
 class NoGradient(Rule[Wiring]):
-    """
-    ## What it measures
-    Which weights that are to be trained the loss of one batch does not depend on, as autograd sees it.
-
+    """Which weights that are to be trained the loss of one batch does not depend on, as autograd sees it.
     ## Why that is bad
-    The forward pass reads them, and so nothing looks wrong; but they are never told what to become. A detach()
-    behind the encoder leaves it random for good.
-
+    The forward pass reads them, and so nothing looks wrong; but they are never told what to become. A detach() behind
+    the encoder leaves it random for good.
     ## Threshold and its origin
-    Error where all weights of a part (embedding, encoder, decoder, bridge) have no gradient or one of exactly
-    0, warning for single tensors that have none. {measured}: every tensor has one, but for an encoder that the
-    route bypass goes past.
-
-    ## What to do
-    Look for detach(), no_grad() or .data between these weights and the loss.
+    Error where all weights of a part (embedding, encoder, decoder, bridge) have no gradient or one of exactly 0,
+    warning for single tensors that have none. {measured}: every tensor has one, but for an encoder that the route
+    bypass goes past.
     """
 
     code, name, level = "WIR012", "no gradient", "error"
     explained_by = "WIR001 WIR002 WIR003 WIR004 WIR011 WIR019"
     implied_by = "WIR002 WIR004 WIR011"  # where the source does not reach the logits no gradient reaches it
     measured = MEASURED
+    cures = Cure("Look for detach(), no_grad() or .data between these weights and the loss.")
 
     def check(self, wiring: Wiring) -> Findings:
         weights = wiring.step.weights if wiring.step is not None else ()

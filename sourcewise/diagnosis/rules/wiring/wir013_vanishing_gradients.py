@@ -1,37 +1,32 @@
 from sourcewise.diagnosis.measures.first_step import layers
 from sourcewise.diagnosis.measures.wiring import MEASURED
-from sourcewise.diagnosis.rule import Findings, Rule
+from sourcewise.diagnosis.rule import Cure, Findings, Rule
 from sourcewise.diagnosis.wiring import Wiring
 
 
 class VanishingGradients(Rule[Wiring]):
-    """
-    ## What it measures
-    The gradient of each layer for one batch (root mean square over its weights, in nats a target token, after
+    """The gradient of each layer for one batch (root mean square over its weights, in nats a target token, after
     clipping), from the first to the last of a stack.
-
     ## Why that is bad
-    Layers whose gradient drowns do not learn; with them, the source does not get through. Saturating
-    activations (sigmoid, tanh) lose a factor of 4 and more a layer (Glorot & Bengio 2010).
-
+    Layers whose gradient drowns do not learn; with them, the source does not get through. Saturating activations
+    (sigmoid, tanh) lose a factor of 4 and more a layer (Glorot & Bengio 2010).
     ## Threshold and its origin
-    Error below {epsilon}, and {drowned:words} of the largest layer's: AdamW divides by the gradient's root mean
-    square plus its epsilon of {epsilon}, below which updates shrink with it. Warning where a layer has less
-    than {drowned:words} of the largest of its own stack. {measured}: 6e-6 and more, and within a stack at least
-    a tenth (30 GRU layers).
-
-    ## What to do
-    Fewer layers, ones with residuals and norms, or attention past them.
-        --model.encoder_layers 2 --model.decoder_layers 2
-        --model.family t5
-        --model.attention bahdanau
+    Error below {epsilon}, and {drowned:words} of the largest layer's: AdamW divides by the gradient's root mean square
+    plus its epsilon of {epsilon}, below which updates shrink with it. Warning where a layer has less than
+    {drowned:words} of the largest of its own stack. {measured}: 6e-6 and more, and within a stack at least a tenth (30
+    GRU layers).
     """
 
-    code, name, level = "WIR013", "vanishing gradients", "error"
+    code, name, level, rank = "WIR013", "vanishing gradients", "error", 10.1
     explained_by = "WIR001 WIR002"
-    rank = 10.1
     implied_by = "WIR002 WIR004 WIR012"
     epsilon, drowned, measured = 1e-8, 1e-4, MEASURED  # of AdamW, and of the largest layer's gradient
+    cures = Cure(
+        "Fewer layers, ones with residuals and norms, or attention past them.",
+        {"model.encoder_layers": 2, "model.decoder_layers": 2},
+        {"model.family": "t5"},
+        {"model.attention": "bahdanau"},
+    )
 
     def check(self, wiring: Wiring) -> Findings:
         stacks = layers(wiring.step.weights) if wiring.step is not None else {}

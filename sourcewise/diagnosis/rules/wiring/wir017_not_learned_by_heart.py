@@ -1,31 +1,21 @@
 import math
 
 from sourcewise.diagnosis.measures import signals
-from sourcewise.diagnosis.rule import CannotTell, Findings, Rule
-from sourcewise.diagnosis.wiring import one_batch
-from sourcewise.training.setup import TrainingSetup
+from sourcewise.diagnosis.rule import CannotTell, Cure, Findings, Rule
+from sourcewise.diagnosis.wiring import Wiring
 
 LITTLE = 0.5  # nats a target token: what is nearly certain needs no learning
 
 
-class NotLearnedByHeart(Rule[TrainingSetup]):
-    """
-    ## What it measures
-    The loss of a copy that is trained on {examples:words} examples for up to {steps} steps at 3e-3, without
-    dropout, beside the entropy of the frequencies of their own target tokens. Not tried where it would take
-    more than seconds.
-
+class NotLearnedByHeart(Rule[Wiring]):
+    """The loss of a copy that is trained on {examples:words} examples for up to {steps} steps at 3e-3, without dropout,
+    beside the entropy of the frequencies of their own target tokens. Not tried where it would take more than seconds.
     ## Why that is bad
-    What cannot learn {examples:words} examples by heart will not learn a set; and what is wrong is the wiring,
-    not the data.
-
+    What cannot learn {examples:words} examples by heart will not learn a set; and what is wrong is the wiring, not the
+    data.
     ## Threshold and its origin
-    No less than {stuck:%} of that entropy, and a fall of less than {falling:%} over the last quarter of the
-    steps. {measured}: at most 58 % (a BART of width 32), most below 25 %; a width of 16 is slower, and still
-    falls.
-
-    ## What to do
-    Look at the findings above; if there are none: initialisation, activations, saturated or missing norms.
+    No less than {stuck:%} of that entropy, and a fall of less than {falling:%} over the last quarter of the steps.
+    {measured}: at most 58 % (a BART of width 32), most below 25 %; a width of 16 is slower, and still falls.
     """
 
     code, name, level = "WIR017", "one batch cannot be learned by heart", "error"
@@ -33,15 +23,19 @@ class NotLearnedByHeart(Rule[TrainingSetup]):
     examples, steps = signals.TRIAL_EXAMPLES, signals.TRIAL_STEPS
     stuck, falling = 0.9, 0.05  # of what frequencies alone give, and of the loss over the last quarter
     measured = signals.MEASURED
+    cures = Cure(
+        "Look at the findings above; if there are none: initialisation, activations, saturated or missing norms."
+    )
 
-    def check(self, prepared: TrainingSetup) -> Findings:
-        network, batch = prepared.network, one_batch(prepared.train)
+    def check(self, wiring: Wiring) -> Findings:
+        if (inside := wiring.inside) is None:
+            return
+        network, batch = inside.network, inside.batch
         if signals.trial_flops(network, batch) > signals.TRIAL_FLOPS:
             size = sum(p.numel() for p in network.parameters())
-            why = f"whether it can learn one batch by heart (WIR017): {size:,} parameters take too long for that"
-            raise CannotTell(why)
-        some = prepared.train.batch(batch.indices[:: max(1, len(batch) // self.examples)])
-        trial = signals.learn_by_heart(network, some)
+            raise CannotTell("whether it can learn one batch by heart", f"{size:,} parameters take too long for that")
+        some = inside.examples.batch(batch.indices[:: max(1, len(batch) // self.examples)])
+        trial = signals.learn_by_heart(network, some, inside.learning)
         if trial is None or not math.isfinite(trial.before) or trial.frequencies < LITTLE:
             return
         if trial.after >= self.stuck * trial.frequencies and trial.falling <= self.falling:

@@ -1,25 +1,18 @@
 from sourcewise.diagnosis.pairs import Pairs
-from sourcewise.diagnosis.rule import Findings, Rule
+from sourcewise.diagnosis.rule import Cure, Findings, Rule
 
 
 class Shouting(Rule[Pairs]):
-    """
-    ## What it measures
-    The share of the training targets that have letters, all of them capitals.
-
+    """The share of the training targets that have letters, all of them capitals.
     ## Why that is bad
     Pretrained tokenizers cut capitals into many pieces, so that targets are long and rare.
-
     ## Threshold and its origin
     Warning from {most:%}. Ours.
-
-    ## What to do
-    Lower the case of both sides:
-        --data.train.lowercase true
     """
 
     code, name, level = "ELS001", "targets all in capitals", "warning"
     most = 0.5
+    cures = Cure("Lower the case of both sides:", {"data.train.lowercase": True})
 
     def check(self, pairs: Pairs) -> Findings:
         for part in pairs.texts:

@@ -21,15 +21,24 @@ _FIGURES = ("repetition_pct", "unfinished_pct", "length_ratio", "length_sd_ratio
 class Outputs:
     """An evaluation as the rules see it. All but `evaluation` raises CannotTell where it has too few rows."""
 
-    def __init__(self, evaluation: Evaluation) -> None:
-        self.evaluation = evaluation
+    about = "source use and outputs"
+    learned = True
+
+    def __init__(self, evaluation: Evaluation, *, generated: bool = True) -> None:
+        self.evaluation, self.generated = evaluation, generated
+
+    def check_generated(self) -> None:
+        """Raises CannotTell where the rows have references alone."""
+        if not self.generated:
+            raise CannotTell("outputs", "none were generated")
 
     @property
     def rows(self) -> list[Row]:
         """The rows, where they are enough to judge by."""
+        self.check_generated()
         rows = self.evaluation.rows
         if len(rows) < MIN_EXAMPLES:
-            raise CannotTell(f"outputs (OUT001 to OUT008): {len(rows)} examples, at least {MIN_EXAMPLES} are needed")
+            raise CannotTell("outputs", f"{len(rows)} examples, at least {MIN_EXAMPLES} are needed")
         return rows
 
     @cached_property

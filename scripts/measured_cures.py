@@ -1,6 +1,6 @@
 """Takes the effects of finished comparisons of cures into measured.json, from which the rules quote them.
 
-    python -m sourcewise.diagnosis.measuring runs/compare_cures_few runs/compare_cures_deep …
+    python scripts/measured_cures.py runs/compare_cures_few runs/compare_cures_deep …
 
 A comparison that is not named keeps what it has there.
 """

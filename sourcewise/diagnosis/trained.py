@@ -7,32 +7,31 @@ from functools import cached_property
 
 from sourcewise.data.batches import Batch
 from sourcewise.data.encoding import ExampleSet
-from sourcewise.data.tokenizers.tokenizer import Tokenizer
 from sourcewise.diagnosis.measures.reading import Distinct, Gains, Gaze, measure_gains, measure_gaze, measure_memory
 from sourcewise.diagnosis.rule import CannotTell
 from sourcewise.model.protocol import Network
 
 
 @dataclass(frozen=True)
-class Looked:
+class Trained:
     """A trained network of the protocol, ours or a stranger's, in eval mode; each measure is made when asked for.
 
-    `encoded` is the set it is looked at with, `batch` a dozen of its examples; `bypass` says that the memory is what
-    the bridge gives because its recipe asks for that.
+    `encoded` is the set it is looked at with, `batch` a dozen of its examples.
     """
 
     network: Network
-    tokenizer: Tokenizer
     encoded: ExampleSet
     batch: Batch
-    bypass: bool = False
+
+    about = "the trained network"
+    learned = True
 
     @cached_property
     def memory(self) -> Distinct:
         """How far the vectors of its memory are apart. Raises CannotTell."""
         apart = measure_memory(self.network, self.batch)
         if apart is None:
-            raise CannotTell("memory alike (MEM001, MEM002): no encoder's outputs, or fewer than 4 examples or slots")
+            raise CannotTell("memory alike", "no encoder's outputs, or fewer than 4 examples or memory positions")
         return apart
 
     @cached_property
@@ -40,7 +39,7 @@ class Looked:
         """Where its cross-attention looks. Raises CannotTell."""
         gaze = measure_gaze(self.network, self.batch)
         if gaze is None:
-            raise CannotTell("cross-attention (ATT001, ATT002): there is none, or it has fewer than 4 slots or tokens")
+            raise CannotTell("cross-attention", "there is none, or it has fewer than 4 memory positions or tokens")
         return gaze
 
     @cached_property
