@@ -1,4 +1,4 @@
-"""How well a model does on a set: outputs, figures, source bits and the verdict."""
+"""Evaluates a model on a set: outputs, figures, source bits and verdict."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from sourcewise.data.request import SourceRequest
 from sourcewise.data.tokenizers.tokenizer import Tokenizer
 from sourcewise.evaluation.results import Evaluation, Row
 from sourcewise.evaluation.source_bits import SourceBits, source_bits
-from sourcewise.evaluation.tasks import task_figures, whole_figures
+from sourcewise.evaluation.tasks import set_figures, task_figures
 from sourcewise.evaluation.verdict import verdict_of
 from sourcewise.generation.generate import generate
 from sourcewise.generation.model import Model, load
@@ -24,7 +24,7 @@ from sourcewise.generation.sampling import Hypothesis
 from sourcewise.model.protocol import Network
 from sourcewise.runtime.random import host_kept
 
-Progress = Callable[[str, int, int], None]  # (what is being done, done, of)
+Progress = Callable[[str, int, int], None]  # (name of the work, done, of)
 
 
 @host_kept
@@ -40,12 +40,12 @@ def evaluate(
     progress: Progress | None = None,
     **limits: int,
 ) -> Evaluation:
-    """Generate for every source of a set, free-running, and measure.
+    """Generate an output for every source of a set (free-running), and measure the outputs.
 
-    `data` is a file of pairs or of conversations, a manifest (with its `features` folder), `hub:NAME`, an embedded set,
-    or an open Dataset, or the config of a set, or of several, as a recipe has them. `source` and `target` name its
-    columns, `task` which of a mixture's tasks it is of. `limits` are
-    those of `load`: max_source, max_target, max_frames. Raises RequestError for what cannot be read.
+    `data` is a file of pairs or conversations, a manifest (with its `features` folder), `hub:NAME`, an embedded set, an
+    open Dataset, or the config of one or several sets as in a recipe. `source` and `target` name columns, `task` the
+    task of a mixture. `limits` are those of `load`: max_source, max_target, max_frames. Raises RequestError for data
+    that cannot be read.
     """
     if not isinstance(model, Model):
         model = load(model)
@@ -70,7 +70,7 @@ def lay_out(
 ) -> ExampleSet:
     """The set that `evaluate` is asked for, or several as one, as this model's ids.
 
-    Raises RequestError, and NotFinite where a weight of the model is NaN or infinite.
+    Raises RequestError, and NotFinite if a weight of the model is NaN or infinite.
     """
     model.check_weights()
     if isinstance(data, Dataset):
@@ -94,7 +94,7 @@ def evaluate_encoded(
     options: GenerationConfig,
     progress: Progress | None = None,
 ) -> Evaluation:
-    """`evaluate` for a network and a set already laid out; of a mixture each task has its own figures beside."""
+    """`evaluate` for a network and a tokenised set; a mixture has figures per task in addition."""
     started = time.perf_counter()
 
     def report(what: str) -> Callable[[int, int], None] | None:
@@ -104,7 +104,7 @@ def evaluate_encoded(
     outputs = tokenizer.decode_batch([h.said for h in hypotheses])
     bits = source_bits(network, encoded, progress=report("source bits"))
     rows = _rows(encoded, outputs, hypotheses, bits)
-    metrics = whole_figures(encoded, rows, bits) | task_figures(encoded, rows, bits)
+    metrics = set_figures(encoded, rows, bits) | task_figures(encoded, rows, bits)
     metrics["seconds"] = time.perf_counter() - started
     evaluation = Evaluation(metrics, rows, list(encoded.notes))
     metrics["verdict"] = said.text if (said := verdict_of(evaluation)) else ""

@@ -1,4 +1,4 @@
-"""Are these logits? And which labels are padding?"""
+"""Checks that a model's outputs are logits, and finds padding among labels."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from torch import Tensor, nn
 from sourcewise.data.batches import IGNORED
 from sourcewise.errors import NotFinite, RequestError
 
-NEAR = 1e-2  # of a sum of probabilities, which may be in half precision
+NEAR = 1e-2  # tolerance of a sum of probabilities, which may be in half precision
 SPECIAL = 3  # ids up to this are special tokens in most vocabularies
 
 
 def checked(logits: Tensor) -> Tensor:
-    """Logits (batch, time, vocabulary) or log-probabilities, as they are. Raises RequestError for probabilities."""
+    """Logits or log-probabilities (batch, time, vocabulary), unchanged. Raises RequestError for probabilities."""
     table = logits.detach().float()
     if table.shape[-1] > 1 and torch.isfinite(table).all():
         positive = bool((table >= 0).all())
@@ -31,15 +31,15 @@ def checked(logits: Tensor) -> Tensor:
 
 
 def refuse_not_finite(nats: Tensor, labels: Tensor, logits: Tensor) -> None:
-    """Raises NotFinite where the nats (batch, time) of a label that counts are none, of these logits: says where."""
+    """Raises NotFinite, with the place, if the nats (batch, time) of a counted label are NaN or infinite."""
     wrong = ~torch.isfinite(nats) & (labels != IGNORED)
     if not wrong.any():
         return
     row, step = (int(i) for i in wrong.nonzero()[0])
     label = int(labels[row, step])
     there = logits[row, step].float()
-    barred = bool(there[label] == -math.inf) and not bool((torch.isnan(there) | (there == math.inf)).any())
-    what = "has the probability 0" if barred else "has logits that are NaN or infinite"
+    excluded = bool(there[label] == -math.inf) and not bool((torch.isnan(there) | (there == math.inf)).any())
+    what = "has the probability 0" if excluded else "has logits that are NaN or infinite"
     count = f"{int(wrong.sum()):,} of {int((labels != IGNORED).sum()):,} labels"
     raise NotFinite(
         f"source_bits: {count} have no finite loss; the first, example {row}, token {step} ({label}), {what}"
@@ -47,7 +47,7 @@ def refuse_not_finite(nats: Tensor, labels: Tensor, logits: Tensor) -> None:
 
 
 def pad_ids(*models: Any) -> set[int]:
-    """The ids that models call padding: in a config, as an attribute such as trg_pad_idx, in embeddings."""
+    """Padding ids of models: from configs, attributes such as trg_pad_idx, and embeddings."""
     found: list[Any] = []
     for model in models:
         config = getattr(model, "config", None)
@@ -61,9 +61,10 @@ def pad_ids(*models: Any) -> set[int]:
 
 
 def without_padding(labels: Tensor, pads: set[int]) -> tuple[Tensor, str]:
-    """Labels (batch, time) with -100 where rows end in padding, and how that was understood, in a line; "" for nothing.
+    """Labels (batch, time) with -100 for padding at the ends of rows, and a remark on it in one line, or "".
 
-    What a model calls padding is taken for it; a special token that comes at ends alone, too. Other ends are told.
+    Padding is the model's padding id, or else a special token that occurs at ends only. Other repeated ends are kept
+    and remarked.
     """
     if bool((labels == IGNORED).any()) or labels.shape[1] < 2:
         return labels, ""
@@ -78,11 +79,11 @@ def without_padding(labels: Tensor, pads: set[int]) -> tuple[Tensor, str]:
     begin = (labels.shape[1] - tails)[:, None]
     tail = place >= begin
     if not known and (token > SPECIAL or bool(((labels == token) & ~tail).any())):
-        told = f"{int((tails > 1).sum())} of {len(labels)} targets end in token {token} again and again, and all of it "
-        return labels, told + "counts; where it is padding, give -100 instead"
+        remark = f"{int((tails > 1).sum())} of {len(labels)} targets end in token {token} repeatedly, and all of these "
+        return labels, remark + "count; if they are padding, give -100 instead"
     before = labels.gather(1, (begin - 1).clamp(min=0))
     if bool((tails > 0).all()) and len(before.unique()) > 1:
-        tail &= place > begin  # every row ends in it, and in no other end of text before: the first one is that
+        tail &= place > begin  # all rows end in this token and have no other end of text: the first one is the end
     count = int(tail.sum())
     if not count or bool(tail.all()):
         return labels, ""

@@ -1,7 +1,7 @@
-"""What can be said of outputs beside their references, without the model.
+"""Metrics of outputs and references, without the model.
 
-A word is what stands between spaces; in scripts written without spaces (Han, kana, Thai, Lao, Khmer,
-Burmese) every character is a word. For all other text the figures are those of sacrebleu and jiwer as they come.
+Words are separated by spaces; in scripts written without spaces (Han, kana, Thai, Lao, Khmer, Burmese) every character
+is a word. For all other text the figures equal those of sacrebleu and jiwer.
 """
 
 from __future__ import annotations
@@ -26,20 +26,20 @@ _UNSPACED_LETTER = re.compile(f"[{_HAN}{_OTHER_UNSPACED}]")
 
 _NO_LETTERS = re.compile(r"[^\w]|_")
 
-# Degenerate repetition: at least this often in a row, and this much more often than in the reference.
+# Degenerate repetition: at least so many times in a row, and at least so many more than in the reference.
 WORD_REPEATS = 3
 CHARACTER_REPEATS = 8
 LONGEST_CHARACTER_UNIT = 8
 EXCESS_REPEATS = 2
 
-_told: set[str] = set()  # figures whose failure was told: a training evaluates many times
+_reported: set[str] = set()  # figures whose failure was reported, since a training evaluates many times
 
 
 def output_metrics(references: Sequence[str], outputs: Sequence[str], finished: Sequence[bool]) -> dict[str, Any]:
-    """The output side of `metrics.json`; every `_pct` is within 0..100, `wer` is a share (0.15, not 15).
+    """The figures of `metrics.json` that need only texts; every `_pct` is within 0..100, `wer` a share (0.15, not 15).
 
-    `bleu`, `chrf`: sacrebleu, 0..100, with `bleu_signature` · `wer`: word errors a reference word · `unique_pct`,
-    `reference_unique_pct`: distinct texts a hundred examples · `top_output_pct`: the commonest output's share ·
+    `bleu`, `chrf`: sacrebleu, 0..100, with `bleu_signature` · `wer`: word errors per reference word · `unique_pct`,
+    `reference_unique_pct`: distinct texts per hundred examples · `top_output_pct`: share of the commonest output ·
     `length_ratio`, `length_sd_ratio`: see the functions · `unfinished_pct`: outputs cut by the length limit.
     Raises ValueError for no examples or lists of unequal length.
     """
@@ -68,7 +68,7 @@ def output_metrics(references: Sequence[str], outputs: Sequence[str], finished: 
 
 
 def plugin_metrics(outputs: Sequence[str], references: Sequence[str]) -> dict[str, float | None]:
-    """Every figure of the table that has a `measure`, of these outputs; None where that fails or gives no number."""
+    """Key → value of every figure with a `measure` of its own; None if that fails or returns no number."""
     return {each.key: _measured(each, outputs, references) for each in figures().values() if each.measure}
 
 
@@ -79,17 +79,17 @@ def _measured(figure: Figure, outputs: Sequence[str], references: Sequence[str])
         if isinstance(found, (bool, str)):
             raise TypeError(f"{found!r} is no number")
         return float(found)  # type: ignore[arg-type]
-    except Exception as error:  # a stranger's function may raise anything
-        if figure.key not in _told:
-            _told.add(figure.key)
+    except Exception as error:  # foreign code may raise anything
+        if figure.key not in _reported:
+            _reported.add(figure.key)
             tell(f"figure {figure.key} of {figure.measure.__module__}: left out: {type(error).__name__}: {error}")
         return None
 
 
 def plain(text: str) -> str:
-    """The text as it is compared for being the same: Unicode NFC, single spaces, none at the ends.
+    """A text normalised for exact comparison: Unicode NFC, single spaces, none at the ends.
 
-    Of a text of several lines, such as code, the lines and their indents count.
+    Texts of several lines, such as code, keep their lines and indents.
     """
     lines = [line for line in _LINE_END.split(unicodedata.normalize("NFC", text)) if line.strip()]
     indents = [line[: len(line) - len(line.lstrip())] if len(lines) > 1 else "" for line in lines]
@@ -104,7 +104,7 @@ def words(text: str) -> list[str]:
 def bleu_tokenizer(references: Sequence[str]) -> str:
     """sacrebleu's tokenizer for these references: `zh` if mostly Han, `char` if mostly another unspaced script.
 
-    Otherwise `13a`, sacrebleu's own default. The choice stands in the signature.
+    Otherwise `13a`, sacrebleu's default. The signature names the tokenizer.
     """
     text = "".join("".join(r.split()) for r in references)
     if 2 * len(_HAN_LETTER.findall(text)) > len(text):
@@ -115,7 +115,7 @@ def bleu_tokenizer(references: Sequence[str]) -> str:
 def bleu_score(references: Sequence[str], outputs: Sequence[str]) -> tuple[float, str]:
     """Corpus BLEU (0..100, cased) and its sacrebleu signature.
 
-    It is 0 where no output has four tokens, even if every output is exact: see `verdict.bleu_applies`.
+    BLEU is 0 if no output has four tokens, even if every output is exact: see `verdict.bleu_applies`.
     """
     from sacrebleu.metrics.bleu import BLEU
 
@@ -125,7 +125,7 @@ def bleu_score(references: Sequence[str], outputs: Sequence[str]) -> tuple[float
 
 
 def chrf_score(references: Sequence[str], outputs: Sequence[str]) -> float:
-    """Corpus chrF2 (0..100) of sacrebleu's defaults: character 6-grams, recall twice as heavy as precision."""
+    """Corpus chrF2 (0..100) with sacrebleu's defaults: character 6-grams, recall weighted twice."""
     from sacrebleu.metrics.chrf import CHRF
 
     return min(100.0, float(CHRF().corpus_score(list(outputs), [list(references)]).score))
@@ -134,8 +134,8 @@ def chrf_score(references: Sequence[str], outputs: Sequence[str]) -> float:
 def rouge_l(references: Sequence[str], outputs: Sequence[str]) -> float:
     """F1 of the longest common subsequence of words, 0..100, averaged over examples (Lin 2004; rouge-score).
 
-    Case and punctuation do not count, as in rouge-score; but letters of every script do, and those of unspaced scripts
-    are words. On English text it is rouge-score's own `rougeL` without stemming.
+    Case and punctuation are ignored, as in rouge-score, but letters of every script count, and those of unspaced
+    scripts are words. On English text it equals rouge-score's `rougeL` without stemming.
     """
     from rouge_score.rouge_scorer import RougeScorer
 
@@ -144,21 +144,21 @@ def rouge_l(references: Sequence[str], outputs: Sequence[str]) -> float:
     return 100 * sum(found) / len(found)
 
 
-# Figures that are measured only of a task that is judged by them.
+# Figures that are measured only for tasks with this metric.
 ON_REQUEST = {"rouge_l": rouge_l}
 
 
 class _LowerWords:
-    """A tokenizer for rouge-score."""
+    """A tokenizer for rouge-score: lower-case words of any script."""
 
     def tokenize(self, text: str) -> list[str]:
         return words(_NO_LETTERS.sub(" ", text.lower()))
 
 
 def word_error_rate(references: Sequence[str], outputs: Sequence[str]) -> float:
-    """Substitutions, deletions and insertions a reference word (jiwer's alignment), a share: 0.15, not 15.
+    """Substitutions, deletions and insertions per reference word (jiwer's alignment), as a share: 0.15, not 15.
 
-    Can exceed 1. Characters count as words in unspaced scripts. Where every reference is empty: insertions.
+    Can exceed 1. Characters count as words in unspaced scripts. If every reference is empty: number of insertions.
     """
     import jiwer
 
@@ -168,15 +168,15 @@ def word_error_rate(references: Sequence[str], outputs: Sequence[str]) -> float:
 
 
 def length_ratio(references: Sequence[str], outputs: Sequence[str]) -> float:
-    """Words of all outputs over words of all references (which count as one if there are none)."""
+    """Words of all outputs divided by words of all references (at least one)."""
     return sum(len(words(o)) for o in outputs) / max(1, sum(len(words(r)) for r in references))
 
 
 def length_sd_ratio(references: Sequence[str], outputs: Sequence[str]) -> float:
-    """Standard deviation of output lengths over that of reference lengths, in words.
+    """Standard deviation of output lengths divided by that of reference lengths, in words.
 
-    1 is alike; near 0: every output is as long as the next. Where all references have one length it is
-    1 + the outputs' deviation, so that alike is still 1.
+    Near 0 all outputs have the same length. If all references have the same length, it is 1 + the deviation of the
+    outputs, so that equal spreads still give 1.
     """
     of_outputs = float(np.std([len(words(o)) for o in outputs]))
     of_references = float(np.std([len(words(r)) for r in references]))
@@ -184,11 +184,11 @@ def length_sd_ratio(references: Sequence[str], outputs: Sequence[str]) -> float:
 
 
 def repeats(output: str, reference: str) -> bool:
-    """Whether an output repeats itself degenerately.
+    """Whether an output has degenerate repetitions.
 
-    True if some n-gram of words (n ≥ 1) comes at least 3 times in direct succession, or some unit of 1 to 8
-    characters at least 8 times, and in both cases at least 2 times more often than any n-gram of that size does in the
-    reference: "zero zero zero" is right where it was said.
+    True if an n-gram of words (n ≥ 1) occurs at least 3 times in direct succession, or a unit of 1 to 8 characters at
+    least 8 times, and in both cases at least 2 times more than any n-gram of that size in the reference: "zero zero
+    zero" may be right.
     """
     if _runs_away(words(output), words(reference), WORD_REPEATS, None):
         return True
@@ -196,7 +196,7 @@ def repeats(output: str, reference: str) -> bool:
 
 
 def longest_run(items: Sequence[str], size: int) -> int:
-    """How often some n-gram of this size comes in direct succession, at most; 0 where there is none.
+    """Largest number of direct successions of the same n-gram of this size; 0 if there is no such n-gram.
 
     ["the", "cat", "the", "cat", "sat"], 2 → 2.
     """

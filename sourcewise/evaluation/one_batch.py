@@ -1,4 +1,4 @@
-"""Source bits of one batch, of any model: ours, Hugging Face's, or a function from a batch to logits."""
+"""Source bits of one batch for any model: ours, Hugging Face's, or a function from a batch to logits."""
 
 from __future__ import annotations
 
@@ -25,54 +25,54 @@ from sourcewise.model.finite import refuse_damaged
 from sourcewise.model.protocol import Network, token_nats
 
 LABELS = "labels"
-MASKS = ("attention_mask", "encoder_attention_mask")  # of sources, (batch, slots)
+MASKS = ("attention_mask", "encoder_attention_mask")  # of sources, (batch, positions)
 
 
 def source_bits(model: Any, batch: Any) -> SourceBits:
-    """What the target tokens of a batch gain from their own source rather than a neighbour's of similar length.
+    """Source bits of a batch: the gain of target tokens from their own source over another one of similar length.
 
-    Four kinds of models:
+    Four kinds of models are supported:
 
     - a network of ours (or what `load` returns) with a `Batch`, or with an `ExampleSet` for a whole set;
-    - a torch module that is called as Hugging Face's encoder–decoders are, `model(**batch)`, and gives `.logits`
-      (batch, time, vocabulary), with a batch as its collator makes it: `labels` (batch, time) with -100 where nothing
-      counts, and the source's tensors (`input_ids`, `inputs_embeds`, `input_features`, `attention_mask`, ...);
+    - a torch module that is called like Hugging Face's encoder–decoders, `model(**batch)`, and returns `.logits`
+      (batch, time, vocabulary), with a batch of its collator: `labels` (batch, time) with -100 for ignored ones, and
+      the source's tensors (`input_ids`, `inputs_embeds`, `input_features`, `attention_mask`, ...);
     - a torch module that is called as `model(src, trg)`, or a pair (encoder, decoder), with a tuple (src, trg) or a
-      dict of token ids; these may be (time, batch), and a `teacher_forcing_ratio` is given as 1;
+      dict of token ids; these may be (time, batch), and a `teacher_forcing_ratio` is set to 1;
     - any other callable, `model(batch)` → logits, with a dict with labels. It must not use dropout.
 
-    The source's tensors are exchanged, all whose first dimension is the batch but labels and `decoder_...`: the
-    decoder reads the example's own target throughout. A module is measured without dropout, on its own device,
-    and left in the mode it was in. `.bits`, `.ci95()` and `.loss` of the answer are means over target tokens. What
-    could have been meant otherwise, such as padding among labels, is a UserWarning, and `.understood` of the answer.
+    Exchanged are all tensors whose first dimension is the batch, except labels and `decoder_...`: the decoder always
+    reads the example's own target. A module is measured without dropout, on its own device, and keeps its mode.
+    `.bits`, `.ci95()` and `.loss` of the result are means over target tokens. Assumptions, such as padding among
+    labels, are a UserWarning and in `.understood` of the result.
 
-    Raises RequestError where there is no source to exchange (a decoder-only model, fewer than two different sources),
-    where the model gives probabilities, or sees the tokens it is to say, and where a call is not understood; NotFinite
-    where weights, logits or the nats of a label are NaN or infinite.
+    Raises RequestError if there is no source to exchange (a decoder-only model, fewer than two different sources), if
+    the model returns probabilities or sees future tokens, and if the call is not understood; NotFinite if weights,
+    logits or the nats of a label are NaN or infinite.
     """
     if isinstance(model, Model):
         model = model.network
     if isinstance(batch, (Batch, ExampleSet)):
         if not isinstance(model, Network):
             raise RequestError(f"source_bits: a {type(batch).__name__} is for a network of sourcewise; give a dict")
-        with at_rest(model):
+        with eval_mode(model):
             return sets.source_bits(model, batch) if isinstance(batch, ExampleSet) else _of_network(model, batch)
     whole = model
     if isinstance(model, (tuple, list)):
         whole = nn.ModuleList([part for part in model if isinstance(part, nn.Module)])
     refuse_damaged(whole, f"source_bits: {type(model).__name__}")
     if not (isinstance(batch, Mapping) and LABELS in batch):
-        with at_rest(whole):
-            return _told(_of_loop(model, plain_call.read(batch), whole))
+        with eval_mode(whole):
+            return _with_warning(_of_loop(model, plain_call.read(batch), whole))
     config = getattr(model, "config", None)
     if config is not None and getattr(config, "is_encoder_decoder", True) is False:
         raise RequestError(f"source_bits: {type(model).__name__} is decoder-only: its source is part of its target")
-    with at_rest(model):
-        return _told(_of_callable(model, batch))
+    with eval_mode(model):
+        return _with_warning(_of_callable(model, batch))
 
 
-def _told(bits: SourceBits) -> SourceBits:
-    """What was understood, as a warning at the line that asked."""
+def _with_warning(bits: SourceBits) -> SourceBits:
+    """The bits, after a warning about assumptions at the caller's line."""
     if bits.understood:
         warnings.warn(f"source_bits: {bits.understood}", stacklevel=3)
     return bits
@@ -136,7 +136,7 @@ def _of_callable(model: Any, batch: Mapping[str, Any]) -> SourceBits:
 
 
 def _not_the_answer(labels: Tensor, inputs: Any) -> None:
-    """Raises RequestError where the decoder's inputs are the labels, one for one."""
+    """Raises RequestError if the decoder's inputs equal the labels position by position."""
     if not isinstance(inputs, Tensor) or inputs.shape != labels.shape:
         return
     counted = labels != IGNORED
@@ -150,7 +150,7 @@ def _not_the_answer(labels: Tensor, inputs: Any) -> None:
 
 
 def _rows_are_examples(logits: Callable[[Tensor | None], Tensor], other: np.ndarray, labels: Tensor) -> None:
-    """Raises RequestError where outputs of other rows change with the source of one: rows are then no examples."""
+    """Raises RequestError if outputs of other rows change with one row's source, so that rows are not examples."""
     one = int(np.flatnonzero(other >= 0)[0])
     rows = torch.arange(len(labels))
     rows[one] = int(other[one])
@@ -169,9 +169,9 @@ def _rows_are_examples(logits: Callable[[Tensor | None], Tensor], other: np.ndar
 def _measured(
     nats: Callable[[Tensor | None], Tensor], labels: Tensor, content: list[Tensor], mask: Tensor | None
 ) -> SourceBits:
-    """The bits of a batch whose (batch, time) nats are those of `nats(rows)` with the sources of these rows.
+    """Source bits of a batch; `nats(rows)` returns the nats (batch, time) with the sources of these rows.
 
-    `content` holds the sources' tensors; `mask` (batch, slots) is true where they are real, everywhere without one.
+    `content` holds the sources' tensors; `mask` (batch, positions) is false at padding; None: no padding.
     """
     size = len(labels)
     other = _others(content, mask, size)
@@ -185,7 +185,7 @@ def _measured(
 
 
 def _others(content: list[Tensor], mask: Tensor | None, size: int) -> np.ndarray:
-    """For each example one with another source, −1 where there is none. Raises RequestError where all are alike."""
+    """For each example, the index of one with another source, or −1. Raises RequestError if all sources are equal."""
     lengths = np.full(size, 1) if mask is None else mask.sum(1).cpu().numpy().astype(np.int64)
     tables = [_emptied(table.detach(), mask).cpu() for table in content]
     other = nearest_others(lengths, lambda i, j: all(torch.equal(table[i], table[j]) for table in tables))
@@ -196,7 +196,7 @@ def _others(content: list[Tensor], mask: Tensor | None, size: int) -> np.ndarray
 
 
 def _emptied(table: Tensor, mask: Tensor | None) -> Tensor:
-    """A source tensor (batch, slots, ...) with zeros where it is padded, so that padding tells no two sources apart."""
+    """A source tensor (batch, positions, ...) with zeros at padding, so that padding makes no two sources differ."""
     if mask is None or table.shape[:2] != mask.shape:
         return table
     padded = ~mask.to(table.device)
@@ -204,13 +204,13 @@ def _emptied(table: Tensor, mask: Tensor | None) -> Tensor:
 
 
 def _nats(logits: Tensor, labels: Tensor) -> Tensor:
-    """−ln p(label) of logits (batch, time, vocabulary): (batch, time), 0 where a label does not count."""
+    """−ln p(label) (batch, time) of logits (batch, time, vocabulary); 0 for ignored labels."""
     if logits.shape[:2] != labels.shape:
         shapes = f"{tuple(logits.shape)} for labels {tuple(labels.shape)}"
-        raise RequestError(f"source_bits: logits {shapes}; one row of logits a label is what an encoder-decoder gives")
+        raise RequestError(f"source_bits: logits {shapes}; an encoder-decoder gives one row of logits per label")
     labels = labels.to(logits.device)
     if int(labels.max()) >= logits.shape[-1]:
-        what = f"labels reach {int(labels.max())}, but outputs have {logits.shape[-1]} numbers a token"
+        what = f"labels reach {int(labels.max())}, but outputs have {logits.shape[-1]} numbers per token"
         raise RequestError(f"source_bits: {what}; logits have one for each word of the vocabulary")
     rows = zip(logits, labels, strict=True)
     nats = torch.stack([F.cross_entropy(r.float(), of, ignore_index=IGNORED, reduction="none") for r, of in rows])
@@ -219,8 +219,8 @@ def _nats(logits: Tensor, labels: Tensor) -> Tensor:
 
 
 @contextlib.contextmanager
-def at_rest(model: Any) -> Iterator[None]:
-    """Within: no dropout; afterwards every part is in the mode it was in."""
+def eval_mode(model: Any) -> Iterator[None]:
+    """Within: evaluation mode, without dropout; afterwards every module has its previous mode."""
     modes = {module: module.training for module in model.modules()} if isinstance(model, nn.Module) else {}
     if isinstance(model, nn.Module):
         model.eval()

@@ -1,7 +1,7 @@
-"""Batches of other people's loops: sources and targets by name or in a tuple, and how their model is called.
+"""Batches of plain training loops: finds sources and targets by name or in a tuple, and how the model is called.
 
-Nothing is believed that can be measured: which axis of the outputs is the batch is seen by exchanging one source, and
-which target token an output is to predict by exchanging one target token.
+Assumptions are measured where possible: exchanging one source shows the batch axis of the outputs, and exchanging one
+target token shows which target token an output predicts.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from sourcewise.evaluation.logits import checked
 
 SOURCES = ("src", "source", "sources", "src_tokens", "input", "inputs", "x")
 TARGETS = ("trg", "tgt", "target", "targets", "tgt_tokens", "output", "outputs", "y")
-TRUTHS = ("tgt_y", "trg_y", "tgt_out", "trg_out")  # what is to be said, where the decoder's inputs stand beside it
+TRUTHS = ("tgt_y", "trg_y", "tgt_out", "trg_out")  # labels beside the decoder's inputs
 LENGTHS = ("src_len", "src_lens", "src_length", "src_lengths", "source_lengths", "input_lengths")
 FORCING = ("teacher_forcing_ratio", "teacher_forcing", "teacher_force_ratio", "tf_ratio", "teacher_forcing_rate")
 FORMS = (
@@ -32,32 +32,32 @@ FORMS = (
 
 @dataclass
 class Loop:
-    """A batch of a plain loop: source (batch, slots) and target (batch, time) as they lie, and what came with them."""
+    """A batch of a plain loop: sources and targets in their original layout, and the batch's other values."""
 
     src: Tensor
     trg: Tensor
     extras: dict[str, Any] = field(default_factory=dict)
-    time_first: bool = False  # how both lie
+    time_first: bool = False  # (time, batch)
     notes: list[str] = field(default_factory=list)
 
     @property
     def axis(self) -> int:
-        """Of the batch, in sources and targets."""
+        """The batch axis of sources and targets."""
         return int(self.time_first)
 
     @property
     def sources(self) -> Tensor:
-        """(batch, slots)."""
+        """The sources (batch, positions)."""
         return self.src.t() if self.time_first else self.src
 
     @property
     def targets(self) -> Tensor:
-        """(batch, time)."""
+        """The targets (batch, time)."""
         return self.trg.t() if self.time_first else self.trg
 
 
 def read(batch: Any) -> Loop:
-    """A tuple (src, trg), a dict, or an object with such attributes. Raises RequestError where it is none of these."""
+    """Read a tuple (src, trg), a dict, or an object with such attributes. Raises RequestError for other batches."""
     if isinstance(batch, (tuple, list)):
         if len(batch) != 2:
             what = f"{type(batch).__name__} of {len(batch)}"
@@ -87,7 +87,7 @@ def read(batch: Any) -> Loop:
 
 def _time_first(src: Tensor, trg: Tensor) -> bool:
     rows, columns = src.shape[0] == trg.shape[0], src.shape[1] == trg.shape[1]
-    if rows and columns:  # both fit: then it shows where all begin with the same token
+    if rows and columns:  # both fit: all targets begin with the same token along one axis
         starts = [bool((trg.select(axis, 0) == trg[0, 0]).all()) for axis in (1, 0)]
         if starts[0] != starts[1]:
             return starts[1]
@@ -104,7 +104,7 @@ Run = Callable[[Loop], Tensor]
 
 
 def call(model: Any, loop: Loop) -> Run:
-    """How a model is called: raises RequestError where its parameters are not understood."""
+    """A function that calls the model with a batch. Raises RequestError if its parameters are not understood."""
     if isinstance(model, (tuple, list)):
         return lambda given: _first(_pair(model[0], model[1], given))
     parameters = inspect.signature(model.forward if isinstance(model, nn.Module) else model).parameters
@@ -136,7 +136,7 @@ def call(model: Any, loop: Loop) -> Run:
 
 
 def _pair(encoder: Any, decoder: Any, given: Loop) -> Any:
-    """As in PyTorch's tutorial: the encoder's outputs and last state, then the decoder with its target."""
+    """Call an encoder and a decoder as in PyTorch's tutorial: decoder(outputs, hidden, target)."""
     found = encoder(given.src)
     if not isinstance(found, tuple) or len(found) != 2:
         raise RequestError(f"source_bits: the encoder gives no (outputs, hidden); understood: {FORMS}")
@@ -162,12 +162,12 @@ def _name(model: Any) -> str:
 
 
 def exchanged(loop: Loop, rows: Tensor) -> Loop:
-    """The same targets with the sources of these rows, their lengths and their masks."""
-    size, slots = loop.sources.shape
+    """The same targets with the sources, lengths and masks of these rows."""
+    size, positions = loop.sources.shape
     extras = dict(loop.extras)
     for name, value in extras.items():
         of_source = name.startswith(("src", "source", "input", "memory")) and isinstance(value, Tensor) and value.ndim
-        square = of_source and value.shape == (slots, slots) and "pad" not in name
+        square = of_source and value.shape == (positions, positions) and "pad" not in name
         if of_source and len(value) == size and not square:
             extras[name] = value[rows.to(value.device)]
     src = loop.src.index_select(loop.axis, rows.to(loop.src.device))
@@ -175,10 +175,10 @@ def exchanged(loop: Loop, rows: Tensor) -> Loop:
 
 
 def aligned(model: Any, loop: Loop, run: Run, other: Tensor) -> tuple[Callable[[Tensor | None], Tensor], Tensor]:
-    """Logits (batch, time, vocabulary) of the sources of some rows, and the labels (batch, time) that they predict.
+    """A function from rows to logits (batch, time, vocabulary) with their sources, and the labels (batch, time).
 
-    `other` (batch,) is for each example one with another source, or itself. Raises RequestError where outputs cannot be
-    brought together with targets: random ones, such as are not told by the target before, such as see ahead.
+    `other` (batch,) is the index of an example with another source, or the example's own. Raises RequestError if
+    outputs cannot be aligned with targets: if they are random, independent of earlier targets, or see future ones.
     """
     base = run(loop)
     if bool((torch.isnan(base) | (base == math.inf)).any()):
@@ -200,16 +200,16 @@ def aligned(model: Any, loop: Loop, run: Run, other: Tensor) -> tuple[Callable[[
     if truth is not None:
         labels = (truth.t() if loop.time_first else truth).clone()
         cut = slice(0, steps)
-        told = "outputs are held against the targets given beside the decoder's inputs"
-    elif ahead == 0:  # fed with its own place: it says the next
+        alignment = "outputs are compared with the targets given beside the decoder's inputs"
+    elif ahead == 0:  # output t sees target t, so it predicts the next
         labels, cut = loop.targets[:, 1:].clone(), slice(0, width - 1)
-        told = "output t is held against target t + 1"
+        alignment = "output t is compared with target t + 1"
     else:
         first = base[0] if turn else base[:, 0]
-        skipped = int(not first.any())  # a row of zeros stands for the start token, which nobody predicts
+        skipped = int(not first.any())  # a row of zeros is at the start token, which is not predicted
         labels, cut = loop.targets[:, skipped:].clone(), slice(skipped, width)
-        told = "output t is held against target t" + (", but for the first, which is zeros" if skipped else "")
-    loop.notes.append(told)
+        alignment = "output t is compared with target t" + (", except the first, which is zeros" if skipped else "")
+    loop.notes.append(alignment)
 
     def logits(rows: Tensor | None) -> Tensor:
         out = run(loop if rows is None else exchanged(loop, rows))
@@ -219,7 +219,7 @@ def aligned(model: Any, loop: Loop, run: Run, other: Tensor) -> tuple[Callable[[
 
 
 def _batch_axis(base: Tensor, loop: Loop, run: Run, other: Tensor) -> int:
-    """Which axis of the outputs is the batch: where they change with the source of one example."""
+    """The batch axis of the outputs: the one along which only one entry changes with the source of one example."""
     size = len(other)
     one = int((other != torch.arange(size, device=other.device)).nonzero()[0])
     rows = torch.arange(size, device=other.device)
@@ -229,7 +229,7 @@ def _batch_axis(base: Tensor, loop: Loop, run: Run, other: Tensor) -> int:
     alone = [a for a in fits if _elsewhere(change.amax(1 - a), one) <= 0.05 * float(change.max())]
     if not change.any():
         alone = fits if len(fits) == 1 else [a for a in fits if a == loop.axis]
-    if len(alone) == 2:  # one output in all that changes: as the inputs lie
+    if len(alone) == 2:  # a single output changes: the layout of the inputs decides
         alone = [loop.axis]
     if not alone:
         order = "(time, batch)" if loop.time_first else "(batch, time)"
@@ -246,7 +246,7 @@ def _elsewhere(change: Tensor, one: int) -> float:
 
 
 def _seen_from(base: Tensor, loop: Loop, run: Run, place: int, turn: bool) -> int:
-    """The first output that changes with the target token at a place."""
+    """Index of the first output that changes with the target token at a position."""
     targets = loop.targets.clone()
     targets[:, place] = targets[:, place].roll(1)
     kinds = targets[:, place:].unique()
@@ -270,7 +270,7 @@ def _seen_from(base: Tensor, loop: Loop, run: Run, place: int, turn: bool) -> in
 
 
 def _generator(model: Any, base: Tensor) -> Callable[[Tensor], Tensor]:
-    """A head that the forward pass leaves to its caller, as the Annotated Transformer's `generator`."""
+    """An output head that is not part of the forward pass, such as `generator` of the Annotated Transformer."""
     head = getattr(model, "generator", None)
     linear = (
         next((m for m in head.modules() if isinstance(m, nn.Linear)), None) if isinstance(head, nn.Module) else None

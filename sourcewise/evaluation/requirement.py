@@ -1,4 +1,4 @@
-"""`evaluate --require 'bleu>=20'`: a figure that an evaluation has to reach."""
+"""`evaluate --require 'bleu>=20'`: a bound that a figure has to reach."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Requirement:
     bound: float
 
     def met_by(self, metrics: Mapping[str, Any]) -> bool:
-        """Whether the figure is there and good enough; NaN never is."""
+        """Whether the figure exists and meets the bound; false for NaN."""
         value = metrics.get(self.key)
         return isinstance(value, (int, float)) and bool(_COMPARE[self.compare](value, self.bound))
 

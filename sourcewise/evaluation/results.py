@@ -1,4 +1,4 @@
-"""What an evaluation found: its figures and its rows, on disk and back."""
+"""Results of an evaluation, figures and rows, with writing and reading."""
 
 from __future__ import annotations
 
@@ -21,17 +21,16 @@ _QUOTE = "\\u0022"
 
 @dataclass(slots=True)
 class Row:
-    """One example's outcome. `nats` and `nats_shuffled` are summed over its `tokens` target tokens.
+    """The result of one example. `nats` and `nats_shuffled` are sums over its `tokens` target tokens.
 
-    A row read back from a folder knows its id, reference and output only: `source` is empty, `tokens` is 0
-    and the nats are NaN.
+    A row read from a folder has only id, reference and output: `source` is empty, `tokens` is 0, the nats are NaN.
     """
 
     id: str
     source: str
     reference: str
     output: str
-    finished: bool = True  # ended by itself, before the length limit
+    finished: bool = True  # ended by an end token, before the maximum length
     nats: float = math.nan  # with its own source
     nats_shuffled: float = math.nan  # with another example's source
     tokens: int = 0
@@ -39,12 +38,12 @@ class Row:
 
 @dataclass(slots=True)
 class Evaluation:
-    """The figures of `metrics.json` and the rows they were computed from."""
+    """The figures of `metrics.json`, and the rows they are computed from."""
 
     metrics: dict[str, Any]
     rows: list[Row] = field(default_factory=list)
-    notes: list[Note] = field(default_factory=list)  # what in the data was not taken as it stands
-    settings: str = ""  # a line of what the model's folder brings to generation; empty where it brings nothing
+    notes: list[Note] = field(default_factory=list)  # on data that is not used as it stands
+    settings: str = ""  # generation settings of the model's folder in one line; may be empty
 
     @property
     def references(self) -> list[str]:
@@ -57,12 +56,11 @@ class Evaluation:
         return [row.output for row in self.rows]
 
     def write(self, folder: Path | str) -> None:
-        """Write metrics.json and translations.tsv (id, reference, output), each whole or not at all.
+        """Write metrics.json and translations.tsv (id, reference, output), each atomically.
 
-        Tabs, line ends and backslashes inside a text are written \\t, \\n and \\\\; `read_translations` knows
-        them, and so do the readers of pairs. A quote that begins a cell is
-        \\u0022 where all of them together look like CSV's.
-        Raises RequestError where the folder cannot be written; a folder made for them is then gone again.
+        Tabs, line ends and backslashes inside a text are written \\t, \\n and \\\\; `read_translations` and the readers
+        of pairs undo that. A quote that begins a cell is written \\u0022 if the quotes together look like CSV's. Raises
+        RequestError if the folder cannot be written; a folder made for the files is then removed.
         """
         folder = Path(folder)
         figures = json.dumps(without_nan(self.metrics), indent=2, ensure_ascii=False)
@@ -77,7 +75,7 @@ class Evaluation:
         """Write translations.tsv alone, as `write` does."""
         cells = [[escape(text) for text in (row.id, row.reference, row.output)] for row in self.rows]
         text = _table(cells)
-        if '"' in text and not _quotes_stay(text):  # a reader would take them off
+        if '"' in text and not _quotes_stay(text):  # a reader would remove them
             text = _table([[_QUOTE + cell[1:] if cell.startswith('"') else cell for cell in row] for row in cells])
         write_atomically(folder / TRANSLATIONS_FILE, text)
 
@@ -115,7 +113,7 @@ def _table(rows: list[list[str]]) -> str:
 
 
 def _quotes_stay(text: str) -> bool:
-    """Whether a reader of tables leaves the quotes of these rows alone, and says nothing of them."""
+    """Whether a reader of tables keeps the quotes of these rows without a warning."""
     try:
         return are_csv(text, TRANSLATIONS_FILE, "\t", len(COLUMNS), text.index("\n") + 1) == (False, None)
     except RequestError:
@@ -124,7 +122,7 @@ def _quotes_stay(text: str) -> bool:
 
 def _read(path: Path) -> str:
     try:
-        return path.read_bytes().decode("utf-8")  # bytes: read_text would turn a \r inside a cell into a line end
+        return path.read_bytes().decode("utf-8")  # not read_text: it would turn a \r inside a cell into a line end
     except FileNotFoundError:
         raise RequestError(f"{path}: no such file; `sourcewise evaluate` writes it") from None
     except (OSError, UnicodeDecodeError) as error:
@@ -132,7 +130,7 @@ def _read(path: Path) -> str:
 
 
 def without_nan(value: Any) -> Any:
-    """JSON has no NaN and no infinity: they become null."""
+    """The value with None for NaN and infinity, which JSON lacks."""
     if isinstance(value, dict):
         return {str(key): without_nan(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):

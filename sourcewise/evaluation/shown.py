@@ -1,7 +1,7 @@
-"""A few examples of an evaluation shown whole: each output token by token, with what of the source it was read from.
+"""Traces of a few examples of an evaluation: each output by token, with source bits and attention.
 
-They lie in traces.json beside translations.tsv, so that the report is made of the run folder alone. What they may cost
-is bounded: one example of `EVERY` at most, the first `TOKENS` tokens of a text, weights averaged where there are many.
+They are stored in traces.json beside translations.tsv, so that the report needs only the run folder. Their cost is
+bounded: at most one example in `EVERY`, the first `TOKENS` tokens of a text, averages of many attention weights.
 """
 
 from __future__ import annotations
@@ -26,17 +26,17 @@ from sourcewise.runtime.files import write_atomically
 
 TRACES_FILE = "traces.json"
 VERSION = 1
-MOST, LEAST, EVERY = 8, 2, 20  # examples; and at most one of so many, since each costs a dozen passes
-TOKENS = 64  # of an output, and of a reference
-WEIGHTS = 30_000  # of a trace; where there are more, heads are averaged, then layers
-CHARACTERS = 1_000_000  # of the file
+MOST, LEAST, EVERY = 8, 2, 20  # number of examples, and at most one in EVERY, since each costs a dozen passes
+TOKENS = 64  # most tokens of an output, and of a reference
+WEIGHTS = 30_000  # most attention weights of a trace; more are averaged over heads, then over layers
+CHARACTERS = 1_000_000  # most of the file
 
 
 @dataclass(frozen=True, slots=True)
 class Shown:
-    """One example: its id, its reference's tokens with their source bits (None: unknown), and its output's trace.
+    """One example: id, tokens of the reference with source bits (None: unknown), and the output's trace.
 
-    `cut` says that either text goes on; `trace` is what docs/trace.md describes.
+    `cut` is true if either text is truncated; docs/trace.md describes `trace`.
     """
 
     id: str
@@ -45,34 +45,34 @@ class Shown:
     cut: bool = False
 
     def to_dict(self) -> dict[str, Any]:
-        """What traces.json has of it."""
+        """The example as in traces.json."""
         return {"id": self.id, "reference": self.reference, "cut": self.cut, "trace": self.trace}
 
 
 def write_shown(model: Model, encoded: ExampleSet, folder: Path) -> None:
     """Write traces.json: some examples of an evaluated set, evenly spread over it, as its options generate them.
 
-    The same outputs as in translations.tsv: what is sampled belongs to a position in the set.
+    The outputs are those of translations.tsv, also with sampling, since samples belong to indices of the set.
     """
-    kept, size = [], 0
+    texts, size = [], 0
     for shown in _shown(model, encoded):
         text = json.dumps(shown.to_dict(), ensure_ascii=False, allow_nan=False, separators=(",", ":"))
         size += len(text)
         if size > CHARACTERS:
             break
-        kept.append(text)
-    write_atomically(folder / TRACES_FILE, f'{{"version":{VERSION},"examples":[{",".join(kept)}]}}\n')
+        texts.append(text)
+    write_atomically(folder / TRACES_FILE, f'{{"version":{VERSION},"examples":[{",".join(texts)}]}}\n')
 
 
 def read_shown(folder: Path) -> list[Shown]:
-    """What `write_shown` wrote; nothing where it is not there. Raises RequestError for a broken file."""
+    """Read traces.json; empty if it is missing. Raises RequestError for a broken file."""
     path = folder / TRACES_FILE
     if not path.is_file():
         return []
     try:
         tree = json.loads(path.read_text(encoding="utf-8"))
         if tree["version"] != VERSION:
-            return []  # of another time: a report can do without
+            return []  # of another version: the report works without it
         return [Shown(**each) for each in tree["examples"]]
     except (ValueError, KeyError, TypeError) as error:
         raise RequestError(
@@ -89,13 +89,13 @@ def _shown(model: Model, encoded: ExampleSet) -> list[Shown]:
 
 
 def chosen(examples: int) -> list[int]:
-    """Which of so many examples are shown: the first among them, the others evenly spread."""
+    """Indices of the examples that are shown: the first, and others spread evenly."""
     count = min(examples, MOST, max(LEAST, examples // EVERY))
     return [i * examples // count for i in range(count)]
 
 
 def _part(encoded: ExampleSet, row: int) -> tuple[ExampleSet, int]:
-    """The set of a mixture that a row is of, and its place in it."""
+    """The set of a mixture that holds a row, and the row's index in it."""
     ends = accumulate(len(part) for part in encoded.parts)
     part, end = next((part, end) for part, end in zip(encoded.parts, ends, strict=True) if row < end)
     return part, row - (end - len(part))

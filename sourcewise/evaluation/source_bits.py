@@ -1,8 +1,8 @@
-"""Source bits: what a target token gains from its own source rather than another example's.
+"""Source bits: the gain in log2-probability per target token from the own source over another example's.
 
-For target token t of an example with source x:  log2 p(y_t | y_<t, x) − log2 p(y_t | y_<t, x̃),  x̃ being the source of
-another example of similar length. Averaged over target tokens. Near zero, the decoder does not use its source,
-whatever its loss. (Kin: cross-mutual information, Bugliarello et al. 2020.)
+For target token t of an example with source x:  log2 p(y_t | y_<t, x) − log2 p(y_t | y_<t, x̃),  where x̃ is the source
+of another example of similar length; averaged over target tokens. Near zero, the decoder does not use its source,
+whatever its loss. (Related: cross-mutual information, Bugliarello et al. 2020.)
 """
 
 from __future__ import annotations
@@ -23,27 +23,27 @@ from sourcewise.model.protocol import Network, token_nats
 
 @dataclass(slots=True)
 class SourceBits:
-    """Per example, summed over its target tokens: nats with its own source and with another's (NaN: no other)."""
+    """Nats per example, summed over target tokens, with the own source and with another's (NaN: no other source)."""
 
     nats: np.ndarray  # (examples,)
     shuffled: np.ndarray  # (examples,)
     tokens: np.ndarray  # (examples,)
-    understood: str = ""  # how a batch was read that could have been meant otherwise
+    understood: str = ""  # assumptions about the batch, in words
 
     @property
     def loss(self) -> float:
-        """Nats a target token with the own source."""
+        """Nats per target token with the own source."""
         return float(self.nats.sum() / self.tokens.sum())
 
     @property
     def loss_shuffled(self) -> float:
-        """Nats a target token with another example's source; NaN where no two sources differ."""
+        """Nats per target token with another example's source; NaN if no two sources differ."""
         known = ~np.isnan(self.shuffled)
         return float(self.shuffled[known].sum() / self.tokens[known].sum()) if known.any() else math.nan
 
     @property
     def bits(self) -> float:
-        """Source bits a target token; NaN where no two sources differ."""
+        """Source bits per target token; NaN if no two sources differ."""
         known = ~np.isnan(self.shuffled)
         if not known.any():
             return math.nan
@@ -51,11 +51,11 @@ class SourceBits:
         return float(gained.sum() / self.tokens[known].sum() / math.log(2))
 
     def select(self, rows: slice) -> SourceBits:
-        """The same of these examples only."""
+        """The source bits of these examples only."""
         return SourceBits(self.nats[rows], self.shuffled[rows], self.tokens[rows], self.understood)
 
     def ci95(self) -> tuple[float, float]:
-        """Bootstrap interval of `bits` over examples; NaNs where no two sources differ."""
+        """The 95 % bootstrap interval of `bits` over examples; NaNs if no two sources differ."""
         known = ~np.isnan(self.shuffled)
         if not known.any():
             return math.nan, math.nan
@@ -65,9 +65,9 @@ class SourceBits:
 def partners(encoded: ExampleSet) -> np.ndarray:
     """For each example the position of another one whose source differs, of the nearest length; −1: none.
 
-    Of examples sorted by source length: the next that differs or the last before that differs, whichever is nearer,
-    the next where both are. The pairing is the same whatever the batch size. In a mixture partners are of one task, so
-    that what the decoder gains is not which task it is.
+    Among examples sorted by source length, it is the next or the previous one that differs, whichever is nearer, the
+    next if both are. The pairing does not depend on the batch size. In a mixture partners are of the same task, so
+    that the gain does not come from recognising the task.
     """
     if len(encoded.parts) > 1:
         starts = [0, *accumulate(len(part) for part in encoded.parts)]
@@ -77,11 +77,11 @@ def partners(encoded: ExampleSet) -> np.ndarray:
 
 
 def nearest_others(lengths: np.ndarray, same: Callable[[int, int], bool]) -> np.ndarray:
-    """`partners` for sources of these lengths, told apart by `same`: (examples,) positions, −1 where there is none."""
+    """`partners` for sources of these lengths, compared by `same`: (examples,) indices, −1 for none."""
     order = np.argsort(lengths, kind="stable")
-    alike = [same(int(i), int(j)) for i, j in pairwise(order)]  # as the one before in the order
+    alike = [same(int(i), int(j)) for i, j in pairwise(order)]  # equal to the previous one in the order
     size = len(order)
-    after, before = np.full(size, -1), np.full(size, -1)  # positions, in the order, of the nearest that differ
+    after, before = np.full(size, -1), np.full(size, -1)  # places in the order of the nearest that differ
     for place in range(1, size):
         before[place] = before[place - 1] if alike[place - 1] else place - 1
     for place in range(size - 2, -1, -1):
@@ -94,7 +94,7 @@ def nearest_others(lengths: np.ndarray, same: Callable[[int, int], bool]) -> np.
 
 
 def _same_source(encoded: ExampleSet, i: int, j: int) -> bool:
-    """Whether the network reads the same, after cutting; a prompt beside features does not make them differ."""
+    """Whether two truncated sources are equal; prompts beside features are ignored."""
     if encoded.source_lengths[i] != encoded.source_lengths[j]:
         return False
     return bool(np.array_equal(encoded.read(i), encoded.read(j)))
@@ -107,7 +107,7 @@ def source_bits(
     batch_tokens: int = 8192,
     progress: Callable[[int, int], None] | None = None,
 ) -> SourceBits:
-    """Teacher-forced nats of every example, with its own source and with its partner's."""
+    """Teacher-forced nats of every example with its own source and with its partner's."""
     other = partners(encoded)
     size = len(encoded)
     nats, shuffled = np.zeros(size), np.full(size, np.nan)

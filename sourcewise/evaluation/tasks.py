@@ -1,4 +1,4 @@
-"""The figures of a set, and of each task of a mixture by its own metric."""
+"""Figures of a set, and of each task of a mixture with its own metric."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from sourcewise.evaluation.source_bits import SourceBits
 from sourcewise.figures import figures
 
 
-def whole_figures(encoded: ExampleSet, rows: Sequence[Row], bits: SourceBits) -> dict[str, Any]:
-    """What `metrics.json` says of a set as a whole: its rows, and their nats with and without their sources."""
+def set_figures(encoded: ExampleSet, rows: Sequence[Row], bits: SourceBits) -> dict[str, Any]:
+    """The figures of `metrics.json` for a complete set, from its rows and source bits."""
     low, high = bits.ci95()
     references, outputs = [r.reference for r in rows], [r.output for r in rows]
     return {
@@ -32,8 +32,8 @@ def whole_figures(encoded: ExampleSet, rows: Sequence[Row], bits: SourceBits) ->
 def task_figures(encoded: ExampleSet, rows: Sequence[Row], bits: SourceBits) -> dict[str, Any]:
     """`tasks`: the figures of each part of a mixture, and which is its own (`metric`); `tasks_mean`: these on average.
 
-    `tasks_mean` is of `Figure.points`, 0..100. Of a set alone that has a metric of its own it is that; of one that has
-    none there is nothing to add.
+    `tasks_mean` averages `Figure.points`, 0..100. For a single set it is the set's own metric; without one the result
+    is empty.
     """
     parts = encoded.parts
     if len(parts) == 1 and parts[0].dataset.task.metric is None:
@@ -43,7 +43,7 @@ def task_figures(encoded: ExampleSet, rows: Sequence[Row], bits: SourceBits) -> 
     for part in parts:
         these = slice(start, start + len(part))
         metric = part.dataset.task.metric or "bleu"
-        of_task = {"metric": metric, **whole_figures(part, rows[these], bits.select(these))}
+        of_task = {"metric": metric, **set_figures(part, rows[these], bits.select(these))}
         if metric in ON_REQUEST:
             texts = [r.reference for r in rows[these]], [r.output for r in rows[these]]
             of_task[metric] = ON_REQUEST[metric](*texts)
@@ -58,15 +58,15 @@ def task_figures(encoded: ExampleSet, rows: Sequence[Row], bits: SourceBits) -> 
 
 
 def _points(of_task: dict[str, Any]) -> float:
-    """A task's own metric from 0 to 100; NaN where a plug-in could not measure it."""
+    """A task's own metric from 0 to 100; NaN if a plug-in failed to measure it."""
     value = of_task[of_task["metric"]]
     return math.nan if value is None else figures()[of_task["metric"]].points(value)
 
 
 def any_reference(rows: Sequence[Row]) -> dict[str, float]:
-    """`exact_any_pct`: outputs equal to their own reference or to another of the same source text.
+    """`exact_any_pct`: outputs equal to any reference of the same source text.
 
-    Empty where no source text has several references: it is then `exact_match_pct`.
+    Empty if no source text has several references, since it then equals `exact_match_pct`.
     """
     known: dict[str, set[str]] = {}
     for row in rows:

@@ -1,21 +1,21 @@
-"""One sentence on an evaluation: is it good, is it varied, does it read its source.
+"""The verdict on an evaluation in one sentence: quality, diversity, source use.
 
 **Quality.** By BLEU: above 10 excellent, 8 to 10 good, 5 to 8 moderate, below 5 failed. Exactly 10 is good, exactly
 8 is good, exactly 5 is moderate.
 
-BLEU counts 4-grams. Where most references have fewer than four words (ISO dates, labels, single words) it is 0 for
-exact outputs, or carried by punctuation. Quality is then the exact match above chance, Cohen's kappa (1960):
-(observed - expected) / (1 - expected), expected being the share of matches if the same outputs were dealt at random.
+BLEU counts 4-grams. If most references have fewer than four words (ISO dates, labels, single words), it is 0 for
+exact outputs, or determined by punctuation. Quality is then the exact match above chance, Cohen's kappa (1960):
+(observed - expected) / (1 - expected), where expected is the share of matches with the outputs in random order.
 The bands are those of Landis & Koch (1977): above 0.80 excellent, 0.60 to 0.80 good, 0.40 to 0.60 moderate, below
 failed (exactly 0.80 and 0.60 are good, exactly 0.40 is moderate). A classifier that always gives the majority label
 has kappa 0 whatever its accuracy. Outputs seldom exact but close (chrF more than 0.60 of the way from chance to 100)
 are moderate.
 
-**Diversity.** Distinct outputs as a share of the references' own: above 70 % good, 50 to 70 % some repetition,
+**Diversity.** Distinct outputs relative to distinct references: above 70 % good, 50 to 70 % some repetition,
 below 50 % mode collapse. Exactly 70 and exactly 50 are some repetition.
 
-**Source use.** Source bits, 95 % interval: upper end below 0.1 bits: not read; lower end at or above: read;
-else uncertain. (Less than 0.1 where the targets hold little to read: `unread_below`.)
+**Source use.** The 95 % interval of the source bits: upper end below 0.1 bits: not read; lower end at or above: read;
+else uncertain. (The bound is lower if the targets hold little information: `unread_below`.)
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ _RANK: tuple[Quality, ...] = ("excellent", "good", "moderate", "failed")
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """The worst of the three readings as `level`, the readings, and all of it in words."""
+    """The three judgements, the worst of them as `level`, and all of it in words."""
 
     level: Quality
     quality: Quality
@@ -59,12 +59,12 @@ class Verdict:
     text: str
 
     def to_dict(self) -> dict[str, str]:
-        """For metrics.json."""
+        """The verdict as JSON-compatible values."""
         return asdict(self)
 
 
 def verdict_of(evaluation: Evaluation) -> Verdict | None:
-    """The verdict that `evaluate` prints, `diagnose` goes by and a report shows; None without outputs or figures."""
+    """The verdict on an evaluation, for `evaluate`, `diagnose` and reports; None without outputs or figures."""
     metrics, references = evaluation.metrics, evaluation.references
     if not references or any(metrics.get(key) is None for key in JUDGED_BY):
         return None
@@ -74,7 +74,7 @@ def verdict_of(evaluation: Evaluation) -> Verdict | None:
 
 
 def judge(metrics: Mapping[str, Any], references: Sequence[str], outputs: Sequence[str]) -> Verdict:
-    """The verdict on one evaluation; the bands stand at the top of this file.
+    """The verdict from figures and texts; the bands are documented at the top of this file.
 
     `metrics` holds what `output_metrics` gives and, where measured, `source_bits`, `source_bits_ci95` and
     `target_tokens`. Some repetition caps the level at moderate; mode collapse or an unread source makes it failed.
@@ -91,24 +91,24 @@ def judge(metrics: Mapping[str, Any], references: Sequence[str], outputs: Sequen
 
 
 def bleu_applies(references: Sequence[str]) -> bool:
-    """Whether BLEU says anything of this set: at least half of its references have four words or more."""
+    """Whether BLEU is meaningful for a set: at least half of its references have four words or more."""
     return 2 * sum(len(words(r)) >= BLEU_WORDS for r in references) >= len(references) > 0
 
 
 def bleu_band(bleu: float) -> Quality:
-    """The name of a BLEU score (0..100): > 10, 8..10, 5..8, < 5."""
+    """The band of a BLEU score (0..100): > 10, 8..10, 5..8, < 5."""
     excellent, good, moderate = BLEU_BANDS
     return "excellent" if bleu > excellent else "good" if bleu >= good else "moderate" if bleu >= moderate else "failed"
 
 
 def diversity_band(share_pct: float) -> Diversity:
-    """The name of the outputs' distinct texts in percent of the references' own: > 70, 50..70, < 50."""
+    """The band of distinct outputs in percent of distinct references: > 70, 50..70, < 50."""
     good, repetition = DIVERSITY_BANDS
     return "good" if share_pct > good else "some repetition" if share_pct >= repetition else "mode collapse"
 
 
 def kappa_band(kappa: float) -> Quality:
-    """The name of an exact match above chance (Landis & Koch 1977): > 0.8, 0.6..0.8, 0.4..0.6, < 0.4."""
+    """The band of a kappa (Landis & Koch 1977): > 0.8, 0.6..0.8, 0.4..0.6, < 0.4."""
     excellent, good, moderate = KAPPA_BANDS
     return (
         "excellent" if kappa > excellent else "good" if kappa >= good else "moderate" if kappa >= moderate else "failed"
@@ -116,9 +116,9 @@ def kappa_band(kappa: float) -> Quality:
 
 
 def kappa(references: Sequence[str], outputs: Sequence[str]) -> float:
-    """Exact matches above chance, 1 at best, about 0 for outputs dealt at random (Cohen 1960).
+    """Exact matches above chance (Cohen 1960): 1 at best, about 0 for outputs in random order.
 
-    Where all references are one text, chance is no measure and it is the share of exact matches.
+    If all references are equal, it is the share of exact matches.
     """
     expected_texts, given_texts = [plain(r) for r in references], [plain(o) for o in outputs]
     size = len(expected_texts)
@@ -131,11 +131,11 @@ def kappa(references: Sequence[str], outputs: Sequence[str]) -> float:
 
 
 def unread_below(references: Sequence[str], target_tokens: int) -> float:
-    """The source bits a target token below which a source counts as unread: 0.1, or less on predictable targets.
+    """The source bits per target token below which a source counts as unread: 0.1, or less for predictable targets.
 
-    Where targets repeat (fewer than half are distinct) they may not hold 0.1 bits a token to begin with: 99 % of one
-    label is 0.08 bits an example. The bound is then half of the targets' own empirical entropy a token, if that is
-    less; 0 where all targets are one text and nothing can be read.
+    Repetitive targets (fewer than half distinct) may hold less than 0.1 bits per token: with 99 % of one label they
+    hold 0.08 bits per example. The bound is then half of the targets' empirical entropy per token, if that is less; 0
+    if all targets are equal, so that nothing can be read.
     """
     counts = np.array(list(Counter(plain(r) for r in references).values()), dtype=np.float64)
     if not len(counts) or 2 * len(counts) >= counts.sum() > 1 or not target_tokens:
@@ -172,7 +172,7 @@ def _quality(metrics: Mapping[str, Any], references: Sequence[str], outputs: Seq
 
 
 def _chrf_above_chance(chrf: float, references: Sequence[str], outputs: Sequence[str]) -> float:
-    """How far chrF is from that of the same outputs dealt at random (0) to 100 (1)."""
+    """chrF on a scale from 0 (the outputs in random order) to 1 (chrF 100)."""
     dealt = np.random.default_rng(0).permutation(len(references))
     chance = chrf_score([references[i] for i in dealt], outputs) if len(references) > 1 else 0.0
     return (chrf - chance) / (100 - chance) if chance < 100 else 0.0

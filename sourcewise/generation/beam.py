@@ -1,6 +1,6 @@
-"""Beam search, hypothesis for hypothesis as transformers' `generate` does it.
+"""Beam search with the same hypotheses as transformers' `generate`.
 
-Beams of a source share its memory; finished sources leave.
+The beams of a source share its memory; finished sources leave the batch.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from sourcewise.generation.rules import ReadSource, Rules
 from sourcewise.generation.sampling import Hypothesis
 from sourcewise.model.protocol import Network
 
-NEVER = -1.0e9  # score of a hypothesis that does not exist
+NEVER = -1.0e9  # score of a missing hypothesis
 
-# Told at each step, as (sources, candidates): total ln p, beam extended, token, finished; as (sources, beams): which
-# candidates go on, −1 where there is none.
+# Called at each step with, as (sources, candidates): total ln p, extended beam, token, finished; and as
+# (sources, beams): the candidates that are kept, −1 for none.
 Observer = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor], None]
 
 
@@ -31,9 +31,9 @@ def beam_search(
     observe: Observer | None = None,
     read: ReadSource | None = None,
 ) -> dict[int, list[Hypothesis]]:
-    """The `beams` best hypotheses of each source by its position in the set, best first.
+    """Position of a source in the set → its `beams` best hypotheses, best first.
 
-    They are scored by Σ ln p / length^length_penalty. `read` gives the tokens of a source to rules that ask for them.
+    The score is Σ ln p / length^length_penalty. `read` returns the tokens of a source, for rules that use them.
     """
     out: dict[int, list[Hypothesis]] = {}
     steps, rules = options.max_new_tokens, Rules(network, options, read)
@@ -50,7 +50,7 @@ def beam_search(
         extended = torch.cat((extended, token[..., None]), dim=2)
         ended = torch.isin(token, ends) | (step + 1 == steps)
 
-        # Only the best `beams` candidates may finish, those that exist; the others are spare ones to go on with.
+        # Only the best `beams` candidates may finish; the others replace finished ones among the beams.
         first = (torch.arange(total.shape[1], device=total.device) < options.beams) & (total > NEVER / 2)
         padded = torch.nn.functional.pad(extended, (0, steps - step - 1), value=network.pad_id)
         _finish(known, padded, total / (step + 1) ** options.length_penalty, ended & first)
@@ -69,10 +69,10 @@ def beam_search(
 
 
 def _fresh(names: Tensor, beams: int, steps: int, network: Network) -> Known:
-    """What is known of sources before their first token."""
+    """State of the search for sources before their first token."""
     shape, device = (len(names), beams), names.device
     scores = torch.full(shape, NEVER, device=device)
-    scores[:, 0] = 0.0  # all beams are the same before the first token: only one may speak
+    scores[:, 0] = 0.0  # before the first token all beams are equal: only one may be extended
     return {
         "names": names,
         "is_open": torch.ones_like(names, dtype=torch.bool),
@@ -87,10 +87,10 @@ def _fresh(names: Tensor, beams: int, steps: int, network: Network) -> Known:
 
 
 def _candidates(logits: Tensor, known: Known, rules: Rules) -> tuple[Tensor, Tensor, Tensor]:
-    """The 2 × beams likeliest continuations of each source: total ln p, beam they extend, token; best first.
+    """The 2 × beams likeliest continuations of each source: total ln p, extended beam, token; best first.
 
-    More where there are several ends, so that `beams` of them go on. Only each beam's own best are compared: the best
-    of all are among them.
+    With several end tokens there are more, so that `beams` of them can go on. Only each beam's own best are compared:
+    they contain the best of all.
     """
     sources, beams = known["scores"].shape
     count = beams * max(2, 1 + len(rules.ends))
@@ -105,7 +105,7 @@ def _candidates(logits: Tensor, known: Known, rules: Rules) -> tuple[Tensor, Ten
 
 
 def _can_improve(known: Known, length: int, options: GenerationConfig) -> Tensor:
-    """Whether a hypothesis that goes on may get better than one that has ended: (sources,) bool."""
+    """Whether a running hypothesis may still beat the worst finished one: (sources,) bool."""
     if options.early_stopping == "never" and options.length_penalty > 0:
         length = options.max_new_tokens
     best_possible = known["scores"][:, :1] / length**options.length_penalty
@@ -115,7 +115,7 @@ def _can_improve(known: Known, length: int, options: GenerationConfig) -> Tensor
 
 
 def _finish(known: Known, tokens: Tensor, scores: Tensor, ended: Tensor) -> None:
-    """Merge candidates (sources, n, steps) whose `ended` is true into the finished ones, keeping the best."""
+    """Merge candidates (sources, n, steps) with `ended` into the finished hypotheses and keep the best."""
     beams = known["done_scores"].shape[1]
     scores = torch.cat((known["done_scores"], scores + ~ended * NEVER), dim=1)
     there = torch.cat((known["there"], ended), dim=1)

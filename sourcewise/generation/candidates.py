@@ -1,4 +1,4 @@
-"""The likeliest tokens of many rows of logits, without a pass of softmax or a sort over the vocabulary."""
+"""Top-k and logsumexp over the vocabulary for many rows of logits, faster than torch's on CPUs."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ HALVINGS = 5
 
 
 def top_k(logits: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """The `count` largest of each row, best first: values as float32 and ids, both (rows, count).
+    """The `count` largest entries of each row, best first: values as float32 and ids, both (rows, count).
 
-    Halves of the vocabulary are laid upon each other and the larger entries stay; whatever is among the largest has
-    won its place, so only the columns of the `count` best winners are sorted.
+    Halves of the vocabulary are reduced to their element-wise maximum. Every one of the largest entries lies in a
+    column with one of the `count` largest maxima, so only those columns are sorted.
     """
     winners, folds = logits, 1
     while folds < 2**HALVINGS and winners.shape[1] % 2 == 0 and winners.shape[1] // 2 >= count:
@@ -28,9 +28,9 @@ def top_k(logits: Tensor, count: int) -> tuple[Tensor, Tensor]:
 
 
 def logsumexp(logits: Tensor, top: Tensor | None = None) -> Tensor:
-    """ln Σ exp of each row, float32 (rows, 1); `top` is each row's largest, where known. The logits are spent.
+    """ln Σ exp of each row, float32 (rows, 1); `top` is each row's maximum, if known. Overwrites the logits.
 
-    Exact in fp32; in bf16 as good as the logits are.
+    Exact in fp32; in bf16 as precise as the logits.
     """
     top = logits.amax(-1, keepdim=True) if top is None else top.to(logits.dtype)
     return logits.sub_(top).exp_().sum(-1, keepdim=True).float().log_() + top.float()

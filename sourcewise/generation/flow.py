@@ -1,7 +1,7 @@
-"""Sources that are decoded together, and what becomes of the slow ones.
+"""Groups of sources that are decoded together; stragglers of several batches are joined.
 
-One long output must not keep a whole batch at work. Finished sources leave in crowds; when few are left they wait until
-the stragglers of other batches have come as far, and go on together with these.
+A long output should not keep a batch running for itself. Finished sources are removed in groups. When few sources are
+left, they wait until those of other batches have as many tokens, and continue together with them.
 """
 
 from __future__ import annotations
@@ -15,18 +15,18 @@ from torch import Tensor
 from sourcewise.model.finite import not_finite
 from sourcewise.model.protocol import Memory, Network
 
-Feed = Iterable[tuple[list[int], Memory]]  # batches of sources: their positions in the set, and their memory
-Known = dict[str, Tensor]  # what a search knows of its sources; each tensor begins with the axis of sources
+Feed = Iterable[tuple[list[int], Memory]]  # batches of sources: indices in the set, and memory
+Known = dict[str, Tensor]  # state of a search; the first axis of each tensor is the sources
 
-MULTIPLE = 16  # as many sources as make up a multiple of these stay: moving them costs, and so do new shapes
-STAYING_SHARE = 0.8  # while more than this share would stay, all do
-STOP = 8  # every so many tokens stragglers may stop
-STRAGGLERS = 0.5  # no more than this share of a full batch: they wait for others
-ENOUGH = 0.75  # this share of a full batch: they go on
+MULTIPLE = 16  # groups keep a multiple of so many sources: moving them costs time, and so do new shapes
+STAYING_SHARE = 0.8  # if more than this share would stay, none is removed
+STOP = 8  # tokens after which stragglers may stop, and multiples of it
+STRAGGLERS = 0.5  # at most this share of a full batch waits for others
+ENOUGH = 0.75  # from this share of a full batch on, waiting sources continue
 
 
 class Group:
-    """Sources with equally many tokens so far; `known["is_open"]` says which still want more."""
+    """Sources with equally many tokens so far; `known["is_open"]` marks the unfinished ones."""
 
     def __init__(self, network: Network, memory: Memory, known: Known, beams: int, steps: int) -> None:
         self.network, self.memory, self.known, self.beams = network, memory, known, beams
@@ -43,7 +43,7 @@ class Group:
         return self.network.decode(last, self.memory, self.cache)[:, -1]
 
     def check_finite(self, log_p: Tensor) -> None:
-        """Raises NotFinite where ln p (any shape) is NaN: what then is likeliest means nothing."""
+        """Raises NotFinite if any ln p (any shape) is NaN, since no token is then the likeliest."""
         last = self.last
         if last is not None and bool(log_p.isnan().any()):
             states = getattr(self.memory, "states", None)
@@ -52,7 +52,7 @@ class Group:
             raise not_finite(self.network, "the logits of the next token", lambda: self.decode(last))
 
     def go_on(self, chosen: Tensor) -> None:
-        """A token is done: go on with these hypotheses, `chosen` (sources, beams) of each source's own."""
+        """Continue after a token with the hypotheses `chosen` (sources, beams), indices within each source."""
         self.step += 1
         staying = self._who_stays()
         if staying is None:
@@ -62,12 +62,12 @@ class Group:
             self._keep(staying, chosen)
 
     def keep_open(self) -> None:
-        """Let go of all that are closed."""
+        """Remove all finished sources."""
         staying = self.known["is_open"].nonzero().squeeze(1)
         self._keep(staying, torch.arange(self.beams, device=staying.device).expand(len(self), -1))
 
     def join(self, other: Group) -> None:
-        """Take in the sources of another group that has come as far."""
+        """Add the sources of another group with as many tokens."""
         self.memory = self.memory.join(other.memory)
         self.cache.join(other.cache)
         self.known = {name: torch.cat((mine, other.known[name])) for name, mine in self.known.items()}
@@ -78,7 +78,7 @@ class Group:
         self.known = {name: tensor[staying] for name, tensor in self.known.items()}
 
     def _who_stays(self) -> Tensor | None:
-        """The open ones, in order, and closed ones up to a multiple; None where too few would leave."""
+        """Indices of the open sources, with finished ones up to a multiple; None if too few would leave."""
         is_open = self.known["is_open"]
         staying = -(-int(is_open.sum()) // MULTIPLE) * MULTIPLE
         if staying == 0 or staying > len(self) * STAYING_SHARE:
@@ -89,12 +89,12 @@ class Group:
 def groups(
     network: Network, feed: Feed, beams: int, steps: int, fresh: Callable[[list[int]], Known]
 ) -> Iterator[Group]:
-    """The group to find a token for, again and again until all is said; the search updates it and calls `go_on`.
+    """Yields the group that needs its next token, until all are finished; the search updates it and calls `go_on`.
 
-    `fresh` is what is known of sources that have no token yet.
+    `fresh` returns the state of the search for sources without a token.
     """
     batches = iter(feed)
-    waiting: dict[int, Group] = {}  # by how far they have come
+    waiting: dict[int, Group] = {}  # by number of tokens
     full = 0
     while True:
         ready = [step for step, group in waiting.items() if len(group) >= ENOUGH * full]

@@ -1,4 +1,4 @@
-"""Outputs for a whole set: sorted by length, batched, searched, put back in order."""
+"""Generation for a complete set: sources are sorted by length, batched and searched; outputs keep the set's order."""
 
 from __future__ import annotations
 
@@ -20,24 +20,24 @@ from sourcewise.model.protocol import Memory, Network
 from sourcewise.runtime.processes import map_in_processes, worker_count
 
 Progress = Callable[[int, int], None]  # (done, of)
-TURNS = 3  # batches each worker should have at least
-LEAST_TOKENS = 2048  # but none smaller than this, in slots × beams
-BATCHES = 16  # batches a worker takes before it reports
+TURNS = 3  # least number of batches per worker
+LEAST_TOKENS = 2048  # least size of a batch, in memory positions × beams
+BATCHES = 16  # batches per report of a worker
 
 
 @dataclass(slots=True)
 class Memories:
-    """The memories of a set of sources, batch by batch: encode once, generate as often as you like."""
+    """The memories of a set of sources in batches: encoded once, for any number of generations."""
 
-    batches: list[tuple[list[int], Memory]]  # positions in the set, and their memory
-    read: ReadSource | None = None  # the tokens of the source at a position, where sources have some
+    batches: list[tuple[list[int], Memory]]  # indices in the set, and memory
+    read: ReadSource | None = None  # index in the set → tokens of the source; None for features alone
 
     def __len__(self) -> int:
         return sum(len(indices) for indices, _ in self.batches)
 
 
 def batch_indices(encoded: ExampleSet, options: GenerationConfig, workers: int = 1) -> list[list[int]]:
-    """Positions of a set in batches, longest sources first, within `options.batch_tokens` slots × beams.
+    """Indices of a set in batches, longest sources first, of at most `options.batch_tokens` positions × beams.
 
     Batches are smaller where `workers` would otherwise wait for each other.
     """
@@ -52,13 +52,13 @@ def batch_indices(encoded: ExampleSet, options: GenerationConfig, workers: int =
 
 @torch.inference_mode()
 def encode_batches(network: Network, encoded: ExampleSet, options: GenerationConfig) -> Memories:
-    """Memories of a set."""
+    """Encodes a set."""
     batches = [(rows, network.encode(encoded.source(rows))) for rows in batch_indices(encoded, options)]
     return Memories(batches, reader(encoded))
 
 
 def reader(encoded: ExampleSet) -> ReadSource | None:
-    """What gives the tokens of the source at a position; None: sources are features alone."""
+    """A function from an index in the set to the tokens of its source; None if sources are features alone."""
     tokens = encoded.sources
     return None if tokens is None else lambda index: tokens[index]
 
@@ -71,10 +71,10 @@ def generate(
     engine: Engine | None = None,
     first: int = 0,
 ) -> list[Hypothesis]:
-    """The best hypothesis of every source, in the order of the set; every core searches a part of them.
+    """The best hypothesis of every source, in the order of the set; the work is divided among all cores.
 
-    The engine, if there is one, does what it can: searches of sources that are not encoded yet. `first` is the position
-    of the first source in a larger set: what is sampled belongs to a position.
+    An engine, if given, searches sources that are not encoded yet, with the options it supports. `first` is the index
+    of the first source in a larger set, since samples belong to indices.
     """
     if engine is not None and isinstance(sources, ExampleSet) and engine.can(options):
         return engine.search(sources, options, progress)
@@ -110,9 +110,9 @@ def generate(
 def search(
     network: Network, feed: Feed, options: GenerationConfig, read: ReadSource | None = None
 ) -> dict[int, Hypothesis]:
-    """One hypothesis a source, by its position in the set: sampled, greedy, or the best beam.
+    """Index in the set → one hypothesis: sampled, greedy, or the best of the beams.
 
-    `read` gives the tokens of a source to the rules that ask for them.
+    `read` returns the tokens of a source, for rules that use them.
     """
     if options.sample or options.beams == 1:
         return greedy_or_sample(network, feed, options, read)

@@ -1,4 +1,4 @@
-"""The beams that lived and died: every hypothesis that beam search kept or finished, and whose child it was."""
+"""The tree of a beam search: every hypothesis that was kept or finished, with its parent."""
 
 from __future__ import annotations
 
@@ -13,25 +13,25 @@ from sourcewise.generation.sampling import Hypothesis
 
 @dataclass(slots=True)
 class Beam:
-    """One hypothesis at one step: the token it added, and to which hypothesis of the step before."""
+    """One hypothesis at one step: its new token and its parent, a hypothesis of the step before."""
 
     id: int
     score: float  # Σ ln p, the token included
-    parent: int  # position among the beams of the step before; −1 at the first step
-    ended: bool  # finished here: it said the end of text, or reached the longest length
-    rank: int | None = None  # of a finished one among the results, 0 the best; None: it died, or went on
-    lived: bool = False  # it, or one that came of it, is among the results
+    parent: int  # index among the beams of the step before; −1 at the first step
+    ended: bool  # finished at this step, by the end of text or the maximum length
+    rank: int | None = None  # of a finished one among the results, 0 the best; None: dropped, or continued
+    lived: bool = False  # this one or a descendant is among the results
 
 
 class Lineage:
-    """Observes the beam search of one source (`observe` of `beam_search`); `steps` are its beams, best first."""
+    """Observer of the beam search of one source (`observe` of `beam_search`); `steps` holds its beams, best first."""
 
     def __init__(self) -> None:
         self.steps: list[list[Beam]] = []
-        self._places: list[int] = []  # of each running hypothesis among the last step's beams
+        self._places: list[int] = []  # index of each running hypothesis among the last step's beams
 
     def __call__(self, total: Tensor, parent: Tensor, token: Tensor, finished: Tensor, chosen: Tensor) -> None:
-        """Take down one step; tensors as `Observer` says, of one source."""
+        """Record one step; the tensors are those of `Observer`, for one source."""
         scores, parents, tokens, ended = (t[0].tolist() for t in (total, parent, token, finished))
         step: list[Beam] = []
         place: dict[int, int] = {}
@@ -45,7 +45,7 @@ class Lineage:
         self.steps.append(step)
 
     def rank(self, results: Sequence[Hypothesis]) -> None:
-        """Say which finished beams became the results (best first), and who their ancestors are."""
+        """Mark the finished beams that are the results (best first), and their ancestors."""
         places = {tuple(result.said): i for i, result in enumerate(results)}
         for step, beams in enumerate(self.steps):
             for place, beam in enumerate(beams):
@@ -55,7 +55,7 @@ class Lineage:
                     self._live(step, place)
 
     def path(self, step: int, place: int) -> list[int]:
-        """The tokens of a beam, from the first on."""
+        """All tokens of a beam, from the first on."""
         tokens: list[int] = []
         while place >= 0:
             beam = self.steps[step][place]

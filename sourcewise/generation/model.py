@@ -1,4 +1,4 @@
-"""A network with its tokenizer, ready to use: what `sourcewise.load` returns."""
+"""A network with its tokenizer and options, ready to use: the class that `sourcewise.load` returns."""
 
 from __future__ import annotations
 
@@ -34,20 +34,20 @@ from sourcewise.runtime.device import choose_device
 from sourcewise.runtime.random import host_kept
 
 PRECISIONS = ("fp32", "bf16", "int8")
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}  # of torch's arithmetic
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}  # torch's arithmetic
 
 
 @dataclass
 class Model:
-    """A network, its tokenizer, and how its recipe reads and speaks."""
+    """A network, its tokenizer, and the options of its recipe for reading and generation."""
 
     network: Network
     tokenizer: Tokenizer
     name: str = ""
     data: DataConfig = field(default_factory=DataConfig)  # maximum lengths
     generation: GenerationConfig = field(default_factory=GenerationConfig)
-    engine: Engine | None = None  # searches in int8, where `load` was asked for it
-    settings: Settings = field(default_factory=Settings)  # of generation, that its folder brings
+    engine: Engine | None = None  # search in int8, if `load` was asked for it
+    settings: Settings = field(default_factory=Settings)  # of generation, from the model's folder
     _checked: object = field(default=None, init=False, repr=False, compare=False)  # the weights that were finite
 
     def generate(
@@ -58,9 +58,9 @@ class Model:
         first: int = 0,
         **options: Any,
     ) -> list[str]:
-        """One output a source. `options` are those of GenerationConfig: beams=4, max_new_tokens=60, ...
+        """One output per source. `options` are those of GenerationConfig: beams=4, max_new_tokens=60, ...
 
-        `first` is the first one's position in a set that is given piece by piece: samples belong to positions.
+        `first` is the index of the first source in a set that is given in parts, since samples belong to indices.
         Raises RequestError for an option that does not exist or is out of range.
         """
         return self.search(sources, progress=progress, first=first, **options)[0]
@@ -73,7 +73,7 @@ class Model:
         first: int = 0,
         **options: Any,
     ) -> tuple[list[str], int]:
-        """`generate`, and how many of the outputs end at max_new_tokens and not by themselves."""
+        """`generate`, with the number of outputs that were cut at max_new_tokens."""
         wanted = self.options(**options)
         memories = sources if isinstance(sources, Memories) else self._encoded(sources)
         found = generate(self.network, memories, wanted, progress, self.engine, first)
@@ -82,13 +82,13 @@ class Model:
         return self.tokenizer.decode_batch([h.said for h in found]), full
 
     def encode(self, sources: str | Sequence[str] | Dataset) -> Memories:
-        """Read sources once; any number of later `generate` calls reuse the memory."""
+        """Encode sources once, for any number of later calls of `generate`."""
         return encode_batches(self.network, self._encoded(sources), self.generation)
 
     def stream(self, source: str | Dataset, **options: Any) -> Iterator[str]:
-        """The output of one source piece by piece, greedy or sampled, whatever beams its recipe or folder has.
+        """Yields the output of one source as it grows, greedy or sampled, whatever beams the recipe or folder has.
 
-        Raises RequestError where more than one beam is asked for: a beam search is known at its end only.
+        Raises RequestError if more than one beam is asked for, since the result of a beam search is known at its end.
         """
         wanted = self.options(**options)
         if options.get("beams", 1) > 1 and not wanted.sample:
@@ -111,7 +111,7 @@ class Model:
                 yield text[len(shown) :]
 
     def followed(self, **changes: Any) -> dict[str, Any]:
-        """The settings of its folder's generation_config.json that hold where these changes are asked for."""
+        """The settings of the folder's generation_config.json that remain in force beside these changes."""
         own, kept = self.generation.model_dump(), self.changed(changes)
         options = {**OPTIONS, **LENGTHS}
         return {
@@ -121,14 +121,14 @@ class Model:
         }
 
     def held(self, **changes: Any) -> str:
-        """The same settings in a line; empty where there are none."""
+        """The same settings in one line; empty if there are none."""
         told = ", ".join(f"{key} = {shown(value)}" for key, value in self.followed(**changes).items())
         return f"{self.settings.file}: its {told} held" if told else ""
 
     def changed(self, changes: dict[str, Any]) -> dict[str, Any]:
-        """This model's generation options with changes, unchecked; what the folder asks for gives way to these."""
+        """This model's generation options with changes, unchecked; changes take precedence over the folder's."""
         own = self.generation.model_dump()
-        if "beams" in changes and "sample" not in changes:  # who names beams wants a search
+        if "beams" in changes and "sample" not in changes:  # beams without sampling mean a search
             own["sample"] = False
         most = changes.get("max_new_tokens")
         if "min_new_tokens" not in changes and type(most) is int and 0 < most < own["min_new_tokens"]:
@@ -156,7 +156,7 @@ class Model:
         return encoded
 
     def limited(self, **limits: int) -> Model:
-        """The same model with other limits: max_source and max_target in tokens, max_frames. Raises RequestError."""
+        """A copy with other limits: max_source and max_target in tokens, max_frames. Raises RequestError."""
         try:
             data = self.data.limited(**limits)
         except ValidationError as error:
@@ -166,16 +166,16 @@ class Model:
         return replace(self, data=data)
 
     def check_weights(self, *, anew: bool = True) -> None:
-        """Raises NotFinite where a weight is NaN or infinite; unless `anew`, only where weights were written since."""
+        """Raises NotFinite if a weight is NaN or infinite; unless `anew`, weights are checked only after a change."""
         state = state_of(self.network)
         if anew or self._checked != state:
             refuse_damaged(self.network, self.name or "this model")
             self._checked = state
 
     def lay_out(self, dataset: Dataset) -> ExampleSet:
-        """A set as this model's ids and lengths.
+        """A data set tokenised and truncated for this model.
 
-        Raises RequestError unless its network reads such sources, and NotFinite where a weight is NaN or infinite.
+        Raises RequestError unless the network reads such sources, and NotFinite if a weight is NaN or infinite.
         """
         self.check_weights(anew=False)
         reads = self.network.dims
@@ -199,15 +199,15 @@ class Model:
 def load(
     name: str | Path, device: str = "auto", precision: str = "fp32", *, beside: str = "bf16", **limits: int
 ) -> Model:
-    """Open a run folder, a Hugging Face folder or a hub name (fetched). Raises RequestError.
+    """Load a run folder, a Hugging Face folder or a hub name (fetched). Raises RequestError.
 
-    `limits` are how much is read of a source or a target: max_source and max_target in tokens, max_frames; what is
-    not given is as in training (the defaults of `data` in a recipe, where nothing is known of that).
+    `limits` are the maximum lengths of sources and targets: max_source and max_target in tokens, max_frames. Defaults
+    are those of the training, or of `data` in a recipe if the training is unknown.
 
-    precision: fp32; bf16, twice as fast where the processor knows it; int8, the fastest on a CPU with AVX-512 and a C++
-    compiler. In the last two near ties may fall otherwise. Options of generation are the run's; of another folder they
-    are those of its generation_config.json, where it has some. `beside` is the precision of what int8 leaves to torch
-    (samples, streams, traces, bridges): bf16, or fp32, in which no new shape needs machine code of its own.
+    precision: fp32; bf16, twice as fast on processors with bf16; int8, the fastest on a CPU with AVX-512 and a C++
+    compiler. In bf16 and int8 near ties may be decided differently. Options of generation are those of the run, or of
+    the folder's generation_config.json. `beside` is the precision of all that int8 leaves to torch (samples, streams,
+    traces, bridges): bf16, or fp32, in which oneDNN compiles no code per shape.
     """
     for name_of, given, known in (("precision", precision, PRECISIONS), ("beside", beside, DTYPES)):
         if given not in known:
@@ -225,7 +225,7 @@ def load(
 
 
 def _asked_by(folder: Path) -> tuple[DataConfig, GenerationConfig, Settings]:
-    """How the run of a checkpoint reads and speaks, or a folder that is of no run; what is not followed is told."""
+    """Data and generation options of a checkpoint's run, or of another folder, with notes on ignored settings."""
     run = folder.parent.parent
     if folder.parent.name == "checkpoints" and (run / "recipe.yaml").is_file():
         recipe = load_recipe(run / "recipe.yaml")
@@ -239,7 +239,7 @@ def _asked_by(folder: Path) -> tuple[DataConfig, GenerationConfig, Settings]:
 def _within(
     positions: int, data: DataConfig, generation: GenerationConfig, settings: Settings
 ) -> tuple[DataConfig, GenerationConfig]:
-    """The same, no longer than so many positions."""
+    """The same data and generation options, limited to a network's number of positions."""
     read = {name: min(getattr(data, name), positions) for name in ("max_source", "max_target")}
     said = {name: min(getattr(generation, name), positions) for name in ("max_new_tokens", "min_new_tokens")}
     if positions < settings.options.get("max_new_tokens", 0):
@@ -250,13 +250,13 @@ def _within(
 
 
 def check_positions(option: str, asked: int | None, positions: int | None, name: str) -> None:
-    """Raise RequestError where an option asks for more tokens than a network has positions."""
+    """Raises RequestError if an option asks for more tokens than a network has positions."""
     if asked is not None and positions is not None and asked > positions:
         raise RequestError(f"{option} is {asked}, {name or 'this model'} has {positions} positions")
 
 
 def _engine(network: Network, device: torch.device, name: str) -> Engine:
-    """The network in int8. Raises RequestError where there can be none, and NotFinite for damaged weights."""
+    """The network in int8. Raises RequestError if that is impossible here, NotFinite for damaged weights."""
     reason = why_not(network, device)
     if reason:
         raise RequestError(f"{name}: precision int8 {reason}; take bf16 or fp32")

@@ -1,7 +1,7 @@
-"""Other sources to hold an output against, so that each of its tokens can say what it owes to its own.
+"""Other sources for comparison, so that the source bits of each token of an output can be measured.
 
-In order: sources that the caller names; the others of the set that the source is from; the run's own set. Where none is
-at hand, or none differs, the source is emptied instead, which tells less: no network was trained on such a one.
+In order: sources that the caller names; other sources of the same set; the run's own set. Where none is available, or
+none differs, an emptied source is used, which says less, since no network was trained on such a source.
 """
 
 from __future__ import annotations
@@ -24,29 +24,29 @@ from sourcewise.errors import RequestError
 from sourcewise.generation.model import Model
 from sourcewise.model.protocol import Network
 
-MOST = 8  # other sources: one alone may share a word by chance
-LOOKED_AT = 256  # examples of the run's set
+MOST = 8  # other sources: a single one may share a word by chance
+SEARCHED = 256  # examples of the run's set
 
 
 @dataclass(slots=True)
 class Others:
-    """Sources other than the one traced, and what they are in words."""
+    """Sources other than the traced one, with a description in words."""
 
     source: Source
     told: str
-    memory: Any = None  # of the sources, once they are read
+    memory: Any = None  # of the sources, once they are encoded
 
     def read_by(self, network: Network) -> Any:
-        """Their memory; read once, however many outputs are held against them."""
+        """The memory of the sources, encoded once for any number of outputs."""
         if self.memory is None:
             self.memory = network.encode(self.source)
         return self.memory
 
 
 def find_others(model: Model, encoded: ExampleSet, index: int, against: ExampleSet | None = None) -> Others | None:
-    """What to hold the output of `encoded[index]` against; None where nothing differs from it.
+    """Other sources for the output of `encoded[index]`; None if no source differs.
 
-    Of a set the examples of nearest length whose sources differ, whatever else is in it.
+    From a set, the examples of nearest length whose sources differ are taken.
     """
     for pool in _pools(model, encoded, index, against):
         rows = _nearest(encoded, index, pool)
@@ -64,13 +64,13 @@ def _pools(model: Model, encoded: ExampleSet, index: int, against: ExampleSet | 
     yield encoded
     text = encoded.dataset[index].source
     for use, config in sorted(own_sets(model), key=lambda own: -_likeness(own[1], text)):
-        limited = config.model_copy(update={"limit": min(config.limit or LOOKED_AT, LOOKED_AT)})
-        with contextlib.suppress(RequestError):  # the data has moved: a trace can do without
+        limited = config.model_copy(update={"limit": min(config.limit or SEARCHED, SEARCHED)})
+        with contextlib.suppress(RequestError):  # the data has been moved: a trace works without it
             yield model.lay_out(open_dataset(limited, model.data, use))
 
 
 def own_sets(model: Model) -> Iterator[tuple[Use, DatasetConfig]]:
-    """The run's sets that have sources, but those of the hub: nothing is fetched that was not asked for."""
+    """The run's sets with sources, except those of the hub: nothing is fetched unasked."""
     for use in USES:
         yield from ((use, config) for config in model.data.sets(use) if not (config.text or _is_fetched(config)))
 
@@ -80,12 +80,12 @@ def _is_fetched(config: DatasetConfig) -> bool:
 
 
 def _likeness(config: DatasetConfig, text: str) -> int:
-    """How much of a source speaks for its being of this set: the task prefix, where it begins so."""
+    """How well a source fits a set: the length of the task prefix that it begins with."""
     return len(config.prefix) if text.startswith(config.prefix) else -1
 
 
 def _nearest(encoded: ExampleSet, index: int, pool: ExampleSet) -> list[int]:
-    """Positions in the pool, nearest length first."""
+    """Indices of the pool, nearest source length first."""
     own, found = encoded.read(index), []
     for i in np.argsort(abs(pool.source_lengths - encoded.source_lengths[index]), kind="stable").tolist():
         if not np.array_equal(own, pool.read(i)):

@@ -1,7 +1,7 @@
-"""What may be said next, and how likely it is made: the settings of a search over the scores of a network.
+"""Logits processors: rules that suppress, force or reweight the next token's scores.
 
-They come in the order of transformers' `generate`. It gives them logits where it is greedy or draws, and
-log-probabilities in a beam search; to bar and to force makes no difference, to reshape does.
+They are applied in the order of transformers' `generate`: to logits in greedy search and sampling, to log-probabilities
+in a beam search. Suppressing and forcing give the same result in both, reweighting does not.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from torch import Tensor
 from sourcewise.config import GenerationConfig
 from sourcewise.model.protocol import Network
 
-ReadSource = Callable[[int], Sequence[int] | np.ndarray]  # the token ids of the source at a position of the set
-NOTHING = -1  # an id that no token has
+ReadSource = Callable[[int], Sequence[int] | np.ndarray]  # index in the set → token ids of the source
+NOTHING = -1  # no token's id
 
 
 class Rules:
-    """The rules of a search. `read` gives the sources that some of them ask for."""
+    """The rules of a search. `read` returns the source tokens that some of them need."""
 
     def __init__(self, network: Network, options: GenerationConfig, read: ReadSource | None = None) -> None:
         self.habits, self.options, self.read = network.habits, options, read
@@ -33,13 +33,13 @@ class Rules:
 
     @property
     def plain(self) -> bool:
-        """Whether there is none but `min_new_tokens`, and one end."""
+        """Whether there is no rule but `min_new_tokens`, and only one end token."""
         o = self.options
         return self.habits.plain and not (o.no_repeat_ngram or self.asks_source or self.reshapes)
 
     @property
     def reshapes(self) -> bool:
-        """Whether scores are changed, beyond barring and forcing."""
+        """Whether any rule reweights scores, rather than suppressing or forcing tokens."""
         return self.habits.reshapes or self.options.repetition_penalty != 1 or self._weighs_source
 
     @property
@@ -47,9 +47,9 @@ class Rules:
         return self.options.encoder_repetition_penalty != 1
 
     def for_beams(self, logits: Tensor, tokens: Tensor, names: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Scores of the next tokens (rows, vocabulary), and the logits they are yet to be normalised by, if they are.
+        """Scores of the next tokens (rows, vocabulary), and the logits that still have to normalise them, or None.
 
-        `tokens` (rows, generated so far), `names` (rows,): the positions of their sources. Logits are changed in place.
+        `tokens` is (rows, generated so far), `names` (rows,) the sources' indices in the set. Logits change in place.
         """
         if self.reshapes:
             scores = self(logits.float().log_softmax(-1), tokens, names)
@@ -60,8 +60,8 @@ class Rules:
         return self(logits, tokens, names), free
 
     def __call__(self, scores: Tensor, tokens: Tensor, names: Tensor) -> Tensor:
-        """Scores (rows, vocabulary) after the rules, changed in place where that is enough; the rest as `for_beams`."""
-        history = F.pad(tokens, (1, 0), value=self.start_id)  # the start counts, as in transformers
+        """Scores (rows, vocabulary) after the rules, changed in place where possible; arguments as in `for_beams`."""
+        history = F.pad(tokens, (1, 0), value=self.start_id)  # the start token counts, as in transformers
         generated, ends = tokens.shape[1], scores[:, self.ends].clone()
         if self.reshapes:
             scores = self._reshaped(scores.float(), history, names)
@@ -76,7 +76,7 @@ class Rules:
         scores[:, self.barred] = -torch.inf
         if generated == bool(self.habits.forced_first):
             scores[:, list(self.habits.barred_first)] = -torch.inf
-        if stuck:  # a row with nothing left may only end
+        if stuck:  # a row without allowed tokens must end
             nothing = scores.amax(-1, keepdim=True) == -torch.inf
             scores[:, self.ends] = torch.where(nothing, ends.to(scores.dtype), scores[:, self.ends])
         return scores
@@ -88,7 +88,7 @@ class Rules:
         return bool(repeated or o.min_new_tokens or h.barred or h.barred_first)
 
     def forced(self, generated: int) -> tuple[int, ...]:
-        """The tokens that alone may follow so many generated ones; none: any may."""
+        """The only tokens allowed after `generated` tokens; empty if all are."""
         if generated + 1 == self.options.max_new_tokens and self.habits.forced_last:
             return self.habits.forced_last
         return self.habits.forced_first if generated == 0 else ()
@@ -110,7 +110,7 @@ class Rules:
         return bias
 
     def _bar_repeated(self, scores: Tensor, history: Tensor, names: Tensor) -> bool:
-        """Bar n-grams and words, in place; whether a row may have nothing left."""
+        """Suppress repeated n-grams and words in place; whether a row may have no token left."""
         n, of_source = self.options.no_repeat_ngram, self.options.encoder_no_repeat_ngram
         _bar_ngrams(scores, history, history, n)
         if of_source:
@@ -120,7 +120,7 @@ class Rules:
         return bool(n or of_source or self.habits.barred_words)
 
     def _hasten(self, scores: Tensor, generated: int) -> None:
-        """From some length on the ends are likelier the longer the text, in place."""
+        """Exponential length decay, in place: from some length on, end tokens get likelier with every token."""
         if self.habits.decay is None or generated <= self.habits.decay[0]:
             return
         start, factor = self.habits.decay
@@ -129,7 +129,7 @@ class Rules:
         scores[:, self.ends] = torch.where(ends.isfinite(), ends + gain, ends)
 
     def _sources(self, names: Tensor, like: Tensor, fill: int | None) -> Tensor:
-        """The tokens of these sources (rows, longest), filled up with an id, or each with its own first."""
+        """Tokens of the sources (rows, longest), padded with `fill`, or each with its own first token."""
         assert self.read is not None
         rows = names.tolist()
         known = {name: [int(i) for i in self.read(name)] for name in dict.fromkeys(rows)}
@@ -139,13 +139,13 @@ class Rules:
 
 
 def _penalised(scores: Tensor, said: Tensor, penalty: float) -> Tensor:
-    """Scores (rows, vocabulary) with those of the ids `said` (rows, any) made less by a factor (Keskar et al. 2019)."""
+    """Scores (rows, vocabulary) with the ids `said` (rows, any) reduced by a factor (Keskar et al. 2019)."""
     found = scores.gather(1, said)
     return scores.scatter(1, said, torch.where(found < 0, found * penalty, found / penalty))
 
 
 def _follows(history: Tensor, ids: tuple[int, ...]) -> Tensor:
-    """Whether the last of `ids` would complete them after each row of the history: (rows,) bool."""
+    """Whether each row of the history ends in all of `ids` but the last: (rows,) bool."""
     before = len(ids) - 1
     if before > history.shape[1]:
         return torch.zeros(len(history), dtype=torch.bool, device=history.device)
@@ -153,7 +153,7 @@ def _follows(history: Tensor, ids: tuple[int, ...]) -> Tensor:
 
 
 def _bar_ngrams(scores: Tensor, past: Tensor, history: Tensor, n: int) -> None:
-    """Bar what would make an n-gram of the history (rows, so far) that the past (rows, any) has, in place."""
+    """Suppress tokens that complete an n-gram of `past` (rows, any) after the history (rows, so far), in place."""
     if not n or min(past.shape[1], history.shape[1] + 1) < n:
         return
     windows = past.unfold(1, n, 1)  # (rows, places, n)

@@ -1,4 +1,4 @@
-"""One token at a time: greedy and sampling."""
+"""Greedy search and sampling, token by token."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from sourcewise.model.protocol import Network
 
 @dataclass(slots=True)
 class Hypothesis:
-    """One output: its ids without start and end, its score, and the token that ended it, where one did.
+    """One output: ids without start and end, score, and the end token, if there is one.
 
     The score is Σ ln p; beam search divides it by length^length_penalty.
     """
@@ -30,12 +30,12 @@ class Hypothesis:
 
     @property
     def finished(self) -> bool:
-        """Whether it ended by itself."""
+        """Whether it ended by an end token."""
         return self.end is not None
 
     @property
     def said(self) -> list[int]:
-        """Its ids with the end: of several ends one may be a word."""
+        """The ids with the end token, which may be a word if there are several end tokens."""
         return self.ids if self.end is None else [*self.ids, self.end]
 
 
@@ -48,7 +48,7 @@ def filter_logits(logits: Tensor, options: GenerationConfig) -> Tensor:
     if options.top_p < 1:
         ordered, order = logits.sort(dim=-1, descending=True)
         mass = ordered.softmax(-1)
-        beyond = mass.cumsum(-1) - mass >= options.top_p  # the first token to cross the mass stays
+        beyond = mass.cumsum(-1) - mass >= options.top_p  # the first token beyond the mass stays
         logits = logits.masked_fill(beyond.scatter(1, order, beyond), -torch.inf)
     for unlikely, setting in (
         (_below_share, options.min_p),
@@ -62,13 +62,13 @@ def filter_logits(logits: Tensor, options: GenerationConfig) -> Tensor:
 
 
 def _below_share(logits: Tensor, share: float) -> Tensor:
-    """What is less likely than this share of the likeliest (Nguyen et al. 2024)."""
+    """Mask of tokens less likely than this share of the largest probability (min-p, Nguyen et al. 2024)."""
     p = logits.softmax(-1)
     return p < share * p.amax(-1, keepdim=True)
 
 
 def _untypical(logits: Tensor, mass: float) -> Tensor:
-    """All but the tokens of this mass whose information is nearest to its mean (Meister et al. 2022)."""
+    """Mask of all but the tokens of this mass with information nearest to the entropy (Meister et al. 2022)."""
     log_p = logits.log_softmax(-1)
     entropy = -(log_p.exp() * log_p).nansum(-1, keepdim=True)
     distance, order = (-log_p - entropy).abs().sort(-1)
@@ -79,19 +79,19 @@ def _untypical(logits: Tensor, mass: float) -> Tensor:
 
 
 def _below(logits: Tensor, least: float | Tensor) -> Tensor:
-    """What is less likely than this, but the likeliest (Hewitt et al. 2022)."""
+    """Mask of tokens less likely than `least`, except the likeliest (epsilon sampling, Hewitt et al. 2022)."""
     return (logits.softmax(-1) < least) & (logits < logits.amax(-1, keepdim=True))
 
 
 def _below_eta(logits: Tensor, least: float) -> Tensor:
-    """The same, where the bound falls with the entropy."""
+    """The same with a bound that falls with the entropy (eta sampling)."""
     log_p = logits.log_softmax(-1)
     entropy = -(log_p.exp() * log_p).nansum(-1, keepdim=True)
     return _below(logits, (math.sqrt(least) * (-entropy).exp()).clamp(max=least))
 
 
 class Draws:
-    """Uniform numbers that belong to an example, so that a sample never depends on its neighbours."""
+    """Uniform random numbers per example, so that a sample does not depend on the rest of the batch."""
 
     def __init__(self, seed: int) -> None:
         self.seed = seed
@@ -103,7 +103,7 @@ class Draws:
         return self.streams[index].random()
 
     def pick(self, logits: Tensor, rows: Tensor) -> Tensor:
-        """Draw a token a row by inverting the cumulative distribution; rows says whose draw it is."""
+        """Draw one token per row by inverting the cumulative distribution; `rows` are indices of examples."""
         uniform = [self._uniform(i) for i in rows.tolist()]
         precise = torch.float32 if logits.device.type == "mps" else torch.float64  # MPS has no float64
         mass = logits.to(precise).softmax(-1).cumsum(-1)
@@ -114,10 +114,10 @@ class Draws:
 def steps(
     network: Network, feed: Feed, options: GenerationConfig, read: ReadSource | None = None
 ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-    """Generate token by token. `read` gives the tokens of a source to the rules that ask for them.
+    """Generate token by token. `read` returns the tokens of a source, for rules that use them.
 
-    Yields (positions in the set of the sources still open (open,), their next tokens (open,), ln p of those (open,)).
-    An end-of-text token is yielded, then its source is gone.
+    Yields (indices of the unfinished sources, their next tokens, ln p of these), each (open,). The end of text is
+    yielded, too; then its source is left out.
     """
 
     def fresh(indices: list[int]) -> Known:
@@ -153,7 +153,7 @@ def steps(
 def greedy_or_sample(
     network: Network, feed: Feed, options: GenerationConfig, read: ReadSource | None = None
 ) -> dict[int, Hypothesis]:
-    """One hypothesis a source, by its position in the set."""
+    """Index in the set → one hypothesis."""
     out: dict[int, Hypothesis] = {}
     for names, tokens, log_p in steps(network, feed, options, read):
         for name, token, score in zip(names.tolist(), tokens.tolist(), log_p.tolist(), strict=True):

@@ -1,7 +1,7 @@
-"""The search that a folder asks for: its generation_config.json as our options, and a line for what is not followed.
+"""The settings of a folder's generation_config.json as our options, with notes on settings that are not followed.
 
-What somebody asks for goes before it; what it leaves out is as our own defaults have it. These differ from those of
-transformers' `generate` in two: 4 beams, and 128 new tokens instead of 20.
+Options of the user take precedence; missing settings have our defaults. Two of these differ from transformers'
+`generate`: 4 beams instead of 1, and 128 new tokens instead of 20.
 """
 
 from __future__ import annotations
@@ -15,21 +15,21 @@ from sourcewise.config import GenerationConfig
 from sourcewise.model import habits
 from sourcewise.model.weights.generation_config import IDS, NEUTRAL, OPTIONS, SAMPLED, Told, shown
 
-LENGTHS = {"max_length": "max_new_tokens", "min_length": "min_new_tokens"}  # these count the start, too
-REASONS = {  # of settings that change outputs and are not followed
-    "num_return_sequences": "one output a source",
+LENGTHS = {"max_length": "max_new_tokens", "min_length": "min_new_tokens"}  # these lengths include the start token
+REASONS = {  # why settings that change outputs are not followed
+    "num_return_sequences": "one output per source",
     "num_beam_groups": "beams are one group",
     "diversity_penalty": "beams are one group",
     "remove_invalid_values": "what is not finite is an error here",
     "stop_strings": "a text ends with its end-of-text token",
     "max_time": "an output does not depend on the time it takes",
 }
-INERT = (  # how to compute, what else to return, who wrote it: no output depends on them
+INERT = (  # settings without influence on outputs: how to compute, what else to return, who wrote it
     *("use_cache", "use_mtp", "low_memory", "is_assistant", "speculation_type", "return_legacy_cache"),
     *("return_dict_in_generate", "prefill_chunk_size", "max_matching_ngram_size", "target_lookbehind"),
     *("transformers_version", "_from_model_config", "_commit_hash"),
 )
-INERT_FIRST = (  # the same of all that begin so
+INERT_FIRST = (  # beginnings of the names of such settings
     *("output_", "cache_", "max_cache_", "assistant_", "num_assistant_", "prompt_lookup_"),
     *("compile_", "disable_compile", "continuous_batching_"),
 )
@@ -37,7 +37,7 @@ INERT_FIRST = (  # the same of all that begin so
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What a folder asks for, as our options; `followed` is what of its file that is, `notes` tell what is not."""
+    """A folder's settings as our options; `followed` are the file's settings in force, `notes` name the others."""
 
     options: dict[str, Any] = field(default_factory=dict)
     followed: dict[str, Any] = field(default_factory=dict)
@@ -46,7 +46,7 @@ class Settings:
 
 
 def read_settings(told: Told) -> Settings:
-    """A folder's settings. One that cannot be followed is a note, never an error."""
+    """The settings of a folder; one that cannot be followed becomes a note, never an error."""
     options: dict[str, Any] = {}
     followed: dict[str, Any] = {key: told.settings[key] for key in habits.KEYS if _is_set(told, key)}
     notes = [*told.notes]
@@ -60,7 +60,7 @@ def read_settings(told: Told) -> Settings:
             value = value - 1 if key in LENGTHS and type(value) is int else value
             value = max(value, 0) if key == "min_length" and type(value) is int else value
             if LENGTHS.get(key) and told.settings.get(name) is not None:
-                continue  # as `generate` does: the new tokens count
+                continue  # as in `generate`: the number of new tokens takes precedence
             why = _wrong(name, value)
             if why:
                 refuse(key, why)
@@ -80,14 +80,14 @@ def _is_set(told: Told, key: str) -> bool:
 
 
 def _settle(options: dict[str, Any], followed: dict[str, Any], refuse: Any) -> None:
-    """What settings mean for each other."""
+    """Resolve settings that depend on each other, in place."""
     if options.get("sample"):
         options.setdefault("top_k", NEUTRAL["top_k"])  # as `generate` does
         if options.get("beams", 1) > 1:
             refuse("num_beams", "do_sample is set, and what is drawn is drawn without beams")
             del options["beams"]
             followed.pop("num_beams", None)
-    else:  # nothing is drawn, but whoever asks for that gets it as the folder has it
+    else:  # no sampling, but if the user asks for it the folder's settings of it hold
         for key in SAMPLED:
             followed.pop(key, None)
     most = options.get("max_new_tokens", GenerationConfig.model_fields["max_new_tokens"].default)
@@ -96,7 +96,7 @@ def _settle(options: dict[str, Any], followed: dict[str, Any], refuse: Any) -> N
 
 
 def _wrong(name: str, value: Any) -> str:
-    """What is wrong with an option's value; empty where nothing is."""
+    """The error of an option's value in words; empty if it is valid."""
     longest = {"max_new_tokens": value} if name == "min_new_tokens" and type(value) is int and value > 0 else {}
     try:
         GenerationConfig.model_validate({**longest, name: value}, strict=isinstance(value, bool | str))

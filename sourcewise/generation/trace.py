@@ -1,8 +1,8 @@
-"""What a trace holds: an output token by token, what else might have been said, and what of the source was read.
+"""The data of a trace: an output by token, with alternatives, source bits and attention to the source.
 
     trace = sourcewise.trace("runs/dates", "de_DE: Dienstag, 3. März 1987")
     trace.steps[0].text, trace.steps[0].p, trace.steps[0].bits
-    trace.weights(layer=1, head=2)      # (target tokens, slots); an average over what is left out
+    trace.weights(layer=1, head=2)      # (target tokens, slots), averaged over omitted indices
 
 `tracing.py` makes it. docs/trace.md describes its JSON, which page, report and server share.
 """
@@ -18,23 +18,23 @@ import numpy as np
 
 from sourcewise.generation.lineage import Beam
 
-NO_SOURCE = 0.1  # source bits below which a token owes nothing to its source: the bound of the verdict
+NO_SOURCE = 0.1  # source bits below which a token does not depend on its source: the bound of the verdict
 UNIT = 1e-5  # of attention weights in JSON
-COLUMNS, ROWS = 320, 48  # of the picture of a feature matrix, at most
+COLUMNS, ROWS = 320, 48  # largest picture of a feature matrix
 
 
 @dataclass(frozen=True, slots=True)
 class Slot:
-    """A place of the memory: what the decoder may attend to."""
+    """A memory position: one of those that the decoder attends to."""
 
     kind: Literal["token", "prompt", "frames", "latent", "other"]
     text: str = ""  # of a token, with the space before it
-    frames: tuple[int, int] | None = None  # [start, stop) that it stands for; the encoder has mixed in its neighbours
+    frames: tuple[int, int] | None = None  # [start, stop) of the position; the encoder mixes in its neighbours
 
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A token that might come next."""
+    """A possible next token with its probability."""
 
     id: int
     text: str
@@ -48,43 +48,43 @@ class Step:
     id: int
     text: str
     p: float
-    bits: float  # log2 p − the mean log2 p with other sources; NaN where there are none
+    bits: float  # log2 p minus the mean log2 p with other sources; NaN without other sources
     likeliest: list[Candidate]
 
     @property
     def made_up(self) -> bool:
-        """Whether the token owes nothing to the source: with others it is as likely, or likelier."""
+        """Whether the token does not depend on the source: it is (nearly) as likely with other sources."""
         return self.bits < NO_SOURCE
 
 
 @dataclass(slots=True)
 class Trace:
-    """One source, its output, and how that came about."""
+    """One source, its output, and the steps of its generation."""
 
     model: str
     id: str
     source: str  # the text, or the prompt beside features
     slots: list[Slot]
-    unread: int  # tokens or frames that were cut off
+    unread: int  # truncated tokens or frames
     features: np.ndarray | None  # (frames, dims) as read
     output: str
-    finished: bool  # it ended by itself, before the longest length
-    score: float  # the search's own: Σ ln p, with beams over length^length_penalty
+    finished: bool  # ended by an end token, before the maximum length
+    score: float  # of the search: Σ ln p, with beams divided by length^length_penalty
     search: str
     steps: list[Step]
     against: str  # the other sources of `bits`, in words
     attention: np.ndarray | None  # (layers, heads, target tokens, slots) float32; None: the network has none
-    beams: list[list[Beam]] | None = None  # a list a step; None: no beam search
-    beam_texts: list[list[str]] = field(default_factory=list)  # what each of them adds to the text
+    beams: list[list[Beam]] | None = None  # one list per step; None: no beam search
+    beam_texts: list[list[str]] = field(default_factory=list)  # the text that each of them adds
     length_penalty: float = 1.0
 
     @property
     def bits(self) -> float:
-        """Source bits a target token; NaN where there is no other source."""
+        """Source bits per target token; NaN without other sources."""
         return sum(step.bits for step in self.steps) / len(self.steps)
 
     def weights(self, layer: int | None = None, head: int | None = None) -> np.ndarray | None:
-        """(target tokens, slots): a layer's head, counted from 0, or the average over all where None."""
+        """Attention weights (target tokens, slots) of a layer and a head, from 0; None averages over all."""
         if self.attention is None:
             return None
         chosen = self.attention if layer is None else self.attention[layer : layer + 1]
@@ -92,10 +92,9 @@ class Trace:
         return np.asarray(chosen.mean((0, 1), dtype=np.float64))
 
     def to_dict(self, most_weights: int | None = None) -> dict[str, Any]:
-        """What docs/trace.md describes; made of what JSON has.
+        """The trace as JSON-compatible values, described in docs/trace.md.
 
-        Where there are more weights than `most_weights` those of a layer are averaged over its heads; where these are
-        still more, over the layers too.
+        More attention weights than `most_weights` are averaged over heads, and, if still too many, over layers.
         """
         return {
             "version": 1,
@@ -153,24 +152,24 @@ class Trace:
 
 
 def visible(text: str) -> str:
-    """A token's text to look at: no space around it, and nothing in it that a terminal or a table would obey."""
+    """A token's text for display: without spaces around it and without control characters."""
     shown = text.strip().replace("▁", "␣").replace("\n", "⏎")
     return "".join(c if c.isprintable() else "·" for c in shown) or ("⏎" if "\n" in text else "␣")
 
 
 def bits_text(bits: float) -> str:
-    """Source bits in two digits, without a negative zero; empty where they are unknown."""
+    """Source bits with two digits, without negative zero; empty if unknown."""
     return f"{round(bits, 2) + 0.0:.2f}" if math.isfinite(bits) else ""
 
 
 def slot_name(slots: list[Slot], number: int) -> str:
-    """What a slot is called; of a text that is there several times, which of them: `o (2nd)`."""
+    """Name of a memory position; equal texts are numbered: `o (2nd)`."""
     slot = slots[number]
     if slot.frames is not None:
         start, stop = slot.frames
         return f"frame {start}" if stop - start == 1 else f"frames {start}–{stop - 1}"
     if slot.kind in ("latent", "other"):
-        return f"{'latent' if slot.kind == 'latent' else 'slot'} {number + 1}"
+        return f"{'latent' if slot.kind == 'latent' else 'position'} {number + 1}"
     same = [i for i, other in enumerate(slots) if other.kind == slot.kind and visible(other.text) == visible(slot.text)]
     return visible(slot.text) + (f" ({_ordinal(same.index(number) + 1)})" if len(same) > 1 else "")
 
@@ -181,9 +180,9 @@ def _ordinal(number: int) -> str:
 
 
 def picture(features: np.ndarray) -> dict[str, Any]:
-    """A (frames, dims) matrix as a picture of at most COLUMNS × ROWS grey values 0 to 255, a list a row of dims.
+    """A (frames, dims) matrix as a picture of at most COLUMNS × ROWS grey values 0 to 255, one list per row of dims.
 
-    Neighbours are averaged; the lowest and the highest hundredth of the values are cut off.
+    Neighbours are averaged; the lowest and the highest hundredth of the values are clipped.
     """
     frames, dims = features.shape
     small = _shrunk(_shrunk(features.astype(np.float64), COLUMNS, 0), ROWS, 1)
@@ -203,7 +202,7 @@ def _shrunk(matrix: np.ndarray, most: int, axis: int) -> np.ndarray:
 
 
 def _packed(attention: np.ndarray, most: int | None) -> dict[str, Any]:
-    """Weights as whole numbers of `unit`: half as many digits, and no weight further off than half a unit."""
+    """Attention weights as multiples of `unit`: half as many digits, with errors of at most half a unit."""
     layers, heads = attention.shape[:2]
     averaged = most is not None and attention.size > most
     kept = attention.astype(np.float64)
@@ -219,5 +218,5 @@ def _packed(attention: np.ndarray, most: int | None) -> dict[str, Any]:
 
 
 def _figure(value: float) -> float | None:
-    """Six digits are enough to look at; JSON has no NaN and no infinity."""
+    """A number with six digits; None for NaN and infinity, which JSON lacks."""
     return float(f"{value:.6g}") if math.isfinite(value) else None

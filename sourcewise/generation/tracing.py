@@ -1,7 +1,7 @@
-"""A generation step by step: search, then teacher forcing of what was found.
+"""Traces a generation: search first, then teacher forcing of the output that was found.
 
-So it holds for every search and every network. Probabilities are the network's own: before temperature, and before what
-generation bars or forces.
+That works for every search and every network. Probabilities are the network's own, before temperature and before any
+token is suppressed or forced.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from sourcewise.generation.sampling import Hypothesis, greedy_or_sample
 from sourcewise.generation.trace import Candidate, Slot, Step, Trace
 from sourcewise.model.protocol import Network, shift_right, token_nats
 
-LIKELIEST = 5  # next tokens shown a step
+LIKELIEST = 5  # next tokens shown per step
 
 Sources = str | Sequence[str] | Sequence[np.ndarray] | Dataset
 
@@ -42,10 +42,10 @@ def trace(
     against: Sources | None = None,
     **options: Any,
 ) -> Trace:
-    """Generate for one source of those given, as `Model.generate` would, and trace it.
+    """Generate for the source at `index`, as `Model.generate` would, and trace it.
 
-    `against` are the other sources that its source bits are measured with; without it those given beside it, else the
-    run's own (see `others.py`). `options` are those of GenerationConfig: beams=4, …. Raises RequestError.
+    Source bits are measured against the sources `against`, by default the others in `sources`, else the run's own (see
+    `others.py`). `options` are those of GenerationConfig: beams=4, …. Raises RequestError.
     """
     if not isinstance(model, Model):
         model = load(model)
@@ -72,7 +72,7 @@ def trace_output(
     options: GenerationConfig,
     lineage: Lineage | None = None,
 ) -> Trace:
-    """The trace of an output that is there already: what `options` found for `encoded[index]`."""
+    """The trace of an existing output: the one that `options` found for `encoded[index]`."""
     network, tokenizer, example = model.network, model.tokenizer, encoded.dataset[index]
     memory = network.encode(encoded.source([index]))
     ids = found.said
@@ -103,7 +103,7 @@ def trace_output(
 
 @torch.inference_mode()
 def token_bits(network: Network, encoded: ExampleSet, index: int, ids: list[int], others: Others | None) -> list[float]:
-    """What each of these target tokens owes to the source of `encoded[index]`, in bits; NaNs without other sources."""
+    """Source bits (time,) of target tokens given the source of `encoded[index]`; NaNs without other sources."""
     labels = torch.tensor([ids], device=network.device)
     with_others = _log2_with(network, labels, others)
     if with_others is None:
@@ -115,7 +115,7 @@ def token_bits(network: Network, encoded: ExampleSet, index: int, ids: list[int]
 def _search(
     network: Network, encoded: ExampleSet, index: int, options: GenerationConfig
 ) -> tuple[Hypothesis, Lineage | None]:
-    """The output of one source, by the rules of `generate.search`; the lineage of its beams, where there are any."""
+    """The output of one source as in `generate.search`, and the lineage of its beams, if it has any."""
     feed, read = [([index], network.encode(encoded.source([index])))], reader(encoded)
     if options.sample or options.beams == 1:
         return greedy_or_sample(network, feed, options, read)[index], None
@@ -149,7 +149,7 @@ def _steps(tokenizer: Tokenizer, ids: list[int], logits: Tensor, with_others: Te
 
 
 def _slots(network: Any, encoded: ExampleSet, index: int, count: int | None) -> tuple[list[Slot], int]:
-    """What the slots of a source stand for, `count` of them where it is known, and how much of it was cut off."""
+    """The memory positions of a source (`count` of them, if known), and the number of truncated tokens or frames."""
     example = encoded.dataset[index]
     slots: list[Slot] = []
     unread = 0
@@ -166,7 +166,7 @@ def _slots(network: Any, encoded: ExampleSet, index: int, count: int | None) -> 
             slots += [Slot("frames", frames=span) for span in spans]
         elif count is not None:
             slots += [Slot("latent")] * (count - len(slots))
-    if count is not None:  # a family may have slots of its own, such as a separator
+    if count is not None:  # a family may add positions of its own, such as a separator
         slots = slots[:count] + [Slot("other")] * (count - len(slots))
     return slots, unread
 
@@ -183,7 +183,7 @@ def _dataset(sources: Sources) -> Dataset:
 
 
 def _told(options: GenerationConfig) -> str:
-    """The search in words."""
+    """The options of the search in words."""
     if options.sample:
         limits = [f"temperature {options.temperature:g}"]
         limits += [f"top {options.top_k}"] if options.top_k else []

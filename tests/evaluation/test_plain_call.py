@@ -115,7 +115,7 @@ def test_a_transformer_is_fed_the_whole_target(names: tuple[str, str], time_firs
     laid = [side.t() if time_first else side for side in (src, trg)]
     found = sourcewise.source_bits(model, dict(zip(names, laid, strict=True)))
     assert found.loss == pytest.approx(nats(model.core, src, trg[:, :-1], trg[:, 1:]), rel=1e-5)
-    assert "output t is held against target t + 1" in found.understood
+    assert "output t is compared with target t + 1" in found.understood
 
 
 @pytest.mark.parametrize("time_first", [False, True])

@@ -18,7 +18,7 @@ from sourcewise.evaluation.evaluate import evaluate_encoded
 from sourcewise.evaluation.metrics import rouge_l
 from sourcewise.evaluation.results import Row
 from sourcewise.evaluation.source_bits import SourceBits, partners, source_bits
-from sourcewise.evaluation.tasks import any_reference, task_figures, whole_figures
+from sourcewise.evaluation.tasks import any_reference, set_figures, task_figures
 from tests.model.networks import VOCABULARY, network
 
 TOKENIZER = Tokenizer.train(["a b c d e f"] * 3, VOCABULARY)
@@ -84,8 +84,8 @@ def test_prompts_beside_features_are_no_sources(tmp_path: Path) -> None:
     examples = [Example(str(i), text, "sign: ", frames=2) for i, text in enumerate(("c", "d"))]
     encoded = Encoded(Dataset(examples, dims=2, read=lambda i: np.full((2, 2), i, np.float32)), TOKENIZER, DataConfig())
     rows, bits = outcome(encoded, ["c", "c"])
-    assert "exact_any_pct" not in whole_figures(encoded, rows, bits)
-    assert "exact_any_pct" in whole_figures(mixture(tmp_path, {}), rows, bits)
+    assert "exact_any_pct" not in set_figures(encoded, rows, bits)
+    assert "exact_any_pct" in set_figures(mixture(tmp_path, {}), rows, bits)
 
 
 def test_partners_are_of_one_task(tmp_path: Path) -> None:

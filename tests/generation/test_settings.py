@@ -180,7 +180,7 @@ def test_settings_in_config_json_beside_the_file_are_told(at_hand: tuple[Any, Pa
 @pytest.mark.parametrize(
     ("settings", "line"),
     [
-        ({"num_return_sequences": 3}, "num_return_sequences = 3 is not followed: one output a source"),
+        ({"num_return_sequences": 3}, "num_return_sequences = 3 is not followed: one output per source"),
         ({"num_beam_groups": 2, "diversity_penalty": 0.5}, "diversity_penalty = 0.5 is not followed"),
         ({"num_beam_groups": 2}, "num_beam_groups = 2 is not followed"),
         ({"guidance_scale": 1.5}, "guidance_scale = 1.5 is not followed"),
@@ -345,7 +345,7 @@ def test_commands_tell_of_the_settings(
     assert main(["generate", str(path), str(tmp_path / "in.txt")]) == 0
     said = capsys.readouterr()
     assert said.out.splitlines() == TOKENIZER.decode_batch(expected(model, path))
-    line = f"sourcewise: {path}/generation_config.json: num_return_sequences = 2 is not followed: one output a source"
+    line = f"sourcewise: {path}/generation_config.json: num_return_sequences = 2 is not followed: one output per source"
     assert said.err.count(line) == 1
     (tmp_path / "set.tsv").write_text("source\ttarget\n" + "".join(f"{source}\tx\n" for source in SOURCES))
     assert main(["evaluate", str(path), str(tmp_path / "set.tsv"), "-o", str(tmp_path / "out"), "--beams", "1"]) == 0

@@ -1,4 +1,4 @@
-"""A network as engine.cpp sees it: the structures of network.h, and weights rounded to bytes."""
+"""A network in the layout of engine.cpp: the structures of network.h, with weights in int8."""
 
 from __future__ import annotations
 
@@ -11,25 +11,25 @@ from torch import Tensor
 from sourcewise.model.blocks.positions import sinusoids
 from sourcewise.model.families.transformer import TransformerConfig
 
-PADDED = 64  # outputs and inputs of a matrix, to multiples of these
+PADDED = 64  # rows and columns of a matrix are padded to multiples of this
 ACTIVATIONS = {"relu": 0, "gated-gelu": 1, "gated-silu": 2}
-LONGEST = 512  # slots that a source may have; torch encodes longer ones, whose attention is a matter of large products
+LONGEST = 512  # memory positions of a source; longer ones are encoded by torch, whose large products are faster
 
 
 def computes(c: TransformerConfig) -> bool:
-    """Whether network.h is a Transformer of this shape: a T5."""
+    """Whether network.h can represent a Transformer of this configuration: a T5."""
     plain = c.norm_first and c.final_norm and c.attention_scale == c.embedding_scale == 1
     return plain and not (c.layer_norm or c.biases or c.embedding_norm) and c.activation in ACTIVATIONS
 
 
 class Linear(Structure):
-    """A matrix in bytes."""
+    """A matrix in int8 with scales."""
 
     _fields_ = [("weights", c_void_p), ("scales", c_void_p), ("outputs", c_int64), ("inputs", c_int64)]
 
 
 class FeedForward(Structure):
-    """A block's last part."""
+    """The feed-forward of a block."""
 
     _fields_ = [("norm", c_void_p), ("wi", Linear), ("wo", Linear)]
 
@@ -51,7 +51,7 @@ class DecoderLayer(Structure):
 
 
 class Network(Structure):
-    """All of it."""
+    """A complete network."""
 
     _fields_ = [
         *(("encoder", POINTER(EncoderLayer)), ("decoder", POINTER(DecoderLayer))),
@@ -64,7 +64,7 @@ class Network(Structure):
 
 
 class Options(Structure):
-    """How to search."""
+    """Options of the search."""
 
     _fields_ = [
         *((name, c_int64) for name in ("beams", "steps", "least")),
@@ -74,7 +74,7 @@ class Options(Structure):
 
 
 class Layout:
-    """A Transformer's weights in bytes; they are kept as long as this object is."""
+    """A Transformer's weights in int8; this object owns their memory."""
 
     def __init__(self, code: CDLL, body: Any) -> None:
         self.code, self.body = code, body
@@ -93,7 +93,7 @@ class Layout:
         )
 
     def for_steps(self, steps: int) -> tuple[Network, list[Tensor]]:
-        """The network for outputs of at most so many tokens, and the tables it points to: keep them."""
+        """The network for outputs of at most `steps` tokens, and the tables that it points to, which must be kept."""
         positions, c = self.body.decoder_positions, self.body.config
         with torch.inference_mode():
             table = positions.table(positions.bucket(torch.arange(1 - steps, 1))).T.float().contiguous()
@@ -123,7 +123,7 @@ class Layout:
         return FeedForward(norm, self._packed(own.wi.weight), self._packed(own.wo.weight))
 
     def _packed(self, weight: Tensor) -> Linear:
-        """A matrix (outputs, inputs) as bytes and scales."""
+        """A matrix (outputs, inputs) as int8 with scales."""
         outputs, inputs = weight.shape
         whole = -(-outputs // PADDED) * PADDED
         room = torch.empty(whole * (-(-inputs // PADDED) * PADDED), dtype=torch.uint8)

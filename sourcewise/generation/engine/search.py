@@ -1,9 +1,9 @@
-"""Search on a CPU in compiled code: a T5's whole generation in one call, with weights and activations in int8.
+"""Search on a CPU in native code: the complete generation of a T5 in one call, with weights and activations in int8.
 
-Eager decoding is hundreds of operations a token, microseconds each, most of them Python. Here sources are encoded
-without padding, all hypotheses go through the decoder together, sources enter as others leave, and logits are looked
-at as they pass. Weights are rounded to bytes an output, activations a row; kept keys and values are bf16;
-all else is fp32. The C++ (native/search) reads from products.h over layers.h and network.h to search.h.
+Eager decoding takes hundreds of operations per token, microseconds each, most of them in Python. Here sources are
+encoded without padding, all hypotheses pass the decoder in one batch, new sources replace finished ones, and logits are
+never stored. Weights are quantised per output, activations per row; cached keys and values are bf16, the rest is fp32.
+Read the C++ (native/search) in the order products.h, layers.h, network.h, search.h.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ from sourcewise.model.finite import not_finite
 from sourcewise.model.network import Seq2Seq
 from sourcewise.native.codes import SEARCH
 
-# Given to a thread at a time: sources, their slots, and the room for their tokens.
+# Limits of the work given to a thread at a time: sources, memory positions, tokens of outputs.
 CHUNK, CHUNK_SLOTS, CHUNK_TOKENS = 1024, 65536, 2**22
 TOGETHER = 32  # sources embedded at a time
-PATIENCE = 0.1  # seconds between two looks at how far it is
+PATIENCE = 0.1  # seconds between checks of the progress
 
 
 def why_not(network: protocol.Network, device: torch.device) -> str | None:
-    """Why this network cannot be searched here on this device, in words after "int8"; None: it can."""
+    """Why this network cannot be searched in int8 on this device, in words that follow "int8"; None if it can."""
     body: Any = network.body if isinstance(network, Seq2Seq) else None
     if not isinstance(body, Transformer) or not computes(body.config):
         return "is for the T5 family"
@@ -49,7 +49,7 @@ def why_not(network: protocol.Network, device: torch.device) -> str | None:
 
 
 class Engine:
-    """A network's weights in int8, and searches with them."""
+    """The weights of a network in int8, and searches with them."""
 
     def __init__(self, network: Seq2Seq) -> None:
         code = SEARCH.load()
@@ -58,7 +58,7 @@ class Engine:
         self.layout = Layout(code, network.body)
 
     def can(self, options: GenerationConfig) -> bool:
-        """Whether it searches as these options want."""
+        """Whether the native search supports these options."""
         if options.sample or options.encoder_no_repeat_ngram or options.encoder_repetition_penalty != 1:
             return False
         return Rules(self.network, options).plain and (options.beams == 1 or options.early_stopping is False)
@@ -102,7 +102,7 @@ class Engine:
         done: np.ndarray,
         stop: np.ndarray,
     ) -> Iterator[Hypothesis]:
-        """The hypotheses of these sources, in their order."""
+        """The best hypotheses of the sources at `rows`, in order."""
         vectors, lengths, read = self._vectors(encoded, rows)
         starts = np.concatenate(([0], np.cumsum(lengths))).astype(np.int64)
         steps = options.max_new_tokens
@@ -126,7 +126,7 @@ class Engine:
             yield Hypothesis(ids[:-1] if ended else ids, score, ids[-1] if ended else None)
 
     def _vectors(self, encoded: ExampleSet, rows: list[int]) -> tuple[Tensor, np.ndarray, bool]:
-        """The sources' vectors one after the other (slots, d_model), how many each, and whether they are encoded."""
+        """Packed vectors of the sources (positions, d_model), the length of each, and whether they are encoded."""
         pieces = [self._embedded(encoded, rows[i : i + TOGETHER]) for i in range(0, len(rows), TOGETHER)]
         read = pieces[0][2]
         if not read and max(layout.width for _, layout, _ in pieces) > LONGEST:
@@ -136,13 +136,13 @@ class Engine:
         return vectors, np.concatenate([layout.lengths for _, layout, _ in pieces]), read
 
     def _embedded(self, encoded: ExampleSet, rows: list[int]) -> tuple[Tensor, SourceLayout, bool]:
-        """Padded vectors of a few sources of like length, how they lie, and whether to bypass the encoder."""
+        """Padded embeddings of a few sources of similar length, their layout, and whether to bypass the encoder."""
         source = encoded.source(rows)
         return *self.network.embed(source.to(self.network.device)), self.network.bypassed(source)
 
 
 def _chunks(lengths: np.ndarray, threads: int, steps: int) -> list[list[int]]:
-    """Positions of a set, longest sources first, dealt in turn to `threads` or more chunks."""
+    """Indices of a set, longest sources first, distributed over `threads` or more chunks."""
     order = np.argsort(-lengths, kind="stable")
     needs = (len(order) / CHUNK, int(lengths.sum()) / CHUNK_SLOTS, len(order) * steps / CHUNK_TOKENS)
     count = min(len(order), max(threads, *(math.ceil(need) for need in needs)))
@@ -150,7 +150,7 @@ def _chunks(lengths: np.ndarray, threads: int, steps: int) -> list[list[int]]:
 
 
 def _watch(running: Sequence[Future[None]], tell: Callable[[], Any]) -> None:
-    """Wait for all, telling now and then how far they are; the first error is raised."""
+    """Wait for all, reporting the progress; raises the first error."""
     while True:
         done, pending = wait(running, PATIENCE, FIRST_EXCEPTION)
         tell()
