@@ -1,14 +1,15 @@
-"""Spoiling text for pre-training: spans of its tokens are dropped from the source, and are the target.
+"""Denoising for pre-training: spans of tokens are dropped from the source and become the target.
 
-Span corruption as T5 does it (Raffel et al. 2020, `t5/data/preprocessors.py`):
+Span corruption as in T5 (Raffel et al. 2020, `t5/data/preprocessors.py`):
 
 ```
 piece    Thank you for inviting me to your party last
 source   Thank you <extra_id_0> me to your party <extra_id_1> </s>
 target   <extra_id_0> for inviting <extra_id_1> last </s>
 ```
-Of n tokens `dropped = round(n × density)` go, in `spans = round(dropped / mean span)` spans. Kept and dropped spans
-alternate, a kept one first, so that a piece ends with a dropped one; all such choices are equally likely. Hence
+Of n tokens `dropped = round(n × density)` are dropped, in `spans = round(dropped / mean span)` spans. Kept and dropped
+spans alternate, beginning with a kept one, so that a piece ends with a dropped one; all such choices are equally
+likely. Hence
 
     source = n − dropped + spans + 1        target = dropped + spans + 1        (1: the end of text)
 
@@ -31,10 +32,10 @@ NLU, NLG, S2S = MODES = ("[NLU]", "[NLG]", "[S2S]")  # UL2's words for regular, 
 
 @dataclass(frozen=True, slots=True)
 class Denoiser:
-    """One way to spoil a piece of text. `mode` is put before the source.
+    """One way to corrupt a piece of text; `mode` is a token before the source.
 
-    `sequential`: one span, the end of the piece, drawn evenly from 1 to half of the piece, without sentinels: a prefix
-    language model. Its `density` and `mean_span` (of the piece) are what this comes to on average.
+    `sequential`: one span at the end of the piece, of a uniform length from 1 to half of the piece, without sentinels:
+    a prefix language model. Its `density` and `mean_span` (of the piece) are averages.
     """
 
     mean_span: float
@@ -43,35 +44,35 @@ class Denoiser:
     sequential: bool = False
 
     def drops(self, tokens: int) -> tuple[int, int]:
-        """How many of a piece's tokens are dropped, in how many spans (0: no sentinels). At least one is kept."""
+        """(dropped tokens, spans) of a piece of so many tokens; 0 spans: no sentinels. At least one token is kept."""
         dropped = min(max(round(tokens * self.density), 1), tokens - 1)
         if self.sequential:
             return dropped, 0
         return dropped, min(max(round(dropped / self.mean_span), 1), tokens - dropped)
 
     def lengths(self, tokens: int) -> tuple[int, int]:
-        """Source and target of a piece in tokens, end of text included, mode not; of the sequential: the longest."""
+        """Lengths of source and target of a piece, with end of text, without mode; of sequential ones the longest."""
         dropped, spans = self.drops(tokens)
         if self.sequential:
             return tokens, max(1, tokens // 2 - 1) + 1
         return tokens - dropped + spans + 1, dropped + spans + 1
 
     def piece(self, budget: int) -> int:
-        """How many tokens make a source of exactly `budget`, end of text included (T5's `random_spans_helper`).
+        """Tokens of a piece whose source has exactly `budget` tokens with end of text (T5's `random_spans_helper`).
 
-        Of a sequential one the source is never longer than that.
+        With a sequential denoiser the source has at most so many.
         """
         if self.sequential:
             return budget - 1
         tokens = budget - 1
         while self.lengths(tokens + 1)[0] <= budget:
             tokens += 1
-        # As T5 has it: where half is dropped, the target should not be longer than the source.
+        # As in T5: if half of the tokens are dropped, the target should not be longer than the source.
         return tokens - 1 if self.density == 0.5 and self.lengths(tokens)[1] > budget else tokens
 
 
-# UL2 (Tay et al. 2023, Table 1): R, X and S, all seven alike in number ("rates: None" in the code of its appendix). The
-# mean span of S is a quarter of the piece. Span lengths are T5's there too, by its code; the text says normal.
+# UL2 (Tay et al. 2023, Table 1): R, X and S, all seven equally often ("rates: None" in the code of its appendix). The
+# mean span of S is a quarter of the piece. Its code draws span lengths as T5 does; its text says normal.
 UL2 = (
     Denoiser(3, 0.15, NLU),
     Denoiser(8, 0.15, NLU),
@@ -84,29 +85,29 @@ UL2 = (
 
 
 def denoisers(config: DatasetConfig) -> tuple[Denoiser, ...]:
-    """What a set of plain text asks for."""
+    """The denoisers of a set of plain text."""
     return UL2 if config.denoise == "ul2" else (Denoiser(config.mean_span, config.noise_density),)
 
 
 def most_spans(config: DatasetConfig, data: DataConfig) -> int:
-    """How many sentinels a set of plain text needs: the most spans of a source, modes left out of account."""
+    """Number of sentinels that a set of plain text needs: the most spans of a source, without counting modes."""
     budget = config.max_source or data.max_source
     return max(each.drops(each.piece(budget))[1] for each in denoisers(config))
 
 
 def special_tokens(config: DatasetConfig, data: DataConfig) -> list[str]:
-    """What a tokenizer trained for a set of plain text gets, in the order of ids: modes, sentinels, the first last.
+    """Special tokens of a tokenizer for a set of plain text, in the order of ids: modes, then sentinels in reverse.
 
-    As in T5 sentinels have the highest ids, and there are 100 of them; more where a source has more spans.
+    As in T5 the sentinels have the highest ids, and there are 100 of them, or more if a source has more spans.
     """
     count = max(SENTINELS, most_spans(config, data))
     return [*MODES, *(SENTINEL.format(i) for i in reversed(range(count)))]
 
 
-def spoil(
+def corrupt(
     piece: np.ndarray, dropped: int, spans: int, sentinels: np.ndarray, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
-    """A piece's tokens → source and target, without ends of text; `spans` 0: its last `dropped` tokens, as they are."""
+    """Source and target of a piece, without ends of text; with 0 spans the target is the last `dropped` tokens."""
     if not spans:
         return piece[:-dropped], piece[-dropped:]
     kept, gone = _parts(len(piece) - dropped, spans, rng), _parts(dropped, spans, rng)
@@ -116,6 +117,6 @@ def spoil(
 
 
 def _parts(total: int, count: int, rng: np.random.Generator) -> np.ndarray:
-    """`count` positive numbers whose sum is `total`, every choice of them equally likely."""
+    """`count` positive integers with the sum `total`; all such choices are equally likely."""
     cuts = np.sort(rng.choice(max(1, total - 1), count - 1, replace=False)) + 1
     return np.diff(np.concatenate(([0], cuts, [total])))

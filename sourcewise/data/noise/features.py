@@ -1,4 +1,4 @@
-"""Changes to training features, drawn anew each epoch (SpecAugment: Park et al. 2019; speed: Ko et al. 2015)."""
+"""Augmentation of training features, drawn anew each epoch (SpecAugment: Park et al. 2019; speed: Ko et al. 2015)."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ from sourcewise.config import AugmentConfig
 
 
 class Augmenter:
-    """Changes one (frames, dims) matrix; the draw belongs to (seed, epoch, example), not to the batch."""
+    """Augments one (frames, dims) matrix; the draws depend on (seed, epoch, example), not on the batch."""
 
     def __init__(self, config: AugmentConfig, mean: np.ndarray, deviation: np.ndarray) -> None:
         self.config, self.mean, self.deviation = config, mean, deviation
 
     @property
     def active(self) -> bool:
-        """Whether anything would change."""
+        """Whether any augmentation is on."""
         c = self.config
         return bool(c.time_masks or c.frequency_masks or c.speed or c.noise)
 
     def __call__(self, matrix: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """A changed copy, perhaps of another length."""
+        """An augmented copy (frames, dims), possibly with another number of frames."""
         c = self.config
         out = _resample(matrix, 1 + rng.uniform(-c.speed, c.speed)) if c.speed else matrix.copy()
         if c.noise:

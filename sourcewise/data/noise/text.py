@@ -1,7 +1,7 @@
-"""Noise on source texts, drawn anew each epoch: tokens dropped, masked, or out of place.
+"""Noise on source texts, drawn anew each epoch: tokens are dropped, masked or swapped.
 
-A decoder that is told a little less has less to lean on but the rest of its source (Lample et al. 2018, section 4.1;
-Xie et al. 2017 for masking). The end of text stays where it is, and no source loses its last word.
+It regularises the reading of the source (Lample et al. 2018, section 4.1; Xie et al. 2017 for masking). The end of text
+stays in place, and no source loses its last token.
 """
 
 from __future__ import annotations
@@ -13,23 +13,23 @@ import numpy as np
 from sourcewise.config import TextNoiseConfig
 from sourcewise.data.batches import TOKENS, Batch, pad
 
-STREAM = 7  # of the draws of an example: augmentation of features has its own
+STREAM = 7  # of an example's random draws; augmentation of features has another
 
 
 class TextNoise:
-    """Changes the sources of a batch; the draw belongs to (seed, epoch, example), not to the batch."""
+    """Adds noise to the sources of a batch; the draws depend on (seed, epoch, example), not on the batch."""
 
     def __init__(self, config: TextNoiseConfig, unknown: int, pad_id: int, seed: int) -> None:
-        """`unknown` stands in for what is masked."""
+        """`unknown` is the id that replaces masked tokens."""
         self.config, self.unknown, self.pad_id, self.seed = config, unknown, pad_id, seed
 
     @property
     def active(self) -> bool:
-        """Whether anything would change."""
+        """Whether any noise is on."""
         return bool(self.config.drop or self.config.mask or self.config.swap)
 
     def __call__(self, batch: Batch, epoch: int) -> Batch:
-        """The batch with changed sources; features, and prompts beside them, stay as they are."""
+        """The batch with noisy sources; features, and prompts beside them, are unchanged."""
         source = batch.source
         if source.features is not None or source.tokens is None or source.token_lengths is None:
             return batch
@@ -52,7 +52,7 @@ class TextNoise:
         while place < len(words) - 1:
             if swap[place] < self.config.swap:
                 words[[place, place + 1]] = words[[place + 1, place]]
-                place += 1  # a token moves once
+                place += 1  # a token moves at most once
             place += 1
         words[mask < self.config.mask] = self.unknown
         kept = drop >= self.config.drop

@@ -1,4 +1,4 @@
-"""Rows that cannot be used: all found in one reading and told in one line, or left out and noted where asked."""
+"""Rows that cannot be used: all are found in one pass, and reported in one line, or skipped with notes."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from operator import methodcaller
 from sourcewise.data.examples import Note
 from sourcewise.errors import FaultyData, RequestError
 
-LEFT_OUT = "left out (skip_bad)"  # how the note of a row begins
-SHOWN = 3  # lines named of a kind
+LEFT_OUT = "left out (skip_bad)"  # beginning of a row's note
+SHOWN = 3  # lines named per kind of error
 _SPACES = "".join(char for code in range(0x3001) if (char := chr(code)).isspace())
 _UNSEEN = (
     "\u00ad\u034f\u061c\u180e\u200b\u200c\u200d\u200e\u200f\u2060\u2061\u2062\u2063\u2064\ufeff"  # no glyph, no width
@@ -19,32 +19,32 @@ _seen = methodcaller("strip", _SPACES + _UNSEEN)
 
 
 def blank_rows(texts: Sequence[str]) -> list[int]:
-    """The rows whose text shows nothing: blanks, and characters without a glyph."""
-    seen = list(map(_seen, texts))  # at the speed of C: sets are long
+    """Indices of blank texts: of spaces and characters without a glyph."""
+    seen = list(map(_seen, texts))  # in C, since sets are long
     return [row for row, text in enumerate(seen) if not text] if "" in seen else []
 
 
 @dataclass(slots=True)
 class BadRows:
-    """The bad rows of a set of rows, and the error that each of them makes; of a row the first thing that is wrong."""
+    """The bad rows of a set, each with its first error."""
 
     name: str  # the file or set, for messages
     found: dict[int, RequestError] = field(default_factory=dict)
 
     def add(self, row: int, error: RequestError) -> None:
-        """Note that a row cannot be used."""
+        """Record that a row cannot be used."""
         self.found.setdefault(row, error)
 
     def add_blank(self, texts: Sequence[str], wheres: Sequence[str], kind: str, cure: str) -> None:
-        """Note the rows whose text is blank, as faulty data."""
+        """Record the rows with a blank text as faulty data."""
         for row in blank_rows(texts):
             self.add(row, FaultyData(f"{wheres[row]}: {kind}; {cure}", kind))
 
     def settle(self, wheres: Sequence[str], skip: bool = False) -> tuple[list[int], list[Note]]:
-        """(rows to keep, notes of those left out), of as many as there are `wheres`.
+        """(rows to keep, notes on skipped rows); `wheres` has the place of every row.
 
-        Raises RequestError that counts all, names the first few, and says how to leave them out, unless `skip`; and
-        where nothing would be left. It is FaultyData where what the files hold is all that is wrong.
+        Unless `skip`, raises RequestError that counts the bad rows, names the first few, and says how to skip them;
+        also if no row would be left. It is FaultyData if only the contents of the files are wrong.
         """
         count = len(wheres)
         bad = {row: error for row, error in sorted(self.found.items()) if row < count}
@@ -57,15 +57,15 @@ class BadRows:
         message = str(next(iter(bad.values())))
         if len(bad) > 1:
             kinds = dict.fromkeys(error.kind for error in bad.values())
-            told = ", ".join(_told([row for row in bad if bad[row].kind == kind], kind, wheres) for kind in kinds)
-            message += f" ({len(bad):,} of {len(wheres):,} rows are bad: {told})"
+            counts = ", ".join(_counted([row for row in bad if bad[row].kind == kind], kind, wheres) for kind in kinds)
+            message += f" ({len(bad):,} of {len(wheres):,} rows are bad: {counts})"
         if len(bad) < len(wheres):
             message += f"; data.skip_bad: true leaves {'them' if len(bad) > 1 else 'it'} out"
         faulty = all(isinstance(error, FaultyData) for error in bad.values())
         return FaultyData(message) if faulty else RequestError(message)
 
 
-def _told(rows: Sequence[int], kind: str, wheres: Sequence[str]) -> str:
+def _counted(rows: Sequence[int], kind: str, wheres: Sequence[str]) -> str:
     shown = ", ".join(wheres[row].rpartition(":")[2] for row in rows[:SHOWN])
     more = ", …" if len(rows) > SHOWN else ""
     return f"{kind} ({len(rows):,}: {'line' if len(rows) == 1 else 'lines'} {shown}{more})"

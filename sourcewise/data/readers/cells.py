@@ -1,6 +1,6 @@
-"""Cells of a column → texts: numbers as they look, nothing for what is missing, and a word where neither is plain.
+"""Cells of a column as texts: numbers as written, missing values as empty texts, with notes on doubtful cells.
 
-Missing are null, NaN and their kin. Whole numbers stay whole where pandas made floats of them for the sake of a gap.
+Missing are null, NaN and the like. Whole numbers stay whole if pandas made floats of them because of missing values.
 """
 
 from __future__ import annotations
@@ -13,23 +13,23 @@ from decimal import Decimal
 from typing import Any
 
 ABSENT = object()  # a JSON line without this key
-_MISSING = frozenset(  # as pandas, R, databases and spreadsheets write what they do not have
+_MISSING = frozenset(  # missing values as pandas, R, databases and spreadsheets write them
     (
         *("nan", "NaN", "inf", "-inf", "Infinity", "-Infinity", "None", "null", "NULL", "(null)", "undefined", "NaT"),
         *("<NA>", "NA", "N/A", "n/a", "\\N", "#N/A", "#NV", "#REF!", "#NAME?", "#VALUE!", "#DIV/0!", "#NULL!", "#NUM!"),
     )
 )
 _POINT_ZERO = re.compile(r"-?\d+\.0")
-_EXACT = 2.0**53  # floats are whole numbers one by one up to here
+_EXACT = 2.0**53  # floats represent all whole numbers up to here
 
 
 class Written(float):
-    """A float that knows how it was written."""
+    """A float with its original spelling."""
 
     text: str
 
     def __new__(cls, text: str) -> Written:
-        """The number that `text` spells."""
+        """The number of a text."""
         number = super().__new__(cls, text)
         number.text = text
         return number
@@ -37,15 +37,15 @@ class Written(float):
 
 @dataclass(slots=True)
 class Cells:
-    """A column as texts. `wrong` are rows that hold no text, and why; `told` is what was not taken as it stands."""
+    """A column as texts; `wrong` maps rows without a text to the reason, `remarks` are on converted cells."""
 
     texts: list[str]
     wrong: dict[int, str] = field(default_factory=dict)
-    told: list[tuple[int, str]] = field(default_factory=list)  # (row, words)
+    remarks: list[tuple[int, str]] = field(default_factory=list)  # (row, words)
 
 
 def as_texts(values: Sequence[Any], name: str) -> Cells:
-    """The texts of a column called `name`; a wrong cell is an empty text."""
+    """The texts of the column `name`; a wrong cell becomes an empty text."""
     kinds = set(map(type, values))
     if kinds <= {str}:
         return _remarked(Cells(list(values)), name)
@@ -68,7 +68,7 @@ def _is_number(value: Any) -> bool:
 
 
 def _is_missing(value: Any) -> bool:
-    """Null, NaN (of Python, numpy, Decimal) and NaT: what is not equal to itself."""
+    """Whether a value is null, NaN (of Python, numpy, Decimal) or NaT; the latter are not equal to themselves."""
     return value is None or (_is_number(value) and math.isnan(value)) or type(value).__name__ in ("NaTType", "NAType")
 
 
@@ -92,23 +92,23 @@ def _tell_of_numbers(values: Sequence[Any], numbers: list[int], whole: bool, nam
     floats = [i for i in numbers if isinstance(values[i], float)]
     if whole and floats:
         what = f"{len(floats):,} whole numbers of {name!r} are floats: written without .0"
-        found.told.append((floats[0], what))
+        found.remarks.append((floats[0], what))
     if numbers and any(type(value) is str for value in values):
         texts = sum(type(value) is str for value in values)
         what = f"{name!r} has {texts:,} texts and {len(numbers):,} numbers; the numbers are read as text"
-        found.told.append((numbers[0], what))
+        found.remarks.append((numbers[0], what))
 
 
 def _remarked(found: Cells, name: str) -> Cells:
-    """Tell of texts that look as if a program had written what it did not have."""
+    """Remark on texts that look like a program's spelling of a missing value."""
     texts = found.texts
     if not _MISSING.isdisjoint(texts):
         rows = [i for i, text in enumerate(texts) if text in _MISSING]
         words = ", ".join(dict.fromkeys(texts[i] for i in rows))
-        found.told.append((rows[0], f"{len(rows):,} cells of {name!r} are the word {words}: taken as text"))
+        found.remarks.append((rows[0], f"{len(rows):,} cells of {name!r} are the word {words}: taken as text"))
     first = next((i for i, text in enumerate(texts) if text), None)
     begins = first is not None and _POINT_ZERO.fullmatch(texts[first])
     if begins and all(not text or _POINT_ZERO.fullmatch(text) for text in texts):
-        told = f"all of {name!r} are numbers that end in .0, as pandas writes whole ones with a gap: kept so"
-        found.told.append((first or 0, told))
+        remark = f"all of {name!r} are numbers that end in .0, as pandas writes whole ones with a gap: kept so"
+        found.remarks.append((first or 0, remark))
     return found

@@ -1,10 +1,10 @@
 """Conversations in ShareGPT's layout → pairs of a history and a reply.
 
-A file is a list of {"id": …, "conversations": [{"from": "human", "value": …}, {"from": "gpt", "value": …}, …]}, or such
-an object a line (.jsonl). Each reply makes a pair: its source is all that was said before it, and ends with the mark
-from which the model speaks; its target is the reply. Who is who, and how turns are written, is `data.chat`.
+A file is a list of {"id": …, "conversations": [{"from": "human", "value": …}, {"from": "gpt", "value": …}, …]}, or one
+such object per line (.jsonl). Each reply makes a pair: the source is the history before it, which ends with the mark
+of the model's turn; the target is the reply. Roles and the format of turns are set by `data.chat`.
 
-What is not as it should be is noted by the conversation's id and the number of the turn, never dropped in silence:
+Irregular turns are noted with the conversation's id and the number of the turn, never dropped silently:
 
 an unknown role, an empty turn, a system prompt after the first turn     left out
 two turns in a row of one role                                           joined, a line end between them
@@ -33,7 +33,7 @@ LAYOUT = '{"id": …, "conversations": [{"from": "human", "value": …}, …]}'
 
 @dataclass(slots=True)
 class Turn:
-    """Who said what; `number` is its place in the file's list, from 1."""
+    """A turn with its speaker; `number` is its place in the file's list, from 1."""
 
     number: int
     role: str
@@ -45,8 +45,8 @@ def read_conversations(
 ) -> Dataset:
     """The pairs of a .json or .jsonl of conversations, in order, with notes; an id is `CONVERSATION#TURN of the reply`.
 
-    `limit` counts conversations. Without `need_target` a last human turn that has no reply is an example too, with an
-    empty target. Raises RequestError that names the file, and the conversation where there is one.
+    `limit` counts conversations. Without `need_target` a last human turn without a reply is an example, too, with an
+    empty target. Raises RequestError that names the file and, if known, the conversation.
     """
     examples: list[Example] = []
     notes: list[Note] = []
@@ -73,7 +73,7 @@ def read_conversations(
 
 
 def are_conversations(path: str | Path) -> bool:
-    """Whether a file is to be read as conversations: any .json, and a .jsonl whose first line is one."""
+    """Whether a file holds conversations: any .json, and a .jsonl whose first line is one."""
     suffix = Path(path).suffix.lower()
     if suffix != ".jsonl" or not Path(path).is_file():
         return suffix == ".json"
@@ -82,14 +82,14 @@ def are_conversations(path: str | Path) -> bool:
     try:
         return isinstance(json.loads(first).get("conversations"), list)
     except (ValueError, AttributeError):
-        return False  # whoever reads it tells what is wrong
+        return False  # its reader reports the error
 
 
 def pairs(turns: Sequence[Turn], chat: ChatConfig, system: str) -> list[tuple[int, tuple[str, ...], str]]:
-    """(number of its turn, history in pieces, reply) of each reply; a last human turn has the reply "".
+    """(number of the turn, history in pieces, reply) of each reply; a last human turn has the reply "".
 
-    The first piece is the system prompt as it is written, empty where there is none; the last one ends with the mark.
-    `turns` are those of human and model in turn.
+    The first piece is the formatted system prompt, or empty; the last one ends with the mark of the model's turn.
+    `turns` are alternately those of human and model.
     """
     pieces = [chat.head.replace("{text}", system) if system else ""]
     mark = _written(chat, MODEL)[0]
@@ -105,14 +105,14 @@ def pairs(turns: Sequence[Turn], chat: ChatConfig, system: str) -> list[tuple[in
 
 
 def opening(text: str, chat: ChatConfig) -> tuple[str, ...]:
-    """The history of a conversation that a human begins with this text, in pieces."""
+    """The history, in pieces, of a conversation in which a human has said only this text."""
     return pairs([Turn(1, HUMAN, text)], chat, chat.system)[0][1]
 
 
 def fit(turns: Sequence[str], longest: int, tokenizer: Tokenizer) -> list[int]:
-    """Ids of a history that does not fit whole: its head and as many of its last turns as `longest` ids hold.
+    """Ids of a truncated history: its head and as many of its last turns as fit into `longest` ids.
 
-    Where the last turn does not fit beside the head it stands alone, and where it is too long for itself its end does.
+    If the last turn does not fit beside the head, it is used alone; if it is too long by itself, its end is used.
     """
     head, *said = turns
 
@@ -124,7 +124,7 @@ def fit(turns: Sequence[str], longest: int, tokenizer: Tokenizer) -> list[int]:
 
 
 def _written(chat: ChatConfig, role: str) -> tuple[str, str]:
-    """What stands before and after a turn's text."""
+    """The text before and after a turn's own text, by the template."""
     before, after = chat.turn.replace("{role}", chat.human if role == HUMAN else chat.model).split("{text}")
     return before, after
 
@@ -132,7 +132,7 @@ def _written(chat: ChatConfig, role: str) -> tuple[str, str]:
 def _settled(
     raw: Sequence[Any], chat: ChatConfig, where: str, note: Callable[..., None]
 ) -> tuple[str | None, list[Turn]]:
-    """(the system prompt, the turns of human and model in turn), by the rules at the top of this file."""
+    """(system prompt, alternating turns of human and model), by the rules at the top of this file."""
     roles = {name.lower(): HUMAN for name in chat.human_roles} | {name.lower(): MODEL for name in chat.model_roles}
     roles |= {name.lower(): SYSTEM for name in chat.system_roles}
     system: str | None = None
@@ -161,7 +161,7 @@ def _settled(
 
 
 def _objects(path: Path) -> list[Any]:
-    """What the file lists. Raises RequestError with the line of what is no JSON."""
+    """The objects of a file. Raises RequestError with the line of invalid JSON."""
     name = str(path)
     lines = read_lines(path)
     if path.suffix.lower() == ".jsonl":
@@ -177,7 +177,7 @@ def _parsed(text: str, name: str, line: int) -> Any:
         tree = json.loads(text)
     except json.JSONDecodeError as error:
         raise RequestError(f"{name}:{line + error.lineno - 1}: not JSON: {error.msg}") from None
-    if "\\ud" in text.lower():  # half of a \ud83d\ude00 pair is text that no file or tokenizer can hold
+    if "\\ud" in text.lower():  # half of a surrogate pair cannot be encoded
         try:
             json.dumps(tree, ensure_ascii=False).encode("utf-8")
         except UnicodeEncodeError:
@@ -186,7 +186,7 @@ def _parsed(text: str, name: str, line: int) -> Any:
 
 
 def _checked(tree: Any, where: str) -> tuple[str, list[Any]]:
-    """(id, turns) of one conversation. Raises RequestError where it is none."""
+    """(id, turns) of one conversation. Raises RequestError if it is none."""
     turns = tree.get("conversations") if isinstance(tree, dict) else None
     if not isinstance(turns, list):
         raise RequestError(f"{where}: has no list of turns; it should be {LAYOUT}")
@@ -194,7 +194,7 @@ def _checked(tree: Any, where: str) -> tuple[str, list[Any]]:
 
 
 def _said(item: Any, where: str) -> tuple[str, str]:
-    """(from, value) of one turn; null is empty. Raises RequestError where it is no turn."""
+    """(from, value) of one turn; null becomes an empty text. Raises RequestError if it is no turn."""
     name, text = (item.get("from"), item.get("value")) if isinstance(item, dict) else (None, None)
     text = "" if text is None else text
     if not isinstance(name, str) or not isinstance(text, str):

@@ -1,9 +1,9 @@
-"""The embedded set `dates`: dates as people in twenty locales write them → ISO 8601.
+"""The embedded set `dates`: dates in the formats of twenty locales → ISO 8601.
 
     de_DE: Dienstag, 3. März 1987  →  1987-03-03
 
-Babel's CLDR patterns give the four ways of each locale. The years span exactly a hundred, so that two digits
-of a year tell the century; no day of training occurs in valid or test.
+Babel's CLDR patterns give four formats per locale. The years span exactly a hundred, so that two digits of a year
+determine the century; no day of training occurs in valid or test.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ HELD_OUT = {"test": 2_000, "valid": 1_000}  # days set aside
 def read_dates(split: str = "train", limit: int | None = None) -> Dataset:
     """Text pairs such as ("en_US: Mar 3, 1987", "1987-03-03").
 
-    The same at every call. Raises RequestError for an unknown split, or when Babel is not installed.
+    Every call gives the same pairs. Raises RequestError for an unknown split, or if Babel is not installed.
     """
     if split not in SIZES:
         raise RequestError(f"dates: no split {split!r}; it has: {', '.join(SIZES)}")
@@ -50,7 +50,7 @@ def read_dates(split: str = "train", limit: int | None = None) -> Dataset:
 
 
 def days_of(split: str) -> list[date]:
-    """The days a split is made from; those of different splits are disjoint."""
+    """The days of a split; those of different splits are disjoint."""
     every = (LAST_DAY - FIRST_DAY).days + 1
     order = np.random.default_rng(20).permutation(every)
     test, valid = HELD_OUT["test"], HELD_OUT["valid"]

@@ -1,7 +1,7 @@
-"""Tables of text: .tsv and .csv, of whoever wrote them; and the .tsv we write ourselves.
+"""Reads tables of text, .tsv and .csv of any writer, and writes our own .tsv.
 
-Tabs stand between the columns of a .tsv; what stands between those of a .csv is seen in its header. Whether quotes come
-off is told by all of them together (`quoting.py`). Rows keep the line they begin in.
+The columns of a .tsv are separated by tabs; the separator of a .csv is inferred from its header. Whether quotes are
+removed is inferred from all of them together (`quoting.py`). Rows keep the number of their first line.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ _EXCEL = re.compile(r"sep=(.)\r?\n")  # Excel's own first line
 
 @dataclass(slots=True)
 class Delimited:
-    """A table as its file has it: all cells are text. `lines[i]` is where row i begins, counted from 1."""
+    """A table as in its file, all cells as text; `lines[i]` is the first line of row i, counted from 1."""
 
     header: list[str]
     rows: list[list[str]]
     lines: list[int]
-    ragged: dict[int, str] = field(default_factory=dict)  # rows of too few or too many cells: what is wrong
-    told: list[tuple[int, str]] = field(default_factory=list)  # (line, what was not taken as it stands)
+    ragged: dict[int, str] = field(default_factory=dict)  # rows with too few or too many cells → the error
+    remarks: list[tuple[int, str]] = field(default_factory=list)  # (line, remark on text not used as it stands)
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +50,7 @@ class _Header:
 
 
 def read_header(path: str | Path) -> list[str]:
-    """The column names of a .tsv or .csv; none of an empty one. Raises RequestError."""
+    """The column names of a .tsv or .csv; none if it is empty. Raises RequestError."""
     with open_binary(path) as file:
         try:
             data = file.readline() + file.readline()
@@ -63,7 +63,7 @@ def read_header(path: str | Path) -> list[str]:
 
 
 def read_delimited(path: str | Path, quoting: Quoting = "auto") -> Delimited:
-    """A header line, then the rows; empty lines are skipped. Raises RequestError that names the line."""
+    """Read a header line and the rows; empty lines are skipped. Raises RequestError that names the line."""
     name = str(path)
     text = with_row_ends(with_newlines(decode_text(read_bytes(path), name)))
     if not text.split("\n", 1)[0].strip():
@@ -75,7 +75,7 @@ def read_delimited(path: str | Path, quoting: Quoting = "auto") -> Delimited:
         raise RequestError(f"{path}:{header.line}: two columns are called {twice!r}; name each once")
     found = Delimited(names, [], [])
     if header.separator != _usual(name):
-        found.told.append((header.line, f"{SEPARATORS.get(header.separator, 'this')} stand between its columns"))
+        found.remarks.append((header.line, f"{SEPARATORS.get(header.separator, 'this')} stand between its columns"))
     _tell_of_escapes(text, found)
     if _come_off(text, name, header, quoting, found):
         _take_csv(text, name, header, found)
@@ -94,7 +94,7 @@ def _between(path: str | Path) -> str:
 
 
 def _header(text: str, name: str) -> _Header:
-    """The names in the first line, and what stands between them."""
+    """The names in the first line, and their separator."""
     excel = _EXCEL.match(text) if _usual(name) == "," else None
     start, number = (excel.end(), 2) if excel else (0, 1)
     end = text.find("\n", start)
@@ -111,7 +111,7 @@ def _header(text: str, name: str) -> _Header:
 
 
 def _separator(line: str, name: str) -> str:
-    """Of a .csv the one that its header has most of. Raises RequestError where two are as many."""
+    """The most frequent separator in the header of a .csv. Raises RequestError if two are equally frequent."""
     if _usual(name) == "\t":
         return "\t"
     outside = re.sub(r'"[^"]*"', "", line)
@@ -119,20 +119,20 @@ def _separator(line: str, name: str) -> str:
     most = max(counts.values())
     likely = [separator for separator, count in counts.items() if count == most]
     if most and len(likely) > 1:
-        told = " and ".join(SEPARATORS[each] for each in likely)
-        raise RequestError(f"{name}:1: {told} could stand between its columns; name each column in one word")
+        likely_names = " and ".join(SEPARATORS[each] for each in likely)
+        raise RequestError(f"{name}:1: {likely_names} could stand between its columns; name each column in one word")
     return likely[0] if most else ","
 
 
 def _come_off(text: str, name: str, header: _Header, quoting: Quoting, found: Delimited) -> bool:
-    """Whether the quotes around cells come off."""
+    """Whether the quotes around cells are removed."""
     if '"' not in text or quoting == "text":
         return False
     if quoting == "csv" or header.quoted or header.separator != "\t":
         return True
-    come_off, told = are_csv(text, name, header.separator, len(header.names), header.end)
-    if told:
-        found.told.append(told)
+    come_off, remark = are_csv(text, name, header.separator, len(header.names), header.end)
+    if remark:
+        found.remarks.append(remark)
     return come_off
 
 
@@ -153,22 +153,22 @@ def _take_text(text: str, name: str, header: _Header, found: Delimited) -> None:
 
 
 def _check_widths(found: Delimited) -> None:
-    """Note rows that have not as many cells as the header has names, and make them as many; and the header again."""
+    """Record rows with too few or too many cells and repeated headers, and give all rows the header's width."""
     width, marked = len(found.header), ["\ufeff" + found.header[0], *found.header[1:]]
     if set(map(len, found.rows)) <= {width} and found.header not in found.rows and marked not in found.rows:
-        return  # at the speed of C: tables are long
+        return  # in C, since tables are long
     named_rows = bool(found.rows) and all(len(row) == width + 1 for row in found.rows)
     hint = "; has each row a name of its own first, as R writes them? row.names = FALSE leaves it out" * named_rows
     for place, row in enumerate(found.rows):
         if len(row) != width:
             few = "only " if len(row) < width else ""
-            told = f"{few}{len(row)} fields; the header names {width}: {', '.join(found.header)}"
+            problem = f"{few}{len(row)} fields; the header names {width}: {', '.join(found.header)}"
             opened = any(cell.startswith('"') for cell in row)
-            told += "; does a quoted cell go on in the next line? quoting: csv" * opened
-            told += "; a backslash before the separator is no escape here: quote the cell" * any(
+            problem += "; does a quoted cell go on in the next line? quoting: csv" * opened
+            problem += "; a backslash before the separator is no escape here: quote the cell" * any(
                 map(_escapes, row[:-1])
             )
-            found.ragged[place] = told + hint
+            found.ragged[place] = problem + hint
             found.rows[place] = (row + [""] * width)[:width]
         elif row in (found.header, marked) and width > 1:
             found.ragged[place] = "the header once more; were files joined? Take it out"
@@ -179,18 +179,18 @@ def _escapes(cell: str) -> bool:
 
 
 def _tell_of_escapes(text: str, found: Delimited) -> None:
-    """Tell of quotes behind a backslash, where all are: some writers do so, no reader of ours takes it off."""
+    """Remark on quotes if all follow a backslash: some writers escape them so, but our readers keep backslashes."""
     count = text.count('\\"')
     if count and count == text.count('"'):
         line = text.count("\n", 0, text.index('\\"')) + 1
         what = (
             f'{count:,} quotes stand behind a backslash (\\"), which is kept: was the file written with an escapechar?'
         )
-        found.told.append((line, what))
+        found.remarks.append((line, what))
 
 
 def write_tsv(path: str | Path, header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """Write what `read_delimited` reads back; a cell with a tab, a line break or a quote is quoted as CSV does it."""
+    """Write a table for `read_delimited`; cells with a tab, a line break or a quote are quoted as in CSV."""
     with open(path, "w", encoding="utf-8", newline="") as file:
         for row in (header, *rows):
             file.write("\t".join(quoted(cell) for cell in row) + "\n")

@@ -1,7 +1,7 @@
-"""The embedded set `digits`: rows of scanned handwritten digits → the digits read out.
+"""The embedded set `digits`: rows of scanned handwritten digits → the digits in words.
 
-scikit-learn ships 1,797 real scans of 8 × 8 points. An image is eight frames, its columns from left to right,
-eight values each; three to six images in a row are a source. Splits are made from disjoint images.
+scikit-learn ships 1,797 real scans of 8 × 8 points. An image is eight frames of eight values, its columns from left to
+right; three to six images make a source. Splits have disjoint images.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from sourcewise.errors import RequestError
 
 WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 SIZES = {"train": 6000, "valid": 200, "test": 400}  # sequences
-IMAGES = {"test": 300, "valid": 200, "train": None}  # scans set aside, in this order; None: the rest
-SHORTEST, LONGEST = 3, 6  # images a sequence
+IMAGES = {"test": 300, "valid": 200, "train": None}  # number of scans, taken in this order; None: the rest
+SHORTEST, LONGEST = 3, 6  # images per sequence
 
 
 def read_digits(split: str = "train", limit: int | None = None) -> Dataset:
     """Sequences of (24 to 48 frames) × 8 dims in 0..1, and targets such as "four zero seven".
 
-    The same at every call. Raises RequestError for an unknown split, or when scikit-learn is not installed.
+    Every call gives the same sequences. Raises RequestError for an unknown split, or if scikit-learn is not installed.
     """
     if split not in SIZES:
         raise RequestError(f"digits: no split {split!r}; it has: {', '.join(SIZES)}")
@@ -53,7 +53,7 @@ def _images_of(split: str, count: int) -> np.ndarray:
 def _load() -> tuple[np.ndarray, np.ndarray]:
     """(images, 8 rows, 8 columns) float32 in 0..1, and (images,) labels.
 
-    Read from scikit-learn's own file: `sklearn.datasets.load_digits` reads the same, but its import takes a second.
+    They are read from scikit-learn's own file, since the import of `sklearn.datasets.load_digits` takes a second.
     """
     found = importlib.util.find_spec("sklearn")
     if found is None or found.origin is None:

@@ -1,4 +1,4 @@
-"""Bytes of text files → lines: marks, encodings and line ends of other systems; what is no text is told in a line."""
+"""Decodes text files into lines: byte order marks, encodings, line ends of other systems, errors in one line."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import BinaryIO
 
 from sourcewise.errors import RequestError
 
-_MARKS = (  # the longer ones first: the mark of UTF-32 begins with that of UTF-16
+_MARKS = (  # longer ones first, since the mark of UTF-32 begins with that of UTF-16
     (codecs.BOM_UTF32_LE, "utf-32"),
     (codecs.BOM_UTF32_BE, "utf-32"),
     (codecs.BOM_UTF16_LE, "utf-16"),
@@ -33,7 +33,7 @@ _END_OF_DOS = "\x1a"  # Ctrl-Z, after the last line
 
 
 def read_bytes(path: str | Path) -> bytes:
-    """A file's bytes. Raises RequestError when it is missing or cannot be read."""
+    """The bytes of a file. Raises RequestError if it is missing or cannot be read."""
     try:
         return Path(path).read_bytes()
     except FileNotFoundError:
@@ -44,7 +44,7 @@ def read_bytes(path: str | Path) -> bytes:
 
 @contextlib.contextmanager
 def open_binary(path: str | Path) -> Iterator[BinaryIO]:
-    """A file to read piece by piece. Raises RequestError when it is missing or cannot be opened."""
+    """A binary file to read in parts. Raises RequestError if it is missing or cannot be opened."""
     try:
         stream = Path(path).open("rb")  # noqa: SIM115 - what it is used for must not be caught here
     except FileNotFoundError:
@@ -56,14 +56,14 @@ def open_binary(path: str | Path) -> Iterator[BinaryIO]:
 
 
 def read_lines(path: str | Path, *, nul: bool = False) -> list[str]:
-    """The lines of a text file, without their ends; with `nul` a text may hold a NUL. Raises RequestError."""
+    """The lines of a text file without line ends; with `nul`, lines may hold NULs. Raises RequestError."""
     return decode_lines(read_bytes(path), str(path), nul=nul)
 
 
 def line_windows(stream: BinaryIO, name: str, size: int) -> Iterator[list[str]]:
-    """The lines of a stream, `size` at a time, read as `decode_lines` reads them: a set of any length fits.
+    """Yields the lines of a stream, `size` at a time, decoded as by `decode_lines`, so that a set of any length fits.
 
-    Whoever asks for outputs gets one for each line, so that a NUL among other characters is left where it is.
+    NULs among other characters are kept, since every line gets an output.
     """
     before = 0
     while raw := list(itertools.islice(stream, size)):
@@ -77,25 +77,25 @@ def line_windows(stream: BinaryIO, name: str, size: int) -> Iterator[list[str]]:
 
 
 def line_ends_are_plain(data: bytes) -> bool:
-    """Whether lines end where a stream of bytes ends them: UTF-8, and no line ends but \\n and \\r\\n."""
+    """Whether a binary stream splits lines correctly: UTF-8 with no line ends but \\n and \\r\\n."""
     marked = any(data.startswith(mark) for mark, _ in _MARKS)
     return not marked and data.count(b"\r") == data.count(b"\r\n")
 
 
 def decode_lines(data: bytes, name: str, before: int = 0, *, nul: bool = False) -> list[str]:
-    """Bytes → lines without their ends, as `decode_text` and `split_lines` read them; `before` lines came earlier.
+    """Bytes → lines without line ends, by `decode_text` and `split_lines`; `before` is the number of earlier lines.
 
-    Raises RequestError with the line of what is no text, or ends otherwise than the others.
+    Raises RequestError with the line that is no text, or has another line end than the rest.
     """
     return split_lines(decode_text(data, name, before, nul=nul), name, before)
 
 
 def decode_text(data: bytes, name: str, before: int = 0, *, nul: bool = False) -> str:
-    """The text of UTF-8 bytes, or of UTF-16 and UTF-32 with their mark; byte order marks at the start are taken off.
+    """The text of UTF-8 bytes, or of UTF-16 and UTF-32 with a byte order mark; the mark is removed.
 
-    Raises RequestError that names the line and byte of what is not UTF-8, an encoding without its mark, a NUL byte
-    (with `nul` only where a line is made of nothing else), or what else the file is. `before` lines came earlier: none
-    of these begins the file.
+    Raises RequestError that names the line and byte of invalid UTF-8, an encoding without its mark, a NUL byte (with
+    `nul`, only a line of nothing else), or another kind of file. `before` is the number of earlier lines; if it is not
+    0, the bytes do not begin a file.
     """
     if not before:
         packed = next((what for start, what in _PACKED.items() if data.startswith(start)), None)
@@ -114,10 +114,10 @@ def decode_text(data: bytes, name: str, before: int = 0, *, nul: bool = False) -
 
 
 def split_lines(text: str, name: str, before: int = 0) -> list[str]:
-    """A text → its lines without their ends: \\n, \\r\\n, and what `with_newlines` makes such.
+    """The lines of a text without line ends: \\n, \\r\\n, and those that `with_newlines` converts.
 
-    The other separators of Unicode occur inside real text and end nothing. A Ctrl-Z after the last line is DOS' end
-    of file. Raises RequestError where a \\r stands within a line that a \\n ends: nobody can tell which was meant.
+    Other separators of Unicode occur inside real text and end no line. A Ctrl-Z after the last line is DOS' end of
+    file. Raises RequestError for a \\r inside a line that ends in \\n, since its meaning is ambiguous.
     """
     if "\r" in text:
         text = with_newlines(text).replace("\r\n", "\n")
@@ -129,7 +129,7 @@ def split_lines(text: str, name: str, before: int = 0) -> list[str]:
 
 
 def with_newlines(text: str) -> str:
-    """Line ends of other systems as \\n: \\r or \\n\\r where all lines end so, and \\r\\r\\n; \\r\\n stays."""
+    """The text with other line ends as \\n: \\r or \\n\\r if all lines end so, and \\r\\r\\n; \\r\\n is kept."""
     returns, newlines = text.count("\r"), text.count("\n")
     if not returns:
         return text
@@ -165,13 +165,13 @@ def _decoded(data: bytes, encoding: str, name: str) -> str:
 
 
 def _check_nul(data: bytes, name: str, before: int, nul: bool) -> None:
-    """Raise the error for bytes with a NUL among them: they are of another encoding, or damaged."""
+    """Raises RequestError for bytes with NULs, which have another encoding or are damaged."""
     for encoding in [] if before else _UNMARKED:
         width = 4 if "32" in encoding else 2
         text = data[: len(data) // width * width].decode(encoding, errors="replace")
         ends = max(text.count("\n"), text.count("\r"))
         plain = "\0" not in text and "\ufffd" not in text and (ends or 3 * data.count(b"\0") > len(data))
-        if plain and 2 * ends >= max(data.count(b"\n"), data.count(b"\r")):  # its line ends stand where characters do
+        if plain and 2 * ends >= max(data.count(b"\n"), data.count(b"\r")):  # line ends at the places of characters
             shown = encoding.upper().replace("-LE", "LE").replace("-BE", "BE")
             cure = f"save it as UTF-8: iconv -f {shown} -t UTF-8 {name} > NEW"
             raise RequestError(f"{name}: is {shown} without a byte order mark, not UTF-8; {cure}")

@@ -1,7 +1,7 @@
-"""Manifests: tables that name a feature file and its target text a row.
+"""Manifests: tables with a feature file and its target text per row.
 
-Our own layout is a .tsv or .csv with `id`, `text` and, to be checked, `n_frames`; the matrix of a row is
-FOLDER/ID.npy. The layouts of three other toolkits are read as they are, told apart by the column that names the file:
+Our own layout is a .tsv or .csv with `id`, `text` and, for checks, `n_frames`; the matrix of a row is FOLDER/ID.npy.
+Layouts of three other toolkits are recognised by the column that names the file:
 
 `signs_file`   slt_how2sign: frames [signs_offset, signs_offset + signs_length), cut at the end of the file as its
                own loader does, which is noted; text in `translation`
@@ -11,7 +11,7 @@ FOLDER/ID.npy. The layouts of three other toolkits are read as they are, told ap
                of the file, an end of 0 or nothing its end; text in `output`, prompt in `encoder_prompt`;
                `decoder_prompt` is not used
 
-A span of no frames, or one that begins beyond the file, makes its row a bad one.
+A row is bad if its span is empty or begins beyond the end of the file.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ from sourcewise.errors import FaultyData, RequestError
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """Which columns of a manifest mean what."""
+    """The meaning of a manifest's columns."""
 
     name: str
-    file: str  # the column that names the file, and tells the layout
-    targets: tuple[str, ...]  # the first that is there
+    file: str  # the column that names the file, and identifies the layout
+    targets: tuple[str, ...]  # columns of targets; the first existing one is used
     prompt: str = ""
     frames: str = ""  # a count to check
     start: str = ""
@@ -54,7 +54,7 @@ LAYOUTS = (
 
 
 def layout_of(columns: Sequence[str]) -> Layout | None:
-    """The layout whose file column is among these; None when none is."""
+    """The layout whose file column is among `columns`; None if there is none."""
     return next((layout for layout in LAYOUTS if layout.file in columns), None)
 
 
@@ -70,12 +70,12 @@ def read_manifest(
     quoting: Quoting = "auto",
     skip_bad: bool = False,
 ) -> Dataset:
-    """The examples of a manifest, with their matrices checked (all numbers, when they fit `cache_gb`).
+    """The examples of a manifest, with checked matrices (all their numbers, if they fit into `cache_gb`).
 
-    `features` is the folder of the files; without it a file is looked for where its row says, or where the
-    folder usually is: `features/NAME`, `features`, beside the manifest or one folder up. `target` and `prompt`
-    name columns instead of the layout's own. Raises RequestError that counts the bad rows and names manifest, line and
-    file of the first, unless `skip_bad`: then they are left out and noted.
+    `features` is the folder of the files; by default it is the one that the row names, or a usual one: `features/NAME`,
+    `features`, beside the manifest or one folder up. `target` and `prompt` name columns instead of the layout's own.
+    Raises RequestError that counts the bad rows and names manifest, line and file of the first; with `skip_bad` bad
+    rows are skipped and noted.
     """
     layout = _layout(path)
     table = read_tsv(path, "text" if layout.literal else quoting)
@@ -108,7 +108,7 @@ def _layout(path: str | Path) -> Layout:
 
 
 def _look_at_matrices(table: Table, clips: dict[int, Clip], store: MatrixStore) -> None:
-    """Rows whose matrix cannot be given are bad ones; a span that was cut is noted."""
+    """Record rows without a usable matrix as bad, and note spans that were cut."""
     cut = []
     for place, (row, clip) in enumerate(clips.items()):
         if place in store.bad:
@@ -131,7 +131,7 @@ def _optional(table: Table, name: str) -> list[str]:
 
 
 def _folders(manifest: Path, features: str | Path | None, layout: Layout) -> list[Path]:
-    """Where files may lie, likeliest first."""
+    """Folders that may hold the files, the likeliest first."""
     if features is not None:
         if not Path(features).is_dir():
             raise RequestError(f"{features}: no such folder; it should hold the .npy files that {manifest} lists")
@@ -143,7 +143,7 @@ def _folders(manifest: Path, features: str | Path | None, layout: Layout) -> lis
 
 
 def _clips(table: Table, layout: Layout, count: int, folders: list[Path]) -> dict[int, Clip]:
-    """The clip of each row that names one; all other rows are bad ones."""
+    """Row → clip; rows without a file are recorded as bad."""
     named = dict(enumerate(table.text(layout.file, count)))
     archives = {row: _archive(name) for row, name in named.items()}
     files = {row: archives[row][0] for row, name in named.items() if name.strip()}
@@ -164,26 +164,28 @@ def _clips(table: Table, layout: Layout, count: int, folders: list[Path]) -> dic
         elif layout.file == "id" or name.strip().lower().endswith((".npy", ".zip")):
             table.bad.add(row, clip.wrong(found.wrong[name], "no such file"))
         else:
-            told = "features are read from .npy files, or ARCHIVE.zip:OFFSET:BYTES; extract them first"
-            told += found.wrong[name].removeprefix(NO_FILE)
-            table.bad.add(row, RequestError(f"{where}: {named[row]}: {told}", "no .npy file"))
+            remark = "features are read from .npy files, or ARCHIVE.zip:OFFSET:BYTES; extract them first"
+            remark += found.wrong[name].removeprefix(NO_FILE)
+            table.bad.add(row, RequestError(f"{where}: {named[row]}: {remark}", "no .npy file"))
     return clips
 
 
 def _tell_of_files(table: Table, files: dict[int, str], found: FoundFiles) -> None:
     if found.dropped and len(found.wrong) < len(found.paths):
         row = next(row for row, name in files.items() if name not in found.wrong)
-        told = f"leading folders of its file names are not here: {files[row]} is read from {found.paths[files[row]]}"
-        table.note(table.lines[row], told)
+        remark = f"leading folders of its file names are not here: {files[row]} is read from {found.paths[files[row]]}"
+        table.note(table.lines[row], remark)
     if found.respelled:
         name = found.respelled[0]
         row = next(row for row, other in files.items() if other == name)
-        told = f"{len(found.respelled):,} names are spelled otherwise than their files: {found.paths[name]} is {name!r}"
-        table.note(table.lines[row], told)
+        remark = (
+            f"{len(found.respelled):,} names are spelled otherwise than their files: {found.paths[name]} is {name!r}"
+        )
+        table.note(table.lines[row], remark)
 
 
 def _spans(table: Table, layout: Layout, count: int) -> list[tuple[int, int | None]]:
-    """(start, stop) of each row; a stop of None is the end of the file."""
+    """(start, stop) of each row; stop None: the end of the file."""
     starts, stops, lengths = (_numbers(table, c, count) for c in (layout.start, layout.stop, layout.length))
     if layout.length in table.columns and any(x is not None for x in (*starts, *lengths)):
         for row in range(count):
@@ -195,18 +197,18 @@ def _spans(table: Table, layout: Layout, count: int) -> list[tuple[int, int | No
     to_end = [row for row in range(count) if starts[row] and not stops[row]]
     if to_end:
         end = f"{layout.stop} 0 or nothing" if layout.stop else f"no {layout.length}"
-        told = f"{len(to_end):,} spans with a start and {end}: read to the end of the file"
-        table.note(table.lines[to_end[0]], told)
+        remark = f"{len(to_end):,} spans with a start and {end}: read to the end of the file"
+        table.note(table.lines[to_end[0]], remark)
     return [(start or 0, stop or None) for start, stop in zip(starts, stops, strict=True)]
 
 
 def _numbers(table: Table, column: str, count: int) -> list[int | None]:
-    """A column of whole numbers; empty cells, and a column that is not there, are None. What else there is is bad."""
+    """A column of whole numbers; None for empty cells and for a missing column. Other cells make their rows bad."""
     if column not in table.columns:
         return [None] * count
     found: list[int | None] = []
     for i, text in enumerate(table.text(column, count)):
-        # pandas writes a column of whole numbers with gaps as 12.0
+        # pandas writes 12.0 in columns of whole numbers with missing values
         whole = re.fullmatch(r"([0-9]+)(\.0*)?", text.strip())
         if text.strip() and whole is None:
             problem = f"{table.where(i)}: {column} is {text!r}; it should be a whole number of frames"

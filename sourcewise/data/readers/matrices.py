@@ -1,4 +1,4 @@
-"""Feature matrices (frames × dims) in .npy files: checked, never unpickled, kept in memory where they fit."""
+"""Feature matrices (frames × dims) in .npy files: checked, never unpickled, and cached in memory if they fit."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ import numpy as np
 
 from sourcewise.errors import FaultyData, RequestError
 
-_THREADS = 8  # waits for files, not for cores
-_CHUNK = 64  # files a task
+_THREADS = 8  # they wait for files, not for cores
+_CHUNK = 64  # files per task
 
 T = TypeVar("T")
 _Key = tuple[Path, tuple[int, int] | None]
@@ -24,26 +24,26 @@ _Key = tuple[Path, tuple[int, int] | None]
 
 @dataclass(frozen=True, slots=True)
 class Clip:
-    """Frames [start, stop) of a matrix, and what the manifest says of them."""
+    """Frames [start, stop) of a matrix, as a row of a manifest describes them."""
 
     path: Path
     where: str  # "manifest:line"
     start: int = 0
     stop: int | None = None  # None: to the end
-    clamp: bool = False  # a stop beyond the end means the end
-    frames: int | None = None  # the manifest's count, to be checked
-    span: tuple[int, int] | None = None  # (byte offset, bytes): the .npy lies inside an uncompressed archive
+    clamp: bool = False  # whether a stop beyond the end means the end
+    frames: int | None = None  # the manifest's number of frames, for a check
+    span: tuple[int, int] | None = None  # (byte offset, bytes) of the .npy inside an uncompressed archive
 
     def wrong(self, problem: str, kind: str = "") -> RequestError:
-        """The error to raise for this file; of its `kind`, else of that which its first words name."""
+        """The RequestError for this file; its kind is `kind`, else the first words of the problem."""
         return RequestError(f"{self.where}: {self.path}: {problem}", kind or problem.partition(";")[0])
 
     def faulty(self, problem: str, kind: str = "") -> FaultyData:
-        """The error to raise for what it holds."""
+        """The FaultyData error for the contents of the file."""
         return FaultyData(f"{self.where}: {self.path}: {problem}", kind or problem.partition(";")[0])
 
     def unreadable(self, error: OSError) -> RequestError:
-        """The error to raise when the file cannot be opened."""
+        """The error for a file that cannot be opened."""
         if isinstance(error, FileNotFoundError):
             return self.wrong("no such file; `features` should name the folder that holds it")
         return self.wrong(f"cannot be read ({error.strerror})")
@@ -51,7 +51,7 @@ class Clip:
 
 @dataclass(frozen=True, slots=True)
 class _Stored:
-    """A .npy file's header: where its numbers lie, and how."""
+    """The header of a .npy file: offset, shape and layout of its numbers."""
 
     dtype: np.dtype[Any]
     frames: int
@@ -61,11 +61,11 @@ class _Stored:
 
 
 class MatrixStore:
-    """The matrices of a set. `store(i)` is clip i's (frames, dims) float32 matrix, a fresh copy.
+    """The matrices of a set; `store(i)` is a new copy of clip i's (frames, dims) float32 matrix.
 
-    Up to `cache_bytes` in all, every file is read and checked at once and kept as stored; beyond that headers
-    only are checked, and numbers when they are read. `bad` are the clips that cannot be given, each with an error that
-    names manifest line and file; they have 0 frames.
+    If all files fit into `cache_bytes`, they are read, checked and kept as stored; else only headers are checked at
+    once, and numbers when they are read. `bad` maps unusable clips, which have 0 frames, to errors that name manifest,
+    line and file.
     """
 
     def __init__(self, clips: Sequence[Clip], cache_bytes: float) -> None:
@@ -86,16 +86,16 @@ class MatrixStore:
         self.frames = [stop - start for start, stop in self._ranges]
 
     def _one_width(self, files: dict[_Key, Clip]) -> tuple[int, dict[_Key, RequestError]]:
-        """The usual width, and the files of another."""
+        """The most frequent width, and errors of the files with another."""
         widths = [stored.dims for stored in self._stored.values()]
         counts = Counter(widths)
-        usual = max(counts, key=counts.__getitem__) if widths else 0  # the first of those that are as many
-        told = f"wide; its neighbours are {usual} wide, and all must be alike"
+        usual = max(counts, key=counts.__getitem__) if widths else 0  # the first of equally frequent ones
+        problem = f"wide; its neighbours are {usual} wide, and all must be alike"
         others = {key: stored.dims for key, stored in self._stored.items() if stored.dims != usual}
-        return usual, {key: files[key].wrong(f"is {dims} {told}", "another width") for key, dims in others.items()}
+        return usual, {key: files[key].wrong(f"is {dims} {problem}", "another width") for key, dims in others.items()}
 
     def _checked(self, wrong: dict[_Key, RequestError], files: dict[_Key, Clip]) -> list[tuple[int, int]]:
-        """The frames [start, stop) of each clip; what is wrong with it, or with its file, goes into `bad`."""
+        """The frames [start, stop) of each clip; errors of clips and files go into `bad`."""
         ranges = []
         for place, clip in enumerate(self.clips):
             key = (clip.path, clip.span)
@@ -109,7 +109,7 @@ class MatrixStore:
         return ranges
 
     def __call__(self, index: int) -> np.ndarray:
-        """(frames, dims) float32, to keep or change. Raises RequestError when the file cannot be read now."""
+        """A new (frames, dims) float32 matrix. Raises RequestError if the file cannot be read any more."""
         clip = self.clips[index]
         start, stop = self._ranges[index]
         key = (clip.path, clip.span)
@@ -124,7 +124,7 @@ class MatrixStore:
 
 
 def parse_matrix(data: bytes, where: str, name: str) -> np.ndarray:
-    """(frames, dims) float32 of the bytes of a .npy. Raises RequestError that names `where` and `name`."""
+    """The (frames, dims) float32 matrix in the bytes of a .npy. Raises RequestError that names `where` and `name`."""
     clip, file = Clip(Path(name), where), io.BytesIO(data)
     stored = _read_header(clip, file)
     promised = stored.frames * stored.dims * stored.dtype.itemsize
@@ -134,13 +134,13 @@ def parse_matrix(data: bytes, where: str, name: str) -> np.ndarray:
 
 
 def _of_row(error: RequestError, first: Clip, clip: Clip) -> RequestError:
-    """The error of a file as that of another row which names the file, too."""
+    """The error of a file for another row that names the same file."""
     problem = str(error).removeprefix(str(first.wrong("")))
     return type(error)(f"{clip.where}: {clip.path}: {problem}", error.kind)
 
 
 def _in_threads(work: Callable[[Clip], T], clips: list[Clip]) -> list[T | RequestError]:
-    """`work` on each clip, results in order, an error where it raises one."""
+    """Results of `work` for each clip, in order; a raised RequestError is its result."""
 
     def done(clip: Clip) -> T | RequestError:
         try:
@@ -164,7 +164,7 @@ def _size(clip: Clip) -> int:
 
 
 def _open(clip: Clip, whole: bool) -> tuple[_Stored, np.ndarray | None]:
-    """Read and check a header, and with `whole` all its numbers too."""
+    """Read and check a header and, with `whole`, all numbers."""
     try:
         with open(clip.path, "rb") as file:
             stored = _read_header(clip, file)
@@ -192,7 +192,7 @@ def _read_header(clip: Clip, file: BinaryIO) -> _Stored:
         major, _ = np.lib.format.read_magic(file)
         read = np.lib.format.read_array_header_1_0 if major == 1 else np.lib.format.read_array_header_2_0
         shape, fortran, dtype = read(file)
-    except Exception as error:  # the parser meets arbitrary bytes
+    except Exception as error:  # the parser may fail in any way on arbitrary bytes
         raise clip.wrong(f"has a broken header ({str(error).splitlines()[0][:100]}); write it again") from None
     if dtype.hasobject:
         raise clip.wrong("holds pickled objects, which are never loaded; save plain numbers with np.save")
@@ -229,7 +229,7 @@ def _read(clip: Clip, stored: _Stored, start: int, stop: int) -> np.ndarray:
     row = stored.dims * stored.dtype.itemsize
     try:
         with open(clip.path, "rb") as file:
-            if stored.fortran:  # a frame's numbers lie apart: read all
+            if stored.fortran:  # the numbers of a frame are not contiguous: read all
                 file.seek(stored.offset)
                 return _shaped(clip, file.read(stored.frames * row), stored, stored.frames)[start:stop]
             file.seek(stored.offset + start * row)
@@ -241,7 +241,7 @@ def _read(clip: Clip, stored: _Stored, start: int, stop: int) -> np.ndarray:
 def _check_finite(clip: Clip, values: np.ndarray, first_frame: int) -> None:
     if values.dtype.kind != "f":
         return
-    with np.errstate(over="ignore"):  # float64 beyond float32 is infinite to us
+    with np.errstate(over="ignore"):  # float64 values beyond float32 become infinite
         finite = np.isfinite(values.astype(np.float32, copy=False))
     if not finite.all():
         frame = first_frame + int(np.argmin(finite.all(axis=1)))
@@ -249,7 +249,7 @@ def _check_finite(clip: Clip, values: np.ndarray, first_frame: int) -> None:
 
 
 def _range(clip: Clip, frames: int) -> tuple[int, int]:
-    """The frames [start, stop) that a clip means, checked against the file and the manifest."""
+    """The frames [start, stop) of a clip, checked against the file and the manifest."""
     stop = frames if clip.stop is None else clip.stop
     asked = f"has {frames} frames; the manifest asks for frames {clip.start} to {stop}"
     if clip.start >= stop and clip.stop is not None:

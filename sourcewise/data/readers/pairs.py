@@ -1,4 +1,4 @@
-"""Pairs of texts: from .tsv, .csv, .jsonl and .parquet files, and from the hub through `datasets`."""
+"""Reads pairs of texts from .tsv, .csv, .jsonl and .parquet files, and from the hub through `datasets`."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ def read_pairs(
     need_source: bool = True,
     skip_bad: bool = False,
 ) -> Dataset:
-    """Text pairs of a file, or of `hub:NAME` (`split` and `subset` are for these).
+    """Text pairs of a file, or of `hub:NAME` with its `split` and `subset`.
 
-    `source` and `target` name columns; `translation.en` reaches into a column of mappings. Without a target
-    column (`target=None`) every target is empty. Ids come from a column `id`, else they count from 1. `quoting` is
-    that of a .tsv or .csv. A blank target, or source, makes its row a bad one; without `need_source`, or without
-    targets, a source may be blank, which is noted. Raises RequestError that names the file, and counts the bad rows and
-    names the first, unless `skip_bad`: then they are left out and noted.
+    `source` and `target` name columns; `translation.en` selects a key in a column of mappings. With `target=None` every
+    target is empty. Ids come from a column `id`, else they count from 1. `quoting` is that of a .tsv or .csv. Rows with
+    a blank source or target are bad; without `need_source`, or without targets, blank sources are only noted. Raises
+    RequestError that names the file, counts the bad rows and names the first; with `skip_bad` bad rows are skipped and
+    noted.
     """
     if str(path).startswith(HUB):
         table = _read_hub(str(path)[len(HUB) :], split, subset)
@@ -71,7 +71,7 @@ def _read_hub(name: str, split: str, subset: str | None) -> Table:
     try:
         with contextlib.nullcontext() if Path(name).exists() else hub.patient_no_longer(name):
             read = datasets.load_dataset(name, subset, split=split)
-    except Exception as error:  # the library raises a dozen kinds, some from the network
+    except Exception as error:  # the library raises many kinds, some from the network
         where = f"{HUB}{name}" + (f" ({subset})" if subset else "")
         raise RequestError(f"{where}: split {split!r} cannot be loaded: {hub.reason(error)}") from None
     columns = {column: list(read[column]) for column in read.column_names}

@@ -1,4 +1,4 @@
-"""Plain text to pre-train on: documents of a file, joined, and cut into pieces that are spoiled anew each epoch."""
+"""Plain text for pre-training: concatenated documents, cut into pieces that are corrupted anew each epoch."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import numpy as np
 from sourcewise.config import DataConfig, DatasetConfig
 from sourcewise.data.encoding import Encoded, ExampleSet
 from sourcewise.data.examples import Dataset, Example
-from sourcewise.data.noise.denoising import MODES, denoisers, spoil
+from sourcewise.data.noise.denoising import MODES, corrupt, denoisers
 from sourcewise.data.readers.lines import read_lines
 from sourcewise.data.readers.tables import Table, endings, read_table
 from sourcewise.data.tokenizers.backends import SENTINEL
@@ -22,11 +22,11 @@ from sourcewise.errors import RequestError
 
 Item = TypeVar("Item")
 CHUNK = 4096  # documents tokenised at a time
-REMEMBERED = 1024  # spoiled pieces: a batch asks for its targets, then for its sources
+REMEMBERED = 1024  # cached corrupted pieces, since a batch reads its targets first, then its sources
 
 
 class Lazy(Sequence[Item]):
-    """A sequence whose items are made when they are asked for."""
+    """A sequence whose items are computed on access."""
 
     def __init__(self, make: Callable[[int], Item], size: int) -> None:
         self._make, self._size = make, size
@@ -45,10 +45,10 @@ class Lazy(Sequence[Item]):
 
 
 def read_documents(path: Path, config: DatasetConfig) -> Dataset:
-    """The documents of a text file, one a line, or of columns of a table, one column after the other.
+    """The documents of a text file, one per line, or of the columns of a table, column by column.
 
     A document is the target of an example without a source; empty ones are left out. The columns are `source` and
-    `target` of the config, as far as named; else `text`. Raises RequestError that names the file.
+    `target` of the config if named, else `text`. Raises RequestError that names the file.
     """
     named = [name for name in (config.source, config.target) if name]
     table = read_table(path, config.quoting) if path.suffix.lower() in endings() else None
@@ -84,12 +84,12 @@ def encode_set(dataset: Dataset, tokenizer: Tokenizer, data: DataConfig, seed: i
 class Denoised(ExampleSet):
     """Plain text as pieces whose dropped spans are the targets.
 
-    The tokens of all documents stand in one ring, as in T5 without a mark between them: an end of text inside a
-    target would end an output there. An epoch begins anywhere in the ring and cuts pieces one after the other, each
-    denoiser taking as many as any other, in an order drawn in rounds. All draws are functions of (seed, epoch, piece).
-    Each source has exactly `max_source` tokens, but for sequential ones, which are shorter.
-    `kinds`, `sizes`, `starts`, `dropped` and `spans` are (pieces,): which denoiser, how many tokens from where in the
-    ring, and how many of these go. `numbers` are the pieces chosen by `select`.
+    The tokens of all documents form one ring, as in T5 without separators, since an end of text inside a target would
+    end an output there. An epoch starts anywhere in the ring and cuts consecutive pieces; all denoisers get equally
+    many, in an order drawn in rounds. All draws are functions of (seed, epoch, piece). Each source has exactly
+    `max_source` tokens; sequential ones are shorter.
+    `kinds`, `sizes`, `starts`, `dropped` and `spans` are (pieces,): index of the denoiser, number of tokens, start in
+    the ring, number of dropped tokens and of spans. `numbers` are the pieces chosen by `select`.
     """
 
     drawn = True
@@ -115,7 +115,7 @@ class Denoised(ExampleSet):
         yield from (self.tokens, self.pieces)
 
     def at(self, epoch: int) -> Denoised:
-        """The pieces of another epoch, as many."""
+        """The same number of pieces of another epoch."""
         other = copy.copy(self)
         other._draw(epoch)
         return other
@@ -128,7 +128,7 @@ class Denoised(ExampleSet):
         return other
 
     def _check(self, budget: int, most: int) -> None:
-        """Raise RequestError where sentinels or the longest target do not do for the pieces."""
+        """Raises RequestError if there are too few sentinels, or if targets would be too long."""
         if self.pieces.min() < 2:
             raise RequestError(f"{self.name}: max_source {budget} leaves no room for spans; set 8 or more")
         kinds = list(zip(self.denoisers, self.pieces.tolist(), strict=True))
@@ -144,7 +144,7 @@ class Denoised(ExampleSet):
             raise RequestError(f"{self.name}: {problem}; set it to {longest}, or a lower max_source")
 
     def _draw(self, epoch: int) -> None:
-        """Where each piece of an epoch starts, which denoiser spoils it, and how much it drops."""
+        """Draw the start, the denoiser and the dropped tokens of each piece of an epoch."""
         self.epoch = epoch
         rng = np.random.default_rng([self.seed, epoch])
         kinds = rng.permuted(np.tile(np.arange(len(self.denoisers)), (self.rounds, 1)), axis=1).ravel()
@@ -153,12 +153,12 @@ class Denoised(ExampleSet):
         drops = np.array([d.drops(int(n)) for d, n in zip(self.denoisers, self.pieces, strict=True)])
         self.dropped, self.spans = drops[kinds].T
         sequential = np.array([d.sequential for d in self.denoisers])[kinds]
-        upto = np.maximum(self.sizes // 2, 2)  # half of the piece is never reached: a quarter goes on average
+        upto = np.maximum(self.sizes // 2, 2)  # less than half of the piece, a quarter on average
         self.dropped = np.where(sequential, rng.integers(1, upto), self.dropped)
         self._lay_out()
 
     def _lay_out(self) -> None:
-        """What a set of examples shows of the pieces chosen."""
+        """Set the attributes of a set of examples for the chosen pieces."""
         chosen = self.numbers
         modes = np.array([len(self.modes[d.mode]) for d in self.denoisers])[self.kinds[chosen]]
         dropped, spans = self.dropped[chosen], self.spans[chosen]
@@ -174,12 +174,12 @@ class Denoised(ExampleSet):
         places = np.arange(self.starts[number], self.starts[number] + self.sizes[number])
         rng = np.random.default_rng([self.seed, self.epoch, number])
         dropped, spans = int(self.dropped[number]), int(self.spans[number])
-        source, target = spoil(self.tokens.take(places, mode="wrap"), dropped, spans, self.sentinels, rng)
+        source, target = corrupt(self.tokens.take(places, mode="wrap"), dropped, spans, self.sentinels, rng)
         mode, end = self.modes[self.denoisers[self.kinds[number]].mode], [self.tokenizer.eos_id]
         return np.concatenate((mode, source, end)), np.concatenate((target, end))
 
     def _example(self, index: int) -> Example:
-        """A piece for people: the source with its sentinels, the target without, as outputs are decoded."""
+        """A piece as texts: the source with sentinels, the target without, as in decoded outputs."""
         number = int(self.numbers[index])
         source, target = self._pair(number)
         at = np.flatnonzero(np.isin(source, self.sentinels))
@@ -194,7 +194,7 @@ class Denoised(ExampleSet):
 
 
 def _tokens(dataset: Dataset, tokenizer: Tokenizer) -> np.ndarray:
-    """The ids of all documents, one after the other, (tokens,) int32, without special tokens that a text spells."""
+    """The concatenated ids of all documents, (tokens,) int32, without special tokens that a text spells."""
     special = {*tokenizer.around, *tokenizer.sentinels}
     special |= {ids[0] for ids in (_bare(mode, tokenizer) for mode in MODES) if len(ids) == 1}
     special -= {tokenizer.unk_id}
@@ -210,7 +210,7 @@ def _tokens(dataset: Dataset, tokenizer: Tokenizer) -> np.ndarray:
 
 
 def _bare(text: str, tokenizer: Tokenizer) -> list[int]:
-    """The ids of a text, without what stands around it."""
+    """The ids of a text without the special tokens around it."""
     return [i for i in tokenizer.encode(text) if i not in tokenizer.around - {tokenizer.unk_id}]
 
 

@@ -1,9 +1,9 @@
-"""Whether the quotes in a table are those of a CSV writer, which come off, or part of its texts, which stay.
+"""Decides whether the quotes in a table are those of a CSV writer, to be removed, or part of the texts.
 
-A CSV writer (pandas, R, a spreadsheet) puts a cell in quotes where it holds the separator, a line break or a quote, and
-doubles the quotes inside; some quote every cell. So the quotes of a file are a writer's only if all of them can be:
-each quoted cell is closed and holds what made it be quoted, and no other cell has a quote. One `"Yes."`, one `5" disk`
-shows that nobody quoted, and every quote is text. What the file leaves open is told, never decided in silence.
+A CSV writer (pandas, R, a spreadsheet) quotes a cell that holds the separator, a line break or a quote, and doubles the
+quotes inside; some quote every cell. So the quotes of a file are a writer's only if all of them can be: each quoted
+cell is closed and holds a reason for the quotes, and no other cell has a quote. One `"Yes."` or `5" disk` shows that
+no writer quoted, and every quote is text. Ambiguous files are reported, never decided silently.
 """
 
 from __future__ import annotations
@@ -25,37 +25,37 @@ SETTLE = "quoting: csv takes them off, quoting: text keeps them"
 
 @dataclass(slots=True)
 class Quotes:
-    """What the quotes of a file look like, cells counted; a line is where the first of its kind begins."""
+    """Counts of the kinds of quoted cells in a file, with the line of the first of each kind."""
 
     needed: int = 0  # closed, with a separator, line break or doubled quote inside
     needed_line: int = 0
-    broken: int = 0  # of these, those that hold a separator or line break: the rows stand and fall with them
-    idle: int = 0  # closed, and nothing inside that needs quotes
+    broken: int = 0  # of these, cells with a separator or line break, on which the rows depend
+    idle: int = 0  # closed, without a reason for quotes inside
     idle_line: int = 0
-    commas: int = 0  # of these, those with a comma
-    void: int = 0  # of these, those with nothing inside
-    stray: int = 0  # a quote where no writer puts one, lines counted
+    commas: int = 0  # of these, cells with a comma
+    void: int = 0  # of these, empty cells
+    stray: int = 0  # lines with a quote where no writer puts one
     stray_line: int = 0
-    open_line: int = 0  # a cell that opens and never closes
+    open_line: int = 0  # a cell whose quotes are never closed
 
     @property
     def is_csv(self) -> bool:
-        """Whether every quote can be a CSV writer's, and at least one must be."""
+        """Whether every quote may be a CSV writer's, and at least one must be."""
         return self.needed > 0 and not (self.idle or self.stray or self.open_line)
 
     @property
     def first(self) -> int:
-        """The line of the first cell in quotes."""
+        """The line of the first quoted cell."""
         return min(line for line in (self.needed_line, self.idle_line) if line)
 
     @property
     def closed(self) -> int:
-        """Cells that stand in quotes."""
+        """Number of quoted cells."""
         return self.needed + self.idle
 
 
 def look(text: str, separator: str, columns: int, start: int = 0) -> Quotes:
-    """Look at every quote of a table from `start` on, `columns` wide; lines without one cost a search and no more."""
+    """Classify all quotes of a table with `columns` columns, from `start` on; lines without quotes are skipped fast."""
     found = Quotes()
     cell = _cell_of(separator)
     line, at = 1 + text.count("\n", 0, start), text.find('"', start)
@@ -69,7 +69,7 @@ def look(text: str, separator: str, columns: int, start: int = 0) -> Quotes:
 
 
 def _cell_of(separator: str) -> re.Pattern[str]:
-    """A whole cell at a place: in closed quotes (group 1), or without any (group 2)."""
+    """Pattern of a complete cell: in closed quotes (group 1), or without quotes (group 2)."""
     gap = re.escape(separator)
     return re.compile(rf'(?:"([^"]*+(?:""[^"]*+)*+)"|([^"{gap}\r\n]*))(?={gap}|\r*\n|\r*\Z)')
 
@@ -77,7 +77,7 @@ def _cell_of(separator: str) -> re.Pattern[str]:
 def _look_at_row(
     text: str, begin: int, line: int, cell: re.Pattern[str], separator: str, columns: int, found: Quotes
 ) -> int:
-    """Count the quotes of the row that begins here, and give where the next line to look at begins."""
+    """Count the quotes of the row at `begin`; returns the start of the next line."""
     quoted: list[str] = []
     bare, at = 0, begin
     while match := cell.match(text, at):
@@ -114,14 +114,14 @@ def _count(quoted: list[str], line: int, separator: str, found: Quotes) -> None:
 
 
 def are_csv(text: str, name: str, separator: str, columns: int, start: int) -> tuple[bool, tuple[int, str] | None]:
-    """Whether the quotes of a table's rows, from `start` on, come off; and a line and words to tell, where need be.
+    """Whether the quotes of a table's rows, from `start` on, are to be removed; and a remark (line, words) or None.
 
-    Raises RequestError with the line where some are a CSV writer's and as many are not.
+    Raises RequestError with the line if some quotes are a CSV writer's and others are not.
     """
     found = look(text, separator, columns, start)
     others = found.idle + found.stray + bool(found.open_line)
     if found.is_csv:
-        if found.broken:  # without the quotes the rows would not even have their columns
+        if found.broken:  # without the quotes the rows would have a wrong number of columns
             return True, None
         return True, (found.first, f"quotes around {found.closed:,} cells taken off, as a CSV writer's; {SETTLE}")
     if found.idle and not (found.stray or found.open_line) and _quoted_by_habit(text[start:], separator, found):
@@ -134,18 +134,18 @@ def are_csv(text: str, name: str, separator: str, columns: int, start: int) -> t
             f"{found.needed_line} seems a CSV writer's; {SETTLE}"
         )
     if found.needed:
-        told = f"{found.needed:,} cells in quotes as a CSV writer's, kept with them as all others; {SETTLE}"
-        return False, (found.needed_line, told)
+        remark = f"{found.needed:,} cells in quotes as a CSV writer's, kept with them as all others; {SETTLE}"
+        return False, (found.needed_line, remark)
     if found.open_line:
         return False, (found.open_line, f"a quote opens and does not close, taken as text; {SETTLE}")
     if found.void or 2 * found.idle > text.count("\n", start):
-        told = f"{found.idle:,} cells in quotes, kept with them: no CSV writer would have put these; {SETTLE}"
-        return False, (found.idle_line, told)
+        remark = f"{found.idle:,} cells in quotes, kept with them: no CSV writer would have put these; {SETTLE}"
+        return False, (found.idle_line, remark)
     return False, None
 
 
 def _quoted_by_habit(rows: str, separator: str, found: Quotes) -> bool:
-    """Whether every cell is in quotes, or, as Excel does it between tabs, each with a comma and no other."""
+    """Whether all cells are quoted or, as by Excel with tabs, exactly those with a comma."""
     outside = _CLOSED.sub("", rows)
     if not outside.strip(f"{separator}\r\n"):
         return separator in outside
@@ -153,9 +153,9 @@ def _quoted_by_habit(rows: str, separator: str, found: Quotes) -> bool:
 
 
 def csv_rows(text: str, name: str, separator: str, before: int = 0) -> Iterator[Row]:
-    """The rows of a quoted table, empty lines left out; `before` lines came earlier.
+    """The rows of a quoted table without empty lines; `before` is the number of earlier lines.
 
-    Raises RequestError with the line of a quote that opens and does not close, or closes before its cell ends.
+    Raises RequestError with the line of a quote that is not closed, or is closed before the end of its cell.
     """
     csv.field_size_limit(max(csv.field_size_limit(), len(text) + 1))
     rows = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
@@ -181,7 +181,7 @@ def _unclosed(name: str, line: int, seen: int, error: csv.Error) -> RequestError
 
 
 def with_row_ends(text: str) -> str:
-    """Rows that end in \\r as rows that end in \\n, where all \\n are breaks inside quoted cells (Excel on a Mac)."""
+    """The text with \\r as \\n at the ends of rows, if all \\n are line breaks inside quoted cells (Excel on a Mac)."""
     if "\r" not in text or '"' not in text:
         return text
     outside = _masked(text)
@@ -191,7 +191,7 @@ def with_row_ends(text: str) -> str:
 
 
 def check_row_ends(text: str, name: str, before: int = 0) -> None:
-    """Raise RequestError where a \\r ends a row among others that end in \\n; inside quoted cells it may stand."""
+    """Raises RequestError if one row ends in \\r and others in \\n; \\r inside quoted cells is allowed."""
     if text.count("\r") == text.count("\r\n"):
         return
     alone = _ALONE.search(_masked(text))
@@ -204,11 +204,11 @@ def check_row_ends(text: str, name: str, before: int = 0) -> None:
 
 
 def _masked(text: str) -> str:
-    """A text as long, without the line ends inside quoted cells."""
+    """A text of the same length without the line ends inside quoted cells."""
     return _CLOSED.sub(lambda cell: cell[0].replace("\n", " ").replace("\r", " "), text)
 
 
 def quoted(cell: str, separator: str = "\t") -> str:
-    """A cell as a CSV writer writes it: in quotes only where it must be."""
+    """A cell as a CSV writer writes it, quoted only if necessary."""
     needs = any(mark in cell for mark in ('"', separator, "\n", "\r"))
     return '"' + cell.replace('"', '""') + '"' if needs else cell

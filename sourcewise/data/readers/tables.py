@@ -22,17 +22,17 @@ from sourcewise.runtime.plugins import plugins
 
 MANY = 30  # columns that an error lists
 ENDINGS = (*DELIMITED, ".jsonl", ".parquet")
-OTHERS = (".json", ".npy", ".txt")  # read elsewhere
-GROUP = "sourcewise.readers"  # the entry points by which other packages bring readers
+OTHERS = (".json", ".npy", ".txt")  # endings that are read elsewhere
+GROUP = "sourcewise.readers"  # group of entry points of plug-in readers
 
 Rows = Iterable[Mapping[str, Any]]
 
 
 @dataclass(frozen=True, slots=True)
 class Reader:
-    """How another package reads files of an ending: each row maps names of columns to cells, in the file's order.
+    """A plug-in's reader of files with an ending; `read(path)` yields rows that map names of columns to cells.
 
-    `read` is given the path; what is wrong with a file it tells by a ValueError or OSError that says where.
+    It raises ValueError or OSError, with the place, for a file that it cannot read.
     """
 
     ending: str  # ".xliff"
@@ -45,9 +45,9 @@ class Reader:
 
 @dataclass(slots=True)
 class Table:
-    """Columns of equal length. `lines[i]` is where row i stands in the file, counted from 1.
+    """Columns of equal length; `lines[i]` is the line of row i in the file, counted from 1.
 
-    `bad` are rows that cannot be used, as far as has been looked; `notes` tell what was not taken as it stands.
+    `bad` are the unusable rows found so far; `notes` are remarks on data that is not used as it stands.
     """
 
     name: str  # the file or set, for messages
@@ -67,17 +67,17 @@ class Table:
         return f"{self.name}:{self.lines[row]}"
 
     def wheres(self, count: int) -> list[str]:
-        """`file:line` of the first rows."""
+        """`file:line` of the first `count` rows."""
         return [f"{self.name}:{line}" for line in self.lines[:count]]
 
     def note(self, line: int, what: str) -> None:
-        """Tell once what was not taken as it stands."""
-        told = Note(self.name, f"line {line}", what)
-        if told not in self.notes:
-            self.notes.append(told)
+        """Add a note on data that is not used as it stands, once."""
+        remark = Note(self.name, f"line {line}", what)
+        if remark not in self.notes:
+            self.notes.append(remark)
 
     def names(self) -> list[str]:
-        """Column names; a column of mappings is listed by its keys, as `translation.en`."""
+        """Names of the columns; a column of mappings is listed by its keys, such as `translation.en`."""
         found = []
         for name, values in self.columns.items():
             first = next((v for v in values if v is not None and v is not ABSENT), None)
@@ -85,14 +85,14 @@ class Table:
         return found
 
     def text(self, name: str, limit: int | None = None) -> list[str]:
-        """A column as text, its first `limit` rows; null and NaN are empty. `a.b` reaches into a column of mappings.
+        """The first `limit` texts of a column; null and NaN are empty. `a.b` selects a key in a column of mappings.
 
-        What is neither text nor a number makes its row a bad one. Raises RequestError when there is no such column.
+        Rows with other cells than texts and numbers are bad. Raises RequestError if there is no such column.
         """
         cells = as_texts(self._values(name)[:limit], name)
         for row, what in cells.wrong.items():
             self.bad.add(row, RequestError(f"{self.where(row)}: {what}", what.partition(";")[0]))
-        for row, what in cells.told:
+        for row, what in cells.remarks:
             self.note(self.lines[row], what)
         return cells.texts
 
@@ -111,7 +111,7 @@ class Table:
 
 
 def no_column(file: str, name: str, known: Sequence[str]) -> RequestError:
-    """The error for a column that is not there."""
+    """The error for a missing column."""
     alone = len(known) == 1 and any(mark in known[0] for mark in ",;|")
     hint = "; tabs stand between the columns of a .tsv: should its name end in .csv?" * alone
     if not hint and any(" " in each.strip() or each.isdecimal() for each in known):
@@ -130,14 +130,14 @@ def _descend(value: Any, keys: Sequence[str]) -> Any:
 
 
 def listed(columns: Iterable[str]) -> str:
-    """Names of columns in one line, in their order; of very many the first, and how many there are."""
+    """Names of columns in one line; if there are very many, the first ones and the number."""
     known = list(columns)
     shown = [repr(each) if each != each.strip() or not each or "," in each else each for each in known[:MANY]]
     return ", ".join(shown) + (f", … ({len(known):,} columns)" if len(known) > MANY else "") if known else "none"
 
 
 def read_table(path: str | Path, quoting: Quoting = "auto") -> Table:
-    """A .tsv, .csv, .jsonl or .parquet file, told apart by its name. Raises RequestError."""
+    """Read a .tsv, .csv, .jsonl or .parquet file, or a plug-in's kind, by its ending. Raises RequestError."""
     ending = Path(path).suffix.lower()
     if ending in DELIMITED:
         return read_tsv(path, quoting)
@@ -155,17 +155,17 @@ def read_table(path: str | Path, quoting: Quoting = "auto") -> Table:
 
 @functools.cache
 def readers() -> dict[str, Reader]:
-    """The readers of plug-ins by their ending."""
+    """Ending → reader of a plug-in."""
     return {reader.ending: reader for reader in plugins(GROUP, _taken)}
 
 
 def endings() -> tuple[str, ...]:
-    """The endings of files that hold a table: ours, then those of plug-ins."""
+    """Endings of files that hold a table, those of plug-ins last."""
     return (*ENDINGS, *readers())
 
 
 def _taken(found: object) -> Reader:
-    """A plug-in's reader. Raises TypeError or ValueError where it is none, or its ending is read already."""
+    """A plug-in's reader. Raises TypeError or ValueError if it is no reader, or if its ending is taken."""
     if not isinstance(found, Reader):
         raise TypeError(f"it is no sourcewise.data.readers.tables.Reader but {found!r}")
     if found.ending in (*ENDINGS, *OTHERS):
@@ -174,7 +174,7 @@ def _taken(found: object) -> Reader:
 
 
 def _read_by(reader: Reader, path: Path) -> Table:
-    """A file as a plug-in's reader gives its rows, counted from 1. Raises RequestError."""
+    """Read a file by a plug-in's reader; rows count from 1. Raises RequestError."""
     if not path.is_file():
         raise RequestError(f"{path}: no such file")
     try:
@@ -191,16 +191,16 @@ def _of_rows(path: str | Path, rows: Sequence[Mapping[str, Any]], numbers: list[
 
 
 def read_tsv(path: str | Path, quoting: Quoting = "auto") -> Table:
-    """A .tsv or .csv as `read_delimited` reads it; a row of too few or too many cells is a bad one.
+    """Read a .tsv or .csv by `read_delimited`; rows with too few or too many cells are bad.
 
-    What `evaluate` writes (translations.tsv) has its escapes undone. Raises RequestError.
+    The escapes of translations.tsv, which `evaluate` writes, are undone. Raises RequestError.
     """
     found = read_delimited(path, quoting)
     columns: dict[str, list[Any]] = {name: [row[i] for row in found.rows] for i, name in enumerate(found.header)}
     table = Table(str(path), columns, found.lines)
     for row, what in found.ragged.items():
         table.bad.add(row, RequestError(f"{table.where(row)}: {what}", "not as many fields as the header"))
-    for line, what in found.told:
+    for line, what in found.remarks:
         table.note(line, what)
     if tuple(found.header) == COLUMNS:
         _undo_escapes(table)
@@ -233,7 +233,7 @@ def _parsed(line: str, where: str) -> dict[str, Any]:
         raise RequestError(f"{where}: not JSON: {error}; each line is one object") from None
     if not isinstance(row, dict):
         raise RequestError(f'{where}: a JSON {type(row).__name__}; each line is one {{"column": "text"}}')
-    if "\\ud" in line.lower():  # half of a \ud83d\ude00 pair is text that no file or tokenizer can hold
+    if "\\ud" in line.lower():  # half of a surrogate pair cannot be encoded
         try:
             json.dumps(row, ensure_ascii=False).encode("utf-8")
         except UnicodeEncodeError:
@@ -250,7 +250,7 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
-_JSON = json.JSONDecoder(parse_float=Written, object_pairs_hook=_object)  # made once: lines are many
+_JSON = json.JSONDecoder(parse_float=Written, object_pairs_hook=_object)  # made once, since there are many lines
 
 
 def _read_parquet(path: str | Path) -> Table:
@@ -274,7 +274,7 @@ def _read_parquet(path: str | Path) -> Table:
 
 
 def _values_of(column: Any) -> list[Any]:
-    """Python's values of an Arrow column; short floats look as in their own precision (0.1, not 0.100000001)."""
+    """The Python values of an Arrow column; short floats are rounded to their precision (0.1, not 0.100000001)."""
     import pyarrow
 
     values = column.to_pylist()

@@ -1,9 +1,10 @@
-"""New entries in a finished tokenizer.json: texts that become one id each, and decode to exactly what they were.
+"""Adds entries to an existing tokenizer.json: texts that become one id each, and decode to exactly the same text.
 
-A tokenizer that writes a space as ▁ puts one before every word, so also before a word that follows a new entry, and
-drops the spaces beside it: `{"a": 1}` would come back as `{ "a": 1}`. Here it is told to put a ▁ before the whole text
-only, and to keep spaces beside new entries. A text without new entries has the ids it had, but for a space at its end.
-A tokenizer that was trained here keeps all spaces already; its new entries are looked for in the whole text.
+A tokenizer that writes spaces as ▁ puts one before every word, also before a word that follows a new entry, and drops
+the spaces beside the entry: `{"a": 1}` would be decoded as `{ "a": 1}`. So its settings are changed: ▁ is put before
+the complete text only, and spaces beside new entries are kept. Texts without new entries keep their ids, except for a
+space at the end. Tokenizers that were trained here keep all spaces anyway; their entries are matched in the complete
+text.
 """
 
 from __future__ import annotations
@@ -16,16 +17,16 @@ from typing import Any
 from sourcewise.data.tokenizers.training import FIRST
 
 SPACES = {"type": "Replace", "pattern": {"Regex": r"\s+"}, "content": " "}
-TRIMS = ("Strip", "WhitespaceSplit")  # steps that drop the spaces at the ends of what lies between two entries
+TRIMS = ("Strip", "WhitespaceSplit")  # steps that drop spaces at the ends of the text between two entries
 
 
 def add_entries(text: str, first_id: int, entries: Sequence[str]) -> str:
-    """A tokenizer.json with these entries, their ids from `first_id` on."""
+    """The text of a tokenizer.json with new entries, whose ids start at `first_id`."""
     tree = json.loads(text)
     if _metaspace(tree.get("pre_tokenizer")):
         _keep_spaces(tree)
     own = _trained_here(tree)
-    if own is not None:  # or an entry that begins with a space would be looked for with two
+    if own is not None:  # else an entry that begins with a space would be matched with two
         own["pattern"]["Regex"] += "".join(f"(?!{re.escape(entry[1:])}\\z)" for entry in entries if entry[0] == " ")
     kind = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": own is not None, "special": False}
     tree["added_tokens"] = [
@@ -36,7 +37,7 @@ def add_entries(text: str, first_id: int, entries: Sequence[str]) -> str:
 
 
 def _trained_here(tree: dict[str, Any]) -> dict[str, Any] | None:
-    """The step of the normalizer that doubles a text's first space; None in a tokenizer that has no such step."""
+    """The normalizer's step that doubles a text's first space; None if there is none."""
     for step in _steps(tree.get("normalizer"), "normalizers"):
         if step["type"] == "Replace" and str(step["pattern"].get("Regex", "")).startswith(FIRST):
             return step if step["content"] == "  " else None
@@ -44,7 +45,7 @@ def _trained_here(tree: dict[str, Any]) -> dict[str, Any] | None:
 
 
 def _steps(part: dict[str, Any] | None, of: str) -> list[dict[str, Any]]:
-    """The steps of a normalizer or pre-tokenizer, one or a sequence of them; `of` is what a sequence calls them."""
+    """The steps of a normalizer or pre-tokenizer, which is one step or a sequence; `of` is the sequence's key."""
     if part is None:
         return []
     return list(part[of]) if part["type"] == "Sequence" else [part]
@@ -53,7 +54,7 @@ def _steps(part: dict[str, Any] | None, of: str) -> list[dict[str, Any]]:
 def _metaspace(pre_tokenizer: dict[str, Any] | None) -> bool:
     """Whether spaces are written as ▁, with one before the text."""
     steps = [step for step in _steps(pre_tokenizer, "pretokenizers") if step["type"] == "Metaspace"]
-    usual = ["always" if step.get("add_prefix_space", True) else "never" for step in steps]  # as older files say it
+    usual = ["always" if step.get("add_prefix_space", True) else "never" for step in steps]  # older files
     return any(step.get("prepend_scheme", scheme) == "always" for step, scheme in zip(steps, usual, strict=True))
 
 

@@ -1,7 +1,7 @@
-"""What is behind `Tokenizer`: the library tokenizers, which reads SentencePiece models too, and transformers.
+"""Backends of `Tokenizer`: the library tokenizers, also for SentencePiece models, and transformers.
 
-A folder is opened as the tokenizer class that it names, which may rebuild what its tokenizer.json says and knows how
-targets are written; a tokenizer.json that is of no class in particular, such as ours, is read as it stands.
+A folder is opened as the tokenizer class that it names, which may rebuild its tokenizer.json and knows how targets are
+encoded. A tokenizer.json without a class, such as ours, is read as it stands.
 """
 
 from __future__ import annotations
@@ -15,24 +15,24 @@ from sourcewise.data.tokenizers.fast import CONFIG, Fast, Frame, read_json
 from sourcewise.data.tokenizers.languages import Languages
 from sourcewise.errors import RequestError
 
-SENTINEL = "<extra_id_{}>"  # T5's names for the spans dropped from a text
+SENTINEL = "<extra_id_{}>"  # T5's names of dropped spans
 SENTENCEPIECE_FILES = ("spiece.model", "sentencepiece.bpe.model", "tokenizer.model")
 NO_CLASS = ("PreTrainedTokenizerFast", "TokenizersBackend", "PreTrainedTokenizer", "PythonBackend")
 
 
 class Backend(Protocol):
-    """What a library must do for us: plain ids, without a promise about the end of text."""
+    """Interface to a tokenizer library: plain ids, without a guarantee of an end of text."""
 
     size: int
     pad_id: int
     eos_id: int
     unk_id: int
-    notes: tuple[str, ...]  # what a person should know of how it was opened
-    cuts_left: bool  # whether long texts lose their beginning
-    languages: Languages | None  # None: its texts are marked with none
+    notes: tuple[str, ...]  # remarks for the user
+    cuts_left: bool  # whether long texts are truncated at the beginning
+    languages: Languages | None  # None: texts have no language codes
 
     def encode(self, texts: Sequence[str], target: bool = False) -> list[list[int]]:
-        """Texts → ids, special tokens included: as sources, or as targets."""
+        """Texts → ids with special tokens, as sources or targets."""
         ...
 
     def frame(self, target: bool = False) -> Frame:
@@ -40,38 +40,38 @@ class Backend(Protocol):
         ...
 
     def decode(self, ids: list[int]) -> str:
-        """Ids, all within 0..size, → text without special tokens."""
+        """Ids in 0..size → text without special tokens."""
         ...
 
     def name(self, token: int) -> str:
-        """The entry of the vocabulary as it is written there: "▁the", "<extra_id_0>"; empty where there is none."""
+        """The vocabulary's entry of an id: "▁the", "<extra_id_0>"; empty if there is none."""
         ...
 
     def find(self, name: str) -> int | None:
-        """The id of an entry of the vocabulary, or None."""
+        """The id of an entry of the vocabulary; None if there is none."""
         ...
 
     def added(self) -> set[int]:
-        """Ids of texts that were made entries after the tokenizer was trained, special ones apart."""
+        """Ids of entries that were added after the training of the tokenizer, without special ones."""
         ...
 
     def add(self, entries: Sequence[str]) -> Backend:
-        """One with these entries, their ids from `size` on."""
+        """A copy with new entries, whose ids start at `size`."""
         ...
 
     def save(self, folder: Path) -> None:
-        """Write the files transformers opens."""
+        """Write the files that transformers opens."""
         ...
 
     def to_json(self) -> str:
-        """The text of a tokenizer.json. Raises RequestError where there can be none."""
+        """The text of a tokenizer.json. Raises RequestError if that is impossible."""
         ...
 
 
 def open_backend(path: str | Path) -> Backend:
-    """A tokenizer.json, a SentencePiece .model, a folder with either, or a hub name, opened by the library it is for.
+    """Open a tokenizer.json, a SentencePiece .model, a folder with either, or a hub name, by the right library.
 
-    Raises RequestError when it is missing, corrupt, or has no token that ends a text.
+    Raises RequestError if it is missing or corrupt, or has no end of text.
     """
     where = Path(path).expanduser()
     if where.is_dir():
@@ -84,12 +84,12 @@ def open_backend(path: str | Path) -> Backend:
 
 
 def read_backend(text: str) -> Backend:
-    """What the text of a tokenizer.json says. Raises RequestError when it has no token that ends a text."""
+    """The backend of a tokenizer.json's text. Raises RequestError if it has no end of text."""
     return Fast(text, "tokenizer")
 
 
 def _open_file(path: Path) -> Backend:
-    """A file as it stands, but for the tokenizer.json of a class that has more to say."""
+    """Open a file as it stands, or by its class if a tokenizer.json alone is not enough."""
     return _open_folder(path.parent) if path.name == "tokenizer.json" and _of_class(path.parent) else Fast.load(path)
 
 
@@ -97,7 +97,7 @@ def _open_folder(folder: Path) -> Backend:
     whole = folder / "tokenizer.json"
     if whole.is_file() and not _of_class(folder):
         return Fast.load(whole)
-    # A configuration may say what a bare model file does not: sentinels, shifted ids, bytes.
+    # A configuration may add to a bare model file: sentinels, shifted ids, bytes.
     if any((folder / name).is_file() for name in (CONFIG, "config.json")):
         return open_class(str(folder))
     for name in SENTENCEPIECE_FILES:
@@ -107,7 +107,7 @@ def _open_folder(folder: Path) -> Backend:
 
 
 def _of_class(folder: Path) -> bool:
-    """Whether a folder says which class of transformers its tokenizer is of."""
+    """Whether a folder names the transformers class of its tokenizer."""
     named = read_json(folder / CONFIG).get("tokenizer_class")
     return named not in NO_CLASS if named else (folder / "config.json").is_file()
 

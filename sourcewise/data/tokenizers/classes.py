@@ -1,4 +1,4 @@
-"""Tokenizers as their own class of transformers opens them, with what the class knows of targets."""
+"""Tokenizers that are opened by their transformers class, which knows how to encode targets."""
 
 from __future__ import annotations
 
@@ -9,28 +9,31 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from sourcewise.data.tokenizers.fast import PROBE, ROLES, Fast, Frame, framed, read_json, told_of, without_stored
+from sourcewise.data.tokenizers.fast import PROBE, ROLES, Fast, Frame, framed, notes_on, read_json, without_stored
 from sourcewise.data.tokenizers.languages import Languages, is_code
 from sourcewise.errors import RequestError
 from sourcewise.runtime import hub
 
-SETTINGS = ("forced_bos_token_id", "decoder_start_token_id")  # of a model: where one is a language's code, it is chosen
+SETTINGS = (
+    "forced_bos_token_id",
+    "decoder_start_token_id",
+)  # of a model: if one is a language code, that language is chosen
 
 
 def open_class(name: str) -> Fast | Slow:
-    """The tokenizer of a folder or a hub name as transformers opens it. Raises RequestError where it cannot.
+    """The tokenizer of a folder or a hub name, opened by transformers. Raises RequestError if that fails.
 
-    Its engine is taken where it has one: it encodes many texts far faster than the class.
+    Its engine is used if it has one, since it encodes many texts far faster than the class.
     """
     import transformers
 
     try:
         with _told_once():
             theirs = transformers.AutoTokenizer.from_pretrained(name, trust_remote_code=False)
-    except Exception as error:  # a dozen kinds, some from the network
+    except Exception as error:  # many kinds, some from the network
         return _without_class(name, hub.reason(error))
     if len(set(theirs.get_vocab()) - set(theirs.all_special_tokens)) < 2:
-        # transformers makes one of special tokens alone where the files of the vocabulary are not there
+        # if the vocabulary's files are missing, transformers makes a tokenizer of special tokens alone
         raise RequestError(f"{name}: its tokenizer has no vocabulary; tokenizer.json or spiece.model is missing")
     languages = _settle(theirs, Path(name))
     opened: Engine | Slow = Engine(theirs, name) if _has_engine(theirs) else Slow(theirs, name)
@@ -40,7 +43,7 @@ def open_class(name: str) -> Fast | Slow:
 
 
 def _without_class(name: str, reason: str) -> Fast:
-    """A tokenizer.json as it stands, where transformers cannot make its class. Raises RequestError without one."""
+    """Open a tokenizer.json as it stands if transformers cannot open its class. Raises RequestError without one."""
     whole = Path(name).expanduser() / "tokenizer.json"
     if not whole.is_file():
         raise RequestError(f"{name}: no tokenizer can be opened there: {reason}")
@@ -50,7 +53,7 @@ def _without_class(name: str, reason: str) -> Fast:
 
 
 class Engine(Fast):
-    """The engine of a tokenizer of transformers, with what its class puts around targets; saved as that class."""
+    """The engine of a transformers tokenizer, with the class's special tokens around targets; saved as that class."""
 
     def __init__(self, theirs: Any, name: str) -> None:
         self._theirs, self._where = theirs, name
@@ -59,9 +62,9 @@ class Engine(Fast):
             kept = getattr(theirs, "tgt_lang", None)
             whole = theirs(text_target=PROBE)["input_ids"]
             theirs(PROBE)  # back to sources
-            theirs.tgt_lang = kept  # some take the source's for it
+            theirs.tgt_lang = kept  # some classes take the source's language otherwise
             target = framed(whole, engine.encode(PROBE, add_special_tokens=False).ids)
-        engine.no_truncation()  # what is saved holds none either
+        engine.no_truncation()  # nor is any saved
         engine.no_padding()
         names = {role: str(getattr(theirs, role) or "") for role in ROLES}
         cleans = bool(theirs.clean_up_tokenization_spaces)
@@ -69,10 +72,10 @@ class Engine(Fast):
         self.cuts_left = theirs.truncation_side == "left"
         whole = Path(name).expanduser() / "tokenizer.json"
         if whole.is_file():
-            self.notes = told_of(without_stored(whole.read_text(encoding="utf-8"))[1])
+            self.notes = notes_on(without_stored(whole.read_text(encoding="utf-8"))[1])
 
     def add(self, entries: Sequence[str]) -> Fast:
-        """See Backend. Where the class writes targets otherwise it is the class that is added to."""
+        """See Backend. If the class encodes targets differently, the entries are added to the class."""
         if self._frames[0] == self._frames[1]:
             return super().add(entries)
         larger = Engine(with_entries(self._theirs, entries), self._where)
@@ -89,9 +92,9 @@ def _has_engine(theirs: Any) -> bool:
 
 
 def _settle(theirs: Any, folder: Path) -> Languages | None:
-    """Choose the language of targets: as the tokenizer's configuration has it, else as the model's settings do.
+    """Choose the language of targets by the tokenizer's configuration, else by the model's settings.
 
-    Where neither does, it is that of sources, as mBART and NLLB have it (M2M-100 would fail).
+    Without either it is the language of sources, as for mBART and NLLB (M2M-100 would fail).
     """
     if not hasattr(theirs, "tgt_lang") or not hasattr(theirs, "src_lang"):
         return None
@@ -108,12 +111,12 @@ def _settle(theirs: Any, folder: Path) -> Languages | None:
 
 
 def _code(theirs: Any, language: str) -> str:
-    """The token that marks a language."""
+    """The code token of a language."""
     return str(theirs.get_lang_token(language)) if hasattr(theirs, "get_lang_token") else language
 
 
 class Slow:
-    """A tokenizer class written in Python: bytes, Marian's two models, M2M-100."""
+    """A tokenizer class in Python: bytes, Marian's two models, M2M-100."""
 
     def __init__(self, theirs: Any, name: str) -> None:
         self._name, self._tokenizer = name, theirs
@@ -138,7 +141,7 @@ class Slow:
 
     def _call(self, texts: list[str], target: bool, **options: Any) -> list[list[int]]:
         if target and getattr(self._tokenizer, "tgt_lang", "") is None:
-            target = False  # M2M-100 cannot do it without a language
+            target = False  # M2M-100 needs a language for that
         given = {"text_target" if target else "text": texts}
         return [list(ids) for ids in self._tokenizer(**given, verbose=False, **options)["input_ids"]]
 
@@ -148,7 +151,7 @@ class Slow:
 
     def decode(self, ids: list[int]) -> str:
         """See Backend."""
-        marks = {i for frame in self._frames for part in frame for i in part}  # M2M-100 may say its languages
+        marks = {i for frame in self._frames for part in frame for i in part}  # M2M-100 may output language codes
         return str(self._tokenizer.decode([i for i in ids if i not in marks], skip_special_tokens=True))
 
     def name(self, token: int) -> str:
@@ -157,7 +160,7 @@ class Slow:
 
     def find(self, name: str) -> int | None:
         """See Backend."""
-        found: Any = self._tokenizer.convert_tokens_to_ids(name)  # that of the unknown where there is none
+        found: Any = self._tokenizer.convert_tokens_to_ids(name)  # the unknown's id if there is none
         return None if found is None or self._tokenizer.convert_ids_to_tokens(found) != name else int(found)
 
     def added(self) -> set[int]:
@@ -184,7 +187,7 @@ class Slow:
 
 
 def with_entries(theirs: Any, entries: Sequence[str]) -> Any:
-    """A tokenizer of transformers with new entries, found as they are written."""
+    """A transformers tokenizer with new entries, which are matched exactly."""
     import tokenizers
 
     with _told_once():
@@ -194,13 +197,13 @@ def with_entries(theirs: Any, entries: Sequence[str]) -> Any:
 
 
 def _size(theirs: Any) -> int:
-    """How many ids there are, with those of languages and of a target vocabulary of its own."""
+    """Number of ids, with those of languages and of a separate target vocabulary."""
     more = (getattr(theirs, name, None) or {} for name in ("target_encoder", "lang_token_to_id"))
     return max(len(theirs), *(max(ids.values(), default=-1) + 1 for ids in more))
 
 
 def _unprepared(theirs: Any) -> tuple[str, ...]:
-    """What is not done to sources: Marian's punctuation without sacremoses, and its code of the target's language."""
+    """Notes on missing preparation of sources: Marian's punctuation without sacremoses, its target language code."""
     import importlib.util
 
     notes = []
@@ -216,7 +219,7 @@ def _unprepared(theirs: Any) -> tuple[str, ...]:
 
 @contextlib.contextmanager
 def _told_once() -> Iterator[None]:
-    """Within: no warnings of transformers; what matters of them is a note."""
+    """Within: transformers gives no warnings; important ones become notes."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield

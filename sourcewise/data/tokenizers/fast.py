@@ -1,4 +1,4 @@
-"""The text of a tokenizer.json behind the `tokenizers` library: encoding, decoding, new entries, saving."""
+"""A tokenizer.json in the `tokenizers` library: encoding, decoding, new entries, saving."""
 
 from __future__ import annotations
 
@@ -14,27 +14,27 @@ from sourcewise.errors import RequestError
 PAD, EOS, UNK = "<pad>", "</s>", "<unk>"  # T5's names and, in this order, its ids
 ROLES = ("pad_token", "eos_token", "unk_token")
 CONFIG = "tokenizer_config.json"
-SIDE = "truncation_side"  # where long texts are cut, in CONFIG
+SIDE = "truncation_side"  # key in CONFIG: the side at which long texts are truncated
 CONFIG_FILES = (CONFIG, "special_tokens_map.json", "added_tokens.json")
-PROBE = "a"  # any text; what stands around its ids stands around those of every text
-# What transformers makes of a text where tokenizer_config.json sets clean_up_tokenization_spaces.
+PROBE = "a"  # any text: the special tokens around its ids are those around every text
+# Replacements in decoded texts by transformers if tokenizer_config.json sets clean_up_tokenization_spaces.
 CLEANED = [(" " + mark, mark) for mark in ".?!,"]
 CLEANED += [(" ' ", "'"), *((" " + end, end) for end in ("n't", "'m", "'s", "'ve", "'re"))]
 
 
 class Frame(NamedTuple):
-    """The special tokens that a tokenizer puts around a text: ends of text, language codes."""
+    """The special tokens around a text: ends of text, language codes."""
 
     before: list[int]
     after: list[int]
 
 
 class Fast:
-    """The text of a tokenizer.json, and the configuration files that came with it.
+    """A tokenizer.json as text, with its configuration files.
 
-    The text is kept and saved as it is: reading it changes the last digit of some scores. `target` is what stands
-    around targets where it is not what stands around sources. `cleans`: transformers would take the spaces before
-    punctuation out of what it decodes.
+    The text is saved unchanged, since parsing changes the last digit of some scores. `target` are the special tokens
+    around targets if they differ from those around sources. `cleans`: transformers would remove spaces before
+    punctuation in decoded texts.
     """
 
     notes: tuple[str, ...] = ()
@@ -62,15 +62,15 @@ class Fast:
         self._names = special_names(tokenizer.token_to_id, names or {}, where)
         ids = tokenizer.get_vocab(with_added_tokens=True)
         self.pad_id, self.eos_id, self.unk_id = (ids[name] for name in self._names.values())
-        self.notes = told_of(stored)
+        self.notes = notes_on(stored)
         around = _around(tokenizer)
         self._frames = (around, target or around)
         self.languages: Languages | None = coded([self.name(i) for i in (*around.before, *around.after)])
-        self._cleans = cleans and type(tokenizer.model).__name__ != "BPE"  # as transformers does
+        self._cleans = cleans and type(tokenizer.model).__name__ != "BPE"  # as in transformers
 
     @classmethod
     def load(cls, path: Path) -> Fast:
-        """Open a tokenizer.json or a SentencePiece .model. Raises RequestError when it is neither, or cut off."""
+        """Open a tokenizer.json or a SentencePiece .model. Raises RequestError if it is neither, or truncated."""
         data = _read(path)
         if path.suffix == ".model":
             return cls._from_sentencepiece(path, data)
@@ -158,24 +158,24 @@ class Fast:
 
 
 def _around(tokenizer: Any) -> Frame:
-    """What its template puts around a text."""
+    """The special tokens that the tokenizer's template puts around a text."""
     try:
         return framed(tokenizer.encode(PROBE).ids, tokenizer.encode(PROBE, add_special_tokens=False).ids)
-    except Exception:  # the library raises bare Exception, here where nothing stands for unknown words
+    except Exception:  # the library raises bare Exception, here if there is no unknown token
         return framed(tokenizer.encode("").ids, [])
 
 
 def framed(whole: Sequence[int], body: Sequence[int]) -> Frame:
-    """What stands around the ids of a text, `body`, in `whole`."""
+    """The special tokens around the ids `body` of a text in `whole`."""
     size = len(body)
     at = next((i for i in range(len(whole) - size + 1) if list(whole[i : i + size]) == list(body)), 0)
     return Frame(list(whole[:at]), list(whole[at + size :]))
 
 
 def special_names(find: Callable[[str], int | None], declared: dict[str, str], where: str) -> dict[str, str]:
-    """The tokens that pad, end a text, and stand for the unknown: as declared, else by their usual names.
+    """The tokens of padding, end of text and unknown: as declared, else by their usual names.
 
-    Raises RequestError where nothing ends a text.
+    Raises RequestError if there is no end of text.
     """
     usual = {
         "eos_token": (EOS, "<|endoftext|>", "<eos>", "[SEP]", "<|end|>"),
@@ -189,14 +189,14 @@ def special_names(find: Callable[[str], int | None], declared: dict[str, str], w
             names[role] = known[0]
     if "eos_token" not in names:
         raise RequestError(f"{where}: the tokenizer has no end-of-text token; it should have {EOS}")
-    # A byte-level tokenizer has no unknown; padding is masked everywhere, so any token may pad.
+    # A byte-level tokenizer has no unknown token; padding is masked everywhere, so any token can be used for it.
     names.setdefault("unk_token", names["eos_token"])
     names.setdefault("pad_token", names["unk_token"])
     return {role: names[role] for role in ROLES}
 
 
 def declared_names(folder: Path) -> dict[str, str]:
-    """The special tokens that a folder's configuration files name. Raises RequestError where one is no JSON."""
+    """The special tokens in a folder's configuration files. Raises RequestError for invalid JSON."""
     names: dict[str, str] = {}
     for file in ("special_tokens_map.json", CONFIG):
         tree = read_json(folder / file)
@@ -209,7 +209,7 @@ def declared_names(folder: Path) -> dict[str, str]:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """What a configuration file says; nothing where there is none. Raises RequestError where it is no JSON."""
+    """The contents of a configuration file; empty if it is missing. Raises RequestError for invalid JSON."""
     if not path.is_file():
         return {}
     try:
@@ -220,7 +220,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def without_stored(text: str) -> tuple[str, str]:
-    """A tokenizer.json without the truncation and padding of somebody's last call, and which of them it held."""
+    """A tokenizer.json without stored truncation and padding of an earlier call, and the removed settings."""
     if '"truncation"' not in text and '"padding"' not in text:
         return text, ""
     try:
@@ -236,13 +236,13 @@ def without_stored(text: str) -> tuple[str, str]:
     return json.dumps(tree | dict.fromkeys(stored), ensure_ascii=False, indent=2), kinds
 
 
-def told_of(stored: str) -> tuple[str, ...]:
-    """What a person should know of a stored truncation or padding."""
+def notes_on(stored: str) -> tuple[str, ...]:
+    """Notes on stored truncation or padding."""
     return (f"its tokenizer.json holds {stored} of somebody's last call; left out here",) if stored else ()
 
 
 def _lengths(setting: Any) -> str:
-    """What a stored truncation or padding cuts or fills to."""
+    """The length of a stored truncation or padding, in words."""
     if not isinstance(setting, dict):
         return str(setting)
     longest = setting.get("max_length", setting.get("strategy"))

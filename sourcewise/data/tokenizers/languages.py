@@ -1,8 +1,8 @@
-"""Tokenizers that mark a text with its language: which code targets carry, and whether anybody chose it.
+"""Language codes of multilingual tokenizers: the code of targets, and whether it was chosen.
 
-mBART writes `text </s> code`, mBART-50, NLLB and M2M-100 `code text </s>`; sources carry the source's code, targets the
-target's. Which one that is stands in tokenizer_config.json (`tgt_lang`), or in the model's own settings: the token that
-outputs are forced to begin with, or the decoder's start.
+mBART encodes `text </s> code`, mBART-50, NLLB and M2M-100 `code text </s>`; sources have the source's code, targets the
+target's. The target's code is in tokenizer_config.json (`tgt_lang`), or in the model's settings: the forced first token
+of outputs, or the decoder's start token.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ CODE = re.compile(r"[a-z]{2,3}_[A-Z][A-Za-z]{1,3}|__[a-z]+(_[a-z]+)?__")
 
 @dataclass(frozen=True, slots=True)
 class Languages:
-    """The codes that sources and targets carry; `chosen` says by what the target's was, empty: by nothing.
+    """The language codes of sources and targets; `chosen` names the setting of the target's, empty: none.
 
-    `switches`: the tokenizer's class can mark targets otherwise than sources.
+    `switches`: the tokenizer's class can give targets another code than sources.
     """
 
     source: str
@@ -30,32 +30,32 @@ class Languages:
 
     @property
     def said(self) -> str:
-        """What a person should know of them, in a line."""
+        """The codes in words, for a note."""
         by = f" ({self.chosen})" if self.chosen else "; no target language is set"
         return f"sources are marked {self.source}, targets {self.target}{by}"
 
     @property
     def cure(self) -> str:
-        """How to choose others."""
+        """How to choose other languages, in words."""
         what = '"src_lang" and "tgt_lang"' if self.switches else 'the "tokenizer_class" of the model and "tgt_lang"'
         return f"set {what} in its tokenizer_config.json, and forced_bos_token_id in its generation_config.json"
 
 
 def coded(names: Sequence[str]) -> Languages | None:
-    """Of a tokenizer whose class knows no languages: the code among the special tokens around its texts."""
+    """The language code among the special tokens around texts, for a tokenizer whose class has no languages."""
     found = [name for name in names if is_code(name)]
     return Languages(found[0], found[0], switches=False) if found else None
 
 
 def is_code(token: str) -> bool:
-    """Whether a token looks like the mark of a language: de_DE, deu_Latn, en_XX, __de__."""
+    """Whether a token looks like a language code: de_DE, deu_Latn, en_XX, __de__."""
     return CODE.fullmatch(token) is not None
 
 
 def check_language(languages: Languages | None, model: str, forced: str, start: str) -> None:
-    """Raise RequestError where training would teach no language, or another than generation asks for.
+    """Raises RequestError if targets have no language code in training, or another than in generation.
 
-    `forced` and `start` are the tokens that outputs are forced to begin with, and that the decoder starts with.
+    `forced` is the forced first token of outputs, `start` the decoder's start token.
     """
     if languages is None:
         return

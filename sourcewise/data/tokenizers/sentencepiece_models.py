@@ -1,6 +1,6 @@
-"""SentencePiece .model files → `tokenizers.Tokenizer` with the same ids.
+"""Converts SentencePiece .model files to a `tokenizers.Tokenizer` with the same ids.
 
-What we encode with is exactly what is saved as tokenizer.json.
+The converted tokenizer both encodes here and is saved as tokenizer.json.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ SPACE = "▁"
 
 @dataclass(slots=True)
 class SentencePieceModel:
-    """What a .model file holds, as far as ids depend on it."""
+    """The contents of a .model file that determine ids."""
 
     pieces: list[tuple[str, float, int]]  # text, score, type
     kind: int
@@ -26,17 +26,17 @@ class SentencePieceModel:
     pad_id: int
     byte_fallback: bool
     split: bool  # no piece crosses a space
-    charsmap: bytes  # its own normalisation, compiled
+    charsmap: bytes  # compiled normalisation
     dummy_prefix: bool
 
     @property
     def unk_id(self) -> int:
-        """The piece of type UNKNOWN."""
+        """The id of the piece of type UNKNOWN."""
         return next(i for i, (_, _, kind) in enumerate(self.pieces) if kind == UNKNOWN)
 
 
 def parse(proto: bytes) -> SentencePieceModel:
-    """Read a serialized model. Raises ValueError when it is no such thing, or cut off."""
+    """Read a serialized model. Raises ValueError if it is none, or truncated."""
     from google.protobuf.message import DecodeError
     from sentencepiece.sentencepiece_model_pb2 import ModelProto
 
@@ -47,7 +47,7 @@ def parse(proto: bytes) -> SentencePieceModel:
     pieces = [(piece.piece, piece.score, piece.type) for piece in read.pieces]
     if all(kind != UNKNOWN for *_, kind in pieces):
         raise ValueError("not a SentencePiece model")
-    if not read.HasField("normalizer_spec"):  # the last of the fields that are read
+    if not read.HasField("normalizer_spec"):  # the last field that is read
         raise ValueError("cut off")
     trained, normal = read.trainer_spec, read.normalizer_spec
     return SentencePieceModel(
@@ -63,7 +63,7 @@ def parse(proto: bytes) -> SentencePieceModel:
 
 
 def convert(model: SentencePieceModel) -> Tokenizer:
-    """The same tokenizer for the `tokenizers` library; it ends texts with the model's eos piece."""
+    """The equivalent tokenizer of the `tokenizers` library; it appends the model's end of text."""
     tokenizer = Tokenizer(_byte_pairs(model) if model.kind == BYTE_PAIRS else unigram(model))
     spaces: list[Any] = [normalizers.Replace(Regex(" {2,}"), " "), normalizers.Strip()]
     if model.charsmap:
@@ -89,9 +89,9 @@ def _added(text: str, special: bool) -> AddedToken:
 
 
 def unigram(model: SentencePieceModel) -> Unigram:
-    """The pieces with their scores, as the library wants them."""
+    """The unigram model of the library, with the pieces' scores."""
     best = max((score for _, score, kind in model.pieces if kind == NORMAL), default=0.0)
-    # SentencePiece's own bonus: a user's symbol beats any split of its characters.
+    # The same bonus as in SentencePiece: a user-defined symbol beats any split of its characters.
     vocabulary = [
         (text, len(text) * best - 0.1 if kind == USER_DEFINED else score) for text, score, kind in model.pieces
     ]
@@ -99,7 +99,7 @@ def unigram(model: SentencePieceModel) -> Unigram:
 
 
 def _byte_pairs(model: SentencePieceModel) -> BPE:
-    """SentencePiece keeps no merges: a piece's score is its rank, and it may come from any two pieces."""
+    """The BPE model of the library. SentencePiece stores no merges: a piece's score is its rank, for any two parts."""
     ids = {text: i for i, (text, _, _) in enumerate(model.pieces)}
     merges = []
     for text, score, kind in model.pieces:

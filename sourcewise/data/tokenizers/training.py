@@ -1,11 +1,11 @@
-"""Training a tokenizer: of pieces of words, of words, or of characters.
+"""Trains tokenizers of subwords, words or characters.
 
-What is trained here changes nothing of a text: no Unicode form, no space, no line end. A space begins the piece that
-follows it. The text itself begins as if after a space, so that a word is the same piece there; a space that the text
-does begin with is then one more piece. So every text of known characters comes back as it is.
+These tokenizers are lossless: Unicode forms, spaces and line ends are kept. A space belongs to the piece that follows
+it. A text is encoded as if it followed a space, so that its first word has the same piece as elsewhere; a space at the
+beginning of the text is then an additional piece. So every text of known characters is decoded exactly.
 
-SentencePiece trains pieces and characters: on one thread it gives the same bytes for the same texts, in every process,
-where the trainer of `tokenizers` walks hash maps in an order that differs.
+SentencePiece trains subwords and characters, since on one thread it gives the same bytes for the same texts in every
+process, while the trainer of `tokenizers` depends on the order of hash maps.
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ from sourcewise.errors import RequestError
 
 Unit = Literal["subwords", "words", "characters"]
 
-RESERVED = {"▅", "\0", SPACE}  # SentencePiece keeps them for itself, and skips texts that hold them
-LAYOUT = ("\n", "\t", "\r")  # single ids where texts hold them: code, lists, tables
-FIRST = r"\A "  # the space that a text begins with, of which one more is made
+RESERVED = {"▅", "\0", SPACE}  # reserved by SentencePiece, which skips texts with them
+LAYOUT = ("\n", "\t", "\r")  # single ids if texts have them: code, lists, tables
+FIRST = r"\A "  # the space at the beginning of a text, which is doubled
 KINDS: dict[Unit, Literal["unigram", "char"]] = {"subwords": "unigram", "characters": "char"}
 END, UNK = "</s>", "<unk>"
-SAMPLE = 1_000_000  # texts looked at; of more, every n-th
+SAMPLE = 1_000_000  # texts for training; of more, every n-th is used
 SPECIAL = [("<pad>", 0.0, CONTROL), (END, 0.0, CONTROL), (UNK, 0.0, UNKNOWN)]
-# Letters, or one of anything else, with the space before it; or a space that stands alone.
+# A run of letters or one other character, with the space before it; or a single space.
 WORD = r" ?(?:[\p{L}\p{M}]+|[^\p{L}\p{M} ])| "
 
 
@@ -59,13 +59,13 @@ def train(
         tokenizer = _words(sample, vocabulary)
     else:
         tokenizer = _tokenizer(unigram(_pieces(sample, vocabulary, characters, KINDS[unit])))
-    # No space is kept before them: they stand between words.
+    # They stand between words, so that no space is kept before them.
     tokenizer.add_special_tokens([AddedToken(name, lstrip=True, normalized=True, special=True) for name in special])
     return tokenizer
 
 
 def _tokenizer(model: Model) -> Tokenizer:
-    """The steps around a model that lose nothing; a text ends with the end of text."""
+    """A tokenizer around a model with lossless steps, which appends the end of text."""
     tokenizer = Tokenizer(model)
     tokenizer.normalizer = normalizers.Replace(Regex(FIRST), "  ")
     tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(replacement=" ", prepend_scheme="first", split=True)
@@ -81,9 +81,9 @@ def _tokenizer(model: Model) -> Tokenizer:
 
 
 def _words(lines: Sequence[str], vocabulary: int) -> Tokenizer:
-    """Words, punctuation marks and digits, each with the space before it, so that nothing is lost but unknown words.
+    """A word-level model: words, punctuation marks and digits, each with the space before it.
 
-    The most frequent are in the vocabulary; all others are <unk>, which decodes to nothing.
+    The most frequent ones are in the vocabulary; all others are <unk>, which decodes to nothing.
     """
     cut = _tokenizer(WordLevel({UNK: 0}, unk_token=UNK))
     cut.pre_tokenizer = pre_tokenizers.Sequence([cut.pre_tokenizer, pre_tokenizers.Split(Regex(WORD), "isolated")])
@@ -100,7 +100,7 @@ def _words(lines: Sequence[str], vocabulary: int) -> Tokenizer:
 def _pieces(
     lines: Sequence[str], vocabulary: int, characters: set[str], kind: Literal["unigram", "char"]
 ) -> SentencePieceModel:
-    """Pieces of words, or characters, with every character of the texts among them; spaces are spaces."""
+    """A model of subwords or characters that covers every character of the texts; spaces are not replaced."""
     import sentencepiece
 
     spaced = str.maketrans(dict.fromkeys(RESERVED, " "))
@@ -111,7 +111,7 @@ def _pieces(
             sentence_iterator=(line.translate(spaced) for line in lines),
             model_writer=model,
             model_type=kind,
-            # Room for every character, the space and the three special tokens.
+            # Space for every character, the space and the three special tokens.
             vocab_size=max(vocabulary, len(characters) + 8),
             hard_vocab_limit=False,
             required_chars="".join(sorted(characters - RESERVED - set(LAYOUT))),
@@ -120,7 +120,7 @@ def _pieces(
             remove_extra_whitespaces=not layout,
             user_defined_symbols=layout,
             split_digits=True,
-            max_sentence_length=max(10, *(len(line.encode()) for line in lines)),  # longer ones would be dropped
+            max_sentence_length=max(10, *(len(line.encode()) for line in lines)),  # longer lines would be dropped
             num_threads=1,
             pad_id=0,
             eos_id=1,

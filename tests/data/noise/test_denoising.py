@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sourcewise.config import DataConfig, DatasetConfig
-from sourcewise.data.noise.denoising import MODES, UL2, Denoiser, most_spans, special_tokens, spoil
+from sourcewise.data.noise.denoising import MODES, UL2, Denoiser, corrupt, most_spans, special_tokens
 
 T5 = Denoiser(3, 0.15)
 SENTINELS = np.arange(-1, -1001, -1)  # in the order of use; no token is below 0
@@ -29,7 +29,7 @@ def merged(source: list[int], target: list[int]) -> list[int]:
 
 def draw(denoiser: Denoiser, tokens: int, seed: int = 0) -> tuple[list[int], list[int]]:
     dropped, spans = denoiser.drops(tokens)
-    source, target = spoil(np.arange(tokens), dropped, spans, SENTINELS, np.random.default_rng(seed))
+    source, target = corrupt(np.arange(tokens), dropped, spans, SENTINELS, np.random.default_rng(seed))
     return source.tolist(), target.tolist()
 
 
@@ -89,7 +89,7 @@ def test_the_source_fills_the_budget_exactly(mean: float, density: float, budget
 def test_every_choice_of_spans_is_as_likely() -> None:
     """6 tokens, 3 of them in 2 spans: 2 ways to part the kept ones, 2 the dropped ones."""
     rng = np.random.default_rng(0)
-    seen = Counter(tuple(spoil(np.arange(6), 3, 2, SENTINELS, rng)[0].tolist()) for _ in range(4000))
+    seen = Counter(tuple(corrupt(np.arange(6), 3, 2, SENTINELS, rng)[0].tolist()) for _ in range(4000))
     assert set(seen) == {(0, -1, 2, 3, -2), (0, -1, 3, 4, -2), (0, 1, -1, 3, -2), (0, 1, -1, 4, -2)}
     assert all(900 < count < 1100 for count in seen.values())
 
@@ -104,7 +104,7 @@ def test_the_seven_of_ul2() -> None:
 
 
 def test_a_sequential_piece_is_a_prefix_and_what_follows() -> None:
-    source, target = spoil(np.arange(10), 3, 0, SENTINELS, np.random.default_rng(0))
+    source, target = corrupt(np.arange(10), 3, 0, SENTINELS, np.random.default_rng(0))
     assert (source.tolist(), target.tolist()) == (list(range(7)), [7, 8, 9])
     prefix = UL2[-1]
     tokens = prefix.piece(512)

@@ -15,7 +15,7 @@ from sourcewise.errors import RequestError
 
 
 def _words(values):
-    return [what for _, what in as_texts(values, "t").told]
+    return [what for _, what in as_texts(values, "t").remarks]
 
 
 @pytest.mark.parametrize(
