@@ -1,6 +1,6 @@
-"""How the examples of a batch lie in a tensor: padded to a rectangle, or packed one after another.
+"""Layout of a batch's examples in a tensor: padded to a rectangle, or packed one after another.
 
-Lengths are numbers of the host, so nobody waits for a device to learn them; what a device needs is made once for it.
+Lengths are on the host, so that reading them never waits for a device; tensors for a device are made once.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ Ints = np.ndarray[Any, np.dtype[np.int64]]
 
 
 class Layout:
-    """Lengths of examples, and the rectangle (batch, width) in which they lie, or would lie were they not packed.
+    """Lengths of examples, and the rectangle (batch, width) of the padded layout.
 
-    An example is one stretch of its row; `begins` are the first places of these stretches, all 0 where padding is on
+    The positions of an example are contiguous in its row; `begins` has the first position of each, 0 if padding is on
     the right.
     """
 
@@ -33,12 +33,12 @@ class Layout:
 
     @classmethod
     def whole(cls, batch: int, width: int) -> Layout:
-        """Without any padding."""
+        """A layout without padding."""
         return cls(np.full(batch, width, dtype=np.int64), width)
 
     @classmethod
     def of_mask(cls, mask: Tensor) -> Layout:
-        """That of a mask (batch, width) bool, on the host, which is true in one stretch of each row."""
+        """The layout of a mask (batch, width) bool, on the host, whose true positions are contiguous in each row."""
         there = mask.numpy()
         return cls(there.sum(1), there.shape[1], there.argmax(1))
 
@@ -47,12 +47,12 @@ class Layout:
 
     @property
     def rows(self) -> int:
-        """How many real positions there are."""
+        """Number of real positions."""
         return int(self.lengths.sum())
 
     @property
     def longest(self) -> int:
-        """The length of the longest example."""
+        """Length of the longest example."""
         return int(self.lengths.max(initial=0))
 
     @property
@@ -62,18 +62,18 @@ class Layout:
 
     @cached_property
     def mask(self) -> np.ndarray:
-        """(batch, width) bool, true where an example is."""
+        """(batch, width) bool, false at padding."""
         places = np.arange(self.width)
         ends = self.begins + self.lengths
         return (places >= self.begins[:, None]) & (places < ends[:, None])
 
     @cached_property
     def starts(self) -> Ints:
-        """Where each example begins when they lie one after another, and the end: (batch + 1,)."""
+        """Start of each example in the packed layout, and the end: (batch + 1,)."""
         return np.concatenate(([0], np.cumsum(self.lengths))).astype(np.int64)
 
     def on(self, device: torch.device | str) -> DeviceLayout:
-        """The same for a device."""
+        """The tensors of this layout on a device."""
         device = torch.device(device)
         if device not in self._on:
             self._on[device] = DeviceLayout(self, device)
@@ -88,11 +88,11 @@ class Layout:
         return Layout(self.lengths, self.width, self.begins) if self.packed else self
 
     def cut(self, longest: int) -> Layout:
-        """The same, of each example at most so many positions."""
+        """A layout with at most `longest` positions of each example."""
         return Layout(np.minimum(self.lengths, longest), self.width, self.begins, packed=self.packed)
 
     def select(self, rows: Ints) -> tuple[Layout, slice]:
-        """Padded examples (indices), in this order, and the columns of the rectangle that remain."""
+        """The padded layout of these examples (indices), in this order, and the remaining columns of the rectangle."""
         begins, ends = self.begins[rows], self.begins[rows] + self.lengths[rows]
         first, last = int(begins.min(initial=self.width)), int(ends.max(initial=0))
         return Layout(self.lengths[rows], max(0, last - first), begins - first), slice(first, last)
@@ -103,18 +103,18 @@ class Layout:
         return Layout(self.lengths, width, self.begins + before)
 
     def join(self, other: Layout, *, on_the_left: bool = False) -> Layout:
-        """These padded examples and others, in the wider of the two rectangles."""
+        """The padded layout of these examples and others, in the wider of the two rectangles."""
         width = max(self.width, other.width)
         both = [each.widened(width, on_the_left=on_the_left) for each in (self, other)]
         lengths, begins = (np.concatenate([getattr(each, name) for each in both]) for name in ("lengths", "begins"))
         return Layout(lengths, width, begins)
 
     def pack(self, x: Tensor) -> Tensor:
-        """x (batch, width, …) as it lies here: itself, or (rows, …) where this is packed."""
+        """x (batch, width, …) in this layout: unchanged, or (rows, …) if packed."""
         return x.flatten(0, 1).index_select(0, self.on(x.device).places) if self.packed else x
 
     def pad(self, x: Tensor) -> Tensor:
-        """x, which lies as this does, → (batch, width, …), zero where there is padding."""
+        """x in this layout → (batch, width, …), with zeros at padding."""
         if not self.packed:
             return x
         shape = (len(self), self.width, *x.shape[1:])
@@ -123,7 +123,7 @@ class Layout:
 
 
 class DeviceLayout:
-    """Tensors of a layout on a device; each is made when it is first asked for, without waiting for the device."""
+    """Tensors of a layout on a device, each made on first use without waiting for the device."""
 
     def __init__(self, layout: Layout, device: torch.device) -> None:
         self.layout, self.device = layout, device
@@ -133,16 +133,16 @@ class DeviceLayout:
 
     @cached_property
     def mask(self) -> Tensor:
-        """(batch, width) bool, true where an example is."""
+        """(batch, width) bool, false at padding."""
         return self._there(self.layout.mask)
 
     @cached_property
     def places(self) -> Tensor:
-        """Of each real position its place in the flattened rectangle: (rows,) int64."""
+        """Index of each real position in the flattened rectangle: (rows,) int64."""
         return self._there(np.flatnonzero(self.layout.mask))
 
     @cached_property
     def positions(self) -> Tensor:
-        """(batch, width) int64: how far into its example a place is; of padding, as the nearest place of it."""
+        """(batch, width) int64: position within the example; at padding, that of the nearest real position."""
         places = np.arange(self.layout.width) - self.layout.begins[:, None]
         return self._there(np.clip(places, 0, np.maximum(self.layout.lengths[:, None] - 1, 0)))

@@ -1,4 +1,4 @@
-"""From a recipe's model section to a network."""
+"""Builds the network of a recipe's model section."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from sourcewise.model.weights.checkpoint import find_folder, load_feature_encode
 from sourcewise.model.weights.initialization import initialize
 from sourcewise.model.weights.vocabulary import embed_new
 
-STATISTICS_EXAMPLES = 1000  # examples the feature mean and deviation are taken from
-CONSTANT = 1e-4  # a dimension that deviates less carries nothing: it is only centred
+STATISTICS_EXAMPLES = 1000  # examples for the mean and deviation of features
+CONSTANT = 1e-4  # dimensions with a smaller deviation are constant, and only centred
 
 
 def build_network(model: ModelConfig, tokenizer: Tokenizer, dataset: Dataset) -> Seq2Seq:
-    """A network for a training set: pretrained where `weights` names some, else freshly initialised.
+    """A network for a training set: pretrained if `weights` is set, else newly initialised.
 
-    Uses torch's global random state. Raises RequestError when weights and tokenizer or features do not fit.
+    Uses torch's global random state. Raises RequestError if weights and tokenizer or features do not fit.
     """
     if model.weights:
         network = _pretrained(model, tokenizer)
@@ -40,7 +40,7 @@ def build_network(model: ModelConfig, tokenizer: Tokenizer, dataset: Dataset) ->
 
 
 def _bridge(model: ModelConfig, d_model: int, dataset: Dataset) -> Bridge:
-    """A fresh bridge, behind a feature encoder that is fresh or another run's, with the scale of its features."""
+    """A new bridge with the statistics of the features, behind a feature encoder, new or of another run."""
     before, kept = model.feature_encoder, dict[str, torch.Tensor]()
     if before.weights:
         before, dims, kept = load_feature_encoder(find_folder(before.weights))
@@ -59,7 +59,7 @@ def _bridge(model: ModelConfig, d_model: int, dataset: Dataset) -> Bridge:
 
 
 def feature_statistics(dataset: Dataset) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and standard deviation of each dimension, (dims,) float32, over examples spread through the set."""
+    """Mean and standard deviation of each dimension, (dims,) float32, over examples spread over the set."""
     chosen = np.linspace(0, len(dataset) - 1, min(len(dataset), STATISTICS_EXAMPLES)).astype(int)
     total, squares, frames = np.zeros(dataset.dims), np.zeros(dataset.dims), 0
     for i in chosen:
@@ -94,7 +94,7 @@ def _pretrained(model: ModelConfig, tokenizer: Tokenizer) -> Seq2Seq:
 
 
 def _check_bridge(model: ModelConfig, network: Seq2Seq, dataset: Dataset) -> None:
-    """Raise RequestError where pretrained weights come with a bridge and the recipe wants another way in."""
+    """Raises RequestError if pretrained weights have a bridge, and the recipe asks for another one."""
     if network.bridge is None:
         return
     if network.bridge.dims != dataset.dims:

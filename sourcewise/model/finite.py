@@ -1,4 +1,4 @@
-"""Are a network's weights finite numbers, and where does its arithmetic first give something else?"""
+"""Checks that weights are finite, and finds the module whose output is the first that is not."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from sourcewise.errors import NotFinite
 
 
 def damage(tensors: Iterable[tuple[str, Tensor]]) -> str | None:
-    """The first tensor with a NaN or an infinity, in words: its name, how many of its values, and where the first is.
+    """The first tensor with NaN or infinity, in words: name, number of such values, place of the first.
 
-    None where all are finite. What is not of floating point is passed over.
+    None if all are finite. Only floating-point tensors are checked.
     """
     for name, tensor in tensors:
         tensor = tensor.detach()
@@ -32,9 +32,9 @@ def damage(tensors: Iterable[tuple[str, Tensor]]) -> str | None:
 
 
 def damaged_weights(network: Any) -> str | None:
-    """`damage` of a network's weights; None where all are finite, or it is no torch module.
+    """`damage` of a network's weights; None if all are finite, or if it is no torch module.
 
-    A buffer may bar tokens by minus infinity.
+    Buffers may mask tokens by minus infinity.
     """
     if not isinstance(network, nn.Module):
         return None
@@ -44,7 +44,7 @@ def damaged_weights(network: Any) -> str | None:
 
 
 def state_of(network: Any) -> tuple[tuple[int, int], ...]:
-    """What changes when a weight is written or replaced in the usual ways: cheap to compare, not proof."""
+    """A value that changes when weights are written or replaced in usual ways: cheap to compare, but no proof."""
     if not isinstance(network, nn.Module):
         return ()
     tensors = (*network.parameters(), *network.buffers())
@@ -52,15 +52,15 @@ def state_of(network: Any) -> tuple[tuple[int, int], ...]:
 
 
 def refuse_damaged(network: Any, name: str) -> None:
-    """Raises NotFinite that names the tensor, where a weight is NaN or infinite."""
+    """Raises NotFinite, with the tensor's name, if a weight is NaN or infinite."""
     if (found := damaged_weights(network)) is not None:
         raise NotFinite(f"{name}: {found}; nothing true comes out of such weights: load a checkpoint from before")
 
 
 def not_finite(network: Any, what: str, again: Callable[[], Any] | None = None) -> NotFinite:
-    """The error for `what` (say, "the logits") that came out NaN: the tensor, or the part that overflows.
+    """The error for NaN in `what` (such as "the logits"): names the damaged tensor, or the module that overflows.
 
-    `again` computes it once more, so that the part can be found.
+    `again` repeats the computation to find that module.
     """
     if (found := damaged_weights(network)) is not None:
         return NotFinite(f"{what} are not finite: {found}; load a checkpoint from before")
@@ -73,11 +73,11 @@ def not_finite(network: Any, what: str, again: Callable[[], Any] | None = None) 
 
 
 def first_overflow(network: Any, run: Callable[[], Any]) -> str | None:
-    """The first module, in the order of computing, whose output is not finite while `run` runs; None: none is."""
+    """The first module, in the order of computation, with an output that is not finite during `run`; None: none."""
     if not isinstance(network, nn.Module):
         return None
     found: list[str] = []
-    with contextlib.suppress(Exception), _watched(network, found):  # it failed before: only the place is wanted
+    with contextlib.suppress(Exception), _watched(network, found):  # it may fail again: only the module is needed
         run()
     return found[0] if found else None
 
@@ -102,5 +102,5 @@ def _watched(network: nn.Module, found: list[str]) -> Iterator[None]:
 
 
 def _finite(tensor: Tensor) -> bool:
-    """One pass, without a mask of the tensor's size; both ends are NaN where an entry is."""
+    """Whether all entries are finite, in one pass without a mask: minimum and maximum are NaN if any entry is."""
     return not tensor.numel() or all(math.isfinite(end) for end in tensor.aminmax())

@@ -1,6 +1,7 @@
-"""What a network says of its outputs by ids: how they begin and end, and what they never hold.
+"""Generation defaults of a network that depend on its vocabulary: end tokens, forced and suppressed tokens.
 
-These are settings of a generation_config.json that belong to a vocabulary. How to search is `generation/settings.py`.
+They come from generation_config.json, and are called habits here. Settings of the search are in
+`generation/settings.py`.
 """
 
 from __future__ import annotations
@@ -21,21 +22,21 @@ KEYS = (FIRST, LAST, BARRED, BARRED_FIRST, WORDS, BIASES, DECAY, NORMALISED)
 
 @dataclass(frozen=True, slots=True)
 class Habits:
-    """How outputs begin and end, and what they never hold: as transformers' `generate` obeys generation_config.json."""
+    """End tokens, forced and suppressed tokens, and biases, with the meaning of transformers' `generate`."""
 
-    ends: Ids = ()  # each of them ends a text; the first is the network's `eos_id`
-    barred: Ids = ()  # never said
-    barred_first: Ids = ()  # not said as the first token (as the second, where the first is forced)
-    barred_words: tuple[Ids, ...] = ()  # of several tokens: the last does not follow the others
-    forced_first: Ids = ()  # an output begins with one of these
-    forced_last: Ids = ()  # an output that fills max_new_tokens ends with one of these
-    biases: tuple[tuple[Ids, float], ...] = ()  # added to the score of the last token where it follows the others
-    decay: tuple[int, float] | None = None  # from so many tokens on the end gets likelier, by this factor
-    normalised: bool = False  # scores are log-probabilities again after all this
+    ends: Ids = ()  # end tokens; the first is the network's `eos_id`
+    barred: Ids = ()  # suppress_tokens and single bad words
+    barred_first: Ids = ()  # begin_suppress_tokens: not the first token (the second, if the first is forced)
+    barred_words: tuple[Ids, ...] = ()  # bad words of several tokens: the last may not follow the others
+    forced_first: Ids = ()  # forced_bos_token_id: the first token is one of these
+    forced_last: Ids = ()  # forced_eos_token_id: the last token at max_new_tokens is one of these
+    biases: tuple[tuple[Ids, float], ...] = ()  # sequence_bias: added to the last token's score after the others
+    decay: tuple[int, float] | None = None  # exponential_decay_length_penalty: start, and factor of the end's score
+    normalised: bool = False  # renormalize_logits: scores are log-probabilities again after these rules
 
     @classmethod
     def read(cls, told: Mapping[str, Any], where: str, ends: Ids, vocabulary: int) -> Habits:
-        """From a generation_config.json, called `where`. Raises RequestError that names the key that is wrong."""
+        """Read a generation_config.json with the name `where`. Raises RequestError with the wrong key."""
         words = [_ids(word, WORDS, where) for word in _list(told, WORDS, where)]
         words = [word for word in words if word and word not in [(end,) for end in ends] and max(word) < vocabulary]
         barred = {*_given(told, BARRED, where), *(word[0] for word in words if len(word) == 1)}
@@ -61,7 +62,7 @@ class Habits:
         return found
 
     def write(self) -> dict[str, Any]:
-        """For a generation_config.json."""
+        """The settings for a generation_config.json."""
         told: dict[str, Any] = {
             WORDS: [*([each] for each in self.barred), *map(list, self.barred_words)],
             BARRED_FIRST: list(self.barred_first),
@@ -79,17 +80,17 @@ class Habits:
 
     @property
     def reshapes(self) -> bool:
-        """Whether scores are changed, beyond barring and forcing."""
+        """Whether any rule reweights scores, rather than suppressing or forcing tokens."""
         return bool(self.biases or self.decay or self.normalised)
 
     @property
     def plain(self) -> bool:
-        """Whether a network says whatever is likeliest, and has one end."""
+        """Whether there are no rules, and only one end token."""
         default = Habits(self.ends)
         return len(self.ends) < 2 and all(getattr(self, f.name) == getattr(default, f.name) for f in fields(self))
 
     def ending(self, *ends: int) -> Habits:
-        """The same with these ends."""
+        """The same with other end tokens."""
         return replace(self, ends=ends)
 
 
@@ -98,7 +99,7 @@ def _one(ids: Ids) -> int | list[int] | None:
 
 
 def _given(told: Mapping[str, Any], key: str, where: str) -> Ids:
-    """The ids of a key that holds one or a list of them."""
+    """The ids of a key, whose value is one id or a list."""
     value = told.get(key)
     return () if value is None else _ids(value if isinstance(value, Sequence) else [value], key, where)
 

@@ -1,4 +1,4 @@
-"""Cross-entropy of a linear projection that never holds all the logits."""
+"""Cross-entropy of a linear projection in chunks, so that not all logits are in memory at once."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from torch import Tensor, nn
 
 from sourcewise.data.batches import IGNORED
 
-CHUNK_LOGITS = 80_000_000  # logits held at a time: 160 MB in bf16
-ROWS = 64  # rows come in multiples of these: a product of a new shape costs more than a few idle rows
+CHUNK_LOGITS = 80_000_000  # logits in memory at a time: 160 MB in bf16
+ROWS = 64  # rows are a multiple of this: a product of a new shape costs more than a few idle rows
 SHIFTED = 2048  # rows of the vocabulary's gradient shifted at a time
-LEAST = 1e-30  # probabilities below are not told from the softmax
+LEAST = 1e-30  # smaller probabilities of the softmax are too imprecise for a logarithm
 
 
 @dataclass(frozen=True, slots=True)
 class Emphasis:
-    """How much each target token counts: its weight, (vocabulary,) float32, times (1 − p)^focal (Lin et al. 2017).
+    """Emphasis of target tokens: a weight (vocabulary,) float32, times (1 − p)^focal (Lin et al. 2017).
 
-    The share that label smoothing spreads evenly has the token's weight, and no focal factor.
+    The evenly spread share of label smoothing has the token's weight, but no focal factor.
     """
 
     weights: Tensor | None = None
@@ -29,17 +29,17 @@ class Emphasis:
 
 
 class LinearCrossEntropy(nn.Module):
-    """The one door for the loss of a projection to the vocabulary.
+    """The loss of the projection to the vocabulary.
 
-    What computes it faster is put into its fields from outside; a device is asked for nothing unless it is `at_hand`.
+    Native code sets its fields to faster functions. Values are not read from a device unless it is `at_hand`.
     """
 
-    at_hand = False  # whether to look at a number costs nothing: it is in the memory of the host
-    # (rows, vocabulary) like some states, for logits.
+    at_hand = False  # whether values can be read without waiting, since they are in the host's memory
+    # Allocates (rows, vocabulary) for logits, with dtype and device of the states.
     room: Callable[[Tensor, int, int], Tensor] = staticmethod(lambda like, rows, size: like.new_empty(rows, size))
-    # Logits, labels, smoothing → their nats, summed; they become their gradient. Without emphasis; None: cannot.
+    # Logits, labels, smoothing → summed nats; the gradient overwrites the logits. Without emphasis; None: unsupported.
     whole_rows: Callable[[Tensor, Tensor, float], Tensor | None] = staticmethod(lambda logits, labels, smoothing: None)
-    # States, weight, labels, smoothing, whether gradients are wanted → nats, and gradients; None: cannot.
+    # States, weight, labels, smoothing, whether gradients are needed → nats and gradients; None: unsupported.
     whole: Callable[..., tuple[Tensor, Tensor | None, Tensor | None] | None] = staticmethod(lambda *given: None)
 
     def forward(
@@ -50,12 +50,11 @@ class LinearCrossEntropy(nn.Module):
         smoothing: float = 0.0,
         emphasis: Emphasis | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """Of labels (tokens,) under softmax(states (tokens, d_model) @ weight.T (d_model, vocabulary)), summed nats.
+        """Summed nats of labels (tokens,) under softmax(states (tokens, d_model) @ weight.T (d_model, vocabulary)).
 
-        Gives what is minimised, and the nats without emphasis, which have no gradient. Labels that are IGNORED do not
-        count; only as many of their states as make up a multiple of ROWS are looked at. Labels on the host are read
-        there. `smoothing` spreads that share of the target's probability evenly over the vocabulary (Szegedy et al.
-        2016).
+        Returns the minimised loss, and the nats without emphasis, which have no gradient. IGNORED labels do not count;
+        of their states only as many are computed as fill a multiple of ROWS. Labels on the host are read there.
+        `smoothing` spreads that share of the target's probability evenly over the vocabulary (Szegedy et al. 2016).
         """
         real = labels != IGNORED
         count = int(real.sum())
@@ -69,15 +68,15 @@ class LinearCrossEntropy(nn.Module):
 
 
 def chunk_rows(vocabulary: int) -> int:
-    """How many rows of logits are held at a time."""
+    """Number of rows of logits in memory at a time."""
     return max(ROWS, CHUNK_LOGITS // vocabulary // ROWS * ROWS)
 
 
 class _LinearCrossEntropy(torch.autograd.Function):
-    """Forward computes the gradients too, chunk by chunk (as Liger's fused kernel does), so nothing is kept.
+    """Computes gradients in the forward pass, chunk by chunk (as Liger's fused kernel), so that no logits are stored.
 
-    Probabilities stay in the logits' precision: the softmax is one pass, and the gradient would be rounded anyway.
-    What bf16 cannot tell, 1 − p of a likely label, is summed from the others' probabilities in fp32. The first `count`
+    Probabilities have the logits' precision: the softmax is one pass, and the gradient would be rounded anyway. For
+    likely labels, 1 − p is too imprecise in bf16, and summed from the other probabilities in fp32. The first `count`
     labels count.
     """
 
@@ -112,7 +111,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         if ctx.found is None:
             raise RuntimeError("this loss has given its gradients: a second backward pass would find them changed")
-        # Nothing else holds them: so they are scaled in place, and what a tied embedding adds to the matrix's is, too.
+        # Nothing else uses the gradients, so they are scaled in place; a tied embedding may add to the matrix's later.
         (dstates, dweight), ctx.found = ctx.found, None
         if not ctx.at_hand or grads[0] != 1:
             for each in (dstates, dweight):
@@ -122,7 +121,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
 
 @dataclass(frozen=True, slots=True)
 class _Chunks:
-    """A loss whose logits exist for some rows at a time."""
+    """The loss in chunks of rows."""
 
     weight: Tensor
     smoothing: float
@@ -132,12 +131,12 @@ class _Chunks:
     def run(
         self, states: Tensor, labels: Tensor, count: int, wanted: bool
     ) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
-        """What is minimised, nats, and, where they are wanted, gradients but for the even share of the smoothing."""
+        """Minimised loss, nats, and, if wanted, gradients without the even share of label smoothing."""
         weight, size, total = self.weight, len(self.weight), len(states)
         minimised, nats = (torch.zeros((), dtype=torch.float32, device=states.device) for _ in range(2))
         dstates, dweight = torch.empty_like(states), None
         parts = max(1, -(-total // chunk_rows(size)))
-        rows = max(1, -(-total // parts // ROWS) * ROWS)  # alike
+        rows = max(1, -(-total // parts // ROWS) * ROWS)  # of equal size
         room = self.door.room(states, min(rows, total), size)
         for start in range(0, total, rows):
             x, y = states[start : start + rows], labels[start : start + rows]
@@ -152,9 +151,9 @@ class _Chunks:
         return minimised, nats, dstates if wanted else None, dweight
 
     def _probabilities(self, logits: Tensor, labels: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Gradient by the logits (rows, vocabulary) but for the smoothing's even share; nats without, with emphasis.
+        """Gradient of the logits (rows, vocabulary) without the smoothing's even share, nats without and with emphasis.
 
-        Both are summed. Rows from `count` on have none of all that. The gradient may take the logits' place.
+        Both nats are sums. Rows from `count` on do not count. The gradient may overwrite the logits.
         """
         smoothing = self.smoothing
         nats = self.door.whole_rows(logits, labels, smoothing) if self.emphasis is None else None
@@ -166,7 +165,7 @@ class _Chunks:
         p[each, y] = 0
         others = p.sum(-1).float()  # summed in fp32, rounded once
         log_p = torch.where(likely > 0.5, torch.log1p(-others), likely.log())
-        if not self.door.at_hand or bool((likely < LEAST).any()):  # a float so small is imprecise, or zero
+        if not self.door.at_hand or bool((likely < LEAST).any()):  # floats so small are imprecise, or zero
             below = logits[each, y].float() - logits.float().logsumexp(-1)
             log_p = torch.where(likely < LEAST, below, log_p)
         nats = -(1 - smoothing) * log_p
@@ -193,7 +192,7 @@ def _spread_evenly(
     dstates: Tensor,
     dweight: Tensor,
 ) -> None:
-    """Put the even share of every entry, smoothing / size, into the gradients, without a pass over the logits."""
+    """Add the even share of every entry, smoothing / size, to the gradients without a pass over the logits."""
     even, real = smoothing / len(weight), (labels != IGNORED)[:, None]
     if emphasis is not None and emphasis.weights is not None:
         real = (emphasis.weights[labels.clamp(min=0)][:, None] * real).to(states.dtype)
@@ -206,7 +205,7 @@ def _spread_evenly(
 def _emphasised(
     emphasis: Emphasis, y: Tensor, nats: Tensor, log_p: Tensor, others: Tensor, smoothing: float
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Of each row: nats with emphasis, what scales its gradient by the other logits, and that by the label's logit.
+    """For each row: nats with emphasis, factor of the gradient of other logits, and that of the label's logit.
 
     With w = weight, s = smoothing, f = (1 − p)^focal: the loss is w·((1 − s)·f·(−ln p) + s·evenly), its gradient by
     the logits r·p − (r − w·s)·[the label] − w·s / size, where r = w·((1 − s)·(f − ln p · p · −df/dp) + s).

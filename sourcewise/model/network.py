@@ -1,4 +1,4 @@
-"""Our network: a body of any family, and for features the bridge in front of it."""
+"""Our network: a body of any architecture and, for features, a bridge in front of it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from sourcewise.model.protocol import PLAIN, Aims, LossParts, Pass, Route, shift
 
 
 class Shape(Protocol):
-    """What is known of every body by its configuration."""
+    """Fields that the configuration of every body has."""
 
     vocabulary: int
     d_model: int
@@ -30,39 +30,39 @@ class Shape(Protocol):
 
 
 class Body(Protocol):
-    """What a family brings: how vectors become a memory, and tokens and a memory states. An nn.Module.
+    """The architecture of a network, an nn.Module: vectors → memory, tokens and memory → states.
 
-    Its children's names begin with the part that they are, `embedding` (or `head`), `encoder` or `decoder`; `encoder`
-    and `decoder` themselves are lists of blocks.
+    The names of its children begin with their part, `embedding` (or `head`), `encoder` or `decoder`; `encoder` and
+    `decoder` themselves are lists of blocks.
     """
 
     @property
     def config(self) -> Shape:
-        """Its shape, a frozen dataclass."""
+        """The shape, a frozen dataclass."""
 
     @property
     def positions(self) -> int | None:
-        """Its longest source or target; None: any length."""
+        """Maximum length of source and target; None: any length."""
 
     @property
     def joins(self) -> bool:
-        """Whether its memories and caches have `join`."""
+        """Whether memories and caches have `join`."""
 
     @property
     def attends(self) -> bool:
-        """Whether its decoder attends to the memory."""
+        """Whether the decoder attends to the memory."""
 
     def embed(self, tokens: Tensor) -> Tensor:
         """Source tokens (batch, time) → vectors (batch, time, d_model)."""
 
     def encode(self, vectors: Tensor, layout: Layout) -> Any:
-        """Vectors (batch, width, d_model), and how they lie, through the encoder → Memory."""
+        """Vectors (batch, width, d_model) and their layout → Memory, through the encoder."""
 
     def bypass(self, vectors: Tensor, layout: Layout) -> Any:
-        """The same past the encoder: the decoder attends to the vectors themselves."""
+        """The same without the encoder: the decoder attends to the vectors."""
 
     def keep(self, memory: Any) -> Any:
-        """The memory with all that later steps read of it computed once."""
+        """The memory with all values for later decoding steps, computed once."""
 
     def new_cache(self, memory: Any, beams: int, steps: int) -> Any:
         """An empty cache for `memory.batch * beams` hypotheses of at most `steps` tokens."""
@@ -70,11 +70,11 @@ class Body(Protocol):
     def run_decoder(self, tokens: Tensor, memory: Any, cache: Any = None, layout: Layout | None = None) -> Tensor:
         """Tokens (memory.batch × beams, time) → states (rows, time, width), ready for the head.
 
-        Where the memory is packed, a packed layout of the tokens gives the states of its places, (places, width).
+        If the memory is packed, a packed layout of the tokens gives only the states of its positions, (rows, width).
         """
 
     def cross_attention(self, tokens: Tensor, memory: Any) -> Tensor | None:
-        """Tokens (memory.batch, time) → (layers, batch, heads, time, slots) float32; None: no attention."""
+        """Tokens (memory.batch, time) → (layers, batch, heads, time, width) float32; None: no attention."""
 
     @property
     def output_matrix(self) -> Tensor:
@@ -82,11 +82,11 @@ class Body(Protocol):
 
     @property
     def output_bias(self) -> Tensor | None:
-        """(vocabulary,) added to the logits, where the family has one."""
+        """Bias (vocabulary,) of the logits; None if the family has none."""
 
 
 class Seq2Seq(nn.Module):
-    """The protocol over a body; route `encoder`: bridge → encoder → decoder, `bypass`: bridge → decoder."""
+    """A Network with a body; route `encoder`: bridge → encoder → decoder, `bypass`: bridge → decoder."""
 
     kind = "a network of ours"
 
@@ -104,27 +104,27 @@ class Seq2Seq(nn.Module):
 
     @property
     def dims(self) -> int:
-        """Width of the features it reads; 0: it reads text."""
+        """Width of the features; 0: sources are text."""
         return 0 if self.bridge is None else self.bridge.dims
 
     @property
     def device(self) -> torch.device:
-        """Where the weights are."""
+        """Device of the weights."""
         return self.body.output_matrix.device
 
     @property
     def attends(self) -> bool:
-        """Whether its decoder attends to the memory; one that reads a single vector does not."""
+        """Whether the decoder attends to the memory, rather than reading a single vector."""
         return self.body.attends
 
     @property
     def stacks(self) -> Stacks:
-        """The blocks of the encoder, where there is one, and of the decoder."""
+        """The blocks of the encoder, if there is one, and of the decoder."""
         children = dict(self.body.named_children())  # type: ignore[attr-defined]
         return {part: list(children[part]) for part in ("encoder", "decoder") if part in children}
 
     def parts(self) -> Iterator[ParameterInfo]:
-        """Every parameter with the part that it belongs to."""
+        """Every parameter with its part."""
         children = [(name.replace("head", PARTS[0]), m) for name, m in self.body.named_children()]  # type: ignore[attr-defined]
         owners = [(part, m) for name, m in children for part in PARTS if name.startswith(part)]
         if self.bridge is not None:
@@ -132,20 +132,20 @@ class Seq2Seq(nn.Module):
         return belonging(self, owners, self.stacks)
 
     def encode(self, source: Source) -> Any:
-        """Read sources → Memory; it serves any number of later calls."""
+        """Encode sources → Memory, for any number of later calls."""
         return self.body.keep(self.read(source))
 
     def read(self, source: Source) -> Any:
-        """Read sources → Memory for one pass of the decoder, whose layers compute keys and values themselves."""
+        """Encode sources → Memory for one pass of the decoder, whose layers compute keys and values themselves."""
         vectors, layout = self.embed(source.to(self.device))
         return self.body.bypass(vectors, layout) if self.bypassed(source) else self.body.encode(vectors, layout)
 
     def bypassed(self, source: Source) -> bool:
-        """Whether this source goes past the encoder."""
+        """Whether a source bypasses the encoder."""
         return self.route == "bypass" and source.features is not None
 
     def embed(self, source: Source) -> tuple[Tensor, Layout]:
-        """Source → vectors (batch, width, d_model) and how they lie: token embeddings, or prompt and bridge slots."""
+        """Source → vectors (batch, width, d_model) and their layout: embeddings, or a prompt's and the bridge's."""
         if source.features is None:
             assert source.tokens is not None
             return self.body.embed(source.tokens), source.token_layout
@@ -168,17 +168,17 @@ class Seq2Seq(nn.Module):
         return self.logits(self.body.run_decoder(tokens, memory, cache))
 
     def logits(self, states: Tensor) -> Tensor:
-        """The decoder's states (..., width) → logits (..., vocabulary)."""
+        """Decoder states (..., width) → logits (..., vocabulary)."""
         logits = states @ self.body.output_matrix.T
         bias = self.body.output_bias
         return logits if bias is None else logits + bias
 
     def cross_attention(self, tokens: Tensor, memory: Any) -> Tensor | None:
-        """Tokens (memory.batch, time) → (layers, batch, heads, time, slots) float32; None: no attention."""
+        """Tokens (memory.batch, time) → (layers, batch, heads, time, width) float32; None: no attention."""
         return self.body.cross_attention(tokens, memory)
 
     def forward(self, batch: Batch, aims: Aims = PLAIN) -> LossParts:
-        """The loss of a batch; all that a step of training computes is computed within."""
+        """The loss of a batch, with the complete computation of a training step."""
         memory, labels = self.read(batch.source), batch.labels.to(self.device, non_blocking=True)
         if aims.inputs is None:
             tokens = shift_right(labels, self.start_id, self.pad_id)
@@ -195,8 +195,8 @@ class Seq2Seq(nn.Module):
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Tokens and labels (memory.batch, time) → states (rows, width), matrix (vocabulary, width) and labels (rows,).
 
-        states @ matrix.T is the logits: what a loss takes that never holds them all. Rows are the tokens one after
-        another; unless they shall be `padded`, padding may be left out, as it is in the memory.
+        states @ matrix.T are the logits, for a loss that computes them in chunks. Rows are the tokens one after
+        another; without `padded`, padding may be left out, as in the memory.
         """
         layout = _of_labels(labels) if memory.layout.packed else None
         states = self.body.run_decoder(tokens, memory, layout=layout)
@@ -207,21 +207,21 @@ class Seq2Seq(nn.Module):
         else:
             labels = layout.pack(labels)
         matrix = self.body.output_matrix
-        if self.body.output_bias is not None:  # as one more column of the matrix, so that the loss knows no bias
+        if self.body.output_bias is not None:  # as one more column of the matrix, so that the loss needs no bias
             matrix = torch.cat((matrix, self.body.output_bias[:, None]), dim=1)
             states = torch.cat((states, torch.ones_like(states[:, :1])), dim=-1)
         return states, matrix, labels
 
 
 def _of_labels(labels: Tensor) -> Layout:
-    """How the places lie that labels (batch, time) ask for, up to the last that counts, packed."""
+    """The packed layout of target positions up to the last counted label of each row; labels are (batch, time)."""
     counts = labels.numpy(force=True) != IGNORED
     last = (counts * np.arange(1, labels.shape[1] + 1)).max(1, initial=1)
     return Layout(last, labels.shape[1], packed=True)
 
 
 def _left_padded(tokens: Tensor, layout: Layout) -> Tensor:
-    """Move a right-padded prompt to the right edge, so that it abuts the slots whatever its neighbours' lengths."""
+    """Move a right-padded prompt to the right edge, directly before the bridge's slots."""
     shift = layout.width - layout.lengths[:, None]
     index = (np.arange(layout.width) - shift) % layout.width
     return tokens.gather(1, torch.from_numpy(index).to(tokens.device, non_blocking=True))

@@ -1,4 +1,4 @@
-"""Which part of a network each of its parameters belongs to: known by the network, asked by everybody else."""
+"""Parts of a network: the network assigns each parameter to its part, and nobody else parses names."""
 
 from __future__ import annotations
 
@@ -7,29 +7,29 @@ from dataclasses import dataclass
 
 from torch import nn
 
-# What can be frozen, and is told apart in logs; `features` encodes features before the bridge. All else is `other`.
+# Parts that can be frozen and are logged; `features` is the feature encoder. All other parameters are `other`.
 PARTS = ("embedding", "encoder", "decoder", "features", "bridge")
 OTHER = "other"
 
-Stacks = Mapping[str, Sequence[nn.Module]]  # by part, the layers (blocks) of a stack, first layer first
+Stacks = Mapping[str, Sequence[nn.Module]]  # part → layers (blocks) of a stack, first layer first
 
 
 @dataclass(frozen=True, slots=True)
 class ParameterInfo:
-    """A parameter of a network and where it belongs."""
+    """A parameter of a network with its part and layer."""
 
     name: str  # as in `named_parameters` of the network
     parameter: nn.Parameter
     part: str  # one of PARTS, or `other`
-    layer: tuple[str, int] | None  # the stack, and its place there counted from 0; None: in no stack
+    layer: tuple[str, int] | None  # the stack, and the layer's index from 0; None: in no stack
 
 
 def belonging(
     network: nn.Module, owners: Iterable[tuple[str, nn.Module | None]], stacks: Stacks
 ) -> Iterator[ParameterInfo]:
-    """ParameterInfo of every parameter; one that several owners hold belongs to the first of them.
+    """ParameterInfo of every parameter; a shared one belongs to its first owner.
 
-    Parameters are told apart by identity, so wrappers around modules and their names do not matter.
+    Parameters are compared by identity, so that wrappers around modules and their names do not matter.
     """
     part_of: dict[int, str] = {}
     for part, owner in owners:
@@ -48,11 +48,11 @@ def belonging(
 
 
 def largest_list(module: nn.Module) -> Sequence[nn.Module]:
-    """The layers of somebody's encoder or decoder: of the lists of modules in it, the one with most parameters."""
+    """The layers of any encoder or decoder: its ModuleList with the most parameters."""
     lists = [each for each in module.modules() if isinstance(each, nn.ModuleList)]
     return list(max(lists, key=size, default=()))
 
 
 def size(module: nn.Module) -> int:
-    """How many parameters it has."""
+    """Number of parameters."""
     return sum(parameter.numel() for parameter in module.parameters())

@@ -1,4 +1,4 @@
-"""A network put where it is to compute."""
+"""Places a network on a device, with the fastest implementations there."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from sourcewise.runtime.device import is_host
 
 
 def place(network: Any, device: torch.device | str, dtype: torch.dtype | None = None) -> Any:
-    """Move a network to a device, in a precision, and let it compute as is fastest there; gives the network."""
+    """Move a network to a device and a precision, and choose its implementations there; returns the network."""
     if not isinstance(network, nn.Module):
         return network
     network.to(device, dtype)

@@ -1,4 +1,4 @@
-"""The one protocol: everything above `model/` knows a network only by this."""
+"""The Network protocol: all other packages use a network only by this interface."""
 
 from __future__ import annotations
 
@@ -18,56 +18,56 @@ from sourcewise.model.loss import Emphasis
 from sourcewise.model.parts import ParameterInfo, Stacks
 
 Route = Literal["encoder", "bypass"]
-TOKENS_AT_A_TIME = 1024  # target tokens whose logits `token_nats` holds at once
+TOKENS_AT_A_TIME = 1024  # target tokens whose logits `token_nats` has in memory at once
 
 
 class Memory(Protocol):
-    """What the decoder attends to, computed once a source and reused by every step, beam and call."""
+    """The encoder output that the decoder attends to, computed once per source for all steps, beams and calls."""
 
     @property
     def mask(self) -> Tensor:
-        """(batch, slots) bool, true where a slot is real."""
+        """(batch, positions) bool, false at padding."""
 
     @property
     def batch(self) -> int:
-        """How many sources."""
+        """Number of sources."""
 
     def select(self, rows: Tensor) -> Memory:
         """The memory of these sources (int64 indices), in this order."""
 
     def join(self, other: Any) -> Memory:
-        """These sources and those of another memory; only where the network `joins`."""
+        """The memory of these sources and those of another one; only if the network `joins`."""
 
 
 class Cache(Protocol):
-    """The decoder's own keys and values (or state) while generating."""
+    """Keys and values of the decoder's self-attention (or its state) in generation."""
 
     def select(self, rows: Tensor) -> None:
-        """Keep these hypotheses, in this order, in place: int64 (sources, hypotheses), a row those of one source."""
+        """Keep these hypotheses, in place and in this order: int64 (sources, hypotheses), one row per source."""
 
     def join(self, other: Any) -> None:
-        """Take in another cache of the same length; only where the network `joins`."""
+        """Add another cache of the same length; only if the network `joins`."""
 
 
 @dataclass(frozen=True, slots=True)
 class Pass:
-    """What a pass over a batch made, for the terms that are added to its cross-entropy."""
+    """Results of a pass over a batch, for the terms that are added to the cross-entropy."""
 
     batch: Batch
     memory: Any
-    tokens: Tensor  # (batch, time) that the decoder read
+    tokens: Tensor  # (batch, time), decoder inputs
     labels: Tensor  # (batch, time), on the network's device
     states: Tensor  # (batch × time, width) of the decoder
-    matrix: Tensor  # (vocabulary, width): states @ matrix.T is the logits
+    matrix: Tensor  # (vocabulary, width): states @ matrix.T are the logits
 
 
 @dataclass(frozen=True, slots=True)
 class Aims:
-    """What is minimised besides, or otherwise than, the cross-entropy of the labels shifted once."""
+    """Options of the loss: decoder inputs, added terms, smoothing and emphasis of the cross-entropy."""
 
     smoothing: float = 0.0
     emphasis: Emphasis | None = None
-    inputs: Callable[[Any, Any, Tensor], Tensor] | None = None  # network, memory, labels → what the decoder reads
+    inputs: Callable[[Any, Any, Tensor], Tensor] | None = None  # network, memory, labels → decoder inputs
     terms: Mapping[str, Callable[[Any, Pass], Tensor]] = field(default_factory=dict)  # network, pass → a sum of nats
 
 
@@ -78,8 +78,8 @@ PLAIN = Aims()
 class LossParts:
     """The loss of a batch, in nats summed over its target tokens, on the network's device."""
 
-    minimised: Tensor  # the cross-entropy, smoothed and emphasised
-    nats: Tensor  # the cross-entropy alone, without a gradient where it is smoothed or emphasised
+    minimised: Tensor  # the cross-entropy with smoothing and emphasis
+    nats: Tensor  # the plain cross-entropy, without a gradient if `minimised` differs
     tokens: int  # target tokens
     terms: Mapping[str, Tensor] = field(default_factory=dict)
 
@@ -88,38 +88,38 @@ class LossParts:
 class Network(Protocol):
     """An encoder–decoder network."""
 
-    kind: str  # what it is, in words
+    kind: str  # its class in words
     start_id: int
-    eos_id: int  # the end of a text that is learned; `habits` has all that are obeyed
+    eos_id: int  # the end of text in training; `habits` has all ends of generation
     pad_id: int
-    habits: Habits  # how outputs begin and end, and what they never hold
-    vocabulary: int  # ids it embeds
-    spoken: int  # ids it may say
-    positions: int | None  # its longest source or target; None: any length
-    route: Route  # of features: `encoder`, or `bypass` past it
-    joins: bool  # whether sources of several batches may be put together: memory and cache have `join`
+    habits: Habits  # forced, suppressed and end tokens of generation
+    vocabulary: int  # number of embedded ids
+    spoken: int  # number of ids in outputs
+    positions: int | None  # maximum length of source and target; None: any length
+    route: Route  # of features: `encoder`, or `bypass` around it
+    joins: bool  # whether memories and caches of several batches can be joined
 
     @property
     def dims(self) -> int:
-        """Width of the features it reads; 0: it reads text."""
+        """Width of the features; 0: sources are text."""
 
     @property
     def device(self) -> torch.device:
-        """Where its weights are."""
+        """Device of the weights."""
 
     @property
     def attends(self) -> bool:
-        """Whether its decoder attends to the memory; one that reads a single vector does not."""
+        """Whether the decoder attends to the memory, rather than reading a single vector."""
 
     @property
     def stacks(self) -> Stacks:
-        """The blocks of `encoder` and `decoder`, as far as it has them."""
+        """The blocks of `encoder` and `decoder`, if the network has them."""
 
     def parts(self) -> Iterator[ParameterInfo]:
-        """Every parameter with the part, and the layer, that it belongs to."""
+        """Every parameter with its part and layer."""
 
     def encode(self, source: Source) -> Any:
-        """Read sources → Memory."""
+        """Encode sources → Memory."""
 
     def new_cache(self, memory: Any, beams: int, steps: int) -> Any:
         """An empty cache for `memory.batch * beams` hypotheses of at most `steps` tokens."""
@@ -127,22 +127,22 @@ class Network(Protocol):
     def decode(self, tokens: Tensor, memory: Any, cache: Any = None) -> Tensor:
         """Tokens (memory.batch × beams, time) → logits (rows, time, vocabulary) of the next tokens.
 
-        Without a cache the tokens are the whole prefix (teacher forcing is "many"); with one they continue it.
+        Without a cache the tokens are the complete prefix (as in teacher forcing); with a cache they continue it.
         """
 
     def cross_attention(self, tokens: Tensor, memory: Any) -> Tensor | None:
-        """Tokens (memory.batch, time), from the start token on → (layers, batch, heads, time, slots) float32.
+        """Tokens (memory.batch, time), from the start token on → (layers, batch, heads, time, width) float32.
 
-        The weights with which each position read each slot of the memory; a row of slots sums to 1, or to less
-        where the rest fell on the target (decoder-only). None: no attention.
+        The attention weights of each target position over the memory positions; a row sums to 1, or to less if the
+        rest is attention to the target (decoder-only). None: no attention.
         """
 
     def __call__(self, batch: Batch, aims: Aims = ...) -> LossParts:
-        """The loss of a batch; training's only door, so that hooks see all that a step computes."""
+        """The loss of a batch: the only call in training, so that hooks see the complete computation of a step."""
 
 
 def shift_right(labels: Tensor, start_id: int, pad_id: int) -> Tensor:
-    """Labels (batch, time) → decoder inputs: the start token, then the labels but the last."""
+    """Labels (batch, time) → decoder inputs: the start token, then all labels but the last."""
     tokens = labels.roll(1, dims=1)
     tokens[:, 0] = start_id
     return tokens.masked_fill(tokens == IGNORED, pad_id)
@@ -151,8 +151,8 @@ def shift_right(labels: Tensor, start_id: int, pad_id: int) -> Tensor:
 def token_nats(network: Network, memory: Any, labels: Tensor) -> Tensor:
     """−ln p(label) of every target token by teacher forcing: (batch, time) float32, 0 where labels are padding.
 
-    Logits exist for some rows at a time: those of a whole batch over a vocabulary of 250,000 take gigabytes. Raises
-    NotFinite where they are NaN.
+    Logits are computed in chunks of rows: those of a complete batch over a vocabulary of 250,000 take gigabytes. Raises
+    NotFinite if they are NaN.
     """
     tokens = shift_right(labels, network.start_id, network.pad_id)
     out = []

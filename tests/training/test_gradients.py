@@ -10,7 +10,6 @@ import pytest
 import torch
 
 from sourcewise.data.batches import IGNORED, Batch
-from sourcewise.model.place import place
 from sourcewise.runtime.threads import WorkerThreads
 from sourcewise.training.objective import Objective
 from sourcewise.training.step import Gradients, gradients
@@ -32,7 +31,6 @@ def part(rows: list[int]) -> Batch:
 def found(objective: Objective, shares: list[list[int]], seed: int = 0) -> Gradients:
     """Of the shares, in two workers."""
     kept = torch.get_num_threads()
-    place(objective, "cpu")
     torch.set_num_threads(2)
     torch.manual_seed(seed)
     try:

@@ -1,6 +1,6 @@
-"""The one door for attention: what is read of keys and values, by whichever backend the network was given.
+"""Attention: one interface, computed by the backend that was chosen for the network.
 
-`eager` is written out in plain products and gives the weights too; `sdpa` is torch's own kernels.
+`eager` is written in plain matrix products and can return the weights; `sdpa` uses torch's fused kernels.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ MASKED = eager.MASKED
 
 
 class Backend(Protocol):
-    """Attention of heads (…, heads, time, d_kv): padded ones (batch, heads, time, d_kv), packed (heads, rows, d_kv)."""
+    """Multi-head attention of padded heads (batch, heads, time, d_kv) or packed ones (heads, rows, d_kv)."""
 
     def __call__(
         self, q: Tensor, k: Tensor, v: Tensor, own: Layout, other: Layout, bias: Tensor | None, dropout: nn.Dropout
     ) -> Tensor:
-        """What queries, which lie as `own`, read of keys and values, which lie as `other`: the shape of q.
+        """Weighted sums of values, in the shape of q; queries have the layout `own`, keys and values `other`.
 
-        bias (…, queries, keys) float32 is added to the scores; it bars the padding of a padded `other`.
+        bias (…, queries, keys) float32 is added to the scores; it masks the padding of a padded `other`.
         """
 
 
@@ -32,7 +32,7 @@ BACKENDS: dict[str, Backend] = {"eager": eager.attend, "sdpa": sdpa.attend}
 
 
 class Attention(nn.Module):
-    """Softmax attention by the chosen backend; `p` is the share of the weights that is dropped while training."""
+    """Softmax attention by the chosen backend; `p` is the dropout of attention weights."""
 
     def __init__(self, p: float) -> None:
         super().__init__()
@@ -45,14 +45,14 @@ class Attention(nn.Module):
 
 
 def choose(network: nn.Module, backend: str) -> None:
-    """Let all attention of a network be computed by this backend (of BACKENDS)."""
+    """Choose the backend (of BACKENDS) of all attention in a network."""
     for module in network.modules():
         if isinstance(module, Attention):
             module.backend = BACKENDS[backend]
 
 
 class SplitHeads(nn.Module):
-    """What a projection gives for several `parts`, such as queries, keys and values, by its heads."""
+    """Splits the output of one projection into `parts`, such as queries, keys and values, and into heads."""
 
     def __init__(self, parts: int, heads: int) -> None:
         super().__init__()
@@ -70,5 +70,5 @@ def merge_heads(read: Tensor) -> Tensor:
 
 
 def padding_bias(layout: Layout, device: torch.device) -> Tensor | None:
-    """(batch, 1, 1, width) float32, added to scores: it bars padding; None where there is none."""
+    """Bias (batch, 1, 1, width) float32 that masks padding when added to scores; None without padding."""
     return eager.padding_bias(layout, device)

@@ -1,4 +1,4 @@
-"""Attention written out: the reference that every other backend is held to, and where weights come from."""
+"""Attention in plain matrix products: the reference for all other backends, and the source of attention weights."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from torch import Tensor, nn
 
 from sourcewise.data.layout import Layout
 
-MASKED = -1e9  # added to the score of a position that may not be seen
+MASKED = -1e9  # added to the score of a masked position
 
 
 def attend(
     q: Tensor, k: Tensor, v: Tensor, own: Layout, other: Layout, bias: Tensor | None, dropout: nn.Module
 ) -> Tensor:
-    """See Backend; the softmax is in fp32 always, and keys and values may be wider (fp32) than the queries."""
+    """See Backend. The softmax is always in fp32; keys and values may be fp32 with queries in bf16."""
     if own.packed or other.packed:
         bias = _with_padding(bias, other, q.device)
         q, k, v = _padded(q, own), _padded(k, other), _padded(v, other)
@@ -23,13 +23,13 @@ def attend(
 
 
 def weights_of(q: Tensor, k: Tensor, bias: Tensor | None) -> Tensor:
-    """softmax(q kᵀ + bias): (batch, heads, queries, keys) float32, each row of keys sums to 1."""
+    """softmax(q kᵀ + bias): (batch, heads, queries, keys) float32; each row sums to 1."""
     scores = (q.to(k.dtype) @ k.transpose(-1, -2)).float()
     return torch.softmax(scores if bias is None else scores + bias, dim=-1)
 
 
 def weights(q: Tensor, k: Tensor, own: Layout, other: Layout, bias: Tensor | None) -> Tensor:
-    """How `attend` weighs: (batch, heads, queries, keys) float32, padded whatever the layouts."""
+    """The weights of `attend`: (batch, heads, queries, keys) float32, padded also for packed layouts."""
     if other.packed:
         bias = _with_padding(bias, other, q.device)
     return weights_of(_padded(q, own), _padded(k, other), bias)
@@ -42,18 +42,18 @@ def attend_to_both(
     dropout: nn.Module,
     seen: list[Tensor] | None = None,
 ) -> Tensor:
-    """Attention to a source and to the target so far under one softmax, without moving their keys together.
+    """Attention to a source and to earlier target tokens under one softmax, without concatenating their keys.
 
     Each is keys, values (batch, heads, positions, d_kv) and their bias. The weights of the source (batch, heads,
-    queries, positions), in fp32, are added to `seen`.
+    queries, positions), in fp32, are appended to `seen`.
     """
     scores = [(query.to(keys.dtype) @ keys.transpose(-1, -2)).float() + bias for keys, _, bias in (source, own)]
     weights = torch.softmax(torch.cat(scores, dim=-1), dim=-1)
-    slots = source[0].shape[2]
+    positions = source[0].shape[2]
     if seen is not None:
-        seen.append(weights[..., :slots])
+        seen.append(weights[..., :positions])
     weights = dropout(weights.to(own[1].dtype))
-    read = weights[..., :slots].to(source[1].dtype) @ source[1] + weights[..., slots:] @ own[1]
+    read = weights[..., :positions].to(source[1].dtype) @ source[1] + weights[..., positions:] @ own[1]
     return read.to(query.dtype)
 
 
@@ -66,7 +66,7 @@ def padding_bias(layout: Layout, device: torch.device) -> Tensor | None:
 
 
 def _padded(heads: Tensor, layout: Layout) -> Tensor:
-    """(heads, rows, d_kv) → (batch, heads, width, d_kv); padded ones stay."""
+    """(heads, rows, d_kv) → (batch, heads, width, d_kv); padded heads are unchanged."""
     return layout.pad(heads.transpose(0, 1)).transpose(1, 2) if layout.packed else heads
 
 

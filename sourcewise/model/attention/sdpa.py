@@ -1,4 +1,4 @@
-"""Attention by torch's `scaled_dot_product_attention`: its fused kernels, where a processor has some."""
+"""Attention by torch's `scaled_dot_product_attention`, with fused kernels where the device has them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from sourcewise.model.attention import eager
 def attend(
     q: Tensor, k: Tensor, v: Tensor, own: Layout, other: Layout, bias: Tensor | None, dropout: nn.Dropout
 ) -> Tensor:
-    """See Backend; packed heads go by the way of `eager`."""
+    """See Backend; packed heads are computed by `eager`."""
     if own.packed or other.packed:
         return eager.attend(q, k, v, own, other, bias, dropout)
     mask = None if bias is None else bias.to(k.dtype)

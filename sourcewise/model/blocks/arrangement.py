@@ -1,4 +1,4 @@
-"""How a stack lays out what it reads."""
+"""The layout in which a stack of blocks computes: padded or packed."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from sourcewise.data.layout import Layout
 
 
 class Arrangement(nn.Module):
-    """Leaves the rectangle as it is; where attention can do without padding, what packs it is put here from outside."""
+    """Keeps the padded layout; native code replaces `forward` to pack it if attention supports packed layouts."""
 
     def forward(self, x: Tensor, layout: Layout) -> tuple[Tensor, Layout]:
-        """x (batch, width, d_model) and its layout → the same, or (rows, d_model) and the packed layout."""
+        """x (batch, width, d_model) and its layout → both unchanged, or (rows, d_model) and the packed layout."""
         return x, layout

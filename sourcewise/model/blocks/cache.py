@@ -1,4 +1,4 @@
-"""The decoder's own past while it generates: keys and values of its self-attention."""
+"""The cache of a decoder in generation: keys and values of its self-attention."""
 
 from __future__ import annotations
 
@@ -12,46 +12,46 @@ from torch import Tensor
 from sourcewise.model.attention import MASKED
 from sourcewise.model.blocks.sublayers import Extend
 
-FIRST_ROOM = 32  # tokens a cache has room for at first
-SLOTS = 8  # a multiple of these is looked at: a product of a new shape costs more than a few idle slots
+FIRST_ROOM = 32  # initial capacity in tokens
+SLOTS = 8  # attention covers a multiple of these: a product of a new shape costs more than a few idle slots
 
 
 class KeyValueCache:
-    """Keys and values of the decoder's self-attention, a block a layer for each, written in place.
+    """Keys and values of the decoder's self-attention, one tensor each per layer, written in place.
 
-    Hypotheses of a source lie side by side in a block's slots and share them: each knows its ancestors' slots, and a
-    bias bars the others'. So choosing among hypotheses moves no keys, only small integers; blocks are copied when
-    sources leave or room runs out. They double when they are full: room for `steps` from the start would be many times
-    what most outputs need.
+    The hypotheses of a source share the slots of a tensor: each has the indices of its ancestors' slots, and a bias
+    masks all others. So selecting hypotheses moves only small integers; tensors are copied when sources are removed or
+    capacity runs out. The capacity doubles when it is used up, since that of `steps` tokens would exceed most outputs
+    many times.
     """
 
     def __init__(
         self, layers: int, shape: tuple[int, int, int], steps: int, like: Tensor, positions: Callable[[int], Tensor]
     ) -> None:
-        """shape (sources, heads, d_kv); positions: room → (heads, room, room) bias, the future barred."""
+        """shape (sources, heads, d_kv); positions: capacity → (heads, capacity, capacity) bias with a causal mask."""
         self.positions, self.steps = positions, steps
         self.bias = positions(min(steps, FIRST_ROOM))
         sources, heads, d_kv = shape
         room = (sources, heads, self.bias.shape[1], d_kv)
         self.blocks = [(like.new_empty(room), like.new_empty(room)) for _ in range(layers)]
-        self.length = self.used = 0  # tokens a hypothesis has, slots taken
-        self.shown = 0  # slots that are looked at for the next tokens
-        self.ancestors: Tensor | None = None  # (sources, hypotheses, length) slots; None while there is one a source
+        self.length = self.used = 0  # tokens per hypothesis, used slots
+        self.shown = 0  # slots that attention covers for the next tokens
+        self.ancestors: Tensor | None = None  # (sources, hypotheses, length) slots; None while there is one per source
 
     @property
     def sources(self) -> int:
-        """How many sources it serves."""
+        """Number of sources."""
         return len(self.blocks[0][0])
 
     @property
     def room(self) -> int:
-        """How many slots the blocks have."""
+        """Capacity: number of slots."""
         return self.blocks[0][0].shape[2]
 
     def next_bias(self, hypotheses: int, time: int) -> Tensor:
-        """Bias of the next `time` tokens of each hypothesis, and room for them.
+        """Make room for the next `time` tokens of each hypothesis, and return their bias.
 
-        (heads, time, slots), or (sources, heads, hypotheses × time, slots) where a source has several hypotheses.
+        (heads, time, slots), or (sources, heads, hypotheses × time, slots) if a source has several hypotheses.
         """
         end, taken = self.length + time, self.used + hypotheses * time
         if end > self.bias.shape[1]:
@@ -59,7 +59,7 @@ class KeyValueCache:
         if taken > self.room:
             self._make_room(max(taken, 2 * self.room))
         self.shown = shown = min(-(-taken // SLOTS) * SLOTS, self.room)
-        for keys, values in self.blocks:  # weighed with 0: they may hold anything but NaN
+        for keys, values in self.blocks:  # with weight 0: any value but NaN will do
             keys[:, :, taken:shown] = 0
             values[:, :, taken:shown] = 0
         rows = self.bias[:, self.length : end]
@@ -76,11 +76,11 @@ class KeyValueCache:
         return bias.flatten(2, 3)
 
     def layer(self, place: int) -> Extend:
-        """What takes the new keys and values of a layer and gives all that are to be looked at."""
+        """A function that adds new keys and values of a layer and returns all that attention covers."""
         return partial(self._extend, place)
 
     def _extend(self, place: int, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
-        """Write (sources, heads, hypotheses × time, d_kv) after what is there; the layer's first `shown` slots."""
+        """Append (sources, heads, hypotheses × time, d_kv); returns the layer's first `shown` slots."""
         end = self.used + key.shape[2]
         keys, values = self.blocks[place]
         keys[:, :, self.used : end] = key
@@ -88,11 +88,11 @@ class KeyValueCache:
         return keys[:, :, : self.shown], values[:, :, : self.shown]
 
     def advance(self, hypotheses: int, time: int) -> None:
-        """All layers have written the next `time` tokens."""
+        """Count the next `time` tokens, after all layers have written them."""
         self.length, self.used = self.length + time, self.used + hypotheses * time
 
     def select(self, rows: Tensor) -> None:
-        """Keep these hypotheses (sources, hypotheses), in this order; those of a row are of one source."""
+        """Keep these hypotheses (sources, hypotheses), in this order; a row holds those of one source."""
         hypotheses = 1 if self.ancestors is None else self.ancestors.shape[1]
         sources = rows[:, 0] // hypotheses
         if self.ancestors is not None or rows.shape[1] > 1:
@@ -107,7 +107,7 @@ class KeyValueCache:
             ]
 
     def join(self, other: KeyValueCache) -> None:
-        """Take in the hypotheses of another cache of the same length."""
+        """Add the hypotheses of another cache of the same length."""
         room = max(self.room, other.room)
         for cache in (self, other):
             if cache.room < room:

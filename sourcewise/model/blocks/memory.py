@@ -1,4 +1,4 @@
-"""What the decoder reads of its sources."""
+"""The memory of a Transformer: encoder outputs that the decoder attends to."""
 
 from __future__ import annotations
 
@@ -17,51 +17,51 @@ KeysValues = tuple[Tensor, Tensor]  # each (batch, heads, width, d_kv), or (head
 
 @dataclass
 class Memory:
-    """What a Transformer's decoder attends to: encoder output, and keys and values of each decoder layer.
+    """The encoder output, and keys and values of it for each decoder layer.
 
-    While there are no `keys_values`, the layers compute their own of the `states` whenever they read them.
+    Without `keys_values` each layer computes its own from `states` at every pass.
     """
 
     layout: Layout
     states: Tensor  # (batch, width, d_model), or (rows, d_model) where packed
     keys_values: list[KeysValues] = field(default_factory=list)
-    on_the_right: bool = False  # sources end at the right edge: what is widened is widened on the left
+    on_the_right: bool = False  # sources end at the right edge, so that padding is added on the left
 
     @property
     def batch(self) -> int:
-        """How many sources."""
+        """Number of sources."""
         return len(self.layout)
 
     @property
     def mask(self) -> Tensor:
-        """(batch, width) bool, true where a position is real."""
+        """(batch, width) bool, false at padding."""
         return self.layout.on(self.states.device).mask
 
     @cached_property
     def bias(self) -> Tensor | None:
-        """(batch, 1, 1, width) added to scores; None where nothing is padded."""
+        """Bias (batch, 1, 1, width) of the scores that masks padding; None without padding."""
         return None if self.layout.packed else attention.padding_bias(self.layout, self.states.device)
 
     def padded(self) -> Memory:
-        """The same with its sources in a rectangle."""
+        """The same memory in a padded layout."""
         if not self.layout.packed:
             return self
         return Memory(self.layout.rectangle(), self.layout.pad(self.states))
 
     def select(self, rows: Tensor) -> Memory:
-        """The memory of these sources, cut to their longest."""
+        """The memory of these sources, cut to the longest of them."""
         whole = self.padded()
         layout, columns = whole.layout.select(rows.cpu().numpy())
         keys_values = [(k[rows, :, columns], v[rows, :, columns]) for k, v in whole.keys_values]
         return Memory(layout, whole.states[rows, columns], keys_values, self.on_the_right)
 
     def join(self, other: Memory) -> Memory:
-        """These sources and those of another memory."""
+        """The memory of these sources and those of another memory."""
         mine, theirs = self.padded(), other.padded()
         layout = mine.layout.join(theirs.layout, on_the_left=self.on_the_right)
 
         def both(one: Tensor, more: Tensor) -> Tensor:
-            """Side by side, the axis of positions, which is the last but one, as wide as the wider of the two."""
+            """Both concatenated, padded along positions, the last axis but one, to the wider of the two."""
             return torch.cat([_widened(t, layout.width, on_the_left=self.on_the_right) for t in (one, more)])
 
         pairs = zip(mine.keys_values, theirs.keys_values, strict=True)

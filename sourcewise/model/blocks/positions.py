@@ -1,4 +1,4 @@
-"""What tells positions: a bias of the scores by distance, or vectors that are added."""
+"""Position encodings: relative biases of the attention scores, or absolute vectors that are added."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class RelativePositions(nn.Module):
 
 
 class SinusoidalPositions(nn.Module):
-    """Adds `sinusoids` to vectors; the table grows when a longer sequence comes."""
+    """Adds sinusoidal positions to vectors; the table grows with the longest sequence."""
 
     table: Tensor  # (positions, width) float32
 
@@ -47,7 +47,7 @@ class SinusoidalPositions(nn.Module):
         self.register_buffer("table", sinusoids(64, width), persistent=False)
 
     def forward(self, x: Tensor, start: int = 0) -> Tensor:
-        """(batch, time, width), the first vector being at position `start` → the same shape."""
+        """(batch, time, width), with the first vector at position `start` → the same shape."""
         end = start + x.shape[1]
         if end > len(self.table):
             self.table = sinusoids(2 * end, x.shape[2], self.table.device)
@@ -55,7 +55,7 @@ class SinusoidalPositions(nn.Module):
 
 
 class Positions(nn.Module):
-    """Adds a vector to each of the first `count` positions: a learned one, or a sinusoid as Marian has it."""
+    """Absolute positions up to `count`: adds learned vectors, or Marian's sinusoids."""
 
     weight: Tensor  # (rows, width)
 
@@ -72,7 +72,7 @@ class Positions(nn.Module):
             self.register_buffer("weight", table.float(), persistent=False)
 
     def forward(self, x: Tensor, start: int = 0, places: Tensor | None = None) -> Tensor:
-        """x (batch, time, width), from position `start` on or at these places (batch, time) → the same shape."""
+        """x (batch, time, width), from position `start` on or at `places` (batch, time) → the same shape."""
         if places is not None:
             return x + F.embedding(places + self.offset, self.weight).to(x.dtype)
         first = self.offset + start
@@ -88,5 +88,5 @@ def sinusoids(length: int, width: int, device: torch.device | None = None) -> Te
 
 
 def distances(queries: int, keys: int, device: torch.device) -> Tensor:
-    """Key position − query position, (queries, keys), both counted from 0."""
+    """Key position − query position (queries, keys), both from 0."""
     return torch.arange(keys, device=device)[None, :] - torch.arange(queries, device=device)[:, None]

@@ -1,8 +1,8 @@
-"""The layers of the recurrent ancestors, and the memory that their decoders read.
+"""Layers and memory of recurrent encoder–decoders.
 
-Time is the first axis here, as cells have it. What does not wait for a state is done for all time at once: the products
-of the inputs, the keys of the attention, the readout. Without attention torch's own cells run over the whole sequence;
-with it, a loop over time asks the source before each step.
+Time is the first axis here, as in torch's cells. All that does not depend on the state is computed for all steps at
+once: products of the inputs, keys of the attention, readout. Without attention torch's cells run over the complete
+sequence; with attention a loop over time attends to the source before each step.
 """
 
 from __future__ import annotations
@@ -19,38 +19,38 @@ from sourcewise.data.layout import Layout
 from sourcewise.model import attention
 
 CELLS: dict[str, type[nn.GRU | nn.LSTM]] = {"gru": nn.GRU, "lstm": nn.LSTM}
-CARRIES = {"gru": 1, "lstm": 2}  # tensors of a layer's state: what others read, and the LSTM's own
+CARRIES = {"gru": 1, "lstm": 2}  # tensors of a layer's state: the output, and the LSTM's cell state
 GATES = {"gru": 3, "lstm": 4}
 
 
 @dataclass
 class RecurrentMemory:
-    """The encoder's states with their attention keys, all of them as one vector, and where the decoder starts."""
+    """The encoder's states with their attention keys, one vector for all of them, and the decoder's initial state."""
 
     layout: Layout
     states: Tensor  # (batch, width, d_model)
-    keys: Tensor | None  # (batch, slots, d_model); None: without attention
+    keys: Tensor | None  # (batch, width, d_model); None: without attention
     vector: Tensor  # (batch, d_model)
     start: Tensor  # (layers × carries, batch, d_model)
 
     @property
     def batch(self) -> int:
-        """How many sources."""
+        """Number of sources."""
         return len(self.states)
 
     @property
     def mask(self) -> Tensor:
-        """(batch, width) bool, true where a position is real."""
+        """(batch, width) bool, false at padding."""
         return self.layout.on(self.states.device).mask
 
     def select(self, rows: Tensor) -> RecurrentMemory:
-        """The memory of these sources, cut to their longest."""
+        """The memory of these sources, cut to the longest of them."""
         layout, columns = self.layout.select(rows.cpu().numpy())
         keys = None if self.keys is None else self.keys[rows, columns]
         return RecurrentMemory(layout, self.states[rows, columns], keys, self.vector[rows], self.start[:, rows])
 
     def join(self, other: RecurrentMemory) -> RecurrentMemory:
-        """These sources and those of another memory."""
+        """The memory of these sources and those of another memory."""
         width = max(self.layout.width, other.layout.width)
 
         def both(mine: Tensor, theirs: Tensor) -> Tensor:
@@ -66,20 +66,20 @@ class RecurrentMemory:
 
 
 class Order:
-    """The slots of a batch in the order in which a direction reads them: real ones first, padding last.
+    """The order in which one direction reads the positions of a batch: real ones first, padding last.
 
-    So padding never reaches a real state, on whichever side it is, and no sequence is packed: packed ones take torch's
-    cells 1.8 times as long on a CPU (GRU; LSTM 3.6 times).
+    So padding on either side never influences a real state, without torch's packed sequences, which take its cells 1.8
+    times as long on a CPU (GRU; LSTM 3.6 times).
     """
 
     def __init__(self, layout: Layout, device: torch.device, *, backwards: bool = False) -> None:
-        batch, slots = len(layout), layout.width
-        place = np.broadcast_to(np.arange(slots), (batch, slots))
-        rank = np.where(layout.mask, slots - 1 - place if backwards else place, slots)
+        batch, width = len(layout), layout.width
+        place = np.broadcast_to(np.arange(width), (batch, width))
+        rank = np.where(layout.mask, width - 1 - place if backwards else place, width)
         order = rank.argsort(axis=1, kind="stable")
         row = np.arange(batch)
         last = np.take_along_axis(order, layout.lengths[:, None] - 1, 1)[:, 0] * batch + row
-        self.kept = bool((order == place).all())
+        self.unchanged = bool((order == place).all())
         self.there, self.back, self.last = (
             torch.from_numpy(np.ascontiguousarray(index)).to(device, non_blocking=True)
             for index in (
@@ -90,20 +90,20 @@ class Order:
         )
 
     def enter(self, x: Tensor) -> Tensor:
-        """(slots, batch, width) as it lies → as it is read."""
-        return x if self.kept else _Permute.apply(x, self.there, self.back)
+        """(positions, batch, width) in the layout's order → in reading order."""
+        return x if self.unchanged else _Permute.apply(x, self.there, self.back)
 
     def leave(self, x: Tensor) -> Tensor:
-        """As it is read → as it lies."""
-        return x if self.kept else _Permute.apply(x, self.back, self.there)
+        """(positions, batch, width) in reading order → in the layout's order."""
+        return x if self.unchanged else _Permute.apply(x, self.back, self.there)
 
     def end(self, x: Tensor) -> Tensor:
-        """(slots, batch, width) as it lies → (batch, width) of the slots that are read last."""
+        """(positions, batch, width) in the layout's order → (batch, width), the states that are read last."""
         return x.flatten(0, 1).index_select(0, self.last)
 
 
 class _Permute(torch.autograd.Function):
-    """(slots, batch, width) in another order; the way back is the inverse order, where torch would add up."""
+    """(positions, batch, width) in another order; the backward uses the inverse order, not torch's scatter-add."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, order: Tensor, inverse: Tensor) -> Tensor:
@@ -116,7 +116,7 @@ class _Permute(torch.autograd.Function):
 
 
 class EncoderLayer(nn.Module):
-    """A cell in each direction, half the width each, side by side."""
+    """A bidirectional layer: one cell per direction with half the width, outputs concatenated."""
 
     def __init__(self, cell: str, d_model: int) -> None:
         super().__init__()
@@ -124,23 +124,23 @@ class EncoderLayer(nn.Module):
         self.backwards = CELLS[cell](d_model, d_model // 2)
 
     def forward(self, x: Tensor, orders: tuple[Order, Order]) -> Tensor:
-        """(slots, batch, d_model) → the same; what padded slots give is garbage."""
+        """(positions, batch, d_model) → the same shape; outputs at padding are arbitrary."""
         directions = zip((self.forwards, self.backwards), orders, strict=True)
         return torch.cat([order.leave(cell(order.enter(x))[0]) for cell, order in directions], dim=2)
 
 
 @dataclass
 class Read:
-    """What a decoder layer gives: its states, and what it read of the source on the way."""
+    """The outputs of a decoder layer: states and, with attention, context vectors and weights."""
 
     shown: Tensor  # (time, rows, d_model)
-    state: Tensor  # the last, with all it carries (carries, rows, d_model)
+    state: Tensor  # the last state (carries, rows, d_model)
     context: Tensor | None = None  # (time, rows, d_model)
-    weights: Tensor | None = None  # of the attention: (time, sources, hypotheses of each, slots) float32
+    weights: Tensor | None = None  # of the attention: (time, sources, hypotheses per source, positions) float32
 
 
 class DecoderLayer(nn.Module):
-    """A cell over the target; the first of a decoder without attention reads the source's one vector at every step."""
+    """A cell over the target; the first layer without attention reads the source's vector at every step."""
 
     def __init__(self, cell: str, d_model: int, *, reads: bool) -> None:
         super().__init__()
@@ -148,7 +148,7 @@ class DecoderLayer(nn.Module):
         self.reads = reads
 
     def forward(self, x: Tensor, state: Tensor, memory: RecurrentMemory) -> Read:
-        """Inputs (time, rows, d_model) and the state before them (carries, rows, d_model)."""
+        """Inputs (time, rows, d_model) and the state before them (carries, rows, d_model) → outputs."""
         vector = None
         if self.reads:
             vector = memory.vector.repeat_interleave(x.shape[1] // memory.batch, dim=0).expand_as(x)
@@ -161,20 +161,20 @@ class DecoderLayer(nn.Module):
 
 
 class AttentiveLayer(nn.Module):
-    """A cell that asks the source before every step, by its state, and reads the answer beside its input.
+    """A cell with additive attention: before every step its state is the query, and the context is an input.
 
     Additive (Bahdanau et al. 2015, A.1.2): weights = softmax(score · tanh(query(state) + key(encoder state))).
     """
 
     def __init__(self, cell: str, d_model: int) -> None:
         super().__init__()
-        self.cell = CELLS[cell](2 * d_model, d_model)  # for its weights: the steps are taken here
+        self.cell = CELLS[cell](2 * d_model, d_model)  # for its weights: the steps are computed here
         self.query = nn.Linear(d_model, d_model)
         self.key = nn.Linear(d_model, d_model, bias=False)
         self.score = nn.Parameter(torch.empty(d_model))
 
     def forward(self, x: Tensor, state: Tensor, memory: RecurrentMemory) -> Read:
-        """Inputs (time, rows, d_model) and the state before them (carries, rows, d_model)."""
+        """Inputs (time, rows, d_model) and the state before them (carries, rows, d_model) → outputs."""
         assert memory.keys is not None
         width = x.shape[2]
         of_inputs, of_state, inputs_bias, state_bias = self.cell.all_weights[0]
@@ -198,7 +198,7 @@ class AttentiveLayer(nn.Module):
 
 
 def step(given: Tensor, read: Tensor, carried: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-    """One step of torch's GRU or LSTM by what the input gives and the state says, each (rows, gates × width)."""
+    """One step of a GRU or LSTM as in torch, from the products of input and state, each (rows, gates × width)."""
     if len(carried) == CARRIES["lstm"]:
         i, f, g, o = (given + read).chunk(4, dim=1)
         c = torch.addcmul(f.sigmoid() * carried[1], i.sigmoid(), g.tanh())
@@ -210,14 +210,14 @@ def step(given: Tensor, read: Tensor, carried: tuple[Tensor, ...]) -> tuple[Tens
 
 
 class Product:
-    """x @ weight.T + bias, taken at every step; the gradients of weight and bias are those of all steps at once.
+    """x @ weight.T + bias at every step, with the gradients of weight and bias computed once for all steps.
 
-    torch would take a product a step and add them up: in a loop of 16 steps of 48 rows, width 512, that is 13 % of the
-    time of a training step.
+    torch would compute one product per step and add them up: in a loop of 16 steps of 48 rows, width 512, that is 13 %
+    of the time of a training step.
     """
 
     def __init__(self, weight: Tensor, bias: Tensor | None = None) -> None:
-        self.used: list[tuple[Tensor, Tensor]] = []  # in the backward: gradients of what came out, and what went in
+        self.used: list[tuple[Tensor, Tensor]] = []  # in the backward: gradients of outputs, and inputs
         self.weight, self.bias = _Late.apply(weight, bias, self.used)
 
     def __call__(self, x: Tensor) -> Tensor:
@@ -227,7 +227,7 @@ class Product:
 
 
 class _Late(torch.autograd.Function):
-    """Weight and bias as they are; its backward comes when all that was made with them has had its own."""
+    """Identity of weight and bias, whose backward runs after those of all products with them."""
 
     @staticmethod
     def forward(ctx: Any, weight: Tensor, bias: Tensor | None, used: list[tuple[Tensor, Tensor]]) -> Any:
@@ -256,9 +256,9 @@ class _Once(torch.autograd.Function):
 
 
 def reset_cell(cell: nn.GRU | nn.LSTM) -> None:
-    """Gate by gate: orthogonal from state to state (Saxe et al. 2014), Glorot's from the input, biases 0.
+    """Initialise a cell gate by gate: orthogonal for states (Saxe et al. 2014), Glorot for inputs, biases 0.
 
-    Forget gates start open, at 1 (Jozefowicz et al. 2015).
+    Biases of forget gates are 1 (Jozefowicz et al. 2015).
     """
     of_inputs, of_state, *biases = cell.all_weights[0]
     gates = GATES["lstm" if isinstance(cell, nn.LSTM) else "gru"]

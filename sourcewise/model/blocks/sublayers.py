@@ -1,4 +1,4 @@
-"""What a Transformer's blocks are made of: self-attention, cross-attention, feed-forward, each beside a residual."""
+"""Sub-layers of a Transformer block: self-attention, cross-attention and feed-forward, with norm and residual."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ Extend = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]  # new keys and value
 
 
 class Residual(nn.Module):
-    """A sub-layer with its norm and its residual; normed where it is entered or, without `norm_first`, at the end."""
+    """Adds a sub-layer to its residual: pre-norm or, without `norm_first`, post-norm."""
 
     def __init__(self, p: float, *, norm_first: bool = True) -> None:
         super().__init__()
         self.dropout, self.norm_first = nn.Dropout(p), norm_first
 
     def forward(self, x: Tensor, norm: nn.Module, layer: nn.Module, *given: Any) -> Tensor:
-        """x (…, d_model) → x + layer(x), the same shape; what else the layer reads is given to it."""
+        """x (…, d_model) → x + layer(x), in the same shape; `given` are further arguments of the layer."""
         if self.norm_first:
             return x + self.dropout(layer(norm(x), *given))
         out: Tensor = norm(x + self.dropout(layer(x, *given)))
@@ -33,11 +33,11 @@ class Residual(nn.Module):
 
 
 class Sublayer(nn.Module):
-    """A projection of x, something done with it, and a projection back; both keep positions apart."""
+    """A projection of x, a computation (attention or activation), and a projection back."""
 
     @property
     def projections(self) -> tuple[nn.Linear, nn.Linear]:
-        """The first and the last."""
+        """The first and the last projection."""
         raise NotImplementedError
 
     def forward(self, x: Tensor, *given: Any) -> Tensor:
@@ -47,12 +47,12 @@ class Sublayer(nn.Module):
         return out
 
     def between(self, projected: Tensor, *given: Any) -> Tensor:
-        """What is done between the projections."""
+        """The computation between the projections."""
         raise NotImplementedError
 
 
 class SelfAttention(Sublayer):
-    """Q, K and V of the same sequence, in one product; `scale` multiplies the scores."""
+    """Self-attention with one product for Q, K and V; `scale` multiplies the scores."""
 
     def __init__(
         self, d_model: int, heads: int, d_kv: int, p: float, *, biases: bool = False, scale: float = 1.0
@@ -69,12 +69,12 @@ class SelfAttention(Sublayer):
         return self.qkv, self.out
 
     def split(self, projected: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """What `qkv` gives → q, k, v, each (…, heads, time, d_kv)."""
+        """The output of `qkv` → q, k, v, each (…, heads, time, d_kv)."""
         q, k, v = self.split_qkv(projected)
         return (q if self.scale == 1 else q * self.scale), k, v
 
     def between(self, projected: Tensor, layout: Layout, bias: Tensor | None, extend: Extend | None = None) -> Tensor:  # type: ignore[override]
-        """Attention to what `layout` holds, or with `extend` to all that was before it and to itself."""
+        """Attention to the same sequence; with `extend`, also to earlier tokens in a cache."""
         q, k, v = self.split(projected)
         if extend is not None:
             k, v = extend(k, v)
@@ -82,7 +82,7 @@ class SelfAttention(Sublayer):
 
 
 class CrossAttention(Sublayer):
-    """Q of the decoder, K and V of the memory; `scale` multiplies the scores."""
+    """Cross-attention with Q of the decoder, K and V of the memory; `scale` multiplies the scores."""
 
     def __init__(
         self, d_model: int, heads: int, d_kv: int, p: float, *, biases: bool = False, scale: float = 1.0
@@ -93,7 +93,7 @@ class CrossAttention(Sublayer):
         self.kv = nn.Linear(d_model, 2 * heads * d_kv, bias=biases)
         self.out = nn.Linear(heads * d_kv, d_model, bias=biases)
         self.split_q, self.split_kv = SplitHeads(1, heads), SplitHeads(2, heads)
-        self.attend, self.kept = Attention(p), Kept()
+        self.attend, self.for_decoding = Attention(p), ForDecoding()
 
     @property
     def projections(self) -> tuple[nn.Linear, nn.Linear]:
@@ -103,12 +103,12 @@ class CrossAttention(Sublayer):
     def keys_values(self, states: Tensor) -> tuple[Tensor, Tensor]:
         """Encoder output (…, positions, d_model) → k, v, each (…, heads, positions, d_kv)."""
         keys, values = self.split_kv(self.kv(states))
-        return self.kept(keys), self.kept(values)
+        return self.for_decoding(keys), self.for_decoding(values)
 
     def between(
         self, projected: Tensor, layout: Layout, memory: Memory, place: int, seen: list[Tensor] | None = None
     ) -> Tensor:  # type: ignore[override]
-        """Attention to the memory, of the decoder's layer `place`; the weights are added to `seen`."""
+        """Attention of the decoder's layer `place` to the memory; the weights are appended to `seen`."""
         (q,) = self.split_q(projected)
         q = q if self.scale == 1 else q * self.scale
         keys, values = memory.keys_values[place] if memory.keys_values else self.keys_values(memory.states)
@@ -118,7 +118,7 @@ class CrossAttention(Sublayer):
 
 
 class FeedForward(Sublayer):
-    """Two products and an activation between them, or gated (Shazeer 2020) with gate and value in one product."""
+    """Two products with an activation between; if gated (Shazeer 2020), one product for gate and value."""
 
     def __init__(self, d_model: int, d_ff: int, activation: str, p: float, *, biases: bool = False) -> None:
         super().__init__()
@@ -132,13 +132,13 @@ class FeedForward(Sublayer):
         return self.wi, self.wo
 
     def between(self, projected: Tensor) -> Tensor:  # type: ignore[override]
-        """(…, d_ff, or twice that where it is gated) → (…, d_ff)."""
+        """(…, d_ff, or twice that if gated) → (…, d_ff)."""
         out: Tensor = self.inner(projected)
         return out
 
 
 class Activation(nn.Module):
-    """`relu`, `silu`, `gelu`, or one of them gated: T5's gated gelu is the tanh form, BART's gelu the exact one."""
+    """`relu`, `silu`, `gelu`, or a gated one; gated gelu is T5's tanh approximation, gelu BART's exact form."""
 
     def __init__(self, kind: str, d_ff: int, p: float) -> None:
         super().__init__()
@@ -146,7 +146,7 @@ class Activation(nn.Module):
         self.d_ff, self.dropout = d_ff, nn.Dropout(p)
 
     def forward(self, hidden: Tensor) -> Tensor:
-        """(…, d_ff, or twice that where it is gated) → (…, d_ff)."""
+        """(…, d_ff, or twice that if gated) → (…, d_ff)."""
         if self.gated:
             gate, value = hidden.split(self.d_ff, dim=-1)
             hidden = self._act(gate) * value
@@ -161,5 +161,5 @@ class Activation(nn.Module):
         return F.relu(x) if self.kind == "relu" else F.silu(x)
 
 
-class Kept(nn.Identity):
-    """Keys or values (…, heads, positions, d_kv) in the form in which a decoder reads them at every step."""
+class ForDecoding(nn.Identity):
+    """Keys or values (…, heads, positions, d_kv), converted for reading at every step of decoding."""

@@ -1,7 +1,7 @@
 """BART (Lewis et al. 2020), mBART and Marian: the Transformer with LayerNorm, biases and absolute positions.
 
-Their shapes from a recipe; configurations and weights from Hugging Face's names to ours and back. BART norms after each
-part, mBART before; Marian's positions are sinusoids and nothing norms its embeddings.
+Here are their shapes from a recipe, and the conversion of configurations and weights from Hugging Face's names to ours
+and back. BART is post-norm, mBART pre-norm; Marian has sinusoidal positions and no norm of embeddings.
 """
 
 from __future__ import annotations
@@ -43,8 +43,8 @@ ARCHITECTURES = dict(
 )
 ACTIVATIONS = {"relu": "relu", "gelu": "gelu", "silu": "silu", "swish": "silu"}  # Hugging Face's name → ours
 PLACES = ("encoder.embed_positions.weight", "decoder.embed_positions.weight")
-SPARE = (*EMBEDDED, HEAD, BIAS, *PLACES)  # what no part of it may read: other names of the embedding, zeros, sinusoids
-EPS = 1e-5  # LayerNorm's own
+SPARE = (*EMBEDDED, HEAD, BIAS, *PLACES)  # tensors that may be unused: other names of the embedding, zeros, sinusoids
+EPS = 1e-5  # LayerNorm's default
 
 
 @dataclass(frozen=True)
@@ -52,14 +52,14 @@ class BartConfig(TransformerConfig):
     """The shape of a BART, an mBART or a Marian."""
 
     positions: int = 1024  # the longest source or target
-    learned: bool = True  # positions; else they are sinusoids
+    learned: bool = True  # positions; else sinusoids
     output_bias: bool = False  # added to the logits; never trained
     init_std: float = 0.02  # of fresh matrices
-    bos_id: int | None = None  # what its tokenizer begins a text with
+    bos_id: int | None = None  # first token of a text in its tokenizer
 
 
 class Bart(Transformer):
-    """Embedding, encoder, decoder and head, where positions are vectors added to what enters."""
+    """Embedding, encoder, decoder and head, with positions as vectors that are added to inputs."""
 
     config: BartConfig
     logits_bias: Tensor | None  # (vocabulary,)
@@ -71,15 +71,15 @@ class Bart(Transformer):
 
     @property
     def output_bias(self) -> Tensor | None:
-        """(vocabulary,) added to the logits, where the weights came with one."""
+        """Bias (vocabulary,) of the logits, if the weights have one."""
         return None if self.logits_bias is None else self.logits_bias.to(self.embedding.weight.dtype)
 
     def positions_of(self, stack: Literal["encoder", "decoder"]) -> Positions:
-        """A vector a position."""
+        """The absolute positions of a stack."""
         return Positions(self.config.positions, self.config.d_model, learned=self.config.learned)
 
     def reset_parameters(self) -> None:
-        """BART's own initialisation: matrices N(0, init_std²), biases 0, padding embedded as 0."""
+        """BART's initialisation: matrices N(0, init_std²), biases 0, the embedding of padding 0."""
         for name, parameter in self.named_parameters():
             if parameter.ndim > 1:
                 nn.init.normal_(parameter, std=self.config.init_std)
@@ -89,11 +89,11 @@ class Bart(Transformer):
             self.embedding.weight[self.config.pad_id] = 0
 
     def run_encoder(self, vectors: Tensor, layout: Layout) -> tuple[Layout, Tensor]:
-        """See Transformer; of each example the first `positions` are read."""
+        """See Transformer; only the first `positions` of each example are read."""
         return super().run_encoder(vectors, layout.cut(self.config.positions))
 
     def place_source(self, vectors: Tensor, layout: Layout) -> Tensor:
-        """Positions count from where an example begins: a prompt beside features is padded on the left."""
+        """Positions count from the beginning of an example, since a prompt beside features is padded on the left."""
         simple = layout.width <= self.config.positions and not layout.begins.any()
         places = None if simple else layout.on(vectors.device).positions
         return self.encoder_positions(vectors, places=places)  # type: ignore[no-any-return]
@@ -103,17 +103,17 @@ class Bart(Transformer):
         return self.decoder_positions(vectors, start)  # type: ignore[no-any-return]
 
     def encoder_bias(self, layout: Layout) -> Tensor | None:
-        """Padding barred: (batch, 1, 1, width)."""
+        """Bias that masks padding: (batch, 1, 1, width)."""
         return None if layout.packed else attention.padding_bias(layout, self.embedding.weight.device)
 
     def decoder_bias(self, time: int) -> Tensor:
-        """(1, time, time): the future barred, for all heads alike."""
+        """Causal mask (1, time, time), the same for all heads."""
         future = self.future(time)
         return torch.zeros(future.shape, device=future.device).masked_fill_(future, MASKED)[None]
 
 
 def make(model: ModelConfig, tokenizer: Tokenizer, features: bool) -> Bart:
-    """A fresh BART as a recipe wants it; it starts a target with the end of text. Raises RequestError."""
+    """A new BART for a recipe; targets start with the end of text. Raises RequestError."""
     given = {"activation": model.activation, "d_kv": model.d_kv, "decoder_positions": model.decoder_positions}
     right = {
         "activation": tuple(ACTIVATIONS)[:3],
@@ -150,7 +150,7 @@ def make(model: ModelConfig, tokenizer: Tokenizer, features: bool) -> Bart:
 
 
 def foreign(config: dict[str, Any], weights: Weights) -> str:
-    """What in a folder we do not compute; the Hugging Face adapter generates from it. Empty: nothing."""
+    """Features of a folder that our code does not compute, in words; the Hugging Face adapter runs it. Empty: none."""
     weights = _tied(config, weights)
     kind = f"a {config['model_type']}"
     if config.get("share_encoder_decoder_embeddings") is False or embeds_apart(weights):
@@ -166,7 +166,7 @@ def foreign(config: dict[str, Any], weights: Weights) -> str:
 
 
 def read(config: dict[str, Any], weights: Weights) -> Bart:
-    """A network from Hugging Face's configuration and weights. Raises RequestError that names what is wrong."""
+    """A network from Hugging Face's configuration and weights. Raises RequestError with the reason."""
     weights, where = _tied(config, weights), f"{weights.folder}/config.json"
     check_embedding(weights, config.get("vocab_size"), config.get("d_model"), where)
     try:
@@ -185,7 +185,7 @@ def _tied(config: dict[str, Any], weights: Weights) -> Weights:
 
 
 def _is_sinusoids(stored: Tensor) -> bool:
-    """Whether positions (count, width) are those that a Marian computes, in the precision in which they are stored."""
+    """Whether positions (count, width) equal Marian's sinusoids, in the precision of their file."""
     if stored.ndim != 2 or not stored.is_floating_point():
         return False
     ours, near = Positions(*stored.shape, learned=False).weight, max(1e-5, torch.finfo(stored.dtype).eps)
@@ -193,9 +193,9 @@ def _is_sinusoids(stored: Tensor) -> bool:
 
 
 def write(bart: Bart) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """The configuration and fp32 weights that transformers reads."""
+    """Configuration and fp32 weights in transformers' format."""
     weights = {name: tensor.float() for name, tensor in copies(_pairs(bart)).items()}
-    if not bart.config.tied:  # transformers would draw them at random
+    if not bart.config.tied:  # else transformers would initialise them at random
         weights |= {name: weights[SHARED].clone() for name in EMBEDDED}
     weights = {name if name in (HEAD, BIAS) else f"model.{name}": w for name, w in weights.items()}
     weights.setdefault(BIAS, torch.zeros(1, bart.config.vocabulary))
@@ -203,7 +203,7 @@ def write(bart: Bart) -> tuple[dict[str, Any], dict[str, Tensor]]:
 
 
 def _sizes(d_model: int, heads: int) -> dict[str, Any]:
-    """What follows from the width and the heads, and what all of them have."""
+    """Options that follow from width and heads, and those that all these models share."""
     d_kv = d_model // heads
     same = {"scaled": False, "layer_norm": True, "biases": True, "final_dropout": False, "eps": EPS}
     return {"d_model": d_model, "heads": heads, "d_kv": d_kv, "attention_scale": d_kv**-0.5, **same}
@@ -261,14 +261,14 @@ def _to_huggingface(c: BartConfig) -> dict[str, Any]:
         "bos_token_id": c.bos_id,
         "eos_token_id": c.eos_id,
         "decoder_start_token_id": c.start_id,
-        "forced_eos_token_id": None,  # what is forced is said in generation_config.json
+        "forced_eos_token_id": None,  # forced tokens are in generation_config.json
         "use_cache": True,
     }
     return config | ({"decoder_vocab_size": c.vocabulary} if kind == "marian" else {})
 
 
 def _pairs(bart: Bart) -> Iterator[tuple[str, Tensor]]:
-    """Hugging Face's name of every tensor, without `model.`, and the (part of) ours that holds it."""
+    """(Hugging Face's name without `model.`, our tensor or a part of it) of every tensor."""
     c = bart.config
     yield SHARED, bart.embedding.weight
     if not c.tied:
@@ -309,7 +309,7 @@ def _both(name: str, module: Any) -> Iterator[tuple[str, Tensor]]:
 
 
 def _parts(prefix: str, letters: str, linear: nn.Linear) -> Iterator[tuple[str, Tensor]]:
-    """Projections that are one product with us and several with them."""
+    """(name, part) of Hugging Face's projections that are one matrix here."""
     for tensor, kind in ((linear.weight, "weight"), (linear.bias, "bias")):
         for letter, part in zip(letters, tensor.chunk(len(letters)), strict=True):
             yield f"{prefix}.{letter}_proj.{kind}", part

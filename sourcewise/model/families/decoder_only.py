@@ -1,4 +1,4 @@
-"""A decoder-only stack, to be measured beside encoder–decoders: it reads source and target as one sequence.
+"""A decoder-only network, for comparison with encoder–decoders: it reads source and target as one sequence.
 
 ```
 source tokens ─ embedding ─┐
@@ -7,9 +7,9 @@ features ─ bridge ─────────┘    │ the same blocks
 start, target tokens ─ embedding ─ blocks (self-attention over source and past) ─ norm ─ head
 ```
 
-The start token separates the two, and the loss is that of the target alone (Liu et al. 2018, "T-D"). Prefix `causal`: a
-token of the source sees those before it; `full`: all of them, the prefix LM (Raffel et al. 2020, section 3.2). Reading
-the source first and the target after it is the same computation as both at once, but the source is read only once.
+The start token separates the two, and the loss is that of the target alone (Liu et al. 2018, "T-D"). With the prefix
+`causal`, a source token attends to earlier ones; with `full`, to all: the prefix LM (Raffel et al. 2020, section 3.2).
+Computing source and target one after the other gives the same result, but the source is computed only once.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from sourcewise.model.attention import MASKED, eager, merge_heads
 from sourcewise.model.blocks.cache import KeyValueCache
 from sourcewise.model.blocks.memory import Memory
 from sourcewise.model.blocks.positions import RelativePositions, SinusoidalPositions
-from sourcewise.model.blocks.sublayers import FeedForward, Kept, Residual, SelfAttention
+from sourcewise.model.blocks.sublayers import FeedForward, ForDecoding, Residual, SelfAttention
 from sourcewise.model.families import t5
 from sourcewise.model.parts import size
 from sourcewise.model.weights.interchange import check, take
@@ -37,8 +37,8 @@ from sourcewise.model.weights.weight_files import Weights
 
 MODEL_TYPES = ("sourcewise-decoder",)  # of config.json
 IDS = {"pad_id": "pad_token_id", "eos_id": "eos_token_id", "start_id": "decoder_start_token_id"}  # in config.json
-STEPS = (16, 8, 4, 2, 1)  # d_ff is a multiple of the first of these that comes near enough
-NEAR = 0.002  # share of the parameters by which two networks of the same size differ at most, where d_ff can do it
+STEPS = (16, 8, 4, 2, 1)  # d_ff is a multiple of the first of these that is precise enough
+NEAR = 0.002  # largest relative difference in parameters between networks of the same size, if d_ff allows it
 
 
 @dataclass(frozen=True)
@@ -51,9 +51,9 @@ class DecoderOnlyConfig:
     d_ff: int = 1024
     heads: int = 4
     layers: int = 8
-    prefix: Literal["causal", "full"] = "causal"  # what a token of the source sees of it
+    prefix: Literal["causal", "full"] = "causal"  # attention within the source
     activation: str = "relu"
-    tied: bool = True  # one matrix embeds and predicts
+    tied: bool = True  # one matrix for embedding and head
     scaled: bool = True  # output × d_model^-0.5 before the head
     dropout: float = 0.1
     attention_dropout: float = 0.1
@@ -68,42 +68,42 @@ class DecoderOnlyConfig:
 
 @dataclass
 class Reading:
-    """What the blocks of a stack read besides x: the source itself, or a target behind its memory."""
+    """Arguments of a stack's blocks besides x, for a source alone or for a target after its memory."""
 
     layout: Layout  # of x
-    bias: Tensor  # of its own scores
+    bias: Tensor  # of the scores within x
     memory: Memory
-    of_source: Tensor | None = None  # bias of a target's scores by the source; None: x is the source
+    of_source: Tensor | None = None  # bias of a target's scores on the source; None: x is the source
     cache: KeyValueCache | None = None
-    seen: list[Tensor] | None = None  # the weights over the source are added to it
-    only_keys: bool = False  # nobody reads what the last block makes of a source
+    seen: list[Tensor] | None = None  # list to which weights over the source are appended
+    only_keys: bool = False  # whether the last block's output for a source is unused
 
 
 class PrefixAttention(SelfAttention):
-    """Self-attention of a source, whose keys and values become its memory, or of a target over both."""
+    """Self-attention within a source, whose keys and values become the memory, or of a target to both."""
 
     def __init__(self, c: DecoderOnlyConfig) -> None:
         super().__init__(c.d_model, c.heads, c.d_kv, c.attention_dropout)
-        self.kept = Kept()
+        self.for_decoding = ForDecoding()
 
     def between(self, projected: Tensor, place: int, given: Reading) -> Tensor:  # type: ignore[override]
-        """The read of the block `place`."""
+        """The attention of the block `place`."""
         if given.of_source is None:
             return merge_heads(self.attend(*self.remember(projected, given), given.layout, given.layout, given.bias))
         q, k, v = self.split(projected)
-        k, v = (self.kept(k), self.kept(v)) if given.cache is None else given.cache.layer(place)(k, v)
+        k, v = (self.for_decoding(k), self.for_decoding(v)) if given.cache is None else given.cache.layer(place)(k, v)
         source, own = (*given.memory.keys_values[place], given.of_source), (k, v, given.bias)
         return merge_heads(eager.attend_to_both(q, source, own, self.attend.dropout, given.seen))
 
     def remember(self, projected: Tensor, given: Reading) -> tuple[Tensor, Tensor, Tensor]:
-        """q, k, v of a source, whose keys and values go into its memory."""
+        """q, k, v of a source, whose keys and values are added to its memory."""
         q, k, v = self.split(projected)
-        given.memory.keys_values.append((self.kept(k), self.kept(v)))
+        given.memory.keys_values.append((self.for_decoding(k), self.for_decoding(v)))
         return q, k, v
 
 
 class Block(nn.Module):
-    """Self-attention and feed-forward, each behind a norm and beside a residual."""
+    """Self-attention and feed-forward, each with pre-norm and residual."""
 
     def __init__(self, c: DecoderOnlyConfig) -> None:
         super().__init__()
@@ -113,7 +113,7 @@ class Block(nn.Module):
         self.feedforward = FeedForward(c.d_model, c.d_ff, c.activation, c.dropout)
 
     def forward(self, x: Tensor, place: int, given: Reading) -> Tensor:
-        """(rows, time, d_model) → the same."""
+        """(rows, time, d_model) → the same shape."""
         if given.only_keys:
             self.attention.remember(self.attention.qkv(self.attention_norm(x)), given)
             return x
@@ -144,7 +144,7 @@ class DecoderOnly(nn.Module):
 
     @torch.no_grad()
     def reset_parameters(self) -> None:
-        """As T5's encoder begins (model/transformer.py)."""
+        """The initialisation of T5's encoder (see Transformer)."""
         c = self.config
         self.embedding.weight.normal_(0, 1.0)
         self.decoder_positions.table.weight.normal_(0, c.d_model**-0.5)
@@ -170,9 +170,9 @@ class DecoderOnly(nn.Module):
         return vectors
 
     def encode(self, vectors: Tensor, layout: Layout) -> Memory:
-        """Source vectors (batch, width, d_model) through the stack → memory, the source at the right edge.
+        """Source vectors (batch, width, d_model) through the stack → memory, with the source at the right edge.
 
-        So the distance from the target to a position does not depend on the padding, nor does anything else.
+        So distances between target and source do not depend on padding.
         """
         vectors, layout = right_aligned(vectors, layout)
         memory = Memory(layout, vectors, on_the_right=True)
@@ -186,20 +186,20 @@ class DecoderOnly(nn.Module):
         return memory
 
     def bypass(self, vectors: Tensor, layout: Layout) -> Memory:
-        """Raises RequestError: there is no encoder to go past."""
+        """Raises RequestError: there is no encoder to bypass."""
         raise RequestError("route bypass: a decoder-only network has no encoder to go past; use the route encoder")
 
     def keep(self, memory: Memory) -> Memory:
-        """The memory, which holds keys and values from the start."""
+        """The memory unchanged, since it has keys and values already."""
         return memory
 
     def distance_bias(self, queries: Tensor, keys: Tensor) -> Tensor:
-        """Positions (queries,) and (keys,) → bias of their distances (heads, queries, keys), float32."""
+        """Positions (queries,) and (keys,) → relative bias (heads, queries, keys), float32."""
         bias: Tensor = self.decoder_positions(keys - queries[:, None])
         return bias
 
     def past_bias(self, time: int) -> Tensor:
-        """(heads, time, time): distance bias, the future barred."""
+        """(heads, time, time): relative bias with a causal mask."""
         places = torch.arange(time, device=self.embedding.weight.device)
         return self.distance_bias(places, places).masked_fill(places > places[:, None], MASKED)
 
@@ -212,8 +212,8 @@ class DecoderOnly(nn.Module):
     def cross_attention(self, tokens: Tensor, memory: Memory) -> Tensor:
         """Tokens (memory.batch, time) → (layers, batch, heads, time, width) float32 weights, by teacher forcing.
 
-        Positions are those of `memory.mask`. One softmax is over source and target: a row sums to less than 1, and
-        what is missing fell on the target.
+        Positions are those of `memory.mask`. The softmax covers source and target, so that a row sums to less than 1;
+        the rest is attention to the target.
         """
         seen: list[Tensor] = []
         self._read_on(tokens, memory, None, seen)
@@ -224,7 +224,7 @@ class DecoderOnly(nn.Module):
     ) -> Tensor:
         c, (rows, time) = self.config, tokens.shape
         hypotheses, begin = rows // memory.batch, 0 if cache is None else cache.length
-        if cache is None and hypotheses > 1:  # no slots to share: each row has its own past
+        if cache is None and hypotheses > 1:  # without a cache each hypothesis has its own memory
             each = torch.arange(memory.batch, device=tokens.device)
             memory, hypotheses = memory.select(each.repeat_interleave(hypotheses)), 1
         own = self.past_bias(time) if cache is None else cache.next_bias(hypotheses, time)
@@ -254,7 +254,7 @@ class DecoderOnly(nn.Module):
 
 
 def right_aligned(vectors: Tensor, layout: Layout) -> tuple[Tensor, Layout]:
-    """Vectors (batch, width, d_model), each row's padding behind its example moved before it."""
+    """Vectors (batch, width, d_model) with padding moved from the right to the left of each example."""
     behind = layout.width - layout.begins - layout.lengths
     if not behind.any():
         return vectors, layout
@@ -269,7 +269,7 @@ def right_aligned(vectors: Tensor, layout: Layout) -> tuple[Tensor, Layout]:
 
 
 def make(model: ModelConfig, tokenizer: Tokenizer, features: bool) -> DecoderOnly:
-    """A fresh network as a recipe wants it."""
+    """A new network for a recipe."""
     shape = DecoderOnlyConfig(
         **t5.shape_options(model, tokenizer),
         layers=model.decoder_layers,
@@ -284,10 +284,10 @@ def make(model: ModelConfig, tokenizer: Tokenizer, features: bool) -> DecoderOnl
 
 
 def sized(shape: DecoderOnlyConfig, wanted: int) -> DecoderOnlyConfig:
-    """The shape with as many layers, and then a `d_ff`, as give it about `wanted` parameters.
+    """The shape with a number of layers and a `d_ff` that give about `wanted` parameters.
 
-    The layers are those that come nearest with the d_ff that is given; then d_ff makes up for the rest, a multiple of
-    16, or of 8, 4, 2 or 1 where that is too coarse for `NEAR`. From d_model 32 on it is within 1 %.
+    The number of layers is the nearest one for the given d_ff; then d_ff is adjusted, to a multiple of 16, or of 8, 4,
+    2 or 1 if that is too coarse for `NEAR`. From d_model 32 on the result is within 1 %.
     """
 
     def count(layers: int, d_ff: int) -> int:
@@ -295,7 +295,7 @@ def sized(shape: DecoderOnlyConfig, wanted: int) -> DecoderOnlyConfig:
             return size(DecoderOnly(replace(shape, layers=layers, d_ff=d_ff)))
 
     first = count(1, 1)
-    layer, unit = count(2, 1) - first, count(1, 2) - first  # a layer of d_ff 1, and one more of d_ff in a layer
+    layer, unit = count(2, 1) - first, count(1, 2) - first  # parameters of a layer with d_ff 1, and per further d_ff
 
     def total(layers: int, d_ff: int) -> int:
         return first - layer + layers * (layer + (d_ff - 1) * unit)
@@ -311,7 +311,7 @@ def sized(shape: DecoderOnlyConfig, wanted: int) -> DecoderOnlyConfig:
 
 
 def read(config: dict[str, Any], weights: Weights) -> DecoderOnly:
-    """A network from its configuration and weights. Raises RequestError that names what is wrong."""
+    """A network from its configuration and weights. Raises RequestError with the reason."""
     where, given = f"{weights.folder}/config.json", {f.name: IDS.get(f.name, f.name) for f in fields(DecoderOnlyConfig)}
     for key in given.values():
         if key not in config:
@@ -321,7 +321,7 @@ def read(config: dict[str, Any], weights: Weights) -> DecoderOnly:
         if config[key] not in known:
             raise RequestError(f"{where}: {key} {config[key]!r} is not one of {', '.join(known)}")
     shape = DecoderOnlyConfig(**{name: config[key] for name, key in given.items()})
-    with torch.device("meta"):  # nothing of the stated size is made before the weights are known to have it
+    with torch.device("meta"):  # no memory is allocated before the sizes are checked against the weights
         expected = DecoderOnly(shape).state_dict()
     check(expected.items(), weights)
     body = DecoderOnly(shape)
@@ -330,7 +330,7 @@ def read(config: dict[str, Any], weights: Weights) -> DecoderOnly:
 
 
 def write(body: DecoderOnly) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """The configuration, and fp32 weights on the CPU under our own names."""
+    """Configuration, and fp32 weights on the CPU with our names."""
     shape = {IDS.get(name, name): value for name, value in asdict(body.config).items()}
     weights = {name: tensor.detach().float().cpu().contiguous() for name, tensor in body.state_dict().items()}
     return {"architectures": ["DecoderOnly"], "model_type": MODEL_TYPES[0], **shape}, weights

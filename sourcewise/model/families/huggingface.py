@@ -1,4 +1,4 @@
-"""Any Hugging Face seq2seq model under the one protocol."""
+"""Adapter of Hugging Face seq2seq models to our Network protocol."""
 
 from __future__ import annotations
 
@@ -31,21 +31,21 @@ from sourcewise.model.weights.interchange import (
 )
 from sourcewise.model.weights.weight_files import Weights, read_json, read_weights
 
-REPORTED = {"output_loading_info": True, "ignore_mismatched_sizes": True}  # of weights that do not fit: we refuse them
+REPORTED = {"output_loading_info": True, "ignore_mismatched_sizes": True}  # we refuse the reported misfits
 NO_END = -1  # the end of text of a model that has none
 
 
 @dataclass
 class HuggingFaceMemory:
-    """Encoder output and mask; the cross-attention keys and values live in the cache of the model."""
+    """Encoder output and mask; keys and values of cross-attention are in the model's cache."""
 
-    states: Tensor  # (batch, slots, d_model)
-    mask: Tensor  # (batch, slots) bool
-    kind: type[Any]  # what the encoder returns: a decoder of experts asks for fields that others do not have
+    states: Tensor  # (batch, width, d_model)
+    mask: Tensor  # (batch, width) bool
+    kind: type[Any]  # class of the encoder's output: mixtures of experts need fields that others lack
 
     @property
     def batch(self) -> int:
-        """How many sources."""
+        """Number of sources."""
         return len(self.states)
 
     def select(self, rows: Tensor) -> HuggingFaceMemory:
@@ -54,7 +54,7 @@ class HuggingFaceMemory:
 
 
 class HuggingFaceCache:
-    """transformers' own cache behind `select`."""
+    """transformers' cache with our `select`."""
 
     def __init__(self) -> None:
         from transformers import DynamicCache, EncoderDecoderCache
@@ -67,7 +67,7 @@ class HuggingFaceCache:
 
 
 class HuggingFaceNetwork(nn.Module):
-    """Wraps a `PreTrainedModel` with an encoder and a decoder."""
+    """A `PreTrainedModel` with encoder and decoder as a Network."""
 
     dims = 0  # text only
     route: Route = "encoder"
@@ -77,35 +77,35 @@ class HuggingFaceNetwork(nn.Module):
     def __init__(
         self, model: Any, ids: Ids | None = None, told: Told | None = None, kind: str = "a model of Hugging Face"
     ) -> None:
-        """`ids` and `told` are what the model's folder says; without them, what the model itself does."""
+        """`ids` and `told` are the settings of the model's folder; by default those of the model itself."""
         super().__init__()
         self.model, self.kind = model, kind  # what it is, in words
         said = told or Told(_set(getattr(model, "generation_config", None)), "generation_config")
         ids = ids or in_memory(said.settings, _set(model.config), spoken_ids(model))
         self.start_id, self.pad_id = ids.start, ids.pad
         self.eos_id = ids.ends[0] if ids.ends else NO_END
-        # What some begin and end with (mBART with a language), and never say (Marian its padding).
+        # Forced first and last tokens (mBART's language), and suppressed ones (Marian's padding).
         self.habits = Habits.read(said.settings, said.file, ids.ends, spoken_ids(model))
         self.positions = _positions(model.config)
         self.vocabulary = int(model.get_input_embeddings().num_embeddings)
-        self.spoken = spoken_ids(model)  # of a Marian, or a BERT that reads for a GPT-2, another number
+        self.spoken = spoken_ids(model)  # differs from `vocabulary` in a Marian, or with a BERT as encoder of a GPT-2
 
     @property
     def device(self) -> torch.device:
-        """Where the weights are."""
+        """Device of the weights."""
         return torch.device(self.model.device)
 
     @property
     def stacks(self) -> Stacks:
-        """The blocks of the encoder and of the decoder."""
+        """The layers of the encoder and of the decoder."""
         return stacks_of(self.model)
 
     def parts(self) -> Iterator[ParameterInfo]:
-        """Every parameter with the part that it belongs to, as the model itself is built."""
+        """Every parameter with its part, from the model's structure."""
         return (replace(info, name=f"model.{info.name}") for info in parts_of(self.model))
 
     def encode(self, source: Source) -> HuggingFaceMemory:
-        """Read text sources."""
+        """Encode text sources."""
         source = source.to(self.device)
         if source.tokens is None:
             raise RequestError("a Hugging Face model reads text; features need a model trained with a bridge")
@@ -114,7 +114,7 @@ class HuggingFaceNetwork(nn.Module):
         return HuggingFaceMemory(out.last_hidden_state, mask, type(out))
 
     def new_cache(self, memory: HuggingFaceMemory, beams: int, steps: int) -> HuggingFaceCache:
-        """An empty cache; transformers grows it by itself."""
+        """An empty cache, which transformers enlarges by itself."""
         return HuggingFaceCache()
 
     def decode(self, tokens: Tensor, memory: HuggingFaceMemory, cache: HuggingFaceCache | None = None) -> Tensor:
@@ -134,10 +134,10 @@ class HuggingFaceNetwork(nn.Module):
         return out.logits  # type: ignore[no-any-return]
 
     def cross_attention(self, tokens: Tensor, memory: HuggingFaceMemory) -> Tensor | None:
-        """Tokens (memory.batch, time) → (layers, batch, heads, time, slots) float32; None: the model gives none."""
+        """Tokens (memory.batch, time) → (layers, batch, heads, time, width) float32; None: the model has none."""
         usual = self.model.config._attn_implementation
         with _quiet():
-            self.model.set_attn_implementation("eager")  # the only one that gives weights
+            self.model.set_attn_implementation("eager")  # the only one that returns weights
             try:
                 out = self.model(
                     encoder_outputs=memory.kind(last_hidden_state=memory.states),
@@ -153,7 +153,7 @@ class HuggingFaceNetwork(nn.Module):
         return None if not found or found[0] is None else torch.stack(found).float()
 
     def forward(self, batch: Batch, aims: Aims = PLAIN) -> LossParts:
-        """The cross-entropy of a batch, smoothed where that is asked for."""
+        """The cross-entropy of a batch, with label smoothing if asked for."""
         labels = batch.labels.to(self.device)
         logits = self.decode(shift_right(labels, self.start_id, self.pad_id), self.encode(batch.source))
         sums = partial(F.cross_entropy, logits.flatten(0, 1).float(), labels.flatten(), ignore_index=IGNORED)
@@ -165,10 +165,10 @@ class HuggingFaceNetwork(nn.Module):
 def load_huggingface_network(
     folder: Path, weights: Weights | None = None, kind: str = "a model of Hugging Face"
 ) -> HuggingFaceNetwork:
-    """A seq2seq model of any architecture from a folder. Raises RequestError when transformers cannot open it.
+    """A seq2seq model of any architecture from a folder. Raises RequestError if transformers cannot open it.
 
-    No code that lies in the folder is run, and no tensor is left to chance. `weights` are its own, where they are read
-    already, and `kind` says what it is.
+    No code from the folder is run, and no tensor is initialised at random. `weights` are those of the folder, if read
+    already; `kind` names the model in words.
     """
     import transformers
 
@@ -196,7 +196,7 @@ def load_huggingface_network(
 
 
 def _class_of(config: Any) -> Any:
-    """The class of a seq2seq model. Raises ValueError where transformers knows none."""
+    """The transformers class of a seq2seq model. Raises ValueError if there is none."""
     from transformers import MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING as CLASSES
 
     if type(config) not in CLASSES:
@@ -205,7 +205,7 @@ def _class_of(config: Any) -> Any:
 
 
 def _check(model: Any, found: dict[str, Any], weights: Weights) -> None:
-    """Raise RequestError unless a model has all of its weights from its files; tell what else they hold."""
+    """Raises RequestError unless all weights of a model come from its files; warns of other tensors in them."""
     expected = model.state_dict()
     left = sorted(name for name in found["unexpected_keys"] if not SPARE.search(name))
     refuse_adapted(left, weights)
@@ -227,17 +227,17 @@ def _check(model: Any, found: dict[str, Any], weights: Weights) -> None:
 
 
 def _is_computed(model: Any, name: str) -> bool:
-    """Whether a tensor that is in no file is none that was learned: sinusoids, which transformers computes again."""
+    """Whether a missing tensor is computed by transformers, such as sinusoids, and not learned."""
     return "Sinusoidal" in type(model.get_submodule(name.rpartition(".")[0])).__name__
 
 
 def stacks_of(model: Any) -> Stacks:
-    """The blocks of encoder and decoder of a model of transformers."""
+    """The layers of encoder and decoder of a transformers model."""
     return {"encoder": largest_list(model.get_encoder()), "decoder": largest_list(model.get_decoder())}
 
 
 def parts_of(model: Any) -> Iterator[ParameterInfo]:
-    """Every parameter of a model of transformers, or of one inside a wrapper, with the part that it belongs to."""
+    """Every parameter of a transformers model, also inside a wrapper, with its part."""
     stacks = (model.get_encoder(), model.get_decoder())
     tables = [model.get_output_embeddings()]
     for each in (model, *stacks):
@@ -249,18 +249,18 @@ def parts_of(model: Any) -> Iterator[ParameterInfo]:
 
 
 def spoken_ids(model: Any) -> int:
-    """How many ids the decoder of a model of transformers may say."""
+    """Number of ids that the decoder of a transformers model can output."""
     head = model.get_output_embeddings()
     return len((model.get_input_embeddings() if head is None else head).weight)
 
 
 def _set(config: Any) -> dict[str, Any]:
-    """What a configuration of transformers sets."""
+    """The settings of a transformers configuration that are not None."""
     return {} if config is None else {key: value for key, value in config.to_dict().items() if value is not None}
 
 
 def _reason(error: Exception) -> str:
-    """What transformers says, in a line and in our words where its own help nobody here."""
+    """The reason of a transformers error in one line, in our words for known ones."""
     text = str(error).strip()
     if "trust_remote_code" in text:
         return "it needs code of its own, which is never run"
@@ -269,7 +269,7 @@ def _reason(error: Exception) -> str:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Within: transformers shows no progress bars and no warnings."""
+    """Within: no progress bars and no warnings of transformers."""
     from transformers.utils import logging
 
     bars, verbosity = logging.is_progress_bar_enabled(), logging.get_verbosity()
@@ -284,7 +284,7 @@ def _quiet() -> Iterator[None]:
 
 
 def _positions(config: Any) -> int | None:
-    """The longest source or target that a model has positions for; None: any length."""
+    """The maximum length of source and target by a model's positions; None: any length."""
     names = ("max_position_embeddings", "max_encoder_position_embeddings", "max_decoder_position_embeddings")
     places = (config, getattr(config, "encoder", None), getattr(config, "decoder", None))
     counts = [getattr(place, name, None) for place in places for name in names]

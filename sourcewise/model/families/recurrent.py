@@ -1,4 +1,4 @@
-"""The ancestors of the Transformer: recurrent encoder–decoders with one fixed vector, or with attention to all states.
+"""Recurrent encoder–decoders, with one fixed vector of the source or with attention to all its states.
 
 ```
 tokens ─ embedding ─┐
@@ -7,10 +7,11 @@ features ─ bridge ──┘                                            │
 target tokens ─ embedding ─ decoder layers, the first of which reads the source at every step ─ readout ─ head
 ```
 
-`attention: none` is Cho et al. 2014 and Sutskever et al. 2014: the last states of the encoder start the decoder and are
-read at every step; nothing else is known of the source. It is read in both directions, as with attention, so that the
-attention is all that differs. (To reverse the source, as Sutskever did, would only swap the two.) `attention: bahdanau`
-is Bahdanau et al. 2015. GRUs are cuDNN's, with the reset after the product; the readout is a tanh layer, not maxout.
+`attention: none` is Cho et al. 2014 and Sutskever et al. 2014: the encoder's last states initialise the decoder and are
+an input of every step; the decoder sees nothing else of the source. The encoder is bidirectional, as with attention, so
+that only the attention differs. (Reversing the source, as Sutskever did, would only swap the directions.) `attention:
+bahdanau` is Bahdanau et al. 2015. GRUs are cuDNN's, with the reset after the product; the readout is a tanh layer, not
+maxout.
 """
 
 from __future__ import annotations
@@ -48,13 +49,13 @@ class RecurrentConfig:
     """The shape of a recurrent encoder–decoder."""
 
     vocabulary: int
-    d_model: int = 256  # embeddings, encoder states (half a direction), decoder states, attention, readout; even
+    d_model: int = 256  # embeddings, encoder states (half per direction), decoder states, attention, readout; even
     encoder_layers: int = 1
     decoder_layers: int = 1
     cell: Literal["gru", "lstm"] = "gru"
     attention: Literal["bahdanau", "none"] = "bahdanau"
-    tied: bool = True  # one matrix embeds and predicts
-    dropout: float = 0.1  # of embeddings, between layers, of what the decoder reads, of the readout; never over time
+    tied: bool = True  # one matrix for embedding and head
+    dropout: float = 0.1  # of embeddings, between layers, of contexts and of the readout; never on states over time
     pad_id: int = 0
     eos_id: int = 1
     start_id: int = 0
@@ -71,7 +72,7 @@ class RecurrentCache:
         self.state = self.state[:, rows.flatten()]
 
     def join(self, other: RecurrentCache) -> None:
-        """Take in the hypotheses of another cache."""
+        """Add the hypotheses of another cache."""
         self.state = torch.cat((self.state, other.state), dim=1)
 
 
@@ -98,7 +99,7 @@ class Recurrent(nn.Module):
             self.head = nn.Linear(c.d_model, c.vocabulary, bias=False)
 
     def reset_parameters(self) -> None:
-        """Cells by `reset_cell`, other matrices by Glorot's rule; embedding and head deviate by d_model^-0.5."""
+        """Cells by `reset_cell`, other matrices by Glorot; embedding and head with deviation d_model^-0.5."""
         deviation = self.config.d_model**-0.5
         for module in self.modules():
             if isinstance(module, nn.Linear):
@@ -119,12 +120,12 @@ class Recurrent(nn.Module):
         return self.embedding.weight if self.config.tied else self.head.weight
 
     def embed(self, tokens: Tensor) -> Tensor:
-        """Tokens → vectors (..., d_model), times √d_model: inputs have a deviation of about 1, as a bridge's have."""
+        """Tokens → vectors (..., d_model), times √d_model, so that their deviation is about 1, as behind a bridge."""
         vectors: Tensor = self.embedding(tokens) * math.sqrt(self.config.d_model)
         return vectors
 
     def encode(self, vectors: Tensor, layout: Layout) -> RecurrentMemory:
-        """Vectors (batch, width, d_model) through the encoder → memory; its vector: both directions' last states."""
+        """Vectors (batch, width, d_model) through the encoder → memory, with the last states of both directions."""
         orders = Order(layout, vectors.device), Order(layout, vectors.device, backwards=True)
         x = vectors.transpose(0, 1)
         for layer in self.encoder:
@@ -133,12 +134,12 @@ class Recurrent(nn.Module):
         return self._memory(x.transpose(0, 1), layout, torch.cat(ends, dim=1))
 
     def bypass(self, vectors: Tensor, layout: Layout) -> RecurrentMemory:
-        """The decoder reads the vectors (batch, width, d_model) themselves; the one vector is their mean."""
+        """Memory of the vectors (batch, width, d_model) without an encoder; its single vector is their mean."""
         real = layout.on(vectors.device).mask[..., None].to(vectors.dtype)
         return self._memory(vectors, layout, (vectors * real).sum(1) / real.sum(1))
 
     def keep(self, memory: RecurrentMemory) -> RecurrentMemory:
-        """The memory, which holds its keys from the start."""
+        """The memory unchanged, since it has its keys already."""
         return memory
 
     def _memory(self, states: Tensor, layout: Layout, vector: Tensor) -> RecurrentMemory:
@@ -148,7 +149,7 @@ class Recurrent(nn.Module):
         return RecurrentMemory(layout, states, keys, self.dropout(vector), start)
 
     def new_cache(self, memory: RecurrentMemory, beams: int, steps: int) -> RecurrentCache:
-        """The state before the first token of `memory.batch * beams` hypotheses, which may have any number of steps."""
+        """The state before the first token of `memory.batch * beams` hypotheses, for any number of steps."""
         return RecurrentCache(memory.start.repeat_interleave(beams, dim=1))
 
     def run_decoder(
@@ -166,12 +167,12 @@ class Recurrent(nn.Module):
         return self.dropout(torch.tanh(self.decoder_readout(x))).transpose(0, 1)
 
     def cross_attention(self, tokens: Tensor, memory: RecurrentMemory) -> Tensor | None:
-        """Tokens (memory.batch, time) → (1, batch, 1, time, slots) float32 weights; None without attention."""
+        """Tokens (memory.batch, time) → (1, batch, 1, time, width) float32 weights; None without attention."""
         weights = self._read(self.embed(tokens.T), memory, self.new_cache(memory, 1, 0))[0].weights
         return None if weights is None else weights.permute(1, 2, 0, 3)[None]
 
     def _read(self, x: Tensor, memory: RecurrentMemory, cache: RecurrentCache) -> list[Read]:
-        """Inputs (time, rows, d_model) through all layers; the cache goes along."""
+        """Inputs (time, rows, d_model) through all layers; updates the cache."""
         reads: list[Read] = []
         for layer, state in zip(self.decoder, cache.state.split(CARRIES[self.config.cell]), strict=True):
             reads.append(layer(x, state, memory))
@@ -184,7 +185,7 @@ class Recurrent(nn.Module):
 
 
 def make(model: ModelConfig, tokenizer: Tokenizer, features: bool) -> Recurrent:
-    """A fresh network as a recipe wants it."""
+    """A new network for a recipe."""
     shape = RecurrentConfig(
         vocabulary=-(-tokenizer.size // 8) * 8,
         d_model=model.d_model,
@@ -204,7 +205,7 @@ def make(model: ModelConfig, tokenizer: Tokenizer, features: bool) -> Recurrent:
 
 
 def read(config: dict[str, Any], weights: Weights) -> Recurrent:
-    """A network from its configuration and weights. Raises RequestError that names what is wrong."""
+    """A network from its configuration and weights. Raises RequestError with the reason."""
     where, given = f"{weights.folder}/config.json", {f.name: IDS.get(f.name, f.name) for f in fields(RecurrentConfig)}
     for key in given.values():
         if key not in config:
@@ -216,7 +217,7 @@ def read(config: dict[str, Any], weights: Weights) -> Recurrent:
     shape = RecurrentConfig(**{name: config[key] for name, key in given.items()})
     if max(shape.encoder_layers, shape.decoder_layers) > len(weights):
         raise RequestError(f"{where}: states more layers than {weights.main} has tensors")
-    with torch.device("meta"):  # nothing of the stated size is made before the weights are known to have it
+    with torch.device("meta"):  # no memory is allocated before the sizes are checked against the weights
         check(Recurrent(shape).state_dict().items(), weights)
     body = Recurrent(shape)
     take(body.state_dict().items(), weights)
@@ -224,7 +225,7 @@ def read(config: dict[str, Any], weights: Weights) -> Recurrent:
 
 
 def write(body: Recurrent) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """The configuration, and fp32 weights on the CPU under our own names."""
+    """Configuration, and fp32 weights on the CPU with our names."""
     shape = {IDS.get(name, name): value for name, value in asdict(body.config).items()}
     weights = {name: tensor.float() for name, tensor in copies(body.state_dict().items()).items()}
     return {"architectures": ["Recurrent"], "model_type": MODEL_TYPES[0], **shape}, weights

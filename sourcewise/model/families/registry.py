@@ -1,6 +1,6 @@
-"""The families of networks: how each is made from a recipe, and read from and written to a folder.
+"""The registry of architectures: how each is made from a recipe, and read from and written to a folder.
 
-To add one: a body (`model/network.py` says what that is), the functions of `Family`, a line in FAMILIES.
+To add one, write a body (see `model/network.py`) and the functions of `Family`, and add a line to FAMILIES.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from sourcewise.model.weights.weight_files import Weights
 
 @dataclass(frozen=True, slots=True)
 class Family:
-    """What the rest of the house needs to know of a family; bodies are `Any`, each family knows its own."""
+    """The functions of an architecture; bodies are `Any`, since each family has its own class."""
 
     body: type
     model_types: tuple[str, ...]  # of config.json
     make: Callable[[ModelConfig, Tokenizer, bool], Any]  # recipe, tokenizer, whether it reads features → a fresh body
     read: Callable[[dict[str, Any], Weights], Any]  # config.json, weights → body
     write: Callable[[Any], tuple[dict[str, Any], dict[str, Tensor]]]  # body → config.json, fp32 weights on the CPU
-    # What in a folder of its model_types it does not compute, in words, or nothing: config.json, weights.
+    # config.json, weights → features of such a folder that the family does not compute, in words; may be empty.
     foreign: Callable[[dict[str, Any], Weights], str] = lambda config, weights: ""
 
 
@@ -46,5 +46,5 @@ def of_body(body: Any) -> Family:
 
 
 def of_model_type(model_type: str | None) -> Family | None:
-    """The family that reads folders of this `model_type`; None: a stranger, for the Hugging Face adapter."""
+    """The family that reads folders of this `model_type`; None: the Hugging Face adapter reads it."""
     return next((family for family in FAMILIES.values() if model_type in family.model_types), None)

@@ -1,4 +1,4 @@
-"""The T5 family: its shape from a recipe; configurations and weights from Hugging Face's names to ours and back."""
+"""The T5 family: shapes from a recipe, and the conversion of configurations and weights to and from Hugging Face's."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ from sourcewise.model.weights.interchange import (
 )
 from sourcewise.model.weights.weight_files import Weights
 
-POSITIONED = "sourcewise-t5"  # a T5 with decoder positions: named so that nobody opens it as a plain one
+POSITIONED = "sourcewise-t5"  # a T5 with decoder positions, under another name so that it is not opened as a plain T5
 MODEL_TYPES = ("t5", "mt5", POSITIONED)  # of config.json
-# What no part of it reads: other names of the embedding, and what the first T5s stored.
+# Tensors that may be unused: other names of the embedding, and tensors that early T5s stored.
 SPARE = (*EMBEDDED, HEAD, "decoder.block.0.layer.1.EncDecAttention.relative_attention_bias.weight")
 ACTIVATIONS = {  # Hugging Face's feed_forward_proj → ours
     **{name: name for name in ("relu", "gelu", "silu", "gated-relu", "gated-gelu", "gated-silu")},
@@ -38,7 +38,7 @@ ACTIVATIONS = {  # Hugging Face's feed_forward_proj → ours
 
 
 def make(model: ModelConfig, tokenizer: Tokenizer, features: bool) -> Transformer:
-    """A fresh network as a recipe wants it."""
+    """A new network for a recipe."""
     shape = TransformerConfig(
         **shape_options(model, tokenizer),
         encoder_layers=model.encoder_layers,
@@ -49,7 +49,7 @@ def make(model: ModelConfig, tokenizer: Tokenizer, features: bool) -> Transforme
 
 
 def shape_options(model: ModelConfig, tokenizer: Tokenizer) -> dict[str, Any]:
-    """What stacks of T5's blocks have in common, whether there are two of them or one."""
+    """Options that all stacks of T5's blocks share, of an encoder–decoder or a decoder alone."""
     return {
         "vocabulary": -(-tokenizer.size // 8) * 8,
         "d_model": model.d_model,
@@ -70,23 +70,23 @@ def shape_options(model: ModelConfig, tokenizer: Tokenizer) -> dict[str, Any]:
 
 
 def foreign(config: dict[str, Any], weights: Weights) -> str:
-    """What in a folder we do not compute; the Hugging Face adapter generates from it. Empty: nothing."""
+    """Features of a folder that our code does not compute, in words; the Hugging Face adapter runs it. Empty: none."""
     if embeds_apart(_tied(weights)):
         return "a T5 that embeds sources and targets by different matrices"
     said = _activation(config)
     gated = said.startswith("gated-")
     function = "gelu_new" if said == "gated-gelu" else said.removeprefix("gated-")
-    stored = config.get("is_gated_act", gated), config.get("dense_act_fn", function)  # transformers obeys these
+    stored = config.get("is_gated_act", gated), config.get("dense_act_fn", function)  # transformers uses these
     if stored != (gated, function):
         return f"a T5 of feed_forward_proj {said} whose is_gated_act and dense_act_fn say otherwise"
     return ""
 
 
 def read(config: dict[str, Any], weights: Weights) -> Transformer:
-    """A network from Hugging Face's configuration and weights. Raises RequestError that names what is wrong."""
+    """A network from Hugging Face's configuration and weights. Raises RequestError with the reason."""
     weights = _tied(weights)
     transformer = Transformer(config_from_huggingface(config, weights, f"{weights.folder}/config.json"))
-    if transformer.config.scaled:  # as those are whose head is the embedding
+    if transformer.config.scaled:  # as if the head were the embedding
         tell_untied(weights)
     fill(_pairs(transformer), weights, SPARE)
     return transformer
@@ -101,13 +101,13 @@ def _tied(weights: Weights) -> Weights:
 
 
 def write(transformer: Transformer) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """The configuration and fp32 weights that transformers reads."""
+    """Configuration and fp32 weights in transformers' format."""
     weights = {name: tensor.float() for name, tensor in to_huggingface(transformer).items()}
     return config_to_huggingface(transformer.config), weights
 
 
 def config_from_huggingface(config: dict[str, Any], weights: Weights, where: str) -> TransformerConfig:
-    """Hugging Face's config.json and its weights → our shape. Raises RequestError for what we do not compute."""
+    """Hugging Face's config.json and weights → our shape. Raises RequestError for unsupported features."""
     c = dict(config)
     activation = _activation(c)
     if activation not in ACTIVATIONS:
@@ -172,16 +172,16 @@ def config_to_huggingface(c: TransformerConfig) -> dict[str, Any]:
 
 
 def to_huggingface(transformer: Transformer) -> dict[str, Tensor]:
-    """Our weights under Hugging Face's names, contiguous copies in their own dtype on the CPU."""
+    """Our weights with Hugging Face's names, as contiguous copies in their dtype on the CPU."""
     c = transformer.config
     weights = copies(_pairs(transformer))
-    if c.tied and not c.scaled:  # older transformers would draw a random head for an untied configuration
+    if c.tied and not c.scaled:  # older transformers would initialise the head of an untied configuration at random
         weights[HEAD] = weights[SHARED].clone()
     return weights
 
 
 def _pairs(t: Transformer) -> Iterator[tuple[str, Tensor]]:
-    """Hugging Face's name of every tensor and the (part of) ours that holds it."""
+    """(Hugging Face's name, our tensor or a part of it) of every tensor."""
     yield SHARED, t.embedding.weight
     if not t.config.tied:
         yield HEAD, t.head.weight

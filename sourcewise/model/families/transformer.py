@@ -1,6 +1,6 @@
-"""The encoder–decoder Transformer of the T5 family (Raffel et al. 2020), readable and fast.
+"""The encoder–decoder Transformer of the T5 family (Raffel et al. 2020).
 
-Its blocks, by the fields of its shape, are those of other families too (`bart.py`).
+By the fields of its configuration its blocks are also those of other families (`bart.py`).
 
 ```
 tokens ─ embedding ─┐
@@ -30,7 +30,7 @@ from sourcewise.model.blocks.sublayers import CrossAttention, Extend, FeedForwar
 
 @dataclass(frozen=True)
 class TransformerConfig:
-    """The shape of a T5-family Transformer, and what others do otherwise; names as in Hugging Face's T5Config."""
+    """The shape of a T5-family Transformer, and variants of other families; names as in Hugging Face's T5Config."""
 
     vocabulary: int
     d_model: int = 256
@@ -40,7 +40,7 @@ class TransformerConfig:
     encoder_layers: int = 4
     decoder_layers: int = 4
     activation: str = "relu"
-    tied: bool = True  # one matrix embeds and predicts
+    tied: bool = True  # one matrix for embedding and head
     scaled: bool = True  # decoder output × d_model^-0.5 before the head: T5 yes, v1.1 and mT5 no
     dropout: float = 0.1
     attention_dropout: float = 0.1
@@ -51,16 +51,16 @@ class TransformerConfig:
     pad_id: int = 0
     eos_id: int = 1
     start_id: int = 0
-    # What other families do otherwise.
+    # Variants of other families.
     layer_norm: bool = False  # LayerNorm, with a bias; else RMSNorm
-    norm_first: bool = True  # before each part; else after its residual
-    embedding_norm: bool = False  # a norm over what enters a stack
-    final_norm: bool = True  # a norm over what leaves a stack
-    final_dropout: bool = True  # dropout of what leaves a stack
+    norm_first: bool = True  # pre-norm; else post-norm
+    embedding_norm: bool = False  # a norm of a stack's inputs
+    final_norm: bool = True  # a norm of a stack's outputs
+    final_dropout: bool = True  # dropout of a stack's outputs
     biases: bool = False  # of all projections
     attention_scale: float = 1.0  # times the scores
     embedding_scale: float = 1.0  # times the embedded tokens
-    activation_dropout: float | None = None  # within feed-forwards; None: as elsewhere
+    activation_dropout: float | None = None  # within feed-forwards; None: the general dropout
 
 
 class EncoderBlock(nn.Module):
@@ -76,7 +76,7 @@ class EncoderBlock(nn.Module):
         self.feedforward_norm, self.feedforward = _norm(c), _feedforward(c)
 
     def forward(self, x: Tensor, layout: Layout, bias: Tensor | None) -> Tensor:
-        """(…, d_model), which lies as `layout` says → the same."""
+        """x (…, d_model) in this layout → the same shape."""
         x = self.residual(x, self.attention_norm, self.attention, layout, bias)
         return self.residual(x, self.feedforward_norm, self.feedforward)
 
@@ -104,9 +104,9 @@ class DecoderBlock(nn.Module):
         extend: Extend | None = None,
         seen: list[Tensor] | None = None,
     ) -> Tensor:
-        """(…, d_model), which lies as `layout` says → the same, by the block `place` of the decoder.
+        """x (…, d_model) in this layout → the same shape; `place` is the index of the block in the decoder.
 
-        `extend` adds new keys and values to a cache; weights over the memory are added to `seen`.
+        `extend` adds new keys and values to a cache; weights over the memory are appended to `seen`.
         """
         x = self.residual(x, self.attention_norm, self.attention, layout, bias, extend)
         x = self.residual(x, self.cross_norm, self.cross, layout, memory, place, seen)
@@ -138,12 +138,12 @@ class Transformer(nn.Module):
         self.reset_parameters()
 
     def positions_of(self, stack: Literal["encoder", "decoder"]) -> Any:
-        """The module that tells the positions of a stack."""
+        """The position encoding of a stack."""
         c = self.config
         return RelativePositions(c.relative_buckets, c.relative_distance, c.heads, bidirectional=stack == "encoder")
 
     def reset_parameters(self) -> None:
-        """T5's own initialisation (mesh TensorFlow; Hugging Face's `_init_weights`)."""
+        """T5's initialisation (mesh TensorFlow; Hugging Face's `_init_weights`)."""
         c = self.config
         nn.init.normal_(self.embedding.weight, std=1.0)
         if not c.tied:
@@ -172,7 +172,7 @@ class Transformer(nn.Module):
 
     @property
     def output_bias(self) -> Tensor | None:
-        """T5 adds nothing to the logits."""
+        """None: T5 has no bias of the logits."""
         return None
 
     def embed(self, tokens: Tensor) -> Tensor:
@@ -186,17 +186,17 @@ class Transformer(nn.Module):
         return Memory(*self.run_encoder(vectors, layout))
 
     def bypass(self, vectors: Tensor, layout: Layout) -> Memory:
-        """What the decoder attends to: these vectors (batch, width, d_model)."""
+        """Memory of the vectors (batch, width, d_model) without an encoder."""
         return Memory(layout, vectors)
 
     def keep(self, memory: Memory) -> Memory:
-        """The memory with keys and values of every decoder layer, computed once for any number of later steps."""
+        """The memory with keys and values of every decoder layer, computed once for all steps of a generation."""
         crosses = [block.cross for block in self.decoder if isinstance(block, DecoderBlock)]
         memory.keys_values = [cross.keys_values(memory.states) for cross in crosses]
         return memory
 
     def run_encoder(self, vectors: Tensor, layout: Layout) -> tuple[Layout, Tensor]:
-        """Vectors (batch, width, d_model) through the encoder blocks, and how they lie then; padding is never read."""
+        """Vectors (batch, width, d_model) through the encoder blocks, and their new layout; padding is never read."""
         x, layout = self.arrange(self.place_source(vectors, layout), layout)
         x, bias = self.dropout(self.encoder_embedding_norm(x)), self.encoder_bias(layout)
         for block in self.encoder:
@@ -208,7 +208,7 @@ class Transformer(nn.Module):
     ) -> Tensor:
         """Tokens (batch × beams, time) → states (rows, time, d_model), ready for the head.
 
-        A packed `layout` of the tokens gives the states of its places alone, (places, d_model).
+        With a packed `layout` of the tokens, only the states of its positions are returned, (rows, d_model).
         """
         x = self._leaving(self.decoder_norm(self._run_blocks(tokens, memory, cache, layout)))
         return x * self.config.d_model**-0.5 if self.config.scaled else x
@@ -229,7 +229,7 @@ class Transformer(nn.Module):
     ) -> Tensor:
         rows, time = tokens.shape
         beams = rows // memory.batch
-        if cache is None and beams > 1:  # without a cache each hypothesis is a source of its own
+        if cache is None and beams > 1:  # without a cache each hypothesis has its own memory
             memory = memory.select(torch.arange(memory.batch, device=tokens.device).repeat_interleave(beams))
         x = self.decoder_embedding_norm(self.place_target(self.embed(tokens), 0 if cache is None else cache.length))
         if layout is not None:
@@ -251,15 +251,15 @@ class Transformer(nn.Module):
         return out
 
     def place_source(self, vectors: Tensor, layout: Layout) -> Tensor:
-        """Vectors (batch, width, d_model) with what tells their positions: here nothing, the scores do."""
+        """Vectors (batch, width, d_model) with absolute positions added: unchanged here, positions are relative."""
         return vectors
 
     def place_target(self, vectors: Tensor, start: int) -> Tensor:
-        """Vectors (rows, time, d_model), the first at position `start`, with what tells their positions."""
+        """Vectors (rows, time, d_model), the first at position `start`, with absolute positions added, if any."""
         return self.decoder_place(vectors, start) if self.config.decoder_positions else vectors
 
     def encoder_bias(self, layout: Layout) -> Tensor | None:
-        """Distance bias, and of a rectangle its padding barred: (batch or 1, heads, width, width)."""
+        """Relative bias, with a mask of padding in a padded layout: (batch or 1, heads, width, width)."""
         device = self.embedding.weight.device
         bias: Tensor = self.encoder_positions(distances(layout.width, layout.width, device))
         if layout.packed:
@@ -268,12 +268,12 @@ class Transformer(nn.Module):
         return bias[None] if padding is None else bias[None] + padding
 
     def decoder_bias(self, time: int) -> Tensor:
-        """(heads, time, time): distance bias, the future barred."""
+        """(heads, time, time): relative bias with a causal mask."""
         bias: Tensor = self.decoder_positions(distances(time, time, self.embedding.weight.device))
         return bias.masked_fill(self.future(time), MASKED)
 
     def future(self, time: int) -> Tensor:
-        """(time, time) bool, true where a key comes after the query."""
+        """(time, time) bool, true if the key is after the query."""
         return distances(time, time, self.embedding.weight.device) > 0
 
     def new_cache(self, memory: Memory, beams: int, steps: int) -> KeyValueCache:

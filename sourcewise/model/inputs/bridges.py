@@ -1,6 +1,6 @@
-"""Bridges: features (batch, frames, dims) → slots (batch, slots, d_model) of encoder width.
+"""Bridges (adapters, projectors): features (batch, frames, dims) → vectors (batch, positions, d_model).
 
-Every bridge hides padded frames, so that a slot never depends on how long its neighbours in the batch are.
+Here a position is called a slot. Every bridge masks padding, so that a slot never depends on other examples' lengths.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from sourcewise.runtime.plugins import plugins
 
 
 class Bridge(nn.Module):
-    """Normalises features, maps them to slots, adds positions. Subclasses fill in `slots`.
+    """Normalises features, maps them to slots, and adds positions; subclasses define `slots`.
 
-    That of a plug-in says its `kind`, which is the name of its entry point.
+    A plug-in's bridge has a `kind`, the name of its entry point.
     """
 
     kind: str
@@ -43,7 +43,7 @@ class Bridge(nn.Module):
         self.place, self.dropout = SinusoidalPositions(d_model), nn.Dropout(p)
 
     def forward(self, features: Tensor, layout: Layout) -> tuple[Tensor, Layout]:
-        """Features (batch, frames, dims) float32 → slots (batch, slots, d_model), and how these lie."""
+        """Features (batch, frames, dims) float32 → slots (batch, slots, d_model) and their layout."""
         x = (features - self.mean).div_(self.deviation)
         x = _hide_padding(x, layout)
         x = x.to(self.norm.weight.dtype)
@@ -54,16 +54,16 @@ class Bridge(nn.Module):
         return _hide_padding(slots, layout), layout
 
     def slots(self, x: Tensor, layout: Layout) -> tuple[Tensor, Layout]:
-        """Normalised features, zero where padded → slots and how they lie."""
+        """Normalised features, zero at padding → slots and their layout."""
         raise NotImplementedError
 
     def spans(self, frames: int) -> list[tuple[int, int]] | None:
-        """The frames [start, stop) that each slot stands for; None where slots are not places in time."""
+        """The frames [start, stop) of each slot; None if slots have no place in time."""
         stride = self.config.stride
         return [(start, min(start + stride, frames)) for start in range(0, frames, stride)]
 
     def windows(self, x: Tensor, layout: Layout) -> tuple[Tensor, Layout, Tensor]:
-        """Cut time into stretches of `stride` frames: (batch, slots, stride, dims), how slots lie, frame mask."""
+        """Cut time into windows of `stride` frames: (batch, slots, stride, dims), layout of slots, frame mask."""
         stride = self.config.stride
         x = F.pad(x, (0, 0, 0, -x.shape[1] % stride))
         mask = layout.widened(x.shape[1]).on(x.device).mask
@@ -72,7 +72,7 @@ class Bridge(nn.Module):
 
 
 class Projection(Bridge):
-    """`stride` frames side by side through one linear layer."""
+    """A linear projection of `stride` concatenated frames."""
 
     def __init__(self, config: BridgeConfig, dims: int, d_model: int, p: float) -> None:
         super().__init__(config, dims, d_model, p)
@@ -85,7 +85,7 @@ class Projection(Bridge):
 
 
 class AttentionPooling(Bridge):
-    """A learned query reads each stretch of `stride` frames, one head a 64 dims."""
+    """Attention pooling of each window of `stride` frames by a learned query, with one head per 64 dims."""
 
     def __init__(self, config: BridgeConfig, dims: int, d_model: int, p: float) -> None:
         super().__init__(config, dims, d_model, p)
@@ -94,8 +94,8 @@ class AttentionPooling(Bridge):
             self.heads -= 1
         self.value = nn.Linear(dims, d_model)
         self.score = nn.Linear(dims, self.heads)
-        self.prior = nn.Parameter(torch.zeros(config.stride, self.heads))  # where in the stretch to look
-        self.offset = nn.Parameter(torch.randn(config.stride, d_model) * 0.5)  # tells the places apart
+        self.prior = nn.Parameter(torch.zeros(config.stride, self.heads))  # learned preference of places in the window
+        self.offset = nn.Parameter(torch.randn(config.stride, d_model) * 0.5)  # position within the window
         self.out = nn.Linear(d_model, d_model)
 
     def slots(self, x: Tensor, layout: Layout) -> tuple[Tensor, Layout]:
@@ -109,7 +109,7 @@ class AttentionPooling(Bridge):
 
 
 class Convolution(Bridge):
-    """Convolutions in time, halving until `stride` frames share a slot, and one that keeps the length."""
+    """Convolutions in time that downsample to `stride` frames per slot, and one that keeps the length."""
 
     def __init__(self, config: BridgeConfig, dims: int, d_model: int, p: float) -> None:
         super().__init__(config, dims, d_model, p)
@@ -128,16 +128,16 @@ class Convolution(Bridge):
             assert isinstance(convolution, nn.Conv1d)
             stride, kernel = convolution.stride[0], convolution.kernel_size[0]
             left = (kernel - stride) // 2
-            right = kernel - stride - left - x.shape[1] % -stride  # the last frames fill a stride of their own
+            right = kernel - stride - left - x.shape[1] % -stride  # the last frames are padded to a full stride
             x = convolution(F.pad(x, (0, 0, left, right)).transpose(1, 2)).transpose(1, 2)
             layout = strided(layout, stride)
             x = self.dropout(F.gelu(norm(x)))
-            x = _hide_padding(x, layout)  # the next layer sees zeros, as at the end of a lone clip
+            x = _hide_padding(x, layout)  # the next layer sees zeros, as behind the end of a single clip
         return self.last(x), layout
 
 
 class Perceiver(Bridge):
-    """N learned latents read all frames (Perceiver resampler: Jaegle et al. 2021, Alayrac et al. 2022)."""
+    """Perceiver resampler: N learned latents attend to all frames (Jaegle et al. 2021, Alayrac et al. 2022)."""
 
     def __init__(self, config: BridgeConfig, dims: int, d_model: int, p: float) -> None:
         super().__init__(config, dims, d_model, p)
@@ -147,7 +147,7 @@ class Perceiver(Bridge):
         self.blocks = nn.ModuleList(_Resampler(d_model, p) for _ in range(config.layers))
 
     def slots(self, x: Tensor, layout: Layout) -> tuple[Tensor, Layout]:
-        """See Bridge; the slots are the latents, all of them real."""
+        """See Bridge; the slots are the latents, without padding."""
         keys = self.place(self.frame_norm(self.embed(x)))
         latents = self.latents.expand(len(x), -1, -1)
         mask = layout.on(x.device).mask
@@ -156,11 +156,11 @@ class Perceiver(Bridge):
         return latents, Layout.whole(len(x), latents.shape[1])
 
     def spans(self, frames: int) -> None:
-        """None: every latent reads all frames."""
+        """None: every latent attends to all frames."""
 
 
 class _Resampler(nn.Module):
-    """Latents read frames and themselves, then a feed-forward."""
+    """Cross-attention of latents to frames and latents, then a feed-forward."""
 
     def __init__(self, d_model: int, p: float) -> None:
         super().__init__()
@@ -185,17 +185,17 @@ class _Resampler(nn.Module):
 
 
 def strided(layout: Layout, stride: int) -> Layout:
-    """How the slots lie that so many frames each fill, the last perhaps in part."""
+    """The layout of slots of `stride` frames each, of which the last may be incomplete."""
     return Layout(-(-layout.lengths // stride), -(-layout.width // stride))
 
 
 def _hide_padding(x: Tensor, layout: Layout) -> Tensor:
-    """Zero (batch, time, width) where it is padded. A mask in x's own dtype: CPUs multiply by bools slowly."""
+    """Set padding of (batch, time, width) to zero, by a mask in x's dtype, since CPUs multiply slowly by bools."""
     return x * layout.on(x.device).mask.to(x.dtype)[..., None]
 
 
 def _factors(stride: int) -> list[int]:
-    """Strides of successive layers: twos first, then what is left."""
+    """Strides of successive layers: twos first, then the remaining factor."""
     factors = []
     while stride > 1:
         factor = next(f for f in (2, 3, 5, stride) if stride % f == 0)
@@ -214,12 +214,12 @@ BRIDGES: dict[str, type[Bridge]] = {
 
 @functools.cache
 def bridges() -> dict[str, type[Bridge]]:
-    """Every bridge by its kind, those of plug-ins (`sourcewise.bridges`) last."""
+    """Kind → bridge class, those of plug-ins (`sourcewise.bridges`) last."""
     return BRIDGES | {bridge.kind: bridge for bridge in plugins(GROUP, _taken)}
 
 
 def _taken(found: object) -> type[Bridge]:
-    """A plug-in's bridge. Raises TypeError or ValueError where it is none, or its kind is taken."""
+    """A plug-in's bridge. Raises TypeError or ValueError if it is no bridge, or if its kind is taken."""
     if not (isinstance(found, type) and issubclass(found, Bridge)):
         raise TypeError(f"it is no subclass of sourcewise.model.inputs.bridges.Bridge but {found!r}")
     kind = getattr(found, "kind", None)
@@ -231,9 +231,9 @@ def _taken(found: object) -> type[Bridge]:
 def build_bridge(
     config: BridgeConfig, dims: int, d_model: int, p: float, encoder: FeatureEncoderConfig | None = None
 ) -> Bridge:
-    """The bridge a recipe asks for, behind an encoder of the features where that has layers.
+    """The bridge of a recipe, behind a feature encoder if that has layers.
 
-    Raises RequestError where it is that of a plug-in which cannot be loaded.
+    Raises RequestError for the bridge of a plug-in that cannot be loaded.
     """
     known = bridges()
     if config.kind not in known:

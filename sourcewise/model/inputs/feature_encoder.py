@@ -1,4 +1,4 @@
-"""A trainable encoder of the features themselves, before the bridge: frames in, as many frames out.
+"""A trainable encoder of the features before the bridge, which keeps the number of frames.
 
 ```
 features (frames × dims) → feature encoder (frames × width) → bridge → slots
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 class FeatureEncoder(nn.Module):
-    """Residual convolutions in time, the stretch they see doubling from block to block (Bai et al. 2018)."""
+    """Residual convolutions in time whose receptive field doubles with every block (Bai et al. 2018)."""
 
     def __init__(self, config: FeatureEncoderConfig, dims: int, p: float) -> None:
         super().__init__()
@@ -36,7 +36,7 @@ class FeatureEncoder(nn.Module):
         self.out = nn.ModuleList(nn.Linear(config.width, config.width) for _ in range(config.layers))
 
     def forward(self, x: Tensor, layout: Layout) -> Tensor:
-        """Features (batch, frames, dims), zero where padded → (batch, frames, width), zero where padded."""
+        """Features (batch, frames, dims) → (batch, frames, width), both zero at padding."""
         real = layout.on(x.device).mask.to(x.dtype)[..., None]
         x = self.enter(x) * real
         for norm, convolution, out in zip(self.norms, self.convolutions, self.out, strict=True):

@@ -1,4 +1,4 @@
-"""A network on disk: a Hugging Face folder, plus the bridge beside it where there is one.
+"""Checkpoints: a network as a Hugging Face folder, with the files of its bridge if it has one.
 
 ```
 config.json  model.safetensors  generation_config.json      as transformers writes a T5
@@ -41,9 +41,9 @@ from sourcewise.runtime import hub
 
 
 def find_folder(name: str | Path) -> Path:
-    """The checkpoint folder behind a run folder, a Hugging Face folder or a hub name.
+    """The checkpoint folder of a run folder, a Hugging Face folder or a hub name.
 
-    A hub name is fetched; a run gives its best checkpoint, else its last. Raises RequestError.
+    A hub name is fetched; of a run it is the best checkpoint, else the last. Raises RequestError.
     """
     path = Path(name).expanduser()
     kept = [path / "checkpoints" / part for part in ("best", "last")]
@@ -62,7 +62,7 @@ def find_folder(name: str | Path) -> Path:
 
 
 def _no_checkpoint(path: Path) -> str:
-    """What is there instead of a checkpoint, and what to name instead of it."""
+    """The reason why a path is no checkpoint, and a suggestion, in words."""
     if path.is_file():
         return f"{path}: a file; name the folder that it is in"
     if is_adapter(path):
@@ -80,7 +80,7 @@ def _no_checkpoint(path: Path) -> str:
 
 
 def _download(name: str) -> Path:
-    """A hub model's files, fetched or from the local cache."""
+    """The folder of a hub model, fetched or from the local cache."""
     from huggingface_hub import snapshot_download
 
     wanted = ["*.json", "*.safetensors", "*.model", "*.txt"]
@@ -97,7 +97,7 @@ def _download(name: str) -> Path:
 def load_network(folder: Path) -> Network:
     """The network in a checkpoint folder, in fp32 and evaluation mode.
 
-    Weights of a family of ours fill our own network; any other seq2seq model comes through the Hugging Face adapter.
+    Weights of our architectures are loaded into our own network, other seq2seq models into the Hugging Face adapter.
     Raises RequestError for files that are missing, truncated or of another shape.
     """
     refuse_adapter(folder)
@@ -155,14 +155,14 @@ def _bridge_weights(folder: Path) -> Weights:
 
 
 def generation_told(folder: Path) -> Told:
-    """What a checkpoint folder says of generation. Raises RequestError for a file that is no JSON object."""
+    """The generation settings of a checkpoint folder. Raises RequestError for a file that is no JSON object."""
     return read_told(folder, read_json(folder / "config.json"))
 
 
 def load_feature_encoder(folder: Path) -> tuple[FeatureEncoderConfig, int, dict[str, Tensor]]:
-    """The shape, dims and weights of the feature encoder in a checkpoint folder, and what features were scaled by.
+    """The shape, dims and weights of the feature encoder in a checkpoint folder, with the features' statistics.
 
-    The keys are those of a bridge: encoder.…, mean and deviation. Raises RequestError where there is none.
+    The keys are those of a bridge: encoder.…, mean and deviation. Raises RequestError if there is none.
     """
     extra = read_json(folder / "sourcewise.json") if (folder / "sourcewise.json").is_file() else {}
     if "feature_encoder" not in extra:
@@ -176,10 +176,10 @@ def load_feature_encoder(folder: Path) -> tuple[FeatureEncoderConfig, int, dict[
 
 
 def _read_habits(folder: Path, config: dict[str, Any]) -> Habits:
-    """The ids of a folder of a family of ours, put into `config`, and how its outputs begin and end."""
+    """The generation defaults of a folder of one of our families; writes their ids into `config`."""
     told = read_told(folder, config)
     kind, size = str(config.get("model_type")), config.get("vocab_size")
-    vocabulary = size if type(size) is int else sys.maxsize  # a missing one is told where the shape is read
+    vocabulary = size if type(size) is int else sys.maxsize  # a missing one is reported when the shape is read
     ids = Search(folder, told.settings, config, vocabulary, OF_CLASS.get(kind, {})).ids(kind in t5.MODEL_TYPES)
     config |= {START: ids.start, EOS: ids.ends[0], PAD: ids.pad}
     return Habits.read(told.settings, told.file, ids.ends, vocabulary)
@@ -187,12 +187,12 @@ def _read_habits(folder: Path, config: dict[str, Any]) -> Habits:
 
 @contextlib.contextmanager
 def _described(path: Path) -> Iterator[None]:
-    """Within: a network is made as a JSON file describes it; one that describes none raises RequestError."""
+    """Within: a network is made from a JSON file; errors become a RequestError with the file's name."""
     try:
         yield
     except RequestError:
         raise
-    except Exception as error:  # any value may be of any type, and as large as it likes
+    except Exception as error:  # any value may have any type and size
         reason = f"no {error}" if isinstance(error, KeyError) else first_line(error)
         raise RequestError(f"{path}: describes no network that can be made ({reason}); copy it again") from None
 
@@ -200,13 +200,13 @@ def _described(path: Path) -> Iterator[None]:
 def save_network(
     network: Seq2Seq, folder: Path, tokenizer: Any = None, generation: GenerationConfig | None = None
 ) -> None:
-    """Write a checkpoint folder; a folder already there is replaced only when the new one is complete.
+    """Write a checkpoint folder; an existing one is replaced only when the new one is complete.
 
-    Of `generation` its generation_config.json says what `generate` of transformers can follow. Raises RequestError
-    where the disk is full or the folder cannot be written.
+    Its generation_config.json has those options of `generation` that transformers' `generate` supports. Raises
+    RequestError if the disk is full or the folder cannot be written.
     """
     fresh = folder.with_name(f".{folder.name}-new")
-    shutil.rmtree(fresh, ignore_errors=True)  # what a kill may have left
+    shutil.rmtree(fresh, ignore_errors=True)  # left by a kill
     try:
         fresh.mkdir(parents=True)
         config, weights = families.of_body(network.body).write(network.body)
@@ -231,7 +231,7 @@ def save_network(
 
 
 def _generation(network: Seq2Seq, config: dict[str, Any], options: GenerationConfig | None) -> dict[str, Any]:
-    """What generation_config.json says."""
+    """The contents of generation_config.json."""
     ids: dict[str, Any] = {name: config[name] for name in IDS if config.get(name) is not None}
     if len(network.habits.ends) > 1:
         ids[EOS] = list(network.habits.ends)
@@ -240,9 +240,9 @@ def _generation(network: Seq2Seq, config: dict[str, Any], options: GenerationCon
 
 
 def _replace_folder(fresh: Path, folder: Path) -> None:
-    """Move `fresh` to `folder`. Between the two renames the old one is only set aside, never deleted."""
+    """Move `fresh` to `folder`; between the two renames the old one is moved aside, not deleted."""
     aside = _aside(folder)
-    if folder.exists():  # else a kill came between the renames, and what is aside is all there is
+    if folder.exists():  # else a kill came between the renames, and the folder aside is the only one
         shutil.rmtree(aside, ignore_errors=True)
         folder.rename(aside)
     fresh.rename(folder)
@@ -250,7 +250,7 @@ def _replace_folder(fresh: Path, folder: Path) -> None:
 
 
 def _aside(folder: Path) -> Path:
-    """Where the checkpoint before is, while `_replace_folder` works or after a kill in it."""
+    """Path of the old checkpoint during `_replace_folder`, or after a kill in it."""
     return folder.with_name(f".{folder.name}-old")
 
 

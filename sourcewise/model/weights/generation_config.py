@@ -1,7 +1,7 @@
-"""What a folder says of generation: its generation_config.json, and the ids that start, end and fill up a text.
+"""Generation settings of a folder: its generation_config.json, and the ids of start, end and padding.
 
-An id that generation_config.json leaves out is looked for in config.json, in the decoder's part of that, and in the
-tokenizer, in this order. None is guessed.
+An id that generation_config.json lacks is searched in config.json, in its decoder's section, and in the tokenizer, in
+this order; none is guessed.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ START, BOS, EOS, PAD = "decoder_start_token_id", "bos_token_id", "eos_token_id",
 IDS = (START, BOS, EOS, PAD)
 PART = "its decoder"
 TASKS = "task_specific_params"
-DECODERS = ("decoder", "generator", "text_config")  # what the decoder's part of a config.json may be called
+DECODERS = ("decoder", "generator", "text_config")  # names of the decoder's section in a config.json
 
-# The settings of a generation and what they are where nobody sets them; old config.json files hold them all.
+# Generation settings with their defaults; old config.json files contain all of them.
 NEUTRAL: dict[str, Any] = {
     "max_length": 20,
     "max_new_tokens": None,
@@ -75,7 +75,7 @@ OPTIONS = {  # a setting of `generate` → our option
     **{name: name for name in ("repetition_penalty", "encoder_repetition_penalty")},
 }
 SAMPLED = ("temperature", "top_k", "top_p", "min_p", "typical_p", "epsilon_cutoff", "eta_cutoff")
-OF_CLASS = {  # what transformers takes where config.json has no key: it leaves out what is usual for its model_type
+OF_CLASS = {  # model_type → defaults of transformers for keys that config.json lacks
     "t5": {PAD: 0, EOS: 1},
     "mt5": {PAD: 0, EOS: 1, START: 0},
     "bart": {PAD: 1, BOS: 0, EOS: 2, START: 2},
@@ -88,7 +88,7 @@ Tree = Mapping[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Told:
-    """The settings of a folder's generation: {} where it has none; `file` has them."""
+    """The generation settings of a folder, possibly {}, and the name of their file."""
 
     settings: dict[str, Any]
     file: str
@@ -97,7 +97,7 @@ class Told:
 
 @dataclass(frozen=True, slots=True)
 class Ids:
-    """The token that starts a target, those that end it, and the one that fills it up."""
+    """The start token of a target, its end tokens, and padding."""
 
     start: int
     ends: tuple[int, ...]
@@ -105,7 +105,7 @@ class Ids:
 
 
 def read_told(folder: Path, config: Tree) -> Told:
-    """A folder's settings as transformers' `generate` takes them: config.json's only without a generation_config.json.
+    """The generation settings of a folder as in transformers: from config.json only without a generation_config.json.
 
     Raises RequestError for a file that is no JSON object.
     """
@@ -128,9 +128,9 @@ def read_told(folder: Path, config: Tree) -> Told:
 
 
 def write_search(options: GenerationConfig, positions: int | None) -> dict[str, Any]:
-    """Our options as `generate` of transformers has them, and no more than it needs to search the same.
+    """Our options as settings of transformers' `generate`, as many as the same search needs.
 
-    `positions` is the longest target that the network has room for.
+    `positions` is the maximum length of a target.
     """
     ours, usual = options.model_dump(), GenerationConfig().model_dump()
     of_beams = ("early_stopping", "length_penalty")
@@ -144,9 +144,9 @@ def write_search(options: GenerationConfig, positions: int | None) -> dict[str, 
 
 
 def in_memory(generation: Tree, config: Tree, vocabulary: int) -> Ids:
-    """The ids of a model that is in no folder, as its configuration has them; no ends where it knows of none.
+    """The ids of a model without a folder, from its configuration; possibly without end tokens.
 
-    Raises RequestError where nothing says what a target starts with.
+    Raises RequestError if there is no start token.
     """
     places = (config, decoder_part(config), generation)
 
@@ -162,18 +162,18 @@ def in_memory(generation: Tree, config: Tree, vocabulary: int) -> Ids:
 
 
 def decoder_part(config: Tree) -> Tree:
-    """The decoder's part of a config.json that has one."""
+    """The decoder's section of a config.json; the complete one if there is none."""
     return next((config[name] for name in DECODERS if isinstance(config.get(name), dict)), {})
 
 
 def shown(value: Any) -> str:
-    """A setting as its file has it, in a line."""
+    """A setting as in its file, in one line."""
     text = json.dumps(value, ensure_ascii=False, default=str)
     return text if len(text) <= 60 else text[:56] + " ..."
 
 
 class Search:
-    """Looks for the ids of one folder, place after place. `default` are what its class takes where a key is missing."""
+    """Searches the ids of a folder, place after place; `default` are the class's values of missing keys."""
 
     def __init__(
         self,
@@ -188,18 +188,18 @@ class Search:
         self.config: Tree = {**default, **config}
         part = decoder_part(config)
         self.part: Tree = {**(decoder_default or {}), **part} if part else {}
-        # Without the file `told` is config.json's, and says nothing new.
+        # Without the file, `told` is from config.json, and has nothing new.
         self.file: Tree = told if (folder / FILE).is_file() else {}
 
     def ids(self, starts_with_padding: bool = False) -> Ids:
-        """The ids; a DataWarning tells of one that was missing where it belongs.
+        """The ids, with a DataWarning for one that is missing in its usual place.
 
-        Raises RequestError that names the one that is missing everywhere, or is no id.
+        Raises RequestError for one that is missing everywhere, or is no id.
         """
         ends = self._find(EOS, tokenizer=("eos_token_id", "sep_token_id"))
         if not ends:
             raise self._missing(EOS, "no text ever ends")
-        pad = self._find(PAD, tokenizer=("pad_token_id",), quiet=True) or ends  # as `generate` does
+        pad = self._find(PAD, tokenizer=("pad_token_id",), quiet=True) or ends  # as in `generate`
         start = self._find(START) or self._find(BOS, quiet=True)
         if not start and starts_with_padding:
             start = pad[:1]
@@ -216,7 +216,7 @@ class Search:
     def _find(
         self, key: str, tokenizer: tuple[str, ...] = (), *, quiet: bool = False, places: bool = True
     ) -> tuple[int, ...]:
-        """The ids of the first place that has some; a place that is not the usual one is told, unless `quiet`."""
+        """The ids of the first place that has some; warns if it is not the usual one, unless `quiet`."""
         for place, value in self._places(key) if places else ():
             found = self._valid(value, f"{CONFIG if place == PART else place}: {key}")
             if found:
@@ -241,7 +241,7 @@ class Search:
         yield PART, self.part.get(key)
 
     def _valid(self, value: Any, where: str) -> tuple[int, ...]:
-        """The ids that are in the vocabulary; those that are not are told. Raises RequestError for what is no id."""
+        """The ids in the vocabulary; warns of others. Raises RequestError for a value that is no id."""
         given = [] if value is None else value if isinstance(value, list) else [value]
         if not all(type(each) is int for each in given):
             raise RequestError(f"{self.folder}/{where} should be an id, not {shown(value)}")
@@ -263,14 +263,14 @@ def _first(*values: Any) -> Any:
 
 
 def _of_tokenizer(folder: Path) -> dict[str, int | None]:
-    """The special ids of the tokenizer in a folder; {} where none can be opened."""
+    """The special ids of the tokenizer in a folder; {} if none can be opened."""
     from transformers import AutoTokenizer
 
     try:
         tokenizer = AutoTokenizer.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
-    except Exception:  # a dozen kinds; whoever needs the tokenizer itself is told why
+    except Exception:  # many kinds; opening the tokenizer itself reports the reason
         return {}
     if len(set(tokenizer.get_vocab()) - set(tokenizer.all_special_tokens)) < 2:
-        return {}  # made up: transformers makes one of special tokens alone where there are no files
+        return {}  # without files transformers makes a tokenizer of special tokens alone
     names = [f"{role}_token_id" for role in ("bos", "cls", "eos", "sep", "pad")]
     return {name: getattr(tokenizer, name, None) for name in names}

@@ -1,4 +1,4 @@
-"""Initial weights by a rule of the reader's choice, in place of the family's own."""
+"""Initialisation of weights by a chosen scheme instead of the family's own."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ Rule = Literal["own", "xavier", "he", "t5"]
 
 @torch.no_grad()
 def initialize(network: nn.Module, rule: Rule) -> None:
-    """Draw every matrix of a fresh network anew; embeddings, tables of positions, norms and biases stay.
+    """Initialise every matrix of a new network; embeddings, positions, norms and biases are unchanged.
 
     xavier: variance 2 / (fan in + fan out), uniform (Glorot & Bengio 2010). he: 2 / fan in, normal (He et al. 2015).
-    t5: 1 / fan in, normal, as Mesh TensorFlow has it. Queries whose scores no √d_kv divides are divided by it, or the
-    softmax would begin saturated. Each gate of a cell, and each of Q, K and V, is a matrix of its own.
+    t5: 1 / fan in, normal, as in Mesh TensorFlow. If scores are not divided by √d_kv, the queries are, since the
+    softmax would be saturated else. Each gate of a cell, and each of Q, K and V, counts as a matrix.
     """
     if rule == "own":
         return
@@ -49,7 +49,7 @@ def _parts(weight: Tensor, count: int) -> tuple[Tensor, ...]:
 
 
 def _draw(weight: Tensor, rule: Rule, generator: torch.Generator) -> None:
-    """In place; of a convolution (out, in, kernel) the fans count its kernel."""
+    """Initialise a matrix in place; fans of a convolution (out, in, kernel) include its kernel."""
     field = weight[0][0].numel()
     fan_in, fan_out = weight.shape[1] * field, weight.shape[0] * field
     if rule == "xavier":

@@ -1,4 +1,4 @@
-"""What families share when they read and write Hugging Face's folders."""
+"""Shared code of the families for reading and writing Hugging Face folders."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ from sourcewise.model.weights.peft_folders import refuse_adapted
 from sourcewise.model.weights.weight_files import Weights, counted, some
 
 WRAPPED = ("_orig_mod.", "module.", "model.", "_orig_mod.module.", "module._orig_mod.", "_forward_module.")
-Pairs = Iterable[tuple[str, Tensor]]  # a tensor's name there, and the (part of a) tensor of ours that holds it
-# The names of the matrices that embed sources and targets and predict; often one is there for all of them.
+Pairs = Iterable[tuple[str, Tensor]]  # Hugging Face's name of a tensor, and our tensor or a part of it
+# Names of the matrices of embeddings and head; often one is stored for all of them.
 SHARED = "shared.weight"
 EMBEDDED = ("encoder.embed_tokens.weight", "decoder.embed_tokens.weight")
 HEAD = "lm_head.weight"
-BIAS = "final_logits_bias"  # added to the logits; -inf there bars a token
-# What old versions stored beside the weights; nothing reads it.
+BIAS = "final_logits_bias"  # bias of the logits; -inf suppresses a token
+# Tensors that old versions stored beside the weights, unused.
 SPARE = re.compile(r"(^|\.)(position_ids|version|masked_bias|attn\.bias|inv_freq|num_batches_tracked)$")
 
 
 def tied(weights: Weights, order: Sequence[str], *, tie: bool = True) -> Weights:
-    """The weights with every embedding under its name, as transformers has them when it has opened the folder.
+    """The weights with every embedding under its own name, as in transformers after opening the folder.
 
-    What is stored under a name stays what it is, equal to the others or not. The rest is `shared.weight`, or where that
-    is missing, too, the first in `order` that is not; without `tie` the head is what is stored, or missing. Nothing
-    reads `shared.weight` itself, so it becomes what embeds sources.
+    Stored matrices are kept, whether equal or not. Missing ones become `shared.weight`, or else the first stored one in
+    `order`; without `tie` a missing head stays missing. `shared.weight` itself is unused, so it becomes the embedding
+    of sources.
     """
     full = weights.without("")
     base = next((name for name in (SHARED, *order) if name in weights), None)
@@ -41,30 +41,30 @@ def tied(weights: Weights, order: Sequence[str], *, tie: bool = True) -> Weights
 
 
 def tell_untied(weights: Weights) -> None:
-    """Tell where a head is stored that is not the embedding, though the configuration ties them."""
+    """Warn of a stored head that differs from the embedding although the configuration ties them."""
     if HEAD in weights and not is_tied(weights):
         tell(f"{weights.file(HEAD)}: {HEAD} is not the embedding, though config.json ties them; it is used as stored")
 
 
 def embeds_apart(weights: Weights) -> bool:
-    """Whether sources and targets are embedded by different matrices; `weights` are those of `tied`."""
+    """Whether sources and targets have different embeddings; `weights` are those of `tied`."""
     first, second = (weights.get(name) for name in EMBEDDED)
     return first is not None and second is not None and not _same(first, second)
 
 
 def is_tied(weights: Weights) -> bool:
-    """Whether the matrix that embeds predicts, too; `weights` are those of `tied`."""
+    """Whether the head equals the embedding; `weights` are those of `tied`."""
     head, embedding = weights.get(HEAD), weights.get(EMBEDDED[0])
     return head is not None and embedding is not None and _same(head, embedding)
 
 
 def _same(first: Tensor, second: Tensor) -> bool:
-    """Whether two matrices are one, in whatever precision each is stored."""
+    """Whether two matrices are equal up to the precision of their files."""
     return first is second or torch.equal(first.float(), second.float())
 
 
 def check_embedding(weights: Weights, vocabulary: int | None, d_model: int | None, where: str) -> None:
-    """Raise RequestError unless the embedding is as large as stated: before anything of that size is made."""
+    """Raises RequestError unless the embedding has the stated size; called before memory is allocated."""
     shared, stated = weights.get(EMBEDDED[0]), (vocabulary, d_model)
     if shared is not None and None not in stated and tuple(shared.shape) != stated:
         shapes = f"{tuple(shared.shape)}, the configuration says {stated}"
@@ -72,9 +72,9 @@ def check_embedding(weights: Weights, vocabulary: int | None, d_model: int | Non
 
 
 def check(pairs: Pairs, weights: Weights, spare: Collection[str] = ()) -> None:
-    """Raise RequestError unless these are the weights of a network, tensor by tensor; `spare` ones nobody reads.
+    """Raises RequestError unless these are a network's weights, tensor by tensor; `spare` ones may be unused.
 
-    Other parts (another task's head) are told. A tensor within a part that the network has means another network.
+    Warns of other parts (another task's head). An unknown tensor within a known part means another network.
     """
     expected = dict(pairs)
     left = [name for name in weights if name not in expected and name not in spare and not SPARE.search(name)]
@@ -91,7 +91,7 @@ def check(pairs: Pairs, weights: Weights, spare: Collection[str] = ()) -> None:
 
 
 def refuse_missing(missing: Sequence[str], left: Sequence[str], weights: Weights) -> None:
-    """Raise RequestError that names the tensors that are missing, and what is there instead."""
+    """Raises RequestError with the names of missing tensors, and of those found instead."""
     more = f", and {len(missing) - 1:,} more" if len(missing) > 1 else ""
     instead = f"; it holds others: {some(left)}" if left else ""
     held = set(left)
@@ -102,7 +102,7 @@ def refuse_missing(missing: Sequence[str], left: Sequence[str], weights: Weights
 
 
 def refuse_shape(name: str, theirs: Iterable[int], ours: Iterable[int], weights: Weights) -> None:
-    """Raise RequestError that names a tensor whose shape is not that of config.json, and what empty ones mean."""
+    """Raises RequestError for a tensor whose shape is not that of config.json, with a hint for empty ones."""
     found, wanted = tuple(theirs), tuple(ours)
     empty = "; DeepSpeed ZeRO-3 leaves such ones: convert its own files with zero_to_fp32.py" if 0 in found else ""
     problem = f"{name} has the shape {found}, the configuration says {wanted}"
@@ -110,7 +110,7 @@ def refuse_shape(name: str, theirs: Iterable[int], ours: Iterable[int], weights:
 
 
 def check_plain(name: str, tensor: Tensor, weights: Weights) -> None:
-    """Raise RequestError for a weight in whole numbers or 8 bits: without its scale it is another one."""
+    """Raises RequestError for a weight in integers or 8 bits, which has no meaning without its scale."""
     if not tensor.is_floating_point() or tensor.dtype.itemsize == 1:
         kind = str(tensor.dtype).removeprefix("torch.")
         problem = f"{name} is of {kind}: quantised weights are not opened yet"
@@ -118,7 +118,7 @@ def check_plain(name: str, tensor: Tensor, weights: Weights) -> None:
 
 
 def account_for(left: Sequence[str], expected: Iterable[str], weights: Weights) -> None:
-    """Tell of the tensors that are left over; raise RequestError for those within a part that the network has."""
+    """Warn of unused tensors; raises RequestError for those within a part that the network has."""
     known = [place for name in expected for place in _places(name)]
     within = [name for name in left if not set(_places(name)).isdisjoint(known)]
     if within:
@@ -129,13 +129,13 @@ def account_for(left: Sequence[str], expected: Iterable[str], weights: Weights) 
 
 
 def _places(name: str) -> list[str]:
-    """Where a tensor is, whatever the number of its layer: its module, and the stack of layers that it is in."""
+    """The module of a tensor and its stack of layers, without the layer's number."""
     module, stack = re.sub(r"\d+", "#", name.rpartition(".")[0]), re.match(r"(.*?)\.\d+\.", name)
     return [place for place in (module, stack and f"{stack[1]}.#") if place]
 
 
 def fill(pairs: Pairs, weights: Weights, spare: Collection[str] = ()) -> None:
-    """Copy weights into ours. Raises RequestError as `check` and `take` do."""
+    """Copy weights into our tensors. Raises RequestError as `check` and `take`."""
     every = list(pairs)
     check(every, weights, spare)
     take(every, weights)
@@ -143,7 +143,7 @@ def fill(pairs: Pairs, weights: Weights, spare: Collection[str] = ()) -> None:
 
 @torch.no_grad()
 def take(pairs: Pairs, weights: Weights) -> None:
-    """Copy weights that are checked into ours. Raises RequestError for values that are not finite."""
+    """Copy checked weights into our tensors. Raises RequestError for values that are not finite."""
     every = list(pairs)
     for name, ours in every:
         ours.copy_(weights[name])
@@ -151,10 +151,10 @@ def take(pairs: Pairs, weights: Weights) -> None:
 
 
 def check_finite(named: Pairs, weights: Weights, buffers: Collection[str] = (), barring: Collection[str] = ()) -> None:
-    """Raise NotFinite that names the weights which are NaN or infinite.
+    """Raises NotFinite with the names of weights that are NaN or infinite.
 
-    A bias of the logits (`barring`) may bar tokens with -inf, and `buffers` are no weights: they may be infinite, as
-    masks and bounds are.
+    A bias of the logits (`barring`) may suppress tokens with -inf, and `buffers`, such as masks and bounds, may be
+    infinite.
     """
     found = []
     for name, tensor in named:
@@ -172,5 +172,5 @@ def check_finite(named: Pairs, weights: Weights, buffers: Collection[str] = (), 
 
 
 def copies(pairs: Pairs) -> dict[str, Tensor]:
-    """Ours under their names: contiguous copies in their own dtype, on the CPU."""
+    """Our tensors under Hugging Face's names: contiguous copies in their dtype, on the CPU."""
     return {name: ours.detach().cpu().contiguous().clone() for name, ours in pairs}

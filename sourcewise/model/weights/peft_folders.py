@@ -1,6 +1,6 @@
-"""Adapters (LoRA and kin) and quantised weights: folders and tensors of theirs, recognised and named.
+"""Recognises folders and tensors of adapters (LoRA and others) and of quantised weights, and refuses them.
 
-They are not opened yet. A base model never stands in for one in silence.
+They are not supported yet. A base model is never used silently in place of an adapter.
 """
 
 from __future__ import annotations
@@ -19,27 +19,27 @@ FILES = (  # of peft; of the library adapters (AdapterHub)
     *(CONFIG, "adapter_model.safetensors", "adapter_model.bin"),
     *("adapter.safetensors", "pytorch_adapter.bin"),
 )
-# Parts of the names of tensors that only an adapter, or a model wrapped by one, has.
+# Parts of tensor names that only an adapter, or a model wrapped by one, has.
 ADAPTED = re.compile(
     r"(^|\.)(lora_\w+|base_layer|original_module|modules_to_save|ia3_l|hada_\w+|lokr_\w+|oft_\w+|boft_\w+|vera_\w+"
     r"|prompt_encoder|prompt_embeddings|prefix_encoder|prompt_tuning|prefix_tuning|loras|adapters)(\.|$)"
     r"|^base_model\.model\."
 )
-# … and that only quantised weights have: bitsandbytes, GPTQ and AWQ, compressed-tensors, torchao.
+# Parts of tensor names that only quantised weights have: bitsandbytes, GPTQ and AWQ, compressed-tensors, torchao.
 QUANTISED = re.compile(
     r"(^|\.)(SCB|weight_format|qweight|qzeros|g_idx|weight_packed|weight_scale(_inv)?|input_scale)$"
     r"|\.weight\.(absmax|quant_map|nested_absmax|quant_state\.\w+)$"
 )
-UNMERGED = ("PREFIX_TUNING", "PROMPT_TUNING", "P_TUNING", "MULTITASK_PROMPT_TUNING")  # of peft: no weights of a layer
+UNMERGED = ("PREFIX_TUNING", "PROMPT_TUNING", "P_TUNING", "MULTITASK_PROMPT_TUNING")  # of peft: no weights of layers
 
 
 def is_adapter(folder: Path) -> bool:
-    """Whether an adapter lies in a folder, with or without its model."""
+    """Whether a folder has an adapter, with or without its model."""
     return any((folder / name).is_file() for name in FILES)
 
 
 def refuse_adapter(folder: Path) -> None:
-    """Raise RequestError where an adapter lies in a folder, alone or beside its model; those in subfolders are told."""
+    """Raises RequestError if a folder has an adapter, alone or beside its model; warns of those in subfolders."""
     if is_adapter(folder):
         whole = (folder / "config.json").is_file()
         kind, base, cure = _described(folder)
@@ -54,7 +54,7 @@ def refuse_adapter(folder: Path) -> None:
 
 
 def refuse_adapted(names: list[str], weights: Weights) -> None:
-    """Raise RequestError where tensors that no part of the network asks for show an adapter or quantised weights."""
+    """Raises RequestError if unused tensors are those of an adapter or of quantised weights."""
     adapter = "an adapter that is not merged; merge it (peft: model.merge_and_unload()) and save the model again"
     quantised = "quantised weights, which are not opened yet; dequantise the model and save it again"
     for pattern, what in ((ADAPTED, adapter), (QUANTISED, quantised)):
@@ -64,7 +64,7 @@ def refuse_adapted(names: list[str], weights: Weights) -> None:
 
 
 def refuse_quantised(folder: Path, config: Mapping[str, Any]) -> None:
-    """Raise RequestError where config.json says that the weights are quantised."""
+    """Raises RequestError if the weights are quantised by config.json."""
     said = config.get("quantization_config")
     if said:
         method = said.get("quant_method", "bitsandbytes") if isinstance(said, dict) else said
@@ -73,9 +73,9 @@ def refuse_quantised(folder: Path, config: Mapping[str, Any]) -> None:
 
 
 def _described(folder: Path) -> tuple[str, str, str]:
-    """(kind, in brackets; base; what to do) of the adapter in a folder."""
+    """(kind in brackets, base model, advice) of the adapter in a folder."""
     said: dict[str, Any] = {}
-    with contextlib.suppress(RequestError):  # without a readable one it is an adapter all the same
+    with contextlib.suppress(RequestError):  # it is an adapter even without a readable file
         said = read_json(folder / CONFIG)
     if "peft_type" not in said and ("model_name" in said or "hidden_size" in said):  # AdapterHub
         base = str(said.get("model_name") or "a model that it does not name")

@@ -1,4 +1,4 @@
-"""New entries of the vocabulary in a network that was trained without them."""
+"""Adds entries of the vocabulary to a trained network."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from sourcewise.model.network import Seq2Seq
 
 @torch.no_grad()
 def embed_new(network: Seq2Seq, size: int, fresh: Sequence[int]) -> None:
-    """Give the `fresh` ids the mean row of those before them, in the embedding and in the head.
+    """Initialise the rows of `fresh` ids, in embedding and head, by the mean of the rows before them.
 
-    Where the tables have fewer than `size` rows they grow to the next multiple of 8; T5's come with rows to spare.
+    Tables with fewer than `size` rows grow to the next multiple of 8; T5's have spare rows.
     """
     body: Any = network.body
     rows = body.config.vocabulary
@@ -29,13 +29,13 @@ def embed_new(network: Seq2Seq, size: int, fresh: Sequence[int]) -> None:
 
 
 def _tables(network: Seq2Seq) -> list[Tensor]:
-    """What has a row per entry: embedding and head, and the bias of the logits."""
+    """The tables with one row per entry: embedding, head, and the bias of the logits."""
     bias = network.body.output_bias
     return [info.parameter for info in network.parts() if info.part == "embedding"] + ([] if bias is None else [bias])
 
 
 def _larger(body: Any, rows: int) -> Any:
-    """The same body with so many entries, the last of them as they are drawn."""
+    """A body with `rows` entries, of which the new ones are initialised at random."""
     larger = type(body)(dataclasses.replace(body.config, vocabulary=rows))
     known = body.state_dict()
     for name, tensor in larger.state_dict().items():

@@ -1,11 +1,11 @@
-"""The weight files of a folder: which of them transformers would load, and what they hold, without unpickling.
+"""Reads the weight files of a folder that transformers would load, without unpickling.
 
 ```
 config.json's transformers_weights, where it names a file
 model.safetensors       else the shards of model.safetensors.index.json
 pytorch_model.bin       else the shards of pytorch_model.bin.index.json
 ```
-The first that is there is read; what lies beside it (backups, older shards, an optimizer's state) never is.
+The first existing one is read, never any other file beside it (backups, older shards, an optimizer's state).
 """
 
 from __future__ import annotations
@@ -23,28 +23,28 @@ from torch import Tensor
 
 from sourcewise.errors import RequestError, tell
 
-INDEX = ".index.json"  # after the name of the file whose shards it lists
+INDEX = ".index.json"  # ending of an index of shards, after the name of their file
 SAFETENSORS, PICKLED = "model.safetensors", "pytorch_model.bin"
-POINTER = b"version https://git-lfs"  # what a clone without Git LFS has in place of a large file
+POINTER = b"version https://git-lfs"  # beginning of a large file in a clone without Git LFS
 OTHERS = {".h5": "TensorFlow", ".msgpack": "Flax", ".index": "TensorFlow", ".ot": "Rust", ".onnx": "ONNX"}
-WEIGHTS = {".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".gguf", *OTHERS}  # how files of weights are named
+WEIGHTS = {".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".gguf", *OTHERS}  # endings of weight files
 
 
 class Weights(dict[str, Tensor]):
-    """Tensors by name, and the files that they are from."""
+    """Name → tensor, with the files of the tensors."""
 
     def __init__(self, tensors: Mapping[str, Tensor], folder: Path, files: Mapping[str, Path] | None = None) -> None:
         super().__init__(tensors)
         self.folder = folder
-        self.files = dict(files or {})  # a name that is in no file: where it should be
+        self.files = dict(files or {})  # also for missing names: the file where it should be
         self.main = folder / SAFETENSORS
 
     def file(self, name: str) -> Path:
-        """The file that holds a tensor, or the one that should."""
+        """The file of a tensor, or the one where it should be."""
         return self.files.get(name, self.main)
 
     def without(self, prefix: str) -> Weights:
-        """The same under names that do not begin so."""
+        """The same weights with the prefix removed from their names."""
         short = Weights(
             {name.removeprefix(prefix): tensor for name, tensor in self.items()},
             self.folder,
@@ -55,9 +55,9 @@ class Weights(dict[str, Tensor]):
 
 
 def read_weights(folder: Path, config: Mapping[str, Any]) -> Weights:
-    """What transformers would load from a folder with this config.json, in the precisions of its files.
+    """The weights that transformers would load from a folder with this config.json, in the precisions of the files.
 
-    Raises RequestError that names the file: none to read, missing, cut off, no plain tensors, outside of the folder.
+    Raises RequestError with the file's name if it is missing, truncated, outside of the folder, or not plain tensors.
     """
     main = _main_file(folder, config)
     placed = _placed(main) if main.name.endswith(INDEX) else {}
@@ -77,7 +77,7 @@ def read_weights(folder: Path, config: Mapping[str, Any]) -> Weights:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object. Raises RequestError where the file is missing or holds none."""
+    """Read a JSON object. Raises RequestError if the file is missing or holds none."""
     try:
         return dict(json.loads(path.read_text(encoding="utf-8")))
     except FileNotFoundError:
@@ -88,7 +88,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def read_safetensors(path: Path) -> dict[str, Tensor]:
-    """The tensors of a file. Raises RequestError that names it."""
+    """The tensors of a safetensors file. Raises RequestError with the file's name."""
     try:
         return load_file(path)
     except FileNotFoundError:
@@ -99,25 +99,25 @@ def read_safetensors(path: Path) -> dict[str, Tensor]:
 
 
 def some(names: Iterable[str]) -> str:
-    """The first few of them, and how many more: for one line."""
+    """The first few names and the number of others, in one line."""
     every = list(names)
     more = f" and {len(every) - 3:,} more" if len(every) > 3 else ""
     return ", ".join(every[:3]) + more
 
 
 def counted(names: Sequence[str]) -> str:
-    """Tensors by their number and first names, and a verb: `a is`, `2 tensors (a, b) are`."""
+    """Number and first names of tensors with a verb: `a is`, `2 tensors (a, b) are`."""
     return f"{len(names):,} tensors ({some(names)}) are" if len(names) > 1 else f"{names[0]} is"
 
 
 def first_line(error: Exception) -> str:
-    """What an error of others says, in one line: its last, where Python and torch say what is wrong."""
+    """The message of a foreign error in one line: its last line, where Python and torch have the reason."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return lines[-1][:160] if lines else type(error).__name__
 
 
 def _main_file(folder: Path, config: Mapping[str, Any]) -> Path:
-    """The file that transformers would open first: weights, or the index of their shards."""
+    """The file that transformers opens first: weights, or the index of their shards."""
     named = config.get("transformers_weights")
     if named is not None:
         if not isinstance(named, str) or not named.removesuffix(INDEX).endswith(".safetensors"):
@@ -136,7 +136,7 @@ def _main_file(folder: Path, config: Mapping[str, Any]) -> Path:
 
 
 def _beside(folder: Path) -> str:
-    """What there is instead of weights that are read, and what to do about it: `; …`, or nothing."""
+    """Files found instead of readable weights, with advice: `; …`, or empty."""
     names = sorted(p.name for p in folder.iterdir() if p.suffix in WEIGHTS)
     for name in names:
         if not (folder / name).exists():
@@ -160,7 +160,7 @@ def _beside(folder: Path) -> str:
 
 
 def _placed(index: Path) -> dict[str, str]:
-    """Tensor → shard, as an index says. Raises RequestError where it says no such thing, or names a file elsewhere."""
+    """Tensor → shard, from an index. Raises RequestError if it is no index, or names a file outside of the folder."""
     placed = read_json(index).get("weight_map")
     if not isinstance(placed, dict) or not placed:
         raise RequestError(f"{index}: has no weight_map that says which shard holds which tensor; copy it again")
@@ -172,7 +172,7 @@ def _placed(index: Path) -> dict[str, str]:
 
 
 def _check_inside(where: Path, name: str) -> None:
-    """Raise RequestError where a name leads out of its folder; that a file is a link to elsewhere is the user's own."""
+    """Raises RequestError if a name leads out of its folder; links of the user's own files are allowed."""
     windows = PureWindowsPath(name)
     outside = PurePosixPath(name).is_absolute() or windows.anchor or ".." in windows.parts
     if outside or not windows.parts or "\0" in name:
@@ -180,7 +180,7 @@ def _check_inside(where: Path, name: str) -> None:
 
 
 def _read_pickled(path: Path) -> dict[str, Tensor]:
-    """The tensors of a file of torch.save; whatever would have to be unpickled is refused."""
+    """The tensors of a file of torch.save; refuses anything that needs unpickling."""
     try:
         found = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError:
@@ -197,7 +197,7 @@ def _read_pickled(path: Path) -> dict[str, Tensor]:
 
 
 def _check_pointer(path: Path) -> None:
-    """Raise RequestError where a file is what Git LFS leaves in its place."""
+    """Raises RequestError if a file is a pointer of Git LFS."""
     with path.open("rb") as file:
         if file.read(len(POINTER)) == POINTER:
             raise RequestError(f"{path}: a pointer of Git LFS, not the file itself; fetch it with: git lfs pull")

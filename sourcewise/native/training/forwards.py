@@ -71,8 +71,8 @@ def split_heads(module: Any, x: Tensor) -> tuple[Tensor, ...]:
     return plain or composed.split_heads(x, module.parts, module.heads)
 
 
-def kept(module: Any, heads: Tensor) -> Tensor:
-    """Kept: a query at a time, a CPU reads fp32 1.5 times as fast as bf16."""
+def for_decoding(module: Any, heads: Tensor) -> Tensor:
+    """ForDecoding: converts keys or values for cached decoding; with one query per step, fp32 is 1.5 times as fast."""
     return heads.float().contiguous() if heads.is_cpu and torch.is_inference_mode_enabled() else heads
 
 
@@ -193,6 +193,6 @@ FORWARDS: dict[str, Callable[..., Any]] = {
     "Activation": activation,
     "SplitHeads": split_heads,
     "Attention": attention,
-    "Kept": kept,
+    "ForDecoding": for_decoding,
     "Residual": residual,
 }
