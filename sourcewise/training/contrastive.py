@@ -1,8 +1,8 @@
-"""A loss that wants the own source likelier than another's: the source bits, as something to learn from.
+"""A contrastive loss between the own source and another one: source bits as a training objective.
 
-Of an example with target y and source x, and another's source x̃ of similar length: max(0, m·T − (ln p(y | x) −
-ln p(y | x̃))), m being the margin in nats a target token and T their number. It is a max-margin loss (Yang et al. 2019,
-there against targets with words left out); the bound keeps p(y | x̃) from being pushed down for ever.
+For an example with target y and source x, and a source x̃ of another example with similar length, it is
+max(0, m·T − (ln p(y | x) − ln p(y | x̃))), with the margin m in nats per target token and T target tokens. It is a
+max-margin loss (Yang et al. 2019, there against targets with omitted words); the margin keeps p(y | x̃) bounded.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from sourcewise.data.batches import IGNORED
 from sourcewise.data.encoding import ExampleSet
 from sourcewise.model.loss import LinearCrossEntropy, chunk_rows
 
-STREAM = 11  # of the draws of an example
-REACH = 32  # another's source is among so many of next length, on either side
+STREAM = 11  # of an example's random draws
+REACH = 32  # the other source is among so many neighbours by length, on either side
 
 
 class Partners:
-    """Whose source an example is held against: drawn for (seed, epoch, example), of the same task."""
+    """Draws another example of the same task for the contrast, by (seed, epoch, example)."""
 
     def __init__(self, examples: ExampleSet, seed: int) -> None:
         self.seed = seed
@@ -35,7 +35,7 @@ class Partners:
         self.ranks = np.concatenate([np.argsort(order) for order in self.orders])
 
     def __call__(self, indices: list[int], epoch: int) -> np.ndarray:
-        """Example indices → as many others; an example that is alone in its task gets itself."""
+        """Indices of examples → as many others; the only example of a task gets itself."""
         return np.array([self._of(index, epoch) for index in indices])
 
     def _of(self, index: int, epoch: int) -> int:
@@ -52,8 +52,8 @@ def contrastive(
 ) -> Tensor:
     """The loss above, summed over examples.
 
-    `own` and `other` are the decoder's states (batch × time, width) by the own and by another's source, `matrix`
-    (vocabulary, width) makes their logits, `labels` are (batch, time).
+    `own` and `other` are the decoder's states (batch × time, width) with the own and with another source; `matrix` is
+    (vocabulary, width), `labels` are (batch, time).
     """
     gained = _example_nats(other, matrix, labels) - _example_nats(own, matrix, labels)
     wanted = margin * (labels != IGNORED).sum(1)
@@ -66,7 +66,7 @@ def contrastive(
 
 @torch.no_grad()
 def _example_nats(states: Tensor, matrix: Tensor, labels: Tensor) -> Tensor:
-    """(batch,) nats of each example's labels; logits exist a chunk of tokens at a time."""
+    """Nats (batch,) of each example's labels, with logits in chunks of tokens."""
     flat, rows = labels.flatten(), chunk_rows(len(matrix))
     parts = zip(states.split(rows), flat.split(rows), strict=True)
     nats = [F.cross_entropy((x @ matrix.T).float(), y, ignore_index=IGNORED, reduction="none") for x, y in parts]

@@ -1,13 +1,13 @@
-"""What the decoder is fed while it learns: the reference, its own predictions, or a word withheld.
+"""Decoder inputs in training: the reference, with scheduled sampling or word dropout.
 
 ```
-reference              start  y1  y2     y3  y4      the labels, a step late
-scheduled sampling     start  y1  ŷ2     y3  ŷ4      ŷ2: the network's own choice after start, y1
+reference              start  y1  y2     y3  y4      the labels, shifted by one step
+scheduled sampling     start  y1  ŷ2     y3  ŷ4      ŷ2: the network's prediction after start, y1
 decoder word dropout   start  y1  <unk>  y3  y4
 ```
 
-The labels stay the reference's: only what the decoder reads of its own past changes. The start token, a first token
-that is forced, and padding stay.
+Labels are always those of the reference: only the decoder's inputs change, except for the start token, a forced first
+token, and padding.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ from sourcewise.native.training.draws import uniform
 
 
 def reference_share(step: int, total: int, train: TrainConfig) -> float:
-    """Probability of feeding the reference at step `step` (from 0) of `total`: Bengio et al. 2015, section 2.4.
+    """Probability of a reference token as input at step `step` (from 0) of `total`: Bengio et al. 2015, section 2.4.
 
-    Their ε falls with the step i as k − c·i, k^i or k / (k + exp(i / k)). Here all three are at one half at the step
-    `half` = `sampling_half` · total, whatever the length of the training: linear k = 1, c = 1 / (2·half);
-    exponential k = 0.5^(1 / half); inverse sigmoid k·ln k = half. None falls below `sampling_floor`.
+    Their ε falls with the step i as k − c·i, k^i or k / (k + exp(i / k)). Here all three reach one half at the step
+    `half` = `sampling_half` · total: linear k = 1, c = 1 / (2·half); exponential k = 0.5^(1 / half); inverse sigmoid
+    k·ln k = half. None falls below `sampling_floor`.
     """
     half = train.sampling_half * total
     if train.scheduled_sampling == "none":
@@ -58,10 +58,10 @@ def _inverse_sigmoid_k(half: float) -> float:
 def decoder_inputs(
     network: Seq2Seq, memory: object, labels: Tensor, reference: float, word_dropout: float, unknown: int
 ) -> Tensor:
-    """Labels (batch, time) → what the decoder is fed (batch, time), drawn from where dropout draws.
+    """Labels (batch, time) → decoder inputs (batch, time), with draws from the random state of dropout.
 
-    Each word of the reference stays with the probability `reference`, else the network's own prediction takes its
-    place; then each word is withheld (`unknown` in its place) with the probability `word_dropout` (Bowman et al. 2016).
+    Each reference token is kept with the probability `reference`, else replaced by the network's prediction; then each
+    token is replaced by `unknown` with the probability `word_dropout` (Bowman et al. 2016).
     """
     tokens = shift_right(labels, network.start_id, network.pad_id)
     if reference >= 1 and not word_dropout:
@@ -83,9 +83,9 @@ def decoder_inputs(
 def _with_own(network: Seq2Seq, memory: object, tokens: Tensor, own: Tensor) -> Tensor:
     """Decoder inputs (batch, time) with the network's own predictions where `own` is true.
 
-    The parallel form (Mihaylova & Martins 2019; Duckworth et al. 2019): one pass over the reference, with dropout as
-    the network learns, predicts all words at once; the likeliest, as greedy search would say. Where that is one that no
-    search goes on from (end of text, padding, the start, a barred id) the reference stays.
+    The parallel form (Mihaylova & Martins 2019; Duckworth et al. 2019): one pass over the reference, with dropout,
+    predicts all tokens at once, each the likeliest as in greedy search. Predictions that no search continues from (end
+    of text, padding, start, suppressed ids) are not used.
     """
     places = own.flatten().nonzero().squeeze(1)
     if not len(places):
@@ -99,7 +99,7 @@ def _with_own(network: Seq2Seq, memory: object, tokens: Tensor, own: Tensor) -> 
 
 
 def _top_one(network: Seq2Seq, states: Tensor, places: Tensor) -> Tensor:
-    """The likeliest next token (places,) after these of the states (tokens, width); logits exist a chunk at a time."""
+    """The likeliest next token (places,) after these of the states (tokens, width), with logits in chunks."""
     filled = F.pad(places, (0, -len(places) % ROWS))
     found = [
         top_k(network.logits(states[rows]), 1)[1].squeeze(1) for rows in filled.split(chunk_rows(network.vocabulary))

@@ -1,7 +1,7 @@
-"""The log of a training, metrics.jsonl: what may happen, a line an event, written and read here and nowhere else.
+"""The log of a training, metrics.jsonl, with one line per event; only this module writes and reads it.
 
-Events are typed where they are made. They are read back as plain mappings: a run of an older version, or another
-program's, may lack what a class here has, and what is judged or drawn is whatever is there.
+Events are written from typed classes, but read as plain mappings, since runs of older versions, or of other programs,
+may lack some fields; rules and charts use whatever exists.
 """
 
 from __future__ import annotations
@@ -19,24 +19,24 @@ if TYPE_CHECKING:
     from sourcewise.training.run import Run
 
 LINES_FILE = "metrics.jsonl"
-TAIL = 4000  # bytes at the end of the file that hold its last line
+TAIL = 4000  # bytes at the end of the file that contain its last line
 Line = dict[str, Any]
 
 
 def _spread() -> Any:
-    """A field whose names and values are keys of the line themselves."""
+    """A field whose names and values become keys of the line."""
     return field(default_factory=dict, metadata={"spread": True})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Event:
-    """Something that happened at a step."""
+    """An event at a step."""
 
     kind: ClassVar[str]
     step: int
 
     def line(self) -> Line:
-        """As it stands in the file: its kind and its fields in order. None is left out, NaN and infinity are null."""
+        """The line of the file: kind and fields in order, without None; NaN and infinity become null."""
         found: Line = {"kind": self.kind}
         for each in fields(self):
             value = getattr(self, each.name)
@@ -49,48 +49,48 @@ class Event:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Started(Event):
-    """A training begins: how long it is to be, of what, and on which machine."""
+    """The start of a training: its length, its network and the machine."""
 
     kind: ClassVar[str] = "start"
     step: int = 0
     steps: int
     parameters: int | None = None
-    target_entropy: float | None = None  # nats a target token for whoever knows the tokens' frequencies alone
+    target_entropy: float | None = None  # nats per target token of a model that knows only token frequencies
     machine: Mapping[str, str] = _spread()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Step(Event):
-    """Optimizer steps: means since the line before, unless said otherwise."""
+    """Optimizer steps: means since the previous line, unless stated otherwise."""
 
     kind: ClassVar[str] = "train"
     epoch: float | None = None
-    loss: float  # nats a target token
+    loss: float  # nats per target token
     learning_rate: float | None = None  # of this step
     gradient_norm: float | None = None  # of this step, before clipping
-    largest_norm: float | None = None  # since the line before
+    largest_norm: float | None = None  # since the previous line
     clipped: float | None = None  # share of the steps since then
     gradient_norms: Mapping[str, float] | None = None  # of this step, by part of the network
-    update_ratios: Mapping[str, float] | None = None  # how far this step moved each part, in its own size
+    update_ratios: Mapping[str, float] | None = None  # relative size of this step's update, by part
     tokens_per_s: float | None = None
     seconds: float | None = None  # of optimizer steps since the training began
-    reference_share: float | None = None  # of what the decoder was fed, where it is fed its own predictions, too
+    reference_share: float | None = None  # share of reference tokens among decoder inputs, with scheduled sampling
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Evaluated(Event):
-    """The validation examples were generated: the figures of metrics.json."""
+    """An evaluation on the validation examples, with the figures of metrics.json."""
 
     kind: ClassVar[str] = "evaluation"
     epoch: float | None = None
-    averaged: int | None = None  # evaluations whose weights were averaged for this one
+    averaged: int | None = None  # number of averaged snapshots
     metrics: Mapping[str, Any] = _spread()
-    best: bool | None = None  # True: these weights are the best checkpoint now
+    best: bool | None = None  # True: these weights became the best checkpoint
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stopped(Event):
-    """Values that are not finite ended the training."""
+    """The end of a training at a value that is not finite."""
 
     kind: ClassVar[str] = "stopped"
     loss: float | None = None
@@ -100,23 +100,23 @@ class Stopped(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WentOn(Event):
-    """Values were not finite, and another program's training went on, whatever they harmed: the first such step."""
+    """The first step with values that are not finite in a training of another program, which continued."""
 
     kind: ClassVar[str] = "not_finite"
-    grave: bool  # whether it did harm
+    grave: bool  # whether weights were damaged
     times: int = 1
     loss: float | None = None
     gradient_norm: float | None = None
-    weights: str  # which are not finite, in words; likewise the next two
+    weights: str  # names of those that are not finite, in words; likewise the next two fields
     gradients: str
     moments: str
-    unlabelled: int  # rows of its batch without a label to learn from
+    unlabelled: int  # rows of the batch without a label
     cure: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Watched(Event):
-    """The doctor looks on: whether it looked before the first step, and what it could not check there."""
+    """Whether a training was checked before the first step, and the checks that were not possible."""
 
     kind: ClassVar[str] = "watch"
     step: int = 0
@@ -126,44 +126,44 @@ class Watched(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Found(Event):
-    """The doctor found something: a finding's own keys."""
+    """A finding during the training, with the finding's keys."""
 
     kind: ClassVar[str] = "finding"
     finding: Mapping[str, str] = _spread()
 
 
 class Listener(Protocol):
-    """Someone who is told how a training goes: a progress bar, the report."""
+    """An observer of a training, such as a progress bar or the report."""
 
     def started(self, run: Run, step: int, total: int) -> None:
-        """Training starts (or goes on) at `step` of `total`."""
+        """Training starts, or is resumed, at `step` of `total`."""
 
     def stepped(self, step: int, line: Line | None) -> None:
-        """A step is done; `line` is the new line of metrics.jsonl, every `log_every` steps."""
+        """A step is finished; `line` is the new line of metrics.jsonl, every `log_every` steps."""
 
     def evaluated(self, line: Line) -> None:
-        """An evaluation is done and everything about it is on disk."""
+        """An evaluation is finished, with all its files on disk."""
 
     def stopped(self, run: Run, finished: bool) -> None:
         """Training ended, or was interrupted and saved."""
 
 
 def append(path: Path, line: Mapping[str, Any]) -> None:
-    """Add a line to the file."""
+    """Append a line to the file."""
     with path.open("a", encoding="utf-8") as file:
         file.write(as_text([line]))
 
 
 def as_text(lines: Iterable[Mapping[str, Any]]) -> str:
-    """Lines as they stand in the file."""
+    """Lines as the text of the file."""
     return "".join(json.dumps(line) + "\n" for line in lines)
 
 
 def read_lines(path: Path, *, strict: bool = False) -> list[Line]:
-    """The lines of a metrics.jsonl; none where there is no file.
+    """The lines of a metrics.jsonl; empty without a file.
 
-    One that is cut (a run killed, or writing just now) is left out, and one that is damaged, too; `strict` raises
-    RequestError for that, with its number.
+    Truncated lines (of a killed or writing run) and damaged ones are left out; with `strict`, a damaged one raises
+    RequestError with its number.
     """
     if not path.is_file():
         return []
@@ -173,13 +173,13 @@ def read_lines(path: Path, *, strict: bool = False) -> list[Line]:
     ):
         if (line := _parsed(text)) is not None:
             lines.append(line)
-        elif strict and text.endswith("\n"):  # a kill, or whoever writes just now, cuts the last
+        elif strict and text.endswith("\n"):  # a kill, or a writing process, truncates the last line
             raise RequestError(f"{path}:{number}: damaged: not a line that a run writes; take it out")
     return lines
 
 
 def last_line(path: Path) -> Line | None:
-    """The last whole line of a file that may be long, and written just now; None: there is none."""
+    """The last complete line of a file, which may be long and is being written; None without lines."""
     try:
         with path.open("rb") as file:
             file.seek(max(0, file.seek(0, 2) - TAIL))
@@ -198,11 +198,11 @@ def _parsed(text: str) -> Line | None:
 
 
 def of(lines: Iterable[Mapping[str, Any]], *events: type[Event]) -> list[Mapping[str, Any]]:
-    """The lines of these events, in order."""
+    """The lines of these kinds of events, in order."""
     kinds = [event.kind for event in events]
     return [line for line in lines if line.get("kind") in kinds]
 
 
 def started(lines: Iterable[Mapping[str, Any]]) -> Mapping[str, Any]:
-    """The line with which a training began; empty where it is not there."""
+    """The start line of a training; empty if it is missing."""
     return next(iter(of(lines, Started)), {})

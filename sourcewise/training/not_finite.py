@@ -1,4 +1,4 @@
-"""Why a step's loss or gradient is not finite: a weight, a frame, a part that overflows, or a gradient."""
+"""The reason of a loss or gradient that is not finite: a weight, a frame, a module that overflows, or a gradient."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from sourcewise.model.finite import damage, first_overflow
 from sourcewise.training.objective import Objective
 from sourcewise.training.optimizer import MasterAdamW, bare
 
-HUGE = 1e4  # of a feature: worth naming beside an overflow
+HUGE = 1e4  # features above this are named beside an overflow
 
 
 class StepNotFinite(NotFinite):
-    """A step whose loss, gradient or weights are not finite: what is said of it, why, and its figures."""
+    """A step whose loss, gradient or weights are not finite, with message, reason and figures."""
 
     def __init__(self, step: int, said: str, why: str, **figures: float) -> None:
         super().__init__(f"step {step}: {said}: {why}")
@@ -28,7 +28,7 @@ class StepNotFinite(NotFinite):
 def why_not_finite(
     objective: Objective, optimizer: MasterAdamW, examples: ExampleSet, batches: Iterable[np.ndarray]
 ) -> str:
-    """In words, the first that holds: a weight, a frame of these examples, a part of the network, a gradient."""
+    """The first reason that applies, in words: a weight, a frame of these examples, a module, a gradient."""
     if (found := damage(optimizer.exact())) is not None:
         return f"a weight is not finite, {found}"
     rows = [int(row) for batch in batches for row in batch]
@@ -55,12 +55,12 @@ def _gradients(optimizer: MasterAdamW) -> Iterator[tuple[str, Tensor]]:
 
 @torch.no_grad()
 def _forward(objective: Objective, examples: ExampleSet, rows: list[int]) -> None:
-    for row in rows:  # one by one: which of them it is does not matter, and a batch may be large
+    for row in rows:  # one by one, since a batch may be large; any of them will do
         objective(examples.batch([row]))
 
 
 def _worst_frame(examples: ExampleSet, rows: list[int]) -> tuple[float, str]:
-    """The largest feature in size, NaN before all, and where it is: file and line, example, frame."""
+    """The feature with the largest absolute value, or NaN, and its place: file and line, example, frame."""
     worst: tuple[float, str] = (0.0, "")
     for row in rows:
         matrix = np.abs(examples.read(row))

@@ -1,4 +1,4 @@
-"""What is minimised: the decoder's cross-entropy, and where asked losses that help it to read its source."""
+"""The objective: the decoder's cross-entropy, and optional auxiliary losses that help it to read its source."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ from sourcewise.training.supervision import check_supervised, supervision
 
 
 class Objective(nn.Module):
-    """The network with the heads that only training needs."""
+    """The network with the heads of auxiliary losses."""
 
     weights: Tensor | None
-    others: Callable[[list[int]], Source] | None = None  # sources of other examples, for a batch's; None: no contrast
+    others: Callable[[list[int]], Source] | None = None  # a batch's examples → other sources; None: no contrast
 
     def __init__(
         self, network: Seq2Seq, train: TrainConfig, unknown: int | None = None, weights: Tensor | None = None
     ) -> None:
-        """`unknown` stands for withheld words: the tokenizer's <unk>; where it has none, the padding does.
+        """`unknown` is the id of dropped words: the tokenizer's <unk>, or else padding.
 
-        `weights` (vocabulary,) float32 say how much each target token counts; None: all alike.
+        `weights` (vocabulary,) float32 are those of target tokens; None: all equal.
         """
         super().__init__()
         self.network, self.smoothing, self.ctc_weight = network, train.label_smoothing, train.ctc_weight
@@ -49,9 +49,9 @@ class Objective(nn.Module):
             self.ctc_head = nn.Linear(config.d_model, config.vocabulary)
 
     def forward(self, batch: Batch, reference: float = 1.0) -> tuple[Tensor, Tensor]:
-        """(what to minimise, cross-entropy alone), both in nats summed over the batch's target tokens.
+        """(objective, cross-entropy alone), both in nats summed over the batch's target tokens.
 
-        `reference` is the share of the reference in what the decoder is fed.
+        `reference` is the share of reference tokens among the decoder's inputs.
         """
         emphasis = None if self.weights is None and not self.focal else Emphasis(self.weights, self.focal)
         inputs = partial(decoder_inputs, reference=reference, word_dropout=self.word_dropout, unknown=self.unknown)
@@ -66,7 +66,7 @@ class Objective(nn.Module):
         return minimised, found.nats
 
     def _terms(self) -> dict[str, Callable[[Seq2Seq, Pass], Tensor]]:
-        """What is computed besides the cross-entropy, in the order in which it draws."""
+        """The auxiliary losses, in the order of their random draws."""
         terms: dict[str, Callable[[Seq2Seq, Pass], Tensor]] = {}
         if self.ctc_weight:
             terms["ctc"] = self.ctc
@@ -77,16 +77,16 @@ class Objective(nn.Module):
         return terms
 
     def against_others(self, network: Seq2Seq, given: Pass) -> Tensor:
-        """The same targets behind other examples' sources: `contrastive`."""
+        """The contrastive loss, with the same targets after other examples' sources."""
         assert self.others is not None
         memory = network.read(self.others(given.batch.indices))
         other, *_ = network.projection(given.tokens, memory, given.batch.labels, padded=True)
         return contrastive(network.cross_entropy, given.states, other, given.matrix, given.labels, self.margin)
 
     def ctc(self, network: Seq2Seq, given: Pass) -> Tensor:
-        """−ln of the summed probability of all alignments of slots and targets (Graves et al. 2006), summed.
+        """CTC: −ln of the summed probability of all alignments of positions and targets (Graves et al. 2006), summed.
 
-        As an auxiliary loss: Watanabe et al. 2017. Padding is the blank; targets longer than their slots count 0.
+        As an auxiliary loss: Watanabe et al. 2017. Padding is the blank; targets longer than their source count 0.
         """
         memory, skip = given.memory, given.batch.source.prompt
         logits = self.ctc_head(memory.layout.pad(memory.states)[:, skip:])

@@ -1,4 +1,4 @@
-"""Examples with rare target tokens drawn more often, so that frequent targets do not drown the others."""
+"""Oversampling of examples with rare target tokens, so that frequent ones do not dominate."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from sourcewise.errors import RequestError
 
 
 def repeat_factors(examples: ExampleSet, below: float) -> np.ndarray:
-    """(examples,) how often each is drawn, relative to one whose target tokens are all frequent (Gupta et al. 2019).
+    """Repeat factors (examples,), relative to examples of frequent target tokens (Gupta et al. 2019).
 
-    A token that a share f of the examples have in their targets has the factor max(1, √(below / f)); an example, the
-    largest of its tokens'.
+    A token that occurs in a share f of the targets has the factor max(1, √(below / f)); an example has the largest
+    factor of its tokens.
     """
     rows = np.repeat(np.arange(len(examples)), examples.target_lengths)
     ids = np.concatenate([np.asarray(target, dtype=np.int64) for target in examples.targets])
-    pairs = np.unique(np.stack([rows, ids]), axis=1)  # a token counts once an example
+    pairs = np.unique(np.stack([rows, ids]), axis=1)  # a token counts once per example
     shares = np.bincount(pairs[1]) / len(examples)
     factors = np.sqrt(np.maximum(1.0, below / np.maximum(shares, 1e-12)))
     found = np.ones(len(examples))
@@ -25,7 +25,7 @@ def repeat_factors(examples: ExampleSet, below: float) -> np.ndarray:
 
 
 def resample(examples: ExampleSet, below: float) -> None:
-    """Set how often a training set's examples are drawn (`weights`), times what a mixture's rates give them.
+    """Set the `weights` of a training set: repeat factors, times those of a mixture's rates.
 
     Raises RequestError for plain text, whose targets are drawn anew each epoch.
     """

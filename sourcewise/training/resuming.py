@@ -1,4 +1,4 @@
-"""Going on with a run: only where its state is, with the tokenizer and the data that it began with, or saying so."""
+"""Resuming a run: checks that state, tokenizer, data and options are those of its start, and warns of differences."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ from sourcewise.training.run import Run
 from sourcewise.training.setup import TrainingSetup
 from sourcewise.training.state import Progress, load_state
 
-ELSEWHERE = ("name", "output")  # options that say which run is meant
-SAME = ("device", "native code", "torch")  # of a machine: what changes the last digits of a step
-LONGER = ("train.steps", "train.epochs")  # options in which a run may ask for more than before
+ELSEWHERE = ("name", "output")  # options that name the run
+SAME = ("device", "native code", "torch")  # properties of a machine that change the last digits of a step
+LONGER = ("train.steps", "train.epochs")  # options that may be increased
 
 
 def resumed(asked: Recipe, kept: Recipe, overrides: dict[str, Any]) -> Recipe:
-    """The recipe that a run goes on with: its own, for more steps or epochs where that is asked for.
+    """The recipe of a resumed run: its own, possibly with more steps or epochs.
 
-    Raises RequestError for options that differ otherwise: a resumed run would ignore them.
+    Raises RequestError for other differing options, which a resumed run would ignore.
     """
     longer: dict[str, int] = {}
     for key in overrides:
@@ -56,9 +56,9 @@ def resumed(asked: Recipe, kept: Recipe, overrides: dict[str, Any]) -> Recipe:
 def resume(
     run: Run, setup: TrainingSetup, optimizer: MasterAdamW, first_saved: int, machine: Mapping[str, str]
 ) -> Progress | None:
-    """Take up a run's state, exactly; None where it has none yet, and begins.
+    """Load a run's state exactly; None if it has none yet and starts anew.
 
-    `first_saved` is the step that saves the first state. Raises RequestError, or NotFinite, where it cannot go on.
+    `first_saved` is the step of the first saved state. Raises RequestError, or NotFinite, if the run cannot continue.
     """
     check_state(run, first_saved)
     check_origin(run, setup)
@@ -74,10 +74,9 @@ def resume(
 
 
 def check_state(run: Run, first_saved: int) -> None:
-    """Raise RequestError where a run has no state although it has gone on beyond the step that saved the first.
+    """Raises RequestError if a run has no state although it was trained beyond the step of the first saved one.
 
-    Likewise where it has a state and no metrics, which it would go on. Where nothing was ever saved it begins again,
-    which is told.
+    Likewise if it has a state but no log to continue. If nothing was ever saved it starts again, with a warning.
     """
     if run.state.is_file():
         if not run.metrics():
@@ -95,10 +94,10 @@ def check_state(run: Run, first_saved: int) -> None:
 
 
 def check_origin(run: Run, setup: TrainingSetup) -> None:
-    """Hold a run that goes on against what it began with; a run that begins notes it in state/origin.json.
+    """Compare a resumed run with its origin in state/origin.json, which a new run writes.
 
-    Raises RequestError for another tokenizer, whose ids the weights do not know; other data, and options that were
-    changed in its recipe.yaml, are told.
+    Raises RequestError for another tokenizer, whose ids do not fit the weights; warns of other data, and of options
+    that were changed in recipe.yaml.
     """
     path = run.state.with_name("origin.json")
     now: dict[str, Any] = {
@@ -128,9 +127,9 @@ def check_origin(run: Run, setup: TrainingSetup) -> None:
 
 
 def check_weights(run: Run, saved: dict[str, Any], wanted: dict[str, Any]) -> None:
-    """Raise RequestError where the saved state of an optimizer is not that of the network which the recipe makes.
+    """Raises RequestError if the saved state of the optimizer does not fit the recipe's network.
 
-    NotFinite where it holds a NaN or an infinity.
+    Raises NotFinite if it has NaN or infinity.
     """
     had, has = (
         {(part, name): tuple(tensor.shape) for part in ("masters", "frozen") for name, tensor in state[part].items()}
@@ -157,9 +156,9 @@ def check_weights(run: Run, saved: dict[str, Any], wanted: dict[str, Any]) -> No
 
 
 def tell_of_machine(run: Run, now: Mapping[str, str]) -> None:
-    """Tell where a run goes on with another device, other threads, other native code or another torch than it began.
+    """Warn if a run continues with another device, number of threads, native code or torch than at its start.
 
-    Its steps are then those of the new machine: sums in another order, and dropout drawn for other parts.
+    Its steps then differ: sums are in another order, and dropout is drawn for other parts of a batch.
     """
     began = started(run.metrics())
     other = [f"{key} {now[key]} instead of {began[key]}" for key in SAME if key in began and began[key] != now[key]]
@@ -168,7 +167,7 @@ def tell_of_machine(run: Run, now: Mapping[str, str]) -> None:
 
 
 def _tell_of_options(run: Run, had: dict[str, Any] | None, has: dict[str, Any]) -> None:
-    """Warn of options that a run began otherwise with; one that noted none (`had` is None) is taken as it is."""
+    """Warn of options that differ from the start of the run; without a record of them (`had` is None) never."""
     changed = [name for name in has if had is not None and name in had and had[name] != has[name]]
     if changed:
         told = ", ".join(f"{name} {has[name]} instead of {had[name]}" for name in changed[:3] if had)
@@ -178,7 +177,7 @@ def _tell_of_options(run: Run, had: dict[str, Any] | None, has: dict[str, Any]) 
 
 
 def _options(tree: dict[str, Any], above: str = "") -> dict[str, Any]:
-    """A recipe as {"section.key": value}, without what says which run is meant and how long it goes."""
+    """A recipe as {"section.key": value}, without the options of the run's name and length."""
     found: dict[str, Any] = {}
     for key, value in tree.items():
         name = above + key
@@ -190,7 +189,7 @@ def _options(tree: dict[str, Any], above: str = "") -> dict[str, Any]:
 
 
 def _anew(run: Run) -> str:
-    """How to train on without an exact resume."""
+    """Advice on training further without an exact resume."""
     return f"begin a new one from its weights with --name NEW --model {run.last}, or begin again with --overwrite"
 
 

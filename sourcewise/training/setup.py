@@ -1,4 +1,4 @@
-"""What a training needs but its folder: its sets, its tokenizer, its network before the first step."""
+"""Sets up a training: its data sets, tokenizer and network before the first step."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from sourcewise.runtime.device import choose_device
 
 @dataclass(frozen=True, slots=True)
 class TrainingSetup:
-    """A training that is about to begin: all that its recipe opens, and no step taken."""
+    """Data sets, tokenizer and network of a training before the first step."""
 
     recipe: Recipe
     tokenizer: Tokenizer
@@ -40,9 +40,9 @@ class TrainingSetup:
 
 
 def set_up(recipe: Recipe, tokenizer_of: Path | None = None) -> TrainingSetup:
-    """Open everything, in the order in which a mistake is cheapest.
+    """Set up a training, beginning with the steps in which errors are found fastest.
 
-    The tokenizer is that of a folder where one is given. Raises RequestError.
+    The tokenizer is that of the folder `tokenizer_of` if given. Raises RequestError.
     """
     torch.set_num_threads(recipe.train.threads or torch.get_num_threads())
     device = choose_device(recipe.train.device)
@@ -65,12 +65,12 @@ def set_up(recipe: Recipe, tokenizer_of: Path | None = None) -> TrainingSetup:
 
 
 def open_tokenizer(recipe: Recipe, sets: Sequence[Dataset]) -> Tokenizer:
-    """The tokenizer that the recipe names, the pretrained model's, or one trained on the training sets."""
+    """The tokenizer of the recipe, of the pretrained model, or a new one trained on the training sets."""
     return _find_tokenizer(recipe, sets).add([_meant(entry, sets) for entry in recipe.data.add_tokens])
 
 
 def _meant(entry: str, sets: Sequence[Dataset]) -> str:
-    r"""A new entry; `\n` and the like that a shell left as two characters are one, where texts have that one alone."""
+    r"""A new entry; `\n` and the like as two characters become one if only that one occurs in the texts."""
     meant = entry.replace(r"\n", "\n").replace(r"\t", "\t").replace(r"\r", "\r")
     texts = [text for each in sets for example in each for text in (example.source, example.target)]
     if meant == entry or any(entry in text for text in texts) or not any(meant in text for text in texts):
@@ -90,14 +90,14 @@ def _find_tokenizer(recipe: Recipe, sets: Sequence[Dataset]) -> Tokenizer:
 
 
 def _check_language(recipe: Recipe, tokenizer: Tokenizer, network: Seq2Seq) -> None:
-    """Refuse targets in no language, or in another than the model's outputs are to begin with."""
+    """Raises RequestError if targets have no language code, or another than the forced one of outputs."""
     forced, start = next(iter(network.habits.forced_first), -1), network.start_id
     where = recipe.data.tokenizer or recipe.model.weights or "the tokenizer"
     check_language(tokenizer.languages, where, tokenizer.name(forced), tokenizer.name(start))
 
 
 def _check_lengths(recipe: Recipe, positions: int | None, sets: Sequence[Dataset]) -> None:
-    """Refuse sources and targets that are longer than the network has positions."""
+    """Raises RequestError if sources or targets may be longer than the network's number of positions."""
     for where, asked in (("data", recipe.data), ("generation", recipe.generation), *((s.name, s.task) for s in sets)):
         for name in ("max_source", "max_target", "max_new_tokens"):
             longest = getattr(asked, name, None)
@@ -107,7 +107,7 @@ def _check_lengths(recipe: Recipe, positions: int | None, sets: Sequence[Dataset
 
 
 def _tell_settings(recipe: Recipe) -> None:
-    """Warn of settings of generation that the folder of the weights has: a run generates as its recipe says."""
+    """Warn of generation settings in the folder of the weights, since a run uses those of its recipe."""
     assert recipe.model.weights
     settings = read_settings(generation_told(find_folder(recipe.model.weights)))
     own = recipe.generation.model_dump()

@@ -1,4 +1,4 @@
-"""What a log line tells of a step, part by part: how large the gradients are, and how far the weights move."""
+"""Statistics of a step for the log, per part of the network: gradient norms and update ratios."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from torch import Tensor
 
 from sourcewise.data.encoding import ExampleSet
 
-ENTRIES = 16_384  # of a tensor that are looked at for its update
-EXAMPLES = 5_000  # whose targets are counted
+ENTRIES = 16_384  # entries per tensor for the update ratio
+EXAMPLES = 5_000  # examples whose target tokens are counted
 
 
 def gradient_norms(parts: Sequence[str], gradients: Sequence[Tensor | None]) -> dict[str, float]:
-    """Norm of the gradient of each part, of those of its tensors; `parts` says of each tensor which it belongs to."""
+    """Part → norm of its gradient; `parts` has the part of each tensor."""
     found: dict[str, list[Tensor]] = {part: [] for part in parts}
     for part, gradient in zip(parts, gradients, strict=True):
         if gradient is not None:
@@ -25,10 +25,10 @@ def gradient_norms(parts: Sequence[str], gradients: Sequence[Tensor | None]) -> 
 
 @torch.no_grad()
 def update_ratios(parts: Sequence[str], weights: Sequence[Tensor], adam: torch.optim.Optimizer) -> dict[str, float]:
-    """How far the step that an Adam just took moved the weights of each part, as a share of their own size.
+    """Part → size of Adam's last update relative to its weights.
 
-    Root mean square of the update over that of the tensor, the median over the tensors of a part; without weight decay,
-    from up to `ENTRIES` entries of each, spread through it. A tensor at zero has no size and is left out.
+    Root mean square of the update divided by that of the tensor, the median over the tensors of a part; without weight
+    decay, from up to `ENTRIES` entries spread over each tensor. Tensors of zeros are left out.
     """
     found: dict[str, list[float]] = {part: [] for part in parts}
     groups = {id(weight): group for group in adam.param_groups for weight in group["params"]}
@@ -45,9 +45,9 @@ def update_ratios(parts: Sequence[str], weights: Sequence[Tensor], adam: torch.o
 
 
 def target_entropy(examples: ExampleSet) -> float:
-    """Entropy of the target tokens' frequencies in nats: the loss of whoever knows these and nothing else.
+    """Entropy of the target tokens' frequencies in nats: the loss of a model that knows only these frequencies.
 
-    Counted over `EXAMPLES` examples, spread through the set.
+    Counted over `EXAMPLES` examples spread over the set.
     """
     size = len(examples)
     chosen = range(0, size, max(1, size // EXAMPLES))
@@ -60,7 +60,7 @@ def target_entropy(examples: ExampleSet) -> float:
 
 
 def _some(tensor: Tensor) -> Tensor:
-    """Up to `ENTRIES` entries; an odd step through them, so that no column is always met."""
+    """Up to `ENTRIES` entries, in odd steps, so that they come from all columns."""
     flat = tensor.detach().flatten()
     return flat[:: max(1, flat.numel() // ENTRIES) | 1]
 

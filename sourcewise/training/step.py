@@ -1,6 +1,6 @@
-"""The gradients of a step: by worker threads on a CPU, by `backward()` on a device.
+"""Gradients of a step: by worker threads on a CPU, by `backward()` on an accelerator.
 
-On a CPU each thread takes a share of a batch's examples; then each sums its share of the weights' gradients.
+On a CPU each thread computes a part of a batch's examples; then each sums the gradients of a part of the weights.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ from sourcewise.runtime.threads import WorkerThreads
 from sourcewise.training.objective import Objective
 from sourcewise.training.optimizer import MasterAdamW
 
-LEAST_FLOPS = 5e10  # a batch; below, worker threads wait for the interpreter more than they gain
-Part = Callable[[], Batch]  # lays out a part of a batch when it is called, on whichever thread
+LEAST_FLOPS = 5e10  # per batch; below, worker threads lose more by waiting for the interpreter than they gain
+Part = Callable[[], Batch]  # makes a part of a batch when called, on any thread
 
 
 @dataclass(slots=True)
 class Gradients:
-    """Of a batch: a gradient per parameter, summed cross-entropy in nats per part, and the source tokens (frames) read.
+    """Result for a batch: a gradient per parameter, summed nats per part, and the number of source tokens (frames).
 
-    Nats lie where they were computed: whoever reads them waits for the device.
+    Nats are on the device of their computation, so that reading them waits for it.
     """
 
     of: Sequence[Tensor | None]
@@ -40,27 +40,27 @@ class Gradients:
 
 @dataclass(slots=True)
 class StepResult:
-    """What a step's batches gave, beside the gradients that the optimizer has now; nats per batch and part."""
+    """Result of a step beside the gradients, which the optimizer has; nats per batch and part."""
 
     nats: list[list[Tensor]] = field(default_factory=list)
     source_tokens: int = 0
 
 
 class StepEngine(Protocol):
-    """Who computes the gradients of a step, and adds them to the optimizer's."""
+    """Interface of the computation of a step's gradients, which adds them to the optimizer's."""
 
-    workers: int  # parts that a batch is best cut into
-    target_cost: float  # of a target token, where a source's costs 1
+    workers: int  # best number of parts of a batch
+    target_cost: float  # cost of a target token relative to a source token
 
     def gradients(self, batches: Sequence[Sequence[Part]], targets: int, reference: float) -> StepResult:
-        """Gradients of the mean loss per target token of these batches, which have `targets` of them.
+        """Compute the gradients of the mean loss per target token of batches with `targets` target tokens.
 
-        `reference` is the share of the reference in what the decoder is fed.
+        `reference` is the share of reference tokens among the decoder's inputs.
         """
 
 
 class ThreadedEngine:
-    """Worker threads that call `torch.autograd.grad`: on a CPU, where each has cores of its own."""
+    """Worker threads that call `torch.autograd.grad`, for CPUs, where each thread has its own cores."""
 
     def __init__(
         self, objective: nn.Module, optimizer: MasterAdamW, workers: WorkerThreads, target_cost: float = 1.0
@@ -88,9 +88,9 @@ class ThreadedEngine:
 
 
 class DeviceEngine:
-    """`backward()` through the module itself, a batch at a time: on accelerators, and where hooks are to see gradients.
+    """`backward()` through the module, one batch at a time: for accelerators, and for hooks on gradients.
 
-    `module` is the objective or what wraps it (DistributedDataParallel, FSDP2): its hooks on gradients run.
+    `module` is the objective or a wrapper of it (DistributedDataParallel, FSDP2), whose gradient hooks run.
     """
 
     workers, target_cost = 1, 1.0
@@ -115,18 +115,18 @@ class DeviceEngine:
 
 
 def engine_for(objective: Objective, optimizer: MasterAdamW, batch_tokens: int) -> StepEngine:
-    """The engine for where the weights lie; small batches are not worth several threads."""
+    """The engine for the device of the weights, with one thread for small batches."""
     device = optimizer.parameters[0].device
     if device.type != "cpu":
         return DeviceEngine(objective, optimizer)
-    # About what a full batch costs: 6 FLOPs per parameter and token (Kaplan et al. 2020).
+    # Approximate cost of a full batch: 6 FLOPs per parameter and token (Kaplan et al. 2020).
     flops = 6.0 * sum(p.numel() for p in objective.parameters()) * batch_tokens
     workers = WorkerThreads(device if flops > LEAST_FLOPS else None)
     return ThreadedEngine(objective, optimizer, workers, _target_cost(objective.network))
 
 
 def _target_cost(network: Seq2Seq) -> float:
-    """About what a target token costs where a source's costs 1: by the parameters that each meets."""
+    """Approximate cost of a target token relative to a source token, by the number of parameters that each uses."""
     sizes = Counter[str]()
     for info in network.parts():
         sizes[info.part] += info.parameter.numel()
@@ -143,13 +143,13 @@ def gradients(
     workers: WorkerThreads,
     room: Sequence[Tensor] | None = None,
 ) -> Gradients:
-    """Gradients of the parts' loss per target token; `targets` tokens are in the step.
+    """Gradients of the parts' loss per target token; `targets` is the number of target tokens in the step.
 
-    `objective` gives what to minimise and the cross-entropy of a part, in nats summed over its target tokens. What it
-    draws (dropout, what the decoder is fed) has a seed per part, drawn here: nothing depends on which thread is first.
-    The sums of several parts are in fp32, in `room` where it is given, one tensor per parameter.
+    `objective` returns the loss and the cross-entropy of a part, in nats summed over its target tokens. Its random
+    draws (dropout, decoder inputs) have a seed per part, drawn here, so that the order of threads does not matter.
+    Sums over several parts are in fp32, in the tensors of `room` if given, one per parameter.
     """
-    share = 1 / targets if len(parts) == 1 else 1.0  # else sums are scaled, which takes no pass of its own
+    share = 1 / targets if len(parts) == 1 else 1.0  # else the sums are scaled, without an additional pass
 
     def run(work: tuple[Part, int]) -> Gradients:
         part, seed = work
@@ -172,7 +172,7 @@ def _seeds(count: int) -> list[int]:
 def _summed(
     parts: Sequence[Sequence[Tensor | None]], scale: float, workers: WorkerThreads, room: Sequence[Tensor] | None
 ) -> list[Tensor | None]:
-    """The sum of each parameter's gradients in fp32, in the order of the parts, times scale; by all threads."""
+    """The sum of each parameter's gradients in fp32, in the order of the parts, times `scale`; by all threads."""
     sums: list[Tensor | None] = []
     work: list[tuple[Tensor, list[Tensor]]] = []  # flat
     for i, of_one in enumerate(zip(*parts, strict=True)):
@@ -184,9 +184,9 @@ def _summed(
         sums.append(to)
         work.append((to.view(-1), [gradient.flatten() for gradient in there]))
 
-    def add(lane: int) -> None:
+    def add(worker: int) -> None:
         for to, there in work:
-            start, end = (len(to) * n // workers.count for n in (lane, lane + 1))
+            start, end = (len(to) * n // workers.count for n in (worker, worker + 1))
             _add_up([gradient[start:end] for gradient in there], scale, to[start:end])
 
     for _ in workers.map(add, range(workers.count)):
@@ -207,7 +207,7 @@ def _add_up(gradients: list[Tensor], scale: float, to: Tensor) -> None:
 def _with_lookups(
     parameters: Sequence[Tensor], found: Sequence[Tensor | None], looked_up: Sequence[Lookup]
 ) -> list[Tensor | None]:
-    """Gradients by the parameters, from those and, after them, those by what was looked up in embeddings."""
+    """Gradients of the parameters, from those found directly and those of rows looked up in embeddings."""
     of, rows = list(found[: len(parameters)]), found[len(parameters) :]
     pairs = [(look, row) for look, row in zip(looked_up, rows, strict=True) if row is not None]
     for i, parameter in enumerate(parameters):

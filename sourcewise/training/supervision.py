@@ -1,4 +1,4 @@
-"""Cross-attention that is told where to look: near the diagonal, and at the source."""
+"""Auxiliary losses on cross-attention: guided (diagonal) attention, and attention mass on the source."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from sourcewise.errors import RequestError
 from sourcewise.model.network import Seq2Seq
 from sourcewise.model.protocol import Pass
 
-LEAST_MASS = 1e-6  # of attention: its logarithm is taken
+LEAST_MASS = 1e-6  # lower bound of the attention mass before its logarithm
 
 
 def check_supervised(network: Seq2Seq, guided: float, mass: float) -> None:
-    """Raises RequestError where a network has no attention to supervise, or no slots in time to guide it along."""
+    """Raises RequestError if a network has no attention to supervise, or its memory positions have no order in time."""
     key = "train.guided_attention" if guided else "train.attention_mass"
     if (guided or mass) and not network.attends:
         raise RequestError(f"{key}: this network has no attention over its source; set 0")
@@ -23,7 +23,7 @@ def check_supervised(network: Seq2Seq, guided: float, mass: float) -> None:
 
 
 def supervision(network: Seq2Seq, given: Pass, guided: tuple[float, float], mass: float) -> Tensor:
-    """What attention off its way costs, summed over target tokens: one more decoder pass, for its weights.
+    """The losses on attention, summed over target tokens; takes one more decoder pass for the weights.
 
     `guided` is (weight, width g).
     """
@@ -39,18 +39,18 @@ def supervision(network: Seq2Seq, given: Pass, guided: tuple[float, float], mass
 
 
 def source_slots(mask: Tensor, batch: Batch) -> Tensor:
-    """(batch, slots) bool: the slots of the source itself, without those of a prompt beside features."""
+    """(batch, positions) bool: memory positions of the source itself, without those of a prompt beside features."""
     slots = mask.clone()
     slots[:, : batch.source.prompt] = False
     return slots
 
 
 def off_diagonal(weights: Tensor, slots: Tensor, real: Tensor, width: float) -> Tensor:
-    """Σ over target tokens n and slots t of A(n, t) · (1 − exp(−(n/N − t/T)² / 2g²)) (Tachibana et al. 2017, 4.1).
+    """Σ over target tokens n and positions t of A(n, t) · (1 − exp(−(n/N − t/T)² / 2g²)) (Tachibana et al. 2017, 4.1).
 
-    `weights` (layers, batch, heads, time, slots) are averaged over layers and heads; `slots` (batch, slots) and `real`
-    (batch, time) say which of N tokens and T slots count; places are those of their middles. For sources and targets
-    that say the same in the same order.
+    `weights` (layers, batch, heads, time, positions) are averaged over layers and heads; `slots` (batch, positions) and
+    `real` (batch, time) are true for the T positions and N tokens that count, which are placed at their middles. For
+    sources and targets with the same order.
     """
     target, source = (_places(there)[:, :, None] for there in (real, slots))
     cost = 1 - torch.exp(-((target - source.transpose(1, 2)) ** 2) / (2 * width**2))
@@ -59,16 +59,16 @@ def off_diagonal(weights: Tensor, slots: Tensor, real: Tensor, width: float) -> 
 
 
 def _places(there: Tensor) -> Tensor:
-    """(batch, n) bool → where along the whole each is, 0 to 1."""
+    """(batch, n) bool → relative position of each along the sequence, 0 to 1."""
     counts = there.sum(1, keepdim=True).clamp(min=1)
     return (there.cumsum(1) - 0.5) / counts
 
 
 def mass_elsewhere(weights: Tensor, slots: Tensor, real: Tensor) -> Tensor:
-    """−ln of the share of the attention that falls on the source, summed over target tokens, averaged over heads.
+    """−ln of the attention mass on the source, summed over target tokens, averaged over heads.
 
-    Zero where a softmax is over nothing else; a decoder-only network looks at its own past too, and one with a prompt
-    beside features at the prompt.
+    Zero if the softmax covers only the source; a decoder-only network also attends to earlier target tokens, and one
+    with a prompt beside features to the prompt.
     """
     on_source = (weights.float() * slots[None, :, None, None]).sum(-1).clamp(min=LEAST_MASS)
     return -(on_source.log().mean((0, 2)) * real).sum()

@@ -1,4 +1,4 @@
-"""Weights of target tokens by how rare they are, so that frequent ones do not drown the others."""
+"""Weights of target tokens by rarity, so that frequent ones do not dominate the loss."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from sourcewise.data.encoding import ExampleSet
 
 
 def token_weights(examples: ExampleSet, vocabulary: int, train: TrainConfig) -> Tensor | None:
-    """(vocabulary,) float32 weights of the training set's target tokens; None: all count alike.
+    """Weights (vocabulary,) float32 of the training set's target tokens; None: all equal.
 
-    Of a token that occurs n times in an epoch: 1 / n, or (1 − β) / (1 − β^n), the inverse of its effective number (Cui
-    et al. 2019). Scaled so that an epoch's target tokens weigh 1 on average: the learning rate keeps its meaning. A
-    token that never occurs weighs what one does that occurs once.
+    A token that occurs n times in an epoch has 1 / n, or (1 − β) / (1 − β^n), the inverse of its effective number (Cui
+    et al. 2019). The mean weight of an epoch's target tokens is 1, so that the learning rate keeps its meaning. Tokens
+    that never occur have the weight of one occurrence.
     """
     if train.token_weights == "none":
         return None
@@ -31,7 +31,7 @@ def token_weights(examples: ExampleSet, vocabulary: int, train: TrainConfig) -> 
 
 
 def _counts(examples: ExampleSet, vocabulary: int) -> np.ndarray:
-    """How often an epoch is expected to show each token: (vocabulary,) float64. A mixture draws by its weights."""
+    """Expected number of occurrences of each token in an epoch, (vocabulary,) float64, by the weights of a mixture."""
     ids = np.fromiter(chain.from_iterable(examples.targets), np.int64, int(examples.target_lengths.sum()))
     drawn = np.ones(len(examples)) if examples.weights is None else examples.weights
     drawn = np.repeat(drawn * len(examples) / drawn.sum(), examples.target_lengths)
