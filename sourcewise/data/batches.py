@@ -1,7 +1,7 @@
-"""Examples laid out for the machine: a batch, and the order in which batches come.
+"""Batches of examples as tensors, and the order of batches.
 
-The order is a function of (seed, epoch, rank, world size) alone, so a run resumes exactly and several
-machines need no talk about who reads what.
+The order is a function of (seed, epoch, rank, world size) alone, so that a run resumes exactly and several machines
+need no communication about their batches.
 """
 
 from __future__ import annotations
@@ -19,21 +19,21 @@ from sourcewise.data.layout import Layout
 
 IGNORED = -100  # label of a padded target position
 
-# Training batches come in few shapes: oneDNN writes machine code for each new one, which costs more than padding.
-EXAMPLES = 16  # a batch has a multiple of these
-SHARE = 8  # and a share of one, for a CPU thread
-TOKENS = 2  # widths in tokens are multiples of these
-FRAMES = 8  # in frames
+# Training batches have few shapes, since oneDNN compiles code for each new one, which costs more than padding.
+EXAMPLES = 16  # examples per batch are a multiple of this
+SHARE = 8  # examples per part of a batch, for a CPU thread, are a multiple of this
+TOKENS = 2  # widths in tokens are a multiple of this
+FRAMES = 8  # widths in frames are a multiple of this
 
 
 def length_mask(lengths: Tensor, width: int) -> Tensor:
-    """(batch,) lengths → (batch, width) bool, true where an item is real."""
+    """(batch,) lengths → (batch, width) bool, false at padding."""
     return torch.arange(width, device=lengths.device) < lengths[:, None]
 
 
 @dataclass(slots=True)
 class Source:
-    """What the encoder reads, for a batch: tokens, or features with an optional prompt in `tokens`."""
+    """The sources of a batch: tokens, or features with an optional prompt in `tokens`."""
 
     tokens: Tensor | None = None  # (batch, time) int64, padded on the right
     token_lengths: Tensor | None = None  # (batch,), on the host
@@ -45,41 +45,41 @@ class Source:
 
     @property
     def content(self) -> Tensor:
-        """What is read: features, or tokens where there are none, (batch, time, …)."""
+        """The features, or else the tokens, (batch, time, …)."""
         found = self.tokens if self.features is None else self.features
         assert found is not None
         return found
 
     @property
     def lengths(self) -> Tensor:
-        """(batch,) how much of the content is real."""
+        """(batch,) lengths of the content."""
         found = self.token_lengths if self.features is None else self.frames
         assert found is not None
         return found
 
     @property
     def mask(self) -> Tensor:
-        """(batch, time) bool, of the content."""
+        """(batch, time) bool, false at padding of the content."""
         return self.token_mask if self.features is None else self.frame_mask
 
     @property
     def prompt(self) -> int:
-        """How many positions the prompts beside features take, which stand before them."""
+        """Number of positions of the prompts, which stand before the features."""
         return 0 if self.features is None or self.tokens is None else self.tokens.shape[1]
 
     def with_content(self, content: Tensor) -> Source:
-        """The same with another content; a prompt beside features stays."""
+        """The same sources with another content; a prompt beside features is unchanged."""
         return replace(self, tokens=content) if self.features is None else replace(self, features=content)
 
     def select(self, rows: Tensor) -> Source:
-        """These rows (int64 indices), the width kept."""
+        """These rows (int64 indices), with unchanged width."""
         parts = (self.tokens, self.token_lengths, self.features, self.frames)
         return Source(*(None if part is None else part[rows.to(part.device)] for part in parts))
 
     def exchanged(self) -> Source | None:
-        """Each filled with what another of the batch holds, its own length and end kept; None where all are alike."""
+        """Each source with another one's content, at its own length and with its own end; None if all are equal."""
         lengths, table = self.lengths.tolist(), self.content
-        kept = 1 if self.features is None else 0  # the end of text stays
+        kept = 1 if self.features is None else 0  # the end of text is unchanged
         out, different = table.clone(), False
         for i, length in enumerate(lengths):
             room = max(0, length - kept)
@@ -93,7 +93,7 @@ class Source:
         return self.with_content(out) if different else None
 
     def with_garbage(self, vocabulary: int, wider: int, draw: torch.Generator) -> Source | None:
-        """The same with garbage where it is padded, and `wider` positions more of it; None where nothing is padded."""
+        """The same sources with garbage at padding, and `wider` more positions of it; None without padding."""
         other = replace(self)
         if self.tokens is not None and self.token_lengths is not None:
             tokens = F.pad(self.tokens, (0, wider))
@@ -124,13 +124,13 @@ class Source:
 
     @property
     def token_layout(self) -> Layout:
-        """How the tokens lie."""
+        """Layout of the tokens."""
         assert self.tokens is not None and self.token_lengths is not None
         return Layout(self.token_lengths.numpy(force=True), self.tokens.shape[1])
 
     @property
     def frame_layout(self) -> Layout:
-        """How the features lie."""
+        """Layout of the features."""
         assert self.features is not None and self.frames is not None
         return Layout(self.frames.numpy(force=True), self.features.shape[1])
 
@@ -144,7 +144,7 @@ class Source:
 
 @dataclass(slots=True)
 class Batch:
-    """Sources and the labels to produce from them."""
+    """Sources and labels."""
 
     source: Source
     labels: Tensor  # (batch, time) int64, end of text included, IGNORED after it
@@ -155,7 +155,7 @@ class Batch:
 
     @property
     def target_tokens(self) -> int:
-        """How many labels count in the loss."""
+        """Number of labels that count in the loss."""
         return int((self.labels != IGNORED).sum())
 
     def to(self, device: torch.device | str) -> Batch:
@@ -186,7 +186,7 @@ def _up(length: int, multiple: int) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """How large a batch may be: padded slots (longest source + longest target, times examples), and examples."""
+    """Largest size of a batch: padded positions (longest source + longest target, times examples), and examples."""
 
     tokens: int
     examples: int | None = None
@@ -208,7 +208,7 @@ class Budget:
             start += count
 
     def _fitting(self, source: np.ndarray, target: np.ndarray) -> int:
-        """How many examples from the first on fit together."""
+        """Number of examples, from the first on, that fit into one batch."""
         longest = np.maximum.accumulate(source) + np.maximum.accumulate(target)
         over = longest * np.arange(1, len(longest) + 1) > self.tokens
         return max(1, int(over.argmax())) if over.any() else len(longest)
@@ -225,7 +225,7 @@ def shares(rows: np.ndarray, sizes: np.ndarray, count: int) -> list[np.ndarray]:
 
 
 def sorted_batches(source: np.ndarray, target: np.ndarray, budget: Budget) -> list[np.ndarray]:
-    """All examples once, longest sources first, so that memory runs out at once or never."""
+    """Batches of all examples, longest sources first, so that memory runs out at once or never."""
     return list(budget.split(np.lexsort((target, source))[::-1], source, target))
 
 
@@ -252,12 +252,12 @@ def training_batches(
         chosen = rng.permutation(size)
     else:
         chosen = rng.choice(size, size, p=weights / weights.sum())
-    # Sort by source in steps of a tenth, by target inside a step, up and down in turn: both sides stay tight.
+    # Sort by source in steps of a tenth, within a step by target, alternately up and down: both need little padding.
     coarse = np.floor(np.log1p(source[chosen] + rng.uniform(0, 1, size)) / 0.1)
     fine = target[chosen] + rng.uniform(0, 1, size)
     order = chosen[np.lexsort((np.where(coarse % 2 == 0, fine, -fine), coarse))]
     batches = list(budget.split(order, source, target, EXAMPLES))
     order_of_batches = rng.permutation(len(batches))
-    # The last few are left out where the ranks do not divide them; fewer batches than ranks are dealt more than once.
+    # If the ranks do not divide the batches, the last few are left out; fewer batches than ranks are used repeatedly.
     even = max(world, len(batches) - len(batches) % world)
     return [batches[i] for i in np.resize(order_of_batches, even)[rank::world]]

@@ -1,4 +1,4 @@
-"""A Dataset as ids and lengths: texts are tokenised once, batches are laid out on demand."""
+"""Tokenised data sets: texts are tokenised once, batches are made on demand."""
 
 from __future__ import annotations
 
@@ -19,45 +19,44 @@ from sourcewise.errors import DataWarning
 
 Augment = Callable[[np.ndarray], np.ndarray]
 Ids = Sequence[Sequence[int] | np.ndarray]
-SOME = 10_000  # examples whose ids are looked at together
-MATRICES = 16  # matrices of a set that are compared
+SOME = 10_000  # examples whose ids are processed at a time
+MATRICES = 16  # matrices of a set for the digest
 
 
 class ExampleSet:
-    """Examples as ids, whatever they come from: what batches, rules and measures are made of.
+    """Interface of tokenised examples, for batches, rules and measures.
 
-    `source_lengths` and `target_lengths` are (examples,) int64: tokens, or frames for a feature source, as the network
-    reads them. `sources` and `targets` hold the ids; for features `sources` are the prompts, or None where no example
-    has one.
+    `source_lengths` and `target_lengths` are (examples,) int64: tokens, or frames of a feature source, after
+    truncation. `sources` and `targets` hold the ids; for features, `sources` are the prompts, or None without prompts.
     """
 
     dataset: Dataset
     tokenizer: Tokenizer
-    max_frames: int  # matrices are cut there
+    max_frames: int  # matrices are truncated to this
     sources: Ids | None
     targets: Ids
     source_lengths: np.ndarray
     target_lengths: np.ndarray
-    weights: np.ndarray | None = None  # (examples,) how often each is drawn in training; None: once an epoch
-    notes: Sequence[Note] = ()  # what of the set was not taken as it stands
-    drawn: ClassVar[bool] = False  # whether the pairs are made of plain text, anew in each epoch
+    weights: np.ndarray | None = None  # (examples,) how often each is drawn in training; None: once per epoch
+    notes: Sequence[Note] = ()  # on data that is not used as it stands
+    drawn: ClassVar[bool] = False  # whether the pairs are made from plain text, anew in each epoch
 
     def __len__(self) -> int:
         return len(self.dataset)
 
     @property
     def parts(self) -> Sequence[ExampleSet]:
-        """The sets it is made of: itself, where it is no mixture."""
+        """The sets of a mixture; for other sets, the set itself."""
         return [self]
 
     def tell(self) -> None:
-        """Warn (DataWarning) of what concerns the set as a whole: how many of its texts or matrices are cut."""
+        """Warn (DataWarning) of notes on the complete set, such as the number of truncated texts."""
         for note in self.notes:
             if not note.where:
                 warnings.warn(f"{note.file}: {note.what}", DataWarning, stacklevel=3)
 
     def digest(self) -> str:
-        """One and the same for sets of the same ids in the same order; of matrices lengths and a few are compared."""
+        """A digest that is equal for sets with equal ids in equal order, from lengths, ids and a few matrices."""
         digest = hashlib.blake2b(digest_size=16)
         for part in self.parts:
             for array in part.contents():
@@ -65,7 +64,7 @@ class ExampleSet:
         return digest.hexdigest()
 
     def contents(self) -> Iterator[np.ndarray]:
-        """What `digest` is made of: lengths, ids, and some matrices."""
+        """The arrays for `digest`: lengths, ids, and some matrices."""
         yield from (self.source_lengths, self.target_lengths)
         for rows in (self.sources, self.targets):
             for start in range(0, len(rows or ()), SOME):
@@ -75,11 +74,11 @@ class ExampleSet:
                 yield self.dataset.features(int(i))
 
     def at(self, epoch: int) -> ExampleSet:
-        """The examples of an epoch: the same ones in each, but where they are drawn."""
+        """The examples of an epoch; the same in every epoch unless `drawn`."""
         return self
 
     def select(self, indices: Sequence[int]) -> ExampleSet:
-        """These examples only, in this order."""
+        """A set of only these examples, in this order."""
         chosen, other = list(indices), copy.copy(self)
         other.dataset = self.dataset.select(chosen)
         other.sources = None if self.sources is None else [self.sources[i] for i in chosen]
@@ -88,7 +87,7 @@ class ExampleSet:
         return other
 
     def read(self, index: int) -> np.ndarray:
-        """What the network reads of a source, after cutting: its frames, or its ids; no prompt beside features."""
+        """The truncated source as the network reads it: frames or ids, without a prompt beside features."""
         if self.dataset.dims:
             return self.dataset.features(index)[: self.max_frames]
         assert self.sources is not None
@@ -97,9 +96,9 @@ class ExampleSet:
     def batch(
         self, indices: Sequence[int] | np.ndarray, augment: Augment | None = None, *, coarse: bool = False
     ) -> Batch:
-        """The examples at these positions, padded; `augment` changes each (frames, dims) matrix after cutting.
+        """The padded batch of these examples; `augment` changes each truncated (frames, dims) matrix.
 
-        `coarse` rounds the widths up, so that a training sees few shapes.
+        `coarse` rounds widths up, so that there are few shapes in training.
         """
         chosen = [int(i) for i in indices]
         labels, _ = pad([self.targets[i] for i in chosen], IGNORED, TOKENS if coarse else 1)
@@ -122,11 +121,11 @@ class ExampleSet:
 
 
 class Encoded(ExampleSet):
-    """The examples of a set as ids: texts are tokenised once, matrices are read when a batch asks for them.
+    """A tokenised data set; matrices are read when a batch needs them.
 
-    Cut to `max_source`, `max_frames` and `max_target` (or the set's own): a cut text keeps its end of text, and a
-    conversation's history is cut from the left, at a turn. `notes` are the set's, and tell what was cut: how many, by
-    which option, and how long the longest is.
+    Examples are truncated to `max_source`, `max_frames` and `max_target` (or the set's own limits): texts keep their
+    end of text, and histories of conversations are truncated on the left, between turns. `notes` are those of the set,
+    and the number of truncated examples with the option and the longest length.
     """
 
     def __init__(self, dataset: Dataset, tokenizer: Tokenizer, data: DataConfig) -> None:
@@ -139,7 +138,7 @@ class Encoded(ExampleSet):
         said = tokenizer.encode_batch(sides[1], target=True)
         self.targets: Ids = [tokenizer.shorten(ids, max_target, target=True) for ids in said]
         self.sources: Ids | None = None
-        plain = np.array([not example.turns for example in dataset])  # a conversation has notes of its own
+        plain = np.array([not example.turns for example in dataset])  # conversations have separate notes
         if any(sides[0]) or not dataset.dims:
             whole = tokenizer.encode_batch(sides[0])
             self.sources = [tokenizer.shorten(ids, max_source) for ids in whole]
@@ -158,7 +157,7 @@ class Encoded(ExampleSet):
             self.source_lengths = _lengths(self.sources)
 
     def _note_cut(self, side: str, lengths: np.ndarray, most: int, option: str, unit: str) -> None:
-        """Say how many of these lengths (examples,) are beyond a limit, and how long the longest is."""
+        """Add a note with the number of lengths (examples,) above a limit, and the longest of them."""
         beyond = int((lengths > most).sum())
         if beyond:
             count = f"{beyond:,} of {len(lengths):,} {side} {'is' if beyond == 1 else 'are'} cut"
@@ -167,7 +166,7 @@ class Encoded(ExampleSet):
             self.notes = [*self.notes, Note(self.dataset.name, "", what)]
 
     def _fit_conversations(self, whole: Ids, said: Ids, max_source: int, max_target: int) -> None:
-        """Cut histories that are too long from the left instead of the right, and note what was cut."""
+        """Truncate long histories on the left instead of the right, with notes."""
         assert isinstance(self.sources, list)
         notes, file = [*self.notes], self.dataset.name
         for i, example in enumerate(self.dataset):
@@ -180,5 +179,5 @@ class Encoded(ExampleSet):
 
 
 def _lengths(rows: Ids) -> np.ndarray:
-    """(examples,) int64: how many ids each has."""
+    """(examples,) int64 numbers of ids."""
     return np.array([len(ids) for ids in rows], dtype=np.int64)

@@ -1,4 +1,4 @@
-"""Several sets as one: each a task with its own prefix, limits, metric and share of the training.
+"""Mixtures of data sets, each a task with its own prefix, limits, metric and share of the training.
 
 Shares follow T5's two rules (Raffel et al. 2020, §3.5.2): explicit rates (`weight`), or examples-proportional ones with
 a cap and a temperature (`data.rates: proportional`).
@@ -26,10 +26,10 @@ Part = TypeVar("Part", bound=Sized)
 
 
 def mixing_rates(sizes: Sequence[int], weights: Sequence[float], data: DataConfig) -> np.ndarray:
-    """The share of each set, (sets,), of sum 1: its weight times its rate, renormalised.
+    """The share of each set, (sets,), with sum 1: its weight times its rate, normalised.
 
-    The rate is the same for all where `data.rates` is equal; where it is proportional it is min(e, cap) / Σ min(e, cap)
-    of e examples, to the power of 1 / temperature: 1 leaves it, the more the evener.
+    With `data.rates: equal` all rates are equal; with `proportional`, the rate for e examples is
+    min(e, cap) / Σ min(e, cap), to the power of 1 / temperature, which makes rates more even above 1.
     """
     rates = np.ones(len(sizes))
     if data.rates == "proportional":
@@ -40,10 +40,10 @@ def mixing_rates(sizes: Sequence[int], weights: Sequence[float], data: DataConfi
 
 
 class EncodedMixture(ExampleSet):
-    """Several encoded sets as one: positions run through them one after the other.
+    """Several tokenised sets as one, with consecutive indices.
 
-    `rates` are the shares of the parts in training (none: every example once an epoch), `weights` those of single
-    examples. Raises RequestError where some of the parts have prompts beside their features and some have none.
+    `rates` are the shares of the parts in training (None: every example once per epoch), `weights` those of single
+    examples. Raises RequestError if only some parts have prompts beside their features.
     """
 
     def __init__(self, parts: Sequence[ExampleSet], rates: Sequence[float] | np.ndarray | None = None) -> None:
@@ -68,7 +68,7 @@ class EncodedMixture(ExampleSet):
 
     @property
     def parts(self) -> list[ExampleSet]:
-        """The sets it is made of."""
+        """The sets of the mixture."""
         return self._parts
 
     def at(self, epoch: int) -> EncodedMixture:
@@ -78,20 +78,20 @@ class EncodedMixture(ExampleSet):
         return self if same else EncodedMixture(parts, self.rates)
 
     def select(self, indices: Sequence[int]) -> EncodedMixture:
-        """See ExampleSet; the examples come in the order of their sets, and sets without any are left out."""
+        """See ExampleSet; examples are in the order of the sets, and sets without any are left out."""
         starts = [0, *accumulate(len(part) for part in self._parts)]
         chosen = [[i - start for i in indices if start <= i < end] for start, end in pairwise(starts)]
         return EncodedMixture([part.select(c) for part, c in zip(self._parts, chosen, strict=True) if c])
 
 
 def encode_sets(sets: Sequence[Dataset], tokenizer: Tokenizer, data: DataConfig, seed: int = 0) -> ExampleSet:
-    """Sets as ids: one as it is, several as a mixture in which every example comes once. Raises RequestError."""
+    """Tokenise one set, or several as a mixture in which every example occurs once. Raises RequestError."""
     parts = [encode_set(each, tokenizer, data, seed) for each in sets]
     return parts[0] if len(parts) == 1 else EncodedMixture(parts)
 
 
 def encode_training(sets: Sequence[Dataset], tokenizer: Tokenizer, data: DataConfig, seed: int = 0) -> ExampleSet:
-    """The sets of `data.train` as ids, each with the share that the recipe gives it. Raises RequestError."""
+    """Tokenise the sets of `data.train`, with the recipe's shares. Raises RequestError."""
     encoded = encode_sets(sets, tokenizer, data, seed)
     if len(sets) == 1:
         return encoded
@@ -100,7 +100,7 @@ def encode_training(sets: Sequence[Dataset], tokenizer: Tokenizer, data: DataCon
 
 
 def spread(encoded: ExampleSet, count: int) -> ExampleSet:
-    """At most `count` examples, spread evenly through each set, and as many of each as far as it has them."""
+    """At most `count` examples, spread evenly over each set, equally many from each set if it has them."""
     parts = encoded.parts
     each = max(1, count // len(parts))
     chosen = [np.linspace(0, len(p) - 1, min(len(p), each)).astype(int).tolist() for p in parts]
@@ -111,7 +111,7 @@ def spread(encoded: ExampleSet, count: int) -> ExampleSet:
 
 
 def join(sets: Sequence[Dataset]) -> Dataset:
-    """One set of all examples, for who needs to see them all; an id says whose it is: `TASK:ID`."""
+    """One data set of all examples, with ids `TASK:ID`."""
     if len(sets) == 1:
         return sets[0]
 
@@ -135,7 +135,7 @@ def join(sets: Sequence[Dataset]) -> Dataset:
 
 
 def _place(sizes: Sequence[int]) -> Callable[[int], tuple[int, int]]:
-    """Position in all → (which of them, position in that)."""
+    """A function from an index in all to (set, index in it)."""
     starts = [0, *accumulate(sizes)]
 
     def find(index: int) -> tuple[int, int]:
@@ -146,7 +146,7 @@ def _place(sizes: Sequence[int]) -> Callable[[int], tuple[int, int]]:
 
 
 def _chain(parts: Sequence[Part], item: Callable[[Part, int], Item]) -> Lazy[Item]:
-    """Sequences one after the other, without copying any; `item(part, index)` reads one of a part."""
+    """Concatenated sequences without copies; `item(part, index)` reads one item."""
     sizes = [len(part) for part in parts]
     find = _place(sizes)
 
