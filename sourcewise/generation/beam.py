@@ -37,7 +37,7 @@ def beam_search(
     """
     out: dict[int, list[Hypothesis]] = {}
     steps, rules = options.max_new_tokens, Rules(network, options, read)
-    ends = torch.tensor(network.habits.ends, device=network.device)
+    ends = torch.tensor(network.defaults.ends, device=network.device)
 
     def fresh(indices: list[int]) -> Known:
         return _fresh(torch.tensor(indices, device=network.device), options.beams, steps, network)
@@ -62,7 +62,7 @@ def beam_search(
 
         going_on = _can_improve(known, step + 1, options) & (step + 1 < steps)
         for i in (known["is_open"] & ~going_on).nonzero().squeeze(1).tolist():
-            out[int(known["names"][i])] = _hypotheses(known["done"][i], known["done_scores"][i], network.habits.ends)
+            out[int(known["names"][i])] = _hypotheses(known["done"][i], known["done_scores"][i], network.defaults.ends)
         known["is_open"] = known["is_open"] & going_on
         group.go_on(parent.gather(1, chosen))
     return out

@@ -77,7 +77,7 @@ class Model:
         wanted = self.options(**options)
         memories = sources if isinstance(sources, Memories) else self._encoded(sources)
         found = generate(self.network, memories, wanted, progress, self.engine, first)
-        forced = bool(self.network.habits.forced_last)  # then each that is so long ends there, as it must
+        forced = bool(self.network.defaults.forced_eos)  # then each that is so long ends there, as it must
         full = sum(not h.finished or (forced and len(h.said) == wanted.max_new_tokens) for h in found)
         return self.tokenizer.decode_batch([h.said for h in found]), full
 

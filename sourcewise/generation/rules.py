@@ -24,9 +24,9 @@ class Rules:
     """The rules of a search. `read` returns the source tokens that some of them need."""
 
     def __init__(self, network: Network, options: GenerationConfig, read: ReadSource | None = None) -> None:
-        self.habits, self.options, self.read = network.habits, options, read
-        self.start_id, self.ends = network.start_id, list(network.habits.ends)
-        self.barred = list(self.habits.barred)
+        self.defaults, self.options, self.read = network.defaults, options, read
+        self.start_id, self.ends = network.start_id, list(network.defaults.ends)
+        self.suppressed = list(self.defaults.suppressed)
         self.asks_source = options.encoder_no_repeat_ngram > 0 or options.encoder_repetition_penalty != 1
         if self.asks_source and read is None:
             raise ValueError("these rules ask for the tokens of the sources")
@@ -35,12 +35,12 @@ class Rules:
     def plain(self) -> bool:
         """Whether there is no rule but `min_new_tokens`, and only one end token."""
         o = self.options
-        return self.habits.plain and not (o.no_repeat_ngram or self.asks_source or self.reshapes)
+        return self.defaults.plain and not (o.no_repeat_ngram or self.asks_source or self.reshapes)
 
     @property
     def reshapes(self) -> bool:
         """Whether any rule reweights scores, rather than suppressing or forcing tokens."""
-        return self.habits.reshapes or self.options.repetition_penalty != 1 or self._weighs_source
+        return self.defaults.reshapes or self.options.repetition_penalty != 1 or self._weighs_source
 
     @property
     def _weighs_source(self) -> bool:
@@ -53,10 +53,10 @@ class Rules:
         """
         if self.reshapes:
             scores = self(logits.float().log_softmax(-1), tokens, names)
-            return (scores.log_softmax(-1) if self.habits.normalised else scores), None
+            return (scores.log_softmax(-1) if self.defaults.normalised else scores), None
         if self.forced(tokens.shape[1]):
             return self(logits, tokens, names), None
-        free = logits.clone() if self._bars else logits
+        free = logits.clone() if self._suppresses else logits
         return self(logits, tokens, names), free
 
     def __call__(self, scores: Tensor, tokens: Tensor, names: Tensor) -> Tensor:
@@ -65,7 +65,7 @@ class Rules:
         generated, ends = tokens.shape[1], scores[:, self.ends].clone()
         if self.reshapes:
             scores = self._reshaped(scores.float(), history, names)
-        stuck = self._bar_repeated(scores, history, names)
+        stuck = self._suppress_repeated(scores, history, names)
         if generated < self.options.min_new_tokens:
             scores[:, self.ends] = -torch.inf
         forced = self.forced(generated)
@@ -73,29 +73,29 @@ class Rules:
             scores.fill_(-torch.inf)
             scores[:, list(forced)] = 0.0
         self._hasten(scores, generated)
-        scores[:, self.barred] = -torch.inf
-        if generated == bool(self.habits.forced_first):
-            scores[:, list(self.habits.barred_first)] = -torch.inf
+        scores[:, self.suppressed] = -torch.inf
+        if generated == bool(self.defaults.forced_bos):
+            scores[:, list(self.defaults.begin_suppressed)] = -torch.inf
         if stuck:  # a row without allowed tokens must end
             nothing = scores.amax(-1, keepdim=True) == -torch.inf
             scores[:, self.ends] = torch.where(nothing, ends.to(scores.dtype), scores[:, self.ends])
         return scores
 
     @property
-    def _bars(self) -> bool:
-        h, o = self.habits, self.options
-        repeated = o.no_repeat_ngram or o.encoder_no_repeat_ngram or h.barred_words
-        return bool(repeated or o.min_new_tokens or h.barred or h.barred_first)
+    def _suppresses(self) -> bool:
+        d, o = self.defaults, self.options
+        repeated = o.no_repeat_ngram or o.encoder_no_repeat_ngram or d.bad_words
+        return bool(repeated or o.min_new_tokens or d.suppressed or d.begin_suppressed)
 
     def forced(self, generated: int) -> tuple[int, ...]:
         """The only tokens allowed after `generated` tokens; empty if all are."""
-        if generated + 1 == self.options.max_new_tokens and self.habits.forced_last:
-            return self.habits.forced_last
-        return self.habits.forced_first if generated == 0 else ()
+        if generated + 1 == self.options.max_new_tokens and self.defaults.forced_eos:
+            return self.defaults.forced_eos
+        return self.defaults.forced_bos if generated == 0 else ()
 
     def _reshaped(self, scores: Tensor, history: Tensor, names: Tensor) -> Tensor:
         """Biases and penalties."""
-        scores = scores + self._bias(scores, history) if self.habits.biases else scores
+        scores = scores + self._bias(scores, history) if self.defaults.biases else scores
         if self._weighs_source:
             sources = self._sources(names, history, fill=None)
             scores = _penalised(scores, sources, 1 / self.options.encoder_repetition_penalty)
@@ -105,25 +105,25 @@ class Rules:
 
     def _bias(self, scores: Tensor, history: Tensor) -> Tensor:
         bias = torch.zeros_like(scores)
-        for ids, value in self.habits.biases:
+        for ids, value in self.defaults.biases:
             bias[:, ids[-1]] += value * _follows(history, ids).to(bias.dtype)
         return bias
 
-    def _bar_repeated(self, scores: Tensor, history: Tensor, names: Tensor) -> bool:
+    def _suppress_repeated(self, scores: Tensor, history: Tensor, names: Tensor) -> bool:
         """Suppress repeated n-grams and words in place; whether a row may have no token left."""
         n, of_source = self.options.no_repeat_ngram, self.options.encoder_no_repeat_ngram
-        _bar_ngrams(scores, history, history, n)
+        _suppress_ngrams(scores, history, history, n)
         if of_source:
-            _bar_ngrams(scores, self._sources(names, history, fill=NOTHING), history, of_source)
-        for word in self.habits.barred_words:
+            _suppress_ngrams(scores, self._sources(names, history, fill=NOTHING), history, of_source)
+        for word in self.defaults.bad_words:
             scores[:, word[-1]] = scores[:, word[-1]].masked_fill(_follows(history, word), -torch.inf)
-        return bool(n or of_source or self.habits.barred_words)
+        return bool(n or of_source or self.defaults.bad_words)
 
     def _hasten(self, scores: Tensor, generated: int) -> None:
         """Exponential length decay, in place: from some length on, end tokens get likelier with every token."""
-        if self.habits.decay is None or generated <= self.habits.decay[0]:
+        if self.defaults.decay is None or generated <= self.defaults.decay[0]:
             return
-        start, factor = self.habits.decay
+        start, factor = self.defaults.decay
         ends = scores[:, self.ends]
         gain = ends.abs() * (factor ** (generated - start) - 1)
         scores[:, self.ends] = torch.where(ends.isfinite(), ends + gain, ends)
@@ -152,7 +152,7 @@ def _follows(history: Tensor, ids: tuple[int, ...]) -> Tensor:
     return (history[:, history.shape[1] - before :] == torch.tensor(ids[:-1], device=history.device)).all(-1)
 
 
-def _bar_ngrams(scores: Tensor, past: Tensor, history: Tensor, n: int) -> None:
+def _suppress_ngrams(scores: Tensor, past: Tensor, history: Tensor, n: int) -> None:
     """Suppress tokens that complete an n-gram of `past` (rows, any) after the history (rows, so far), in place."""
     if not n or min(past.shape[1], history.shape[1] + 1) < n:
         return

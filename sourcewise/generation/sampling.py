@@ -130,7 +130,7 @@ def steps(
         }
 
     draws = Draws(options.seed) if options.sample else None
-    rules, ends = Rules(network, options, read), torch.tensor(network.habits.ends, device=network.device)
+    rules, ends = Rules(network, options, read), torch.tensor(network.defaults.ends, device=network.device)
     for group in groups(network, feed, 1, options.max_new_tokens, fresh):
         known = group.known
         is_open = known["is_open"]
@@ -159,7 +159,7 @@ def greedy_or_sample(
         for name, token, score in zip(names.tolist(), tokens.tolist(), log_p.tolist(), strict=True):
             hypothesis = out.setdefault(name, Hypothesis([], 0.0))
             hypothesis.score += score
-            if token in network.habits.ends:
+            if token in network.defaults.ends:
                 hypothesis.end = token
             else:
                 hypothesis.ids.append(token)

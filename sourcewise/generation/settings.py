@@ -12,7 +12,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from sourcewise.config import GenerationConfig
-from sourcewise.model import habits
+from sourcewise.model.generation_defaults import KEYS
 from sourcewise.model.weights.generation_config import IDS, NEUTRAL, OPTIONS, SAMPLED, Told, shown
 
 LENGTHS = {"max_length": "max_new_tokens", "min_length": "min_new_tokens"}  # these lengths include the start token
@@ -48,7 +48,7 @@ class Settings:
 def read_settings(told: Told) -> Settings:
     """The settings of a folder; one that cannot be followed becomes a note, never an error."""
     options: dict[str, Any] = {}
-    followed: dict[str, Any] = {key: told.settings[key] for key in habits.KEYS if _is_set(told, key)}
+    followed: dict[str, Any] = {key: told.settings[key] for key in KEYS if _is_set(told, key)}
     notes = [*told.notes]
 
     def refuse(key: str, why: str) -> None:
@@ -68,7 +68,7 @@ def read_settings(told: Told) -> Settings:
                 options[name] = value
                 if value != GenerationConfig.model_fields[name].default:
                     followed[key] = told.settings[key]
-        elif _is_set(told, key) and key not in (*habits.KEYS, *IDS, *INERT) and not key.startswith(INERT_FIRST):
+        elif _is_set(told, key) and key not in (*KEYS, *IDS, *INERT) and not key.startswith(INERT_FIRST):
             refuse(key, REASONS.get(key, "it is not among our settings"))
     _settle(options, followed, refuse)
     return Settings(options, followed, tuple(notes), told.file)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from sourcewise.data.batches import IGNORED, Batch, Source
 from sourcewise.data.layout import Layout
-from sourcewise.model.habits import Habits
+from sourcewise.model.generation_defaults import GenerationDefaults
 from sourcewise.model.inputs.bridges import Bridge
 from sourcewise.model.loss import LinearCrossEntropy
 from sourcewise.model.parts import PARTS, ParameterInfo, Stacks, belonging
@@ -96,7 +96,7 @@ class Seq2Seq(nn.Module):
         self.bridge, self.cross_entropy = bridge, LinearCrossEntropy()
         self.route: Route = route
         self.start_id, self.eos_id, self.pad_id = body.config.start_id, body.config.eos_id, body.config.pad_id
-        self.habits = Habits((self.eos_id,))
+        self.defaults = GenerationDefaults((self.eos_id,))
         self.vocabulary: int = body.config.vocabulary
         self.spoken = self.vocabulary
         self.positions: int | None = body.positions

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from sourcewise.data.batches import IGNORED, Batch, Source
 from sourcewise.model.finite import not_finite
-from sourcewise.model.habits import Habits
+from sourcewise.model.generation_defaults import GenerationDefaults
 from sourcewise.model.loss import Emphasis
 from sourcewise.model.parts import ParameterInfo, Stacks
 
@@ -90,9 +90,9 @@ class Network(Protocol):
 
     kind: str  # its class in words
     start_id: int
-    eos_id: int  # the end of text in training; `habits` has all ends of generation
+    eos_id: int  # the end of text in training; `defaults` has all ends of generation
     pad_id: int
-    habits: Habits  # forced, suppressed and end tokens of generation
+    defaults: GenerationDefaults  # forced, suppressed and end tokens of generation
     vocabulary: int  # number of embedded ids
     spoken: int  # number of ids in outputs
     positions: int | None  # maximum length of source and target; None: any length

@@ -69,8 +69,8 @@ def decoder_inputs(
     words = labels != IGNORED
     words[:, 1:] &= labels[:, :-1] != IGNORED
     words[:, 0] = False
-    if network.habits.forced_first:
-        words[:, 1:2] &= ~torch.isin(labels[:, :1], torch.tensor(network.habits.forced_first, device=labels.device))
+    if network.defaults.forced_bos:
+        words[:, 1:2] &= ~torch.isin(labels[:, :1], torch.tensor(network.defaults.forced_bos, device=labels.device))
     if reference < 1:
         own = words & (uniform(labels.shape) >= reference).to(words.device)
         tokens = _with_own(network, memory, tokens, own)
@@ -92,8 +92,8 @@ def _with_own(network: Seq2Seq, memory: object, tokens: Tensor, own: Tensor) -> 
         return tokens
     states = network.body.run_decoder(tokens, memory).flatten(0, 1)
     said = _top_one(network, states, places - 1)
-    habits = network.habits
-    never = torch.tensor([*habits.ends, network.pad_id, network.start_id, *habits.barred], device=said.device)
+    defaults = network.defaults
+    never = torch.tensor([*defaults.ends, network.pad_id, network.start_id, *defaults.suppressed], device=said.device)
     flat = tokens.flatten()
     return flat.scatter(0, places, torch.where(torch.isin(said, never), flat[places], said)).view_as(tokens)
 

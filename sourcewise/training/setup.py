@@ -91,7 +91,7 @@ def _find_tokenizer(recipe: Recipe, sets: Sequence[Dataset]) -> Tokenizer:
 
 def _check_language(recipe: Recipe, tokenizer: Tokenizer, network: Seq2Seq) -> None:
     """Raises RequestError if targets have no language code, or another than the forced one of outputs."""
-    forced, start = next(iter(network.habits.forced_first), -1), network.start_id
+    forced, start = next(iter(network.defaults.forced_bos), -1), network.start_id
     where = recipe.data.tokenizer or recipe.model.weights or "the tokenizer"
     check_language(tokenizer.languages, where, tokenizer.name(forced), tokenizer.name(start))
 

@@ -22,7 +22,7 @@ from sourcewise.diagnosis.trained import Trained
 from sourcewise.diagnosis.wiring import one_batch
 from sourcewise.evaluation.source_bits import source_bits
 from sourcewise.model.families.recurrent import Recurrent, RecurrentConfig
-from sourcewise.model.habits import Habits
+from sourcewise.model.generation_defaults import GenerationDefaults
 from sourcewise.model.network import Seq2Seq
 from tests.model.networks import network
 
@@ -46,7 +46,7 @@ class Reader(torch.nn.Module):
 
     start_id, eos_id, pad_id = TOKENIZER.pad_id, TOKENIZER.eos_id, TOKENIZER.pad_id
     positions, joins, dims = None, False, 0
-    habits = Habits((TOKENIZER.eos_id,))
+    defaults = GenerationDefaults((TOKENIZER.eos_id,))
     vocabulary = TOKENIZER.size
     device = torch.device("cpu")
 

@@ -13,7 +13,7 @@ from sourcewise.generation.candidates import logsumexp, top_k
 @given(rows=st.integers(1, 5), size=st.integers(1, 400), count=st.integers(1, 12), seed=st.integers(0, 99))
 def test_the_likeliest_are_those_of_a_sort(rows: int, size: int, count: int, seed: int) -> None:
     logits = torch.randn(rows, size, generator=torch.Generator().manual_seed(seed))
-    logits[logits > 1] = -torch.inf  # barred ones
+    logits[logits > 1] = -torch.inf  # suppressed ones
     count = min(count, size)
     values, ids = top_k(logits, count)
     assert torch.equal(values, logits.topk(count).values)

@@ -20,7 +20,7 @@ from sourcewise.generation.engine.search import Engine, why_not
 from sourcewise.generation.sampling import Hypothesis
 from sourcewise.model.blocks.cache import KeyValueCache
 from sourcewise.model.blocks.sublayers import Kept
-from sourcewise.model.habits import Habits
+from sourcewise.model.generation_defaults import GenerationDefaults
 from sourcewise.model.network import Seq2Seq
 from sourcewise.native.codes import Code
 from tests.commands import Models
@@ -105,7 +105,7 @@ def sharpened(**shape: Any) -> Seq2Seq:
     counts = Counter(token for h in said for token in set(h.ids[2:]) - set(h.ids[:2]))
     if counts:
         made.eos_id = min(counts, key=lambda token: abs(counts[token] - len(LENGTHS) / 2))
-        made.habits = Habits((made.eos_id,))
+        made.defaults = GenerationDefaults((made.eos_id,))
     return made
 
 
@@ -116,7 +116,7 @@ def options(**changes: Any) -> GenerationConfig:
 @torch.inference_mode()
 def expected(made: Seq2Seq, source: Source, wanted: GenerationConfig) -> list[Hypothesis]:
     reference = Rounded(made)
-    reference.eos_id, reference.habits = made.eos_id, made.habits
+    reference.eos_id, reference.defaults = made.eos_id, made.defaults
     memory = reference.encode(source)
     if wanted.beams == 1:
         return greedy_or_sample(reference, memory, wanted, list(range(memory.batch)))

@@ -13,7 +13,7 @@ from torch import Tensor
 from sourcewise.config import GenerationConfig
 from sourcewise.generation.rules import Rules
 from sourcewise.generation.sampling import Draws, Hypothesis, filter_logits
-from sourcewise.model.habits import Habits
+from sourcewise.model.generation_defaults import GenerationDefaults
 from tests.generation.searching import beam_search, greedy_or_sample
 from tests.model.networks import VOCABULARY, network, rows, text_source
 
@@ -129,8 +129,8 @@ def test_exactly_what_would_repeat_is_barred(history: list[list[int]], n: int) -
     for row, tokens in zip(logits, history, strict=True):
         past = [NETWORK.start_id, *tokens]
         grams = {tuple(past[i : i + n]) for i in range(len(past) - n + 1)}
-        barred = [t for t in range(9) if (*past[len(past) - n + 1 :], t) in grams]
-        assert (row == -math.inf).nonzero().flatten().tolist() == barred
+        suppressed = [t for t in range(9) if (*past[len(past) - n + 1 :], t) in grams]
+        assert (row == -math.inf).nonzero().flatten().tolist() == suppressed
 
 
 @pytest.mark.parametrize("kind", [{"beams": 1}, {"beams": 3}, {"sample": True}], ids=str)
@@ -151,7 +151,7 @@ def test_more_beams_than_tokens_give_hypotheses_that_exist() -> None:
 
 def test_barred_ids_are_never_said(monkeypatch: pytest.MonkeyPatch) -> None:
     favourites = {i for h in search(options(beams=1)) for i in h.ids}
-    monkeypatch.setattr(NETWORK, "habits", Habits((EOS,), barred=tuple(favourites)))
+    monkeypatch.setattr(NETWORK, "defaults", GenerationDefaults((EOS,), suppressed=tuple(favourites)))
     for kind in ({"beams": 1}, {"beams": 3}, {"sample": True}):
         assert not favourites & {i for h in search(options(**kind)) for i in h.ids}
 

@@ -38,7 +38,7 @@ def without(folder: Path, *keys: str, files: tuple[str, ...] = FILES, null: bool
 def test_ids_of_a_whole_folder_are_not_told(kind: str, tmp_path: Path) -> None:
     write_folder(kind, tmp_path)
     network, told = told_by(tmp_path)
-    assert (network.eos_id, network.pad_id, network.habits.ends, told) == (1, 0, (1,), [])
+    assert (network.eos_id, network.pad_id, network.defaults.ends, told) == (1, 0, (1,), [])
 
 
 @pytest.mark.parametrize("file", FILES)
@@ -169,7 +169,7 @@ def test_ends_in_the_config_alone_are_all_obeyed(tmp_path: Path) -> None:
     change(tmp_path, eos_token_id=...)
     change(tmp_path, "config.json", eos_token_id=[1, 9, 12, 17])
     network, told = told_by(tmp_path)
-    assert network.habits.ends == (1, 9, 12, 17) and found(tmp_path) == rows
+    assert network.defaults.ends == (1, 9, 12, 17) and found(tmp_path) == rows
     assert any(
         "generation_config.json: eos_token_id is missing: [1, 9, 12, 17] of config.json is taken" in x for x in told
     )
@@ -212,13 +212,13 @@ def test_a_model_in_memory_has_the_ids_of_its_configuration() -> None:
     model = t5()
     model.generation_config.eos_token_id = [1, 9]
     network = HuggingFaceNetwork(model)
-    assert (network.start_id, network.pad_id, network.habits.ends) == (0, 0, (1, 9))
+    assert (network.start_id, network.pad_id, network.defaults.ends) == (0, 0, (1, 9))
     model = bert2bert()
     for config in (model.config, model.generation_config):
         for key in (EOS, PAD):
             setattr(config, key, None)
     network = HuggingFaceNetwork(model)
-    assert (network.start_id, network.eos_id, network.habits.ends) == (2, -1, ())  # it knows of no end
+    assert (network.start_id, network.eos_id, network.defaults.ends) == (2, -1, ())  # it knows of no end
     for config in (model.config, model.generation_config):
         setattr(config, START, None)
     model.config.decoder.pad_token_id = None

@@ -16,7 +16,7 @@ from fastapi.testclient import TestClient
 import sourcewise
 from sourcewise.config import GenerationConfig
 from sourcewise.generation.model import Model, load
-from sourcewise.model.habits import Habits
+from sourcewise.model.generation_defaults import GenerationDefaults
 from sourcewise.serving.app import create_app
 from sourcewise.serving.asked import Limits
 from tests.browser import Visit, open_browser
@@ -38,7 +38,7 @@ def speaking(bridge: str | None = None, name: str = "tiny") -> Model:
     model = made(bridge)
     model.generation, model.name = TALKATIVE, name
     # Only what can be seen is said: no padding, no id that the tokenizer has no text for.
-    model.network.habits = Habits((1,), barred=(0, 2, *range(model.tokenizer.size, VOCABULARY)))
+    model.network.defaults = GenerationDefaults((1,), suppressed=(0, 2, *range(model.tokenizer.size, VOCABULARY)))
     return model
 
 

@@ -64,7 +64,7 @@ def test_a_hugging_face_folder_is_fine_tuned_part_by_part(tmp_path: Path, kind: 
     for name in before:
         moved = not bool((before[name] == after[name]).all())
         assert moved == name.startswith("model.decoder"), name  # the bias of the logits never learns
-    assert sourcewise.load(run.folder).network.habits.forced_last == (1,)
+    assert sourcewise.load(run.folder).network.defaults.forced_eos == (1,)
 
 
 def test_features_into_a_hugging_face_bart(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ import sourcewise
 from sourcewise.config import ModelConfig, TrainConfig
 from sourcewise.data.batches import IGNORED, Batch
 from sourcewise.model.families.registry import FAMILIES
-from sourcewise.model.habits import Habits
+from sourcewise.model.generation_defaults import GenerationDefaults
 from sourcewise.model.network import Seq2Seq
 from sourcewise.model.protocol import shift_right
 from sourcewise.native.training.draws import dropout_seed
@@ -124,7 +124,7 @@ def test_fed_nothing_but_its_own_it_is_fed_what_it_says_after_the_reference(body
 
 
 def test_what_no_search_goes_on_from_is_never_fed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(NETWORK, "habits", Habits((NETWORK.eos_id,), barred=tuple(range(3, 30))))
+    monkeypatch.setattr(NETWORK, "defaults", GenerationDefaults((NETWORK.eos_id,), suppressed=tuple(range(3, 30))))
     for stubborn in (NETWORK.eos_id, NETWORK.pad_id, 17):
         monkeypatch.setattr(module, "_top_one", lambda n, s, places, say=stubborn: torch.full_like(places, say))
         assert torch.equal(fed(LENGTHS, 0.0), fed(LENGTHS, 1.0)), stubborn
@@ -174,9 +174,11 @@ def test_start_and_padding_stay_and_the_seed_decides(
 
 
 def test_a_first_token_that_is_forced_stays(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(NETWORK, "habits", Habits((NETWORK.eos_id,), forced_first=(int(labels_of([40])[0, 0]),)))
+    monkeypatch.setattr(
+        NETWORK, "defaults", GenerationDefaults((NETWORK.eos_id,), forced_bos=(int(labels_of([40])[0, 0]),))
+    )
     tokens, plain = fed([40] * 3, 0.0, 0.99), fed([40] * 3, 1.0)
-    stays = plain[:, 1] == NETWORK.habits.forced_first[0]
+    stays = plain[:, 1] == NETWORK.defaults.forced_bos[0]
     assert stays.tolist() == [True, False, False]
     assert (tokens[:, 1] == plain[:, 1]).tolist() == stays.tolist()
 

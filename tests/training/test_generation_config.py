@@ -98,5 +98,5 @@ def test_what_the_weights_were_said_with_is_told_and_its_ids_stay(tmp_path: Path
     said = json.loads((run.last / "generation_config.json").read_text())
     assert said["eos_token_id"] == [1, 12] and said["bad_words_ids"] == [[9], [20]]
     assert said["forced_eos_token_id"] == 1 and said["num_beams"] == 4 and "length_penalty" not in said
-    assert sourcewise.load(run.folder).network.habits.ends == (1, 12)
+    assert sourcewise.load(run.folder).network.defaults.ends == (1, 12)
     assert generated(run.last) == sourcewise.load(run.folder).generate(SOURCES)

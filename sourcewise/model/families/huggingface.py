@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from sourcewise.data.batches import IGNORED, Batch, Source
 from sourcewise.errors import RequestError
-from sourcewise.model.habits import Habits
+from sourcewise.model.generation_defaults import GenerationDefaults
 from sourcewise.model.parts import ParameterInfo, Stacks, belonging, largest_list
 from sourcewise.model.protocol import PLAIN, Aims, LossParts, Route, shift_right
 from sourcewise.model.weights.generation_config import CONFIG, Ids, Search, Told, in_memory, read_told
@@ -85,7 +85,7 @@ class HuggingFaceNetwork(nn.Module):
         self.start_id, self.pad_id = ids.start, ids.pad
         self.eos_id = ids.ends[0] if ids.ends else NO_END
         # Forced first and last tokens (mBART's language), and suppressed ones (Marian's padding).
-        self.habits = Habits.read(said.settings, said.file, ids.ends, spoken_ids(model))
+        self.defaults = GenerationDefaults.read(said.settings, said.file, ids.ends, spoken_ids(model))
         self.positions = _positions(model.config)
         self.vocabulary = int(model.get_input_embeddings().num_embeddings)
         self.spoken = spoken_ids(model)  # differs from `vocabulary` in a Marian, or with a BERT as encoder of a GPT-2

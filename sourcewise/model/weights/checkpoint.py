@@ -28,7 +28,7 @@ from sourcewise.config.model import bridge_kinds
 from sourcewise.errors import RequestError
 from sourcewise.model.families import registry as families
 from sourcewise.model.families import t5
-from sourcewise.model.habits import Habits
+from sourcewise.model.generation_defaults import GenerationDefaults
 from sourcewise.model.inputs.bridges import build_bridge
 from sourcewise.model.network import Seq2Seq
 from sourcewise.model.protocol import Network
@@ -114,7 +114,7 @@ def load_network(folder: Path) -> Network:
 
         return load_huggingface_network(folder, weights, foreign)
     with _described(folder / "config.json"):
-        habits = _read_habits(folder, config)
+        defaults = _read_defaults(folder, config)
         body = family.read(config, weights)
     bridge, route = None, "encoder"
     if (folder / "sourcewise.json").is_file():
@@ -133,7 +133,7 @@ def load_network(folder: Path) -> Network:
     elif (folder / "bridge.safetensors").is_file():
         raise RequestError(f"{folder / 'sourcewise.json'}: missing; it describes the bridge of bridge.safetensors")
     network = Seq2Seq(body, bridge, route)  # type: ignore[arg-type]
-    network.habits = habits
+    network.defaults = defaults
     return network.eval()
 
 
@@ -175,14 +175,14 @@ def load_feature_encoder(folder: Path) -> tuple[FeatureEncoderConfig, int, dict[
     return config, dims, kept
 
 
-def _read_habits(folder: Path, config: dict[str, Any]) -> Habits:
+def _read_defaults(folder: Path, config: dict[str, Any]) -> GenerationDefaults:
     """The generation defaults of a folder of one of our families; writes their ids into `config`."""
     told = read_told(folder, config)
     kind, size = str(config.get("model_type")), config.get("vocab_size")
     vocabulary = size if type(size) is int else sys.maxsize  # a missing one is reported when the shape is read
     ids = Search(folder, told.settings, config, vocabulary, OF_CLASS.get(kind, {})).ids(kind in t5.MODEL_TYPES)
     config |= {START: ids.start, EOS: ids.ends[0], PAD: ids.pad}
-    return Habits.read(told.settings, told.file, ids.ends, vocabulary)
+    return GenerationDefaults.read(told.settings, told.file, ids.ends, vocabulary)
 
 
 @contextlib.contextmanager
@@ -233,10 +233,10 @@ def save_network(
 def _generation(network: Seq2Seq, config: dict[str, Any], options: GenerationConfig | None) -> dict[str, Any]:
     """The contents of generation_config.json."""
     ids: dict[str, Any] = {name: config[name] for name in IDS if config.get(name) is not None}
-    if len(network.habits.ends) > 1:
-        ids[EOS] = list(network.habits.ends)
+    if len(network.defaults.ends) > 1:
+        ids[EOS] = list(network.defaults.ends)
     search = {} if options is None else search_settings(options, network.positions)
-    return {**ids, **network.habits.write(), **search}
+    return {**ids, **network.defaults.write(), **search}
 
 
 def _replace_folder(fresh: Path, folder: Path) -> None:

@@ -15,7 +15,7 @@ from typing import Any
 
 from sourcewise.config import GenerationConfig
 from sourcewise.errors import DataWarning, RequestError
-from sourcewise.model import habits
+from sourcewise.model.generation_defaults import KEYS, NORMALISED
 
 FILE, CONFIG = "generation_config.json", "config.json"
 START, BOS, EOS, PAD = "decoder_start_token_id", "bos_token_id", "eos_token_id", "pad_token_id"
@@ -59,8 +59,8 @@ NEUTRAL: dict[str, Any] = {
     "max_time": None,
     "token_healing": False,
     "watermarking_config": None,
-    **dict.fromkeys(habits.KEYS),
-    habits.NORMALISED: False,
+    **dict.fromkeys(KEYS),
+    NORMALISED: False,
 }
 
 OPTIONS = {  # a setting of `generate` → our option

@@ -170,7 +170,7 @@ def test_a_folder_of_ours_is_to_the_bit_that_of_transformers(pair: tuple[Any, Se
     back.save_pretrained(folder.parent / "again")
     again = load_network(folder.parent / "again")
     assert isinstance(again, Seq2Seq) and again.body.config == ours.body.config
-    assert again.habits == ours.habits
+    assert again.defaults == ours.defaults
     assert all(torch.equal(a, b) for a, b in zip(again.parameters(), ours.parameters(), strict=True))
 
 
@@ -179,7 +179,7 @@ def test_without_generation_config_the_configuration_says_what_is_forced(tmp_pat
     hugging_face_model("bart").save_pretrained(tmp_path)
     (tmp_path / "generation_config.json").unlink()
     network = load_network(tmp_path)
-    assert (network.habits.forced_first, network.habits.forced_last) == ((), (2,))
+    assert (network.defaults.forced_bos, network.defaults.forced_eos) == ((), (2,))
 
 
 @torch.inference_mode()

@@ -1,6 +1,6 @@
 """Generation defaults of a network that depend on its vocabulary: end tokens, forced and suppressed tokens.
 
-They come from generation_config.json, and are called habits here. Settings of the search are in
+They come from generation_config.json. Settings of the search are in
 `generation/settings.py`.
 """
 
@@ -15,35 +15,35 @@ from sourcewise.errors import RequestError
 
 Ids = tuple[int, ...]
 FIRST, LAST = "forced_bos_token_id", "forced_eos_token_id"
-BARRED, BARRED_FIRST, WORDS = "suppress_tokens", "begin_suppress_tokens", "bad_words_ids"
+SUPPRESSED, BEGIN_SUPPRESSED, WORDS = "suppress_tokens", "begin_suppress_tokens", "bad_words_ids"
 BIASES, DECAY, NORMALISED = "sequence_bias", "exponential_decay_length_penalty", "renormalize_logits"
-KEYS = (FIRST, LAST, BARRED, BARRED_FIRST, WORDS, BIASES, DECAY, NORMALISED)
+KEYS = (FIRST, LAST, SUPPRESSED, BEGIN_SUPPRESSED, WORDS, BIASES, DECAY, NORMALISED)
 
 
 @dataclass(frozen=True, slots=True)
-class Habits:
+class GenerationDefaults:
     """End tokens, forced and suppressed tokens, and biases, with the meaning of transformers' `generate`."""
 
     ends: Ids = ()  # end tokens; the first is the network's `eos_id`
-    barred: Ids = ()  # suppress_tokens and single bad words
-    barred_first: Ids = ()  # begin_suppress_tokens: not the first token (the second, if the first is forced)
-    barred_words: tuple[Ids, ...] = ()  # bad words of several tokens: the last may not follow the others
-    forced_first: Ids = ()  # forced_bos_token_id: the first token is one of these
-    forced_last: Ids = ()  # forced_eos_token_id: the last token at max_new_tokens is one of these
+    suppressed: Ids = ()  # suppress_tokens and single bad words
+    begin_suppressed: Ids = ()  # begin_suppress_tokens: not the first token (the second, if the first is forced)
+    bad_words: tuple[Ids, ...] = ()  # bad words of several tokens: the last may not follow the others
+    forced_bos: Ids = ()  # forced_bos_token_id: the first token is one of these
+    forced_eos: Ids = ()  # forced_eos_token_id: the last token at max_new_tokens is one of these
     biases: tuple[tuple[Ids, float], ...] = ()  # sequence_bias: added to the last token's score after the others
     decay: tuple[int, float] | None = None  # exponential_decay_length_penalty: start, and factor of the end's score
     normalised: bool = False  # renormalize_logits: scores are log-probabilities again after these rules
 
     @classmethod
-    def read(cls, told: Mapping[str, Any], where: str, ends: Ids, vocabulary: int) -> Habits:
+    def read(cls, told: Mapping[str, Any], where: str, ends: Ids, vocabulary: int) -> GenerationDefaults:
         """Read a generation_config.json with the name `where`. Raises RequestError with the wrong key."""
         words = [_ids(word, WORDS, where) for word in _list(told, WORDS, where)]
         words = [word for word in words if word and word not in [(end,) for end in ends] and max(word) < vocabulary]
-        barred = {*_given(told, BARRED, where), *(word[0] for word in words if len(word) == 1)}
+        suppressed = {*_given(told, SUPPRESSED, where), *(word[0] for word in words if len(word) == 1)}
         found = cls(
             ends,
-            tuple(sorted(each for each in barred if 0 <= each < vocabulary)),
-            tuple(each for each in _given(told, BARRED_FIRST, where) if 0 <= each < vocabulary),
+            tuple(sorted(each for each in suppressed if 0 <= each < vocabulary)),
+            tuple(each for each in _given(told, BEGIN_SUPPRESSED, where) if 0 <= each < vocabulary),
             tuple(word for word in words if len(word) > 1),
             _given(told, FIRST, where),
             _given(told, LAST, where),
@@ -52,8 +52,8 @@ class Habits:
             bool(told.get(NORMALISED)),
         )
         for key, used in (
-            (FIRST, found.forced_first),
-            (LAST, found.forced_last),
+            (FIRST, found.forced_bos),
+            (LAST, found.forced_eos),
             (BIASES, sum(dict(found.biases), ())),
         ):
             beyond = next((each for each in used if not 0 <= each < vocabulary), None)
@@ -64,18 +64,18 @@ class Habits:
     def write(self) -> dict[str, Any]:
         """The settings for a generation_config.json."""
         told: dict[str, Any] = {
-            WORDS: [*([each] for each in self.barred), *map(list, self.barred_words)],
-            BARRED_FIRST: list(self.barred_first),
-            FIRST: _one(self.forced_first),
-            LAST: _one(self.forced_last),
+            WORDS: [*([each] for each in self.suppressed), *map(list, self.bad_words)],
+            BEGIN_SUPPRESSED: list(self.begin_suppressed),
+            FIRST: _one(self.forced_bos),
+            LAST: _one(self.forced_eos),
             BIASES: [[list(ids), bias] for ids, bias in self.biases],
             DECAY: self.decay and list(self.decay),
             NORMALISED: self.normalised or None,
         }
-        barred_ends = [each for each in self.barred if each in self.ends]
-        if barred_ends:  # which no bad word is
-            told[WORDS] = [word for word in told[WORDS] if word[0] not in barred_ends or len(word) > 1]
-            told[BARRED] = barred_ends
+        suppressed_ends = [each for each in self.suppressed if each in self.ends]
+        if suppressed_ends:  # which no bad word is
+            told[WORDS] = [word for word in told[WORDS] if word[0] not in suppressed_ends or len(word) > 1]
+            told[SUPPRESSED] = suppressed_ends
         return {key: value for key, value in told.items() if value not in (None, [])}
 
     @property
@@ -86,10 +86,10 @@ class Habits:
     @property
     def plain(self) -> bool:
         """Whether there are no rules, and only one end token."""
-        default = Habits(self.ends)
+        default = GenerationDefaults(self.ends)
         return len(self.ends) < 2 and all(getattr(self, f.name) == getattr(default, f.name) for f in fields(self))
 
-    def ending(self, *ends: int) -> Habits:
+    def ending(self, *ends: int) -> GenerationDefaults:
         """The same with other end tokens."""
         return replace(self, ends=ends)
 
