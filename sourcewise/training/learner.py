@@ -25,7 +25,7 @@ from sourcewise.training.schedule import learning_rate
 from sourcewise.training.setup import TrainingSetup
 from sourcewise.training.state import Progress
 from sourcewise.training.statistics import gradient_norms, update_ratios
-from sourcewise.training.step import StepEngine, StepResult, engine_for
+from sourcewise.training.step import StepEngine, engine_for
 from sourcewise.training.token_weights import token_weights
 
 PRECISIONS = {"bf16": torch.bfloat16, "fp32": torch.float32}
@@ -37,7 +37,7 @@ class Taken:
 
     step: int
     batches: Sequence[np.ndarray]
-    result: StepResult
+    nats: list[list[Tensor]]  # per batch and part
     norm: Tensor
     rate: float
     statistics: dict[str, dict[str, float]] = field(default_factory=dict)  # statistics per part, only of a logged step
@@ -70,14 +70,14 @@ class Learner:
         self.objective.train()
         targets, reference = plan.targets(batches), reference_share(at.step, plan.total, self.config)
         parts = [plan.parts(rows, engine.workers, engine.target_cost) for rows in batches]
-        result = engine.gradients(parts, targets, reference)
+        nats, source_tokens = engine.gradients(parts, targets, reference)
         logged = plan.logs(at.step + 1)
         norms = gradient_norms(optimizer.parts, [master.grad for master in optimizer.masters]) if logged else {}
         rate = learning_rate(at.step, plan.total, self.config)
         norm = optimizer.step(rate, self.unfreezing.factors(at.epochs))
         at.step, at.position = at.step + 1, at.position + len(batches)
-        at.targets, at.tokens = at.targets + targets, at.tokens + targets + result.source_tokens
-        taken = Taken(at.step, batches, result, norm, rate)
+        at.targets, at.tokens = at.targets + targets, at.tokens + targets + source_tokens
+        taken = Taken(at.step, batches, nats, norm, rate)
         self.unread.append(taken)
         if logged or not optimizer.lazy:
             self.read()
@@ -93,7 +93,7 @@ class Learner:
         while self.unread:
             taken, at = self.unread.pop(0), self.at
             norm = float(taken.norm)
-            for nats in taken.result.nats:
+            for nats in taken.nats:
                 at.nats += sum(float(each) for each in nats)
             if not (math.isfinite(at.nats) and math.isfinite(norm)):
                 why = why_not_finite(self.objective, self.optimizer, self.plan.examples, taken.batches)
@@ -130,7 +130,5 @@ class Learner:
 
     def machine(self) -> dict[str, str]:
         """The machine and engine of the steps, for the first line of the log."""
-        network = self.objective.network
-        dtype = next(network.parameters()).dtype
-        precision = "bf16" if dtype == torch.bfloat16 else str(dtype).removeprefix("torch.").replace("float32", "fp32")
-        return machine(network.device, precision, torch.get_num_threads() // self.engine.workers)
+        threads = torch.get_num_threads() // self.engine.workers
+        return machine(self.objective.network.device, self.config.precision, threads)

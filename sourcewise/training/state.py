@@ -13,7 +13,7 @@ from sourcewise.errors import RequestError
 from sourcewise.runtime.random import random_states
 
 
-@dataclass(slots=True)
+@dataclass
 class Progress:
     """Progress of a training: all counters of its state, beside weights, moments and random states."""
 
@@ -36,10 +36,6 @@ class Progress:
     def of(cls, state: dict[str, Any]) -> Self:
         """The progress in a saved state."""
         return cls(**{each.name: state[each.name] for each in fields(cls)})
-
-    def to_dict(self) -> dict[str, Any]:
-        """The fields as plain values, for saving."""
-        return {each.name: getattr(self, each.name) for each in fields(self)}
 
     @property
     def epochs(self) -> float:
@@ -74,7 +70,7 @@ def save_state(state: dict[str, Any], path: Path) -> None:
 
 def save_progress(at: Progress, optimizer: dict[str, Any], path: Path) -> None:
     """Write the complete state of a run; `optimizer` is the optimizer's state. Raises RequestError as `save_state`."""
-    save_state({**at.to_dict(), "optimizer": optimizer, "random": random_states()}, path)
+    save_state({**vars(at), "optimizer": optimizer, "random": random_states()}, path)
 
 
 def load_state(path: Path) -> dict[str, Any] | None:

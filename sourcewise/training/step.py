@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Protocol
 
 import torch
@@ -24,6 +24,7 @@ from sourcewise.training.optimizer import MasterAdamW
 
 LEAST_FLOPS = 5e10  # per batch; below, worker threads lose more by waiting for the interpreter than they gain
 Part = Callable[[], Batch]  # makes a part of a batch when called, on any thread
+Found = tuple[list[list[Tensor]], int]  # nats per batch and part, where they were computed; source tokens
 
 
 @dataclass(slots=True)
@@ -38,21 +39,13 @@ class Gradients:
     source_tokens: int
 
 
-@dataclass(slots=True)
-class StepResult:
-    """Result of a step beside the gradients, which the optimizer has; nats per batch and part."""
-
-    nats: list[list[Tensor]] = field(default_factory=list)
-    source_tokens: int = 0
-
-
 class StepEngine(Protocol):
     """Interface of the computation of a step's gradients, which adds them to the optimizer's."""
 
     workers: int  # best number of parts of a batch
     target_cost: float  # cost of a target token relative to a source token
 
-    def gradients(self, batches: Sequence[Sequence[Part]], targets: int, reference: float) -> StepResult:
+    def gradients(self, batches: Sequence[Sequence[Part]], targets: int, reference: float) -> Found:
         """Compute the gradients of the mean loss per target token of batches with `targets` target tokens.
 
         `reference` is the share of reference tokens among the decoder's inputs.
@@ -68,9 +61,9 @@ class ThreadedEngine:
         self.objective, self.optimizer, self.threads = objective, optimizer, workers
         self.workers, self.target_cost = workers.count, target_cost if workers.count > 1 else 1.0
 
-    def gradients(self, batches: Sequence[Sequence[Part]], targets: int, reference: float) -> StepResult:
+    def gradients(self, batches: Sequence[Sequence[Part]], targets: int, reference: float) -> Found:
         """See StepEngine."""
-        result = StepResult()
+        nats, source_tokens = [], 0
         for i, parts in enumerate(batches):
             room = None if i else self.optimizer.room
             found = gradients(
@@ -82,9 +75,9 @@ class ThreadedEngine:
                 room,
             )
             self.optimizer.add(found.of)
-            result.nats.append(found.nats)
-            result.source_tokens += found.source_tokens
-        return result
+            nats.append(found.nats)
+            source_tokens += found.source_tokens
+        return nats, source_tokens
 
 
 class DeviceEngine:
@@ -98,9 +91,9 @@ class DeviceEngine:
     def __init__(self, module: nn.Module, optimizer: MasterAdamW) -> None:
         self.module, self.optimizer = module, optimizer
 
-    def gradients(self, batches: Sequence[Sequence[Part]], targets: int, reference: float) -> StepResult:
+    def gradients(self, batches: Sequence[Sequence[Part]], targets: int, reference: float) -> Found:
         """See StepEngine."""
-        result, parameters = StepResult(), self.optimizer.parameters
+        summed, source_tokens, parameters = [], 0, self.optimizer.parameters
         for part in (part for parts in batches for part in parts):
             with dropout_seed(_seeds(1)[0]):
                 batch = part()
@@ -109,9 +102,9 @@ class DeviceEngine:
             self.optimizer.add([parameter.grad for parameter in parameters])
             for parameter in parameters:
                 parameter.grad = None
-            result.nats.append([nats.detach()])
-            result.source_tokens += int(batch.source.lengths.sum())
-        return result
+            summed.append([nats.detach()])
+            source_tokens += int(batch.source.lengths.sum())
+        return summed, source_tokens
 
 
 def engine_for(objective: Objective, optimizer: MasterAdamW, batch_tokens: int) -> StepEngine:

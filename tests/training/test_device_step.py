@@ -34,10 +34,10 @@ def summed(precision: torch.dtype, device: bool) -> tuple[list[torch.Tensor], fl
     threads = ThreadedEngine(objective, optimizer, WorkerThreads(None))
     engine: StepEngine = DeviceEngine(objective, optimizer) if device else threads
     torch.manual_seed(6)
-    found = engine.gradients([[partial(part, rows)] for rows in BATCHES], 28, 1.0)
+    found, read = engine.gradients([[partial(part, rows)] for rows in BATCHES], 28, 1.0)
     assert all(parameter.grad is None for parameter in optimizer.parameters)
     gradients = [torch.zeros(()) if m.grad is None else m.grad for m in optimizer.masters]
-    return gradients, sum(float(nats) for batch in found.nats for nats in batch), found.source_tokens
+    return gradients, sum(float(nats) for batch in found for nats in batch), read
 
 
 @pytest.mark.parametrize(("precision", "tolerance"), [(torch.float32, 1e-6), (torch.bfloat16, 0.02)])
