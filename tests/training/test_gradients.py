@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from sourcewise.data.batches import IGNORED, Batch
+from sourcewise.model.place import place
 from sourcewise.runtime.threads import WorkerThreads
 from sourcewise.training.objective import Objective
 from sourcewise.training.step import Gradients, gradients
@@ -30,6 +31,7 @@ def part(rows: list[int]) -> Batch:
 
 def found(objective: Objective, shares: list[list[int]], seed: int = 0) -> Gradients:
     """Of the shares, in two workers."""
+    place(objective, "cpu")
     kept = torch.get_num_threads()
     torch.set_num_threads(2)
     torch.manual_seed(seed)
