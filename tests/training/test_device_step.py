@@ -12,6 +12,7 @@ import torch
 
 from sourcewise.api import prepare
 from sourcewise.errors import NotFinite
+from sourcewise.model.place import place
 from sourcewise.runtime.threads import WorkerThreads
 from sourcewise.training.loop import Training
 from sourcewise.training.objective import Objective
@@ -29,7 +30,7 @@ BATCHES = ([0, 3], [1, 4, 2])
 def summed(precision: torch.dtype, device: bool) -> tuple[list[torch.Tensor], float, int]:
     """What a step of two batches leaves in the optimizer, its nats and source tokens."""
     torch.manual_seed(5)
-    objective = Objective(network(dropout=0.3).train(), config())
+    objective = place(Objective(network(dropout=0.3).train(), config()), "cpu")
     optimizer = MasterAdamW(objective, config(), precision)
     threads = ThreadedEngine(objective, optimizer, WorkerThreads(None))
     engine: StepEngine = DeviceEngine(objective, optimizer) if device else threads

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from sourcewise.config import TrainConfig
 from sourcewise.data.batches import IGNORED, Batch, Source
 from sourcewise.model.network import Seq2Seq
-from sourcewise.model.protocol import shift_right
+from sourcewise.model.protocol import Aims, shift_right
 from sourcewise.training.objective import Objective
 from tests.model.networks import VOCABULARY, feature_source, network, text_source
 from tests.training.test_gradients import found, nats, pairs
@@ -82,5 +82,5 @@ def test_the_alignment_loss_has_the_share_asked_for() -> None:
     torch.manual_seed(0)
     objective = Objective(net, train)
     minimised, nats = objective(batch)
-    aligned = objective.ctc(net.encode(batch.source), batch)
+    aligned = net(batch, Aims(terms={"ctc": objective.ctc})).terms["ctc"]
     assert float(minimised.detach()) == pytest.approx(0.7 * float(nats) + 0.3 * float(aligned.detach()), rel=1e-5)
