@@ -36,12 +36,6 @@ class Layout:
         """A layout without padding."""
         return cls(np.full(batch, width, dtype=np.int64), width)
 
-    @classmethod
-    def of_mask(cls, mask: Tensor) -> Layout:
-        """The layout of a mask (batch, width) bool, on the host, whose true positions are contiguous in each row."""
-        there = mask.numpy()
-        return cls(there.sum(1), there.shape[1], there.argmax(1))
-
     def __len__(self) -> int:
         return len(self.lengths)
 

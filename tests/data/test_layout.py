@@ -31,8 +31,6 @@ def test_a_layout_tells_of_its_rectangle(layout: Layout) -> None:
     assert (mask.sum(1) == layout.lengths).all() and layout.rows == mask.sum()
     assert layout.longest == max(layout.lengths) and layout.full == bool(mask.all())
     assert layout.starts.tolist() == [0, *np.cumsum(layout.lengths)]
-    again = Layout.of_mask(on.mask)
-    assert (again.mask == mask).all()
     for row, length, begin, places in zip(mask, layout.lengths, layout.begins, on.positions.tolist(), strict=True):
         assert [p for p, real in zip(places, row, strict=True) if real] == list(range(length))
         assert places[:begin] == [0] * begin and max(places) <= max(length - 1, 0)

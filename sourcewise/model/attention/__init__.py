@@ -7,13 +7,12 @@ from __future__ import annotations
 
 from typing import Protocol
 
-import torch
 from torch import Tensor, nn
 
 from sourcewise.data.layout import Layout
 from sourcewise.model.attention import eager, sdpa
 
-MASKED = eager.MASKED
+MASKED, padding_bias = eager.MASKED, eager.padding_bias
 
 
 class Backend(Protocol):
@@ -67,8 +66,3 @@ class SplitHeads(nn.Module):
 def merge_heads(read: Tensor) -> Tensor:
     """(…, heads, time, d_kv) → (…, time, heads × d_kv)."""
     return read.transpose(-3, -2).flatten(-2)
-
-
-def padding_bias(layout: Layout, device: torch.device) -> Tensor | None:
-    """Bias (batch, 1, 1, width) float32 that masks padding when added to scores; None without padding."""
-    return eager.padding_bias(layout, device)

@@ -58,7 +58,7 @@ def attend_to_both(
 
 
 def padding_bias(layout: Layout, device: torch.device) -> Tensor | None:
-    """See `sourcewise.model.attention`."""
+    """(batch, 1, 1, width) float32, added to scores: it bars padding; None where there is none."""
     if layout.full:
         return None
     mask = layout.on(device).mask
