@@ -74,7 +74,8 @@ class Rounded(Seq2Seq):
         self.undo = 1 / scale
         for block in (*body.encoder, *body.decoder):
             for part in (block.attention, getattr(block, "cross", None), block.feedforward):
-                for name, layer in list(part.named_children()) if part is not None else []:
+                layers = [] if part is None else list(part.named_children())
+                for name, layer in ((name, each) for name, each in layers if isinstance(each, nn.Linear)):
                     setattr(part, name, RoundedLinear(layer.weight))
 
     def decode(self, tokens: Tensor, memory: Any, cache: Any = None) -> Tensor:
