@@ -47,18 +47,20 @@ def judged_fairly(findings: Sequence[Finding], early: str = "", going_on: str = 
     gets better. Rules that are found excuse others, and soften them (see `Rule`). The mildest of all that holds.
     """
     levels = {finding.code: finding.level for finding in findings}
+    if any(RULES[code].implies for code in levels if code in RULES):
+        early = ""  # a rule says so itself
     excuses: list[_Excuse] = []
     if early:
-        excuses.append(
-            _Excuse(frozenset(c for c, rule in RULES.items() if rule.learned and not rule.says_why), NOTES, early)
-        )
-    if going_on:
-        excuses.append(_Excuse(frozenset(c for c, rule in RULES.items() if rule.until_the_end), NOTES, going_on))
+        learned = (code for code, rule in RULES.items() if rule.learned and not rule.says_why)
+        excuses.append(_Excuse(frozenset(learned), NOTES, early))
     for finding in findings:
         rule = RULES.get(finding.code)
         if rule is not None and rule.excusing(levels):
             for patterns, to in ((rule.excuses, NOTES), (rule.softens, ONE_LOWER)):
                 excuses.append(_Excuse(frozenset(matching(patterns, tuple(RULES))), to, finding.evidence))
+    if going_on:
+        passing = (code for code, rule in RULES.items() if rule.until_the_end)
+        excuses.append(_Excuse(frozenset(passing), NOTES, going_on))
     judged = {finding.code: _lowered(finding, excuses) for finding in findings}
     for finding in findings if early else ():  # now that it is known which errors stand
         rule = RULES.get(finding.code)
