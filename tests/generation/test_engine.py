@@ -19,7 +19,7 @@ from sourcewise.generation.engine import search
 from sourcewise.generation.engine.search import Engine, why_not
 from sourcewise.generation.sampling import Hypothesis
 from sourcewise.model.blocks.cache import KeyValueCache
-from sourcewise.model.blocks.sublayers import Kept
+from sourcewise.model.blocks.sublayers import ForDecoding
 from sourcewise.model.generation_defaults import GenerationDefaults
 from sourcewise.model.network import Seq2Seq
 from sourcewise.native.codes import Code
@@ -90,7 +90,7 @@ def short_keys(monkeypatch: pytest.MonkeyPatch) -> None:
         return x.bfloat16().float()
 
     extend = KeyValueCache._extend
-    monkeypatch.setattr(Kept, "forward", lambda self, heads: short(heads))
+    monkeypatch.setattr(ForDecoding, "forward", lambda self, heads: short(heads))
     monkeypatch.setattr(KeyValueCache, "_extend", lambda self, place, k, v: extend(self, place, short(k), short(v)))
 
 
