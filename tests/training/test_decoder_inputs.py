@@ -20,6 +20,7 @@ from sourcewise.data.batches import IGNORED, Batch
 from sourcewise.model.families.registry import FAMILIES
 from sourcewise.model.generation_defaults import GenerationDefaults
 from sourcewise.model.network import Seq2Seq
+from sourcewise.model.place import place
 from sourcewise.model.protocol import shift_right
 from sourcewise.native.training.draws import dropout_seed
 from sourcewise.training import decoder_inputs as module
@@ -230,7 +231,7 @@ def test_without_an_unknown_word_padding_stands_for_it() -> None:
 
 
 def test_worker_threads_change_nothing_of_what_is_fed(monkeypatch: pytest.MonkeyPatch) -> None:
-    objective = Objective(network(dropout=0.3).train(), TrainConfig(word_dropout=0.2), UNKNOWN)
+    objective = place(Objective(network(dropout=0.3).train(), TrainConfig(word_dropout=0.2), UNKNOWN), "cpu")
     whole = objective.forward
     monkeypatch.setattr(objective, "forward", lambda batch: whole(batch, 0.5))
     first, second, third = (found(objective, [[3, 1], [0, 2, 4]], seed) for seed in (1, 1, 2))
