@@ -308,7 +308,7 @@ def test_ends_that_may_be_padding_are_told(warned: Any) -> None:
     trg = targets(start=False)
     trg[:3, -3:] = 10
     found = sourcewise.source_bits(lambda given: torch.zeros(*trg.shape, WORDS), {"source": sources(), "labels": trg})
-    assert found.tokens.sum() == trg.numel() and "where it is padding, give -100" in found.understood
+    assert found.tokens.sum() == trg.numel() and "if they are padding, give -100" in found.understood
 
 
 def test_decoder_inputs_that_are_the_labels_are_told() -> None:
