@@ -15,9 +15,10 @@ from torch import Tensor
 from sourcewise.config import DataConfig
 from sourcewise.data.encoding import Encoded
 from sourcewise.data.examples import Dataset, Example
+from sourcewise.data.layout import Layout
 from sourcewise.data.tokenizers.tokenizer import Tokenizer
 from sourcewise.evaluation.source_bits import SourceBits, partners, source_bits
-from sourcewise.model.blocks.memory import Memory as TransformerMemory
+from sourcewise.model.blocks.memory import Memory
 from sourcewise.model.protocol import token_nats
 from tests.model.networks import DIMS, VOCABULARY, network
 
@@ -78,11 +79,11 @@ class _Deaf(torch.nn.Module):
         self.start_id, self.eos_id, self.pad_id = self.inner.start_id, self.inner.eos_id, self.inner.pad_id
         self.dims = 0
 
-    def encode(self, source: object) -> TransformerMemory:
+    def encode(self, source: object) -> Memory:
         states = torch.ones(len(source), 1, 24)  # type: ignore[arg-type]
-        return self.inner.body.bypass(states, torch.ones(len(states), 1, dtype=torch.bool))
+        return self.inner.body.keep(self.inner.body.bypass(states, Layout.whole(len(states), 1)))
 
-    def decode(self, tokens: Tensor, memory: TransformerMemory, cache: None = None) -> Tensor:
+    def decode(self, tokens: Tensor, memory: Memory, cache: None = None) -> Tensor:
         return self.inner.decode(tokens, memory, cache)
 
 
