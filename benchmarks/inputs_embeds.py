@@ -93,8 +93,8 @@ def ways(folder: Path) -> list[dict[str, Any]]:
     tokens = torch.randint(2, theirs.config.vocab_size, (len(FRAMES), STEPS), generator=draw)
     tokens[:, 0] = theirs.config.decoder_start_token_id
     with torch.inference_mode():
-        vectors, mask = made["encoder"].embed(source)
-        found = {"transformers": of_transformers(theirs, vectors, mask, tokens)}
+        vectors, layout = made["encoder"].embed(source)
+        found = {"transformers": of_transformers(theirs, vectors, layout.on("cpu").mask, tokens)}
         found["sourcewise"] = of_sourcewise(made, source, tokens)
     first = found["transformers"][WAYS[0]]
     return [

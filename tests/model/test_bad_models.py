@@ -75,7 +75,7 @@ CHECKPOINTS: dict[str, tuple[str, Callable[[Path], object], str]] = {
     "a bridge cut off": ("bridge.safetensors", half, "truncated or not safetensors"),
     "no bridge": ("bridge.safetensors", Path.unlink, "missing"),
     "a bridge of another shape": ("sourcewise.json", changed(dims=9), "does not fit the bridge of sourcewise.json"),
-    "a bridge of no kind": ("sourcewise.json", changed(bridge={"kind": "glue"}), "describes no network"),
+    "a bridge of no kind": ("sourcewise.json", changed(bridge={"kind": "glue"}), "a bridge of kind 'glue'"),
     "a bridge not described": (
         "sourcewise.json",
         dropped("bridge"),

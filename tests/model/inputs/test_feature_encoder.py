@@ -10,6 +10,7 @@ from safetensors.torch import load_file
 
 import sourcewise
 from sourcewise.config import BridgeConfig, FeatureEncoderConfig
+from sourcewise.data.layout import Layout
 from sourcewise.errors import RequestError
 from sourcewise.model.inputs.bridges import build_bridge
 from sourcewise.model.weights.checkpoint import find_folder, load_network
@@ -28,12 +29,12 @@ def test_padding_and_neighbours_change_no_slot(kind: str) -> None:
     assert bridge.dims == DIMS
     lengths = [9, 4, 7]
     together = feature_source(lengths, width=20)
-    slots, counts = bridge(together.features, together.frames)
+    slots, layout = bridge(together.features, together.frame_layout)
     for row, length in enumerate(lengths):
         alone = feature_source(lengths)
-        mine, count = bridge(alone.features[row : row + 1, :length], alone.frames[row : row + 1])
-        assert int(count) == int(counts[row])
-        torch.testing.assert_close(slots[row : row + 1, : int(count)], mine, atol=1e-5, rtol=1e-4)
+        mine, own = bridge(alone.features[row : row + 1, :length], Layout([length], length))
+        assert own.longest == layout.lengths[row]
+        torch.testing.assert_close(slots[row : row + 1, : own.longest], mine, atol=1e-5, rtol=1e-4)
 
 
 def test_it_learns_is_kept_and_is_lent(tmp_path: Path) -> None:
