@@ -122,7 +122,7 @@ class Course:
 
     @property
     def losses(self) -> np.ndarray:
-        """(lines,) training loss in nats a target token, averaged over the steps of a line."""
+        """(lines,) training loss in nats per target token, averaged over the steps of a line."""
         return np.array([float(line["loss"]) for line in self.train])
 
     @property

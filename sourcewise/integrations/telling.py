@@ -28,7 +28,7 @@ class Told:
 
     @property
     def problems(self) -> list[str]:
-        """What could not be looked at, and why: a line a kind."""
+        """What could not be looked at, and why: one line per kind."""
         return list(self._problems.values())
 
     def knows(self, what: str) -> bool:

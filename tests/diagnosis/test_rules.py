@@ -222,7 +222,7 @@ def test_a_source_that_may_be_read_is_left_alone(low, high):
 
 
 def test_skewed_labels_read_as_well_as_they_can_be_are_healthy():
-    # 1 % of another label: even a perfect reader gains less than 0.1 bits a token there.
+    # 1 % of another label: even a perfect reader gains less than 0.1 bits per token there.
     assert bits(0.03, 0.09, RARE, 2) == []
     assert [f.code for f in bits(0.0, 0.01, RARE, 2)] == ["SRC001"]
 

@@ -48,7 +48,7 @@ class Weight:
     value: float
     learns: bool  # before the recipe froze anything
     frozen: bool  # by the recipe
-    gradient: float | None = None  # of the loss in nats a target token, clipped; None: the loss does not depend on it
+    gradient: float | None = None  # of the loss in nats per target token, clipped; None: the loss does not depend on it
     optimised: bool = False  # whether the optimizer has it
     update: float = 0.0  # by one step at the peak learning rate
     part: str = "other"  # of the network that it belongs to, as `train.freeze` names them
@@ -57,7 +57,7 @@ class Weight:
 
 @dataclass(frozen=True, slots=True)
 class FirstStep:
-    """All tensors, the loss in nats a target token, and the norm of the gradient before clipping."""
+    """All tensors, the loss in nats per target token, and the norm of the gradient before clipping."""
 
     weights: tuple[Weight, ...]
     loss: float

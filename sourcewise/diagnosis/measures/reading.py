@@ -20,7 +20,7 @@ from sourcewise.evaluation.source_bits import SourceBits, partners
 from sourcewise.model.protocol import Network, shift_right, token_nats
 
 ALIKE = 0.02  # distance of a memory's vectors from their mean, over their size, below which they are the same
-OPEN = 0.5  # nats a token from which on there is something left to be read
+OPEN = 0.5  # nats per token from which on there is something left to be read
 MEASURED = (
     "Measured on 15 trained networks that read (T5, recurrent and decoder-only; digits, spoken digits, dates, "
     "Multi30k, conversations; from 30 steps to the end)"

@@ -137,7 +137,7 @@ def memory_slots(network: Seq2Seq, batch: Batch) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """One batch learnt by heart: losses in nats a target token before and after, and what frequencies alone give."""
+    """One batch learnt by heart: losses in nats per target token before and after, and what frequencies alone give."""
 
     before: float
     after: float

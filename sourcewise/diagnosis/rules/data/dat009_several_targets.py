@@ -8,11 +8,11 @@ from sourcewise.diagnosis.rule import CannotTell, Cure, Findings, Rule
 
 class SeveralTargets(Rule[Pairs]):
     """The share of examples whose source text comes with different targets, and the loss that no model can get below
-    for it: the entropy of the targets given the source, in nats a target token.
+    for it: the entropy of the targets given the source, in nats per target token.
     ## Why that is bad
     One of them is said, the others count as wrong; a loss that stays there is no fault of the training.
     ## Threshold and its origin
-    Note from {note:%} of the examples, warning where the loss that is left is {nats} nats a token or more. Ours.
+    Note from {note:%} of the examples, warning where the loss that is left is {nats} nats per token or more. Ours.
     """
 
     code, name, level = "DAT009", "several targets for one source", "warning"
@@ -36,7 +36,7 @@ class SeveralTargets(Rule[Pairs]):
             worst = max(several, key=lambda source: len(several[source]))
             evidence = (
                 f"{100 * examples / size:.1f} % of {size} examples share their source with another target; "
-                f"{quoted(worst)} has {len(several[worst])}; no model gets below {floor:.2g} nats a target token "
+                f"{quoted(worst)} has {len(several[worst])}; no model gets below {floor:.2g} nats per target token "
                 "on this set"
             )
             yield self.finding(named(part, evidence), "warning" if floor >= self.nats else "note")

@@ -11,7 +11,7 @@ class SourceUnused(Rule[Outputs]):
     At zero the model is a language model of its targets. The loss still falls and the outputs are fluent, but they have
     nothing to do with the input, and no decoding option will change that.
     ## Threshold and its origin
-    The upper end of the interval is below {bits} bits a token. Chosen between two measured trainings: a collapsed one
+    The upper end of the interval is below {bits} bits per token. Chosen between two measured trainings: a collapsed one
     (handwriting, outputs 'the station the station') has 0.04 bits, the same model on spoken digits 8.3. Where targets
     repeat and hold few bits to begin with, the bound is half of their own entropy a token, if that is less.
     """
@@ -50,6 +50,6 @@ class SourceUnused(Rule[Outputs]):
             f"{high:.3f}, {metrics.get('examples', len(references))} examples); unused below {bound:.2g}"
         )
         if metrics.get("loss") is not None and metrics.get("loss_shuffled") is not None:
-            evidence += f"; loss {metrics['loss']:.3f} nats a token with its own source"
+            evidence += f"; loss {metrics['loss']:.3f} nats per token with its own source"
             evidence += f", {metrics['loss_shuffled']:.3f} with another's"
         yield self.finding(evidence)

@@ -32,7 +32,9 @@ class LossDoesNotFall(Rule[Course]):
             return
         if not course.fresh and not entropy:
             return  # a loss that pretrained weights begin with may be as low as it gets
-        evidence = f"{first:.3f} nats a target token in the first line, {recent:.3f} in the last, at step {course.step}"
+        evidence = (
+            f"{first:.3f} nats per target token in the first line, {recent:.3f} in the last, at step {course.step}"
+        )
         if entropy:
             evidence += f"; knowing how frequent each token is alone gives {entropy:.3f}"
         yield self.finding(evidence)

@@ -39,6 +39,6 @@ class TokensFrequenciesAlone(Rule[Course]):
             return
         if course.finished or not loss_falls(course, FELL):
             evidence = (
-                f"{recent:.3f} nats a target token at step {course.step}; knowing how frequent each token is alone"
+                f"{recent:.3f} nats per target token at step {course.step}; knowing how frequent each token is alone"
             )
             yield self.finding(f"{evidence} gives {entropy:.3f}", "error" if course.finished else "warning")

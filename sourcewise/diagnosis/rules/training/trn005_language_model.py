@@ -21,7 +21,7 @@ class LanguageModel(Rule[Course]):
     The loss falls because the decoder learns which words follow which. That is the easy part; if the source does not
     help by then, nothing pulls the decoder towards it any more.
     ## Threshold and its origin
-    The upper end below {bits} bits a token: a warning at the second evaluation in a row after {early:words} of the
+    The upper end below {bits} bits per token: a warning at the second evaluation in a row after {early:words} of the
     training and {plateau} steps; an error at its end, unless source bits still rise (TRN014). {measured}: 0.3 to 8 at
     the first evaluation. Trainings that come off this plateau by themselves are why it is a warning at first.
     """

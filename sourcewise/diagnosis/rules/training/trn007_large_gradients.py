@@ -5,7 +5,7 @@ SMALL = 1e-2  # a norm that may grow to a usual one
 
 
 class LargeGradients(Rule[Course]):
-    """The norm of the gradient before clipping, in nats a target token: its median, and how it grew.
+    """The norm of the gradient before clipping, in nats per target token: its median, and how it grew.
     ## Why that is bad
     Clipping keeps them from doing harm at once, but says that something is far out of scale, and what does the work is
     then whatever shouts loudest.

@@ -6,7 +6,7 @@ from sourcewise.diagnosis.rule import Cure, Findings, Rule
 
 class WrongWhenFreeRunning(Rule[Course]):
     """The share of outputs that are exactly right, beside the share that the validation loss promises: targets of T
-    tokens at L nats a token have the probability exp(-L T) each on average, or more (Jensen), and free running draws
+    tokens at L nats per token have the probability exp(-L T) each on average, or more (Jensen), and free running draws
     from the same probabilities.
     ## Why that is bad
     The loss is measured with the true words before each word. If outputs are far worse than it promises, generation
@@ -44,7 +44,7 @@ class WrongWhenFreeRunning(Rule[Course]):
         if exact >= self.warning * expected or expected - exact < max(chance, self.points):
             return
         evidence = (
-            f"at step {line['step']} a target of {length:.1f} tokens has {line['loss']:.3f} nats a token: by that "
+            f"at step {line['step']} a target of {length:.1f} tokens has {line['loss']:.3f} nats per token: by that "
             f"{100 * expected:.0f} % of {examples} outputs or more should be exactly right, {100 * exact:.1f} % are"
         )
         yield self.finding(evidence, "error" if exact < self.error * expected else "warning")

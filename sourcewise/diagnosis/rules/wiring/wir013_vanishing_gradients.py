@@ -5,7 +5,7 @@ from sourcewise.diagnosis.wiring import Wiring
 
 
 class VanishingGradients(Rule[Wiring]):
-    """The gradient of each layer for one batch (root mean square over its weights, in nats a target token, after
+    """The gradient of each layer for one batch (root mean square over its weights, in nats per target token, after
     clipping), from the first to the last of a stack.
     ## Why that is bad
     Layers whose gradient drowns do not learn; with them, the source does not get through. Saturating activations

@@ -4,7 +4,7 @@ from sourcewise.diagnosis.measures import signals
 from sourcewise.diagnosis.rule import CannotTell, Cure, Findings, Rule
 from sourcewise.diagnosis.wiring import Wiring
 
-LITTLE = 0.5  # nats a target token: what is nearly certain needs no learning
+LITTLE = 0.5  # nats per target token: what is nearly certain needs no learning
 
 
 class NotLearnedByHeart(Rule[Wiring]):
@@ -41,6 +41,6 @@ class NotLearnedByHeart(Rule[Wiring]):
         if trial.after >= self.stuck * trial.frequencies and trial.falling <= self.falling:
             yield self.finding(
                 f"{trial.examples} examples, {trial.steps} steps at {signals.TRIAL_RATE:g} without dropout: from "
-                f"{trial.before:.2f} to {trial.after:.2f} nats a target token, by {100 * trial.falling:.1f} % over the "
-                f"last quarter; their frequencies alone give {trial.frequencies:.2f}"
+                f"{trial.before:.2f} to {trial.after:.2f} nats per target token, by {100 * trial.falling:.1f} % over "
+                f"the last quarter; their frequencies alone give {trial.frequencies:.2f}"
             )
