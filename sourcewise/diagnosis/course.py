@@ -127,7 +127,7 @@ class Course:
 
     @property
     def target_entropy(self) -> float | None:
-        """Nats a target token for whoever knows the tokens' frequencies alone."""
+        """Nats per target token for whoever knows the tokens' frequencies alone."""
         noted = (self.start or {}).get("target_entropy")
         return float(noted) if noted else None
 

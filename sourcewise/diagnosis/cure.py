@@ -27,7 +27,7 @@ class Cure:
 
 
 def pasted(cures: Iterable[Cure]) -> str:
-    """Cures as our own recipes take them: a paragraph a line, and lines to paste, which begin with two spaces."""
+    """Cures as our own recipes take them: one line per paragraph, and lines to paste, which begin with two spaces."""
     lines: list[str] = []
     for cure in cures:
         lines += [cure.words] if cure.words else []

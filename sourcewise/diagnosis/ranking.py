@@ -17,7 +17,7 @@ ONE_LOWER: Mapping[Level, Level] = {"error": "warning", "warning": "note"}
 
 
 def put_together(pieces: Sequence[Piece], seconds: float = 0.0, *, own_set: bool = True) -> Diagnosis:
-    """One diagnosis of several looks: a finding a code, ranked. `own_set`: the outputs are of a set of the training."""
+    """One ranked diagnosis of several looks, one finding per code. `own_set`: outputs are of a set of the training."""
     found = _once([finding for piece in pieces for finding in piece.findings])
     early = next((piece.early for piece in pieces if piece.early), "")
     still = [f"{f.name}, {f.evidence}" for f in found if f.code in RULES and RULES[f.code].gets_better]
@@ -27,7 +27,7 @@ def put_together(pieces: Sequence[Piece], seconds: float = 0.0, *, own_set: bool
 
 
 def _once(findings: Sequence[Finding]) -> list[Finding]:
-    """One finding a code, the gravest and then the first; a rule may speak of the recipe and of the trained network."""
+    """One finding per code, the gravest, then the first; a rule may speak of recipe and trained network."""
     kept: dict[str, Finding] = {}
     for finding in sorted(findings, key=lambda f: LEVELS.index(f.level)):
         kept.setdefault(finding.code, finding)

@@ -137,7 +137,7 @@ class Rule(Generic[S]):
 
 
 def parsed(text: str) -> dict[str, str]:
-    """A docstring's sections, by title, a paragraph a line; its beginning is the first of `TITLES`."""
+    """A docstring's sections, by title, one line per paragraph; its beginning is the first of `TITLES`."""
     found: dict[str, str] = {}
     for block in re.split(r"^## ", f"## {TITLES[0]}\n{text}", flags=re.MULTILINE)[1:]:
         title, _, body = block.partition("\n")

@@ -281,7 +281,7 @@ class Doctor:
 
     @contextmanager
     def guard(self, what: str) -> Iterator[None]:
-        """Within: an error becomes a line "not checked: why", once a kind. An interrupt is none of ours."""
+        """Within: an error becomes a line "not checked: why", once per kind. An interrupt is none of ours."""
         try:
             yield
         except Exception as problem:

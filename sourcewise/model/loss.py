@@ -89,21 +89,21 @@ class _LinearCrossEntropy(torch.autograd.Function):
         count: int,
         smoothing: float,
         emphasis: Emphasis | None,
-        door: LinearCrossEntropy,
+        owner: LinearCrossEntropy,
     ) -> tuple[Tensor, Tensor]:
         wanted = any(ctx.needs_input_grad[:2])
-        found = door.whole(states, weight, labels, smoothing, wanted) if emphasis is None else None
+        found = owner.whole(states, weight, labels, smoothing, wanted) if emphasis is None else None
         if found is not None:
             each, dstates, dweight = found
             minimised, nats = each.sum(), each.sum()
         else:
-            chunks = _Chunks(weight, smoothing, emphasis, door)
+            chunks = _Chunks(weight, smoothing, emphasis, owner)
             minimised, nats, dstates, dweight = chunks.run(states, labels, count, wanted)
         if dstates is not None and dweight is not None:
             if smoothing:
                 _spread_evenly(states, weight, labels, smoothing, emphasis, dstates, dweight)
             ctx.found = (dstates, dweight.to(weight.dtype))
-        ctx.at_hand = door.at_hand
+        ctx.at_hand = owner.at_hand
         ctx.mark_non_differentiable(nats)
         return minimised, nats
 
@@ -126,7 +126,7 @@ class _Chunks:
     weight: Tensor
     smoothing: float
     emphasis: Emphasis | None
-    door: LinearCrossEntropy
+    owner: LinearCrossEntropy
 
     def run(
         self, states: Tensor, labels: Tensor, count: int, wanted: bool
@@ -137,7 +137,7 @@ class _Chunks:
         dstates, dweight = torch.empty_like(states), None
         parts = max(1, -(-total // chunk_rows(size)))
         rows = max(1, -(-total // parts // ROWS) * ROWS)  # of equal size
-        room = self.door.room(states, min(rows, total), size)
+        room = self.owner.room(states, min(rows, total), size)
         for start in range(0, total, rows):
             x, y = states[start : start + rows], labels[start : start + rows]
             logits = torch.mm(x, weight.T, out=room[: len(x)])
@@ -156,7 +156,7 @@ class _Chunks:
         Both nats are sums. Rows from `count` on do not count. The gradient may overwrite the logits.
         """
         smoothing = self.smoothing
-        nats = self.door.whole_rows(logits, labels, smoothing) if self.emphasis is None else None
+        nats = self.owner.whole_rows(logits, labels, smoothing) if self.emphasis is None else None
         if nats is not None:
             return logits, nats, nats
         each, y = torch.arange(len(labels), device=labels.device), labels.clamp(min=0)
@@ -165,7 +165,7 @@ class _Chunks:
         p[each, y] = 0
         others = p.sum(-1).float()  # summed in fp32, rounded once
         log_p = torch.where(likely > 0.5, torch.log1p(-others), likely.log())
-        if not self.door.at_hand or bool((likely < LEAST).any()):  # floats so small are imprecise, or zero
+        if not self.owner.at_hand or bool((likely < LEAST).any()):  # floats so small are imprecise, or zero
             below = logits[each, y].float() - logits.float().logsumexp(-1)
             log_p = torch.where(likely < LEAST, below, log_p)
         nats = -(1 - smoothing) * log_p

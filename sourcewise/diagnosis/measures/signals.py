@@ -148,7 +148,7 @@ class Trial:
 
 
 def trial_flops(network: Seq2Seq, batch: Batch) -> float:
-    """About what `learn_by_heart` costs: 6 FLOPs a parameter and position (Kaplan et al. 2020)."""
+    """About what `learn_by_heart` costs: 6 FLOPs per parameter and position (Kaplan et al. 2020)."""
     positions = len(batch) * (int(batch.source.lengths.max()) + batch.labels.shape[1])
     return 6.0 * sum(p.numel() for p in network.parameters()) * positions * TRIAL_STEPS
 

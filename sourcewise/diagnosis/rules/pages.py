@@ -30,7 +30,7 @@ _MADE = "<!-- Made by `python -m sourcewise.diagnosis.rules.pages docs/rules`; w
 
 
 def pages() -> dict[str, str]:
-    """File name → Markdown: a page a rule, and the index."""
+    """File name → Markdown: one page per rule, and the index."""
     ours = [rule for rule in RULES.values() if not rule.package]
     return {INDEX: index(ours), **{f"{rule.code}.md": page(rule) for rule in ours}}
 
