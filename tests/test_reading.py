@@ -38,7 +38,7 @@ def test_bad_rows_are_told_at_once_or_left_out(here: Path, capsys: pytest.Captur
     (here / "r.yaml").write_text("data: {train: {pairs: x.tsv}, skip_bad: true, vocabulary: 40}\n")
     capsys.readouterr()
     main(["diagnose", "r.yaml"])
-    assert "rows of x.tsv that are left out (skip_bad): the target is empty: 4" in capsys.readouterr().out
+    assert "4 rows of x.tsv (DAT001): left out (skip_bad): the target is empty" in capsys.readouterr().out
 
 
 def test_missing_files_are_counted_in_one_line(here: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -6,6 +6,7 @@ import math
 from pathlib import Path
 
 import pytest
+import torch
 from safetensors.torch import load_file
 
 import sourcewise
@@ -43,6 +44,7 @@ def test_features_from_scratch(tmp_path: Path, route: str) -> None:
 def test_a_hugging_face_folder_is_fine_tuned_part_by_part(tmp_path: Path, kind: str) -> None:
     transformers = pytest.importorskip("transformers")
     folder = tmp_path / "hf"
+    torch.manual_seed(0)
     tokenizer = Tokenizer.train([" ".join(WORDS + SPOKEN)] * 9, 64)
     sizes = {f"{part}_{name}": n for part in ("encoder", "decoder") for name, n in LAYERS.items()}
     ids = {"pad_token_id": 0, "eos_token_id": 1, "decoder_start_token_id": 1, "forced_eos_token_id": 1}
@@ -69,6 +71,7 @@ def test_a_hugging_face_folder_is_fine_tuned_part_by_part(tmp_path: Path, kind: 
 
 def test_features_into_a_hugging_face_bart(tmp_path: Path) -> None:
     transformers = pytest.importorskip("transformers")
+    torch.manual_seed(0)
     sizes = {f"{part}_{name}": n for part in ("encoder", "decoder") for name, n in LAYERS.items()}
     ids = {"pad_token_id": 0, "eos_token_id": 1, "decoder_start_token_id": 1, "bos_token_id": None}
     config = transformers.BartConfig(vocab_size=64, d_model=32, max_position_embeddings=256, **sizes, **ids)

@@ -23,4 +23,4 @@ class RefusedData(Rule[Pairs]):
             yield self.finding(pairs.refused)
         left_out = Counter((note.file, note.what) for note in pairs.train.notes if note.what.startswith(LEFT_OUT))
         for (file, what), count in left_out.items():
-            yield CannotTell(f"rows of {file} that are {what}", f"{count:,}")
+            yield CannotTell(f"{count:,} rows of {file}", what)
