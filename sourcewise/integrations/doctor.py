@@ -34,6 +34,7 @@ from sourcewise.integrations.recorder import Recorder
 from sourcewise.integrations.subjects import Training, pairs_of, plan_of, wiring_of
 from sourcewise.integrations.telling import Told, of_set, said
 from sourcewise.integrations.untouched import untouched
+from sourcewise.runtime.device import is_host
 from sourcewise.training.statistics import target_entropy
 
 LONG = 200  # steps after which it is asked at any rate whether they were finite
@@ -261,7 +262,7 @@ class Doctor:
     @property
     def _at_once(self) -> bool:
         """Whether the device may be asked: the training waits for each loss, nobody has to, or it is long ago."""
-        return self._waits or self.model.device.type == "cpu" or len(self._steps.norms) >= LONG
+        return self._waits or is_host(self.model.device) or len(self._steps.norms) >= LONG
 
     def _unseen(self, waited: First) -> bool:
         """Whether there is nothing to look at; says why, where that was not said already."""

@@ -24,6 +24,7 @@ from typing import Any
 import torch
 
 from sourcewise.errors import RequestError
+from sourcewise.runtime.device import is_host
 
 _function: Callable[[int], Any] | None = None  # in a worker process: the mapped function
 
@@ -33,7 +34,7 @@ def worker_count(device: torch.device) -> int:
     may_fork = sys.platform == "linux" and _function is None and not multiprocessing.current_process().daemon
     # A fork from another thread would copy the locks and sockets that the main thread is using.
     may_fork = may_fork and threading.current_thread() is threading.main_thread()
-    return torch.get_num_threads() if device.type == "cpu" and may_fork else 1
+    return torch.get_num_threads() if is_host(device) and may_fork else 1
 
 
 def refuse_ranks() -> None:

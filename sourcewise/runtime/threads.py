@@ -14,6 +14,8 @@ from typing import TypeVar
 
 import torch
 
+from sourcewise.runtime.device import is_host
+
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
@@ -25,7 +27,7 @@ class WorkerThreads:
 
     def __init__(self, device: torch.device | None) -> None:
         threads = torch.get_num_threads()
-        self.count = min(threads, MOST_THREADS) if device is not None and device.type == "cpu" else 1
+        self.count = min(threads, MOST_THREADS) if device is not None and is_host(device) else 1
         self.pool: ThreadPoolExecutor | None = None
         if self.count > 1:
             share = (threads // self.count,)

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from sourcewise.config import TrainConfig
 from sourcewise.errors import RequestError
 from sourcewise.model.parts import OTHER, ParameterInfo
+from sourcewise.runtime.device import is_host
 
 LEAST_RMS = 1e-3  # so that weights at zero can change
 
@@ -71,7 +72,7 @@ class MasterAdamW:
             fused=True,
         )
         device = self.masters[0].device
-        self.lazy = device.type != "cpu" if lazy is None else lazy
+        self.lazy = not is_host(device) if lazy is None else lazy
         self.lost = torch.zeros((), device=device)  # if lazy: 1 after the first gradient that was not finite
         self.zero_grad()
 

@@ -18,6 +18,7 @@ from sourcewise.model.network import Seq2Seq
 from sourcewise.native.training import kernels
 from sourcewise.native.training.draws import dropout_seed
 from sourcewise.native.training.lookups import Lookup, lookups, put_lookups
+from sourcewise.runtime.device import is_host
 from sourcewise.runtime.threads import WorkerThreads
 from sourcewise.training.objective import Objective
 from sourcewise.training.optimizer import MasterAdamW
@@ -110,7 +111,7 @@ class DeviceEngine:
 def engine_for(objective: Objective, optimizer: MasterAdamW, batch_tokens: int) -> StepEngine:
     """The engine for the device of the weights, with one thread for small batches."""
     device = optimizer.parameters[0].device
-    if device.type != "cpu":
+    if not is_host(device):
         return DeviceEngine(objective, optimizer)
     # Approximate cost of a full batch: 6 FLOPs per parameter and token (Kaplan et al. 2020).
     flops = 6.0 * sum(p.numel() for p in objective.parameters()) * batch_tokens

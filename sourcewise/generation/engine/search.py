@@ -29,6 +29,7 @@ from sourcewise.model.families.transformer import Transformer
 from sourcewise.model.finite import not_finite
 from sourcewise.model.network import Seq2Seq
 from sourcewise.native.codes import SEARCH
+from sourcewise.runtime.device import is_host
 
 # Limits of the work given to a thread at a time: sources, memory positions, tokens of outputs.
 CHUNK, CHUNK_SLOTS, CHUNK_TOKENS = 1024, 65536, 2**22
@@ -41,7 +42,7 @@ def why_not(network: protocol.Network, device: torch.device) -> str | None:
     body: Any = network.body if isinstance(network, Seq2Seq) else None
     if not isinstance(body, Transformer) or not computes(body.config):
         return "is for the T5 family"
-    if device.type != "cpu":
+    if not is_host(device):
         return f"is for the CPU, not {device}"
     if (lacking := SEARCH.why_not()) is not None:
         return f"needs a processor with AVX-512 VNNI and a C++ compiler (g++ or clang++): {lacking}"

@@ -14,8 +14,8 @@ Computing source and target one after the other gives the same result, but the s
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, fields, replace
-from typing import Any, Literal, get_args
+from dataclasses import dataclass, replace
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -32,11 +32,10 @@ from sourcewise.model.blocks.positions import RelativePositions, SinusoidalPosit
 from sourcewise.model.blocks.sublayers import FeedForward, ForDecoding, Residual, SelfAttention
 from sourcewise.model.families import t5
 from sourcewise.model.parts import size
-from sourcewise.model.weights.interchange import check, take
+from sourcewise.model.weights.own import read_own, write_own
 from sourcewise.model.weights.weight_files import Weights
 
 MODEL_TYPES = ("sourcewise-decoder",)  # of config.json
-IDS = {"pad_id": "pad_token_id", "eos_id": "eos_token_id", "start_id": "decoder_start_token_id"}  # in config.json
 STEPS = (16, 8, 4, 2, 1)  # d_ff is a multiple of the first of these that is precise enough
 NEAR = 0.002  # largest relative difference in parameters between networks of the same size, if d_ff allows it
 
@@ -312,25 +311,12 @@ def sized(shape: DecoderOnlyConfig, wanted: int) -> DecoderOnlyConfig:
 
 def read(config: dict[str, Any], weights: Weights) -> DecoderOnly:
     """A network from its configuration and weights. Raises RequestError with the reason."""
-    where, given = f"{weights.folder}/config.json", {f.name: IDS.get(f.name, f.name) for f in fields(DecoderOnlyConfig)}
-    for key in given.values():
-        if key not in config:
-            raise RequestError(f"{where}: the key {key!r} of a {MODEL_TYPES[0]} configuration is missing")
-    for key in ("prefix", "activation"):
-        known = get_args(ModelConfig.model_fields[key].annotation)
-        if config[key] not in known:
-            raise RequestError(f"{where}: {key} {config[key]!r} is not one of {', '.join(known)}")
-    shape = DecoderOnlyConfig(**{name: config[key] for name, key in given.items()})
-    with torch.device("meta"):  # no memory is allocated before the sizes are checked against the weights
-        expected = DecoderOnly(shape).state_dict()
-    check(expected.items(), weights)
-    body = DecoderOnly(shape)
-    take(body.state_dict().items(), weights)
+    body: DecoderOnly = read_own(
+        DecoderOnly, DecoderOnlyConfig, MODEL_TYPES[0], ("prefix", "activation"), config, weights
+    )
     return body
 
 
 def write(body: DecoderOnly) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """Configuration, and fp32 weights on the CPU with our names."""
-    shape = {IDS.get(name, name): value for name, value in asdict(body.config).items()}
-    weights = {name: tensor.detach().float().cpu().contiguous() for name, tensor in body.state_dict().items()}
-    return {"architectures": ["DecoderOnly"], "model_type": MODEL_TYPES[0], **shape}, weights
+    return write_own(body, MODEL_TYPES[0])

@@ -17,8 +17,8 @@ maxout.
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass, fields
-from typing import Any, Literal, get_args
+from dataclasses import dataclass
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -26,7 +26,6 @@ from torch import Tensor, nn
 from sourcewise.config import ModelConfig
 from sourcewise.data.layout import Layout
 from sourcewise.data.tokenizers.tokenizer import Tokenizer
-from sourcewise.errors import RequestError
 from sourcewise.model.blocks.recurrent_layers import (
     CARRIES,
     AttentiveLayer,
@@ -37,11 +36,10 @@ from sourcewise.model.blocks.recurrent_layers import (
     RecurrentMemory,
     reset_cell,
 )
-from sourcewise.model.weights.interchange import check, copies, take
+from sourcewise.model.weights.own import read_own, write_own
 from sourcewise.model.weights.weight_files import Weights
 
 MODEL_TYPES = ("sourcewise-rnn",)  # of config.json
-IDS = {"pad_id": "pad_token_id", "eos_id": "eos_token_id", "start_id": "decoder_start_token_id"}  # in config.json
 
 
 @dataclass(frozen=True)
@@ -206,26 +204,10 @@ def make(model: ModelConfig, tokenizer: Tokenizer, features: bool) -> Recurrent:
 
 def read(config: dict[str, Any], weights: Weights) -> Recurrent:
     """A network from its configuration and weights. Raises RequestError with the reason."""
-    where, given = f"{weights.folder}/config.json", {f.name: IDS.get(f.name, f.name) for f in fields(RecurrentConfig)}
-    for key in given.values():
-        if key not in config:
-            raise RequestError(f"{where}: the key {key!r} of a {MODEL_TYPES[0]} configuration is missing")
-    for key in ("cell", "attention"):
-        known = get_args(ModelConfig.model_fields[key].annotation)
-        if config[key] not in known:
-            raise RequestError(f"{where}: {key} {config[key]!r} is not one of {', '.join(known)}")
-    shape = RecurrentConfig(**{name: config[key] for name, key in given.items()})
-    if max(shape.encoder_layers, shape.decoder_layers) > len(weights):
-        raise RequestError(f"{where}: states more layers than {weights.main} has tensors")
-    with torch.device("meta"):  # no memory is allocated before the sizes are checked against the weights
-        check(Recurrent(shape).state_dict().items(), weights)
-    body = Recurrent(shape)
-    take(body.state_dict().items(), weights)
+    body: Recurrent = read_own(Recurrent, RecurrentConfig, MODEL_TYPES[0], ("cell", "attention"), config, weights)
     return body
 
 
 def write(body: Recurrent) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """Configuration, and fp32 weights on the CPU with our names."""
-    shape = {IDS.get(name, name): value for name, value in asdict(body.config).items()}
-    weights = {name: tensor.float() for name, tensor in copies(body.state_dict().items()).items()}
-    return {"architectures": ["Recurrent"], "model_type": MODEL_TYPES[0], **shape}, weights
+    return write_own(body, MODEL_TYPES[0])

@@ -13,7 +13,7 @@ target tokens ─ embedding ─ decoder blocks (causal self-attention, cross-att
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -26,6 +26,8 @@ from sourcewise.model.blocks.cache import KeyValueCache
 from sourcewise.model.blocks.memory import Memory
 from sourcewise.model.blocks.positions import RelativePositions, SinusoidalPositions, distances
 from sourcewise.model.blocks.sublayers import CrossAttention, Extend, FeedForward, Residual, SelfAttention
+
+Attending = TypeVar("Attending", SelfAttention, CrossAttention)
 
 
 @dataclass(frozen=True)
@@ -69,10 +71,7 @@ class EncoderBlock(nn.Module):
     def __init__(self, c: TransformerConfig) -> None:
         super().__init__()
         self.residual = Residual(c.dropout, norm_first=c.norm_first)
-        self.attention_norm, self.attention = (
-            _norm(c),
-            SelfAttention(*_heads(c), biases=c.biases, scale=c.attention_scale),
-        )
+        self.attention_norm, self.attention = _norm(c), _attention(SelfAttention, c)
         self.feedforward_norm, self.feedforward = _norm(c), _feedforward(c)
 
     def forward(self, x: Tensor, layout: Layout, bias: Tensor | None) -> Tensor:
@@ -87,11 +86,8 @@ class DecoderBlock(nn.Module):
     def __init__(self, c: TransformerConfig) -> None:
         super().__init__()
         self.residual = Residual(c.dropout, norm_first=c.norm_first)
-        self.attention_norm, self.attention = (
-            _norm(c),
-            SelfAttention(*_heads(c), biases=c.biases, scale=c.attention_scale),
-        )
-        self.cross_norm, self.cross = _norm(c), CrossAttention(*_heads(c), biases=c.biases, scale=c.attention_scale)
+        self.attention_norm, self.attention = _norm(c), _attention(SelfAttention, c)
+        self.cross_norm, self.cross = _norm(c), _attention(CrossAttention, c)
         self.feedforward_norm, self.feedforward = _norm(c), _feedforward(c)
 
     def forward(
@@ -283,8 +279,9 @@ class Transformer(nn.Module):
         return KeyValueCache(c.decoder_layers, (memory.batch, c.heads, c.d_kv), steps, like, self.decoder_bias)
 
 
-def _heads(c: TransformerConfig) -> tuple[int, int, int, float]:
-    return c.d_model, c.heads, c.d_kv, c.attention_dropout
+def _attention(kind: type[Attending], c: TransformerConfig) -> Attending:
+    sizes = c.d_model, c.heads, c.d_kv, c.attention_dropout
+    return kind(*sizes, biases=c.biases, scale=c.attention_scale)
 
 
 def _norm(c: TransformerConfig, wanted: bool = True) -> Any:

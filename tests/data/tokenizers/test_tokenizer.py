@@ -347,4 +347,5 @@ def test_a_piece_is_read_after_those_before_it(tmp_path):
     ids = byte.encode("a我b")
     assert len(ids) == 6 and [byte.pieces(ids)[i] for i in (0, 3, 4, 5)] == ["a", "我", "b", "</s>"]
     assert byte.piece(ids[:3], ids[3]) == "我" and byte.piece([], ids[4]) == "b"
-    assert byte.piece(ids[:1], byte._backend._tokenizer.convert_tokens_to_ids("<extra_id_3>")) == "<extra_id_3>"  # type: ignore[attr-defined]
+    sentinel = byte._backend._tokenizer.convert_tokens_to_ids("<extra_id_3>")  # type: ignore[attr-defined]
+    assert byte.piece(ids[:1], sentinel) == "<extra_id_3>"

@@ -339,6 +339,7 @@ def test_a_folder_gives_the_same_network_again(kind: str, tmp_path: Path) -> Non
             r"embedding\.weight has the shape \(40, 24\), the configuration says \(1000000000, 24\)",
         ),
         ({"layers": "two"}, "describes no network"),
+        ({"layers": 10**9}, r"config\.json: states more layers than .*model\.safetensors has tensors"),
     ],
 )
 def test_a_damaged_folder_is_named(change: dict[str, Any], line: str, tmp_path: Path) -> None:
