@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -10,6 +11,7 @@ from pathlib import Path
 from sourcewise.errors import RequestError
 
 STREAMS = ("/dev", "/proc")  # paths below these are never replaced, though /dev/stdout may lead to a file
+WRITERS = itertools.count()  # two threads that write one path have a file each until the last one replaces it
 
 
 def write_atomically(path: Path, content: str | bytes) -> None:
@@ -33,7 +35,7 @@ def writing(path: Path) -> Iterator[Callable[[str | bytes], None]]:
             else:
                 path = path.resolve()
                 stack.enter_context(new_folder(path.parent))
-                part = path.with_name(f".{path.name}.{os.getpid()}.part")
+                part = path.with_name(f".{path.name}.{os.getpid()}-{next(WRITERS)}.part")
                 stack.callback(part.unlink, missing_ok=True)
                 file = stack.enter_context(part.open("wb", buffering=0))
         except OSError as error:

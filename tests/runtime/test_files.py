@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 
 import pytest
@@ -27,6 +28,31 @@ def test_a_failure_leaves_what_was_there(tmp_path: Path) -> None:
         write("half")
         raise KeyboardInterrupt
     assert path.read_text() == "before" and [p.name for p in tmp_path.iterdir()] == ["out.txt"]
+
+
+def test_two_threads_may_write_one_path(tmp_path: Path) -> None:
+    path = tmp_path / "report.html"
+    both = threading.Barrier(2, timeout=30)
+    failed: list[BaseException] = []
+
+    def write(letter: str) -> None:
+        try:
+            for _ in range(20):
+                with writing(path) as piece:
+                    piece(letter * 1000)
+                    both.wait()
+                    piece(letter * 1000)
+        except BaseException as error:
+            failed.append(error)
+
+    threads = [threading.Thread(target=write, args=(letter,)) for letter in "ab"]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not failed
+    assert path.read_text() in ("a" * 2000, "b" * 2000)
+    assert [p.name for p in tmp_path.iterdir()] == ["report.html"]
 
 
 def test_a_failure_leaves_no_folder_made_for_it(tmp_path: Path) -> None:
