@@ -25,6 +25,9 @@ class Piece:
     early: str = ""
 
 
+POOR_VERDICT = "OUT009"  # a note where `evaluate` says failed and the training was too short to be judged
+
+
 @dataclass(frozen=True, slots=True)
 class Diagnosis:
     """The answer of `sourcewise diagnose`: ill if any finding is an error; what is listed first is then the cause."""
@@ -40,9 +43,14 @@ class Diagnosis:
         return next(finding.code for finding in self.findings if finding.level != "note") if ill else None
 
     @property
-    def verdict(self) -> Literal["healthy", "ill"]:
-        """`ill` if there is an error; warnings and notes alone are `healthy`."""
-        return "healthy" if self.cause is None else "ill"
+    def verdict(self) -> Literal["healthy", "undecided", "ill"]:
+        """`ill` if there is an error; `undecided` if `evaluate` says failed and it is too early to say why.
+
+        Warnings and other notes alone are `healthy`.
+        """
+        if self.cause is not None:
+            return "ill"
+        return "undecided" if any(f.code == POOR_VERDICT and f.level == "note" for f in self.findings) else "healthy"
 
     def to_dict(self) -> dict[str, Any]:
         """The keys of `diagnose --json`: verdict, cause, findings, not_checked, seconds."""

@@ -156,6 +156,8 @@ def print_diagnosis(diagnosis: Diagnosis) -> None:
         console.print("[bold green]healthy[/]  nothing was found")
     elif diagnosis.cause:
         console.print(f"[bold red]ill[/]  the cause: {diagnosis.cause}")
+    elif diagnosis.verdict == "undecided":
+        console.print("[bold yellow]undecided[/]  evaluate says failed, and it is too early to say why:")
     else:
         console.print("[bold green]healthy[/]  no errors, but:")
     _print_findings(console, diagnosis.findings)

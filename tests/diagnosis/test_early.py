@@ -70,7 +70,9 @@ EARLY: dict[str, Course] = {
 @pytest.mark.parametrize("name", EARLY)
 def test_what_is_not_learned_yet_is_a_note_that_says_why(name: str) -> None:
     diagnosis = diagnosed(EARLY[name])
-    assert set(levels(EARLY[name]).values()) == {"note"} and diagnosis.verdict == "healthy"
+    assert set(levels(EARLY[name]).values()) == {"note"}
+    assert diagnosis.verdict == "healthy"
+    assert diagnosed(EARLY[name], [*SYMPTOMS, "OUT009"]).verdict != "healthy"
     why = too_early(EARLY[name])
     assert why.startswith(f"step {EARLY[name].step} of {EARLY[name].total}")
     assert all(f.evidence == f"seen. No {RULES[f.code].level}: {why}" for f in diagnosis.findings if f.code in SYMPTOMS)
@@ -123,6 +125,21 @@ def test_a_short_training_whose_outputs_failed_still_names_the_unread_source() -
     found = diagnosed(ended, [*SYMPTOMS, "OUT009"])
     assert found.cause == "SRC001" and found.verdict == "ill"
     assert {f.code: f.level for f in found.findings if f.level != "note"} == {"SRC001": "warning", "OUT009": "error"}
+
+
+def test_a_short_training_that_never_read_is_warned_of_though_its_loss_falls() -> None:
+    """A collator that pairs each source with its neighbour's labels: the loss falls as of any language model."""
+    for steps, level in (([60, 130, 190, 260], "warning"), ([130, 260], "note")):
+        ended = course(steps, 260, falling, lambda step: 0.0)
+        (told,) = [f for f in diagnosed(ended).findings if f.code == "TRN005"]
+        assert told.level == level and "No error: these were 260 steps" in told.evidence
+
+
+def test_outputs_that_failed_too_early_to_say_why_are_undecided() -> None:
+    ended = course([200, 400, 600], 600, lambda step: 3 - step / 400, lambda step: 0.5)  # TRN014
+    found = diagnosed(ended, ["OUT009"])
+    assert {f.level for f in found.findings} == {"note"} and (found.verdict, found.cause) == ("undecided", None)
+    assert found.to_dict()["verdict"] == "undecided"
 
 
 def test_at_its_end_poor_outputs_of_a_source_that_is_read_are_a_level_lower() -> None:

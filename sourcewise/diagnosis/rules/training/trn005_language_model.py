@@ -1,3 +1,5 @@
+from collections.abc import Sequence
+
 from sourcewise.diagnosis.course import (
     EARLY,
     FREQUENCIES,
@@ -22,8 +24,10 @@ class LanguageModel(Rule[Course]):
     help by then, nothing pulls the decoder towards it any more.
     ## Threshold and its origin
     The upper end below {bits} bits per token: a warning at the second evaluation in a row after {early:words} of the
-    training and {plateau} steps; an error at its end, unless source bits still rise (TRN014). {measured}: 0.3 to 8 at
-    the first evaluation. Trainings that come off this plateau by themselves are why it is a warning at first.
+    training and {plateau} steps; an error at its end, unless source bits still rise (TRN014). Of a training that ended
+    before {plateau} steps and still got better: a warning if the intervals of the last {looks:words} evaluations all
+    reach down to 0, else a note. {measured}: 0.3 to 8 at the first evaluation. Trainings that come off this plateau by
+    themselves are why it is a warning at first.
     """
 
     code, name, level = "TRN005", "it has become a language model", "error"
@@ -32,6 +36,7 @@ class LanguageModel(Rule[Course]):
     )
     bits, different = SOURCE_BITS, 0.5  # a token, and of the references
     early, plateau, measured = EARLY, PLATEAU, MEASURED
+    looks = 4  # evaluations in a row
     cures = Cure(
         "See whether the source can help at all: sources and targets must be of the same row. Then make it easier to "
         "read (fewer frames a slot, more slots), let the loss ask for it, and make the decoder's own way harder; what "
@@ -64,11 +69,16 @@ class LanguageModel(Rule[Course]):
             return
         evidence = self.evidence(course, measured[-1], measured[-unread])
         if early := too_early(course) if ended else "":
-            yield self.finding(f"{evidence}. No error: {early}", "note")
+            yield self.finding(f"{evidence}. No error: {early}", "warning" if self.never_read(measured) else "note")
         elif rising := bits_rise(course):
             yield self.finding(f"{evidence}; but {rising}", "warning")
         else:
             yield self.finding(evidence, "error" if ended else "warning")
+
+    def never_read(self, measured: Sequence[Line]) -> bool:
+        """Whether at the last evaluations, and they are several, the source bits may have been none."""
+        last = measured[-self.looks :]
+        return len(last) == self.looks and all(line["source_bits_ci95"][0] <= 0 for line in last)
 
     def evidence(self, course: Course, last: Line, first: Line) -> str:
         """Since when source bits are low, while the loss fell."""
