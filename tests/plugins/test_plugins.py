@@ -6,12 +6,14 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from tests.commands import ENVIRONMENT, TINY
+from tests.forking import Forking
 
 HERE = Path(__file__).parent / "elsewhere"
 LOUD = "".join(f"{'ab'[i % 2] * (i % 5 + 1)} {i} ||| {'XY'[i % 2] * (i % 5 + 1)} {'Q' * (i % 7)}Z\n" for i in range(60))
@@ -35,39 +37,49 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture
+def forked(site: Path, tmp_path: Path) -> Iterator[Forking]:
+    """Commands where the package is installed."""
+    with Forking(tmp_path, beside(site)) as forked:
+        yield forked
+
+
+def beside(site: Path) -> dict[str, str]:
+    return ENVIRONMENT | {"PYTHONPATH": os.pathsep.join((str(site), ENVIRONMENT["PYTHONPATH"]))}
+
+
 def run(site: Path, folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
-    path = os.pathsep.join((str(site), ENVIRONMENT["PYTHONPATH"]))
     command = [sys.executable, "-m", "sourcewise", *words]
-    return subprocess.run(command, cwd=folder, env=ENVIRONMENT | {"PYTHONPATH": path}, capture_output=True, text=True)
+    return subprocess.run(command, cwd=folder, env=beside(site), capture_output=True, text=True)
 
 
-def test_rule_metric_and_reader_in_every_command(site: Path, tmp_path: Path) -> None:
+def test_rule_metric_and_reader_in_every_command(forked: Forking, tmp_path: Path) -> None:
     (tmp_path / "loud.bars").write_text(LOUD)
     words = "--data.train.pairs loud.bars --data.valid.pairs loud.bars --data.vocabulary 60 --data.unit characters"
     options = ["--output", "runs", *words.split(), *TINY.split(), "--train.best", "first_letter_pct"]
-    trained = run(site, tmp_path, "train", "--name", "loud", *options, "--train.preflight", "true")
+    trained = forked.run(["train", "--name", "loud", *options, "--train.preflight", "true"])
     assert trained.returncode == 0, trained.stderr
     assert "ELS001" in trained.stdout + trained.stderr
     page = (tmp_path / "runs" / "loud" / "report.html").read_text()
     assert "ELS001" in page and "targets all in capitals" in page and "First letter right" in page
 
-    evaluated = run(site, tmp_path, "evaluate", "runs/loud", "loud.bars", "--require", "first_letter_pct>=0")
+    evaluated = forked.run(["evaluate", "runs/loud", "loud.bars", "--require", "first_letter_pct>=0"])
     assert evaluated.returncode == 0 and "first letter right" in evaluated.stdout, evaluated.stderr
 
-    found = json.loads(run(site, tmp_path, "diagnose", "runs/loud", "--json").stdout)
+    found = json.loads(forked.run(["diagnose", "runs/loud", "--json"]).stdout)
     assert any(each["code"] == "ELS001" and "100 % of 60" in each["evidence"] for each in found["findings"])
-    told = run(site, tmp_path, "explain", "ELS001").stdout
+    told = forked.run(["explain", "ELS001"]).stdout
     assert "Warning from 50 %" in told and "sourcewise-elsewhere" in told
 
     (tmp_path / "wrong.bars").write_text("a ||| b\nc | d\n")
-    refused = run(site, tmp_path, "evaluate", "runs/loud", "wrong.bars")
+    refused = forked.run(["evaluate", "runs/loud", "wrong.bars"])
     assert refused.returncode == 2
     assert "wrong.bars: not read (line 2: no ' ||| ' between source and target)" in refused.stderr
     (tmp_path / "empty.bars").write_text("a ||| b\nc ||| \n")
-    assert "empty.bars:2: the target is empty" in run(site, tmp_path, "evaluate", "runs/loud", "empty.bars").stderr
+    assert "empty.bars:2: the target is empty" in forked.run(["evaluate", "runs/loud", "empty.bars"]).stderr
 
 
-def test_a_bridge_is_trained_and_read_again(site: Path, tmp_path: Path) -> None:
+def test_a_bridge_is_trained_and_read_again(forked: Forking, tmp_path: Path) -> None:
     (tmp_path / "clips").mkdir()
     rng = np.random.default_rng(0)
     for i in range(12):
@@ -75,10 +87,10 @@ def test_a_bridge_is_trained_and_read_again(site: Path, tmp_path: Path) -> None:
     (tmp_path / "m.tsv").write_text("id\ttext\n" + "".join(f"c{i}\tword {i}\n" for i in range(12)))
     data = "--data.train.manifest m.tsv --data.train.features clips --data.vocabulary 40 --data.unit characters"
     options = ["--output", "runs", "--name", "clips", *data.split(), *TINY.split(), "--model.bridge.kind", "average"]
-    trained = run(site, tmp_path, "train", *options)
+    trained = forked.run(["train", *options])
     assert trained.returncode == 0, trained.stderr
     words = ["generate", "runs/clips", "m.tsv", "--features", "clips"]
-    spoken = run(site, tmp_path, *words)
+    spoken = forked.run(words)
     assert spoken.returncode == 0 and len(spoken.stdout.splitlines()) == 12, spoken.stderr
 
     nowhere = tmp_path / "nowhere"

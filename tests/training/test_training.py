@@ -17,6 +17,8 @@ from sourcewise.config.files import load_recipe, save_recipe
 from sourcewise.errors import RequestError
 from sourcewise.training.run import create_run, locked
 from sourcewise.training.state import load_state
+from tests.commands import ENVIRONMENT
+from tests.forking import Forking
 from tests.training.recipes import SPOKEN, WORDS, feature_recipe, recipe
 
 
@@ -89,7 +91,9 @@ import os, random, signal, sys, threading
 import sourcewise
 from sourcewise.training import learner, loop, state
 from sourcewise.model.weights import checkpoint
+from tests.commands import NoPages
 
+sourcewise.api.LiveReport = NoPages
 moment, count = sys.argv[2], int(sys.argv[3])
 seen = 0
 
@@ -135,10 +139,11 @@ def test_killed_at_any_moment_and_resumed_the_weights_are_the_same(tmp_path: Pat
     file = tmp_path / "killed.yaml"
     save_recipe(killed, file)
     folder = tmp_path / "runs" / "killed"
-    for moment, count in MOMENTS[:: 1 if accumulate == 1 else 4]:
-        target = str(folder) if (folder / "recipe.yaml").exists() else str(file)
-        done = subprocess.run([sys.executable, "-c", KILL, target, moment, str(count)], capture_output=True, text=True)
-        assert done.returncode == -9 or "resuming" in done.stderr, done.stderr
+    with Forking(tmp_path, ENVIRONMENT) as forked:
+        for moment, count in MOMENTS[:: 1 if accumulate == 1 else 4]:
+            target = str(folder) if (folder / "recipe.yaml").exists() else str(file)
+            done = forked.run([target, moment, str(count)], KILL)
+            assert done.returncode == -9 or "resuming" in done.stderr, done.stderr
     run = sourcewise.train(folder, resume=True)
     assert same(weights(whole.folder), weights(run.folder))
     best = [load_file(r.best / "model.safetensors") for r in (whole, run)]
