@@ -64,7 +64,7 @@ class Forking:
     def run(
         self, words: Sequence[str], program: str = COMMAND, folder: Path | None = None
     ) -> subprocess.CompletedProcess[str]:
-        """Run a program with these words behind its name (`sourcewise WORDS`, if none is named), as `subprocess.run`."""
+        """Run a program with these words behind its name (`sourcewise WORDS` if none is named), as `subprocess.run`."""
         assert self.server.stdin is not None and self.server.stdout is not None
         out, err = self.folder / "forked.out", self.folder / "forked.err"
         where = {"folder": str(folder or self.folder), "out": str(out), "err": str(err)}
