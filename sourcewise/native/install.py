@@ -18,32 +18,23 @@ OURS, THEIRS = ("torch.nn.", "sourcewise.model."), "transformers."  # where clas
 SIDE = 32  # heads without padding are a multiple of it wide
 
 
-def install(network: nn.Module) -> None:
+def install(network: Any) -> None:
     """Let the modules of a network that is on a CPU compute in native code, wherever that can.
 
-    A model of transformers stays as it is.
+    A model of transformers stays as it is. A body lays out what it reads without padding, if all of its blocks can do
+    without.
     """
-    _let_in(network)
-    for module in network.children():
-        if type(module).__name__ == "Arrangement":
-            _pack(module, network)
-        elif not type(module).__module__.startswith(THEIRS):
-            install(module)
-
-
-def _let_in(module: nn.Module) -> None:
-    kind = type(module).__name__
-    if kind in FORWARDS and type(module).__module__.startswith(OURS):
-        module.forward = MethodType(FORWARDS[kind], module)
+    kind = type(network).__name__
+    if kind in FORWARDS and type(network).__module__.startswith(OURS):
+        network.forward = MethodType(FORWARDS[kind], network)
     elif kind == "LinearCrossEntropy":
-        loss.install(module)
-
-
-def _pack(module: Any, body: nn.Module) -> None:
-    """Let a body lay out what it reads without padding, if all of its blocks can do without."""
-    width = _width_of_heads(body)
-    if width is not None:
-        module.d_kv, module.forward = width, MethodType(arrangement, module)
+        loss.install(network)
+    for module in network.children():
+        if type(module).__name__ != "Arrangement":
+            if not type(module).__module__.startswith(THEIRS):
+                install(module)
+        elif (width := _width_of_heads(network)) is not None:
+            module.d_kv, module.forward = width, MethodType(arrangement, module)
 
 
 def _width_of_heads(body: nn.Module) -> int | None:

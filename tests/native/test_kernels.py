@@ -115,13 +115,13 @@ def test_a_tensor_that_is_not_contiguous_is_read_as_it_is() -> None:
 @pytest.mark.parametrize("p", [0.05, 0.3, 0.9])
 def test_dropout_keeps_its_share_and_scales_it(p: float) -> None:
     x = torch.ones(200, 1000).bfloat16()
-    out = kernels.dropout(x, p, 7)
+    out = kernels.add_dropped(None, x, p, 7)
     stays = out != 0
     assert abs(stays.float().mean().item() - (1 - p)) < 0.005
     assert torch.equal(out[stays], torch.full_like(out[stays], 1 / (1 - p)))
     along, across = stays.float().mean(0), stays.float().mean(1)  # no pattern in rows or columns
     assert along.std() < 1.2 * (p * (1 - p) / 200) ** 0.5 and across.std() < 1.2 * (p * (1 - p) / 1000) ** 0.5
-    assert not torch.equal(out, kernels.dropout(x, p, 8))
+    assert not torch.equal(out, kernels.add_dropped(None, x, p, 8))
 
 
 @pytest.mark.parametrize("kind", ["alone", "added", "relu"])
@@ -131,7 +131,7 @@ def test_gradients_pass_where_dropout_let_values_pass(kind: str) -> None:
     if kind == "relu":
         out = kernels.relu_dropout(x, 0.25, 3)
     else:
-        out = kernels.dropout(x, 0.25, 3) if kind == "alone" else kernels.add_dropped(base, x, 0.25, 3)
+        out = kernels.add_dropped(None, x, 0.25, 3) if kind == "alone" else kernels.add_dropped(base, x, 0.25, 3)
     out.backward(grad)
     assert x.grad is not None
     passed = out.detach() != 0

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from sourcewise.native.codes import ATTENTION
-from sourcewise.native.training.kernels import LANES, at, at_or_none, in_rows, share
+from sourcewise.native.training.kernels import LANES, call, in_rows, share
 from sourcewise.native.training.tiles import tiled
 
 IN_TILES = Path(__file__).with_name("attention_tiles.cpp")
@@ -58,6 +58,8 @@ def _room(like: Tensor) -> Tensor:
 
 
 class _Attention(torch.autograd.Function):
+    """dropout(softmax(q kᵀ + bias)) v of (batch, heads, time, d_kv); the bias is (…, queries or 1, keys)."""
+
     @staticmethod
     def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, p: float, seed: int) -> Tensor:
         q, k, v = (in_rows(x) for x in (q, k, v))
@@ -67,8 +69,7 @@ class _Attention(torch.autograd.Function):
         columns = -(-k.shape[2] // LANES) * LANES
         weights = torch.empty(batch, heads, queries, columns) if any(ctx.needs_input_grad) else None
         shape = _shape(q, k, p, seed, query=q, key=k, value=v, out=out, bias=bias)
-        found = (at_or_none(bias), at(out), at_or_none(weights))
-        _done(_code().sourcewise_attention(byref(shape), at(q), at(k), at(v), *found))
+        _run("attention", byref(shape), q, k, v, bias, out, weights)
         ctx.save_for_backward(q, k, v, bias, weights)
         ctx.p, ctx.seed = p, seed
         return out
@@ -81,15 +82,11 @@ class _Attention(torch.autograd.Function):
         dbias = torch.zeros_like(bias) if ctx.needs_input_grad[3] else None
         lying = {"query": q, "key": k, "value": v, "out": grad, "bias": dbias, "dquery": dq, "dkey": dk, "dvalue": dv}
         shape = _shape(q, k, ctx.p, ctx.seed, **lying)
-        found = (at(dq), at(dk), at(dv), at_or_none(dbias))
-        _done(_code().sourcewise_attention_backward(byref(shape), at(q), at(k), at(v), at(weights), at(grad), *found))
+        _run("attention_backward", byref(shape), q, k, v, weights, grad, dq, dk, dv, dbias)
         return dq, dk, dv, dbias, None, None
 
 
-def attention(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, p: float, seed: int) -> Tensor:
-    """dropout(softmax(q kᵀ + bias)) v of (batch, heads, time, d_kv); the bias is (…, queries or 1, keys)."""
-    out: Tensor = _Attention.apply(q, k, v, bias, p, seed)
-    return out
+attention = _Attention.apply
 
 
 def _shape(q: Tensor, k: Tensor, p: float, seed: int, **lying: Tensor | None) -> _Shape:
@@ -103,8 +100,8 @@ def _shape(q: Tensor, k: Tensor, p: float, seed: int, **lying: Tensor | None) ->
     return shape
 
 
-def _done(failed: int) -> None:
-    if failed:
+def _run(name: str, *given: Any) -> None:
+    if call(_found(), name, *given):
         raise MemoryError("no room for the weights of a head")
 
 
@@ -112,9 +109,3 @@ def _done(failed: int) -> None:
 def _found() -> CDLL | None:
     """The compiled code: with tiles where this processor and its system have them."""
     return tiled(IN_TILES) or ATTENTION.load()
-
-
-def _code() -> CDLL:
-    code = _found()
-    assert code is not None
-    return code

@@ -6,8 +6,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from ctypes import CDLL, Structure, byref, c_float, c_int64, c_uint32, c_uint64, c_void_p
+from ctypes import Structure, byref, c_float, c_int64, c_uint32, c_uint64, c_void_p
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
@@ -16,8 +17,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from sourcewise.native.training.kernels import LANES, at, at_or_none, share
-from sourcewise.native.training.tiles import SIDE, suits, tiled
+from sourcewise.native.training.kernels import LANES, at, share
+from sourcewise.native.training.tiles import SIDE, run, suits, tiled
 
 if TYPE_CHECKING:
     from sourcewise.data.layout import Layout
@@ -27,6 +28,7 @@ FEW = 128  # rows below which bringing weights into tiles is most of the work
 PIECE = 384  # rows of a piece, in whole examples
 BEYOND = 16  # rows that may be read after the last of a head
 MOST = 512  # positions of an example: with more, products of larger pieces are faster
+_run = partial(run, CODE, room="an attention's weights in tiles")
 
 
 class Pieces:
@@ -93,6 +95,13 @@ def takes(x: Tensor, d_kv: int, longest: int) -> bool:
 
 
 class _Attention(torch.autograd.Function):
+    """x + dropout(read @ out.T) of x (rows, d_model), where queries, and without `keys_values` keys and values, are
+    rms_norm(x) @ into.T, and each example reads its own, or its source's, by dropout(softmax(queries keysᵀ + bias)).
+
+    bias (heads, time, time) float32; keys_values as `to_heads` gives them; out (d_model, heads × d_kv).
+    Raises MemoryError.
+    """
+
     @staticmethod
     def forward(
         ctx: Any,
@@ -112,7 +121,7 @@ class _Attention(torch.autograd.Function):
         read, y = x.new_empty(own.room * inner), torch.empty_like(x)
         ctx.settings = settings
         ctx.save_for_backward(x, scale, into, out, _turned(bias), keys_values, projected, weights, read)
-        _done(_code().sourcewise_attention_part(byref(_part(settings, *ctx.to_save)), at(y)))
+        _run("attention_part", byref(_part(settings, *ctx.to_save)), y)
         return y
 
     @staticmethod
@@ -123,8 +132,8 @@ class _Attention(torch.autograd.Function):
         dscale = None if scale is None else torch.zeros(scale.shape)
         dtable = None if table is None else torch.zeros_like(table)
         dkeys_values = None if keys_values is None else torch.empty_like(keys_values)
-        found = (at(dx), at_or_none(dscale), at(dinto), at(dout), at_or_none(dtable), at_or_none(dkeys_values))
-        _done(_code().sourcewise_attention_part_backward(byref(_part(ctx.settings, *saved)), at(grad), *found))
+        found = dx, dscale, dinto, dout, dtable, dkeys_values
+        _run("attention_part_backward", byref(_part(ctx.settings, *saved)), grad, *found)
         dbias = None if dtable is None else dtable[:, :, : table.shape[1]].transpose(1, 2)
         return dx, None if dscale is None else dscale.to(x.dtype), dinto, dout, dbias, dkeys_values, None
 
@@ -136,7 +145,7 @@ class _ToHeads(torch.autograd.Function):
         found = []
         for weight in weights:
             heads = states.new_empty(len(weight) // d_kv, len(states) + BEYOND, d_kv)
-            _done(_code().sourcewise_to_heads(at(states), at(weight), *_sizes(states, weight, d_kv), at(heads)))
+            _run("to_heads", states, weight, *states.shape, len(weight), d_kv, heads)
             found.append(heads)
         ctx.save_for_backward(states, *weights)
         return tuple(found)
@@ -150,30 +159,13 @@ class _ToHeads(torch.autograd.Function):
             if grad is None:
                 dweights.append(None)
                 continue
-            dweight, given = torch.empty_like(weight), (at(grad.contiguous()), at(states), at(weight))
-            sizes = _sizes(states, weight, ctx.d_kv)
-            _done(_code().sourcewise_to_heads_backward(*given, *sizes, at(dstates), at(dweight)))
-            dweights.append(dweight)
+            dweights.append(torch.empty_like(weight))
+            sizes = *states.shape, len(weight), ctx.d_kv
+            _run("to_heads_backward", grad.contiguous(), states, weight, *sizes, dstates, dweights[-1])
         return dstates, None, *dweights
 
 
-def attention_part(
-    x: Tensor,
-    scale: Tensor | None,
-    into: Tensor,
-    out: Tensor,
-    bias: Tensor | None,
-    keys_values: Tensor | None,
-    settings: Settings,
-) -> Tensor:
-    """x + dropout(read @ out.T) of x (rows, d_model), where queries, and without `keys_values` keys and values, are
-    rms_norm(x) @ into.T, and each example reads its own, or its source's, by dropout(softmax(queries keysᵀ + bias)).
-
-    bias (heads, time, time) float32; keys_values as `to_heads` gives them; out (d_model, heads × d_kv).
-    Raises MemoryError.
-    """
-    y: Tensor = _Attention.apply(x, scale, into, out, bias, keys_values, settings)
-    return y
+attention_part = _Attention.apply
 
 
 def to_heads(states: Tensor, weights: Sequence[Tensor], d_kv: int) -> tuple[Tensor, ...]:
@@ -181,12 +173,7 @@ def to_heads(states: Tensor, weights: Sequence[Tensor], d_kv: int) -> tuple[Tens
 
     Raises MemoryError.
     """
-    heads: tuple[Tensor, ...] = _ToHeads.apply(states, d_kv, *(weight.contiguous() for weight in weights))
-    return heads
-
-
-def _sizes(states: Tensor, weight: Tensor, d_kv: int) -> tuple[c_int64, ...]:
-    return tuple(c_int64(n) for n in (*states.shape, len(weight), d_kv))
+    return _ToHeads.apply(states, d_kv, *(weight.contiguous() for weight in weights))
 
 
 def _turned(bias: Tensor | None) -> Tensor | None:
@@ -216,20 +203,9 @@ def _part(
     return _Part(
         *sizes,
         *(own.longest, longest, 0 if table is None else table.shape[2]),
-        *(at_or_none(each) for each in places),
+        *map(at, places),
         (c_uint64 * 2)(*settings.seeds),
         (c_uint32 * 2)(*dropped),
         (c_float * 2)(*kept),
         settings.eps,
     )
-
-
-def _done(failed: int) -> None:
-    if failed:
-        raise MemoryError("no room for an attention's weights in tiles")
-
-
-def _code() -> CDLL:
-    code = tiled(CODE)
-    assert code is not None
-    return code

@@ -15,21 +15,15 @@ from torch import Tensor
 from sourcewise.native.training import draws
 
 
-def _normalised(x: Tensor, weight: Tensor, eps: float) -> tuple[Tensor, Tensor]:
-    """x / rms(x) · weight, and 1 / rms(x) in fp32: whole passes in fp32, where a mixed product is ten times slower."""
-    wide = x.float()
-    rstd = wide.square().mean(-1, keepdim=True).add_(eps).rsqrt_()
-    return (wide * rstd).mul_(weight.float()).to(x.dtype), rstd
-
-
 class _RMSNorm(torch.autograd.Function):
     """RMSNorm whose backward is LayerNorm's fused kernel, given a mean of zero, plus the term that cancels its mean."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, eps: float) -> Tensor:
-        out, rstd = _normalised(x, weight, eps)
+        wide = x.float()  # whole passes in fp32, where a mixed product is ten times slower
+        rstd = wide.square().mean(-1, keepdim=True).add_(eps).rsqrt_()
         ctx.save_for_backward(x, weight, rstd)
-        return out
+        return (wide * rstd).mul_(weight.float()).to(x.dtype)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, None]:
@@ -64,18 +58,6 @@ def _masked(x: Tensor, mask: Tensor) -> Tensor:
     return (x.contiguous().view(mask.dtype) & mask).view(x.dtype)
 
 
-class _Dropout(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, p: float) -> Tensor:
-        mask, ctx.scale = _keep_mask(x, p)
-        ctx.save_for_backward(mask)
-        return _masked(x, mask).mul_(ctx.scale)
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
-        return _masked(grads[0], *ctx.saved_tensors).mul_(ctx.scale), None
-
-
 class _ReluDropout(torch.autograd.Function):
     """dropout(relu(x)): where its output is zero no gradient passes, so the output is all it keeps."""
 
@@ -93,18 +75,24 @@ class _ReluDropout(torch.autograd.Function):
 
 
 class _AddDropped(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, branch: Tensor, p: float) -> Tensor:
-        mask, ctx.scale = _keep_mask(branch, p)
-        ctx.save_for_backward(mask)
-        return torch.add(x, _masked(branch, mask), alpha=ctx.scale)
+    """x + dropout(branch), or dropout(branch) alone: a share p of it is zero, the rest times 1/(1−p)."""
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, None]:
-        return grads[0], _masked(grads[0], *ctx.saved_tensors).mul_(ctx.scale), None
+    def forward(ctx: Any, x: Tensor | None, branch: Tensor, p: float) -> Tensor:
+        mask, ctx.scale = _keep_mask(branch, p)
+        ctx.save_for_backward(mask)
+        kept = _masked(branch, mask)
+        return kept.mul_(ctx.scale) if x is None else torch.add(x, kept, alpha=ctx.scale)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, Tensor, None]:
+        beside = grads[0] if ctx.needs_input_grad[0] else None
+        return beside, _masked(grads[0], *ctx.saved_tensors).mul_(ctx.scale), None
 
 
 class _SplitHeads(torch.autograd.Function):
+    """(…, time, parts × heads × d_kv) → `parts` tensors (…, heads, time, d_kv), one copy each way."""
+
     @staticmethod
     def forward(ctx: Any, x: Tensor, parts: int, heads: int) -> tuple[Tensor, ...]:
         split = x.unflatten(-1, (parts, heads, -1))
@@ -119,31 +107,5 @@ class _SplitHeads(torch.autograd.Function):
         return out.flatten(-3), None, None
 
 
-def split_heads(x: Tensor, parts: int, heads: int) -> tuple[Tensor, ...]:
-    """(…, time, parts × heads × d_kv) → `parts` tensors (…, heads, time, d_kv), one copy each way."""
-    found: tuple[Tensor, ...] = _SplitHeads.apply(x, parts, heads)
-    return found
-
-
-def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
-    """x / rms(x) · weight over the last axis (Zhang & Sennrich 2019)."""
-    out: Tensor = _RMSNorm.apply(x, weight, eps)
-    return out
-
-
-def dropout(x: Tensor, p: float) -> Tensor:
-    """x with a share p of its elements zero, the rest times 1/(1−p)."""
-    out: Tensor = _Dropout.apply(x, p)
-    return out
-
-
-def relu_dropout(x: Tensor, p: float) -> Tensor:
-    """dropout(relu(x))."""
-    out: Tensor = _ReluDropout.apply(x, p)
-    return out
-
-
-def add_dropped(x: Tensor, branch: Tensor, p: float) -> Tensor:
-    """x + dropout(branch)."""
-    out: Tensor = _AddDropped.apply(x, branch, p)
-    return out
+rms_norm, add_dropped, relu_dropout = _RMSNorm.apply, _AddDropped.apply, _ReluDropout.apply
+split_heads = _SplitHeads.apply

@@ -5,14 +5,13 @@
 
 from __future__ import annotations
 
-from ctypes import CDLL, c_float, c_int64
+from ctypes import c_float
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from sourcewise.native.training.kernels import at, at_or_none
-from sourcewise.native.training.tiles import suits, tiled
+from sourcewise.native.training.tiles import run, suits, tiled
 
 CODE = Path(__file__).with_name("cross_entropy.cpp")
 FEW = 32  # rows below which torch is as fast
@@ -31,14 +30,7 @@ def linear_cross_entropy(
     states, weight, labels = states.contiguous(), weight.contiguous(), labels.contiguous()
     nats = torch.empty(len(states), dtype=torch.float32)
     found = [torch.empty_like(each) if wanted else None for each in (states, weight)]
-    sizes = (c_int64(n) for n in (*states.shape, len(weight)))
-    given = (at(states), at(weight), at(labels), *sizes, c_float(smoothing))
-    if _code().sourcewise_linear_cross_entropy(*given, at(nats), *(at_or_none(each) for each in found)):
-        raise MemoryError(f"no room for the logits of {len(weight):,} tokens")
+    given = states, weight, labels, *states.shape, len(weight), c_float(smoothing)
+    room = f"the logits of {len(weight):,} tokens"
+    run(CODE, "linear_cross_entropy", *given, nats, *found, room=room)
     return nats, found[0], found[1]
-
-
-def _code() -> CDLL:
-    code = tiled(CODE)
-    assert code is not None
-    return code

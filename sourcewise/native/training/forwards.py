@@ -30,14 +30,14 @@ def dropout(module: Any, x: Tensor) -> Tensor:
     if not module.training or module.p == 0:
         return x
     if kernels.takes(x):
-        return kernels.dropout(x, module.p, draw_seed())
-    return composed.dropout(x, module.p) if x.is_cpu else _plainly(module, x)
+        return kernels.add_dropped(None, x, module.p, draw_seed())
+    return composed.add_dropped(None, x, module.p) if x.is_cpu else _plainly(module, x)
 
 
 def linear(module: Any, x: Tensor) -> Tensor:
     """nn.Linear."""
     if sublayers.takes(x, module.weight):
-        return sublayers.entering(x, None, module.weight, module.bias)[0]
+        return sublayers.entering(x, None, module.weight, module.bias, 0.0)[0]
     return F.linear(x, module.weight, module.bias)
 
 

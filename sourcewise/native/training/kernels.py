@@ -30,18 +30,18 @@ def cross_entropy_(logits: Tensor, labels: Tensor, smoothing: float) -> Tensor:
     Of the gradient the even share of the smoothing is left out: −smoothing / vocabulary for every entry.
     """
     nats = torch.empty(len(logits), dtype=torch.float32)
-    rows, size = (c_int64(n) for n in logits.shape)
-    _code().sourcewise_cross_entropy(at(logits), at(labels), rows, size, c_float(smoothing), at(nats))
+    _call("cross_entropy", logits, labels, *logits.shape, c_float(smoothing), nats)
     return nats
 
 
 class _RMSNorm(torch.autograd.Function):
+    """x / rms(x) · weight over the last axis (Zhang & Sennrich 2019)."""
+
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, eps: float) -> Tensor:
         x = x.contiguous()
         out, rstd = torch.empty_like(x), x.new_empty(x.shape[:-1], dtype=torch.float32)
-        rows, width = c_int64(rstd.numel()), c_int64(x.shape[-1])
-        _code().sourcewise_rms_norm(at(x), at(weight), rows, width, c_float(eps), at(out), at(rstd))
+        _call("rms_norm", x, weight, rstd.numel(), x.shape[-1], c_float(eps), out, rstd)
         ctx.save_for_backward(x, weight, rstd)
         return out
 
@@ -50,13 +50,15 @@ class _RMSNorm(torch.autograd.Function):
         x, weight, rstd = ctx.saved_tensors
         grad = grads[0].contiguous()
         dx, dweight = torch.empty_like(x), torch.zeros(len(weight) + LANES)
-        given = (at(grad), at(x), at(weight), at(rstd), c_int64(rstd.numel()), c_int64(x.shape[-1]))
-        _code().sourcewise_rms_norm_backward(*given, at(dx), at(dweight))
+        _call("rms_norm_backward", grad, x, weight, rstd, rstd.numel(), x.shape[-1], dx, dweight)
         return dx, dweight[: len(weight)].to(weight.dtype), None
 
 
 class _AddDropped(torch.autograd.Function):
-    """x + dropout(branch), or dropout(branch) alone; the mask is drawn again for the gradient."""
+    """x + dropout(branch), or dropout(branch) alone: a share p of it is zero, the rest times 1/(1−p).
+
+    The mask is the same for the same seed, and drawn again for the gradient.
+    """
 
     @staticmethod
     def forward(ctx: Any, x: Tensor | None, branch: Tensor, p: float, seed: int) -> Tensor:
@@ -76,7 +78,7 @@ class _ReluDropout(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, p: float, seed: int) -> Tensor:
         x = x.contiguous()
         out, ctx.p = torch.empty_like(x), p
-        _code().sourcewise_relu_dropout(at(x), c_int64(x.numel()), c_uint64(seed), *share(p), at(out))
+        _call("relu_dropout", x, x.numel(), c_uint64(seed), *share(p), out)
         ctx.save_for_backward(out)
         return out
 
@@ -85,56 +87,25 @@ class _ReluDropout(torch.autograd.Function):
         (out,) = ctx.saved_tensors
         grad = grads[0].contiguous()
         dx, scale = torch.empty_like(grad), share(ctx.p)[1]
-        _code().sourcewise_relu_dropout_backward(at(grad), at(out), c_int64(grad.numel()), scale, at(dx))
+        _call("relu_dropout_backward", grad, out, grad.numel(), scale, dx)
         return dx, None, None
 
 
-def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
-    """x / rms(x) · weight over the last axis (Zhang & Sennrich 2019)."""
-    out: Tensor = _RMSNorm.apply(x, weight, eps)
-    return out
-
-
-def dropout(x: Tensor, p: float, seed: int) -> Tensor:
-    """x with a share p of its elements zero, the rest times 1/(1−p); the same for the same seed."""
-    out: Tensor = _AddDropped.apply(None, x, p, seed)
-    return out
-
-
-def add_dropped(x: Tensor, branch: Tensor, p: float, seed: int) -> Tensor:
-    """x + dropout(branch)."""
-    out: Tensor = _AddDropped.apply(x, branch, p, seed)
-    return out
-
-
-def relu_dropout(x: Tensor, p: float, seed: int) -> Tensor:
-    """dropout(relu(x))."""
-    out: Tensor = _ReluDropout.apply(x, p, seed)
-    return out
+rms_norm, add_dropped, relu_dropout = _RMSNorm.apply, _AddDropped.apply, _ReluDropout.apply
 
 
 def add_up(parts: Sequence[Tensor], scale: float, to: Tensor) -> None:
     """Put the sum of bf16 tensors, times `scale`, into one of fp32; all contiguous and of the same size."""
     places = (c_void_p * len(parts))(*(part.data_ptr() for part in parts))
-    _code().sourcewise_add_up(places, c_int64(len(parts)), c_int64(to.numel()), c_float(scale), at(to))
+    _call("add_up", places, len(parts), to.numel(), c_float(scale), to)
 
 
 def _dropped(base: Tensor | None, x: Tensor, p: float, seed: int) -> Tensor:
     x = x.contiguous()
     base = None if base is None else base.contiguous()
     out = torch.empty_like(x)
-    _code().sourcewise_dropout(at_or_none(base), at(x), c_int64(x.numel()), c_uint64(seed), *share(p), at(out))
+    _call("dropout", base, x, x.numel(), c_uint64(seed), *share(p), out)
     return out
-
-
-def at(x: Tensor) -> c_void_p:
-    """Where a tensor's numbers begin, for compiled code."""
-    return c_void_p(x.data_ptr())
-
-
-def at_or_none(x: Tensor | None) -> c_void_p:
-    """The same, and a null pointer for none."""
-    return c_void_p(None) if x is None else at(x)
 
 
 def in_rows(x: Tensor) -> Tensor:
@@ -148,7 +119,17 @@ def share(p: float) -> tuple[c_uint32, c_float]:
     return c_uint32(dropped), c_float(DRAWS / (DRAWS - dropped))
 
 
-def _code() -> CDLL:
-    code = KERNELS.load()
+def at(x: Tensor | None) -> c_void_p:
+    """Where a tensor's numbers begin, for compiled code; a null pointer for none."""
+    return c_void_p(None if x is None else x.data_ptr())
+
+
+def call(code: CDLL | None, name: str, *given: Any) -> int:
+    """Call a function of compiled code with tensors (or none), whole numbers (as int64_t) and values of ctypes."""
     assert code is not None
-    return code
+    passed = (at(x) if x is None or isinstance(x, Tensor) else c_int64(x) if isinstance(x, int) else x for x in given)
+    return int(getattr(code, f"sourcewise_{name}")(*passed))
+
+
+def _call(name: str, *given: Any) -> None:
+    call(KERNELS.load(), name, *given)

@@ -7,18 +7,20 @@ pieces of rows that stay in the processor's cache. `takes` says whether they can
 
 from __future__ import annotations
 
-from ctypes import CDLL, c_float, c_int64, c_uint32, c_uint64
+from ctypes import c_float, c_uint32, c_uint64
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from sourcewise.native.training.kernels import at, at_or_none, share
-from sourcewise.native.training.tiles import SIDE, suits, tiled
+from sourcewise.native.training.kernels import share
+from sourcewise.native.training.tiles import SIDE, run, suits, tiled
 
 CODE = Path(__file__).with_name("sublayers.cpp")
 FEW = 128  # rows below which torch is as fast: bringing weights into tiles is most of the work
+_run = partial(run, CODE, room="a layer's weights in tiles")
 
 
 def takes(x: Tensor, *weights: Tensor) -> bool:
@@ -35,6 +37,11 @@ def takes(x: Tensor, *weights: Tensor) -> bool:
 
 
 class _Entering(torch.autograd.Function):
+    """rms_norm(x) @ weight.T + bias, (..., outputs), and x, for the residual: their gradients are added within.
+
+    Without a scale there is no norm. Raises MemoryError.
+    """
+
     @staticmethod
     def forward(
         ctx: Any, x: Tensor, scale: Tensor | None, weight: Tensor, bias: Tensor | None, eps: float
@@ -42,8 +49,7 @@ class _Entering(torch.autograd.Function):
         ctx.eps = eps
         x, weight = x.contiguous(), weight.contiguous()
         out = x.new_empty((*x.shape[:-1], len(weight)))
-        given = (at(x), at_or_none(scale), at(weight), at_or_none(bias), *_sizes(x, weight), c_float(eps))
-        _done(_code().sourcewise_normed(*given, at(out)))
+        _run("normed", x, scale, weight, bias, *_sizes(x, weight), c_float(eps), out)
         ctx.save_for_backward(x, scale, weight, bias)
         return out, x.view_as(x)
 
@@ -54,27 +60,19 @@ class _Entering(torch.autograd.Function):
         beside = None if beside is None else beside.contiguous()
         dx, dweight = torch.empty_like(x), torch.empty_like(weight)
         dscale, dbias = _sums(scale), _sums(bias)
-        given = (
-            at(grad),
-            at(x),
-            at_or_none(scale),
-            at(weight),
-            at_or_none(beside),
-            *_sizes(x, weight),
-            c_float(ctx.eps),
-        )
-        found = (at(dx), at_or_none(dscale), at(dweight), at_or_none(dbias))
-        _done(_code().sourcewise_normed_backward(*given, *found))
+        given = grad, x, scale, weight, beside, *_sizes(x, weight), c_float(ctx.eps)
+        _run("normed_backward", *given, dx, dscale, dweight, dbias)
         return dx, _narrow(dscale), dweight, _narrow(dbias), None
 
 
 class _Leaving(torch.autograd.Function):
+    """x + dropout(a @ weight.T + bias) of a (..., width) and x (..., outputs). Raises MemoryError."""
+
     @staticmethod
     def forward(ctx: Any, x: Tensor, a: Tensor, weight: Tensor, bias: Tensor | None, p: float, seed: int) -> Tensor:
         x, a, weight = x.contiguous(), a.contiguous(), weight.contiguous()
         out, ctx.drawn = torch.empty_like(x), (c_uint64(seed), *share(p))
-        given = (at(x), at(a), at(weight), at_or_none(bias), *_sizes(a, weight), *ctx.drawn)
-        _done(_code().sourcewise_added(*given, at(out)))
+        _run("added", x, a, weight, bias, *_sizes(a, weight), *ctx.drawn, out)
         ctx.save_for_backward(a, weight, bias)
         return out
 
@@ -82,12 +80,16 @@ class _Leaving(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor | None, None, None]:
         a, weight, bias = ctx.saved_tensors
         grad, da, dweight, dbias = grads[0].contiguous(), torch.empty_like(a), torch.empty_like(weight), _sums(bias)
-        given = (at(grad), at(a), at(weight), *_sizes(a, weight), *ctx.drawn)
-        _done(_code().sourcewise_added_backward(*given, at(da), at(dweight), at_or_none(dbias)))
+        _run("added_backward", grad, a, weight, *_sizes(a, weight), *ctx.drawn, da, dweight, dbias)
         return grad, da, dweight, _narrow(dbias), None, None
 
 
 class _FeedForward(torch.autograd.Function):
+    """x + dropout(dropout(relu(rms_norm(x) @ wi.T)) @ wo.T); shares and seeds of what is dropped within, and of all.
+
+    Raises MemoryError.
+    """
+
     @staticmethod
     def forward(
         ctx: Any, x: Tensor, scale: Tensor, wi: Tensor, wo: Tensor, eps: float, ps: tuple[float, float], seeds: Any
@@ -96,9 +98,8 @@ class _FeedForward(torch.autograd.Function):
         dropped, kept = zip(*(share(p) for p in ps), strict=True)
         ctx.drawn = (c_float(eps), (c_uint64 * 2)(*seeds), (c_uint32 * 2)(*dropped), (c_float * 2)(*kept))
         sizes = _sizes(x, wi)
-        hidden, out = x.new_empty(-(-sizes[0].value // SIDE) * SIDE * len(wi)), torch.empty_like(x)
-        given = (at(x), at(scale), at(wi), at(wo), *sizes, *ctx.drawn)
-        _done(_code().sourcewise_feedforward(*given, at(hidden), at(out)))
+        hidden, out = x.new_empty(-(-sizes[0] // SIDE) * SIDE * len(wi)), torch.empty_like(x)
+        _run("feedforward", x, scale, wi, wo, *sizes, *ctx.drawn, hidden, out)
         ctx.save_for_backward(x, scale, wi, wo, hidden)
         return out
 
@@ -107,42 +108,16 @@ class _FeedForward(torch.autograd.Function):
         x, scale, wi, wo, hidden = ctx.saved_tensors
         grad, dx, dscale = grads[0].contiguous(), torch.empty_like(x), _sums(scale)
         dwi, dwo = torch.empty_like(wi), torch.empty_like(wo)
-        given = (at(grad), at(x), at(scale), at(wi), at(wo), at(hidden), *_sizes(x, wi), *ctx.drawn)
-        found = (at(dx), at_or_none(dscale), at(dwi), at(dwo))
-        _done(_code().sourcewise_feedforward_backward(*given, *found))
+        given = grad, x, scale, wi, wo, hidden, *_sizes(x, wi), *ctx.drawn
+        _run("feedforward_backward", *given, dx, dscale, dwi, dwo)
         return dx, _narrow(dscale), dwi, dwo, None, None, None
 
 
-def entering(
-    x: Tensor, scale: Tensor | None, weight: Tensor, bias: Tensor | None, eps: float = 0.0
-) -> tuple[Tensor, Tensor]:
-    """rms_norm(x) @ weight.T + bias, (..., outputs), and x, for the residual: their gradients are added within.
-
-    Without a scale there is no norm. Raises MemoryError.
-    """
-    out, beside = _Entering.apply(x, scale, weight, bias, eps)
-    return out, beside
+entering, leaving, feedforward = _Entering.apply, _Leaving.apply, _FeedForward.apply
 
 
-def leaving(x: Tensor, a: Tensor, weight: Tensor, bias: Tensor | None, p: float, seed: int) -> Tensor:
-    """x + dropout(a @ weight.T + bias) of a (..., width) and x (..., outputs). Raises MemoryError."""
-    out: Tensor = _Leaving.apply(x, a, weight, bias, p, seed)
-    return out
-
-
-def feedforward(
-    x: Tensor, scale: Tensor, wi: Tensor, wo: Tensor, eps: float, ps: tuple[float, float], seeds: tuple[int, int]
-) -> Tensor:
-    """x + dropout(dropout(relu(rms_norm(x) @ wi.T)) @ wo.T); shares and seeds of what is dropped within, and of all.
-
-    Raises MemoryError.
-    """
-    out: Tensor = _FeedForward.apply(x, scale, wi, wo, eps, ps, seeds)
-    return out
-
-
-def _sizes(x: Tensor, weight: Tensor) -> tuple[c_int64, c_int64, c_int64]:
-    return c_int64(x.numel() // x.shape[-1]), c_int64(x.shape[-1]), c_int64(len(weight))
+def _sizes(x: Tensor, weight: Tensor) -> tuple[int, int, int]:
+    return x.numel() // x.shape[-1], x.shape[-1], len(weight)
 
 
 def _sums(like: Tensor | None) -> Tensor | None:
@@ -151,14 +126,3 @@ def _sums(like: Tensor | None) -> Tensor | None:
 
 def _narrow(sums: Tensor | None) -> Tensor | None:
     return None if sums is None else sums.to(torch.bfloat16)
-
-
-def _done(failed: int) -> None:
-    if failed:
-        raise MemoryError("no room for a layer's weights in tiles")
-
-
-def _code() -> CDLL:
-    code = tiled(CODE)
-    assert code is not None
-    return code

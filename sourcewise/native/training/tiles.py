@@ -8,12 +8,14 @@ from __future__ import annotations
 import functools
 from ctypes import CDLL
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from sourcewise.native.codes import TILES
 from sourcewise.native.compiled import machine_code
+from sourcewise.native.training.kernels import call
 
 SIDE = 32  # rows and columns that are multiplied together
 
@@ -29,6 +31,12 @@ def has_tiles() -> bool:
 def tiled(source: Path) -> CDLL | None:
     """The functions of a C++ file that uses tiles; None where it cannot."""
     return machine_code(source, TILES.needs) if has_tiles() else None
+
+
+def run(source: Path, name: str, *given: Any, room: str) -> None:
+    """`call` a function of such a file. Raises MemoryError where there is none for `room`."""
+    if call(tiled(source), name, *given):
+        raise MemoryError(f"no room for {room}")
 
 
 def suits(x: Tensor, few: int) -> bool:
