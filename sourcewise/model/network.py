@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,71 +18,61 @@ from sourcewise.model.parts import PARTS, ParameterInfo, Stacks, belonging
 from sourcewise.model.protocol import PLAIN, Aims, LossParts, Pass, Route, shift_right
 
 
-class Shape(Protocol):
-    """Fields that the configuration of every body has."""
-
-    vocabulary: int
-    d_model: int
-    dropout: float
-    pad_id: int
-    eos_id: int
-    start_id: int
-
-
-class Body(Protocol):
-    """The architecture of a network, an nn.Module: vectors → memory, tokens and memory → states.
+class Body(nn.Module):
+    """The architecture of a network: vectors → memory, tokens and memory → states.
 
     The names of its children begin with their part, `embedding` (or `head`), `encoder` or `decoder`; `encoder` and
-    `decoder` themselves are lists of blocks.
+    `decoder` themselves are lists of blocks. Its `config` is a frozen dataclass with `vocabulary`, `d_model`,
+    `dropout`, `tied` (one matrix for embedding and head) and the ids `pad_id`, `eos_id` and `start_id`.
     """
 
-    @property
-    def config(self) -> Shape:
-        """The shape, a frozen dataclass."""
-
-    @property
-    def positions(self) -> int | None:
-        """Maximum length of source and target; None: any length."""
-
-    @property
-    def joins(self) -> bool:
-        """Whether memories and caches have `join`."""
-
-    @property
-    def attends(self) -> bool:
-        """Whether the decoder attends to the memory."""
+    config: Any
+    embedding: nn.Embedding
+    head: nn.Linear  # unless it is tied
+    positions: int | None = None  # maximum length of source and target; None: any length
+    joins = True  # whether memories and caches have `join`
+    attends = True  # whether the decoder attends to the memory
 
     def embed(self, tokens: Tensor) -> Tensor:
         """Source tokens (batch, time) → vectors (batch, time, d_model)."""
+        return self.embedding(tokens)
 
     def encode(self, vectors: Tensor, layout: Layout) -> Any:
         """Vectors (batch, width, d_model) and their layout → Memory, through the encoder."""
+        raise NotImplementedError
 
     def bypass(self, vectors: Tensor, layout: Layout) -> Any:
-        """The same without the encoder: the decoder attends to the vectors."""
+        """The same without the encoder: the decoder attends to the vectors. Raises RequestError if that cannot be."""
+        raise NotImplementedError
 
     def keep(self, memory: Any) -> Any:
         """The memory with all values for later decoding steps, computed once."""
+        return memory
 
     def new_cache(self, memory: Any, beams: int, steps: int) -> Any:
         """An empty cache for `memory.batch * beams` hypotheses of at most `steps` tokens."""
+        raise NotImplementedError
 
     def run_decoder(self, tokens: Tensor, memory: Any, cache: Any = None, layout: Layout | None = None) -> Tensor:
         """Tokens (memory.batch × beams, time) → states (rows, time, width), ready for the head.
 
         If the memory is packed, a packed layout of the tokens gives only the states of its positions, (rows, width).
         """
+        raise NotImplementedError
 
     def cross_attention(self, tokens: Tensor, memory: Any) -> Tensor | None:
         """Tokens (memory.batch, time) → (layers, batch, heads, time, width) float32; None: no attention."""
+        raise NotImplementedError
 
     @property
     def output_matrix(self) -> Tensor:
         """(vocabulary, width) weights of the projection to the vocabulary."""
+        return self.embedding.weight if self.config.tied else self.head.weight
 
     @property
     def output_bias(self) -> Tensor | None:
         """Bias (vocabulary,) of the logits; None if the family has none."""
+        return None
 
 
 class Seq2Seq(nn.Module):
@@ -90,17 +80,14 @@ class Seq2Seq(nn.Module):
 
     kind = "a network of ours"
 
-    def __init__(self, body: Any, bridge: Bridge | None = None, route: Route = "encoder") -> None:
+    def __init__(self, body: Body, bridge: Bridge | None = None, route: Route = "encoder") -> None:
         super().__init__()
-        self.body: Body = body
-        self.bridge, self.cross_entropy = bridge, LinearCrossEntropy()
+        self.body, self.bridge, self.cross_entropy = body, bridge, LinearCrossEntropy()
         self.route: Route = route
         self.start_id, self.eos_id, self.pad_id = body.config.start_id, body.config.eos_id, body.config.pad_id
         self.defaults = GenerationDefaults((self.eos_id,))
         self.vocabulary: int = body.config.vocabulary
-        self.spoken = self.vocabulary
-        self.positions: int | None = body.positions
-        self.joins: bool = body.joins
+        self.spoken, self.positions, self.joins = self.vocabulary, body.positions, body.joins
 
     @property
     def dims(self) -> int:
@@ -120,12 +107,12 @@ class Seq2Seq(nn.Module):
     @property
     def stacks(self) -> Stacks:
         """The blocks of the encoder, if there is one, and of the decoder."""
-        children = dict(self.body.named_children())  # type: ignore[attr-defined]
+        children: dict[str, Any] = dict(self.body.named_children())
         return {part: list(children[part]) for part in ("encoder", "decoder") if part in children}
 
     def parts(self) -> Iterator[ParameterInfo]:
         """Every parameter with its part."""
-        children = [(name.replace("head", PARTS[0]), m) for name, m in self.body.named_children()]  # type: ignore[attr-defined]
+        children = [(name.replace("head", PARTS[0]), m) for name, m in self.body.named_children()]
         owners = [(part, m) for name, m in children for part in PARTS if name.startswith(part)]
         if self.bridge is not None:
             owners += [("features", self.bridge.encoder), ("bridge", self.bridge)]

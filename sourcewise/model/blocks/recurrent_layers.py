@@ -222,8 +222,7 @@ class Product:
 
     def __call__(self, x: Tensor) -> Tensor:
         """(rows, in) → (rows, out)."""
-        out: Tensor = _Once.apply(x, self.weight, self.bias, self.used)
-        return out
+        return _Once.apply(x, self.weight, self.bias, self.used)
 
 
 class _Late(torch.autograd.Function):

@@ -28,8 +28,7 @@ class Residual(nn.Module):
         """x (…, d_model) → x + layer(x), in the same shape; `given` are further arguments of the layer."""
         if self.norm_first:
             return x + self.dropout(layer(norm(x), *given))
-        out: Tensor = norm(x + self.dropout(layer(x, *given)))
-        return out
+        return norm(x + self.dropout(layer(x, *given)))
 
 
 class Sublayer(nn.Module):
@@ -43,8 +42,7 @@ class Sublayer(nn.Module):
     def forward(self, x: Tensor, *given: Any) -> Tensor:
         """(…, d_model) → (…, d_model)."""
         first, last = self.projections
-        out: Tensor = last(self.between(first(x), *given))
-        return out
+        return last(self.between(first(x), *given))
 
     def between(self, projected: Tensor, *given: Any) -> Tensor:
         """The computation between the projections."""
@@ -133,8 +131,7 @@ class FeedForward(Sublayer):
 
     def between(self, projected: Tensor) -> Tensor:  # type: ignore[override]
         """(…, d_ff, or twice that if gated) → (…, d_ff)."""
-        out: Tensor = self.inner(projected)
-        return out
+        return self.inner(projected)
 
 
 class Activation(nn.Module):
@@ -147,13 +144,10 @@ class Activation(nn.Module):
 
     def forward(self, hidden: Tensor) -> Tensor:
         """(…, d_ff, or twice that if gated) → (…, d_ff)."""
-        if self.gated:
-            gate, value = hidden.split(self.d_ff, dim=-1)
-            hidden = self._act(gate) * value
-        else:
-            hidden = self._act(hidden)
-        out: Tensor = self.dropout(hidden)
-        return out
+        if not self.gated:
+            return self.dropout(self._act(hidden))
+        gate, value = hidden.split(self.d_ff, dim=-1)
+        return self.dropout(self._act(gate) * value)
 
     def _act(self, x: Tensor) -> Tensor:
         if self.kind == "gelu":

@@ -194,7 +194,7 @@ def _is_sinusoids(stored: Tensor) -> bool:
 
 def write(bart: Bart) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """Configuration and fp32 weights in transformers' format."""
-    weights = {name: tensor.float() for name, tensor in copies(_pairs(bart)).items()}
+    weights = copies(_pairs(bart))
     if not bart.config.tied:  # else transformers would initialise them at random
         weights |= {name: weights[SHARED].clone() for name in EMBEDDED}
     weights = {name if name in (HEAD, BIAS) else f"model.{name}": w for name, w in weights.items()}

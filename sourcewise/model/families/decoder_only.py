@@ -15,7 +15,8 @@ Computing source and target one after the other gives the same result, but the s
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from functools import partial
+from typing import Literal
 
 import numpy as np
 import torch
@@ -31,9 +32,9 @@ from sourcewise.model.blocks.memory import Memory
 from sourcewise.model.blocks.positions import RelativePositions, SinusoidalPositions
 from sourcewise.model.blocks.sublayers import FeedForward, ForDecoding, Residual, SelfAttention
 from sourcewise.model.families import t5
+from sourcewise.model.network import Body
 from sourcewise.model.parts import size
 from sourcewise.model.weights.own import read_own, write_own
-from sourcewise.model.weights.weight_files import Weights
 
 MODEL_TYPES = ("sourcewise-decoder",)  # of config.json
 STEPS = (16, 8, 4, 2, 1)  # d_ff is a multiple of the first of these that is precise enough
@@ -120,12 +121,8 @@ class Block(nn.Module):
         return self.residual(x, self.feedforward_norm, self.feedforward)
 
 
-class DecoderOnly(nn.Module):
-    """Embedding, one stack of blocks and the projection to the vocabulary."""
-
-    positions: int | None = None  # they are relative
-    joins = attends = True
-    output_bias: Tensor | None = None
+class DecoderOnly(Body):
+    """Embedding, one stack of blocks and the projection to the vocabulary; positions are relative."""
 
     def __init__(self, config: DecoderOnlyConfig) -> None:
         super().__init__()
@@ -158,16 +155,6 @@ class DecoderOnly(nn.Module):
             block.feedforward.wi.weight.normal_(0, c.d_model**-0.5)
             block.feedforward.wo.weight.normal_(0, c.d_ff**-0.5)
 
-    @property
-    def output_matrix(self) -> Tensor:
-        """(vocabulary, d_model) weights of the projection to the vocabulary."""
-        return self.embedding.weight if self.config.tied else self.head.weight
-
-    def embed(self, tokens: Tensor) -> Tensor:
-        """Tokens (batch, time) → vectors (batch, time, d_model)."""
-        vectors: Tensor = self.embedding(tokens)
-        return vectors
-
     def encode(self, vectors: Tensor, layout: Layout) -> Memory:
         """Source vectors (batch, width, d_model) through the stack → memory, with the source at the right edge.
 
@@ -188,14 +175,9 @@ class DecoderOnly(nn.Module):
         """Raises RequestError: there is no encoder to bypass."""
         raise RequestError("route bypass: a decoder-only network has no encoder to go past; use the route encoder")
 
-    def keep(self, memory: Memory) -> Memory:
-        """The memory unchanged, since it has keys and values already."""
-        return memory
-
     def distance_bias(self, queries: Tensor, keys: Tensor) -> Tensor:
         """Positions (queries,) and (keys,) → relative bias (heads, queries, keys), float32."""
-        bias: Tensor = self.decoder_positions(keys - queries[:, None])
-        return bias
+        return self.decoder_positions(keys - queries[:, None])
 
     def past_bias(self, time: int) -> Tensor:
         """(heads, time, time): relative bias with a causal mask."""
@@ -309,14 +291,5 @@ def sized(shape: DecoderOnlyConfig, wanted: int) -> DecoderOnlyConfig:
     return replace(shape, layers=layers, d_ff=d_ff)
 
 
-def read(config: dict[str, Any], weights: Weights) -> DecoderOnly:
-    """A network from its configuration and weights. Raises RequestError with the reason."""
-    body: DecoderOnly = read_own(
-        DecoderOnly, DecoderOnlyConfig, MODEL_TYPES[0], ("prefix", "activation"), config, weights
-    )
-    return body
-
-
-def write(body: DecoderOnly) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """Configuration, and fp32 weights on the CPU with our names."""
-    return write_own(body, MODEL_TYPES[0])
+read = partial(read_own, DecoderOnly, DecoderOnlyConfig, ("prefix", "activation"))
+write = partial(write_own, MODEL_TYPES[0])

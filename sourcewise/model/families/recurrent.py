@@ -18,7 +18,8 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any, Literal
+from functools import partial
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -36,8 +37,8 @@ from sourcewise.model.blocks.recurrent_layers import (
     RecurrentMemory,
     reset_cell,
 )
+from sourcewise.model.network import Body
 from sourcewise.model.weights.own import read_own, write_own
-from sourcewise.model.weights.weight_files import Weights
 
 MODEL_TYPES = ("sourcewise-rnn",)  # of config.json
 
@@ -74,12 +75,8 @@ class RecurrentCache:
         self.state = torch.cat((self.state, other.state), dim=1)
 
 
-class Recurrent(nn.Module):
+class Recurrent(Body):
     """Embedding, encoder, decoder and the projection to the vocabulary."""
-
-    positions: int | None = None
-    joins = True
-    output_bias: Tensor | None = None
 
     def __init__(self, config: RecurrentConfig) -> None:
         super().__init__()
@@ -112,15 +109,9 @@ class Recurrent(nn.Module):
         if not self.config.tied:
             nn.init.normal_(self.head.weight, std=deviation)
 
-    @property
-    def output_matrix(self) -> Tensor:
-        """(vocabulary, d_model) weights of the projection to the vocabulary."""
-        return self.embedding.weight if self.config.tied else self.head.weight
-
     def embed(self, tokens: Tensor) -> Tensor:
         """Tokens → vectors (..., d_model), times √d_model, so that their deviation is about 1, as behind a bridge."""
-        vectors: Tensor = self.embedding(tokens) * math.sqrt(self.config.d_model)
-        return vectors
+        return super().embed(tokens) * math.sqrt(self.config.d_model)
 
     def encode(self, vectors: Tensor, layout: Layout) -> RecurrentMemory:
         """Vectors (batch, width, d_model) through the encoder → memory, with the last states of both directions."""
@@ -135,10 +126,6 @@ class Recurrent(nn.Module):
         """Memory of the vectors (batch, width, d_model) without an encoder; its single vector is their mean."""
         real = layout.on(vectors.device).mask[..., None].to(vectors.dtype)
         return self._memory(vectors, layout, (vectors * real).sum(1) / real.sum(1))
-
-    def keep(self, memory: RecurrentMemory) -> RecurrentMemory:
-        """The memory unchanged, since it has its keys already."""
-        return memory
 
     def _memory(self, states: Tensor, layout: Layout, vector: Tensor) -> RecurrentMemory:
         start = torch.stack([torch.tanh(linear(vector)) for linear in self.decoder_start])
@@ -202,12 +189,5 @@ def make(model: ModelConfig, tokenizer: Tokenizer, features: bool) -> Recurrent:
     return body
 
 
-def read(config: dict[str, Any], weights: Weights) -> Recurrent:
-    """A network from its configuration and weights. Raises RequestError with the reason."""
-    body: Recurrent = read_own(Recurrent, RecurrentConfig, MODEL_TYPES[0], ("cell", "attention"), config, weights)
-    return body
-
-
-def write(body: Recurrent) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """Configuration, and fp32 weights on the CPU with our names."""
-    return write_own(body, MODEL_TYPES[0])
+read = partial(read_own, Recurrent, RecurrentConfig, ("cell", "attention"))
+write = partial(write_own, MODEL_TYPES[0])

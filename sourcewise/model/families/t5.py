@@ -102,8 +102,7 @@ def _tied(weights: Weights) -> Weights:
 
 def write(transformer: Transformer) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """Configuration and fp32 weights in transformers' format."""
-    weights = {name: tensor.float() for name, tensor in to_huggingface(transformer).items()}
-    return config_to_huggingface(transformer.config), weights
+    return config_to_huggingface(transformer.config), to_huggingface(transformer)
 
 
 def config_from_huggingface(config: dict[str, Any], weights: Weights, where: str) -> TransformerConfig:
@@ -172,7 +171,7 @@ def config_to_huggingface(c: TransformerConfig) -> dict[str, Any]:
 
 
 def to_huggingface(transformer: Transformer) -> dict[str, Tensor]:
-    """Our weights with Hugging Face's names, as contiguous copies in their dtype on the CPU."""
+    """Our weights with Hugging Face's names, as contiguous fp32 copies on the CPU."""
     c = transformer.config
     weights = copies(_pairs(transformer))
     if c.tied and not c.scaled:  # older transformers would initialise the head of an untied configuration at random

@@ -26,6 +26,7 @@ from sourcewise.model.blocks.cache import KeyValueCache
 from sourcewise.model.blocks.memory import Memory
 from sourcewise.model.blocks.positions import RelativePositions, SinusoidalPositions, distances
 from sourcewise.model.blocks.sublayers import CrossAttention, Extend, FeedForward, Residual, SelfAttention
+from sourcewise.model.network import Body
 
 Attending = TypeVar("Attending", SelfAttention, CrossAttention)
 
@@ -109,11 +110,8 @@ class DecoderBlock(nn.Module):
         return self.residual(x, self.feedforward_norm, self.feedforward)
 
 
-class Transformer(nn.Module):
-    """Embedding, encoder, decoder and the projection to the vocabulary."""
-
-    positions: int | None = None  # they are relative
-    joins = attends = True
+class Transformer(Body):
+    """Embedding, encoder, decoder and the projection to the vocabulary; positions are relative."""
 
     def __init__(self, config: TransformerConfig) -> None:
         super().__init__()
@@ -161,20 +159,9 @@ class Transformer(nn.Module):
                 _normal(module.wi.weight, c.d_model**-0.5)
                 _normal(module.wo.weight, c.d_ff**-0.5)
 
-    @property
-    def output_matrix(self) -> Tensor:
-        """(vocabulary, d_model) weights of the projection to the vocabulary."""
-        return self.embedding.weight if self.config.tied else self.head.weight
-
-    @property
-    def output_bias(self) -> Tensor | None:
-        """None: T5 has no bias of the logits."""
-        return None
-
     def embed(self, tokens: Tensor) -> Tensor:
         """Tokens (batch, time) → vectors (batch, time, d_model)."""
-        vectors: Tensor = self.embedding(tokens)
-        scale = self.config.embedding_scale
+        vectors, scale = super().embed(tokens), self.config.embedding_scale
         return vectors if scale == 1 else vectors * scale
 
     def encode(self, vectors: Tensor, layout: Layout) -> Memory:
@@ -243,8 +230,7 @@ class Transformer(nn.Module):
         return x.view(rows, time, -1)
 
     def _leaving(self, x: Tensor) -> Tensor:
-        out: Tensor = self.dropout(x) if self.config.final_dropout else x
-        return out
+        return self.dropout(x) if self.config.final_dropout else x
 
     def place_source(self, vectors: Tensor, layout: Layout) -> Tensor:
         """Vectors (batch, width, d_model) with absolute positions added: unchanged here, positions are relative."""

@@ -180,8 +180,7 @@ class _Resampler(nn.Module):
         scores = (q @ k.transpose(-1, -2) / math.sqrt(q.shape[-1])).masked_fill(~seen, -1e9)
         mixed = (torch.softmax(scores, dim=-1) @ v).transpose(1, 2).flatten(2)
         latents = latents + self.dropout(self.out(mixed))
-        out: Tensor = latents + self.dropout(self.feedforward(self.norm2(latents)))
-        return out
+        return latents + self.dropout(self.feedforward(self.norm2(latents)))
 
 
 def strided(layout: Layout, stride: int) -> Layout:

@@ -172,5 +172,5 @@ def check_finite(named: Pairs, weights: Weights, buffers: Collection[str] = (), 
 
 
 def copies(pairs: Pairs) -> dict[str, Tensor]:
-    """Our tensors under Hugging Face's names: contiguous copies in their dtype, on the CPU."""
-    return {name: ours.detach().cpu().contiguous().clone() for name, ours in pairs}
+    """Our tensors under Hugging Face's names: contiguous fp32 copies on the CPU."""
+    return {name: ours.detach().cpu().contiguous().clone().float() for name, ours in pairs}

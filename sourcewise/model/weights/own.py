@@ -18,7 +18,7 @@ IDS = {"pad_id": "pad_token_id", "eos_id": "eos_token_id", "start_id": "decoder_
 
 
 def read_own(
-    make: Callable[[Any], Any], shape: type, kind: str, choices: Sequence[str], config: dict[str, Any], weights: Weights
+    make: Callable[[Any], Any], shape: type, choices: Sequence[str], config: dict[str, Any], weights: Weights
 ) -> Any:
     """The network that `make` builds from a `shape` with the values of config.json, with its weights.
 
@@ -27,7 +27,7 @@ def read_own(
     where, given = f"{weights.folder}/config.json", {f.name: IDS.get(f.name, f.name) for f in fields(shape)}
     for key in given.values():
         if key not in config:
-            raise RequestError(f"{where}: the key {key!r} of a {kind} configuration is missing")
+            raise RequestError(f"{where}: the key {key!r} of a {config['model_type']} configuration is missing")
     for key in choices:
         known = get_args(ModelConfig.model_fields[key].annotation)
         if config[key] not in known:
@@ -42,8 +42,8 @@ def read_own(
     return body
 
 
-def write_own(body: Any, kind: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """Configuration, and fp32 weights on the CPU with our names."""
+def write_own(kind: str, body: Any) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Configuration with this `model_type`, and fp32 weights on the CPU with our names."""
     shape = {IDS.get(name, name): value for name, value in asdict(body.config).items()}
-    weights = {name: tensor.float() for name, tensor in copies(body.state_dict().items()).items()}
-    return {"architectures": [type(body).__name__], "model_type": kind, **shape}, weights
+    config = {"architectures": [type(body).__name__], "model_type": kind, **shape}
+    return config, copies(body.state_dict().items())
