@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
 import numpy as np
 import torch
 
@@ -14,7 +18,6 @@ from sourcewise.model.inputs.bridges import Bridge, build_bridge
 from sourcewise.model.network import Seq2Seq
 from sourcewise.model.weights.checkpoint import find_folder, load_feature_encoder, load_network
 from sourcewise.model.weights.initialization import initialize
-from sourcewise.model.weights.vocabulary import embed_new
 
 STATISTICS_EXAMPLES = 1000  # examples for the mean and deviation of features
 CONSTANT = 1e-4  # dimensions with a smaller deviation are constant, and only centred
@@ -105,3 +108,30 @@ def _check_bridge(model: ModelConfig, network: Seq2Seq, dataset: Dataset) -> Non
             f"model.route: {model.route}, but {model.weights} was trained with {network.route}; "
             f"set --model.route {network.route}"
         )
+
+
+@torch.no_grad()
+def embed_new(network: Seq2Seq, size: int, fresh: Sequence[int]) -> None:
+    """Initialise the rows of `fresh` ids, in embedding and head, by the mean of the rows before them.
+
+    Tables with fewer than `size` rows grow to the next multiple of 8; T5's have spare rows.
+    """
+    body: Any = network.body
+    rows = body.config.vocabulary
+    if size > rows:
+        body = _larger(body, -(-size // 8) * 8)
+        network.body, network.vocabulary = body, body.config.vocabulary
+    new = sorted({*fresh, *range(rows, network.vocabulary)})
+    tables: list[Any] = [info.parameter for info in network.parts() if info.part == "embedding"]  # the head, too
+    for table in (*tables, network.body.output_bias) if new else ():
+        if table is not None:
+            table[new] = table[: new[0]].float().mean(0).to(table.dtype)
+
+
+def _larger(body: Any, rows: int) -> Any:
+    """A body with `rows` entries, of which the new ones are initialised at random."""
+    larger = type(body)(dataclasses.replace(body.config, vocabulary=rows))
+    known = body.state_dict()
+    for name, tensor in larger.state_dict().items():
+        tensor[: len(known[name])].copy_(known[name])
+    return larger.train(body.training)

@@ -20,7 +20,9 @@ def damage(tensors: Iterable[tuple[str, Tensor]]) -> str | None:
     """
     for name, tensor in tensors:
         tensor = tensor.detach()
-        if not tensor.is_floating_point() or tensor.is_meta or _finite(tensor):
+        if not tensor.is_floating_point() or tensor.is_meta or not tensor.numel():
+            continue
+        if all(math.isfinite(end) for end in tensor.aminmax()):  # one pass without a mask: NaN if any entry is
             continue
         wrong = ~torch.isfinite(tensor.float())
         count, first = int(wrong.sum()), tuple(wrong.nonzero()[0].tolist())
@@ -99,8 +101,3 @@ def _watched(network: nn.Module, found: list[str]) -> Iterator[None]:
     finally:
         for handle in handles:
             handle.remove()
-
-
-def _finite(tensor: Tensor) -> bool:
-    """Whether all entries are finite, in one pass without a mask: minimum and maximum are NaN if any entry is."""
-    return not tensor.numel() or all(math.isfinite(end) for end in tensor.aminmax())

@@ -1,14 +1,13 @@
 """Generation defaults of a network that depend on its vocabulary: end tokens, forced and suppressed tokens.
 
-They come from generation_config.json. Settings of the search are in
-`generation/settings.py`.
+They come from generation_config.json. Settings of the search are in `generation/settings.py`.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass
 from typing import Any
 
 from sourcewise.errors import RequestError
@@ -47,15 +46,12 @@ class GenerationDefaults:
             tuple(word for word in words if len(word) > 1),
             _given(told, FIRST, where),
             _given(told, LAST, where),
-            tuple(_bias(each, where) for each in _biases(told, where)),
+            tuple(_bias(each, where) for each in _list(told, BIASES, where)),
             _decay(told, where),
             bool(told.get(NORMALISED)),
         )
-        for key, used in (
-            (FIRST, found.forced_bos),
-            (LAST, found.forced_eos),
-            (BIASES, sum(dict(found.biases), ())),
-        ):
+        used_by = {FIRST: found.forced_bos, LAST: found.forced_eos, BIASES: sum(dict(found.biases), ())}
+        for key, used in used_by.items():
             beyond = next((each for each in used if not 0 <= each < vocabulary), None)
             if beyond is not None:
                 raise RequestError(f"{where}: {key} has the id {beyond}; the network embeds {vocabulary}")
@@ -86,12 +82,7 @@ class GenerationDefaults:
     @property
     def plain(self) -> bool:
         """Whether there are no rules, and only one end token."""
-        default = GenerationDefaults(self.ends)
-        return len(self.ends) < 2 and all(getattr(self, f.name) == getattr(default, f.name) for f in fields(self))
-
-    def ending(self, *ends: int) -> GenerationDefaults:
-        """The same with other end tokens."""
-        return replace(self, ends=ends)
+        return len(self.ends) < 2 and self == GenerationDefaults(self.ends)
 
 
 def _one(ids: Ids) -> int | list[int] | None:
@@ -115,10 +106,6 @@ def _ids(value: Any, key: str, where: str) -> Ids:
     if not isinstance(value, (list, tuple)) or not all(type(each) is int for each in value):
         raise RequestError(f"{where}: {key} should hold ids, not {value!r:.80}")
     return tuple(value)
-
-
-def _biases(told: Mapping[str, Any], where: str) -> list[Any]:
-    return _list(told, BIASES, where)
 
 
 def _bias(value: Any, where: str) -> tuple[Ids, float]:

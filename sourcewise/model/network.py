@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import fields
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from sourcewise.config import ModelConfig
 from sourcewise.data.batches import IGNORED, Batch, Source
 from sourcewise.data.layout import Layout
+from sourcewise.data.tokenizers.tokenizer import Tokenizer
 from sourcewise.model.generation_defaults import GenerationDefaults
 from sourcewise.model.inputs.bridges import Bridge
 from sourcewise.model.loss import LinearCrossEntropy
@@ -75,6 +78,13 @@ class Body(nn.Module):
         return None
 
 
+def options_of(shape: type, model: ModelConfig, tokenizer: Tokenizer) -> dict[str, Any]:
+    """What a recipe and its tokenizer say of a shape: the options of the same names, the vocabulary, and the ids."""
+    same = {each.name: getattr(model, each.name) for each in fields(shape) if each.name in ModelConfig.model_fields}
+    ids = {"pad_id": tokenizer.pad_id, "eos_id": tokenizer.eos_id, "start_id": tokenizer.pad_id}
+    return {**same, **ids, "vocabulary": -(-tokenizer.size // 8) * 8}
+
+
 class Seq2Seq(nn.Module):
     """A Network with a body; route `encoder`: bridge → encoder → decoder, `bypass`: bridge → decoder."""
 
@@ -112,7 +122,8 @@ class Seq2Seq(nn.Module):
 
     def parts(self) -> Iterator[ParameterInfo]:
         """Every parameter with its part."""
-        children = [(name.replace("head", PARTS[0]), m) for name, m in self.body.named_children()]
+        named = self.body.named_children()
+        children: list[tuple[str, nn.Module | None]] = [(name.replace("head", PARTS[0]), m) for name, m in named]
         owners = [(part, m) for name, m in children for part in PARTS if name.startswith(part)]
         if self.bridge is not None:
             owners += [("features", self.bridge.encoder), ("bridge", self.bridge)]
@@ -142,7 +153,9 @@ class Seq2Seq(nn.Module):
         if source.tokens is None:
             return slots, layout
         of_prompt, width = source.token_layout, source.tokens.shape[1]
-        vectors = self.body.embed(_left_padded(source.tokens, of_prompt))
+        shift = of_prompt.width - of_prompt.lengths[:, None]  # its padding goes to the left, its end before the slots
+        index = torch.from_numpy((np.arange(of_prompt.width) - shift) % of_prompt.width)
+        vectors = self.body.embed(source.tokens.gather(1, index.to(source.tokens.device, non_blocking=True)))
         layout = Layout(of_prompt.lengths + layout.lengths, width + layout.width, width - of_prompt.lengths)
         return torch.cat((vectors, slots), dim=1), layout
 
@@ -205,10 +218,3 @@ def _of_labels(labels: Tensor) -> Layout:
     counts = labels.numpy(force=True) != IGNORED
     last = (counts * np.arange(1, labels.shape[1] + 1)).max(1, initial=1)
     return Layout(last, labels.shape[1], packed=True)
-
-
-def _left_padded(tokens: Tensor, layout: Layout) -> Tensor:
-    """Move a right-padded prompt to the right edge, directly before the bridge's slots."""
-    shift = layout.width - layout.lengths[:, None]
-    index = (np.arange(layout.width) - shift) % layout.width
-    return tokens.gather(1, torch.from_numpy(index).to(tokens.device, non_blocking=True))

@@ -60,15 +60,12 @@ class Memory:
         mine, theirs = self.padded(), other.padded()
         layout = mine.layout.join(theirs.layout, on_the_left=self.on_the_right)
 
-        def both(one: Tensor, more: Tensor) -> Tensor:
+        def both(*tensors: Tensor) -> Tensor:
             """Both concatenated, padded along positions, the last axis but one, to the wider of the two."""
-            return torch.cat([_widened(t, layout.width, on_the_left=self.on_the_right) for t in (one, more)])
+            free = [layout.width - t.shape[-2] for t in tensors]
+            sides = [(0, 0, n, 0) if self.on_the_right else (0, 0, 0, n) for n in free]
+            return torch.cat([F.pad(t, side) for t, side in zip(tensors, sides, strict=True)])
 
         pairs = zip(mine.keys_values, theirs.keys_values, strict=True)
         keys_values = [(both(k, more_k), both(v, more_v)) for (k, v), (more_k, more_v) in pairs]
         return Memory(layout, both(mine.states, theirs.states), keys_values, self.on_the_right)
-
-
-def _widened(tensor: Tensor, width: int, *, on_the_left: bool) -> Tensor:
-    free = width - tensor.shape[-2]
-    return F.pad(tensor, (0, 0, free, 0) if on_the_left else (0, 0, 0, free)) if free else tensor

@@ -34,10 +34,13 @@ class Residual(nn.Module):
 class Sublayer(nn.Module):
     """A projection of x, a computation (attention or activation), and a projection back."""
 
+    ends: tuple[str, str]  # names of the projections
+
     @property
     def projections(self) -> tuple[nn.Linear, nn.Linear]:
         """The first and the last projection."""
-        raise NotImplementedError
+        first, last = self.ends
+        return getattr(self, first), getattr(self, last)
 
     def forward(self, x: Tensor, *given: Any) -> Tensor:
         """(…, d_model) → (…, d_model)."""
@@ -52,6 +55,8 @@ class Sublayer(nn.Module):
 class SelfAttention(Sublayer):
     """Self-attention with one product for Q, K and V; `scale` multiplies the scores."""
 
+    ends = "qkv", "out"
+
     def __init__(
         self, d_model: int, heads: int, d_kv: int, p: float, *, biases: bool = False, scale: float = 1.0
     ) -> None:
@@ -60,11 +65,6 @@ class SelfAttention(Sublayer):
         self.qkv = nn.Linear(d_model, 3 * heads * d_kv, bias=biases)
         self.out = nn.Linear(heads * d_kv, d_model, bias=biases)
         self.split_qkv, self.attend = SplitHeads(3, heads), Attention(p)
-
-    @property
-    def projections(self) -> tuple[nn.Linear, nn.Linear]:
-        """See Sublayer."""
-        return self.qkv, self.out
 
     def split(self, projected: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """The output of `qkv` → q, k, v, each (…, heads, time, d_kv)."""
@@ -82,6 +82,8 @@ class SelfAttention(Sublayer):
 class CrossAttention(Sublayer):
     """Cross-attention with Q of the decoder, K and V of the memory; `scale` multiplies the scores."""
 
+    ends = "q", "out"
+
     def __init__(
         self, d_model: int, heads: int, d_kv: int, p: float, *, biases: bool = False, scale: float = 1.0
     ) -> None:
@@ -92,11 +94,6 @@ class CrossAttention(Sublayer):
         self.out = nn.Linear(heads * d_kv, d_model, bias=biases)
         self.split_q, self.split_kv = SplitHeads(1, heads), SplitHeads(2, heads)
         self.attend, self.for_decoding = Attention(p), ForDecoding()
-
-    @property
-    def projections(self) -> tuple[nn.Linear, nn.Linear]:
-        """See Sublayer."""
-        return self.q, self.out
 
     def keys_values(self, states: Tensor) -> tuple[Tensor, Tensor]:
         """Encoder output (…, positions, d_model) → k, v, each (…, heads, positions, d_kv)."""
@@ -118,16 +115,13 @@ class CrossAttention(Sublayer):
 class FeedForward(Sublayer):
     """Two products with an activation between; if gated (Shazeer 2020), one product for gate and value."""
 
+    ends = "wi", "wo"
+
     def __init__(self, d_model: int, d_ff: int, activation: str, p: float, *, biases: bool = False) -> None:
         super().__init__()
         self.inner = Activation(activation, d_ff, p)
         self.wi = nn.Linear(d_model, d_ff * (2 if self.inner.gated else 1), bias=biases)
         self.wo = nn.Linear(d_ff, d_model, bias=biases)
-
-    @property
-    def projections(self) -> tuple[nn.Linear, nn.Linear]:
-        """See Sublayer."""
-        return self.wi, self.wo
 
     def between(self, projected: Tensor) -> Tensor:  # type: ignore[override]
         """(…, d_ff, or twice that if gated) → (…, d_ff)."""

@@ -22,26 +22,19 @@ from sourcewise.model import attention
 from sourcewise.model.attention import MASKED
 from sourcewise.model.blocks.positions import Positions
 from sourcewise.model.families.transformer import Transformer, TransformerConfig
-from sourcewise.model.weights.interchange import (
-    BIAS,
-    EMBEDDED,
-    HEAD,
-    SHARED,
-    check_embedding,
-    copies,
-    embeds_apart,
-    fill,
-    is_tied,
-    tell_untied,
-    tied,
-)
+from sourcewise.model.network import options_of
+from sourcewise.model.weights import interchange
+from sourcewise.model.weights.interchange import BIAS, EMBEDDED, HEAD, SHARED
+from sourcewise.model.weights.own import IDS
 from sourcewise.model.weights.weight_files import Weights
 
 MODEL_TYPES = ("bart", "mbart", "marian")  # of config.json
-ARCHITECTURES = dict(
-    zip(MODEL_TYPES, ("BartForConditionalGeneration", "MBartForConditionalGeneration", "MarianMTModel"), strict=True)
-)
+CLASSES = ("BartForConditionalGeneration", "MBartForConditionalGeneration", "MarianMTModel")
+ARCHITECTURES = dict(zip(MODEL_TYPES, CLASSES, strict=True))
 ACTIVATIONS = {"relu": "relu", "gelu": "gelu", "silu": "silu", "swish": "silu"}  # Hugging Face's name → ours
+LAYERS = {name: name for name in ("encoder_layers", "decoder_layers")}
+NAMES = {"vocabulary": "vocab_size", "d_ff": "encoder_ffn_dim"} | LAYERS | IDS  # of our shape → in config.json
+DEFAULTS = {"dropout": 0.1, "attention_dropout": 0.0, "init_std": 0.02}  # of what has the same name in both
 PLACES = ("encoder.embed_positions.weight", "decoder.embed_positions.weight")
 SPARE = (*EMBEDDED, HEAD, BIAS, *PLACES)  # tensors that may be unused: other names of the embedding, zeros, sinusoids
 EPS = 1e-5  # LayerNorm's default
@@ -126,34 +119,16 @@ def make(model: ModelConfig, tokenizer: Tokenizer, features: bool) -> Bart:
             raise RequestError(f"model.{name}: {str(value).lower()} is not for the family bart; {known.lower()} is")
     if model.d_model % model.heads:
         raise RequestError(f"model.d_model: {model.d_model} is not a multiple of heads {model.heads}, as bart needs")
-    return Bart(
-        BartConfig(
-            vocabulary=-(-tokenizer.size // 8) * 8,
-            **_sizes(model.d_model, model.heads),
-            d_ff=model.d_ff,
-            encoder_layers=model.encoder_layers,
-            decoder_layers=model.decoder_layers,
-            activation=model.activation,
-            tied=model.tied,
-            dropout=model.dropout,
-            attention_dropout=model.attention_dropout,
-            activation_dropout=model.dropout,
-            positions=model.positions,
-            pad_id=tokenizer.pad_id,
-            eos_id=tokenizer.eos_id,
-            start_id=tokenizer.eos_id,
-            norm_first=False,
-            embedding_norm=True,
-            final_norm=False,
-        )
-    )
+    shape = options_of(BartConfig, model, tokenizer) | _sizes(model.d_model, model.heads)
+    shape |= {"activation_dropout": model.dropout, "start_id": tokenizer.eos_id, "decoder_positions": False}
+    return Bart(BartConfig(**shape, norm_first=False, embedding_norm=True, final_norm=False))
 
 
 def foreign(config: dict[str, Any], weights: Weights) -> str:
     """Features of a folder that our code does not compute, in words; the Hugging Face adapter runs it. Empty: none."""
     weights = _tied(config, weights)
     kind = f"a {config['model_type']}"
-    if config.get("share_encoder_decoder_embeddings") is False or embeds_apart(weights):
+    if config.get("share_encoder_decoder_embeddings") is False or interchange.embeds_apart(weights):
         return f"{kind} that embeds sources and targets by different matrices"
     for each in ("attention_heads", "ffn_dim"):
         if config.get(f"encoder_{each}") != config.get(f"decoder_{each}"):
@@ -168,20 +143,20 @@ def foreign(config: dict[str, Any], weights: Weights) -> str:
 def read(config: dict[str, Any], weights: Weights) -> Bart:
     """A network from Hugging Face's configuration and weights. Raises RequestError with the reason."""
     weights, where = _tied(config, weights), f"{weights.folder}/config.json"
-    check_embedding(weights, config.get("vocab_size"), config.get("d_model"), where)
+    interchange.check_embedding(weights, config.get("vocab_size"), config.get("d_model"), where)
     try:
         bart = Bart(_from_huggingface(config, weights))
     except KeyError as missing:
         raise RequestError(f"{where}: the key {missing} of a BART configuration is missing") from None
     if config.get("tie_word_embeddings") is not False:
-        tell_untied(weights)
-    fill(_pairs(bart), weights, SPARE)
+        interchange.tell_untied(weights)
+    interchange.fill(_pairs(bart), weights, SPARE)
     return bart
 
 
 def _tied(config: dict[str, Any], weights: Weights) -> Weights:
     tie = config.get("tie_word_embeddings") is not False
-    return tied(weights.without("model."), (HEAD, *reversed(EMBEDDED)) if tie else EMBEDDED, tie=tie)
+    return interchange.tied(weights.without("model."), (HEAD, *reversed(EMBEDDED)) if tie else EMBEDDED, tie=tie)
 
 
 def _is_sinusoids(stored: Tensor) -> bool:
@@ -194,7 +169,7 @@ def _is_sinusoids(stored: Tensor) -> bool:
 
 def write(bart: Bart) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """Configuration and fp32 weights in transformers' format."""
-    weights = copies(_pairs(bart))
+    weights = interchange.copies(_pairs(bart))
     if not bart.config.tied:  # else transformers would initialise them at random
         weights |= {name: weights[SHARED].clone() for name in EMBEDDED}
     weights = {name if name in (HEAD, BIAS) else f"model.{name}": w for name, w in weights.items()}
@@ -212,15 +187,11 @@ def _sizes(d_model: int, heads: int) -> dict[str, Any]:
 def _from_huggingface(c: dict[str, Any], weights: Weights) -> BartConfig:
     kind, bias = c["model_type"], weights.get(BIAS)
     return BartConfig(
-        vocabulary=c["vocab_size"],
+        **{ours: c[theirs] for ours, theirs in NAMES.items()},
+        **{name: c.get(name, default) for name, default in DEFAULTS.items()},
         **_sizes(c["d_model"], c["encoder_attention_heads"]),
-        d_ff=c["encoder_ffn_dim"],
-        encoder_layers=c["encoder_layers"],
-        decoder_layers=c["decoder_layers"],
         activation=ACTIVATIONS[c.get("activation_function", "gelu")],
-        tied=is_tied(weights),
-        dropout=c.get("dropout", 0.1),
-        attention_dropout=c.get("attention_dropout", 0.0),
+        tied=interchange.is_tied(weights),
         activation_dropout=c.get("activation_dropout", 0.0),
         positions=c.get("max_position_embeddings", 1024),
         learned=kind != "marian",
@@ -229,10 +200,6 @@ def _from_huggingface(c: dict[str, Any], weights: Weights) -> BartConfig:
         final_norm=kind == "mbart",
         embedding_scale=math.sqrt(c["d_model"]) if c.get("scale_embedding") else 1.0,
         output_bias=bias is not None and bool(bias.any()),
-        init_std=c.get("init_std", 0.02),
-        pad_id=c["pad_token_id"],
-        eos_id=c["eos_token_id"],
-        start_id=c["decoder_start_token_id"],
         bos_id=c.get("bos_token_id"),
     )
 
@@ -243,24 +210,17 @@ def _to_huggingface(c: BartConfig) -> dict[str, Any]:
         "architectures": [ARCHITECTURES[kind]],
         "model_type": kind,
         "is_encoder_decoder": True,
-        "vocab_size": c.vocabulary,
+        **{theirs: getattr(c, ours) for ours, theirs in NAMES.items()},
+        **{name: getattr(c, name) for name in DEFAULTS},
         "d_model": c.d_model,
         "max_position_embeddings": c.positions,
-        "encoder_layers": c.encoder_layers,
-        "decoder_layers": c.decoder_layers,
         **{f"{stack}_attention_heads": c.heads for stack in ("encoder", "decoder")},
-        **{f"{stack}_ffn_dim": c.d_ff for stack in ("encoder", "decoder")},
+        "decoder_ffn_dim": c.d_ff,
         "activation_function": c.activation,
-        "dropout": c.dropout,
-        "attention_dropout": c.attention_dropout,
         "activation_dropout": c.dropout if c.activation_dropout is None else c.activation_dropout,
         "scale_embedding": c.embedding_scale != 1,
-        "init_std": c.init_std,
         "tie_word_embeddings": c.tied,
-        "pad_token_id": c.pad_id,
         "bos_token_id": c.bos_id,
-        "eos_token_id": c.eos_id,
-        "decoder_start_token_id": c.start_id,
         "forced_eos_token_id": None,  # forced tokens are in generation_config.json
         "use_cache": True,
     }

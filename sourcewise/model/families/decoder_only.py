@@ -32,6 +32,7 @@ from sourcewise.model.blocks.memory import Memory
 from sourcewise.model.blocks.positions import RelativePositions, SinusoidalPositions
 from sourcewise.model.blocks.sublayers import FeedForward, ForDecoding, Residual, SelfAttention
 from sourcewise.model.families import t5
+from sourcewise.model.families.transformer import StackConfig
 from sourcewise.model.network import Body
 from sourcewise.model.parts import size
 from sourcewise.model.weights.own import read_own, write_own
@@ -42,28 +43,12 @@ NEAR = 0.002  # largest relative difference in parameters between networks of th
 
 
 @dataclass(frozen=True)
-class DecoderOnlyConfig:
+class DecoderOnlyConfig(StackConfig):
     """The shape of a decoder-only stack; its blocks are those of T5's encoder."""
 
-    vocabulary: int
-    d_model: int = 256
-    d_kv: int = 64
-    d_ff: int = 1024
-    heads: int = 4
     layers: int = 8
     prefix: Literal["causal", "full"] = "causal"  # attention within the source
-    activation: str = "relu"
-    tied: bool = True  # one matrix for embedding and head
-    scaled: bool = True  # output × d_model^-0.5 before the head
-    dropout: float = 0.1
-    attention_dropout: float = 0.1
-    relative_buckets: int = 32
-    relative_distance: int = 128
     target_positions: bool = False  # sinusoids added to the vectors of the target
-    eps: float = 1e-6
-    pad_id: int = 0
-    eos_id: int = 1
-    start_id: int = 0
 
 
 @dataclass
@@ -211,7 +196,10 @@ class DecoderOnly(Body):
         own = self.past_bias(time) if cache is None else cache.next_bias(hypotheses, time)
         x = self.embed(tokens)
         x = self.dropout(self.place(x, begin) if c.target_positions else x).view(memory.batch, hypotheses * time, -1)
-        of_source = self._source_bias(memory, begin, time, hypotheses)
+        places = torch.arange(memory.layout.width, device=memory.states.device)
+        targets = torch.arange(time, device=places.device) + len(places) + begin
+        of_source = self.distance_bias(targets, places).repeat(1, hypotheses, 1)  # the same for all hypotheses
+        of_source = of_source[None] if memory.bias is None else of_source + memory.bias
         given = Reading(Layout.whole(*x.shape[:2]), own, memory, of_source, cache, seen)
         for place, block in enumerate(self.decoder):
             x = block(x, place, given)
@@ -219,13 +207,6 @@ class DecoderOnly(Body):
             cache.advance(hypotheses, time)
         x = self.dropout(self.decoder_norm(x)).view(rows, time, -1)
         return x * c.d_model**-0.5 if c.scaled else x
-
-    def _source_bias(self, memory: Memory, begin: int, time: int, hypotheses: int) -> Tensor:
-        """Bias (batch or 1, heads, hypotheses × time, width) of the source for target positions from `begin` on."""
-        places = torch.arange(memory.layout.width, device=memory.states.device)
-        targets = torch.arange(time, device=places.device) + len(places) + begin
-        bias = self.distance_bias(targets, places).repeat(1, hypotheses, 1)
-        return bias[None] if memory.bias is None else bias + memory.bias
 
     def new_cache(self, memory: Memory, beams: int, steps: int) -> KeyValueCache:
         """An empty cache for `memory.batch * beams` hypotheses of at most `steps` tokens."""
@@ -252,9 +233,8 @@ def right_aligned(vectors: Tensor, layout: Layout) -> tuple[Tensor, Layout]:
 def make(model: ModelConfig, tokenizer: Tokenizer, features: bool) -> DecoderOnly:
     """A new network for a recipe."""
     shape = DecoderOnlyConfig(
-        **t5.shape_options(model, tokenizer),
+        **t5.shape_options(DecoderOnlyConfig, model, tokenizer),
         layers=model.decoder_layers,
-        prefix=model.prefix,
         target_positions=features if model.decoder_positions is None else model.decoder_positions,
     )
     if model.same_size:

@@ -18,17 +18,9 @@ from sourcewise.errors import RequestError
 from sourcewise.model.generation_defaults import GenerationDefaults
 from sourcewise.model.parts import ParameterInfo, Stacks, belonging, largest_list
 from sourcewise.model.protocol import PLAIN, Aims, LossParts, Route, shift_right
+from sourcewise.model.weights import interchange
 from sourcewise.model.weights.generation_config import CONFIG, Ids, Search, Told, in_memory, read_told
-from sourcewise.model.weights.interchange import (
-    BIAS,
-    SPARE,
-    account_for,
-    check_finite,
-    check_plain,
-    refuse_adapted,
-    refuse_missing,
-    refuse_shape,
-)
+from sourcewise.model.weights.interchange import BIAS, SPARE
 from sourcewise.model.weights.weight_files import Weights, read_json, read_weights
 
 REPORTED = {"output_loading_info": True, "ignore_mismatched_sizes": True}  # we refuse the reported misfits
@@ -179,12 +171,10 @@ def load_huggingface_network(
             model, found = _class_of(config).from_pretrained(
                 None, config=config, state_dict=dict(read), dtype=torch.float32, **REPORTED
             )
-            if (folder / "generation_config.json").is_file():
-                model.generation_config = transformers.GenerationConfig.from_pretrained(folder, local_files_only=True)
-            else:
-                model.generation_config = transformers.GenerationConfig.from_pretrained(
-                    folder, "config.json", local_files_only=True, _from_model_config=True
-                )
+            own = (folder / "generation_config.json").is_file()
+            place: dict[str, Any] = {} if own else {"config_file_name": "config.json", "_from_model_config": True}
+            read_generation = transformers.GenerationConfig.from_pretrained
+            model.generation_config = read_generation(folder, local_files_only=True, **place)
     except Exception as error:
         raise RequestError(f"{folder}: transformers cannot open it as a seq2seq model ({_reason(error)})") from None
     _check(model, found, read)
@@ -208,26 +198,26 @@ def _check(model: Any, found: dict[str, Any], weights: Weights) -> None:
     """Raises RequestError unless all weights of a model come from its files; warns of other tensors in them."""
     expected = model.state_dict()
     left = sorted(name for name in found["unexpected_keys"] if not SPARE.search(name))
-    refuse_adapted(left, weights)
+    interchange.refuse_adapted(left, weights)
     for name, theirs, ours in sorted(found["mismatched_keys"]):
-        refuse_shape(name, theirs, ours, weights)
-    missing = sorted(name for name in found["missing_keys"] if not _is_computed(model, name))
+        interchange.refuse_shape(name, theirs, ours, weights)
+    missing = sorted(name for name in found["missing_keys"] if not is_computed(model, name))
     if missing:
-        refuse_missing(missing, left, weights)
+        interchange.refuse_missing(missing, left, weights)
     for name, tensor in weights.items():
         if name.endswith(("weight", "bias")) and name not in left and not SPARE.search(name):
-            check_plain(name, tensor, weights)
-    account_for(left, expected, weights)
+            interchange.check_plain(name, tensor, weights)
+    interchange.account_for(left, expected, weights)
     head = model.get_output_embeddings()
     buffers = [name for name, _ in model.named_buffers() if not name.endswith(BIAS)]
     named = {**dict(model.named_parameters()), **dict(model.named_buffers())}
     bias = getattr(head, "bias", None)
     barring = [name for name, tensor in named.items() if tensor is bias]
-    check_finite(named.items(), weights, buffers, barring)
+    interchange.check_finite(named.items(), weights, buffers, barring)
 
 
-def _is_computed(model: Any, name: str) -> bool:
-    """Whether a missing tensor is computed by transformers, such as sinusoids, and not learned."""
+def is_computed(model: Any, name: str) -> bool:
+    """Whether a tensor is computed by transformers, such as sinusoids, and not learned."""
     return "Sinusoidal" in type(model.get_submodule(name.rpartition(".")[0])).__name__
 
 

@@ -37,7 +37,7 @@ from sourcewise.model.blocks.recurrent_layers import (
     RecurrentMemory,
     reset_cell,
 )
-from sourcewise.model.network import Body
+from sourcewise.model.network import Body, options_of
 from sourcewise.model.weights.own import read_own, write_own
 
 MODEL_TYPES = ("sourcewise-rnn",)  # of config.json
@@ -171,20 +171,7 @@ class Recurrent(Body):
 
 def make(model: ModelConfig, tokenizer: Tokenizer, features: bool) -> Recurrent:
     """A new network for a recipe."""
-    shape = RecurrentConfig(
-        vocabulary=-(-tokenizer.size // 8) * 8,
-        d_model=model.d_model,
-        encoder_layers=model.encoder_layers,
-        decoder_layers=model.decoder_layers,
-        cell=model.cell,
-        attention=model.attention,
-        tied=model.tied,
-        dropout=model.dropout,
-        pad_id=tokenizer.pad_id,
-        eos_id=tokenizer.eos_id,
-        start_id=tokenizer.pad_id,
-    )
-    body = Recurrent(shape)
+    body = Recurrent(RecurrentConfig(**options_of(RecurrentConfig, model, tokenizer)))
     body.reset_parameters()
     return body
 

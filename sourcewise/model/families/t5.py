@@ -11,24 +11,25 @@ from sourcewise.config import ModelConfig
 from sourcewise.data.tokenizers.tokenizer import Tokenizer
 from sourcewise.errors import RequestError
 from sourcewise.model.families.transformer import Transformer, TransformerConfig
-from sourcewise.model.weights.interchange import (
-    EMBEDDED,
-    HEAD,
-    SHARED,
-    check_embedding,
-    copies,
-    embeds_apart,
-    fill,
-    is_tied,
-    tell_untied,
-    tied,
-)
+from sourcewise.model.network import options_of
+from sourcewise.model.weights import interchange
+from sourcewise.model.weights.interchange import EMBEDDED, HEAD, SHARED
+from sourcewise.model.weights.own import IDS
 from sourcewise.model.weights.weight_files import Weights
 
 POSITIONED = "sourcewise-t5"  # a T5 with decoder positions, under another name so that it is not opened as a plain T5
 MODEL_TYPES = ("t5", "mt5", POSITIONED)  # of config.json
 # Tensors that may be unused: other names of the embedding, and tensors that early T5s stored.
 SPARE = (*EMBEDDED, HEAD, "decoder.block.0.layer.1.EncDecAttention.relative_attention_bias.weight")
+SIZES = {"vocabulary": "vocab_size", "heads": "num_heads", "encoder_layers": "num_layers"}
+NAMES = SIZES | {name: name for name in ("d_model", "d_kv", "d_ff")} | IDS  # of our shape → in config.json
+OPTIONAL = {  # the same, where both have the same defaults; of two that are one there, the last is written
+    "attention_dropout": "dropout_rate",
+    "dropout": "dropout_rate",
+    "relative_buckets": "relative_attention_num_buckets",
+    "relative_distance": "relative_attention_max_distance",
+    "eps": "layer_norm_epsilon",
+}
 ACTIVATIONS = {  # Hugging Face's feed_forward_proj → ours
     **{name: name for name in ("relu", "gelu", "silu", "gated-relu", "gated-gelu", "gated-silu")},
     "swish": "silu",
@@ -39,39 +40,20 @@ ACTIVATIONS = {  # Hugging Face's feed_forward_proj → ours
 
 def make(model: ModelConfig, tokenizer: Tokenizer, features: bool) -> Transformer:
     """A new network for a recipe."""
-    shape = TransformerConfig(
-        **shape_options(model, tokenizer),
-        encoder_layers=model.encoder_layers,
-        decoder_layers=model.decoder_layers,
-        decoder_positions=features if model.decoder_positions is None else model.decoder_positions,
-    )
-    return Transformer(shape)
+    shape = shape_options(TransformerConfig, model, tokenizer)
+    shape["decoder_positions"] = features if model.decoder_positions is None else model.decoder_positions
+    return Transformer(TransformerConfig(**shape))
 
 
-def shape_options(model: ModelConfig, tokenizer: Tokenizer) -> dict[str, Any]:
-    """Options that all stacks of T5's blocks share, of an encoder–decoder or a decoder alone."""
-    return {
-        "vocabulary": -(-tokenizer.size // 8) * 8,
-        "d_model": model.d_model,
-        "d_kv": model.d_kv or model.d_model // model.heads,
-        "d_ff": model.d_ff,
-        "heads": model.heads,
-        "activation": model.activation,
-        "tied": model.tied,
-        "scaled": model.tied,
-        "dropout": model.dropout,
-        "attention_dropout": model.attention_dropout,
-        "relative_buckets": model.relative_buckets,
-        "relative_distance": model.relative_distance,
-        "pad_id": tokenizer.pad_id,
-        "eos_id": tokenizer.eos_id,
-        "start_id": tokenizer.pad_id,
-    }
+def shape_options(shape: type, model: ModelConfig, tokenizer: Tokenizer) -> dict[str, Any]:
+    """Options of a stack of T5's blocks, of an encoder–decoder or a decoder alone."""
+    d_kv = model.d_kv or model.d_model // model.heads
+    return {**options_of(shape, model, tokenizer), "d_kv": d_kv, "scaled": model.tied}
 
 
 def foreign(config: dict[str, Any], weights: Weights) -> str:
     """Features of a folder that our code does not compute, in words; the Hugging Face adapter runs it. Empty: none."""
-    if embeds_apart(_tied(weights)):
+    if interchange.embeds_apart(_tied(weights)):
         return "a T5 that embeds sources and targets by different matrices"
     said = _activation(config)
     gated = said.startswith("gated-")
@@ -87,8 +69,8 @@ def read(config: dict[str, Any], weights: Weights) -> Transformer:
     weights = _tied(weights)
     transformer = Transformer(config_from_huggingface(config, weights, f"{weights.folder}/config.json"))
     if transformer.config.scaled:  # as if the head were the embedding
-        tell_untied(weights)
-    fill(_pairs(transformer), weights, SPARE)
+        interchange.tell_untied(weights)
+    interchange.fill(_pairs(transformer), weights, SPARE)
     return transformer
 
 
@@ -97,7 +79,7 @@ def _activation(config: dict[str, Any]) -> str:
 
 
 def _tied(weights: Weights) -> Weights:
-    return tied(weights.without("transformer."), (*EMBEDDED, HEAD))
+    return interchange.tied(weights.without("transformer."), (*EMBEDDED, HEAD))
 
 
 def write(transformer: Transformer) -> tuple[dict[str, Any], dict[str, Tensor]]:
@@ -105,35 +87,22 @@ def write(transformer: Transformer) -> tuple[dict[str, Any], dict[str, Tensor]]:
     return config_to_huggingface(transformer.config), to_huggingface(transformer)
 
 
-def config_from_huggingface(config: dict[str, Any], weights: Weights, where: str) -> TransformerConfig:
+def config_from_huggingface(c: dict[str, Any], weights: Weights, where: str) -> TransformerConfig:
     """Hugging Face's config.json and weights → our shape. Raises RequestError for unsupported features."""
-    c = dict(config)
     activation = _activation(c)
     if activation not in ACTIVATIONS:
         raise RequestError(f"{where}: feed_forward_proj {activation!r} is not one of {', '.join(ACTIVATIONS)}")
-    check_embedding(weights, c.get("vocab_size"), c.get("d_model"), where)
+    interchange.check_embedding(weights, c.get("vocab_size"), c.get("d_model"), where)
     try:
         return TransformerConfig(
-            vocabulary=c["vocab_size"],
-            d_model=c["d_model"],
-            d_kv=c["d_kv"],
-            d_ff=c["d_ff"],
-            heads=c["num_heads"],
-            encoder_layers=c["num_layers"],
+            **{ours: c[theirs] for ours, theirs in NAMES.items()},
+            **{ours: c[theirs] for ours, theirs in OPTIONAL.items() if theirs in c},
             decoder_layers=c.get("num_decoder_layers") or c["num_layers"],
             activation=ACTIVATIONS[activation],
-            tied=is_tied(weights),
+            tied=interchange.is_tied(weights),
             scaled=c.get("model_type") != "mt5"
             and c.get("scale_decoder_outputs", c.get("tie_word_embeddings") is not False),
-            dropout=c.get("dropout_rate", 0.1),
-            attention_dropout=c.get("dropout_rate", 0.1),
-            relative_buckets=c.get("relative_attention_num_buckets", 32),
-            relative_distance=c.get("relative_attention_max_distance", 128),
             decoder_positions=c.get("model_type") == POSITIONED,
-            eps=c.get("layer_norm_epsilon", 1e-6),
-            pad_id=c["pad_token_id"],
-            eos_id=c["eos_token_id"],
-            start_id=c["decoder_start_token_id"],
         )
     except KeyError as missing:
         raise RequestError(f"{where}: the key {missing} of a T5 configuration is missing") from None
@@ -146,26 +115,14 @@ def config_to_huggingface(c: TransformerConfig) -> dict[str, Any]:
         "architectures": ["T5ForConditionalGeneration"],
         "model_type": POSITIONED if c.decoder_positions else "t5",
         "is_encoder_decoder": True,
-        "vocab_size": c.vocabulary,
-        "d_model": c.d_model,
-        "d_kv": c.d_kv,
-        "d_ff": c.d_ff,
-        "num_heads": c.heads,
-        "num_layers": c.encoder_layers,
+        **{theirs: getattr(c, ours) for ours, theirs in (NAMES | OPTIONAL).items()},
         "num_decoder_layers": c.decoder_layers,
         "feed_forward_proj": c.activation,
         "is_gated_act": gated,
         "dense_act_fn": "gelu_new" if c.activation == "gated-gelu" else c.activation.removeprefix("gated-"),
         "tie_word_embeddings": c.scaled,
         "scale_decoder_outputs": c.scaled,
-        "dropout_rate": c.dropout,
-        "relative_attention_num_buckets": c.relative_buckets,
-        "relative_attention_max_distance": c.relative_distance,
-        "layer_norm_epsilon": c.eps,
         "initializer_factor": 1.0,
-        "pad_token_id": c.pad_id,
-        "eos_token_id": c.eos_id,
-        "decoder_start_token_id": c.start_id,
         "use_cache": True,
     }
 
@@ -173,7 +130,7 @@ def config_to_huggingface(c: TransformerConfig) -> dict[str, Any]:
 def to_huggingface(transformer: Transformer) -> dict[str, Tensor]:
     """Our weights with Hugging Face's names, as contiguous fp32 copies on the CPU."""
     c = transformer.config
-    weights = copies(_pairs(transformer))
+    weights = interchange.copies(_pairs(transformer))
     if c.tied and not c.scaled:  # older transformers would initialise the head of an untied configuration at random
         weights[HEAD] = weights[SHARED].clone()
     return weights

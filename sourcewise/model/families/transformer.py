@@ -21,7 +21,6 @@ from torch import Tensor, nn
 from sourcewise.data.layout import Layout
 from sourcewise.model import attention
 from sourcewise.model.attention import MASKED
-from sourcewise.model.blocks.arrangement import Arrangement
 from sourcewise.model.blocks.cache import KeyValueCache
 from sourcewise.model.blocks.memory import Memory
 from sourcewise.model.blocks.positions import RelativePositions, SinusoidalPositions, distances
@@ -32,16 +31,14 @@ Attending = TypeVar("Attending", SelfAttention, CrossAttention)
 
 
 @dataclass(frozen=True)
-class TransformerConfig:
-    """The shape of a T5-family Transformer, and variants of other families; names as in Hugging Face's T5Config."""
+class StackConfig:
+    """The shape of T5's blocks, in an encoder–decoder or a decoder alone; names as in Hugging Face's T5Config."""
 
     vocabulary: int
     d_model: int = 256
     d_kv: int = 64
     d_ff: int = 1024
     heads: int = 4
-    encoder_layers: int = 4
-    decoder_layers: int = 4
     activation: str = "relu"
     tied: bool = True  # one matrix for embedding and head
     scaled: bool = True  # decoder output × d_model^-0.5 before the head: T5 yes, v1.1 and mT5 no
@@ -49,11 +46,19 @@ class TransformerConfig:
     attention_dropout: float = 0.1
     relative_buckets: int = 32
     relative_distance: int = 128
-    decoder_positions: bool = False  # sinusoids added to the decoder's input: no T5 then, see docs/decisions/013
     eps: float = 1e-6
     pad_id: int = 0
     eos_id: int = 1
     start_id: int = 0
+
+
+@dataclass(frozen=True)
+class TransformerConfig(StackConfig):
+    """The shape of a T5-family Transformer, and variants of other families."""
+
+    encoder_layers: int = 4
+    decoder_layers: int = 4
+    decoder_positions: bool = False  # sinusoids added to the decoder's input: no T5 then, see docs/decisions/013
     # Variants of other families.
     layer_norm: bool = False  # LayerNorm, with a bias; else RMSNorm
     norm_first: bool = True  # pre-norm; else post-norm
@@ -64,6 +69,14 @@ class TransformerConfig:
     attention_scale: float = 1.0  # times the scores
     embedding_scale: float = 1.0  # times the embedded tokens
     activation_dropout: float | None = None  # within feed-forwards; None: the general dropout
+
+
+class Arrangement(nn.Module):
+    """Keeps the padded layout; native code replaces `forward` to pack it if attention supports packed layouts."""
+
+    def forward(self, x: Tensor, layout: Layout) -> tuple[Tensor, Layout]:
+        """x (batch, width, d_model) and its layout → both unchanged, or (rows, d_model) and the packed layout."""
+        return x, layout
 
 
 class EncoderBlock(nn.Module):
@@ -147,17 +160,17 @@ class Transformer(Body):
         for module in self.modules():
             if isinstance(module, SelfAttention):
                 q, k, v = module.qkv.weight.chunk(3)
-                _normal(q, (c.d_model * c.d_kv) ** -0.5)
-                _normal(k, c.d_model**-0.5)
-                _normal(v, c.d_model**-0.5)
-                _normal(module.out.weight, (c.heads * c.d_kv) ** -0.5)
+                nn.init.normal_(q, std=(c.d_model * c.d_kv) ** -0.5)
+                nn.init.normal_(k, std=c.d_model**-0.5)
+                nn.init.normal_(v, std=c.d_model**-0.5)
+                nn.init.normal_(module.out.weight, std=(c.heads * c.d_kv) ** -0.5)
             elif isinstance(module, CrossAttention):
-                _normal(module.q.weight, (c.d_model * c.d_kv) ** -0.5)
-                _normal(module.kv.weight, c.d_model**-0.5)
-                _normal(module.out.weight, (c.heads * c.d_kv) ** -0.5)
+                nn.init.normal_(module.q.weight, std=(c.d_model * c.d_kv) ** -0.5)
+                nn.init.normal_(module.kv.weight, std=c.d_model**-0.5)
+                nn.init.normal_(module.out.weight, std=(c.heads * c.d_kv) ** -0.5)
             elif isinstance(module, FeedForward):
-                _normal(module.wi.weight, c.d_model**-0.5)
-                _normal(module.wo.weight, c.d_ff**-0.5)
+                nn.init.normal_(module.wi.weight, std=c.d_model**-0.5)
+                nn.init.normal_(module.wo.weight, std=c.d_ff**-0.5)
 
     def embed(self, tokens: Tensor) -> Tensor:
         """Tokens (batch, time) → vectors (batch, time, d_model)."""
@@ -279,8 +292,3 @@ def _norm(c: TransformerConfig, wanted: bool = True) -> Any:
 def _feedforward(c: TransformerConfig) -> FeedForward:
     p = c.dropout if c.activation_dropout is None else c.activation_dropout
     return FeedForward(c.d_model, c.d_ff, c.activation, p, biases=c.biases)
-
-
-def _normal(weight: Tensor, std: float) -> None:
-    with torch.no_grad():
-        weight.normal_(0, std)

@@ -18,8 +18,36 @@ from sourcewise.config.model import bridge_kinds
 from sourcewise.data.layout import Layout
 from sourcewise.errors import RequestError
 from sourcewise.model.blocks.positions import SinusoidalPositions
-from sourcewise.model.inputs.feature_encoder import FeatureEncoder, attach
 from sourcewise.runtime.plugins import plugins
+
+
+class FeatureEncoder(nn.Module):
+    """A trainable encoder of the features before the bridge, which keeps the number of frames.
+
+    Residual convolutions in time whose receptive field doubles with every block (Bai et al. 2018). It may be taken from
+    another run (`model.feature_encoder.weights`), frozen (`train.freeze: features`), and unfrozen later
+    (`train.unfreeze.features`).
+    """
+
+    def __init__(self, config: FeatureEncoderConfig, dims: int, p: float) -> None:
+        super().__init__()
+        self.config, self.dims, self.dropout = config, dims, nn.Dropout(p)
+        self.enter = nn.Linear(dims, config.width)
+        self.norms = nn.ModuleList(nn.LayerNorm(config.width) for _ in range(config.layers))
+        self.convolutions = nn.ModuleList(
+            nn.Conv1d(config.width, config.width, config.kernel, padding="same", dilation=2**layer)
+            for layer in range(config.layers)
+        )
+        self.out = nn.ModuleList(nn.Linear(config.width, config.width) for _ in range(config.layers))
+
+    def forward(self, x: Tensor, layout: Layout) -> Tensor:
+        """Features (batch, frames, dims) → (batch, frames, width), both zero at padding."""
+        real = layout.on(x.device).mask.to(x.dtype)[..., None]
+        x = self.enter(x) * real
+        for norm, convolution, out in zip(self.norms, self.convolutions, self.out, strict=True):
+            seen = convolution((norm(x) * real).transpose(1, 2)).transpose(1, 2)
+            x = x + self.dropout(out(F.gelu(seen))) * real
+        return x
 
 
 class Bridge(nn.Module):
@@ -240,5 +268,6 @@ def build_bridge(
     if encoder is None or not encoder.layers:
         return known[config.kind](config, dims, d_model, p)
     bridge = known[config.kind](config, encoder.width, d_model, p)
-    attach(bridge, encoder, dims, p)
+    bridge.encoder, bridge.dims = FeatureEncoder(encoder, dims, p), dims
+    bridge.mean, bridge.deviation = bridge.mean.new_zeros(dims), bridge.deviation.new_ones(dims)
     return bridge

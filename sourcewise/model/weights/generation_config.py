@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from typing import Any
 from sourcewise.config import GenerationConfig
 from sourcewise.errors import DataWarning, RequestError
 from sourcewise.model.generation_defaults import KEYS, NORMALISED
+from sourcewise.model.weights.weight_files import read_json
 
 FILE, CONFIG = "generation_config.json", "config.json"
 START, BOS, EOS, PAD = "decoder_start_token_id", "bos_token_id", "eos_token_id", "pad_token_id"
@@ -110,7 +111,7 @@ def read_told(folder: Path, config: Tree) -> Told:
     Raises RequestError for a file that is no JSON object.
     """
     path, part = folder / FILE, decoder_part(config)
-    found = {key: _first(config.get(key), part.get(key)) for key in NEUTRAL}
+    found = {key: part.get(key) if config.get(key) is None else config[key] for key in NEUTRAL}
     old = {key: value for key, value in found.items() if value not in (None, NEUTRAL[key])}
     notes = []
     if config.get(TASKS):
@@ -118,10 +119,7 @@ def read_told(folder: Path, config: Tree) -> Told:
         notes.append(f"{folder / CONFIG}: {TASKS} ({tasks}) is not followed, as by `generate` of transformers")
     if not path.is_file():
         return Told(old, str(folder / CONFIG), tuple(notes))
-    try:
-        settings = dict(json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError) as error:
-        raise RequestError(f"{path}: not a JSON object ({str(error).splitlines()[0][:160]})") from None
+    settings = read_json(path)
     left = {key: value for key, value in old.items() if key in config and value != settings.get(key)}
     notes += [f"{folder / CONFIG}: {k} = {shown(v)} is not followed: {FILE} is there" for k, v in left.items()]
     return Told({k: v for k, v in settings.items() if v is not None}, str(path), tuple(notes))
@@ -176,18 +174,12 @@ class Search:
     """Searches the ids of a folder, place after place; `default` are the class's values of missing keys."""
 
     def __init__(
-        self,
-        folder: Path,
-        told: Tree,
-        config: Tree,
-        vocabulary: int,
-        default: Tree,
-        decoder_default: Tree | None = None,
+        self, folder: Path, told: Tree, config: Tree, vocabulary: int, default: Tree, of_decoder: Tree | None = None
     ) -> None:
         self.folder, self.vocabulary, self.notes = folder, vocabulary, list[str]()
         self.config: Tree = {**default, **config}
         part = decoder_part(config)
-        self.part: Tree = {**(decoder_default or {}), **part} if part else {}
+        self.part: Tree = {**(of_decoder or {}), **part} if part else {}
         # Without the file, `told` is from config.json, and has nothing new.
         self.file: Tree = told if (folder / FILE).is_file() else {}
 
@@ -217,7 +209,8 @@ class Search:
         self, key: str, tokenizer: tuple[str, ...] = (), *, quiet: bool = False, places: bool = True
     ) -> tuple[int, ...]:
         """The ids of the first place that has some; warns if it is not the usual one, unless `quiet`."""
-        for place, value in self._places(key) if places else ():
+        for place, tree in ((FILE, self.file), (CONFIG, self.config), (PART, self.part)) if places else ():
+            value = tree.get(key)
             found = self._valid(value, f"{CONFIG if place == PART else place}: {key}")
             if found:
                 odd = place == PART or (key == EOS and place == CONFIG and self.file)
@@ -235,11 +228,6 @@ class Search:
                 return found
         return ()
 
-    def _places(self, key: str) -> Iterator[tuple[str, Any]]:
-        yield FILE, self.file.get(key)
-        yield CONFIG, self.config.get(key)
-        yield PART, self.part.get(key)
-
     def _valid(self, value: Any, where: str) -> tuple[int, ...]:
         """The ids in the vocabulary; warns of others. Raises RequestError for a value that is no id."""
         given = [] if value is None else value if isinstance(value, list) else [value]
@@ -256,10 +244,6 @@ class Search:
     def _missing(self, key: str, so: str) -> RequestError:
         looked = f"neither {FILE} nor the tokenizer has it" if self.file else "the tokenizer does not have it, either"
         return RequestError(f"{self.folder / CONFIG}: {key} is missing ({looked}): {so}; add it")
-
-
-def _first(*values: Any) -> Any:
-    return next((value for value in values if value is not None), None)
 
 
 def _of_tokenizer(folder: Path) -> dict[str, int | None]:

@@ -23,29 +23,26 @@ def initialize(network: nn.Module, rule: Rule) -> None:
     if rule == "own":
         return
     generator = torch.Generator().manual_seed(int(torch.randint(2**62, ())))
+
+    def draw(weight: Tensor, parts: int = 1) -> None:
+        for part in weight.detach().chunk(parts):
+            _draw(part, rule, generator)
+
     for module in network.modules():
         if isinstance(module, (nn.Linear, nn.Conv1d)):
-            for part in _parts(module.weight, 1):
-                _draw(part, rule, generator)
+            draw(module.weight)
         elif isinstance(module, (nn.GRU, nn.LSTM)):
             gates = 3 if isinstance(module, nn.GRU) else 4
             for name, weight in module.named_parameters():
                 if name.startswith("weight"):
-                    for part in _parts(weight, gates):
-                        _draw(part, rule, generator)
+                    draw(weight, gates)
     for module in network.modules():
         if isinstance(module, SelfAttention):
-            for part in _parts(module.qkv.weight, 3):
-                _draw(part, rule, generator)
+            draw(module.qkv.weight, 3)
             _tempered(module.qkv.weight.chunk(3)[0], module)
         elif isinstance(module, CrossAttention):
-            for part in _parts(module.kv.weight, 2):
-                _draw(part, rule, generator)
+            draw(module.kv.weight, 2)
             _tempered(module.q.weight, module)
-
-
-def _parts(weight: Tensor, count: int) -> tuple[Tensor, ...]:
-    return weight.detach().chunk(count)
 
 
 def _draw(weight: Tensor, rule: Rule, generator: torch.Generator) -> None:

@@ -13,10 +13,9 @@ from sourcewise.config import ModelConfig
 from sourcewise.data.examples import Dataset, Example
 from sourcewise.data.tokenizers.tokenizer import Tokenizer
 from sourcewise.errors import RequestError
-from sourcewise.model.builder import build_network
+from sourcewise.model.builder import build_network, embed_new
 from sourcewise.model.network import Seq2Seq
 from sourcewise.model.weights.checkpoint import load_network, save_network
-from sourcewise.model.weights.vocabulary import embed_new
 from tests.data.tokenizers.t5_tokenizers import fast_t5_folder, opened, t5_folder
 from tests.model.networks import FAMILIES, VOCABULARY, network
 from tests.training.recipes import recipe
