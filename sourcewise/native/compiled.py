@@ -55,7 +55,7 @@ def _loaded(source: Path, needs: tuple[str, ...]) -> ctypes.CDLL | str:
     processor = _processor()
     if lacking := [flag for flag in needs if flag not in processor.split()]:
         return f"the processor has no {', '.join(lacking)}" if processor else "only Linux tells what the processor has"
-    if (compiler := _compiler()) is None:
+    if (compiler := os.environ.get("CXX") or next((c for c in COMPILERS if shutil.which(c)), None)) is None:
         return f"no C++ compiler ({', '.join(COMPILERS)})"
     texts = (path.read_text(encoding="utf-8") for path in sorted(source.parent.glob("*.[ch]*")))
     of = "\n".join((*texts, compiler, *FLAGS, *OF_GCC, processor, platform.platform()))
@@ -72,10 +72,6 @@ def _loaded(source: Path, needs: tuple[str, ...]) -> ctypes.CDLL | str:
     with contextlib.suppress(OSError):  # a cache that cannot be written can be read
         os.utime(kept)
     return found
-
-
-def _compiler() -> str | None:
-    return os.environ.get("CXX") or next((c for c in COMPILERS if shutil.which(c)), None)
 
 
 def _compile(compiler: str, source: Path, to: Path) -> None:

@@ -16,7 +16,7 @@ from sourcewise.data.layout import Layout
 from sourcewise.model.blocks.sublayers import FeedForward, Residual, SelfAttention
 from sourcewise.native.codes import TILES
 from sourcewise.native.install import install
-from sourcewise.native.training import cross_entropy, sublayers, tiles
+from sourcewise.native.training import loss, sublayers, tiles
 
 EPS = 1e-6
 
@@ -36,7 +36,7 @@ def needs_tiles() -> None:
         pytest.skip(lacking)
     if not tiles.has_tiles():
         pytest.skip("the system does not let this process use tiles")
-    for code in (sublayers.CODE, cross_entropy.CODE):
+    for code in (sublayers.CODE, loss.CODE):
         assert tiles.tiled(code) is not None, f"{code.name} does not compile"
 
 
@@ -162,7 +162,7 @@ def test_the_loss_has_the_nats_and_gradients_of_its_logits(
     states, weight = random(rows, width, seed=seed), random(size, width, seed=seed + 1, scale=scale * width**-0.5)
     labels = torch.randint(0, size, (rows,), generator=torch.Generator().manual_seed(seed))
     labels[seed % rows :: 7] = IGNORED
-    nats, dstates, dweight = cross_entropy.linear_cross_entropy(states, weight, labels, smoothing, True)
+    nats, dstates, dweight = loss.linear_cross_entropy(states, weight, labels, smoothing, True)
     exact = (states.float() @ weight.float().T).bfloat16().float().requires_grad_()  # logits are rounded
     expected = F.cross_entropy(exact, labels, label_smoothing=smoothing, reduction="none")
     torch.testing.assert_close(nats, expected.detach(), rtol=1e-2, atol=1e-2 * max(scale, 1))
@@ -171,7 +171,7 @@ def test_the_loss_has_the_nats_and_gradients_of_its_logits(
     by_logits = exact.grad + smoothing / size * (labels != IGNORED)[:, None]
     for found, wanted in ((dstates, by_logits @ weight.float()), (dweight, by_logits.T @ states.float())):
         assert (found.float() - wanted).norm() <= 0.02 * wanted.norm() + 1e-3
-    alone, none, _ = cross_entropy.linear_cross_entropy(states, weight, labels, smoothing, False)
+    alone, none, _ = loss.linear_cross_entropy(states, weight, labels, smoothing, False)
     assert torch.equal(alone, nats) and none is None
 
 
@@ -180,7 +180,7 @@ def test_a_loss_that_is_no_number_stays_none() -> None:
     for bad in (float("nan"), float("inf")):
         spoiled = states.clone()
         spoiled[3, 4] = bad
-        nats, *_ = cross_entropy.linear_cross_entropy(spoiled, weight, labels, 0.0, True)
+        nats, *_ = loss.linear_cross_entropy(spoiled, weight, labels, 0.0, True)
         assert not nats[3].isfinite() and nats.isfinite().sum() == 39
 
 

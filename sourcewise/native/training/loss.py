@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import threading
+from ctypes import c_float
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from sourcewise.native.training import cross_entropy, kernels
+from sourcewise.native.training import kernels
+from sourcewise.native.training.tiles import run, suits, tiled
 
+CODE = Path(__file__).with_name("cross_entropy.cpp")
+FEW = 32  # rows below which torch is as fast
 _kept = threading.local()
 
 
@@ -35,7 +40,21 @@ def whole_rows(logits: Tensor, labels: Tensor, smoothing: float) -> Tensor | Non
 
 
 def whole(states: Tensor, weight: Tensor, labels: Tensor, smoothing: float, wanted: bool) -> Any:
-    """Nats and gradients in one call."""
-    if not cross_entropy.takes(states, weight):
+    """Nats and gradients in one call, where the CPU has tiles (AMX)."""
+    if weight.dtype != states.dtype or not suits(states, FEW) or tiled(CODE) is None:
         return None
-    return cross_entropy.linear_cross_entropy(states, weight, labels, smoothing, wanted)
+    return linear_cross_entropy(states, weight, labels, smoothing, wanted)
+
+
+def linear_cross_entropy(
+    states: Tensor, weight: Tensor, labels: Tensor, smoothing: float, wanted: bool
+) -> tuple[Tensor, Tensor | None, Tensor | None]:
+    """Nats (rows,) of labels (rows,), 0 for one below 0; where they are wanted the gradients of their sum, but for
+    the even share of the smoothing (−smoothing / vocabulary by every logit). Raises MemoryError."""
+    states, weight, labels = states.contiguous(), weight.contiguous(), labels.contiguous()
+    nats = torch.empty(len(states), dtype=torch.float32)
+    found = [torch.empty_like(each) if wanted else None for each in (states, weight)]
+    given = states, weight, labels, *states.shape, len(weight), c_float(smoothing)
+    room = f"the logits of {len(weight):,} tokens"
+    run(CODE, "linear_cross_entropy", *given, nats, *found, room=room)
+    return nats, found[0], found[1]
