@@ -20,13 +20,12 @@ from sourcewise.training.not_finite import StepNotFinite, why_not_finite
 from sourcewise.training.objective import Objective
 from sourcewise.training.optimizer import MasterAdamW
 from sourcewise.training.plan import Plan
-from sourcewise.training.resampling import resample
+from sourcewise.training.rarity import resample, token_weights
 from sourcewise.training.schedule import learning_rate
 from sourcewise.training.setup import TrainingSetup
 from sourcewise.training.state import Progress
 from sourcewise.training.statistics import gradient_norms, update_ratios
 from sourcewise.training.step import StepEngine, engine_for
-from sourcewise.training.token_weights import token_weights
 
 PRECISIONS = {"bf16": torch.bfloat16, "fp32": torch.float32}
 

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from sourcewise.data.encoding import ExampleSet
 from sourcewise.errors import NotFinite
@@ -40,17 +39,12 @@ def why_not_finite(
     precision = str(next(objective.network.parameters()).dtype).removeprefix("torch.")
     if place is not None:
         return f"the arithmetic in {precision} overflows, first in {place}{told}"
-    gradients = list(_gradients(optimizer))
+    learned = zip(optimizer.names, optimizer.masters, strict=True)
+    gradients = [(bare(name), master.grad) for name, master in learned if master.grad is not None]
     if (found := damage(gradients)) is not None:
         return f"a gradient is not finite, {found}{told}"
     largest = max(((float(g.abs().max()), n) for n, g in gradients), default=None)
     return (f"the largest gradient is {largest[0]:.3g}, of {largest[1]}" if largest else "no gradient is there") + told
-
-
-def _gradients(optimizer: MasterAdamW) -> Iterator[tuple[str, Tensor]]:
-    for name, master in zip(optimizer.names, optimizer.masters, strict=True):
-        if master.grad is not None:
-            yield bare(name), master.grad
 
 
 @torch.no_grad()

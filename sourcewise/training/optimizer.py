@@ -39,18 +39,9 @@ class MasterAdamW:
     """torch's fused AdamW on fp32 copies of the trainable parameters."""
 
     def __init__(
-        self,
-        module: nn.Module,
-        train: TrainConfig,
-        precision: torch.dtype,
-        infos: Iterable[ParameterInfo] = (),
-        *,
-        lazy: bool | None = None,
+        self, module: nn.Module, train: TrainConfig, precision: torch.dtype, infos: Iterable[ParameterInfo] = ()
     ) -> None:
-        """`infos` name the part of each parameter of the module.
-
-        `lazy`: steps do not wait for the device's answer whether a gradient is finite; the default except on a CPU.
-        """
+        """`infos` name the part of each parameter of the module."""
         part_of = {id(info.parameter): info.part for info in infos}
         named = [(n, p) for n, p in module.named_parameters() if p.requires_grad]
         if not named:
@@ -72,7 +63,7 @@ class MasterAdamW:
             fused=True,
         )
         device = self.masters[0].device
-        self.lazy = not is_host(device) if lazy is None else lazy
+        self.lazy = not is_host(device)  # steps do not wait for the device's answer whether a gradient is finite
         self.lost = torch.zeros((), device=device)  # if lazy: 1 after the first gradient that was not finite
         self.zero_grad()
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import warnings
 from collections.abc import Mapping
-from functools import reduce
-from typing import Any, cast
+from operator import attrgetter
+from typing import Any
 
 from torch import Tensor
 
@@ -38,7 +38,7 @@ def resumed(asked: Recipe, kept: Recipe, overrides: dict[str, Any]) -> Recipe:
         name = key.replace("-", "_")
         if name in ELSEWHERE:
             continue
-        wanted, has = _option(asked, name), _option(kept, name)
+        wanted, has = (attrgetter(name)(recipe) for recipe in (asked, kept))
         if wanted == has:
             continue
         if name not in LONGER or has is None or wanted is None or wanted < has:
@@ -99,12 +99,12 @@ def check_origin(run: Run, setup: TrainingSetup) -> None:
     Raises RequestError for another tokenizer, whose ids do not fit the weights; warns of other data, and of options
     that were changed in recipe.yaml.
     """
-    path = run.state.with_name("origin.json")
+    path, options = run.state.with_name("origin.json"), flat(setup.recipe.model_dump(mode="json"))
     now: dict[str, Any] = {
         "tokenizer": setup.tokenizer.digest(),
         "train": _origin(setup.train),
         "valid": setup.valid and _origin(setup.valid),
-        "options": _options(setup.recipe.model_dump(mode="json")),
+        "options": {name: value for name, value in options.items() if name not in (*ELSEWHERE, *LONGER)},
     }
     if not path.is_file() or not run.metrics():
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -121,7 +121,8 @@ def check_origin(run: Run, setup: TrainingSetup) -> None:
     for use, what in (("train", "training"), ("valid", "validation")):
         had, has = before.get(use), now[use]
         if had != has:
-            told = f"the {what} data is not what the run began with ({_counted(had)}, now {_counted(has)})"
+            before_now = ("none" if each is None else f"{each['examples']:,} examples" for each in (had, has))
+            told = f"the {what} data is not what the run began with ({', now '.join(before_now)})"
             warnings.warn(f"{run.folder}: {told}; it goes on with the new data", DataWarning, stacklevel=2)
     _tell_of_options(run, before.get("options"), now["options"])
 
@@ -176,15 +177,11 @@ def _tell_of_options(run: Run, had: dict[str, Any] | None, has: dict[str, Any]) 
         warnings.warn(f"{run.folder / 'recipe.yaml'}: {told}", DataWarning, stacklevel=3)
 
 
-def _options(tree: dict[str, Any], above: str = "") -> dict[str, Any]:
-    """A recipe as {"section.key": value}, without the options of the run's name and length."""
+def flat(tree: dict[str, Any], above: str = "") -> dict[str, Any]:
+    """A recipe as {"section.key": value}."""
     found: dict[str, Any] = {}
     for key, value in tree.items():
-        name = above + key
-        if isinstance(value, dict):
-            found |= _options(value, f"{name}.")
-        elif name not in (*ELSEWHERE, *LONGER):
-            found[name] = value
+        found |= flat(value, f"{above}{key}.") if isinstance(value, dict) else {above + key: value}
     return found
 
 
@@ -193,13 +190,5 @@ def _anew(run: Run) -> str:
     return f"begin a new one from its weights with --name NEW --model {run.last}, or begin again with --overwrite"
 
 
-def _option(recipe: Recipe, name: str) -> Any:
-    return reduce(getattr, name.split("."), cast(Any, recipe))
-
-
 def _origin(encoded: ExampleSet) -> dict[str, Any]:
     return {"examples": len(encoded), "digest": encoded.digest()}
-
-
-def _counted(origin: dict[str, Any] | None) -> str:
-    return "none" if origin is None else f"{origin['examples']:,} examples"

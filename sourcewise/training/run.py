@@ -30,30 +30,14 @@ class Run:
     folder: Path
     evaluation: Evaluation | None = None  # the final one, once there
 
-    @property
-    def best(self) -> Path:
-        """The checkpoint with the best validation figure."""
-        return self.folder / "checkpoints" / "best"
-
-    @property
-    def last(self) -> Path:
-        """The checkpoint of the last evaluation."""
-        return self.folder / "checkpoints" / "last"
-
-    @property
-    def state(self) -> Path:
-        """The file of the state for an exact resume."""
-        return self.folder / "state" / "state.pt"
-
-    @property
-    def notes(self) -> Path:
-        """The file of notes on data that is not used as it stands; missing without notes."""
-        return self.folder / "notes.tsv"
-
-    @property
-    def tokenizer(self) -> Path:
-        """The folder of the tokenizer."""
-        return self.folder / "tokenizer"
+    def __post_init__(self) -> None:
+        """The paths in the folder."""
+        self.best = self.folder / "checkpoints" / "best"  # the checkpoint with the best validation figure
+        self.last = self.folder / "checkpoints" / "last"  # that of the last evaluation
+        self.state = self.folder / "state" / "state.pt"  # for an exact resume
+        self.notes = self.folder / "notes.tsv"  # on data that is not used as it stands; missing without notes
+        self.tokenizer = self.folder / "tokenizer"  # a folder
+        self.log = self.folder / LINES_FILE  # one line per event
 
     @property
     def has_tokenizer(self) -> bool:
@@ -64,11 +48,6 @@ class Run:
     def recipe(self) -> Recipe:
         """The complete recipe of this run."""
         return load_recipe(self.folder / "recipe.yaml")
-
-    @property
-    def log(self) -> Path:
-        """The log, with one line per event."""
-        return self.folder / LINES_FILE
 
     def metrics(self) -> list[Line]:
         """The lines of metrics.jsonl. Raises RequestError for a damaged line."""

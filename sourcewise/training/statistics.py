@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+import statistics
+from collections import Counter
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -41,7 +43,7 @@ def update_ratios(parts: Sequence[str], weights: Sequence[Tensor], adam: torch.o
         first = _some(state["exp_avg"]) / (1 - beta1**steps)
         second = (_some(state["exp_avg_sq"]) / (1 - beta2**steps)).sqrt_().add_(group["eps"])
         found[part].append(float(group["lr"]) * _rms(first / second) / size)
-    return {part: _median(ratios) for part, ratios in found.items()}
+    return {part: statistics.median_high(ratios or [0.0]) for part, ratios in found.items()}
 
 
 def target_entropy(examples: ExampleSet) -> float:
@@ -49,12 +51,8 @@ def target_entropy(examples: ExampleSet) -> float:
 
     Counted over `EXAMPLES` examples spread over the set.
     """
-    size = len(examples)
-    chosen = range(0, size, max(1, size // EXAMPLES))
-    counts: dict[int, int] = {}
-    for i in chosen:
-        for token in examples.targets[i]:
-            counts[int(token)] = counts.get(int(token), 0) + 1
+    chosen = range(0, len(examples), max(1, len(examples) // EXAMPLES))
+    counts = Counter(int(token) for i in chosen for token in examples.targets[i])
     total = sum(counts.values())
     return -sum(n / total * math.log(n / total) for n in counts.values()) if total else 0.0
 
@@ -67,8 +65,3 @@ def _some(tensor: Tensor) -> Tensor:
 
 def _rms(tensor: Tensor) -> float:
     return float(tensor.norm()) / math.sqrt(tensor.numel())
-
-
-def _median(values: Sequence[float] | Iterable[float]) -> float:
-    ordered = sorted(values)
-    return ordered[len(ordered) // 2] if ordered else 0.0

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol
 
 import torch
@@ -67,14 +68,8 @@ class ThreadedEngine:
         nats, source_tokens = [], 0
         for i, parts in enumerate(batches):
             room = None if i else self.optimizer.room
-            found = gradients(
-                lambda batch: self.objective(batch, reference=reference),
-                self.optimizer.parameters,
-                parts,
-                targets,
-                self.threads,
-                room,
-            )
+            objective = partial(self.objective, reference=reference)
+            found = gradients(objective, self.optimizer.parameters, parts, targets, self.threads, room)
             self.optimizer.add(found.of)
             nats.append(found.nats)
             source_tokens += found.source_tokens
@@ -160,7 +155,7 @@ def gradients(
 
 
 def _seeds(count: int) -> list[int]:
-    return [int(seed) for seed in torch.empty(count, dtype=torch.int64).random_().tolist()]
+    return torch.empty(count, dtype=torch.int64).random_().tolist()
 
 
 def _summed(

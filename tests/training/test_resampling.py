@@ -10,7 +10,7 @@ import pytest
 
 import sourcewise
 from sourcewise.errors import RequestError
-from sourcewise.training.resampling import repeat_factors, resample
+from sourcewise.training.rarity import repeat_factors, resample
 from tests.training.recipes import recipe
 from tests.training.test_token_weights import Examples
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 import sourcewise
 from sourcewise.config import TrainConfig
-from sourcewise.training.token_weights import token_weights
+from sourcewise.training.rarity import token_weights
 from tests.training.recipes import pairs_file, recipe
 
 VOCABULARY = 9
