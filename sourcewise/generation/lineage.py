@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -52,19 +52,20 @@ class Lineage:
                 if beam.ended:
                     beam.rank = places.get(tuple(self.path(step, place)))
                 if beam.rank is not None:
-                    self._live(step, place)
+                    for each in self._upward(step, place):
+                        each.lived = True
 
     def path(self, step: int, place: int) -> list[int]:
         """All tokens of a beam, from the first on."""
-        tokens: list[int] = []
-        while place >= 0:
-            beam = self.steps[step][place]
-            tokens.append(beam.id)
-            step, place = step - 1, beam.parent
-        return tokens[::-1]
+        return [beam.id for beam in self._upward(step, place)][::-1]
 
-    def _live(self, step: int, place: int) -> None:
+    def paths(self) -> list[list[list[int]]]:
+        """The path of every beam of every step."""
+        return [[self.path(step, place) for place in range(len(beams))] for step, beams in enumerate(self.steps)]
+
+    def _upward(self, step: int, place: int) -> Iterator[Beam]:
+        """A beam and its ancestors."""
         while place >= 0:
             beam = self.steps[step][place]
-            beam.lived = True
+            yield beam
             step, place = step - 1, beam.parent

@@ -63,7 +63,12 @@ def _pools(model: Model, encoded: ExampleSet, index: int, against: ExampleSet | 
         return
     yield encoded
     text = encoded.dataset[index].source
-    for use, config in sorted(own_sets(model), key=lambda own: -_likeness(own[1], text)):
+
+    def fits(own: tuple[Use, DatasetConfig]) -> int:
+        """The length of the task prefix that the source begins with, less is better."""
+        return -len(own[1].prefix) if text.startswith(own[1].prefix) else 1
+
+    for use, config in sorted(own_sets(model), key=fits):
         limited = config.model_copy(update={"limit": min(config.limit or SEARCHED, SEARCHED)})
         with contextlib.suppress(RequestError):  # the data has been moved: a trace works without it
             yield model.lay_out(open_dataset(limited, model.data, use))
@@ -72,16 +77,9 @@ def _pools(model: Model, encoded: ExampleSet, index: int, against: ExampleSet | 
 def own_sets(model: Model) -> Iterator[tuple[Use, DatasetConfig]]:
     """The run's sets with sources, except those of the hub: nothing is fetched unasked."""
     for use in USES:
-        yield from ((use, config) for config in model.data.sets(use) if not (config.text or _is_fetched(config)))
-
-
-def _is_fetched(config: DatasetConfig) -> bool:
-    return (config.pairs or "").startswith(HUB)
-
-
-def _likeness(config: DatasetConfig, text: str) -> int:
-    """How well a source fits a set: the length of the task prefix that it begins with."""
-    return len(config.prefix) if text.startswith(config.prefix) else -1
+        for config in model.data.sets(use):
+            if not config.text and not (config.pairs or "").startswith(HUB):
+                yield use, config
 
 
 def _nearest(encoded: ExampleSet, index: int, pool: ExampleSet) -> list[int]:

@@ -97,14 +97,12 @@ class Draws:
         self.seed = seed
         self.streams: dict[int, np.random.Generator] = {}
 
-    def _uniform(self, index: int) -> float:
-        if index not in self.streams:
-            self.streams[index] = np.random.default_rng([self.seed, index])
-        return self.streams[index].random()
-
     def pick(self, logits: Tensor, rows: Tensor) -> Tensor:
         """Draw one token per row by inverting the cumulative distribution; `rows` are indices of examples."""
-        uniform = [self._uniform(i) for i in rows.tolist()]
+        for index in rows.tolist():
+            if index not in self.streams:
+                self.streams[index] = np.random.default_rng([self.seed, index])
+        uniform = [self.streams[index].random() for index in rows.tolist()]
         precise = torch.float32 if logits.device.type == "mps" else torch.float64  # MPS has no float64
         mass = logits.to(precise).softmax(-1).cumsum(-1)
         wanted = torch.tensor(uniform, dtype=mass.dtype, device=mass.device)[:, None] * mass[:, -1:]

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 import numpy as np
@@ -103,7 +103,7 @@ class Trace:
                 "id": self.id,
                 "text": self.source,
                 "unread": self.unread,
-                "slots": [{"kind": s.kind, "text": s.text, "frames": s.frames} for s in self.slots],
+                "slots": [asdict(slot) for slot in self.slots],
                 "features": None if self.features is None else picture(self.features),
             },
             "output": {
@@ -114,13 +114,8 @@ class Trace:
             },
             "source_bits": {"mean": _figure(self.bits), "against": self.against, "none_below": NO_SOURCE},
             "steps": [
-                {
-                    "id": step.id,
-                    "text": step.text,
-                    "p": _figure(step.p),
-                    "bits": _figure(step.bits),
-                    "likeliest": [{"id": c.id, "text": c.text, "p": _figure(c.p)} for c in step.likeliest],
-                }
+                {"id": step.id, "text": step.text, "p": _figure(step.p), "bits": _figure(step.bits)}
+                | {"likeliest": [asdict(c) | {"p": _figure(c.p)} for c in step.likeliest]}
                 for step in self.steps
             ],
             "attention": None if self.attention is None else _packed(self.attention, most_weights),
@@ -135,18 +130,7 @@ class Trace:
 
     def _beams(self, beams: list[list[Beam]]) -> list[list[dict[str, Any]]]:
         return [
-            [
-                {
-                    "id": beam.id,
-                    "text": text,
-                    "score": _figure(beam.score),
-                    "parent": beam.parent,
-                    "ended": beam.ended,
-                    "rank": beam.rank,
-                    "lived": beam.lived,
-                }
-                for beam, text in zip(step, texts, strict=True)
-            ]
+            [{"id": b.id, "text": t, **asdict(b), "score": _figure(b.score)} for b, t in zip(step, texts, strict=True)]
             for step, texts in zip(beams, self.beam_texts, strict=True)
         ]
 
@@ -171,12 +155,9 @@ def slot_name(slots: list[Slot], number: int) -> str:
     if slot.kind in ("latent", "other"):
         return f"{'latent' if slot.kind == 'latent' else 'position'} {number + 1}"
     same = [i for i, other in enumerate(slots) if other.kind == slot.kind and visible(other.text) == visible(slot.text)]
-    return visible(slot.text) + (f" ({_ordinal(same.index(number) + 1)})" if len(same) > 1 else "")
-
-
-def _ordinal(number: int) -> str:
-    ending = "th" if number % 100 in (11, 12, 13) else {1: "st", 2: "nd", 3: "rd"}.get(number % 10, "th")
-    return f"{number}{ending}"
+    place = same.index(number) + 1
+    ending = "th" if place % 100 in (11, 12, 13) else {1: "st", 2: "nd", 3: "rd"}.get(place % 10, "th")
+    return visible(slot.text) + (f" ({place}{ending})" if len(same) > 1 else "")
 
 
 def picture(features: np.ndarray) -> dict[str, Any]:

@@ -35,12 +35,7 @@ Sources = str | Sequence[str] | Sequence[np.ndarray] | Dataset
 
 
 def trace(
-    model: Model | str | Path,
-    sources: Sources,
-    index: int = 0,
-    *,
-    against: Sources | None = None,
-    **options: Any,
+    model: Model | str | Path, sources: Sources, index: int = 0, *, against: Sources | None = None, **options: Any
 ) -> Trace:
     """Generate for the source at `index`, as `Model.generate` would, and trace it.
 
@@ -53,13 +48,9 @@ def trace(
     model.check_weights()
     encoded = model.lay_out(_dataset(sources))
     others = find_others(model, encoded, index, None if against is None else model.lay_out(_dataset(against)))
-    return _trace(model, encoded, index, others, wanted)
-
-
-@torch.inference_mode()
-def _trace(model: Model, encoded: ExampleSet, index: int, others: Others | None, options: GenerationConfig) -> Trace:
-    found, lineage = _search(model.network, encoded, index, options)
-    return trace_output(model, encoded, index, found, others, options, lineage)
+    with torch.inference_mode():
+        found, lineage = _search(model.network, encoded, index, wanted)
+        return trace_output(model, encoded, index, found, others, wanted, lineage)
 
 
 @torch.inference_mode()
@@ -80,6 +71,7 @@ def trace_output(
     tokens = shift_right(labels, network.start_id, network.pad_id)
     weights = network.cross_attention(tokens, memory)
     attention = None if weights is None else weights[:, 0, :, :, memory.mask[0]].cpu().numpy()
+    paths = [] if lineage is None else lineage.paths()
     slots, unread = _slots(network, encoded, index, None if attention is None else attention.shape[-1])
     return Trace(
         model=model.name,
@@ -96,7 +88,7 @@ def trace_output(
         against="no other source is at hand" if others is None else others.told,
         attention=attention,
         beams=None if lineage is None else lineage.steps,
-        beam_texts=[] if lineage is None else _beam_texts(tokenizer, lineage),
+        beam_texts=[[tokenizer.piece(path[:-1], path[-1]) for path in step] for step in paths],
         length_penalty=options.length_penalty,
     )
 
@@ -169,11 +161,6 @@ def _slots(network: Any, encoded: ExampleSet, index: int, count: int | None) -> 
     if count is not None:  # a family may add positions of its own, such as a separator
         slots = slots[:count] + [Slot("other")] * (count - len(slots))
     return slots, unread
-
-
-def _beam_texts(tokenizer: Tokenizer, lineage: Lineage) -> list[list[str]]:
-    paths = [[lineage.path(step, place) for place in range(len(beams))] for step, beams in enumerate(lineage.steps)]
-    return [[tokenizer.piece(path[:-1], path[-1]) for path in step] for step in paths]
 
 
 def _dataset(sources: Sources) -> Dataset:

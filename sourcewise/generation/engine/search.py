@@ -20,7 +20,6 @@ from torch import Tensor
 
 from sourcewise.config import GenerationConfig
 from sourcewise.data.encoding import ExampleSet
-from sourcewise.data.layout import Layout as SourceLayout
 from sourcewise.generation.engine.layout import LONGEST, Layout, Network, Options, computes
 from sourcewise.generation.rules import Rules
 from sourcewise.generation.sampling import Hypothesis
@@ -128,18 +127,15 @@ class Engine:
 
     def _vectors(self, encoded: ExampleSet, rows: list[int]) -> tuple[Tensor, np.ndarray, bool]:
         """Packed vectors of the sources (positions, d_model), the length of each, and whether they are encoded."""
-        pieces = [self._embedded(encoded, rows[i : i + TOGETHER]) for i in range(0, len(rows), TOGETHER)]
+        sources = (encoded.source(rows[i : i + TOGETHER]) for i in range(0, len(rows), TOGETHER))
+        embed, bypassed, device = self.network.embed, self.network.bypassed, self.network.device
+        pieces = [(*embed(source.to(device)), bypassed(source)) for source in sources]
         read = pieces[0][2]
         if not read and max(layout.width for _, layout, _ in pieces) > LONGEST:
             encoder = self.layout.body.run_encoder
             pieces, read = [(encoder(vectors, layout)[1], layout, True) for vectors, layout, _ in pieces], True
         vectors = torch.cat([layout.compact().pack(vectors).float() for vectors, layout, _ in pieces])
         return vectors, np.concatenate([layout.lengths for _, layout, _ in pieces]), read
-
-    def _embedded(self, encoded: ExampleSet, rows: list[int]) -> tuple[Tensor, SourceLayout, bool]:
-        """Padded embeddings of a few sources of similar length, their layout, and whether to bypass the encoder."""
-        source = encoded.source(rows)
-        return *self.network.embed(source.to(self.network.device)), self.network.bypassed(source)
 
 
 def _chunks(lengths: np.ndarray, threads: int, steps: int) -> list[list[int]]:
