@@ -28,19 +28,15 @@ class Counts:
     of: np.ndarray
     figure: Callable[[np.ndarray], np.ndarray]
 
-    @property
-    def over_all(self) -> float:
-        """The figure over all examples."""
-        return float(self.figure(self.of.sum(0)))
-
 
 def counts(rows: Sequence[Row]) -> dict[str, Counts]:
     """Figure → counts, from an evaluation's rows; loss and source bits only if the rows hold nats."""
     references, outputs = [r.reference for r in rows], [r.output for r in rows]
-    same = [[plain(r) == plain(o), 1] for r, o in zip(references, outputs, strict=True)]
+    pairs = list(zip(references, outputs, strict=True))
+    same = [[plain(r) == plain(o), 1] for r, o in pairs]
     found = {
         "bleu": Counts(_bleu_counts(references, outputs), _bleu),
-        "chrf": Counts(_chrf_counts(references, outputs), _chrf),
+        "chrf": Counts(np.array([_shared_ngrams(o, r) for r, o in pairs], dtype=np.float64), _chrf),
         "wer": Counts(_word_errors(references, outputs), _ratio),
         "exact_match_pct": Counts(np.array(same, dtype=np.float64) * [100, 1], _ratio),
     }
@@ -77,12 +73,8 @@ def _bleu(sums: np.ndarray) -> np.ndarray:
     return np.where(never, 0.0, np.minimum(100.0, score))
 
 
-def _chrf_counts(references: Sequence[str], outputs: Sequence[str]) -> np.ndarray:
-    """(examples, 18): for orders 1 to 6, character n-grams of the output, of the reference and of both; no spaces."""
-    return np.array([_shared_ngrams(o, r) for r, o in zip(references, outputs, strict=True)], dtype=np.float64)
-
-
 def _shared_ngrams(output: str, reference: str) -> list[int]:
+    """(18,): for orders 1 to 6, character n-grams of the output, of the reference and of both; no spaces."""
     sides = ["".join(text.split()) for text in (output, reference)]
     found = []
     for n in range(1, CHRF_ORDER + 1):

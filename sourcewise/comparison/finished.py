@@ -22,18 +22,13 @@ from sourcewise.evaluation.results import METRICS_FILE, Evaluation, Row, without
 from sourcewise.evaluation.verdict import Verdict, judge
 from sourcewise.runtime.files import write_atomically
 from sourcewise.training.events import Line, Step, of, started
+from sourcewise.training.resuming import flat
 from sourcewise.training.run import Run
 
 NATS_FILE = "nats.json"
 NATS = ("tokens", "nats", "nats_shuffled")
-WITHOUT_EFFECT = (
-    "name",
-    "output",
-    "train.threads",
-    "train.device",
-    "train.log_every",
-    "train.preflight",
-)  # options that do not change the trained weights
+# Options that do not change the trained weights.
+WITHOUT_EFFECT = ("name", "output", "train.threads", "train.device", "train.log_every", "train.preflight")
 State = Literal["new", "interrupted", "finished", "other"]
 
 
@@ -50,19 +45,11 @@ def state_of(planned: Planned) -> State:
 
 def changed_key(planned: Planned, kept: Recipe) -> str | None:
     """The first key whose value differs from the plan, with both values; None if the recipes train the same."""
-    wanted, has = (_flat(recipe.model_dump()) for recipe in (planned.recipe, kept))
+    wanted, has = (flat(recipe.model_dump()) for recipe in (planned.recipe, kept))
     for key in dict.fromkeys([*wanted, *has]):
         if key not in WITHOUT_EFFECT and wanted.get(key) != has.get(key):
             return f"{key} {has.get(key)}, now {wanted.get(key)}"
     return None
-
-
-def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Dotted key → value of a nested mapping."""
-    found: dict[str, Any] = {}
-    for key, value in tree.items():
-        found |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
-    return found
 
 
 def write_nats(run: Run) -> None:

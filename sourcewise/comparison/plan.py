@@ -14,6 +14,7 @@ compare:
 from __future__ import annotations
 
 from collections.abc import Iterator
+from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -83,7 +84,10 @@ def load_comparison(recipe: str | Path, overrides: dict[str, Any] | None = None)
     section = tree.pop("compare", None)
     if section is None:
         raise RequestError(f"{where}: has no compare section; give it compare.variants, or train it: sourcewise train")
-    compare = _checked_section(section, where)
+    try:
+        compare = _Root.model_validate({"compare": section}).compare
+    except ValidationError as error:
+        raise RequestError(schema.explain(error, _Root, where)) from None
     shared = checked(tree, where, overrides)
     changes = {name: dict(_dotted(keys or {}, f"{where}: variant {name}")) for name, keys in compare.variants.items()}
     _check_overrides(overrides, changes)
@@ -97,16 +101,9 @@ def load_comparison(recipe: str | Path, overrides: dict[str, Any] | None = None)
     return Comparison(shared.name, folder, compare.metric or shared.train.best, changes, planned)
 
 
-def _checked_section(section: Any, where: str) -> CompareConfig:
-    try:
-        return _Root.model_validate({"compare": section}).compare
-    except ValidationError as error:
-        raise RequestError(schema.explain(error, _Root, where)) from None
-
-
 def _variant(tree: dict[str, Any], changes: dict[str, Any], where: str) -> Recipe:
     """The recipe of a variant. Raises RequestError that names the variant."""
-    copied = _copied(tree)
+    copied = deepcopy(tree)
     for key, value in changes.items():
         try:
             set_option(copied, key, value)
@@ -135,8 +132,3 @@ def _check_overrides(overrides: dict[str, Any], changes: dict[str, dict[str, Any
             key = next((k for k in keys if f"{k}.".startswith(f"{option}.") or f"{option}.".startswith(f"{k}.")), None)
             if key is not None:
                 raise RequestError(f"--{option}: variant {variant} sets {key}; change it in the recipe")
-
-
-def _copied(tree: Any) -> Any:
-    """A copy of nested mappings, so that the copy can be changed."""
-    return {key: _copied(value) for key, value in tree.items()} if isinstance(tree, dict) else tree

@@ -11,10 +11,8 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from markupsafe import Markup
+from markupsafe import Markup
 
 Points = Sequence[tuple[float, float]]
 
@@ -23,6 +21,8 @@ LEFT, RIGHT, TOP, BOTTOM = 46, 10, 10, 26
 MOST_POINTS = 300  # drawn points of a curve
 MOST_FIGURES = 1500  # points of a curve for zooming
 MOST_BINS = 24
+_BAR = Markup('<rect class="{}" x="{:.1f}" y="{:.1f}" width="{:.1f}" height="{:.1f}"><title>{}</title></rect>')
+_PAIR = Markup('<circle class="first pair" cx="{:.1f}" cy="{:.1f}" r="{:.1f}"><title>{}</title></circle>')
 STYLES = ("first", "second", "third", "fourth", "fifth", "sixth")  # classes of the style sheet, in order
 
 
@@ -50,8 +50,6 @@ def line_chart(
     With `at_least` the value axis reaches from zero to at least that value, so that values near zero look near zero.
     `steps` are the ends of the step axis (default: those of the curves).
     """
-    from markupsafe import Markup
-
     figured, lines = _thinned(lines, MOST_FIGURES), _thinned(lines, MOST_POINTS)
     values = [v for ln in lines for _, v in (*ln.points, *ln.faint) if not log or v > 0]
     if not values:
@@ -66,16 +64,16 @@ def line_chart(
         if line.faint:
             parts.append(_path(frame, line.faint, f"{line.style} faint"))
         parts.append(_path(frame, line.points, line.style))
-        if line.dots or len(line.points) == 1:
-            parts += [_dot(frame, point, line.style) for point in line.points]
+        for step, value in line.points if line.dots or len(line.points) == 1 else ():
+            dot = Markup('<circle class="{}" cx="{:.1f}" cy="{:.1f}" r="2.5"/>')
+            parts.append(dot.format(line.style, frame.x(step), frame.y(value)))
     figures = {"steps": frame.steps, "log": log, "least": at_least, "lines": [_figures(line) for line in figured]}
     return _svg(title, _summary(title, lines), Markup("").join(parts), figures)
 
 
 def _thinned(lines: Sequence[Line], most: int) -> list[Line]:
-    return [
-        Line(ln.name, thinned(ln.points, most), ln.style, ln.dots, thinned(ln.faint, most)) for ln in lines if ln.points
-    ]
+    there = (ln for ln in lines if ln.points)
+    return [Line(ln.name, thinned(ln.points, most), ln.style, ln.dots, thinned(ln.faint, most)) for ln in there]
 
 
 def _figures(line: Line) -> dict[str, object]:
@@ -86,8 +84,6 @@ def _figures(line: Line) -> dict[str, object]:
 
 def length_chart(title: str, references: Sequence[int], outputs: Sequence[int], unit: str = "words") -> Markup:
     """Histograms of the lengths of references and outputs, side by side."""
-    from markupsafe import Markup
-
     if not references and not outputs:
         return Markup("")
     longest = max((*references, *outputs))
@@ -101,18 +97,8 @@ def length_chart(title: str, references: Sequence[int], outputs: Sequence[int], 
         name = str(b) if width == 1 else f"{b * width} to {b * width + width - 1}"
         for side, (counts, style) in enumerate(zip(counted, ("reference", "first"), strict=True)):
             left, right = frame.x(b + 0.1 + 0.4 * side), frame.x(b + 0.5 + 0.4 * side)
-            parts.append(
-                Markup(
-                    '<rect class="{}" x="{:.1f}" y="{:.1f}" width="{:.1f}" height="{:.1f}"><title>{}</title></rect>'
-                ).format(
-                    style,
-                    left,
-                    frame.y(counts[b]),
-                    max(0.5, right - left),
-                    frame.y(0) - frame.y(counts[b]),
-                    f"{name} {unit}: {counted[0][b]} references, {counted[1][b]} outputs",
-                )
-            )
+            top, tooltip = frame.y(counts[b]), f"{name} {unit}: {counted[0][b]} references, {counted[1][b]} outputs"
+            parts.append(_BAR.format(style, left, top, max(0.5, right - left), frame.y(0) - top, tooltip))
         if b % max(1, math.ceil(bins / 8)) == 0:
             parts.append(_label(frame.x(b + 0.5), HEIGHT - 8, str(b * width), "middle"))
     means = [sum(lengths) / len(lengths) if lengths else 0.0 for lengths in (references, outputs)]
@@ -122,8 +108,6 @@ def length_chart(title: str, references: Sequence[int], outputs: Sequence[int], 
 
 def pair_chart(title: str, references: Sequence[int], outputs: Sequence[int], unit: str = "words") -> Markup:
     """Output length against reference length: one dot per pair, sized by its number of examples, and the diagonal."""
-    from markupsafe import Markup
-
     if not references:
         return Markup("")
     ticks = nice_ticks(0, max((*references, *outputs, 5)))
@@ -134,11 +118,8 @@ def pair_chart(title: str, references: Sequence[int], outputs: Sequence[int], un
     most = max(counts.values())
     for (reference, output), count in sorted(counts.items()):
         tooltip = f"references of {reference} {unit}, outputs of {output}: {count}"
-        parts.append(
-            Markup('<circle class="first pair" cx="{:.1f}" cy="{:.1f}" r="{:.1f}"><title>{}</title></circle>').format(
-                frame.x(reference), frame.y(output), 2 + 6 * math.sqrt(count / most), tooltip
-            )
-        )
+        radius = 2 + 6 * math.sqrt(count / most)
+        parts.append(_PAIR.format(frame.x(reference), frame.y(output), radius, tooltip))
     same = sum(count for (reference, output), count in counts.items() if reference == output)
     summary = f"{title}: {same} of {len(references)} outputs are as long as their reference."
     return _svg(title, summary, Markup("").join(parts), None)
@@ -200,57 +181,37 @@ class _Frame:
 
 
 def _svg(title: str, summary: str, inside: Markup, figures: dict[str, object] | None) -> Markup:
-    from markupsafe import Markup
-
     if figures:
         inside = Markup('<g class="drawn">{}</g>').format(inside)
         figures["frame"] = [LEFT, WIDTH - RIGHT, TOP, HEIGHT - BOTTOM]
     packed = json.dumps(figures, separators=(",", ":"))
     data = Markup(' tabindex="0" data-chart="{}"').format(packed) if figures else Markup("")
-    return Markup('<svg viewBox="0 0 {} {}" role="img" aria-label="{}"{}>{}</svg>').format(
-        WIDTH, HEIGHT, summary or title, data, inside
-    )
+    whole = Markup('<svg viewBox="0 0 {} {}" role="img" aria-label="{}"{}>{}</svg>')
+    return whole.format(WIDTH, HEIGHT, summary or title, data, inside)
 
 
 def _axes(frame: _Frame, ticks: Sequence[float], x_labels: bool = True) -> Markup:
-    from markupsafe import Markup
-
     parts = []
     for tick in ticks:
         y = frame.y(tick)
-        parts.append(
-            Markup('<line class="grid" x1="{}" x2="{}" y1="{:.1f}" y2="{:.1f}"/>').format(LEFT, WIDTH - RIGHT, y, y)
-        )
+        grid = Markup('<line class="grid" x1="{}" x2="{}" y1="{:.1f}" y2="{:.1f}"/>')
+        parts.append(grid.format(LEFT, WIDTH - RIGHT, y, y))
         parts.append(_label(LEFT - 6, y + 4, tick_text(tick), "end"))
     if x_labels:
         low, high = frame.steps
         wholes = [t for t in nice_ticks(low, high, 4) if t == round(t)]  # steps are whole numbers
-        inner = [t for t in wholes if low <= t <= high] if high > low else [low]
-        for tick in inner:
-            anchor = "end" if tick == high else "middle"
-            parts.append(_label(frame.x(tick), HEIGHT - 8, tick_text(tick), anchor))
+        for tick in [t for t in wholes if low <= t <= high] if high > low else [low]:
+            parts.append(_label(frame.x(tick), HEIGHT - 8, tick_text(tick), "end" if tick == high else "middle"))
     return Markup("").join(parts)
 
 
 def _label(x: float, y: float, text: str, anchor: str) -> Markup:
-    from markupsafe import Markup
-
     return Markup('<text x="{:.1f}" y="{:.1f}" text-anchor="{}">{}</text>').format(x, y, anchor, text)
 
 
 def _path(frame: _Frame, points: Points, style: str) -> Markup:
-    from markupsafe import Markup
-
     drawn = " ".join(f"{frame.x(s):.1f},{frame.y(v):.1f}" for s, v in points)
     return Markup('<polyline class="{}" points="{}"/>').format(style, drawn)
-
-
-def _dot(frame: _Frame, point: tuple[float, float], style: str) -> Markup:
-    from markupsafe import Markup
-
-    return Markup('<circle class="{}" cx="{:.1f}" cy="{:.1f}" r="2.5"/>').format(
-        style, frame.x(point[0]), frame.y(point[1])
-    )
 
 
 def _summary(title: str, lines: Sequence[Line]) -> str:

@@ -66,9 +66,8 @@ def cells(table: Table, line: Line, keys: Sequence[str]) -> list[str]:
 
 def differences(table: Table, keys: Sequence[str]) -> list[list[str]]:
     """One row per variant but the first: differences from the first, with intervals over seeds and over examples."""
-    return [
-        [variant, *(_difference(key, found.get(key)) for key in keys)] for variant, found in table.differences.items()
-    ]
+    found = table.differences.items()
+    return [[variant, *(_difference(key, each.get(key)) for key in keys)] for variant, each in found]
 
 
 def as_markdown(table: Table) -> str:
@@ -80,13 +79,9 @@ def as_markdown(table: Table) -> str:
         f"{table.conclusion} {_capital(LEGEND)}.",
     ]
     if table.differences:
-        first = table.lines[0].variant
-        rows = differences(table, keys)
-        parts += [
-            f"## Differences from {first}",
-            _markdown(["variant", *headings(keys)], rows),
-            "In brackets: 95 % over seeds; 95 % over examples.",
-        ]
+        parts.append(f"## Differences from {table.lines[0].variant}")
+        parts.append(_markdown(["variant", *headings(keys)], differences(table, keys)))
+        parts.append("In brackets: 95 % over seeds; 95 % over examples.")
     parts += [f"{_capital(note)}." for note in notes(table)]
     return "\n\n".join(parts) + "\n"
 
@@ -100,9 +95,8 @@ def as_html(table: Table) -> str:
     """Both tables and the charts as a self-contained page."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
-    environment = Environment(
-        loader=PackageLoader("sourcewise.reporting"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
-    )
+    loader = PackageLoader("sourcewise.reporting")
+    environment = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True)
     keys = table.figures
     return environment.get_template("comparison.html.j2").render(
         name=table.comparison.name,
@@ -153,11 +147,8 @@ def _flat(line: Line, table: Table) -> dict[str, Any]:
         row[f"{figure}_difference"] = found.mean
         for name, interval in (("seeds", found.seeds), ("examples", found.examples)):
             row[f"{figure}_difference_{name}_low"], row[f"{figure}_difference_{name}_high"] = interval or ("", "")
-    return (
-        row
-        | {key: getattr(line, key) for key in COSTS}
-        | {"verdict": line.verdict, "best": table.winner == line.variant}
-    )
+    costs = {key: getattr(line, key) for key in COSTS}
+    return row | costs | {"verdict": line.verdict, "best": table.winner == line.variant}
 
 
 def as_json(table: Table) -> str:

@@ -9,12 +9,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sourcewise.comparison.counts import counts
+from sourcewise.comparison.counts import Counts, counts
 from sourcewise.evaluation.metrics import output_metrics
 from sourcewise.evaluation.results import Row
 
 WORDS = st.lists(st.sampled_from(["ein", "Mann", "geht", "die", "Straße", "hinunter", "."]), max_size=9)
 TEXT = WORDS.map(" ".join)
+
+
+def over_all(each: Counts) -> float:
+    return float(each.figure(each.of.sum(0)))
 
 
 @settings(max_examples=60, deadline=None)
@@ -25,7 +29,7 @@ def test_whole_figures_are_those_of_the_evaluation(pairs: list[tuple[str, str]])
     found = counts(rows)
     assert set(found) == {"bleu", "chrf", "wer", "exact_match_pct"}
     for name, each in found.items():
-        assert each.over_all == pytest.approx(metrics[name], abs=1e-9), name
+        assert over_all(each) == pytest.approx(metrics[name], abs=1e-9), name
 
 
 def test_many_sums_at_once_are_each_its_own() -> None:
@@ -40,5 +44,5 @@ def test_source_bits_and_loss_are_by_token() -> None:
     rows = [Row("0", "", "a", "a", nats=1.0, nats_shuffled=1.0 + math.log(2) * 6, tokens=2)]
     rows.append(Row("1", "", "b", "b", nats=2.0, nats_shuffled=math.nan, tokens=4))  # no other source
     found = counts(rows)
-    assert found["source_bits"].over_all == pytest.approx(3.0)
-    assert found["loss"].over_all == pytest.approx(0.5)
+    assert over_all(found["source_bits"]) == pytest.approx(3.0)
+    assert over_all(found["loss"]) == pytest.approx(0.5)
