@@ -7,7 +7,7 @@ import json
 import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
-from typing import Any, Literal
+from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.responses import HTMLResponse, JSONResponse, Response, StreamingResponse
@@ -96,8 +96,8 @@ def _add_work(app: FastAPI, model: Model, limits: Limits, batcher: Batcher) -> N
             job, pieces = _streaming(wanted)
             batcher.submit(job)
             return _Stream(job, pieces)
-        outputs = await _result(batcher, _job(wanted, "generate"), request)
-        return JSONResponse({"model": model.name, "outputs": outputs})
+        job = Job("generate", wanted.sources, wanted.slots, wanted.options)
+        return JSONResponse({"model": model.name, "outputs": await _result(batcher, job, request)})
 
     @app.post("/trace", **_described("steps", "what docs/trace.md describes"))
     async def trace(request: Request) -> Response:
@@ -105,8 +105,8 @@ def _add_work(app: FastAPI, model: Model, limits: Limits, batcher: Batcher) -> N
         wanted = await read(request, one=True)
         if wanted.stream:
             raise Refusal(422, "stream: goes with /generate; a trace comes whole")
-        traced = await _result(batcher, _job(wanted, "trace"), request)
-        return Response(traced, media_type="application/json")
+        job = Job("trace", wanted.sources, wanted.slots, wanted.options)
+        return Response(await _result(batcher, job, request), media_type="application/json")
 
 
 def _add_facts(app: FastAPI, model: Model, batcher: Batcher, metrics: Metrics) -> None:
@@ -181,10 +181,6 @@ def _tell_errors(app: FastAPI) -> None:
     @app.exception_handler(Exception)
     async def bug(request: Request, error: Exception) -> Response:  # starlette logs it, too
         return refused(500, f"{type(error).__name__} (a bug of sourcewise; the server's log shows where)")
-
-
-def _job(wanted: Asked, kind: Literal["generate", "trace"]) -> Job:
-    return Job(kind, wanted.sources, wanted.slots, wanted.options)
 
 
 async def _result(batcher: Batcher, job: Job, request: Request) -> Any:

@@ -109,7 +109,9 @@ class Batcher:
         while (jobs := self._next()) is not None:
             begun = time.monotonic()
             if jobs:
-                self._run(jobs)
+                live = [job for job in jobs if job.future.set_running_or_notify_cancel()]
+                if live:
+                    self._run(live)
                 took = (time.monotonic() - begun) / len(jobs)
                 self._pace = STEADY * self._pace + (1 - STEADY) * took if self._pace else took
             self._go_on()
@@ -124,7 +126,8 @@ class Batcher:
                 if self._closed:
                     return None
                 self._changed.wait()
-            first = next((job for job in self._waiting if job.kind != "stream" or self._has_room()), None)
+            room = len(self._streams) < self.limits.streams
+            first = next((job for job in self._waiting if room or job.kind != "stream"), None)
             if first is None:
                 return []
             batch = self._mates(first)
@@ -141,9 +144,6 @@ class Batcher:
             self._waiting = deque(job for job in self._waiting if id(job) not in taken)
             return batch
 
-    def _has_room(self) -> bool:
-        return len(self._streams) < self.limits.streams
-
     def _mates(self, first: Job) -> list[Job]:
         """The first job and others that share its batch within the budget, in order of arrival."""
         batch, slots = [first], first.slots
@@ -155,30 +155,19 @@ class Batcher:
 
     def _run(self, jobs: list[Job]) -> None:
         """Run a batch; if it fails, run each job alone, so that only the culprit gets the error."""
-        live = [job for job in jobs if job.future.set_running_or_notify_cancel()]
-        if not live:
-            return
         try:
-            results = self._results(live)
+            results = self._results(jobs)
         except Exception as error:
-            if len(live) == 1:
-                live[0].future.set_exception(error)
-            else:
-                for job in live:
-                    self._run_one(job)
+            for job in jobs:
+                if len(jobs) > 1:
+                    self._run([job])
+                else:
+                    job.future.set_exception(error)
             return
-        self.metrics.sources.inc(sum(len(job.sources) for job in live))
-        for job, result in zip(live, results, strict=True):
+        self.metrics.sources.inc(sum(len(job.sources) for job in jobs))
+        for job, result in zip(jobs, results, strict=True):
             if job.kind != "stream":
                 job.future.set_result(result)
-
-    def _run_one(self, job: Job) -> None:
-        try:
-            job.future.set_result(self._results([job])[0])
-        except Exception as error:
-            job.future.set_exception(error)
-        else:
-            self.metrics.sources.inc(len(job.sources))
 
     def _results(self, jobs: list[Job]) -> list[Any]:
         """One result per job."""

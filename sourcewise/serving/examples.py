@@ -45,15 +45,10 @@ class Examples:
 
     def listed(self) -> list[dict[str, Any]]:
         """The id, task, source (for features: prompt and number of frames) and reference of each example."""
+        found = [(dataset.task.name, dataset[i]) for dataset, i in self._places]
         return [
-            {
-                "id": dataset[i].id,
-                "task": dataset.task.name,
-                "source": dataset[i].source,
-                "frames": dataset[i].frames,
-                "reference": dataset[i].target,
-            }
-            for dataset, i in self._places
+            {"id": each.id, "task": task, "source": each.source, "frames": each.frames, "reference": each.target}
+            for task, each in found
         ]
 
     def npy(self, number: int) -> bytes | None:

@@ -22,13 +22,8 @@ class Metrics:
         self._registry = own = CollectorRegistry()
         names = ["path", "status"]
         self.requests = Counter("sourcewise_requests", "Requests answered", names, registry=own)
-        self.seconds = Histogram(
-            "sourcewise_request_seconds",
-            "Seconds per request",
-            ["path"],
-            buckets=SECONDS,
-            registry=own,
-        )
+        asked = "sourcewise_request_seconds", "Seconds per request", ["path"]
+        self.seconds = Histogram(*asked, buckets=SECONDS, registry=own)
         self.batch = Histogram("sourcewise_batch_requests", "Requests per batch", buckets=REQUESTS, registry=own)
         self.sources = Counter("sourcewise_sources", "Sources that the model read", registry=own)
         self.dropped = Counter("sourcewise_dropped", "Requests dropped after their client hung up", registry=own)

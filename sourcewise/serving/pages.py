@@ -43,7 +43,8 @@ def render_page(model: Model, limits: Limits, guarded: bool) -> tuple[str, str]:
         facts=script_json(json.dumps(facts)),
         version=sourcewise.__version__,
     )
-    sources = [f"{tag}-src {_digest(text)}" for tag, text in INLINED.findall(page)]
+    hashed = [(tag, hashlib.sha256(text.encode()).digest()) for tag, text in INLINED.findall(page)]
+    sources = [f"{tag}-src 'sha256-{base64.b64encode(digest).decode()}'" for tag, digest in hashed]
     own = "connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
     return page, "; ".join(["default-src 'none'", *sources, own])
 
@@ -54,10 +55,6 @@ def _offered(names: dict[str, str], given: dict[str, Any]) -> list[tuple[str, st
     # Beam search is offered with several beams, even if the model's own search is greedy.
     given = {**given, "beams": given["beams"] if given["beams"] > 1 else 4}
     return [(name, called, given[name], fields[name].description or "") for name, called in names.items()]
-
-
-def _digest(text: str) -> str:
-    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
 
 
 def _environment() -> Environment:
