@@ -9,13 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sourcewise.diagnosis.answer import Diagnosis
-from sourcewise.diagnosis.course import Course
-from sourcewise.diagnosis.pairs import Pairs
-from sourcewise.diagnosis.ranking import put_together, ranked
-from sourcewise.diagnosis.rules import RULES, absent
-from sourcewise.diagnosis.trained import Trained
-from sourcewise.diagnosis.whole import Asked, of_evaluation, whole
-from sourcewise.diagnosis.wiring import Wiring
+from sourcewise.diagnosis.ranking import put_together
+from sourcewise.diagnosis.rules import RULES
+from sourcewise.diagnosis.whole import Asked, whole
 from sourcewise.errors import RequestError
 from sourcewise.runtime.random import host_kept
 
@@ -23,7 +19,6 @@ if TYPE_CHECKING:
     from sourcewise.config import DatasetConfig
     from sourcewise.data.examples import Dataset
     from sourcewise.evaluation.evaluate import Progress
-    from sourcewise.evaluation.results import Evaluation
     from sourcewise.generation.model import Model
 
 
@@ -51,14 +46,6 @@ def diagnose(
     reading = {"task": task, "features": features, "source": source, "target": target}
     pieces, own = whole(model, Asked(data, reading, generation or {}, limits, progress))
     return put_together(pieces, time.perf_counter() - start, own_set=own)
-
-
-def diagnose_evaluation(evaluation: Evaluation) -> Diagnosis:
-    """Every rule that needs no more than an evaluation (rows E1 and E2), in well under a second."""
-    start = time.perf_counter()
-    piece = of_evaluation(evaluation)
-    unseen = [absent(each, "it takes more than outputs") for each in (Pairs, Wiring, Course, Trained)]
-    return Diagnosis(ranked(piece.findings), [*piece.not_checked, *unseen], round(time.perf_counter() - start, 4))
 
 
 def explain(code: str) -> str:

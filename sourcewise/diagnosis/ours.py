@@ -202,8 +202,4 @@ def _training_loss(setup: TrainingSetup) -> Summed:
     plain = {"label_smoothing": 0.0, "ctc_weight": 0.0, "focal": 0.0, "word_dropout": 0.0}
     options = setup.recipe.train.model_copy(update=plain)
     objective = Objective(setup.network, options, setup.tokenizer.unk_id)
-
-    def summed(batch: Batch) -> Any:
-        return objective(batch)[1]
-
-    return summed
+    return lambda batch: objective(batch)[1]

@@ -60,7 +60,8 @@ def whole(model: Model | str | Path, asked: Asked) -> tuple[list[Piece], bool]:
     Raises RequestError where there is nothing to judge by, and NotFinite where weights are NaN or infinite.
     """
     run = Run(Path(model)) if isinstance(model, (str, Path)) else None
-    if run is None or not _is_run(run):
+    files = ("recipe.yaml", LINES_FILE, METRICS_FILE)  # of a run, any of them
+    if run is None or not any((run.folder / name).is_file() for name in files):
         loaded = model if isinstance(model, Model) else load(model)
         name = loaded.name or "the model"
         unheld = f"{NOT_HELD} ({name} is no run folder, so what it was trained on is not known)"
@@ -129,10 +130,6 @@ def of_network(model: Model, encoded: ExampleSet) -> Piece:
     found = look(*texts, codes=OF_ANY_SET), look(*ours.after(model, encoded))
     findings = [finding for piece in found for finding in piece.findings]
     return Piece(findings, [words for piece in found for words in piece.not_checked], ["the trained network"])
-
-
-def _is_run(run: Run) -> bool:
-    return any((run.folder / name).is_file() for name in ("recipe.yaml", LINES_FILE, METRICS_FILE))
 
 
 def _recipe(run: Run) -> tuple[Recipe | None, str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -62,7 +62,9 @@ def _of_network(
     except NotFinite:
         raise
     except Exception as problem:  # a model of another kind: what its own call tells is still to be had
-        piece, figures = _source_use(_bits(model, labelled, speaker), _references(labelled, speaker))
+        rows = (row for batch in labelled for row in batch[LABELS])
+        references = [speaker.decode(row[row != IGNORED].tolist()) for row in rows]
+        piece, figures = _source_use(_bits(model, labelled, speaker), references)
         return {"network": Piece((), [absent(Trained, said(problem))]), "outputs": piece}, figures
 
 
@@ -104,10 +106,6 @@ def _bits(model: Any, batches: Sequence[Collation], speaker: Speaker) -> SourceB
         np.concatenate([getattr(part, name) for part in found]) for name in ("nats", "shuffled", "tokens")
     )
     return SourceBits(nats, shuffled, tokens)
-
-
-def _references(batches: Sequence[Mapping[str, Any]], speaker: Speaker) -> list[str]:
-    return [speaker.decode(row[row != IGNORED].tolist()) for batch in batches for row in batch[LABELS]]
 
 
 def _source_use(bits: SourceBits, references: Sequence[str]) -> tuple[Piece, dict[str, Any]]:

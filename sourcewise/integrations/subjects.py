@@ -38,7 +38,7 @@ from sourcewise.integrations.fed import why_unfed
 from sourcewise.integrations.finite import broken_weights
 from sourcewise.integrations.passing import joined, some_of
 from sourcewise.integrations.rates import groups, peaks, unknown
-from sourcewise.model.families.huggingface import parts_of
+from sourcewise.model.families.huggingface import is_computed, parts_of
 from sourcewise.model.finite import damage
 
 READ_MASK = "decoder_attention_mask"
@@ -194,14 +194,9 @@ def optimizer_of(summed: SummedByModel, training: Training) -> Optimizer:
             rate = rate or 0.0
         decay = float(group.get("weight_decay") or 0.0) if group.get("decoupled_weight_decay") else 0.0
         epsilon = group["eps"] if isinstance(group.get("eps"), float) else 1e-8  # Adafactor has two
-        if not _is_table(model, info.name):
+        if not is_computed(model, info.name):
             weights.append(Stepped(info, rate=rate, decay=decay, epsilon=epsilon))
     return Optimizer(weights, summed.objective, training.clip)
-
-
-def _is_table(model: Any, name: str) -> bool:
-    """Whether a parameter is a table of sinusoids, which is not meant to learn."""
-    return "Sinusoidal" in type(model.get_submodule(name.rpartition(".")[0])).__name__
 
 
 class SummedByModel:

@@ -7,13 +7,14 @@ import pytest
 
 from sourcewise.diagnosis.answer import Diagnosis, Piece
 from sourcewise.diagnosis.cure import Cure
-from sourcewise.diagnosis.diagnose import diagnose, diagnose_evaluation, explain
+from sourcewise.diagnosis.diagnose import diagnose, explain
 from sourcewise.diagnosis.finding import Finding
 from sourcewise.diagnosis.ranking import _all_causes, put_together, ranked
 from sourcewise.diagnosis.rules import RULES
 from sourcewise.errors import RequestError
 from sourcewise.evaluation.metrics import output_metrics
 from sourcewise.evaluation.results import Evaluation, Row
+from tests.diagnosis.evaluations import diagnose_evaluation
 
 REFERENCES = [
     f"the {a} man {b} a {c} dog" for a in ("old", "tall", "sad") for b in ("sees", "has") for c in ("red", "big")

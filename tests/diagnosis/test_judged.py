@@ -14,7 +14,6 @@ import sourcewise
 from sourcewise.cli import main
 from sourcewise.diagnosis.answer import Piece
 from sourcewise.diagnosis.course import Course
-from sourcewise.diagnosis.diagnose import diagnose_evaluation
 from sourcewise.diagnosis.finding import Finding
 from sourcewise.diagnosis.outputs import Outputs
 from sourcewise.diagnosis.ranking import put_together
@@ -25,6 +24,7 @@ from sourcewise.evaluation.metrics import output_metrics
 from sourcewise.evaluation.results import Evaluation, Row
 from sourcewise.evaluation.verdict import verdict_of
 from tests.commands import Models
+from tests.diagnosis.evaluations import diagnose_evaluation
 
 SENTENCES = [
     f"the {a} man {b} a {c} dog" for a in ("old", "tall", "sad") for b in ("sees", "has") for c in ("red", "big")

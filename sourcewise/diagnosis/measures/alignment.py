@@ -56,9 +56,8 @@ class Relation:
             return f"all {self.examples} examples are alike on one side"
         view = self.found[0][0]
         of = view if isinstance(view, str) else " with ".join(view)
-        return (
-            f"the pairing of {self.examples} examples stands {self.strongest:.1f} deviations above shuffled ones ({of})"
-        )
+        stands = f"stands {self.strongest:.1f} deviations above shuffled ones"
+        return f"the pairing of {self.examples} examples {stands} ({of})"
 
 
 def pairing(examples: Sequence[Example], sides: Sides) -> Pairing:
@@ -66,7 +65,8 @@ def pairing(examples: Sequence[Example], sides: Sides) -> Pairing:
     places = np.arange(len(examples))
     if len(places) < FEWEST:
         return Pairing("not told", f"{len(places)} examples, at least {FEWEST} are needed")
-    source, target = _both(sides, _spread(places, WHOLE))
+    some = _spread(places, WHOLE)
+    source, target = sides(some, some)
     whole = relation(source, target)
     quarters = [q for q in np.array_split(places, 4) if len(q) >= FEWEST] or [places]
     if whole.strongest >= CHANCE:
@@ -78,10 +78,10 @@ def pairing(examples: Sequence[Example], sides: Sides) -> Pairing:
             return Pairing("out of step", moved)
     told = would_show(source, target)
     if told == "no":
-        words = (
-            f"nothing seen in the sources of {whole.examples} examples goes with their {_kinds(target)}, but labels "
-        )
-        return Pairing("not told", words + "and short answers may hang on them in ways that do not show")
+        several = len(set(target.texts))
+        kinds = f"{several:,} different targets" if several > 1 else "one target"
+        words = f"nothing seen in the sources of {whole.examples} examples goes with their {kinds}"
+        return Pairing("not told", f"{words}, but labels and short answers may hang on them in ways that do not show")
     return Pairing("out of step" if told == "surely" else "perhaps", f"{whole}; shuffled pairs have less than {CHANCE}")
 
 
@@ -89,7 +89,7 @@ def _by_quarters(
     examples: Sequence[Example], sides: Sides, quarters: Sequence[np.ndarray], views: Sequence[View]
 ) -> Pairing:
     """Whether some quarter is out of step: no better than shuffled, or better with the line before or after it."""
-    both = [_both(sides, _spread(quarter, QUARTER)) for quarter in quarters]
+    both = [sides(some, some) for some in (_spread(quarter, QUARTER) for quarter in quarters)]
     each = [relation(*rows, views) for rows in both]
     best = max(found.strongest for found in each)
     for quarter, rows, found in zip(quarters, both, each, strict=True):
@@ -102,11 +102,7 @@ def _by_quarters(
 
 
 def _moved(
-    examples: Sequence[Example],
-    sides: Sides,
-    quarter: np.ndarray,
-    found: Relation,
-    views: Sequence[View] | None = None,
+    examples: Sequence[Example], sides: Sides, quarter: np.ndarray, found: Relation, views: Sequence[View] | None = None
 ) -> str | None:
     """The evidence that sources go better with the target of the next or previous line, where they do."""
     inner = _spread(quarter[1:-1], QUARTER)
@@ -184,15 +180,6 @@ def _choices(rows: Sequence[Sequence[str]]) -> np.ndarray:
 
 def _varied(texts: Sequence[str]) -> bool:
     return len(set(texts)) >= max(FEWEST / 2, VARIED * len(texts))
-
-
-def _both(sides: Sides, places: np.ndarray) -> tuple[Side, Texts]:
-    return sides(places, places)
-
-
-def _kinds(target: Texts) -> str:
-    several = len(set(target.texts))
-    return f"{several:,} different targets" if several > 1 else "one target"
 
 
 def _lines(examples: Sequence[Example], places: np.ndarray) -> str:

@@ -150,7 +150,9 @@ def measure_paths(network: Network, batch: Batch) -> Paths:
             if changed is not None:
                 found["unpadded"] = moved(logits(changed), beside=beside)
         if tokens.shape[1] > 1:
-            found |= _target_paths(network, tokens, real, lambda read: moved_at(logits(source, read), usual, size))
+            found |= _target_paths(
+                network, tokens, real, lambda read: (logits(source, read) - usual).abs().amax(-1) / size
+            )
         found |= _encoder_path(network, lambda: moved(logits(source)))
         return Paths(spread, rounded, **found)
 
@@ -188,11 +190,6 @@ def _logits(network: Network, source: Source, tokens: Tensor) -> Tensor:
     """(batch, time, vocabulary), as distances from their mean over the vocabulary."""
     found = network.decode(tokens, network.encode(source)).float()
     return found - found.mean(-1, keepdim=True)
-
-
-def moved_at(other: Tensor, usual: Tensor, size: float) -> Tensor:
-    """(batch, time): how far the logits of each position moved."""
-    return (other - usual).abs().amax(-1) / size
 
 
 def _target_paths(
