@@ -9,7 +9,8 @@ import torch
 from torch import nn
 
 from sourcewise.model.attention import Attention
-from sourcewise.model.blocks import arrangement, sublayers
+from sourcewise.model.blocks import sublayers
+from sourcewise.model.families import transformer
 from sourcewise.model.place import place
 from sourcewise.native.install import OURS, install
 from sourcewise.native.training.forwards import FORWARDS, WHOLE
@@ -21,7 +22,7 @@ def test_every_name_is_that_of_a_class() -> None:
     classes |= {"SplitHeads": sublayers.SplitHeads}
     assert {*FORWARDS, *WHOLE} <= {name for name, found in classes.items() if isinstance(found, type)}
     assert all(classes[name].__module__.startswith(OURS) for name in (*FORWARDS, *WHOLE))
-    assert arrangement.Arrangement.__name__ == "Arrangement"
+    assert transformer.Arrangement.__name__ == "Arrangement"
 
 
 @pytest.mark.parametrize("family", ["t5", "bart"])
