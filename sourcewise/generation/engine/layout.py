@@ -1,8 +1,8 @@
-"""A network in the layout of engine.cpp: the structures of network.h, with weights in int8."""
+"""A network in the layout of engine.cpp: the structs of network.h, with weights in int8."""
 
 from __future__ import annotations
 
-from ctypes import CDLL, POINTER, Structure, c_float, c_int32, c_int64, c_void_p
+from ctypes import CDLL, Structure, addressof, c_int64, c_void_p
 from typing import Any
 
 import torch
@@ -10,9 +10,12 @@ from torch import Tensor
 
 from sourcewise.model.blocks.positions import sinusoids
 from sourcewise.model.families.transformer import TransformerConfig
+from sourcewise.native.codes import HERE
+from sourcewise.native.structures import structures
 
 PADDED = 64  # rows and columns of a matrix are padded to multiples of this
 ACTIVATIONS = {"relu": 0, "gated-gelu": 1, "gated-silu": 2}
+C = structures(*(HERE / "search" / name for name in ("products.h", "network.h", "search.h")))
 LONGEST = 512  # memory positions of a source; longer ones are encoded by torch, whose large products are faster
 
 
@@ -22,57 +25,6 @@ def computes(c: TransformerConfig) -> bool:
     return plain and not (c.layer_norm or c.biases or c.embedding_norm) and c.activation in ACTIVATIONS
 
 
-class Linear(Structure):
-    """A matrix in int8 with scales."""
-
-    _fields_ = [("weights", c_void_p), ("scales", c_void_p), ("outputs", c_int64), ("inputs", c_int64)]
-
-
-class FeedForward(Structure):
-    """The feed-forward of a block."""
-
-    _fields_ = [("norm", c_void_p), ("wi", Linear), ("wo", Linear)]
-
-
-class EncoderLayer(Structure):
-    """A block of the encoder."""
-
-    _fields_ = [("norm", c_void_p), ("qkv", Linear), ("out", Linear), ("feedforward", FeedForward)]
-
-
-class DecoderLayer(Structure):
-    """A block of the decoder."""
-
-    _fields_ = [
-        *(("norm", c_void_p), ("qkv", Linear), ("out", Linear)),
-        *(("cross_norm", c_void_p), ("query", Linear), ("keys_values", Linear), ("cross_out", Linear)),
-        ("feedforward", FeedForward),
-    ]
-
-
-class Network(Structure):
-    """A complete network."""
-
-    _fields_ = [
-        *(("encoder", POINTER(EncoderLayer)), ("decoder", POINTER(DecoderLayer))),
-        *(("encoder_norm", c_void_p), ("decoder_norm", c_void_p), ("head", Linear), ("embedding", c_void_p)),
-        *((name, c_void_p) for name in ("places", "encoder_distances", "decoder_distances")),
-        *((name, c_int64) for name in ("encoder_layers", "decoder_layers", "d_model", "heads", "d_kv", "d_ff")),
-        *((name, c_int64) for name in ("activation", "longest", "steps")),
-        ("eps", c_float),
-    ]
-
-
-class Options(Structure):
-    """Options of the search."""
-
-    _fields_ = [
-        *((name, c_int64) for name in ("beams", "steps", "least")),
-        ("length_penalty", c_float),
-        *(("start_id", c_int32), ("end_id", c_int32), ("encoded", c_int64)),
-    ]
-
-
 class Layout:
     """A Transformer's weights in int8; this object owns their memory."""
 
@@ -80,24 +32,30 @@ class Layout:
         self.code, self.body = code, body
         self.kept: list[Tensor] = []
         c = body.config
-        encoder = (EncoderLayer * c.encoder_layers)(*(self._encoder_layer(block) for block in body.encoder))
-        decoder = (DecoderLayer * c.decoder_layers)(*(self._decoder_layer(block) for block in body.decoder))
+        encoder = (C.EncoderLayer * c.encoder_layers)(*(self._encoder_layer(block) for block in body.encoder))
+        decoder = (C.DecoderLayer * c.decoder_layers)(*(self._decoder_layer(block) for block in body.decoder))
         distances = body.encoder_positions.table(body.encoder_positions.bucket(torch.arange(1 - LONGEST, LONGEST)))
         scale = c.d_model**-0.5 if c.scaled else 1.0
-        self.network = Network(
-            *(encoder, decoder, self._keep(body.encoder_norm.weight), self._keep(body.decoder_norm.weight)),
+        self.blocks = encoder, decoder  # pointed to
+        self.network = C.Network(
+            *(
+                addressof(encoder),
+                addressof(decoder),
+                self._keep(body.encoder_norm.weight),
+                self._keep(body.decoder_norm.weight),
+            ),
             *(self._packed(body.output_matrix.detach().float() * scale), self._keep(body.embedding.weight)),
             *(None, self._keep(distances.T), None),
             *(c.encoder_layers, c.decoder_layers, c.d_model, c.heads, c.d_kv, c.d_ff, ACTIVATIONS[c.activation]),
             *(LONGEST, 0, c.eps),
         )
 
-    def for_steps(self, steps: int) -> tuple[Network, list[Tensor]]:
+    def for_steps(self, steps: int) -> tuple[Structure, list[Tensor]]:
         """The network for outputs of at most `steps` tokens, and the tables that it points to, which must be kept."""
         positions, c = self.body.decoder_positions, self.body.config
         with torch.inference_mode():
             table = positions.table(positions.bucket(torch.arange(1 - steps, 1))).T.float().contiguous()
-        network = Network.from_buffer_copy(self.network)
+        network = C.Network.from_buffer_copy(self.network)
         network.decoder_distances, network.steps = table.data_ptr(), steps
         if not c.decoder_positions:
             return network, [table]
@@ -105,24 +63,24 @@ class Layout:
         network.places = places.data_ptr()
         return network, [table, places]
 
-    def _encoder_layer(self, block: Any) -> EncoderLayer:
+    def _encoder_layer(self, block: Any) -> Structure:
         own = block.attention
         norm = self._keep(block.attention_norm.weight)
-        return EncoderLayer(norm, self._packed(own.qkv.weight), self._packed(own.out.weight), self._inner(block))
+        return C.EncoderLayer(norm, self._packed(own.qkv.weight), self._packed(own.out.weight), self._inner(block))
 
-    def _decoder_layer(self, block: Any) -> DecoderLayer:
+    def _decoder_layer(self, block: Any) -> Structure:
         own, cross = block.attention, block.cross
-        return DecoderLayer(
+        return C.DecoderLayer(
             *(self._keep(block.attention_norm.weight), self._packed(own.qkv.weight), self._packed(own.out.weight)),
             *(self._keep(block.cross_norm.weight), self._packed(cross.q.weight), self._packed(cross.kv.weight)),
             *(self._packed(cross.out.weight), self._inner(block)),
         )
 
-    def _inner(self, block: Any) -> FeedForward:
+    def _inner(self, block: Any) -> Structure:
         norm, own = self._keep(block.feedforward_norm.weight), block.feedforward
-        return FeedForward(norm, self._packed(own.wi.weight), self._packed(own.wo.weight))
+        return C.FeedForward(norm, self._packed(own.wi.weight), self._packed(own.wo.weight))
 
-    def _packed(self, weight: Tensor) -> Linear:
+    def _packed(self, weight: Tensor) -> Structure:
         """A matrix (outputs, inputs) as int8 with scales."""
         outputs, inputs = weight.shape
         whole = -(-outputs // PADDED) * PADDED
@@ -132,7 +90,7 @@ class Layout:
         pointers = [c_void_p(t.data_ptr()) for t in (wide, room, scales)]
         self.code.sourcewise_pack(pointers[0], c_int64(outputs), c_int64(inputs), *pointers[1:])
         self.kept += [room, scales]
-        return Linear(room.data_ptr(), scales.data_ptr(), outputs, inputs)
+        return C.Linear(room.data_ptr(), scales.data_ptr(), outputs, inputs)
 
     def _keep(self, weight: Tensor) -> int:
         self.kept.append(weight.detach().float().contiguous().clone())

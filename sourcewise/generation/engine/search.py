@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
-from ctypes import byref, c_int64, c_void_p
+from ctypes import Structure, byref, c_int64, c_void_p
 from typing import Any
 
 import numpy as np
@@ -20,7 +20,7 @@ from torch import Tensor
 
 from sourcewise.config import GenerationConfig
 from sourcewise.data.encoding import ExampleSet
-from sourcewise.generation.engine.layout import LONGEST, Layout, Network, Options, computes
+from sourcewise.generation.engine.layout import LONGEST, C, Layout, computes
 from sourcewise.generation.rules import Rules
 from sourcewise.generation.sampling import Hypothesis
 from sourcewise.model import protocol
@@ -95,7 +95,7 @@ class Engine:
     @torch.inference_mode()
     def _search(
         self,
-        layout: Network,
+        layout: Structure,
         encoded: ExampleSet,
         rows: list[int],
         options: GenerationConfig,
@@ -106,7 +106,7 @@ class Engine:
         vectors, lengths, read = self._vectors(encoded, rows)
         starts = np.concatenate(([0], np.cumsum(lengths))).astype(np.int64)
         steps = options.max_new_tokens
-        asked = Options(
+        asked = C.Options(
             *(options.beams, steps, options.min_new_tokens, options.length_penalty),
             *(self.network.start_id, self.network.eos_id, int(read)),
         )

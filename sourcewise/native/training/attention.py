@@ -6,14 +6,15 @@
 from __future__ import annotations
 
 import functools
-from ctypes import CDLL, Structure, byref, c_float, c_int64, c_uint32, c_uint64
+from ctypes import CDLL, byref
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from sourcewise.native.codes import ATTENTION
+from sourcewise.native.codes import ATTENTION, HERE
+from sourcewise.native.structures import structures
 from sourcewise.native.training.kernels import LANES, call, in_rows, share
 from sourcewise.native.training.tiles import tiled
 
@@ -21,22 +22,7 @@ IN_TILES = Path(__file__).with_name("attention_tiles.cpp")
 WIDTH = 32  # of a head: a multiple of it
 MOST = 512  # positions: with more, torch's products are faster
 THREADS = 2  # a call uses one, torch all that its caller has: with more of them it is as fast
-
-
-class _Strides(Structure):
-    _fields_ = [("batch", c_int64), ("head", c_int64), ("time", c_int64)]
-
-
-class _Shape(Structure):
-    """As attention.cpp has it."""
-
-    _fields_ = [
-        *((name, c_int64) for name in ("batch", "heads", "queries", "keys", "width")),
-        *((name, _Strides) for name in ("query", "key", "value", "out", "bias", "dquery", "dkey", "dvalue")),
-        ("seed", c_uint64),
-        ("dropped", c_uint32),
-        ("kept", c_float),
-    ]
+C = structures(*(HERE / "training" / name for name in ("numbers.h", "attention.h")))
 
 
 def takes(x: Tensor, time: int, d_kv: int) -> bool:
@@ -89,14 +75,13 @@ class _Attention(torch.autograd.Function):
 attention = _Attention.apply
 
 
-def _shape(q: Tensor, k: Tensor, p: float, seed: int, **lying: Tensor | None) -> _Shape:
+def _shape(q: Tensor, k: Tensor, p: float, seed: int, **lying: Tensor | None) -> Any:
     batch, heads, queries, width = q.shape
-    dropped, kept = share(p)
-    shape = _Shape(batch, heads, queries, k.shape[2], width, seed=seed, dropped=dropped, kept=kept)
+    shape = C.Shape(batch, heads, queries, k.shape[2], width, dropout=C.Dropout(seed, *share(p)))
     for name, x in lying.items():
         if x is not None:
             wide = x if name != "bias" else x.expand(batch, heads, queries, k.shape[2])
-            setattr(shape, name, _Strides(*wide.stride()[:3]))
+            setattr(shape, name, C.Strides(*wide.stride()[:3]))
     return shape
 
 

@@ -8,7 +8,7 @@
 
 namespace {
 
-struct Part {  // as attention_part.py has it
+struct Part {  // attention_part.py reads its fields here
     int64_t pieces, rows, source_rows, width, heads, d_kv, longest, longest_source, bias_row;
     const int64_t *bounds, *starts, *source_starts;  // examples of the pieces; rows of the examples
     const bf16 *x, *scale, *in, *out;  // in: to queries, or to queries, keys and values; out: from what is read

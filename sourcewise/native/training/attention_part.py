@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from ctypes import Structure, byref, c_float, c_int64, c_uint32, c_uint64, c_void_p
+from ctypes import byref, c_float, c_uint32, c_uint64
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -17,6 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from sourcewise.native.structures import structures
 from sourcewise.native.training.kernels import LANES, at, share
 from sourcewise.native.training.tiles import SIDE, run, suits, tiled
 
@@ -28,6 +29,7 @@ FEW = 128  # rows below which bringing weights into tiles is most of the work
 PIECE = 384  # rows of a piece, in whole examples
 BEYOND = 16  # rows that may be read after the last of a head
 MOST = 512  # positions of an example: with more, products of larger pieces are faster
+C = structures(CODE)
 _run = partial(run, CODE, room="an attention's weights in tiles")
 
 
@@ -69,18 +71,6 @@ class Settings:
     eps: float
     ps: tuple[float, float]
     seeds: tuple[int, int]
-
-
-class _Part(Structure):
-    """As attention_part.cpp has it."""
-
-    _fields_ = [
-        *((name, c_int64) for name in ("pieces", "rows", "source_rows", "width", "heads", "d_kv")),
-        *((name, c_int64) for name in ("longest", "longest_source", "bias_row")),
-        *((name, c_void_p) for name in ("bounds", "starts", "source_starts", "x", "scale", "into", "out", "bias")),
-        *((name, c_void_p) for name in ("projected", "keys_values", "weights", "read")),
-        *(("seeds", c_uint64 * 2), ("dropped", c_uint32 * 2), ("kept", c_float * 2), ("eps", c_float)),
-    ]
 
 
 def takes(x: Tensor, d_kv: int, longest: int) -> bool:
@@ -194,13 +184,13 @@ def _part(
     projected: Tensor,
     weights: Tensor,
     read: Tensor,
-) -> _Part:
+) -> Any:
     own, source = settings.own, settings.source
     longest = source.longest if table is None else table.shape[1]
     sizes = (len(own.bounds) - 1, own.rows, source.rows, x.shape[1], out.shape[1] // settings.d_kv, settings.d_kv)
     places = (own.bounds, own.starts, source.starts, x, scale, into, out, table, projected, keys_values, weights, read)
     dropped, kept = zip(*(share(p) for p in settings.ps), strict=True)
-    return _Part(
+    return C.Part(
         *sizes,
         *(own.longest, longest, 0 if table is None else table.shape[2]),
         *map(at, places),
