@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from sourcewise.data.batches import IGNORED, Batch
+from sourcewise.data.batches import IGNORED
 from sourcewise.errors import RequestError
 from sourcewise.model.network import Seq2Seq
 from sourcewise.model.protocol import Pass
@@ -29,20 +29,14 @@ def supervision(network: Seq2Seq, given: Pass, guided: tuple[float, float], mass
     """
     weights, labels = network.cross_attention(given.tokens, given.memory), given.labels
     assert weights is not None
-    slots = source_slots(given.memory.mask, given.batch)
+    slots = given.memory.mask.clone()  # (batch, positions): the source itself, no prompt beside features
+    slots[:, : given.batch.source.prompt] = False
     total = torch.zeros((), device=labels.device)
     if guided[0]:
         total = total + guided[0] * off_diagonal(weights, slots, labels != IGNORED, guided[1])
     if mass:
         total = total + mass * mass_elsewhere(weights, slots, labels != IGNORED)
     return total
-
-
-def source_slots(mask: Tensor, batch: Batch) -> Tensor:
-    """(batch, positions) bool: memory positions of the source itself, without those of a prompt beside features."""
-    slots = mask.clone()
-    slots[:, : batch.source.prompt] = False
-    return slots
 
 
 def off_diagonal(weights: Tensor, slots: Tensor, real: Tensor, width: float) -> Tensor:

@@ -9,9 +9,8 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-import numpy as np
-
 from sourcewise.diagnosis.cure import Cure
+from sourcewise.diagnosis.pairs import sample as spread
 
 if TYPE_CHECKING:
     from sourcewise.data.encoding import ExampleSet
@@ -124,8 +123,3 @@ def named(character: str) -> str:
     if character.isprintable() and character != " " and not unicodedata.combining(character):
         return character
     return {"\n": "line break", "\t": "tab", " ": "space"}.get(character, f"U+{ord(character):04X}")
-
-
-def spread(count: int, size: int) -> np.ndarray:
-    """At most `size` positions, spread evenly through `count`."""
-    return np.linspace(0, count - 1, min(count, size)).astype(int)

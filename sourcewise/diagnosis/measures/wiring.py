@@ -139,7 +139,9 @@ def measure_paths(network: Network, batch: Batch) -> Paths:
         if changed is not None:
             other = logits(changed)
             found["source"] = moved(other)
-            found["source_nats"] = float(_divergence(usual[real], other[real]).median())
+            own, others = (torch.log_softmax(each[real], -1) for each in (usual, other))
+            apart = F.kl_div(others, own, reduction="none", log_target=True).sum(-1)  # (positions,)
+            found["source_nats"] = float(apart.clamp(min=0).median())
         room = None if network.positions is None else network.positions - network.encode(source).mask.shape[1]
         wider = WIDER if room is None else max(0, min(WIDER, room // 2))
         padded = source.with_garbage(network.vocabulary, wider, torch.Generator().manual_seed(SEED))
@@ -212,12 +214,6 @@ def _encoder_path(network: Network, moved: Callable[[], float]) -> dict[str, flo
     for weight in weights:
         weight.add_(torch.randn_like(weight) * max(float(weight.square().mean().sqrt()), 0.1))
     return {"encoder": moved()}
-
-
-def _divergence(p: Tensor, q: Tensor) -> Tensor:
-    """KL divergence in nats of logits (positions, vocabulary) p from q: (positions,)."""
-    log_p, log_q = torch.log_softmax(p, -1), torch.log_softmax(q, -1)
-    return (log_p.exp() * (log_p - log_q)).sum(-1).clamp(min=0)
 
 
 # ── labels and loss ───────────────────────────────────────────────────────────────────────────────────────────────────

@@ -117,9 +117,7 @@ class AttentionPooling(Bridge):
 
     def __init__(self, config: BridgeConfig, dims: int, d_model: int, p: float) -> None:
         super().__init__(config, dims, d_model, p)
-        self.heads = max(1, d_model // 64)
-        while d_model % self.heads:
-            self.heads -= 1
+        self.heads = next(heads for heads in range(max(1, d_model // 64), 0, -1) if d_model % heads == 0)
         self.value = nn.Linear(dims, d_model)
         self.score = nn.Linear(dims, self.heads)
         self.prior = nn.Parameter(torch.zeros(config.stride, self.heads))  # learned preference of places in the window
