@@ -2,34 +2,13 @@
 
 from __future__ import annotations
 
-from ctypes import CDLL
-from dataclasses import dataclass
 from pathlib import Path
 
-from sourcewise.native.compiled import machine_code, why_not
+from sourcewise.native.compiled import Code
 
 HERE = Path(__file__).parent
 AMX = ("amx_tile", "amx_bf16", "avx512f", "avx512bw", "avx512_bf16", "vaes", "fma")
 VNNI = ("avx512f", "avx512bw", "avx512dq", "avx512vl", "avx512_vnni")
-
-
-@dataclass(frozen=True)
-class Code:
-    """A C++ file, and the flags of /proc/cpuinfo without which it is not compiled."""
-
-    name: str
-    what: str
-    source: Path
-    needs: tuple[str, ...]
-
-    def load(self) -> CDLL | None:
-        """Its functions; None where they cannot be had."""
-        return machine_code(self.source, self.needs)
-
-    def why_not(self) -> str | None:
-        """Why this machine goes on without it, in words; None where it is compiled and loaded (now, if need be)."""
-        return why_not(self.source, self.needs)
-
 
 KERNELS = Code("kernels", "loss, norm, dropout of a bf16 training step", HERE / "training" / "kernels.cpp", ("avx2",))
 ATTENTION = Code("attention", "of a bf16 training step", HERE / "training" / "attention.cpp", ("avx2", "fma"))

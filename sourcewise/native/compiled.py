@@ -1,8 +1,8 @@
 """C++ compiled for this processor on first use, and kept in the user's cache.
 
 As `torch.compile` does on a CPU, this takes whatever compiler the machine has. Where there is none, or the processor
-lacks what the code needs, `machine_code` says no, `why_not` says why, and the caller goes on in Python. A compiler that
-fails is a warning besides.
+lacks what the code needs, `load` says no, `why_not` says why, and the caller goes on in Python. A compiler that fails
+is a warning besides.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import shutil
 import subprocess
 import tempfile
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 from sourcewise.errors import tell
@@ -32,19 +33,24 @@ DAYS = 60  # what was not used for so long is taken out of the cache
 OFF = "SOURCEWISE_COMPILE is 0"
 
 
-def machine_code(source: Path, needs: tuple[str, ...] = ()) -> ctypes.CDLL | None:
-    """The functions of a C++ file and the headers beside it, or None where it cannot be had.
+@dataclass(frozen=True)
+class Code:
+    """A C++ file with the headers beside it, and the flags of /proc/cpuinfo without which it is not compiled."""
 
-    `needs` are flags of /proc/cpuinfo.
-    """
-    found = _loaded(source, needs)
-    return None if isinstance(found, str) else found
+    name: str
+    what: str
+    source: Path
+    needs: tuple[str, ...] = ()
 
+    def load(self) -> ctypes.CDLL | None:
+        """Its functions; None where they cannot be had."""
+        found = _loaded(self.source, self.needs)
+        return None if isinstance(found, str) else found
 
-def why_not(source: Path, needs: tuple[str, ...] = ()) -> str | None:
-    """Why there is no `machine_code`, in words; None where there is."""
-    found = _loaded(source, needs)
-    return found if isinstance(found, str) else None
+    def why_not(self) -> str | None:
+        """Why this machine goes on without it, in words; None where it is compiled and loaded (now, if need be)."""
+        found = _loaded(self.source, self.needs)
+        return found if isinstance(found, str) else None
 
 
 @functools.cache

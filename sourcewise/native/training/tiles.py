@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 from ctypes import CDLL
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,6 @@ import torch
 from torch import Tensor
 
 from sourcewise.native.codes import TILES
-from sourcewise.native.compiled import machine_code
 from sourcewise.native.training.kernels import call
 
 SIDE = 32  # rows and columns that are multiplied together
@@ -30,7 +30,7 @@ def has_tiles() -> bool:
 @functools.cache
 def tiled(source: Path) -> CDLL | None:
     """The functions of a C++ file that uses tiles; None where it cannot."""
-    return machine_code(source, TILES.needs) if has_tiles() else None
+    return replace(TILES, source=source).load() if has_tiles() else None
 
 
 def run(source: Path, name: str, *given: Any, room: str) -> None:
