@@ -64,7 +64,7 @@ class Memory:
             """Both concatenated, padded along positions, the last axis but one, to the wider of the two."""
             free = [layout.width - t.shape[-2] for t in tensors]
             sides = [(0, 0, n, 0) if self.on_the_right else (0, 0, 0, n) for n in free]
-            return torch.cat([F.pad(t, side) for t, side in zip(tensors, sides, strict=True)])
+            return torch.cat([F.pad(t, side) if any(side) else t for t, side in zip(tensors, sides, strict=True)])
 
         pairs = zip(mine.keys_values, theirs.keys_values, strict=True)
         keys_values = [(both(k, more_k), both(v, more_v)) for (k, v), (more_k, more_v) in pairs]
