@@ -37,13 +37,9 @@ class Layout:
         distances = body.encoder_positions.table(body.encoder_positions.bucket(torch.arange(1 - LONGEST, LONGEST)))
         scale = c.d_model**-0.5 if c.scaled else 1.0
         self.blocks = encoder, decoder  # pointed to
+        norms = self._keep(body.encoder_norm.weight), self._keep(body.decoder_norm.weight)
         self.network = C.Network(
-            *(
-                addressof(encoder),
-                addressof(decoder),
-                self._keep(body.encoder_norm.weight),
-                self._keep(body.decoder_norm.weight),
-            ),
+            *(addressof(encoder), addressof(decoder), *norms),
             *(self._packed(body.output_matrix.detach().float() * scale), self._keep(body.embedding.weight)),
             *(None, self._keep(distances.T), None),
             *(c.encoder_layers, c.decoder_layers, c.d_model, c.heads, c.d_kv, c.d_ff, ACTIVATIONS[c.activation]),
