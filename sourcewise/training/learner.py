@@ -19,9 +19,8 @@ from sourcewise.training.freezing import Unfreezing, freeze
 from sourcewise.training.not_finite import StepNotFinite, why_not_finite
 from sourcewise.training.objective import Objective
 from sourcewise.training.optimizer import MasterAdamW
-from sourcewise.training.plan import Plan
+from sourcewise.training.plan import Plan, learning_rate
 from sourcewise.training.rarity import resample, token_weights
-from sourcewise.training.schedule import learning_rate
 from sourcewise.training.setup import TrainingSetup
 from sourcewise.training.state import Progress
 from sourcewise.training.statistics import gradient_norms, update_ratios

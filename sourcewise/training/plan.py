@@ -1,4 +1,4 @@
-"""The plan of a training: the batches of each step, and the steps of logging, evaluation and saving."""
+"""The plan of a training: batches and learning rate of each step, and the steps of logging, evaluation and saving."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from functools import partial
 
 import numpy as np
 
+from sourcewise.config import TrainConfig
 from sourcewise.data.batches import Batch, Budget, Source, shares, training_batches
 from sourcewise.data.noise.features import Augmenter
 from sourcewise.data.noise.text import TextNoise
@@ -93,6 +94,20 @@ class Plan:
     def first_saved(self) -> int:
         """The first step after which the state is saved."""
         return min(self.evaluate_every, self.config.save_every or self.total, self.total)
+
+
+def learning_rate(step: int, total: int, train: TrainConfig) -> float:
+    """Learning rate of step `step` (from 0) of `total`: linear warm-up, then cosine, inverse root, or constant."""
+    warmup = min(train.warmup_steps, total)
+    if step < warmup:
+        return train.learning_rate * (step + 1) / warmup
+    if train.schedule == "constant":
+        return train.learning_rate
+    if train.schedule == "inverse_sqrt":
+        return train.learning_rate * math.sqrt(max(warmup, 1) / (step + 1))
+    done = (step - warmup) / max(1, total - warmup)
+    floor = train.final_rate
+    return train.learning_rate * (floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * done)))
 
 
 def _augmenter(setup: TrainingSetup) -> Augmenter | None:

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sourcewise.config import TrainConfig
-from sourcewise.training.schedule import learning_rate
+from sourcewise.training.plan import learning_rate
 
 
 def rates(total: int, **options: object) -> list[float]:
