@@ -50,14 +50,11 @@ class Course:
     @classmethod
     def read(cls, lines: Sequence[Line], plan: Plan | None = None, *, under_way: bool = False) -> Course:
         """From the lines of metrics.jsonl, in the order in which they were written."""
-
-        def of(kind: str) -> tuple[Line, ...]:
-            return tuple(line for line in lines if line.get("kind") == kind)
-
-        last = {kind: (of(kind) or (None,))[-1] for kind in ("stopped", "start", "not_finite")}
-        train = tuple(line for line in of("train") if line.get("loss") is not None)
-        known = last["stopped"], last["start"], plan or UNKNOWN, last["not_finite"]
-        return cls(train, of("evaluation"), *known, under_way)
+        last = {line.get("kind"): line for line in lines}
+        train = tuple(line for line in lines if line.get("kind") == "train" and line.get("loss") is not None)
+        evaluations = tuple(line for line in lines if line.get("kind") == "evaluation")
+        known = last.get("stopped"), last.get("start"), plan or UNKNOWN, last.get("not_finite")
+        return cls(train, evaluations, *known, under_way)
 
     @property
     def empty(self) -> bool:

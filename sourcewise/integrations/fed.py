@@ -68,13 +68,11 @@ def _nats(logits: Tensor, labels: Tensor) -> float:
 
 def taken_out(trainer: Any, smoothing: float) -> str:
     """What takes the labels out of a batch before the model is called, in words; empty where nothing is known to."""
-    if own_loss(trainer) == "compute_loss":
-        return ""  # what it does shows when it calls the model
-    if getattr(trainer, "compute_loss_func", None) is not None:
-        return "compute_loss_func takes the labels out of the batch before the model is called"
-    if smoothing:
-        return f"label_smoothing_factor {smoothing:g} takes the labels out of the batch before the model is called"
-    return ""
+    own = own_loss(trainer)
+    by = own or (f"label_smoothing_factor {smoothing:g}" if smoothing else "")
+    if not by or own == "compute_loss":  # what that does shows when it calls the model
+        return ""
+    return f"{by} takes the labels out of the batch before the model is called"
 
 
 def own_loss(trainer: Any) -> str:
@@ -83,8 +81,7 @@ def own_loss(trainer: Any) -> str:
 
     if trainer is None:
         return ""
-    own = getattr(type(trainer), "compute_loss", None) is not Trainer.compute_loss or "compute_loss" in vars(trainer)
-    if own:
+    if getattr(type(trainer), "compute_loss", None) is not Trainer.compute_loss or "compute_loss" in vars(trainer):
         return "compute_loss"
     return "compute_loss_func" if getattr(trainer, "compute_loss_func", None) is not None else ""
 

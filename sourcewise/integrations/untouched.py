@@ -14,7 +14,7 @@ from torch import nn
 
 from sourcewise.runtime.random import draws_kept
 
-Undo = Callable[[], None]
+Undo = Callable[[], object]
 
 
 @contextmanager
@@ -64,30 +64,15 @@ def _table(table: dict[str, Any]) -> Undo:
 
 
 def _buffer(buffer: torch.Tensor) -> Undo:
-    kept = buffer.detach().clone()
-
-    def undo() -> None:
-        with torch.no_grad():
-            buffer.copy_(kept)
-
-    return undo
+    return partial(torch.no_grad()(buffer.copy_), buffer.detach().clone())
 
 
 def _generator(value: Any) -> Undo | None:
-    if isinstance(value, torch.Generator):
-        state = value.get_state()
-        return partial(_set, value, state)
+    if isinstance(value, (torch.Generator, np.random.RandomState)):
+        kept: Any = value.get_state()
+        return partial(value.set_state, kept)
     if isinstance(value, random.Random):
-        drawn = value.getstate()
-        return lambda: value.setstate(drawn)
+        return partial(value.setstate, value.getstate())
     if isinstance(value, np.random.Generator):
-        bits = value.bit_generator.state
-        return lambda: setattr(value.bit_generator, "state", bits)
-    if isinstance(value, np.random.RandomState):
-        old = value.get_state()
-        return lambda: value.set_state(old)
+        return partial(setattr, value.bit_generator, "state", value.bit_generator.state)
     return None
-
-
-def _set(generator: torch.Generator, state: torch.Tensor) -> None:
-    generator.set_state(state)
