@@ -121,9 +121,8 @@ def rounding(network: Network) -> Iterator[Rounding]:
     """Within: what the network's innermost modules give is looked at."""
     assert isinstance(network, nn.Module)
     seen = Rounding()
-    hooks = [m.register_forward_hook(seen.note) for m in network.modules() if next(m.children(), None) is None]
-    try:
+    with contextlib.ExitStack() as hooks:
+        for module in network.modules():
+            if next(module.children(), None) is None:
+                hooks.callback(module.register_forward_hook(seen.note).remove)
         yield seen
-    finally:
-        for hook in hooks:
-            hook.remove()

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any
 
 import torch
@@ -79,25 +80,16 @@ def first_overflow(network: Any, run: Callable[[], Any]) -> str | None:
     if not isinstance(network, nn.Module):
         return None
     found: list[str] = []
-    with contextlib.suppress(Exception), _watched(network, found):  # it may fail again: only the module is needed
+
+    def seen(name: str, module: nn.Module, inputs: Any, output: Any) -> None:
+        values = output if isinstance(output, (tuple, list)) else (output,)
+        floats = [v for v in values if isinstance(v, Tensor) and v.is_floating_point()]
+        if any(bool(torch.isnan(v).any() | (v == math.inf).any()) for v in floats):
+            found.append(name)
+
+    with contextlib.ExitStack() as hooks, contextlib.suppress(Exception):  # it may fail again
+        for name, module in network.named_modules():
+            if name:
+                hooks.callback(module.register_forward_hook(partial(seen, name)).remove)
         run()
     return found[0] if found else None
-
-
-@contextlib.contextmanager
-def _watched(network: nn.Module, found: list[str]) -> Iterator[None]:
-    def watch(name: str) -> Callable[..., None]:
-        def seen(module: nn.Module, inputs: Any, output: Any) -> None:
-            values = output if isinstance(output, (tuple, list)) else (output,)
-            floats = [v for v in values if isinstance(v, Tensor) and v.is_floating_point()]
-            if any(bool(torch.isnan(v).any() | (v == math.inf).any()) for v in floats):
-                found.append(name)
-
-        return seen
-
-    handles = [module.register_forward_hook(watch(name)) for name, module in network.named_modules() if name]
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
