@@ -73,19 +73,14 @@ class Line:
         return {name: Estimate(each) for name, each in values.items() if each and all(map(math.isfinite, each))}
 
     @property
-    def parameters(self) -> int | None:
-        """Number of parameters of the network; None before a training is finished."""
-        return self.finished[0].parameters if self.finished else None
-
-    @property
-    def tokens_per_s(self) -> float | None:
-        """Tokens per second, median over seeds; None before a training is finished."""
-        return float(np.median([f.tokens_per_s for f in self.finished])) if self.finished else None
-
-    @property
-    def minutes(self) -> float | None:
-        """Minutes of training, mean over seeds; None before a training is finished."""
-        return float(np.mean([f.minutes for f in self.finished])) if self.finished else None
+    def costs(self) -> dict[str, float | None]:
+        """Parameters of the network, tokens per second (median over seeds), minutes of training (mean), once known."""
+        done = self.finished
+        return {
+            "parameters": done[0].parameters if done else None,
+            "tokens_per_s": float(np.median([f.tokens_per_s for f in done])) if done else None,
+            "minutes": float(np.mean([f.minutes for f in done])) if done else None,
+        }
 
     @property
     def verdict(self) -> str:

@@ -38,7 +38,8 @@ class Effect:
 
     def __str__(self) -> str:
         changes = " ".join(f"{key} {json.dumps(value)}" for key, value in self.changes.items()).replace('"', "")
-        figure = f"{self.metric.upper()} {_figure(self.metric, self.before)} → {_figure(self.metric, self.after)}"
+        before, after = (f"{value:.{2 if self.metric == 'wer' else 1}f}" for value in (self.before, self.after))
+        figure = f"{self.metric.upper()} {before} → {after}"
         doubt = " (may be chance)" if self.effect == "chance" else ""
         return f"{changes}: {figure}{doubt}, source bits {self.bits_before:z.2f} → {self.bits_after:z.2f}"
 
@@ -68,7 +69,3 @@ def by_effect(*ways: Options) -> list[Options]:
 def effects() -> tuple[Effect, ...]:
     """All that was measured."""
     return tuple(Effect(**each) for each in json.loads(FILE.read_text(encoding="utf-8")))
-
-
-def _figure(metric: str, value: float) -> str:
-    return f"{value:.2f}" if metric == "wer" else f"{value:.1f}"

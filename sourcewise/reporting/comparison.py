@@ -28,7 +28,7 @@ from sourcewise.training.events import LINES_FILE, read_lines
 from sourcewise.training.events import Line as LogLine
 
 NAME = "comparison"  # of the files, without ending
-COSTS = ("parameters", "tokens_per_s", "minutes")  # beside the figures
+COSTS = ("parameters", "tokens_per_s", "minutes")  # `Line.costs`, beside the figures
 MARKS = {1: "+", -1: "−", 0: ""}
 LEGEND = (
     "mean ± half of its 95 % interval over seeds (Student's t); + better, − worse than the first row beyond chance: "
@@ -60,7 +60,7 @@ def cells(table: Table, line: Line, keys: Sequence[str]) -> list[str]:
     name += f" ({line.missing} missing)" if line.missing else ""
     estimates = line.figures
     measured = [_estimate(key, estimates.get(key), table.better(line.variant, key)) for key in keys]
-    costs = [(OF_TRAININGS[key].format, getattr(line, key)) for key in COSTS]
+    costs = [(OF_TRAININGS[key].format, line.costs[key]) for key in COSTS]
     return [name, *measured, *("" if value is None else written(form, value) for form, value in costs), line.verdict]
 
 
@@ -147,8 +147,7 @@ def _flat(line: Line, table: Table) -> dict[str, Any]:
         row[f"{figure}_difference"] = found.mean
         for name, interval in (("seeds", found.seeds), ("examples", found.examples)):
             row[f"{figure}_difference_{name}_low"], row[f"{figure}_difference_{name}_high"] = interval or ("", "")
-    costs = {key: getattr(line, key) for key in COSTS}
-    return row | costs | {"verdict": line.verdict, "best": table.winner == line.variant}
+    return row | line.costs | {"verdict": line.verdict, "best": table.winner == line.variant}
 
 
 def as_json(table: Table) -> str:
@@ -161,7 +160,7 @@ def as_json(table: Table) -> str:
             "missing": line.missing,
             "figures": {f: {"mean": e.mean, "ci95": e.interval, "values": e.values} for f, e in line.figures.items()},
             "differences": {f: asdict(d) for f, d in table.differences.get(line.variant, {}).items()},
-            **{key: getattr(line, key) for key in COSTS},
+            **line.costs,
             "verdict": line.verdict,
             "runs": [str(f.planned.folder) for f in line.finished],
         }
