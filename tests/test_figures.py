@@ -15,10 +15,10 @@ from sourcewise import figures
 from sourcewise.cli import main
 from sourcewise.config.files import load_recipe
 from sourcewise.errors import Notice, RequestError
-from sourcewise.evaluation.metrics import plugin_metrics
 from sourcewise.evaluation.requirement import parse_requirement
 from sourcewise.evaluation.results import Evaluation
 from sourcewise.figures import FIGURES, Figure
+from sourcewise.metrics.outputs import plugin_metrics
 from sourcewise.reporting.comparison import as_csv, as_html, as_json, as_markdown, print_table
 from sourcewise.reporting.terminal import measured, print_evaluation
 from tests.commands import Models

@@ -24,6 +24,7 @@ LAYERS = (
     ("model",),
     ("data",),
     ("config",),
+    ("metrics",),
     ("figures",),
     ("runtime",),
     ("native",),

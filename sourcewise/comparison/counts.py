@@ -13,8 +13,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from sourcewise.evaluation.metrics import bleu_tokenizer, plain, words
 from sourcewise.evaluation.results import Row
+from sourcewise.metrics.counting import bleu_tokenizer
+from sourcewise.metrics.texts import plain, words
 
 BLEU_ORDER = 4
 CHRF_ORDER = 6

@@ -17,9 +17,9 @@ from sourcewise.comparison.counts import counts
 from sourcewise.comparison.plan import Planned
 from sourcewise.config import Recipe
 from sourcewise.errors import RequestError
-from sourcewise.evaluation.bootstrap import resampled_sums
 from sourcewise.evaluation.results import METRICS_FILE, Evaluation, Row, without_nan
 from sourcewise.evaluation.verdict import Verdict, judge
+from sourcewise.metrics.significance import resampled_sums
 from sourcewise.runtime.files import write_atomically
 from sourcewise.training.events import Line, Step, of, started
 from sourcewise.training.resuming import flat

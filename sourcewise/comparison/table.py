@@ -18,8 +18,8 @@ import numpy as np
 from sourcewise.comparison.finished import Finished
 from sourcewise.comparison.intervals import mean_interval, welch_interval
 from sourcewise.comparison.plan import Comparison
-from sourcewise.evaluation.bootstrap import percentiles
 from sourcewise.figures import figures, shown
+from sourcewise.metrics.significance import percentiles
 
 Interval = tuple[float, float]
 

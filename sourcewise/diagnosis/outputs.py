@@ -9,8 +9,9 @@ from functools import cached_property
 from typing import Any
 
 from sourcewise.diagnosis.rule import CannotTell
-from sourcewise.evaluation.metrics import output_metrics, plain
 from sourcewise.evaluation.results import Evaluation, Row
+from sourcewise.metrics.outputs import output_metrics
+from sourcewise.metrics.texts import plain
 
 MIN_EXAMPLES = 8  # below, one example moves every share by more than a threshold
 RAMBLING = 1.1  # times the references' characters; outputs that reach the limit with fewer are cut, not endless

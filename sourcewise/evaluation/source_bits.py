@@ -17,7 +17,7 @@ import torch
 
 from sourcewise.data.batches import Budget, sorted_batches
 from sourcewise.data.encoding import ExampleSet
-from sourcewise.evaluation.bootstrap import interval
+from sourcewise.metrics.significance import interval
 from sourcewise.model.protocol import Network, token_nats
 
 

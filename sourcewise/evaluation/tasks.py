@@ -7,10 +7,12 @@ from collections.abc import Sequence
 from typing import Any
 
 from sourcewise.data.encoding import ExampleSet
-from sourcewise.evaluation.metrics import ON_REQUEST, output_metrics, plain, plugin_metrics
 from sourcewise.evaluation.results import Row
 from sourcewise.evaluation.source_bits import SourceBits
 from sourcewise.figures import figures
+from sourcewise.metrics.counting import ON_REQUEST
+from sourcewise.metrics.outputs import output_metrics, plugin_metrics
+from sourcewise.metrics.texts import plain
 
 
 def set_figures(encoded: ExampleSet, rows: Sequence[Row], bits: SourceBits) -> dict[str, Any]:

@@ -28,7 +28,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from sourcewise.evaluation.metrics import chrf_score, plain, words
+from sourcewise.metrics.counting import chrf_score
+from sourcewise.metrics.texts import plain, words
 
 if TYPE_CHECKING:
     from sourcewise.evaluation.results import Evaluation

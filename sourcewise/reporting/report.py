@@ -12,10 +12,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from sourcewise.evaluation.metrics import words
 from sourcewise.evaluation.results import Row
 from sourcewise.evaluation.verdict import verdict_of
 from sourcewise.figures import shown
+from sourcewise.metrics.texts import words
 from sourcewise.reporting.again import environment, times
 from sourcewise.reporting.charts import length_chart, pair_chart
 from sourcewise.reporting.checked import check

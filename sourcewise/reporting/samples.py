@@ -9,10 +9,10 @@ from difflib import SequenceMatcher
 from itertools import pairwise
 from typing import Any
 
-from sourcewise.evaluation.metrics import words
 from sourcewise.evaluation.results import Row
 from sourcewise.evaluation.shown import Shown
 from sourcewise.generation.trace import NO_SOURCE, visible
+from sourcewise.metrics.texts import words
 
 MUCH = 8.0  # source bits with the full colour
 MOST_CHARACTERS, LONGEST_NAME = 400, 32  # of a source; of an output as the name of its trace

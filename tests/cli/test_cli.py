@@ -215,7 +215,7 @@ def test_generate_refuses_before_it_works(elsewhere: Path, capsys: pytest.Captur
 @pytest.fixture
 def evaluated(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     """`sourcewise.evaluate` replaced; holds what it was called with."""
-    from sourcewise.evaluation.metrics import output_metrics
+    from sourcewise.metrics.outputs import output_metrics
 
     texts = ["four zero seven one", "one two three four", "nine nine one two"]
     rows = [Row(str(i), "", text, text) for i, text in enumerate(texts)]

@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sourcewise.comparison.counts import Counts, counts
-from sourcewise.evaluation.metrics import output_metrics
 from sourcewise.evaluation.results import Row
+from sourcewise.metrics.outputs import output_metrics
 
 WORDS = st.lists(st.sampled_from(["ein", "Mann", "geht", "die", "Straße", "hinunter", "."]), max_size=9)
 TEXT = WORDS.map(" ".join)

@@ -12,8 +12,8 @@ import numpy as np
 from sourcewise.comparison.finished import Finished
 from sourcewise.comparison.plan import Comparison, load_comparison
 from sourcewise.comparison.table import Table
-from sourcewise.evaluation.metrics import output_metrics
 from sourcewise.evaluation.results import Row
+from sourcewise.metrics.outputs import output_metrics
 from sourcewise.reporting.comparison import as_csv, as_html, as_json, as_markdown, notes
 
 WORDS = ("one", "two", "three", "four", "five", "six")

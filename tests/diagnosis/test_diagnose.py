@@ -12,8 +12,8 @@ from sourcewise.diagnosis.finding import Finding
 from sourcewise.diagnosis.ranking import _all_causes, put_together, ranked
 from sourcewise.diagnosis.rules import RULES
 from sourcewise.errors import RequestError
-from sourcewise.evaluation.metrics import output_metrics
 from sourcewise.evaluation.results import Evaluation, Row
+from sourcewise.metrics.outputs import output_metrics
 from tests.diagnosis.evaluations import diagnose_evaluation
 
 REFERENCES = [

@@ -20,9 +20,9 @@ from sourcewise.diagnosis.ranking import put_together
 from sourcewise.diagnosis.rules import RULES, look
 from sourcewise.diagnosis.whole import of_course
 from sourcewise.errors import RequestError
-from sourcewise.evaluation.metrics import output_metrics
 from sourcewise.evaluation.results import Evaluation, Row
 from sourcewise.evaluation.verdict import verdict_of
+from sourcewise.metrics.outputs import output_metrics
 from tests.commands import Models
 from tests.diagnosis.evaluations import diagnose_evaluation
 

@@ -7,8 +7,8 @@ import pytest
 from sourcewise.diagnosis.outputs import MIN_EXAMPLES, Outputs
 from sourcewise.diagnosis.ranking import ranked
 from sourcewise.diagnosis.rules import RULES, look
-from sourcewise.evaluation.metrics import output_metrics
 from sourcewise.evaluation.results import Evaluation, Row
+from sourcewise.metrics.outputs import output_metrics
 
 OUTPUTS = "OUT* -OUT009"  # all but the verdict
 RNG = random.Random(5)

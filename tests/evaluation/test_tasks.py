@@ -15,10 +15,10 @@ from sourcewise.data.mixtures import encode_sets
 from sourcewise.data.open import open_sets
 from sourcewise.data.tokenizers.tokenizer import Tokenizer
 from sourcewise.evaluation.evaluate import evaluate_encoded
-from sourcewise.evaluation.metrics import rouge_l
 from sourcewise.evaluation.results import Row
 from sourcewise.evaluation.source_bits import SourceBits, partners, source_bits
 from sourcewise.evaluation.tasks import any_reference, set_figures, task_figures
+from sourcewise.metrics.counting import rouge_l
 from tests.model.networks import VOCABULARY, network
 
 TOKENIZER = Tokenizer.train(["a b c d e f"] * 3, VOCABULARY)

@@ -2,7 +2,6 @@
 
 import pytest
 
-from sourcewise.evaluation.metrics import output_metrics
 from sourcewise.evaluation.verdict import (
     bleu_applies,
     bleu_band,
@@ -13,6 +12,7 @@ from sourcewise.evaluation.verdict import (
     source_use,
     unread_below,
 )
+from sourcewise.metrics.outputs import output_metrics
 
 SENTENCES = [
     f"the {a} man {b} a dog" for a in ("old", "young", "tall", "short") for b in ("sees", "has", "feeds", "walks")

@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 
 from sourcewise.diagnosis.diagnose import diagnose
 from sourcewise.errors import RequestError
-from sourcewise.evaluation.metrics import output_metrics
 from sourcewise.evaluation.results import Evaluation, Row
 from sourcewise.evaluation.verdict import judge
+from sourcewise.metrics.outputs import output_metrics
 from sourcewise.reporting.checked import paragraphs
 from sourcewise.reporting.report import write_report
 from sourcewise.reporting.samples import differences

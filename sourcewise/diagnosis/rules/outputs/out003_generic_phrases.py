@@ -3,7 +3,7 @@ from collections.abc import Sequence
 
 from sourcewise.diagnosis.outputs import Outputs, shown
 from sourcewise.diagnosis.rule import Cure, Findings, Rule
-from sourcewise.evaluation.metrics import words
+from sourcewise.metrics.texts import words
 
 
 class GenericPhrases(Rule[Outputs]):

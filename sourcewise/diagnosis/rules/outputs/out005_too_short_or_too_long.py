@@ -2,7 +2,7 @@ import numpy as np
 
 from sourcewise.diagnosis.outputs import Outputs
 from sourcewise.diagnosis.rule import Cure, Findings, Rule
-from sourcewise.evaluation.metrics import words
+from sourcewise.metrics.texts import words
 
 
 class TooShortOrTooLong(Rule[Outputs]):

@@ -1,6 +1,6 @@
 from sourcewise.diagnosis.outputs import Outputs, share_of
 from sourcewise.diagnosis.rule import CannotTell, Cure, Findings, Rule
-from sourcewise.evaluation.metrics import words
+from sourcewise.metrics.texts import words
 
 
 class CopiesItsSource(Rule[Outputs]):

@@ -6,17 +6,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sourcewise.evaluation.metrics import (
-    bleu_score,
-    length_ratio,
-    length_sd_ratio,
-    longest_run,
-    output_metrics,
-    plain,
-    repeats,
-    word_error_rate,
-    words,
-)
+from sourcewise.metrics.counting import bleu_score, word_error_rate
+from sourcewise.metrics.outputs import length_ratio, length_sd_ratio, longest_run, output_metrics, repeats
+from sourcewise.metrics.texts import plain, words
 
 KEYS = {
     "bleu", "bleu_signature", "chrf", "wer", "exact_match_pct", "unique_pct", "reference_unique_pct", "top_output_pct",

@@ -1,13 +1,7 @@
-"""Metrics of outputs and references, without the model.
-
-Words are separated by spaces; in scripts written without spaces (Han, kana, Thai, Lao, Khmer, Burmese) every character
-is a word. For all other text the figures equal those of sacrebleu and jiwer.
-"""
+"""Figures of outputs and references, without the model: `output_metrics`, and those of plug-ins."""
 
 from __future__ import annotations
 
-import re
-import unicodedata
 from collections import Counter
 from collections.abc import Sequence
 from typing import Any
@@ -16,15 +10,8 @@ import numpy as np
 
 from sourcewise.errors import tell
 from sourcewise.figures import Figure, figures
-
-_HAN = "\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0002fa1f"
-_OTHER_UNSPACED = "\u3041-\u30ff\u31f0-\u31ff\uff66-\uff9d\u0e01-\u0eff\u1000-\u109f\u1780-\u17ff"
-_LINE_END = re.compile(r"\r\n?|\n")
-_WORD = re.compile(rf"[{_HAN}{_OTHER_UNSPACED}]|[^\s{_HAN}{_OTHER_UNSPACED}]+")
-_HAN_LETTER = re.compile(f"[{_HAN}]")
-_UNSPACED_LETTER = re.compile(f"[{_HAN}{_OTHER_UNSPACED}]")
-
-_NO_LETTERS = re.compile(r"[^\w]|_")
+from sourcewise.metrics.counting import bleu_score, chrf_score, word_error_rate
+from sourcewise.metrics.texts import plain, words
 
 # Degenerate repetition: at least so many times in a row, and at least so many more than in the reference.
 WORD_REPEATS = 3
@@ -84,87 +71,6 @@ def _measured(figure: Figure, outputs: Sequence[str], references: Sequence[str])
             _reported.add(figure.key)
             tell(f"figure {figure.key} of {figure.measure.__module__}: left out: {type(error).__name__}: {error}")
         return None
-
-
-def plain(text: str) -> str:
-    """A text normalised for exact comparison: Unicode NFC, single spaces, none at the ends.
-
-    Texts of several lines, such as code, keep their lines and indents.
-    """
-    lines = [line for line in _LINE_END.split(unicodedata.normalize("NFC", text)) if line.strip()]
-    indents = [line[: len(line) - len(line.lstrip())] if len(lines) > 1 else "" for line in lines]
-    return "\n".join(indent + " ".join(line.split()) for indent, line in zip(indents, lines, strict=True))
-
-
-def words(text: str) -> list[str]:
-    """Words between spaces; single characters in scripts written without spaces."""
-    return _WORD.findall(text)
-
-
-def bleu_tokenizer(references: Sequence[str]) -> str:
-    """sacrebleu's tokenizer for these references: `zh` if mostly Han, `char` if mostly another unspaced script.
-
-    Otherwise `13a`, sacrebleu's default. The signature names the tokenizer.
-    """
-    text = "".join("".join(r.split()) for r in references)
-    if 2 * len(_HAN_LETTER.findall(text)) > len(text):
-        return "zh"
-    return "char" if 2 * len(_UNSPACED_LETTER.findall(text)) > len(text) else "13a"
-
-
-def bleu_score(references: Sequence[str], outputs: Sequence[str]) -> tuple[float, str]:
-    """Corpus BLEU (0..100, cased) and its sacrebleu signature.
-
-    BLEU is 0 if no output has four tokens, even if every output is exact: see `verdict.bleu_applies`.
-    """
-    from sacrebleu.metrics.bleu import BLEU
-
-    metric = BLEU(tokenize=bleu_tokenizer(references), force=True)  # force: no log line about tokenised periods
-    score = metric.corpus_score(list(outputs), [list(references)]).score
-    return min(100.0, float(score)), str(metric.get_signature())
-
-
-def chrf_score(references: Sequence[str], outputs: Sequence[str]) -> float:
-    """Corpus chrF2 (0..100) with sacrebleu's defaults: character 6-grams, recall weighted twice."""
-    from sacrebleu.metrics.chrf import CHRF
-
-    return min(100.0, float(CHRF().corpus_score(list(outputs), [list(references)]).score))
-
-
-def rouge_l(references: Sequence[str], outputs: Sequence[str]) -> float:
-    """F1 of the longest common subsequence of words, 0..100, averaged over examples (Lin 2004; rouge-score).
-
-    Case and punctuation are ignored, as in rouge-score, but letters of every script count, and those of unspaced
-    scripts are words. On English text it equals rouge-score's `rougeL` without stemming.
-    """
-    from rouge_score.rouge_scorer import RougeScorer
-
-    scorer = RougeScorer(["rougeL"], tokenizer=_LowerWords())
-    found = [scorer.score(r, o)["rougeL"].fmeasure for r, o in zip(references, outputs, strict=True)]
-    return 100 * sum(found) / len(found)
-
-
-# Figures that are measured only for tasks with this metric.
-ON_REQUEST = {"rouge_l": rouge_l}
-
-
-class _LowerWords:
-    """A tokenizer for rouge-score: lower-case words of any script."""
-
-    def tokenize(self, text: str) -> list[str]:
-        return words(_NO_LETTERS.sub(" ", text.lower()))
-
-
-def word_error_rate(references: Sequence[str], outputs: Sequence[str]) -> float:
-    """Substitutions, deletions and insertions per reference word (jiwer's alignment), as a share: 0.15, not 15.
-
-    Can exceed 1. Characters count as words in unspaced scripts. If every reference is empty: number of insertions.
-    """
-    import jiwer
-
-    found = jiwer.process_words([" ".join(words(r)) for r in references], [" ".join(words(o)) for o in outputs])
-    errors = found.substitutions + found.deletions + found.insertions
-    return errors / max(1, found.substitutions + found.deletions + found.hits)
 
 
 def length_ratio(references: Sequence[str], outputs: Sequence[str]) -> float:

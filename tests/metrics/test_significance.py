@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sourcewise.evaluation.bootstrap import interval
+from sourcewise.metrics.significance import interval
 
 
 def test_interval_of_a_mean_is_as_wide_as_the_central_limit_theorem_says():
@@ -41,7 +41,7 @@ def test_seeded_and_independent_of_how_draws_are_chunked(monkeypatch):
     first = interval(sums, weights, seed=7)
     assert first == interval(sums, weights, seed=7)
     assert first != interval(sums, weights, seed=8)
-    monkeypatch.setattr("sourcewise.evaluation.bootstrap._CELLS", 100)
+    monkeypatch.setattr("sourcewise.metrics.significance._CELLS", 100)
     low, high = interval(sums, weights, seed=7)
     assert low == pytest.approx(first[0], rel=0.1) and high == pytest.approx(first[1], rel=0.1)
 
