@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
 
 from sourcewise.errors import tell
 from sourcewise.figures import Figure, figures
-from sourcewise.metrics.counting import bleu_score, chrf_score, word_error_rate
+from sourcewise.metrics.counting import USUAL, Counting, References, as_references, scorers
 from sourcewise.metrics.texts import plain, words
 
 # Degenerate repetition: at least so many times in a row, and at least so many more than in the reference.
@@ -22,35 +22,55 @@ EXCESS_REPEATS = 2
 _reported: set[str] = set()  # figures whose failure was reported, since a training evaluates many times
 
 
-def output_metrics(references: Sequence[str], outputs: Sequence[str], finished: Sequence[bool]) -> dict[str, Any]:
+def output_metrics(
+    references: Sequence[str] | References,
+    outputs: Sequence[str],
+    finished: Sequence[bool],
+    counting: Counting = Counting(),
+    extra: Iterable[str] = (),
+) -> dict[str, Any]:
     """The figures of `metrics.json` that need only texts; every `_pct` is within 0..100, `wer` a share (0.15, not 15).
 
-    `bleu`, `chrf`: sacrebleu, 0..100, with `bleu_signature` · `wer`: word errors per reference word · `unique_pct`,
-    `reference_unique_pct`: distinct texts per hundred examples · `top_output_pct`: share of the commonest output ·
+    An example has one reference, or several. `bleu`, `bleu_1` to `bleu_4`, `chrf`, `wer`, `cer`, `exact_match_pct`,
+    and those of ON_REQUEST in `extra`, each with a `_signature` · `unique_pct`, `reference_unique_pct`: distinct texts
+    per hundred examples (of several references the first) · `top_output_pct`: share of the commonest output ·
     `length_ratio`, `length_sd_ratio`: see the functions · `unfinished_pct`: outputs cut by the length limit.
-    Raises ValueError for no examples or lists of unequal length.
+    Raises ValueError for no examples or lists of unequal length, RequestError for a tokenizer that is not installed.
     """
     if not len(references) == len(outputs) == len(finished):
         raise ValueError(f"{len(references)} references, {len(outputs)} outputs, {len(finished)} ends: not alike")
     if not references:
         raise ValueError("no examples: there is nothing to measure")
-    plain_references, plain_outputs = [plain(r) for r in references], [plain(o) for o in outputs]
-    bleu, signature = bleu_score(references, outputs)
-    return {
-        "bleu": bleu,
-        "bleu_signature": signature,
-        "chrf": chrf_score(references, outputs),
-        "wer": word_error_rate(references, outputs),
-        "exact_match_pct": _pct([r == o for r, o in zip(plain_references, plain_outputs, strict=True)]),
-        "unique_pct": 100 * len(set(plain_outputs)) / len(outputs),
-        "reference_unique_pct": 100 * len(set(plain_references)) / len(references),
-        "top_output_pct": 100 * Counter(plain_outputs).most_common(1)[0][1] / len(outputs),
-        "length_ratio": length_ratio(references, outputs),
-        "length_sd_ratio": length_sd_ratio(references, outputs),
-        "empty_pct": _pct([not o for o in plain_outputs]),
+    several = as_references(references)
+    first = [each[0] for each in several]
+    return scores_of(several, outputs, counting, [*USUAL, *extra]) | {
+        **_variety(first, outputs),
+        "length_ratio": length_ratio(first, outputs),
+        "length_sd_ratio": length_sd_ratio(first, outputs),
         "unfinished_pct": _pct([not f for f in finished]),
-        "repetition_pct": _pct([repeats(o, r) for r, o in zip(references, outputs, strict=True)]),
+        "repetition_pct": _pct([repeats(o, r) for r, o in zip(first, outputs, strict=True)]),
         "examples": len(references),
+    }
+
+
+def scores_of(
+    references: References, outputs: Sequence[str], counting: Counting, keys: Iterable[str]
+) -> dict[str, Any]:
+    """Key → score, and key with `_signature` → signature, for keys of SCORES."""
+    found: dict[str, Any] = {}
+    for key, each in scorers(dict.fromkeys(keys), references, counting).items():
+        found |= {key: each.score(outputs), f"{key}_signature": each.signature}
+    return found
+
+
+def _variety(references: Sequence[str], outputs: Sequence[str]) -> dict[str, float]:
+    """How many distinct texts there are, and how many empty ones."""
+    plain_outputs = [plain(o) for o in outputs]
+    return {
+        "unique_pct": 100 * len(set(plain_outputs)) / len(outputs),
+        "reference_unique_pct": 100 * len({plain(r) for r in references}) / len(references),
+        "top_output_pct": 100 * Counter(plain_outputs).most_common(1)[0][1] / len(outputs),
+        "empty_pct": _pct([not o for o in plain_outputs]),
     }
 
 

@@ -1,11 +1,21 @@
-"""Confidence intervals by resampling examples (Efron 1979; for BLEU and kin, Koehn 2004).
+"""Confidence intervals by resampling examples (Efron 1979; for BLEU and kin, Koehn 2004), and paired tests.
 
-Examples are drawn, not tokens, since the tokens of one example are not independent.
+Examples are drawn, not tokens, since the tokens of one example are not independent. The paired tests are sacreBLEU's:
+`sacrebleu --paired-bs` and `--paired-ar` give the same p-values. Their seed is that of the variable SACREBLEU_SEED,
+12345 without it; `none` draws anew each time.
 """
 
 from __future__ import annotations
 
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
 import numpy as np
+
+from sourcewise.errors import RequestError
+from sourcewise.metrics.counting import Scorer
 
 _CELLS = 2_000_000  # draws held in memory at once
 
@@ -58,3 +68,63 @@ def percentiles(resampled: np.ndarray, confidence: float = 0.95) -> tuple[float,
     tail = 50 * (1 - confidence)
     low, high = np.nanpercentile(resampled, [tail, 100 - tail])
     return float(low), float(high)
+
+
+def score_interval(scorer: Scorer, outputs: Sequence[str], resamples: int = 1000, seed: int = 0) -> tuple[float, float]:
+    """The 95 % percentile interval of a score over resampled examples."""
+    return percentiles(scorer.of_sums(resampled_sums(scorer.statistics(outputs), resamples, seed)))
+
+
+PairedTest = Literal["bootstrap", "randomisation"]
+_OF_SACREBLEU = {"bootstrap": "bs", "randomisation": "ar"}
+
+
+@dataclass(frozen=True, slots=True)
+class Paired:
+    """A paired test of one score of two systems: the p-value of no difference, and what it was made with."""
+
+    p: float
+    signature: str  # with the number of resamples or trials, and the seed
+
+
+def paired_test(
+    scorer: Scorer, baseline: Sequence[str], others: Sequence[Sequence[str]], test: PairedTest, samples: int = 0
+) -> list[Paired]:
+    """Two-sided paired tests of a score: each of `others` against the baseline, outputs of the same examples.
+
+    `bootstrap` is Koehn's (2004) as Moses has it, with 1,000 resamples; `randomisation` is approximate randomisation
+    (Riezler & Maxwell 2005) with 10,000 trials; `samples` is another number. Raises RequestError for a SACREBLEU_SEED
+    that is none.
+    """
+    from sacrebleu.significance import PairedTest as Test
+
+    _check_seed()
+    systems: Any = [(str(i), list(texts)) for i, texts in enumerate((baseline, *others))]
+    counted: Any = {scorer.key: _Counted(scorer)}
+    signatures, found = Test(systems, counted, None, _OF_SACREBLEU[test], samples)()
+    (name,) = signatures
+    results: Any = found[name][1:]  # the first is the baseline
+    return [Paired(float(each.p_value), str(signatures[name])) for each in results]
+
+
+class _Counted:
+    """A scorer as sacreBLEU's paired tests call a metric; what was counted already is not counted again."""
+
+    def __init__(self, scorer: Scorer) -> None:
+        self._scorer = scorer
+        self._compute_score_from_stats = scorer.metric._compute_score_from_stats
+        self._aggregate_and_compute = scorer.metric._aggregate_and_compute
+
+    def _extract_corpus_statistics(self, outputs: Sequence[str], _: None) -> list[list[float]]:
+        found: list[list[float]] = self._scorer.statistics(outputs).tolist()  # a copy: smoothing may write into it
+        return found
+
+    def get_signature(self) -> Any:
+        """The signature, which the test completes."""
+        return self._scorer.metric.get_signature()
+
+
+def _check_seed() -> None:
+    seed = os.environ.get("SACREBLEU_SEED", "")
+    if seed and seed.lower() != "none" and not seed.isdecimal():
+        raise RequestError(f"SACREBLEU_SEED={seed}: a seed is a whole number, or none")

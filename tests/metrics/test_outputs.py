@@ -6,13 +6,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sourcewise.metrics.counting import bleu_score, word_error_rate
+from sourcewise.metrics.counting import Counting, bleu_score, word_error_rate
 from sourcewise.metrics.outputs import length_ratio, length_sd_ratio, longest_run, output_metrics, repeats
 from sourcewise.metrics.texts import plain, words
 
 KEYS = {
-    "bleu", "bleu_signature", "chrf", "wer", "exact_match_pct", "unique_pct", "reference_unique_pct", "top_output_pct",
-    "length_ratio", "length_sd_ratio", "empty_pct", "unfinished_pct", "repetition_pct", "examples",
+    "bleu", "bleu_1", "bleu_2", "bleu_3", "bleu_4", "chrf", "wer", "cer", "exact_match_pct", "unique_pct",
+    "reference_unique_pct", "top_output_pct", "length_ratio", "length_sd_ratio", "empty_pct", "unfinished_pct",
+    "repetition_pct", "examples",
 }  # fmt: skip
 
 
@@ -20,7 +21,9 @@ def test_every_figure_of_a_set_worked_out_by_hand():
     references = ["a b c d", "e f g h", "e f g h", "i j k l"]
     outputs = ["a b c d", "e f x h", "", "x x x x"]
     found = output_metrics(references, outputs, [True, True, True, False])
-    assert set(found) == KEYS
+    signed = {key for key in KEYS if f"{key}_signature" in found}
+    assert set(found) == KEYS | {f"{key}_signature" for key in signed}
+    assert signed == {"bleu", "bleu_1", "bleu_2", "bleu_3", "bleu_4", "chrf", "wer", "cer", "exact_match_pct"}
     assert found["examples"] == 4
     assert found["exact_match_pct"] == 25
     assert found["wer"] == pytest.approx((0 + 1 + 4 + 4) / 16)
@@ -66,8 +69,10 @@ def test_words_are_characters_in_scripts_without_spaces_only():
     assert words(" \n") == []
 
 
-def test_word_error_rate_counts_characters_of_unspaced_scripts():
-    assert word_error_rate(["我爱你们大家好"], ["我爱你们大家"]) == pytest.approx(1 / 7)
+def test_word_error_rate_counts_characters_of_unspaced_scripts_where_asked_for():
+    by_characters = Counting(wer_words="characters")
+    assert word_error_rate(["我爱你们大家好"], ["我爱你们大家"], by_characters) == pytest.approx(1 / 7)
+    assert word_error_rate(["我爱你们大家好"], ["我爱你们大家"]) == 1  # as jiwer: words stand between spaces
 
 
 @pytest.mark.parametrize(
@@ -159,7 +164,7 @@ def test_figures_stay_in_their_ranges_for_any_text(rows):
     for key, value in found.items():
         if key.endswith("_pct") or key in ("bleu", "chrf"):
             assert 0 <= value <= 100, key
-        elif key != "bleu_signature":
+        elif not key.endswith("_signature"):
             assert value >= 0 and math.isfinite(value), key
 
 
