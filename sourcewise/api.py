@@ -128,7 +128,7 @@ def evaluate_run(run: Run, test: Sequence[Dataset]) -> Evaluation:
     encoded = encode_sets(test, model.tokenizer, model.data)
     progress = TrainingProgress().evaluating
     encoded.tell()
-    evaluation = evaluate_encoded(model.network, model.tokenizer, encoded, model.generation, progress)
+    evaluation = evaluate_encoded(model.network, model.tokenizer, encoded, model.generation, progress, model.evaluation)
     evaluation.write(run.folder)
     write_shown(model, encoded, run.folder)
     return evaluation

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from sourcewise.config.compare import CompareConfig
 from sourcewise.config.data import ChatConfig, DataConfig, DatasetConfig
+from sourcewise.config.evaluation import EvaluationConfig
 from sourcewise.config.model import BridgeConfig, FeatureEncoderConfig, ModelConfig
 from sourcewise.config.options import Options
 from sourcewise.config.recipe import GenerationConfig, Recipe
@@ -20,6 +21,7 @@ __all__ = [
     "CompareConfig",
     "DataConfig",
     "DatasetConfig",
+    "EvaluationConfig",
     "FeatureEncoderConfig",
     "GenerationConfig",
     "ModelConfig",

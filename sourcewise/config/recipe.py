@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from sourcewise.config.data import DataConfig
+from sourcewise.config.evaluation import EvaluationConfig
 from sourcewise.config.model import ModelConfig
 from sourcewise.config.options import Count, Options, Positive, Rate, Seed, Share
 from sourcewise.config.training import TrainConfig
@@ -60,6 +61,12 @@ class Recipe(Options):
     model: ModelConfig = Field(default_factory=ModelConfig, description="the network")
     train: TrainConfig = Field(default_factory=TrainConfig, description="training")
     generation: GenerationConfig = Field(default_factory=GenerationConfig, description="search and sampling")
+    evaluation: EvaluationConfig = Field(default_factory=EvaluationConfig, description="how outputs are measured")
+
+    @property
+    def measuring(self) -> EvaluationConfig:
+        """The options of evaluations, with the figure that chooses the best checkpoint measured."""
+        return self.evaluation.with_metric(self.train.best)
 
     @model_validator(mode="after")
     def _metrics_to_average(self) -> Recipe:

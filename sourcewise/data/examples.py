@@ -24,6 +24,7 @@ class Example:
     frames: int = 0  # 0: a text example
     where: str = ""  # "file:line", for errors and findings
     turns: tuple[str, ...] = ()  # the source of a conversation in pieces: its head, then one piece per turn
+    others: tuple[str, ...] = ()  # further references beside the target, which alone is learnt
 
 
 @dataclass(frozen=True, slots=True)

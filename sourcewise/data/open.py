@@ -203,7 +203,13 @@ def _dressed(dataset: Dataset, prefix: str, lowercase: bool) -> Dataset:
         return dataset
     if lowercase:
         examples = [
-            replace(e, source=e.source.lower(), target=e.target.lower(), turns=tuple(t.lower() for t in e.turns))
+            replace(
+                e,
+                source=e.source.lower(),
+                target=e.target.lower(),
+                turns=tuple(t.lower() for t in e.turns),
+                others=tuple(t.lower() for t in e.others),
+            )
             for e in dataset
         ]
         dataset = replace(dataset, examples=examples)

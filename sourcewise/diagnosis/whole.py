@@ -178,7 +178,7 @@ def _of_model(model: Model, asked: Asked) -> list[Piece]:
     options, held = model.options(**asked.generation), model.held(**asked.generation)
     if held:
         tell(held)
-    evaluation = evaluate_encoded(model.network, model.tokenizer, encoded, options, asked.progress)
+    evaluation = evaluate_encoded(model.network, model.tokenizer, encoded, options, asked.progress, model.evaluation)
     return [of_network(model, encoded), of_evaluation(evaluation)]
 
 
@@ -189,7 +189,9 @@ def _own_network(run: Run, evaluation: Evaluation | None, final: bool) -> tuple[
         data = model.data.test or model.data.valid if final or evaluation is None else model.data.valid
         encoded = _set_of(model, Asked(data))
         if evaluation is None:
-            evaluation = evaluate_encoded(model.network, model.tokenizer, encoded, model.options())
+            evaluation = evaluate_encoded(
+                model.network, model.tokenizer, encoded, model.options(), measuring=model.evaluation
+            )
         else:
             _put_sources(evaluation, encoded)
         return of_network(model, encoded), evaluation

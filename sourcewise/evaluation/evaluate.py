@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from sourcewise.config import DatasetConfig, GenerationConfig
+from sourcewise.config import DatasetConfig, EvaluationConfig, GenerationConfig
 from sourcewise.data.encoding import ExampleSet
 from sourcewise.data.examples import Dataset
 from sourcewise.data.mixtures import EncodedMixture
@@ -37,22 +37,25 @@ def evaluate(
     source: str | None = None,
     target: str | None = None,
     generation: dict[str, Any] | None = None,
+    evaluation: dict[str, Any] | None = None,
     progress: Progress | None = None,
     **limits: int,
 ) -> Evaluation:
     """Generate an output for every source of a set (free-running), and measure the outputs.
 
-    `data` is a file of pairs or conversations, a manifest (with its `features` folder), `hub:NAME`, an embedded set, an
-    open Dataset, or the config of one or several sets as in a recipe. `source` and `target` name columns, `task` the
-    task of a mixture. `limits` are those of `load`: max_source, max_target, max_frames. Raises RequestError for data
-    that cannot be read.
+    `data` is a file of pairs or conversations, a manifest (with its `features` folder), `hub:NAME`, an embedded
+    set, an open Dataset, or the config of one or several sets as in a recipe. `source` and `target` name columns,
+    `task` the task of a mixture. `generation` and `evaluation` are options of these sections of a recipe, such as
+    beams and bleu_tokenize, beside those of the model's own. `limits` are those of `load`: max_source, max_target,
+    max_frames. Raises RequestError for data that cannot be read.
     """
     if not isinstance(model, Model):
         model = load(model)
     model = model.limited(**limits) if limits else model
     encoded = lay_out(model, data, task=task, features=features, source=source, target=target)
     changes = generation or {}
-    found = evaluate_encoded(model.network, model.tokenizer, encoded, model.options(**changes), progress)
+    options, measuring = model.options(**changes), model.measuring(**(evaluation or {}))
+    found = evaluate_encoded(model.network, model.tokenizer, encoded, options, progress, measuring)
     if followed := model.followed(**changes):
         found.metrics["folder_settings"] = followed
         found.settings = model.held(**changes)
@@ -93,8 +96,13 @@ def evaluate_encoded(
     encoded: ExampleSet,
     options: GenerationConfig,
     progress: Progress | None = None,
+    measuring: EvaluationConfig | None = None,
 ) -> Evaluation:
-    """`evaluate` for a network and a tokenised set; a mixture has figures per task in addition."""
+    """`evaluate` for a network and a tokenised set; a mixture has figures per task in addition.
+
+    `measuring` says how outputs are measured, by default as a recipe that says nothing of it.
+    """
+    measuring = measuring or EvaluationConfig()
     started = time.perf_counter()
 
     def report(what: str) -> Callable[[int, int], None] | None:
@@ -104,7 +112,7 @@ def evaluate_encoded(
     outputs = tokenizer.decode_batch([h.said for h in hypotheses])
     bits = source_bits(network, encoded, progress=report("source bits"))
     rows = _rows(encoded, outputs, hypotheses, bits)
-    metrics = set_figures(encoded, rows, bits) | task_figures(encoded, rows, bits)
+    metrics = set_figures(encoded, rows, bits, measuring) | task_figures(encoded, rows, bits, measuring)
     metrics["seconds"] = time.perf_counter() - started
     evaluation = Evaluation(metrics, rows, list(encoded.notes))
     metrics["verdict"] = said.text if (said := verdict_of(evaluation)) else ""
@@ -122,6 +130,7 @@ def _rows(encoded: ExampleSet, outputs: list[str], hypotheses: list[Hypothesis],
             nats=float(bits.nats[i]),
             nats_shuffled=float(bits.shuffled[i]),
             tokens=int(bits.tokens[i]),
+            others=example.others,
         )
         for i, example in enumerate(encoded.dataset)
     ]

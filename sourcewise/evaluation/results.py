@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from sourcewise.data.examples import Note
-from sourcewise.data.readers.escapes import COLUMNS, escape, unescape
+from sourcewise.data.readers.escapes import COLUMNS, are_ours, columns_of, escape, unescape
 from sourcewise.data.readers.quoting import are_csv
 from sourcewise.errors import RequestError
 from sourcewise.runtime.files import new_folder, write_atomically
@@ -34,6 +34,12 @@ class Row:
     nats: float = math.nan  # with its own source
     nats_shuffled: float = math.nan  # with another example's source
     tokens: int = 0
+    others: tuple[str, ...] = ()  # further references
+
+    @property
+    def references(self) -> tuple[str, ...]:
+        """The reference and the others."""
+        return (self.reference, *self.others)
 
 
 @dataclass(slots=True)
@@ -47,7 +53,7 @@ class Evaluation:
 
     @property
     def references(self) -> list[str]:
-        """Every row's reference, in order."""
+        """Every row's reference, in order; of several the first."""
         return [row.reference for row in self.rows]
 
     @property
@@ -58,6 +64,7 @@ class Evaluation:
     def write(self, folder: Path | str) -> None:
         """Write metrics.json and translations.tsv (id, reference, output), each atomically.
 
+        Where examples have further references, these are columns reference2, reference3, ….
         Tabs, line ends and backslashes inside a text are written \\t, \\n and \\\\; `read_translations` and the readers
         of pairs undo that. A quote that begins a cell is written \\u0022 if the quotes together look like CSV's. Raises
         RequestError if the folder cannot be written; a folder made for the files is then removed.
@@ -73,10 +80,13 @@ class Evaluation:
 
     def write_translations(self, folder: Path) -> None:
         """Write translations.tsv alone, as `write` does."""
-        cells = [[escape(text) for text in (row.id, row.reference, row.output)] for row in self.rows]
-        text = _table(cells)
-        if '"' in text and not _quotes_stay(text):  # a reader would remove them
-            text = _table([[_QUOTE + cell[1:] if cell.startswith('"') else cell for cell in row] for row in cells])
+        columns = columns_of(max((len(row.others) for row in self.rows), default=0))
+        texts = [(row.id, row.reference, row.output, *row.others) for row in self.rows]
+        cells = [[escape(text) for text in each] + [""] * (len(columns) - len(each)) for each in texts]
+        text = _table(columns, cells)
+        if '"' in text and not _quotes_stay(text, len(columns)):  # a reader would remove them
+            quoted = [[_QUOTE + cell[1:] if cell.startswith('"') else cell for cell in row] for row in cells]
+            text = _table(columns, quoted)
         write_atomically(folder / TRANSLATIONS_FILE, text)
 
     @classmethod
@@ -96,26 +106,27 @@ class Evaluation:
 def read_translations(path: Path) -> list[Row]:
     """The rows of a translations.tsv. Raises RequestError that names the file and line."""
     header, *lines = _read(path).removesuffix("\n").split("\n")
-    if tuple(header.split("\t")) != COLUMNS:
+    columns = tuple(header.split("\t"))
+    if not are_ours(columns):
         raise RequestError(f"{path}:1: the columns are {', '.join(COLUMNS)}, not {header[:80]!r}")
     rows = []
     for number, line in enumerate(lines, start=2):
         cells = line.split("\t")
-        if len(cells) != len(COLUMNS):
-            raise RequestError(f"{path}:{number}: {len(cells)} fields where there are {len(COLUMNS)} columns")
-        name, reference, output = (unescape(cell) for cell in cells)
-        rows.append(Row(id=name, source="", reference=reference, output=output))
+        if len(cells) != len(columns):
+            raise RequestError(f"{path}:{number}: {len(cells)} fields where there are {len(columns)} columns")
+        name, reference, output, *others = (unescape(cell) for cell in cells)
+        rows.append(Row(name, "", reference, output, others=tuple(text for text in others if text.strip())))
     return rows
 
 
-def _table(rows: list[list[str]]) -> str:
-    return "".join("\t".join(row) + "\n" for row in (list(COLUMNS), *rows))
+def _table(columns: tuple[str, ...], rows: list[list[str]]) -> str:
+    return "".join("\t".join(row) + "\n" for row in (list(columns), *rows))
 
 
-def _quotes_stay(text: str) -> bool:
+def _quotes_stay(text: str, columns: int) -> bool:
     """Whether a reader of tables keeps the quotes of these rows without a warning."""
     try:
-        return are_csv(text, TRANSLATIONS_FILE, "\t", len(COLUMNS), text.index("\n") + 1) == (False, None)
+        return are_csv(text, TRANSLATIONS_FILE, "\t", columns, text.index("\n") + 1) == (False, None)
     except RequestError:
         return False
 

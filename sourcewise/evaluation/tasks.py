@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+from sourcewise.config import EvaluationConfig
 from sourcewise.data.encoding import ExampleSet
 from sourcewise.evaluation.results import Row
 from sourcewise.evaluation.source_bits import SourceBits
@@ -15,23 +16,28 @@ from sourcewise.metrics.outputs import output_metrics, plugin_metrics
 from sourcewise.metrics.texts import plain
 
 
-def set_figures(encoded: ExampleSet, rows: Sequence[Row], bits: SourceBits) -> dict[str, Any]:
+def set_figures(
+    encoded: ExampleSet, rows: Sequence[Row], bits: SourceBits, options: EvaluationConfig
+) -> dict[str, Any]:
     """The figures of `metrics.json` for a complete set, from its rows and source bits."""
     low, high = bits.ci95()
-    references, outputs = [r.reference for r in rows], [r.output for r in rows]
+    references, outputs = [r.references for r in rows], [r.output for r in rows]
+    finished = [r.finished for r in rows]
     return {
         "loss": bits.loss,
         "loss_shuffled": bits.loss_shuffled,
         "source_bits": bits.bits,
         "source_bits_ci95": [low, high],
-        **output_metrics(references, outputs, [r.finished for r in rows]),
+        **output_metrics(references, outputs, finished, options.counting, options.metrics),
         **({} if encoded.dataset.dims else any_reference(rows)),
         "target_tokens": int(bits.tokens.sum()),
-        **plugin_metrics(outputs, references),
+        **plugin_metrics(outputs, [r.reference for r in rows]),
     }
 
 
-def task_figures(encoded: ExampleSet, rows: Sequence[Row], bits: SourceBits) -> dict[str, Any]:
+def task_figures(
+    encoded: ExampleSet, rows: Sequence[Row], bits: SourceBits, options: EvaluationConfig
+) -> dict[str, Any]:
     """`tasks`: the figures of each part of a mixture, and which is its own (`metric`); `tasks_mean`: these on average.
 
     `tasks_mean` averages `Figure.points`, 0..100. For a single set it is the set's own metric; without one the result
@@ -45,10 +51,8 @@ def task_figures(encoded: ExampleSet, rows: Sequence[Row], bits: SourceBits) -> 
     for part in parts:
         these = slice(start, start + len(part))
         metric = part.dataset.task.metric or "bleu"
-        of_task = {"metric": metric, **set_figures(part, rows[these], bits.select(these))}
-        if metric in ON_REQUEST:
-            texts = [r.reference for r in rows[these]], [r.output for r in rows[these]]
-            of_task[metric] = ON_REQUEST[metric](*texts)
+        figures_of_it = set_figures(part, rows[these], bits.select(these), options.with_metric(metric))
+        of_task = {"metric": metric, **figures_of_it}
         found[part.dataset.task.name] = of_task
         start = these.stop
     own = [_points(each) for each in found.values()]
@@ -72,7 +76,7 @@ def any_reference(rows: Sequence[Row]) -> dict[str, float]:
     """
     known: dict[str, set[str]] = {}
     for row in rows:
-        known.setdefault(row.source, set()).add(plain(row.reference))
-    if all(len(references) == 1 for references in known.values()):
+        known.setdefault(row.source, set()).update(map(plain, row.references))
+    if len(known) == len(rows) or all(len(references) == 1 for references in known.values()):
         return {}
     return {"exact_any_pct": 100 * sum(plain(row.output) in known[row.source] for row in rows) / len(rows)}

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from pydantic import ValidationError
 
-from sourcewise.config import DataConfig, GenerationConfig
+from sourcewise.config import DataConfig, EvaluationConfig, GenerationConfig, Recipe
 from sourcewise.config import messages as schema
 from sourcewise.config.files import load_recipe
 from sourcewise.data.encoding import ExampleSet
@@ -48,6 +48,7 @@ class Model:
     generation: GenerationConfig = field(default_factory=GenerationConfig)
     engine: Engine | None = None  # search in int8, if `load` was asked for it
     settings: Settings = field(default_factory=Settings)  # of generation, from the model's folder
+    evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)  # how its outputs are measured
     _checked: object = field(default=None, init=False, repr=False, compare=False)  # the weights that were finite
 
     def generate(
@@ -148,6 +149,13 @@ class Model:
         check_positions("generation: max_new_tokens", wanted.max_new_tokens, self.network.positions, self.name)
         return wanted
 
+    def measuring(self, **changes: Any) -> EvaluationConfig:
+        """This model's options of evaluations with changes, checked. Raises RequestError."""
+        try:
+            return EvaluationConfig.model_validate({**self.evaluation.model_dump(), **changes})
+        except ValidationError as error:
+            raise RequestError(schema.explain(error, EvaluationConfig, "evaluation")) from None
+
     def _encoded(self, sources: str | Sequence[str] | Dataset) -> ExampleSet:
         if isinstance(sources, str):
             sources = [sources]
@@ -217,23 +225,24 @@ def load(
     target = choose_device(device)
     engine = _engine(network, target, str(name)) if precision == "int8" else None
     place(network, target, DTYPES[beside if engine else precision])
-    data, generation, settings = _asked_by(folder)
+    recipe, settings = _asked_by(folder)
+    data, generation = recipe.data, recipe.generation
     if network.positions is not None:
         data, generation = _within(network.positions, data, generation, settings)
     tokenizer = Tokenizer.load(folder)
-    return Model(network, tokenizer, str(name), data, generation, engine, settings).limited(**limits)
+    found = Model(network, tokenizer, str(name), data, generation, engine, settings, recipe.measuring)
+    return found.limited(**limits)
 
 
-def _asked_by(folder: Path) -> tuple[DataConfig, GenerationConfig, Settings]:
-    """Data and generation options of a checkpoint's run, or of another folder, with notes on ignored settings."""
+def _asked_by(folder: Path) -> tuple[Recipe, Settings]:
+    """The recipe of a checkpoint's run, or one with what another folder asks for, with notes on ignored settings."""
     run = folder.parent.parent
     if folder.parent.name == "checkpoints" and (run / "recipe.yaml").is_file():
-        recipe = load_recipe(run / "recipe.yaml")
-        return recipe.data, recipe.generation, Settings()
+        return load_recipe(run / "recipe.yaml"), Settings()
     settings = read_settings(generation_told(folder))
     for note in settings.notes:
         warnings.warn(note, DataWarning, stacklevel=3)
-    return DataConfig(), GenerationConfig(**settings.options), settings
+    return Recipe(generation=GenerationConfig(**settings.options)), settings
 
 
 def _within(

@@ -131,6 +131,17 @@ class Exact(_Adapted):
         return [float(hypothesis in ref_kwargs["references"]), 1.0]
 
 
+class PerExample(_Adapted):
+    """The mean of scores that another program counted; a `Scorer` has to know them."""
+
+    def __init__(self, name: str, options: dict[str, str]) -> None:
+        super().__init__([], options, options["version"])
+        self.name, self.num_refs = name, 1
+
+    def _compute_segment_statistics(self, hypothesis: str, ref_kwargs: dict[str, Any]) -> list[float]:
+        raise LookupError(f"{self.name}: not counted for {hypothesis[:80]!r}")
+
+
 class _LowerWords:
     """A tokenizer for rouge-score: lower-case words of any script, stemmed as rouge-score does where asked for."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 
@@ -44,7 +45,7 @@ def by_frequency(references: References, training: Sequence[str]) -> list[Bucket
     counts = Counter(word for text in training for word in words(text.lower()))
     rarest = [min((counts[word] for word in words(each[0].lower())), default=0) for each in references]
     places = np.searchsorted(OFTEN, rarest)
-    names = ["a word that is not in train", *(f"{low + 1} to {high} times" for low, high in zip(OFTEN, OFTEN[1:]))]
+    names = ["a word that is not in train", *(f"{low + 1} to {high} times" for low, high in pairwise(OFTEN))]
     names.append(f"{OFTEN[-1] + 1} times or more")
     rows = [np.flatnonzero(places == i).tolist() for i in range(len(names))]
     return [Bucket("rarest word", name, each) for name, each in zip(names, rows, strict=True) if each]

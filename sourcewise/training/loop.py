@@ -116,7 +116,7 @@ class Training:
         if self.valid is None:
             return {}
         network, tokenizer, recipe = self.setup.network.eval(), self.setup.tokenizer, self.setup.recipe
-        evaluation = evaluate_encoded(network, tokenizer, self.valid, self.options)
+        evaluation = evaluate_encoded(network, tokenizer, self.valid, self.options, measuring=recipe.measuring)
         evaluation.write_translations(self.run.folder)
         write_shown(Model(network, tokenizer, recipe.name, recipe.data, self.options), self.valid, self.run.folder)
         return dict(without_nan(evaluation.metrics))

@@ -5,13 +5,23 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 
-COLUMNS = ("id", "reference", "output")
+COLUMNS = ("id", "reference", "output")  # of translations.tsv; further references are reference2, reference3, …
 
 # Characters that a reader could take for a separator, the backslash of escapes, and characters that no text has.
 _UNSAFE = re.compile(r"[\\\x00-\x1f\x7f-\x9f\u2028\u2029\ufeff]")
 _ESCAPED = re.compile(r"\\(?:[\\tnr]|u[0-9a-f]{4})")
 _SHORT = {"\\": "\\\\", "\t": "\\t", "\n": "\\n", "\r": "\\r"}
 _LONG = {escape: text for text, escape in _SHORT.items()}
+
+
+def columns_of(others: int) -> tuple[str, ...]:
+    """The columns of a translations.tsv whose examples have up to so many further references."""
+    return (*COLUMNS, *(f"reference{number + 2}" for number in range(others)))
+
+
+def are_ours(columns: Sequence[str]) -> bool:
+    """Whether a table has the columns of translations.tsv."""
+    return tuple(columns) == columns_of(len(columns) - len(COLUMNS))
 
 
 def escape(text: str) -> str:

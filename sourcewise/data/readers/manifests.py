@@ -25,6 +25,7 @@ from sourcewise.data.examples import Dataset, Example
 from sourcewise.data.readers.delimited import Quoting, read_header
 from sourcewise.data.readers.feature_files import NO_FILE, FileFinder, FoundFiles
 from sourcewise.data.readers.matrices import Clip, MatrixStore
+from sourcewise.data.readers.several import read_targets
 from sourcewise.data.readers.tables import Table, listed, read_tsv
 from sourcewise.errors import FaultyData, RequestError
 
@@ -80,7 +81,7 @@ def read_manifest(
     layout = _layout(path)
     table = read_tsv(path, "text" if layout.literal else quoting)
     count = len(table) if limit is None else min(limit, len(table))
-    targets = _targets(table, layout, target, need_target)[:count]
+    targets, others = _targets(table, layout, target, need_target, count)
     prompts = table.text(prompt, count) if prompt else _optional(table, layout.prompt)
     clips = _clips(table, layout, count, _folders(Path(path), features, layout))
     store = MatrixStore(list(clips.values()), cache_gb * 1e9)
@@ -92,7 +93,8 @@ def read_manifest(
     kept, left_out = table.bad.settle(wheres, skip_bad)
     ids = table.text("id") if "id" in table.columns else [_stem(name) for name in table.text(layout.file)]
     examples = [
-        Example(ids[i], targets[i], prompts[i] if prompts else "", store.frames[places[i]], wheres[i]) for i in kept
+        Example(ids[i], targets[i], prompts[i] if prompts else "", store.frames[places[i]], wheres[i], others=others[i])
+        for i in kept
     ]
     notes = [*table.notes, *left_out]
     return Dataset(examples, str(path), store.dims, lambda k: store(places[kept[k]]), notes=notes)
@@ -119,11 +121,14 @@ def _look_at_matrices(table: Table, clips: dict[int, Clip], store: MatrixStore) 
         table.note(table.lines[cut[0]], f"{len(cut):,} spans go beyond the end of their files, and are cut there")
 
 
-def _targets(table: Table, layout: Layout, target: str | None, needed: bool) -> list[str]:
+def _targets(
+    table: Table, layout: Layout, target: str | None, needed: bool, count: int
+) -> tuple[list[str], list[tuple[str, ...]]]:
+    """Targets, and further references of each row."""
     name = target or next((name for name in layout.targets if name in table.columns), None)
-    if name:
-        return table.text(name)
-    return table.text(layout.targets[0]) if needed else [""] * len(table)
+    if name or needed:
+        return read_targets(table, name or layout.targets[0], count)
+    return [""] * count, [()] * count
 
 
 def _optional(table: Table, name: str) -> list[str]:

@@ -8,6 +8,7 @@ from pathlib import Path
 from sourcewise.data.examples import Dataset, Example
 from sourcewise.data.readers.bad_rows import blank_rows
 from sourcewise.data.readers.delimited import Quoting
+from sourcewise.data.readers.several import read_targets
 from sourcewise.data.readers.tables import Table, read_table
 from sourcewise.errors import RequestError
 from sourcewise.runtime import hub
@@ -29,26 +30,27 @@ def read_pairs(
 ) -> Dataset:
     """Text pairs of a file, or of `hub:NAME` with its `split` and `subset`.
 
-    `source` and `target` name columns; `translation.en` selects a key in a column of mappings. With `target=None` every
-    target is empty. Ids come from a column `id`, else they count from 1. `quoting` is that of a .tsv or .csv. Rows with
-    a blank source or target are bad; without `need_source`, or without targets, blank sources are only noted. Raises
-    RequestError that names the file, counts the bad rows and names the first; with `skip_bad` bad rows are skipped and
-    noted.
+    `source` and `target` name columns; `translation.en` selects a key in a column of mappings. A target may be a
+    list, and columns such as `target2` hold more: the first is the target, the others are references. With
+    `target=None` every target is empty. Ids come from a column `id`, else they count from 1. `quoting` is that of a
+    .tsv or .csv. Rows with a blank source or target are bad; without `need_source`, or without targets, blank
+    sources are only noted. Raises RequestError that names the file, counts the bad rows and names the first; with
+    `skip_bad` bad rows are skipped and noted.
     """
     if str(path).startswith(HUB):
         table = _read_hub(str(path)[len(HUB) :], split, subset)
     else:
         table = read_table(path, quoting)
     sources = table.text(source, limit)
-    targets = table.text(target, limit) if target else [""] * len(sources)
+    targets, others = read_targets(table, target, limit) if target else ([""] * len(sources), [()] * len(sources))
     ids = table.text("id", limit) if "id" in table.columns else [str(i + 1) for i in range(len(sources))]
     wheres = table.wheres(len(sources))
     if target:
         table.bad.add_blank(targets, wheres, "the target is empty", "every example needs a text to produce")
         _look_for_blank(sources, wheres, table, need_source)
     kept, left_out = table.bad.settle(wheres, skip_bad)
-    rows = zip(ids, targets, sources, wheres, strict=True)
-    examples = [Example(name, reply, text, 0, where) for name, reply, text, where in rows]
+    rows = zip(ids, targets, sources, wheres, others, strict=True)
+    examples = [Example(name, reply, text, 0, where, others=more) for name, reply, text, where, more in rows]
     if left_out:
         examples = [examples[row] for row in kept]
     return Dataset(examples, name=table.name, notes=[*table.notes, *left_out])

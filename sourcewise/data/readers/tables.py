@@ -15,7 +15,7 @@ from sourcewise.data.examples import Note
 from sourcewise.data.readers.bad_rows import BadRows
 from sourcewise.data.readers.cells import ABSENT, Written, as_texts
 from sourcewise.data.readers.delimited import DELIMITED, Quoting, read_delimited
-from sourcewise.data.readers.escapes import COLUMNS, unescaped
+from sourcewise.data.readers.escapes import are_ours, unescaped
 from sourcewise.data.readers.lines import read_lines
 from sourcewise.errors import RequestError
 from sourcewise.runtime.plugins import plugins
@@ -202,14 +202,14 @@ def read_tsv(path: str | Path, quoting: Quoting = "auto") -> Table:
         table.bad.add(row, RequestError(f"{table.where(row)}: {what}", "not as many fields as the header"))
     for line, what in found.remarks:
         table.note(line, what)
-    if tuple(found.header) == COLUMNS:
+    if are_ours(found.header):
         _undo_escapes(table)
     return table
 
 
 def _undo_escapes(table: Table) -> None:
     texts = unescaped(table.columns)
-    changed = [i for name in COLUMNS for i, text in enumerate(texts[name]) if text != table.columns[name][i]]
+    changed = [i for name in texts for i, text in enumerate(texts[name]) if text != table.columns[name][i]]
     if changed:
         table.columns.update(texts)
         what = f"escapes as in translations.tsv (\\t, \\n, …) undone in {len(changed):,} cells"

@@ -87,7 +87,7 @@ def test_json_numbers_as_they_are_written(write_text):
 
 
 def test_kinds_of_wrong_cells_are_counted_apart(write_jsonl):
-    targets = ["a", True, ["b"], False, math.inf, "c"]
+    targets = ["a", True, {"b": 1}, False, math.inf, "c"]
     with pytest.raises(RequestError) as caught:
         read_pairs(write_jsonl("x.jsonl", *({"source": "s", "target": t} for t in targets)))
     message = str(caught.value)
@@ -95,7 +95,7 @@ def test_kinds_of_wrong_cells_are_counted_apart(write_jsonl):
         "x.jsonl:2: 'target' is a bool; it should be text (4 of 6 rows are bad: 'target' is a bool (2: lines 2, 4)"
         in message
     )
-    assert "'target' is a list (1: line 3)" in message and "'target' is infinite (1: line 5)" in message
+    assert "'target' is a dict (1: line 3)" in message and "'target' is infinite (1: line 5)" in message
 
 
 def test_parquet_of_every_kind(tmp_path):

@@ -1,0 +1,62 @@
+"""Several targets of an example: a list in a cell, or numbered columns beside the first (target2, target3, …)."""
+
+from __future__ import annotations
+
+from itertools import count as numbers
+from typing import Any
+
+from sourcewise.data.readers.tables import Table
+from sourcewise.errors import RequestError
+
+Others = list[tuple[str, ...]]  # of every row its further targets; empty where there is one
+
+
+def read_targets(table: Table, name: str, limit: int | None = None) -> tuple[list[str], Others]:
+    """The first targets of a column, and the others of each row; empty cells of numbered columns are none.
+
+    Rows with a list that is empty or holds anything but texts are bad. What is read as several targets is noted.
+    Raises RequestError if there is no such column.
+    """
+    lists = _lists(table, name, limit)
+    firsts = table.text(name, limit)
+    others: Others = [lists.get(row, ()) for row in range(len(firsts))]
+    columns = _numbered(table, name)
+    for column in columns:
+        more = table.text(column, limit)
+        others = [(*each, text) if text.strip() else each for each, text in zip(others, more, strict=True)]
+    several = [row for row, each in enumerate(others) if each]
+    if several:
+        where = f" ({', '.join(columns)})" if columns else ""
+        what = f"{len(several):,} rows have several targets{where}: the first is learnt, all are references"
+        table.note(table.lines[several[0]], what)
+    return firsts, others
+
+
+def _numbered(table: Table, name: str) -> list[str]:
+    """target2, target3, … as far as they go without a gap."""
+    found: list[str] = []
+    for number in numbers(2):
+        if f"{name}{number}" not in table.columns:
+            return found
+        found.append(f"{name}{number}")
+    return found
+
+
+def _lists(table: Table, name: str, limit: int | None) -> dict[int, tuple[str, ...]]:
+    """Row → further texts of its list; the column then holds the first ones."""
+    values = table.columns.get(name)
+    if values is None or not any(isinstance(value, (list, tuple)) for value in values[:limit]):
+        return {}
+    found: dict[int, tuple[str, ...]] = {}
+    column: list[Any] = list(values)
+    for row, value in enumerate(values[:limit]):
+        if not isinstance(value, (list, tuple)):
+            continue
+        if value and all(isinstance(each, str) for each in value):
+            column[row], found[row] = value[0], tuple(value[1:])
+            continue
+        column[row] = ""
+        what = f"{name!r} is an empty list" if not value else f"{name!r} is a list of other things than texts"
+        table.bad.add(row, RequestError(f"{table.where(row)}: {what}; give one text or several", what))
+    table.columns[name] = column
+    return found
