@@ -51,6 +51,8 @@ class Figure:
     """Places that show the figure, with their formats; "" for `format`."""
     judges: bool = True
     """Whether a figure with a direction may judge: tasks, if it has a range; runs, if their table shows it."""
+    signed: bool = False
+    """Whether its signature is printed below it."""
     measure: Measure | None = None
     """Function from outputs and references to the figure; None: every evaluation computes it."""
 
@@ -104,16 +106,28 @@ def written(form: str, value: Any) -> str:
 OF_EVALUATIONS = (
     Figure("examples", "examples", "{:,.0f}", shown=PRINTED),
     Figure("bleu", "BLEU", "{:.2f}", "higher", PERCENT, meaning="n-gram overlap with the references, 0 to 100",
-        shown=EVERYWHERE | {"tile": "{:.1f}", "task": "BLEU {:.1f}", "progress": "BLEU {:.1f}"}),
+        shown=EVERYWHERE | {"tile": "{:.1f}", "task": "BLEU {:.1f}", "progress": "BLEU {:.1f}"}, signed=True),
+    Figure("bleu_1", "BLEU-1", "{:.2f}", "higher", PERCENT, shown=PRINTED, judges=False),
+    Figure("bleu_2", "BLEU-2", "{:.2f}", "higher", PERCENT, shown=PRINTED, judges=False),
+    Figure("bleu_3", "BLEU-3", "{:.2f}", "higher", PERCENT, shown=PRINTED, judges=False),
+    Figure("bleu_4", "", "{:.2f}", "higher", PERCENT, shown=PRINTED, judges=False),  # BLEU by another name
     Figure("chrf", "chrF", "{:.2f}", "higher", PERCENT, meaning="character n-gram overlap, 0 to 100",
-        shown=EVERYWHERE | {"tile": "{:.1f}", "task": "chrF {:.1f}"}),
+        shown=EVERYWHERE | {"tile": "{:.1f}", "task": "chrF {:.1f}"}, signed=True),
     Figure("wer", "word error rate", "{:.3f}", "lower", (0.0, 1.0), short="WER",
-        meaning="word errors per reference word", shown=EVERYWHERE | {"progress": "WER {:.2f}"}),
+        meaning="word errors per reference word", shown=EVERYWHERE | {"progress": "WER {:.2f}"}, signed=True),
+    Figure("cer", "character error rate", "{:.3f}", "lower", (0.0, 1.0), short="CER",
+        meaning="character errors per character of the references", shown={"task": "CER {:.3f}", "table": ""},
+        signed=True),
+    Figure("chrf_pp", "chrF++", "{:.2f}", "higher", PERCENT, shown={"task": "chrF++ {:.1f}", "table": ""}, signed=True),
+    Figure("ter", "TER", "{:.2f}", "lower", PERCENT, meaning="edits per hundred words of the references",
+        shown={"task": "TER {:.1f}", "table": ""}, signed=True),
     Figure("exact_match_pct", "exactly right", "{:.1f} %", "higher", PERCENT, short="exact",
         meaning="outputs equal to their reference",
         shown={"tile": "", "course": "", "task": "exactly right {:.1f} %", "table": "", "progress": "exact {:.0f} %"}),
     Figure("exact_any_pct", "or as another of that source", "{:.1f} %", shown=PRINTED),
-    Figure("rouge_l", "ROUGE-L", "{:.2f}", "higher", PERCENT, shown={"task": "ROUGE-L {:.1f}"}),
+    Figure("rouge_l", "ROUGE-L", "{:.2f}", "higher", PERCENT, shown={"task": "ROUGE-L {:.1f}", "table": ""},
+        signed=True),
+    Figure("comet", "COMET", "{:.4f}", "higher", shown=PRINTED, signed=True),  # of `score` alone
     Figure("tasks_mean", "mean of the tasks' own metrics", better="higher", short="tasks' mean", shown={"table": ""}),
     Figure("unique_pct", "distinct outputs", "{:.1f} %", "higher", PERCENT, short="unique",
         meaning="distinct outputs per hundred examples",
@@ -154,7 +168,19 @@ FIRST: dict[Place, tuple[str, ...]] = {
     "tile": ("bleu", "source_bits", "exact_match_pct", "wer"),
     "course": ("loss", "source_bits"),
     "progress": ("loss", "source_bits"),
-    "table": ("bleu", "chrf", "wer", "exact_match_pct", "unique_pct", "source_bits", "loss"),
+    "table": (
+        "bleu",
+        "chrf",
+        "chrf_pp",
+        "ter",
+        "rouge_l",
+        "wer",
+        "cer",
+        "exact_match_pct",
+        "unique_pct",
+        "source_bits",
+        "loss",
+    ),
 }
 
 FIGURES = {each.key: each for each in OF_EVALUATIONS}

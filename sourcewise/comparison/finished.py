@@ -108,7 +108,7 @@ class Finished:
     @cached_property
     def resampled(self) -> dict[str, np.ndarray]:
         """Figure → (resamples,): values over examples drawn with replacement, the same draws for every training."""
-        found = counts(self.rows)
+        found = counts(self.rows, self.planned.recipe.measuring)
         cuts = np.cumsum([each.of.shape[1] for each in found.values()])[:-1]
         sums = np.split(resampled_sums(np.concatenate([each.of for each in found.values()], axis=1)), cuts, axis=1)
         return {name: each.figure(part) for (name, each), part in zip(found.items(), sums, strict=True)}

@@ -26,7 +26,7 @@ from sourcewise.config import messages as schema
 from sourcewise.config.files import checked, read_tree, set_option
 from sourcewise.errors import RequestError
 
-SHARED = ("name", "output", "seed", "compare")  # keys that no variant may set
+SHARED = ("name", "output", "seed", "compare", "evaluation")  # keys that no variant may set
 
 
 class _Root(Options):
@@ -93,12 +93,14 @@ def load_comparison(recipe: str | Path, overrides: dict[str, Any] | None = None)
     _check_overrides(overrides, changes)
     folder = Path(shared.output).expanduser() / shared.name
     recipes = {name: _variant(tree, keys, f"{where}: variant {name}") for name, keys in changes.items()}
+    metric = compare.metric or shared.train.best
+    common = {"output": str(folder), "evaluation": shared.evaluation.with_metric(metric)}
     planned = [
-        Planned(name, seed, each.model_copy(update={"name": f"{name}-{seed}", "output": str(folder), "seed": seed}))
+        Planned(name, seed, each.model_copy(update={"name": f"{name}-{seed}", "seed": seed, **common}))
         for seed in compare.seeds
         for name, each in recipes.items()
     ]
-    return Comparison(shared.name, folder, compare.metric or shared.train.best, changes, planned)
+    return Comparison(shared.name, folder, metric, changes, planned)
 
 
 def _variant(tree: dict[str, Any], changes: dict[str, Any], where: str) -> Recipe:

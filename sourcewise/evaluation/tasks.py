@@ -17,9 +17,10 @@ from sourcewise.metrics.texts import plain
 
 
 def set_figures(
-    encoded: ExampleSet, rows: Sequence[Row], bits: SourceBits, options: EvaluationConfig
+    encoded: ExampleSet, rows: Sequence[Row], bits: SourceBits, options: EvaluationConfig | None = None
 ) -> dict[str, Any]:
     """The figures of `metrics.json` for a complete set, from its rows and source bits."""
+    options = options or EvaluationConfig()
     low, high = bits.ci95()
     references, outputs = [r.references for r in rows], [r.output for r in rows]
     finished = [r.finished for r in rows]
@@ -36,14 +37,14 @@ def set_figures(
 
 
 def task_figures(
-    encoded: ExampleSet, rows: Sequence[Row], bits: SourceBits, options: EvaluationConfig
+    encoded: ExampleSet, rows: Sequence[Row], bits: SourceBits, options: EvaluationConfig | None = None
 ) -> dict[str, Any]:
     """`tasks`: the figures of each part of a mixture, and which is its own (`metric`); `tasks_mean`: these on average.
 
     `tasks_mean` averages `Figure.points`, 0..100. For a single set it is the set's own metric; without one the result
     is empty.
     """
-    parts = encoded.parts
+    options, parts = options or EvaluationConfig(), encoded.parts
     if len(parts) == 1 and parts[0].dataset.task.metric is None:
         return {}
     found: dict[str, dict[str, Any]] = {}
@@ -60,7 +61,8 @@ def task_figures(
     if len(parts) > 1:
         return {**mean, "tasks": found}
     (alone,) = found.values()
-    return mean | {key: alone[key] for key in ON_REQUEST if key in alone}
+    measured = [key for key in ON_REQUEST if key in alone]
+    return mean | {name: alone[name] for key in measured for name in (key, f"{key}_signature")}
 
 
 def _points(of_task: dict[str, Any]) -> float:

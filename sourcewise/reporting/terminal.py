@@ -109,7 +109,7 @@ def measured(metrics: Mapping[str, Any]) -> list[tuple[str, str]]:
         if interval and None not in interval:
             shown += "  [" + ", ".join(figure.format.format(end) for end in interval) + "]"
         found.append((figure.label, shown))
-        if signature := metrics.get(f"{key}_signature"):
+        if figure.signed and (signature := metrics.get(f"{key}_signature")):
             found.append(("its signature", str(signature)))
     return found
 

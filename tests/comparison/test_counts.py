@@ -27,7 +27,7 @@ def test_whole_figures_are_those_of_the_evaluation(pairs: list[tuple[str, str]])
     rows = [Row(str(i), "", reference, output) for i, (reference, output) in enumerate(pairs)]
     metrics = output_metrics([r.reference for r in rows], [r.output for r in rows], [True] * len(rows))
     found = counts(rows)
-    assert set(found) == {"bleu", "chrf", "wer", "exact_match_pct"}
+    assert set(found) == {"bleu", "bleu_1", "bleu_2", "bleu_3", "bleu_4", "chrf", "wer", "cer", "exact_match_pct"}
     for name, each in found.items():
         assert over_all(each) == pytest.approx(metrics[name], abs=1e-9), name
 

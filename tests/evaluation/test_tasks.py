@@ -59,6 +59,7 @@ def test_a_set_alone_has_no_tasks_but_its_own_metric_if_it_has_one(tmp_path: Pat
     assert task_figures(plain, *outcome(plain, ["c"] * 4)) == {}
     judged = mixture(tmp_path, {"metric": "rouge_l"})
     found = task_figures(judged, *outcome(judged, ["c", "c", "d", "d"]))
+    assert found.pop("rouge_l_signature").startswith("nrefs:1|stem:no|")
     assert found == {"tasks_mean": 50.0, "rouge_l": 50.0}
 
 
