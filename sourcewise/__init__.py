@@ -7,6 +7,7 @@
     sourcewise.train("digits", {"train.steps": 100})
     sourcewise.compare("compare_bridges_fsdd", jobs=2).winner   # variants × seeds, with intervals
     sourcewise.evaluate(model, "test.tsv").metrics["source_bits"]
+    sourcewise.score("test.de", ["a.de", "b.de"], paired="bootstrap").systems   # of outputs that exist
     sourcewise.diagnose(model, "valid.tsv").findings
     sourcewise.trace(model, "a source").steps               # each token's probability, source bits and attention
     sourcewise.source_bits(any_model, batch).bits           # of any torch module, one batch
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from sourcewise.evaluation.one_batch import source_bits
     from sourcewise.generation.model import load
     from sourcewise.generation.tracing import trace
+    from sourcewise.scoring.score import score
 
 __version__ = "0.1.0"
 __all__ = [
@@ -38,6 +40,7 @@ __all__ = [
     "evaluate",
     "load",
     "preflight",
+    "score",
     "source_bits",
     "trace",
     "train",
@@ -51,6 +54,7 @@ _HOMES = {
     "evaluate": "sourcewise.evaluation.evaluate",
     "diagnose": "sourcewise.diagnosis.diagnose",
     "source_bits": "sourcewise.evaluation.one_batch",
+    "score": "sourcewise.scoring.score",
     "trace": "sourcewise.generation.tracing",
 }
 

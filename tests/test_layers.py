@@ -18,7 +18,7 @@ LAYERS = (
     ("integrations", "reporting"),
     ("diagnosis",),
     ("comparison",),
-    ("training",),
+    ("training", "scoring"),
     ("evaluation",),
     ("generation",),
     ("model",),

@@ -9,7 +9,22 @@ from argparse import Namespace
 from pathlib import Path
 
 import sourcewise
-from sourcewise.cli.options import CUTS, FEATURES, JSON, LIMITS, MODEL, READING, SAMPLING, SEARCH, SET, TASK, given
+from sourcewise.cli.options import (
+    COUNTED,
+    COUNTING,
+    CUTS,
+    FEATURES,
+    JSON,
+    LIMITS,
+    MODEL,
+    READING,
+    SAMPLING,
+    SEARCH,
+    SET,
+    TASK,
+    given,
+    measured,
+)
 from sourcewise.cli.parser import argument, command, filled, path
 from sourcewise.errors import RequestError
 
@@ -29,6 +44,8 @@ from sourcewise.errors import RequestError
     argument("-o", "--output", type=path, metavar="DIR", help="write metrics.json and translations.tsv there"),
     *SET,
     *SEARCH,
+    argument("--metrics", type=filled, metavar="NAMES", help="measured, too: chrf_pp, ter, rouge_l; or all"),
+    *COUNTING,
     argument("--require", action="append", default=[], metavar="'KEY>=N'", help="exit 1 unless met; may be repeated"),
     JSON,
 )
@@ -49,6 +66,7 @@ def evaluate(arguments: Namespace) -> int:
         arguments.data,
         **{name: getattr(arguments, name) for name in READING},
         generation=given(arguments, "beams", "max_new_tokens"),
+        evaluation=given(arguments, *COUNTED) | measured(arguments),
         progress=TrainingProgress().evaluating,
         **given(arguments, *CUTS),
     )

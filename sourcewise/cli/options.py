@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from argparse import Namespace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sourcewise.cli.parser import argument, filled, path
+from sourcewise.errors import RequestError
+
+if TYPE_CHECKING:
+    from sourcewise.metrics.counting import Counting
 
 MODEL = argument("model", type=path, metavar="MODEL", help="a run folder, a Hugging Face folder or a hub name")
 TASK = argument("--task", type=filled, metavar="NAME", help="which task of a mixture the sources are of")
@@ -36,6 +40,44 @@ SAMPLING = (
     argument("--top-p", type=float, metavar="P", help="  only the likeliest tokens of mass P"),
     argument("--seed", type=int, metavar="N", help="  the same seed gives the same outputs"),
 )
+COUNTING = (  # the options of the section `evaluation` of a recipe
+    argument("--bleu-tokenize", metavar="NAME", help="sacreBLEU's: 13a, intl, zh, ja-mecab, ko-mecab, char, none, …"),
+    argument("--bleu-smooth", metavar="NAME", help="sacreBLEU's: exp, floor, add-k or none (default: exp)"),
+    argument("--bleu-smooth-value", type=float, metavar="X", help="of floor (0.1) and add-k (1)"),
+    argument("--lowercase", action="store_true", default=None, help="case does not matter"),
+    argument("--chrf-whitespace", action="store_true", default=None, help="chrF: spaces are characters, too"),
+    argument("--ter-case-sensitive", action="store_true", default=None, help="TER: case matters"),
+    argument("--ter-normalized", action="store_true", default=None, help="TER: punctuation is split off first"),
+    argument("--ter-asian", action="store_true", default=None, help="TER: with it, Han and kana are split, too"),
+    argument("--ter-no-punctuation", action="store_true", default=None, help="TER: without punctuation"),
+    argument("--wer-words", metavar="HOW", help="WER: spaces, or characters in scripts without spaces"),
+    argument("--rouge-stem", action="store_true", default=None, help="ROUGE-L: English words are stemmed"),
+)
+COUNTED = tuple(each.flags[0].removeprefix("--").replace("-", "_") for each in COUNTING)  # their parameter names
+
+
+def counting(arguments: Namespace) -> Counting:
+    """How scores are counted. Raises RequestError for a value that is not known."""
+    from pydantic import ValidationError
+
+    from sourcewise.config import EvaluationConfig
+    from sourcewise.config import messages as schema
+
+    try:
+        return EvaluationConfig.model_validate(given(arguments, *COUNTED)).counting
+    except ValidationError as error:
+        problem = schema.explain(error, EvaluationConfig, "", COUNTED)
+        raise RequestError(problem.removeprefix(": recipe: ")) from None
+
+
+def measured(arguments: Namespace) -> dict[str, Any]:
+    """The option --metrics of `evaluate` as the key `metrics` of the section `evaluation`. Raises RequestError."""
+    if arguments.metrics is None:
+        return {}
+    from sourcewise.metrics.counting import ON_REQUEST
+    from sourcewise.scoring.table import chosen
+
+    return {"metrics": [key for key in chosen(arguments.metrics) if key in ON_REQUEST]}
 
 
 def given(arguments: Namespace, *names: str) -> dict[str, Any]:

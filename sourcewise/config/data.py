@@ -72,6 +72,9 @@ class DatasetConfig(Options):
     max_source: Positive | None = Field(None, description="data.max_source of this set (default: as there)")
     max_target: Positive | None = Field(None, description="data.max_target of this set (default: as there)")
     metric: TaskFigure | None = Field(None, description="the figure this task is judged by (default: bleu)")
+    join_sources: bool = Field(
+        False, description="of valid or test: rows of one source text are one example with several references"
+    )
     limit: Positive | None = Field(None, description="use only the first N examples")
 
     @model_validator(mode="after")
@@ -134,6 +137,14 @@ class DataConfig(Options):
     skip_bad: bool = Field(False, description="leave out rows that cannot be used, and note them, instead of stopping")
     cache_gb: float = Field(4.0, ge=0, description="features up to this many GB are checked fully and kept in memory")
     chat: ChatConfig = Field(default_factory=ChatConfig, description="how conversations become text")
+
+    @model_validator(mode="after")
+    def _training_joins_nothing(self) -> DataConfig:
+        if any(each.join_sources for each in self.sets("train")):
+            raise ValueError(
+                "train.join_sources would leave out all but one target of a source; it is for valid and test"
+            )
+        return self
 
     @model_validator(mode="after")
     def _rates_fit(self) -> DataConfig:

@@ -19,12 +19,13 @@ from sourcewise.data.readers.lines import read_lines
 from sourcewise.data.readers.manifests import layout_of, read_manifest
 from sourcewise.data.readers.pairs import HUB, read_pairs
 from sourcewise.data.readers.plain_text import read_documents
+from sourcewise.data.readers.several import join_sources
 from sourcewise.data.readers.tables import endings, no_column
 from sourcewise.errors import RequestError
 
 Use = Literal["train", "valid", "test"]
 USES: tuple[Use, ...] = ("test", "valid", "train")  # the first ones are the best model of a user's own sources
-LENT = ("prefix", "lowercase", "name", "metric", "max_source", "max_target", "quoting")
+LENT = ("prefix", "lowercase", "name", "metric", "max_source", "max_target", "quoting", "join_sources")
 
 
 def open_dataset(config: DatasetConfig, data: DataConfig | None = None, split_default: str = "train") -> Dataset:
@@ -38,6 +39,8 @@ def open_dataset(config: DatasetConfig, data: DataConfig | None = None, split_de
     dataset = _read(config, data, config.split or split_default)
     if not len(dataset):
         raise RequestError(f"{dataset.name}: no examples; a set needs at least one")
+    if config.join_sources:
+        dataset = join_sources(dataset)
     dataset.task = Task(config.task, config.metric, config.max_source, config.max_target)
     return dataset if dataset.plain else _dressed(dataset, config.prefix, config.lowercase)
 

@@ -78,9 +78,12 @@ class Scorer:
     @cached_property
     def signature(self) -> str:
         """What another person needs to get the same figure, in sacreBLEU's form."""
-        found = str(self.metric.get_signature())
+        return self.signed(str(self.metric.get_signature()))
+
+    def signed(self, signature: str) -> str:
+        """The metric's own signature with the order of n-grams, which sacreBLEU's lacks, where it is not 4."""
         order = BLEU_ORDERS.get(self.key, LONGEST_NGRAM)
-        return found if order == LONGEST_NGRAM else found.replace("|smooth:", f"|order:{order}|smooth:")
+        return signature if order == LONGEST_NGRAM else signature.replace("|smooth:", f"|order:{order}|smooth:")
 
     def statistics(self, outputs: Sequence[str]) -> np.ndarray:
         """(examples, parts): what is counted of every example, such as matching n-grams; their sums give the score."""

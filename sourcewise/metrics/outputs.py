@@ -42,15 +42,9 @@ def output_metrics(
     if not references:
         raise ValueError("no examples: there is nothing to measure")
     several = as_references(references)
-    first = [each[0] for each in several]
-    return scores_of(several, outputs, counting, [*USUAL, *extra]) | {
-        **_variety(first, outputs),
-        "length_ratio": length_ratio(first, outputs),
-        "length_sd_ratio": length_sd_ratio(first, outputs),
-        "unfinished_pct": _pct([not f for f in finished]),
-        "repetition_pct": _pct([repeats(o, r) for r, o in zip(first, outputs, strict=True)]),
-        "examples": len(references),
-    }
+    counted = scores_of(several, outputs, counting, [*USUAL, *extra])
+    found = form_of([each[0] for each in several], outputs)
+    return counted | found | {"unfinished_pct": _pct([not f for f in finished]), "examples": len(references)}
 
 
 def scores_of(
@@ -63,14 +57,17 @@ def scores_of(
     return found
 
 
-def _variety(references: Sequence[str], outputs: Sequence[str]) -> dict[str, float]:
-    """How many distinct texts there are, and how many empty ones."""
+def form_of(references: Sequence[str], outputs: Sequence[str]) -> dict[str, float]:
+    """How varied, how long, how empty and how repetitive outputs are, beside one reference per example."""
     plain_outputs = [plain(o) for o in outputs]
     return {
         "unique_pct": 100 * len(set(plain_outputs)) / len(outputs),
         "reference_unique_pct": 100 * len({plain(r) for r in references}) / len(references),
         "top_output_pct": 100 * Counter(plain_outputs).most_common(1)[0][1] / len(outputs),
+        "length_ratio": length_ratio(references, outputs),
+        "length_sd_ratio": length_sd_ratio(references, outputs),
         "empty_pct": _pct([not o for o in plain_outputs]),
+        "repetition_pct": _pct([repeats(o, r) for r, o in zip(references, outputs, strict=True)]),
     }
 
 

@@ -94,7 +94,7 @@ def paired_test(
 
     `bootstrap` is Koehn's (2004) as Moses has it, with 1,000 resamples; `randomisation` is approximate randomisation
     (Riezler & Maxwell 2005) with 10,000 trials; `samples` is another number. Raises RequestError for a SACREBLEU_SEED
-    that is none.
+    that is none. As in sacreBLEU two systems of equal score get the least p-value there is, which says nothing.
     """
     from sacrebleu.significance import PairedTest as Test
 
@@ -104,7 +104,8 @@ def paired_test(
     signatures, found = Test(systems, counted, None, _OF_SACREBLEU[test], samples)()
     (name,) = signatures
     results: Any = found[name][1:]  # the first is the baseline
-    return [Paired(float(each.p_value), str(signatures[name])) for each in results]
+    signature = scorer.signed(str(signatures[name]))
+    return [Paired(float(each.p_value), signature) for each in results]
 
 
 class _Counted:

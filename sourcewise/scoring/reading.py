@@ -29,9 +29,16 @@ class ReferenceSet:
     sources: list[str] = field(default_factory=list)  # texts; empty: the file has none
     groups: dict[str, list[str]] = field(default_factory=dict)  # column → value of every example
     remarks: list[str] = field(default_factory=list)
+    rows: list[int] = field(default_factory=list)  # of a set with joined sources: the first row of each example
 
     def __len__(self) -> int:
         return len(self.references)
+
+    def repeated_sources(self) -> int:
+        """How many rows have the source of an earlier one, and another reference."""
+        first: dict[str, tuple[str, ...]] = {}
+        texts = zip(self.sources, map(tuple, self.references), strict=False)
+        return sum(first.setdefault(source, reference) != reference for source, reference in texts)
 
 
 def read_references(
@@ -54,6 +61,26 @@ def read_references(
     if blank := sum(not any(text.strip() for text in each) for each in several):
         found.remarks.append(f"{path}: {blank:,} references are empty")
     return found
+
+
+def joined(known: ReferenceSet) -> ReferenceSet:
+    """The set with one example per source, which has the references of all its rows. Raises RequestError."""
+    if not known.sources:
+        raise RequestError(f"{known.name}: no sources to join; give a table with a column source")
+    together: dict[str, list[int]] = {}
+    for row, source in enumerate(known.sources):
+        together.setdefault(source, []).append(row)
+    rows = [places[0] for places in together.values()]
+    texts = [(text for row in places for text in known.references[row]) for places in together.values()]
+    return ReferenceSet(
+        known.name,
+        [tuple(dict.fromkeys(each)) for each in texts],
+        [known.ids[row] for row in rows] if known.ids else [],
+        list(together),
+        {column: [values[row] for row in rows] for column, values in known.groups.items()},
+        list(known.remarks),
+        rows,
+    )
 
 
 def read_outputs(path: str, known: ReferenceSet, column: str | None = None) -> tuple[list[str], list[str]]:

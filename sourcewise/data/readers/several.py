@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import count as numbers
 from typing import Any
 
+from sourcewise.data.examples import Dataset
 from sourcewise.data.readers.tables import Table
 from sourcewise.errors import RequestError
 
@@ -30,6 +32,24 @@ def read_targets(table: Table, name: str, limit: int | None = None) -> tuple[lis
         what = f"{len(several):,} rows have several targets{where}: the first is learnt, all are references"
         table.note(table.lines[several[0]], what)
     return firsts, others
+
+
+def join_sources(dataset: Dataset) -> Dataset:
+    """A set of texts with one example per source, the first; targets of its other rows are further references.
+
+    Raises RequestError for features.
+    """
+    if dataset.dims:
+        raise RequestError(f"{dataset.name}: join_sources compares texts; these sources are features")
+    together: dict[str, list[int]] = {}
+    for row, example in enumerate(dataset):
+        together.setdefault(example.source, []).append(row)
+    found = dataset.select([rows[0] for rows in together.values()])
+    examples = []
+    for example, rows in zip(found, together.values(), strict=True):
+        texts = dict.fromkeys(text for row in rows for text in (dataset[row].target, *dataset[row].others))
+        examples.append(replace(example, others=tuple(text for text in texts if text != example.target)))
+    return replace(found, examples=examples)
 
 
 def _numbered(table: Table, name: str) -> list[str]:

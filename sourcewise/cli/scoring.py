@@ -1,0 +1,78 @@
+"""The command `score`."""
+
+from __future__ import annotations
+
+from argparse import Namespace
+from pathlib import Path
+
+from sourcewise.cli.options import COUNTING, FEATURES, JSON, counting
+from sourcewise.cli.parser import argument, command, filled, path
+
+
+@command(
+    "score outputs that exist: files, runs, models; each against each",
+    "REFERENCES OUTPUTS… [options]",
+    [
+        "sourcewise score test.de a.de b.de --paired bootstrap",
+        "sourcewise score test.zh out.zh --bleu-tokenize zh --metrics bleu,chrf,cer",
+        "sourcewise score test.tsv runs/a runs/b --train train.tsv --html scores.html",
+    ],
+    argument("references", type=path, metavar="REFERENCES", help="a text per line; a table, or a run folder"),
+    argument("outputs", type=path, nargs="+", metavar="OUTPUTS", help="a text per line, a table, a run, a model"),
+    argument(
+        "-r", "--reference", action="append", default=[], type=path, metavar="FILE", help="more references; repeatable"
+    ),
+    argument("--metrics", type=filled, default="all", metavar="NAMES", help="such as bleu,chrf++,ter (default: all)"),
+    argument("--paired", choices=("bootstrap", "randomisation"), help="test every two systems, as sacreBLEU does"),
+    argument("--samples", type=int, default=0, metavar="N", help="resamples (1000) or trials (10000) of the test"),
+    argument("--train", type=path, metavar="FILE", help="training set: scores by its texts and frequencies of words"),
+    argument("--sources", type=path, metavar="FILE", help="sources, for comet"),
+    argument("--comet-model", type=filled, metavar="NAME", help="of comet (default: Unbabel/wmt22-comet-da)"),
+    argument("--target", type=filled, metavar="COLUMN", help="column of references (default: target, reference, …)"),
+    argument("--output", type=filled, metavar="COLUMN", help="column of outputs (default: output, hypothesis, …)"),
+    argument("--group", action="append", default=[], type=filled, metavar="COLUMN", help="score each of its values"),
+    argument("--join-sources", action="store_true", help="rows of one source are references of one example"),
+    FEATURES,
+    *COUNTING,
+    JSON,
+    argument("--markdown", type=path, metavar="FILE", help="write the tables there as Markdown"),
+    argument("--html", type=path, metavar="FILE", help="write them there as a page"),
+)
+def score(arguments: Namespace) -> int:
+    """Measure outputs with sacreBLEU, jiwer and rouge-score, with their signatures:
+    BLEU-1 to -4, chrF, chrF++, TER, WER, CER, ROUGE-L, exact match. A model's folder
+    writes its outputs first. More: docs/score.md.
+    """
+    from sourcewise.errors import RequestError
+    from sourcewise.reporting.scores import as_html, as_json, as_markdown, print_scores
+    from sourcewise.runtime.files import check_writable, write_atomically
+    from sourcewise.scoring.score import score as scored
+
+    if arguments.samples < 0 or (arguments.samples and not arguments.paired):
+        problem = "goes with --paired" if arguments.samples > 0 else "should be 1 or more"
+        raise RequestError(f"--samples {arguments.samples}: {problem}")
+    asked = ((arguments.markdown, as_markdown), (arguments.html, as_html))
+    files = [(Path(file), write) for file, write in asked if file]
+    for file, _ in files:
+        check_writable(file)
+    found = scored(
+        arguments.references,
+        arguments.outputs,
+        more_references=arguments.reference,
+        metrics=arguments.metrics,
+        counting=counting(arguments),
+        paired=arguments.paired,
+        samples=arguments.samples,
+        train=arguments.train,
+        sources=arguments.sources,
+        target=arguments.target,
+        output=arguments.output,
+        groups=arguments.group,
+        join_sources=arguments.join_sources,
+        features=arguments.features,
+        comet_model=arguments.comet_model,
+    )
+    for file, write in files:
+        write_atomically(file, write(found))
+    print(as_json(found)) if arguments.json else print_scores(found)
+    return 0
