@@ -67,7 +67,8 @@ def counting(arguments: Namespace) -> Counting:
         return EvaluationConfig.model_validate(given(arguments, *COUNTED)).counting
     except ValidationError as error:
         problem = schema.explain(error, EvaluationConfig, "", COUNTED)
-        raise RequestError(problem.removeprefix(": recipe: ")) from None
+        option, space, rest = problem.removeprefix(": recipe: ").partition(" ")
+        raise RequestError((option.replace("_", "-") if option.startswith("--") else option) + space + rest) from None
 
 
 def measured(arguments: Namespace) -> dict[str, Any]:
