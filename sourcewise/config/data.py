@@ -141,9 +141,7 @@ class DataConfig(Options):
     @model_validator(mode="after")
     def _training_joins_nothing(self) -> DataConfig:
         if any(each.join_sources for each in self.sets("train")):
-            raise ValueError(
-                "train.join_sources would leave out all but one target of a source; it is for valid and test"
-            )
+            raise ValueError("join_sources is for valid and test: of a source in train all but one target would go")
         return self
 
     @model_validator(mode="after")

@@ -81,7 +81,7 @@ def as_markdown(scores: Scores) -> str:
     for title, headings, rows, legend in sections(scores):
         parts += [f"## {title}", _markdown(headings, rows)]
         parts += [legend] if legend else []
-    parts += ["## Signatures", _markdown(["score", "signature"], [[a, f"`{b}`"] for a, b in signatures(scores)])]
+    parts += ["## Signatures", "\n".join(f"- {name}: `{signature}`" for name, signature in signatures(scores))]
     if scores.remarks:
         parts += ["## Notes", "\n".join(f"- {remark}" for remark in scores.remarks)]
     return "\n\n".join(parts) + "\n"

@@ -59,7 +59,7 @@ def read_references(
         several = [(*mine, *theirs) for mine, theirs in zip(several, texts, strict=True)]
     found.references = several
     if blank := sum(not any(text.strip() for text in each) for each in several):
-        found.remarks.append(f"{path}: {blank:,} references are empty")
+        found.remarks.append(f"{path}: empty references: {blank:,}")
     return found
 
 
@@ -200,7 +200,8 @@ def _column(table: Table, asked: str | None, usual: Iterable[str], option: str) 
 def _check_count(path: str, count: int, known: ReferenceSet, blank_end: bool = False) -> None:
     if count != len(known):
         hint = "; its last line is empty" if blank_end and count == len(known) + 1 else ""
-        raise RequestError(f"{path}: {count:,} texts, but {known.name} has {len(known):,} examples{hint}")
+        texts = "1 text" if count == 1 else f"{count:,} texts"
+        raise RequestError(f"{path}: {texts}, but {known.name} has {len(known):,} examples{hint}")
 
 
 def _in_order(path: str, texts: list[str], ids: list[str], known: ReferenceSet) -> tuple[list[str], list[str]]:

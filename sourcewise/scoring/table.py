@@ -132,7 +132,8 @@ def _check(references: References, systems: Mapping[str, Sequence[str]], name: s
         raise RequestError(f"{name}: {len(references)} references, {len(systems)} systems; give at least one of each")
     for title, outputs in systems.items():
         if len(outputs) != len(references):
-            raise RequestError(f"{title}: {len(outputs):,} texts, but {name} has {len(references):,} examples")
+            texts = "1 text" if len(outputs) == 1 else f"{len(outputs):,} texts"
+            raise RequestError(f"{title}: {texts}, but {name} has {len(references):,} examples")
 
 
 def _system(name: str, outputs: list[str], references: References, measured: Mapping[str, Scorer]) -> System:
