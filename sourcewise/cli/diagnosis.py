@@ -50,8 +50,8 @@ from sourcewise.errors import RequestError
     JSON,
 )
 def evaluate(arguments: Namespace) -> int:
-    """Generate outputs for a set (free-running) and measure them: quality, diversity,
-    and how much they depend on their sources.
+    """Generate outputs for a set and measure them: quality, diversity, and how much they
+    depend on their sources. Options such as --bleu-tokenize zh: docs/score.md.
     """
     from sourcewise.evaluation.requirement import parse_requirement
     from sourcewise.reporting.progress import TrainingProgress

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from argparse import Namespace
+from argparse import SUPPRESS, Namespace
 from typing import TYPE_CHECKING, Any
 
-from sourcewise.cli.parser import argument, filled, path
+from sourcewise.cli.parser import Argument, argument, filled, path
 from sourcewise.errors import RequestError
 
 if TYPE_CHECKING:
@@ -40,20 +40,21 @@ SAMPLING = (
     argument("--top-p", type=float, metavar="P", help="  only the likeliest tokens of mass P"),
     argument("--seed", type=int, metavar="N", help="  the same seed gives the same outputs"),
 )
-COUNTING = (  # the options of the section `evaluation` of a recipe
-    argument("--bleu-tokenize", metavar="NAME", help="sacreBLEU's: 13a, intl, zh, ja-mecab, ko-mecab, char, none, …"),
-    argument("--bleu-smooth", metavar="NAME", help="sacreBLEU's: exp, floor, add-k or none (default: exp)"),
-    argument("--bleu-smooth-value", type=float, metavar="X", help="of floor (0.1) and add-k (1)"),
-    argument("--lowercase", action="store_true", default=None, help="case does not matter"),
-    argument("--chrf-whitespace", action="store_true", default=None, help="chrF: spaces are characters, too"),
-    argument("--ter-case-sensitive", action="store_true", default=None, help="TER: case matters"),
-    argument("--ter-normalized", action="store_true", default=None, help="TER: punctuation is split off first"),
-    argument("--ter-asian", action="store_true", default=None, help="TER: with it, Han and kana are split, too"),
-    argument("--ter-no-punctuation", action="store_true", default=None, help="TER: without punctuation"),
-    argument("--wer-words", metavar="HOW", help="WER: spaces, or characters in scripts without spaces"),
-    argument("--rouge-stem", action="store_true", default=None, help="ROUGE-L: English words are stemmed"),
+COUNTED = (  # keys of the section `evaluation` of a recipe; docs/score.md lists them
+    *("bleu_tokenize", "bleu_smooth", "bleu_smooth_value", "lowercase", "chrf_whitespace", "ter_case_sensitive"),
+    *("ter_normalized", "ter_asian", "ter_no_punctuation", "wer_words", "rouge_stem"),
 )
-COUNTED = tuple(each.flags[0].removeprefix("--").replace("-", "_") for each in COUNTING)  # their parameter names
+_SWITCHES = {key for key in COUNTED if key.startswith("ter_")} | {"lowercase", "chrf_whitespace", "rouge_stem"}
+
+
+def _counted(key: str) -> tuple[Argument, Argument]:
+    """The option of a key, `--bleu-tokenize zh` or `--lowercase`, and its long form: `--evaluation.lowercase true`."""
+    how: dict[str, Any] = {"action": "store_true", "default": None} if key in _SWITCHES else {"metavar": "X"}
+    long = argument(f"--evaluation.{key}", dest=key, metavar="X", help=SUPPRESS)
+    return argument(f"--{key.replace('_', '-')}", help=SUPPRESS, **how), long
+
+
+COUNTING = tuple(each for key in COUNTED for each in _counted(key))  # too many for the help of a command
 
 
 def counting(arguments: Namespace) -> Counting:

@@ -14,18 +14,22 @@ from sourcewise.cli.parser import argument, command, filled, path
     "REFERENCES OUTPUTS… [options]",
     [
         "sourcewise score test.de a.de b.de --paired bootstrap",
-        "sourcewise score test.zh out.zh --bleu-tokenize zh --metrics bleu,chrf,cer",
         "sourcewise score test.tsv runs/a runs/b --train train.tsv --html scores.html",
     ],
     argument("references", type=path, metavar="REFERENCES", help="a text per line; a table, or a run folder"),
     argument("outputs", type=path, nargs="+", metavar="OUTPUTS", help="a text per line, a table, a run, a model"),
     argument(
-        "-r", "--reference", action="append", default=[], type=path, metavar="FILE", help="more references; repeatable"
+        "-r", dest="more", action="append", default=[], type=path, metavar="FILE", help="more references; repeatable"
     ),
     argument("--metrics", type=filled, default="all", metavar="NAMES", help="such as bleu,chrf++,ter (default: all)"),
-    argument("--paired", choices=("bootstrap", "randomisation"), help="test every two systems, as sacreBLEU does"),
+    argument(
+        "--paired",
+        choices=("bootstrap", "randomisation"),
+        metavar="TEST",
+        help="bootstrap or randomisation, between every two systems",
+    ),
     argument("--samples", type=int, default=0, metavar="N", help="resamples (1000) or trials (10000) of the test"),
-    argument("--train", type=path, metavar="FILE", help="training set: scores by its texts and frequencies of words"),
+    argument("--train", type=path, metavar="FILE", help="training set: scores by its texts and words"),
     argument("--sources", type=path, metavar="FILE", help="sources, for comet"),
     argument("--comet-model", type=filled, metavar="NAME", help="of comet (default: Unbabel/wmt22-comet-da)"),
     argument("--target", type=filled, metavar="COLUMN", help="column of references (default: target, reference, …)"),
@@ -39,9 +43,8 @@ from sourcewise.cli.parser import argument, command, filled, path
     argument("--html", type=path, metavar="FILE", help="write them there as a page"),
 )
 def score(arguments: Namespace) -> int:
-    """Measure outputs with sacreBLEU, jiwer and rouge-score, with their signatures:
-    BLEU-1 to -4, chrF, chrF++, TER, WER, CER, ROUGE-L, exact match. A model's folder
-    writes its outputs first. More: docs/score.md.
+    """Measure outputs with sacreBLEU, jiwer and rouge-score, with signatures. Options of
+    these, such as --bleu-tokenize zh, and all else: docs/score.md.
     """
     from sourcewise.errors import RequestError
     from sourcewise.reporting.scores import as_html, as_json, as_markdown, print_scores
@@ -58,7 +61,7 @@ def score(arguments: Namespace) -> int:
     found = scored(
         arguments.references,
         arguments.outputs,
-        more_references=arguments.reference,
+        more_references=arguments.more,
         metrics=arguments.metrics,
         counting=counting(arguments),
         paired=arguments.paired,
