@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import sys
-from argparse import Namespace
+from argparse import SUPPRESS, Namespace
 from pathlib import Path
 
 import sourcewise
@@ -45,6 +45,7 @@ from sourcewise.errors import RequestError
     *SET,
     *SEARCH,
     argument("--metrics", type=filled, metavar="NAMES", help="measured, too: chrf_pp, ter, rouge_l; or all"),
+    argument("--join-sources", action="store_true", default=None, help=SUPPRESS),  # docs/score.md
     *COUNTING,
     argument("--require", action="append", default=[], metavar="'KEY>=N'", help="exit 1 unless met; may be repeated"),
     JSON,
@@ -66,6 +67,7 @@ def evaluate(arguments: Namespace) -> int:
         arguments.data,
         **{name: getattr(arguments, name) for name in READING},
         generation=given(arguments, "beams", "max_new_tokens"),
+        join_sources=arguments.join_sources,
         evaluation=given(arguments, *COUNTED) | measured(arguments),
         progress=TrainingProgress().evaluating,
         **given(arguments, *CUTS),

@@ -18,6 +18,7 @@ class SourceRequest:
     """Options of a user for reading a file; defaults (None) are those of a recipe's own sets in `data`.
 
     `task` is one of a mixture, `features` the folder of a manifest, `source` and `target` are columns.
+    With `join_sources` rows of one source text are one example with several references.
     """
 
     data: DataConfig
@@ -26,6 +27,7 @@ class SourceRequest:
     prefix: str | None = None
     source: str | None = None
     target: str | None = None
+    join_sources: bool | None = None
 
     def like(self, path: str = "") -> DatasetConfig:
         """The recipe's set with the format of the sources in `path`. Raises RequestError as `choose_task`."""
@@ -46,7 +48,8 @@ class SourceRequest:
 
     def examples(self, path: str) -> Dataset:
         """Pairs for an evaluation. Raises RequestError if the file cannot be read."""
-        named = {key: value for key, value in (("source", self.source), ("target", self.target)) if value}
+        asked = {"source": self.source, "target": self.target, "join_sources": self.join_sources}
+        named = {key: value for key, value in asked.items() if value}
         config = config_for(path, self.features, self.like(path).model_copy(update=named))
         if self.source and config.manifest and not self.features:  # a source column means pairs
             other = {"pairs": config.manifest, "manifest": None, "prompt": None, "target": None}

@@ -36,6 +36,7 @@ def evaluate(
     features: str | None = None,
     source: str | None = None,
     target: str | None = None,
+    join_sources: bool | None = None,
     generation: dict[str, Any] | None = None,
     evaluation: dict[str, Any] | None = None,
     progress: Progress | None = None,
@@ -52,7 +53,9 @@ def evaluate(
     if not isinstance(model, Model):
         model = load(model)
     model = model.limited(**limits) if limits else model
-    encoded = lay_out(model, data, task=task, features=features, source=source, target=target)
+    encoded = lay_out(
+        model, data, task=task, features=features, source=source, target=target, join_sources=join_sources
+    )
     changes = generation or {}
     options, measuring = model.options(**changes), model.measuring(**(evaluation or {}))
     found = evaluate_encoded(model.network, model.tokenizer, encoded, options, progress, measuring)
@@ -70,6 +73,7 @@ def lay_out(
     features: str | None = None,
     source: str | None = None,
     target: str | None = None,
+    join_sources: bool | None = None,
 ) -> ExampleSet:
     """The set that `evaluate` is asked for, or several as one, as this model's ids.
 
@@ -79,7 +83,7 @@ def lay_out(
     if isinstance(data, Dataset):
         sets = [data]
     elif isinstance(data, (str, Path)):
-        request = SourceRequest(model.data, task, features, source=source, target=target)
+        request = SourceRequest(model.data, task, features, None, source, target, join_sources)
         sets = [request.examples(str(data))]
     else:
         configs = [data] if isinstance(data, DatasetConfig) else data

