@@ -79,7 +79,12 @@ def measured(arguments: Namespace) -> dict[str, Any]:
     from sourcewise.metrics.counting import ON_REQUEST
     from sourcewise.scoring.table import chosen
 
-    return {"metrics": [key for key in chosen(arguments.metrics) if key in ON_REQUEST]}
+    keys = chosen(arguments.metrics)
+    if "comet" in keys:
+        raise RequestError(
+            "--metrics comet: of `score` alone; give it what evaluate -o DIR writes: sourcewise score DIR DIR"
+        )
+    return {"metrics": [key for key in keys if key in ON_REQUEST]}
 
 
 def given(arguments: Namespace, *names: str) -> dict[str, Any]:

@@ -13,7 +13,7 @@ import sourcewise
 from sourcewise.cli import main
 from sourcewise.errors import RequestError
 from sourcewise.metrics.counting import Counting, scorer
-from tests.commands import Models
+from tests.commands import Models, write_features
 from tests.training.recipes import pairs_file
 
 REFERENCES = ["the cat sat on the mat", "a dog runs in the big park", "hello there my good friend"]
@@ -235,6 +235,20 @@ def test_a_run_its_folder_of_results_and_a_model(
     assert "outputs generated now" in str(scores(str(other), str(folder), capsys=capsys)["notes"])
     said = refusal(str(write_lines(tmp_path / "lines", 12)), str(folder), capsys=capsys)
     assert "no sources to generate from" in said
+
+
+def test_a_model_of_features_writes_for_a_manifest(
+    models: Models, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_features(tmp_path, lengths=(6, 8, 5, 7))
+    header, *lines = (tmp_path / "m.tsv").read_text().splitlines()
+    rows = [f"{line}\t{'ann' if i % 2 else 'bob'}" for i, line in enumerate(lines)]
+    (tmp_path / "m.tsv").write_text("\n".join([f"{header}\tsigner", *rows]) + "\n")
+    found = scores("m.tsv", str(models.features), "--features", "features", capsys=capsys)
+    evaluated = sourcewise.evaluate(str(models.features), "m.tsv", features="features").metrics
+    assert found["systems"][0]["scores"]["chrf"] == pytest.approx(evaluated["chrf"])
+    assert {part["name"] for part in found["parts"] if part["by"] == "signer"} == {"ann", "bob"}
 
 
 def write_lines(path: Path, count: int) -> Path:
