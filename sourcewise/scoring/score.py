@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from sourcewise.data.request import SourceRequest
 from sourcewise.errors import RequestError
 from sourcewise.metrics.buckets import Bucket, by_frequency, by_group, by_length, by_training_text
 from sourcewise.metrics.counting import Counting, Scorer
@@ -100,6 +99,7 @@ def _outputs_of(
 
 def _generated(path: str, known: ReferenceSet, target: str | None, features: str | None) -> tuple[list[str], list[str]]:
     """What a model writes for the sources beside the references. Raises RequestError."""
+    from sourcewise.data.request import SourceRequest
     from sourcewise.generation.model import load
 
     if Path(known.name).is_dir():
