@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -205,12 +206,20 @@ def _check_count(path: str, count: int, known: ReferenceSet, blank_end: bool = F
 
 
 def _in_order(path: str, texts: list[str], ids: list[str], known: ReferenceSet) -> tuple[list[str], list[str]]:
-    """The texts in the order of the references, by ids where both have them and each is there once."""
-    counted = bool(ids and known.ids) and len(set(ids)) == len(ids) and len(set(known.ids)) == len(known.ids)
-    if not counted or not set(ids) & set(known.ids):  # ids of another kind, such as line numbers, say nothing
+    """The texts in the order of the references, by ids where both have them, and remarks. Raises RequestError."""
+    if not ids or not known.ids or ids == known.ids:
         _check_count(path, len(texts), known)
         return texts, []
-    missing = [each for each in known.ids if each not in set(ids)]
+    if not set(ids) & set(known.ids):
+        _check_count(path, len(texts), known)
+        return texts, [f"{path}: its ids are of another kind than those of {known.name}; matched by order"]
+    for name, each in ((known.name, known.ids), (path, ids)):
+        twice, count = Counter(each).most_common(1)[0]
+        if count > 1:
+            what = f"{count:,} rows have the id {twice}, so ids cannot match it"
+            raise RequestError(f"{name}: {what}; give each example one id, or the same order")
+    given = set(ids)
+    missing = [each for each in known.ids if each not in given]
     if missing:
         what = f"{len(missing):,} of {len(known):,} ids of {known.name} have no output, the first is {missing[0]}"
         raise RequestError(f"{path}: {what}")

@@ -62,8 +62,8 @@ def score(
     for path in map(str, outputs):
         if path in systems:
             raise RequestError(f"{path}: is there twice; give each system once")
-        texts, remarks = _outputs_of(path, whole, output, target, features)
-        systems[path] = [texts[i] for i in known.rows] if join_sources else texts
+        texts, remarks = _outputs_of(path, whole, known, output, target, features)
+        systems[path] = texts
         known.remarks += remarks
     extra = {} if "comet" not in keys else {"comet": _comet(known, systems, comet_model)}
     found = score_texts(
@@ -81,9 +81,34 @@ def score(
 
 
 def _outputs_of(
+    path: str, whole: ReferenceSet, known: ReferenceSet, column: str | None, target: str | None, features: str | None
+) -> tuple[list[str], list[str]]:
+    """The outputs of a system for the examples of `known`, and remarks on them. Raises RequestError.
+
+    Where `known` has joined sources, a system has an output for each of them, or one for each row of the `whole` file.
+    """
+    try:
+        texts, remarks = _outputs_for(path, whole, column, target, features)
+    except RequestError as problem:
+        if known is whole:
+            raise
+        try:
+            return _outputs_for(path, known, column, target, features)
+        except RequestError:
+            raise problem from None
+    if known is whole:
+        return texts, remarks
+    chosen = [texts[row] for row in known.rows]
+    of_source = dict(zip(known.sources, chosen, strict=True))
+    differing = sum(text != of_source[source] for source, text in zip(whole.sources, texts, strict=True))
+    if differing:
+        remarks.append(f"{path}: {differing:,} outputs differ from the first of their source, which counts")
+    return chosen, remarks
+
+
+def _outputs_for(
     path: str, known: ReferenceSet, column: str | None, target: str | None, features: str | None
 ) -> tuple[list[str], list[str]]:
-    """The outputs of a system and remarks on them. Raises RequestError."""
     if not Path(path).exists():
         raise RequestError(f"{path}: no such file or folder")
     if not Path(path).is_dir():

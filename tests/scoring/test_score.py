@@ -103,6 +103,14 @@ def test_another_number_of_texts_is_told_with_both(
     assert refusal(write("r", *REFERENCES), write("o", *lines), capsys=capsys) == said
 
 
+def test_ids_of_another_kind_are_told(write: Write, capsys: pytest.CaptureFixture[str]) -> None:
+    references = write("r.tsv", "id\ttarget", *(f"clip{i}\t{text}" for i, text in enumerate(REFERENCES)))
+    outputs = write("o.tsv", "id\toutput", *(f"{i}\t{text}" for i, text in enumerate(A)))
+    assert scores(references, outputs, capsys=capsys)["notes"] == [
+        "o.tsv: its ids are of another kind than those of r.tsv; matched by order"
+    ]
+
+
 def test_several_references_however_they_come(write: Write, capsys: pytest.CaptureFixture[str]) -> None:
     more = [B[0], REFERENCES[1].upper(), "hi friend"]
     files = scores(write("r", *REFERENCES), write("a", *A), "-r", write("r2", *more), capsys=capsys)
@@ -117,6 +125,11 @@ def test_several_references_however_they_come(write: Write, capsys: pytest.Captu
         assert scores(name, "a", capsys=capsys)["systems"][0]["scores"] == files["systems"][0]["scores"]
     joined = scores(twice, doubled, "--join-sources", capsys=capsys)
     assert joined["examples"] == 3 and joined["systems"][0]["scores"] == files["systems"][0]["scores"]
+    assert joined["notes"] == []
+    once = scores(twice, "a", "--join-sources", capsys=capsys)
+    assert once["systems"][0]["scores"] == joined["systems"][0]["scores"]
+    other = scores(twice, write("ab", *A, *B), "--join-sources", capsys=capsys)
+    assert other["notes"] == ["ab: 3 outputs differ from the first of their source, which counts"]
     apart = scores(twice, doubled, capsys=capsys)
     assert apart["examples"] == 6 and any("join_sources" in note for note in apart["notes"])
 
@@ -151,6 +164,11 @@ def test_examples_may_have_different_numbers_of_references(write: Write, capsys:
             {"r.tsv": ["id\ttarget", "1\tx", "2\ty"], "o.tsv": ["id\toutput", "1\tx", "3\ty"]},
             "r.tsv o.tsv",
             "o.tsv: 1 of 2 ids of r.tsv have no output, the first is 2",
+        ),
+        (
+            {"r.tsv": ["id\ttarget", "1\tx", "2\ty"], "o.tsv": ["id\toutput", "2\tx", "2\ty"]},
+            "r.tsv o.tsv",
+            "o.tsv: 2 rows have the id 2, so ids cannot match it",
         ),
     ],
 )
