@@ -49,6 +49,7 @@ def score(arguments: Namespace) -> int:
     from sourcewise.errors import RequestError
     from sourcewise.reporting.scores import as_html, as_json, as_markdown, print_scores
     from sourcewise.runtime.files import check_writable, write_atomically
+    from sourcewise.scoring.score import Columns
     from sourcewise.scoring.score import score as scored
 
     if arguments.samples < 0 or (arguments.samples and not arguments.paired):
@@ -58,22 +59,19 @@ def score(arguments: Namespace) -> int:
     files = [(Path(file), write) for file, write in asked if file]
     for file, _ in files:
         check_writable(file)
+    joined, groups = arguments.join_sources, arguments.group
     found = scored(
         arguments.references,
         arguments.outputs,
         more_references=arguments.more,
+        columns=Columns(arguments.target, arguments.output, groups, joined, arguments.features),
+        sources=arguments.sources,
+        train=arguments.train,
         metrics=arguments.metrics,
+        comet_model=arguments.comet_model,
         counting=counting(arguments),
         paired=arguments.paired,
         samples=arguments.samples,
-        train=arguments.train,
-        sources=arguments.sources,
-        target=arguments.target,
-        output=arguments.output,
-        groups=arguments.group,
-        join_sources=arguments.join_sources,
-        features=arguments.features,
-        comet_model=arguments.comet_model,
     )
     for file, write in files:
         write_atomically(file, write(found))

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from sourcewise.errors import RequestError
 from sourcewise.metrics.buckets import Bucket, by_frequency, by_group, by_length, by_training_text
-from sourcewise.metrics.counting import Counting, Scorer
+from sourcewise.metrics.counting import Scorer
 from sourcewise.metrics.significance import PairedTest
 from sourcewise.scoring.reading import (
     ReferenceSet,
@@ -25,75 +26,75 @@ from sourcewise.scoring.table import Scores, chosen, score_texts
 FOREIGN = 0.5  # share of a run's references that are not of this set, above which its outputs are of another one
 
 
+@dataclass(frozen=True, slots=True)
+class Columns:
+    """How the files are read."""
+
+    target: str | None = None  # column of references
+    output: str | None = None  # column of outputs
+    groups: Sequence[str] = ()  # columns whose values are scored on their own, besides the usual ones
+    join_sources: bool = False  # rows of one source are one example with several references
+    features: str | None = None  # folder of a manifest
+
+
 def score(
     references: str | Path,
     outputs: Sequence[str | Path],
     *,
     more_references: Sequence[str | Path] = (),
-    metrics: Sequence[str] | str = "all",
-    counting: Counting = Counting(),
-    paired: PairedTest | None = None,
-    samples: int = 0,
-    train: str | Path | None = None,
+    columns: Columns = Columns(),
     sources: str | Path | None = None,
-    target: str | None = None,
-    output: str | None = None,
-    groups: Sequence[str] = (),
-    join_sources: bool = False,
-    features: str | None = None,
+    train: str | Path | None = None,
+    further: Mapping[str, Sequence[str]] | None = None,
+    metrics: Sequence[str] | str = "all",
     comet_model: str | None = None,
+    **how: Any,
 ) -> Scores:
     """Score outputs that exist against references that exist, one text per example.
 
     `references` is a text file, a table or a run folder; `outputs` are text files, tables, run folders (their
-    translations.tsv), or folders of models, which write outputs for the sources beside the references. `train` is the
-    training set whose target texts make buckets; `sources` are for COMET; `target`, `output` and `groups` name columns.
-    With `join_sources` rows of one source are one example with several references. `features` is the folder of a
-    manifest. Raises RequestError for what cannot be read or does not match.
+    translations.tsv), or folders of models, which write outputs for the sources beside the references. `further` are
+    more systems by name, their outputs one per example. `train` is the training set whose target texts make buckets;
+    `sources` are for COMET. `how` is `counting`, `paired` and `samples` of `score_texts`. Raises RequestError for what
+    cannot be read or does not match.
     """
     keys = chosen(metrics)
-    known = read_references(str(references), [str(each) for each in more_references], target=target, groups=groups)
+    more = [str(each) for each in more_references]
+    whole = read_references(str(references), more, target=columns.target, groups=columns.groups)
     if sources is not None:
-        known.sources = read_sources(str(sources), known)
-    whole = known
-    if join_sources:
-        known = joined(whole)
+        whole.sources = read_sources(str(sources), whole)
+    known = joined(whole) if columns.join_sources else whole
+    systems = _systems([str(each) for each in outputs], whole, known, columns)
+    systems |= {name: list(texts) for name, texts in (further or {}).items()}
+    extra = {"comet": _comet(known, systems, comet_model)} if "comet" in keys else {}
+    buckets = _buckets(known, train)
+    found = score_texts(known.references, systems, metrics=keys, buckets=buckets, extra=extra, name=known.name, **how)
+    return replace(found, remarks=[*known.remarks, *found.remarks, *_lacking(known, how.get("paired"), systems)])
+
+
+def _systems(paths: Sequence[str], whole: ReferenceSet, known: ReferenceSet, columns: Columns) -> dict[str, list[str]]:
+    """Path → outputs for the examples of `known`, which gets the remarks. Raises RequestError."""
     systems: dict[str, list[str]] = {}
-    for path in map(str, outputs):
+    for path in paths:
         if path in systems:
             raise RequestError(f"{path}: is there twice; give each system once")
-        texts, remarks = _outputs_of(path, whole, known, output, target, features)
-        systems[path] = texts
+        systems[path], remarks = _outputs_of(path, whole, known, columns)
         known.remarks += remarks
-    extra = {} if "comet" not in keys else {"comet": _comet(known, systems, comet_model)}
-    found = score_texts(
-        known.references,
-        systems,
-        metrics=keys,
-        counting=counting,
-        paired=paired,
-        samples=samples,
-        buckets=_buckets(known, train),
-        extra=extra,
-        name=known.name,
-    )
-    return replace(found, remarks=[*known.remarks, *found.remarks, *_lacking(known, paired, systems)])
+    return systems
 
 
-def _outputs_of(
-    path: str, whole: ReferenceSet, known: ReferenceSet, column: str | None, target: str | None, features: str | None
-) -> tuple[list[str], list[str]]:
+def _outputs_of(path: str, whole: ReferenceSet, known: ReferenceSet, columns: Columns) -> tuple[list[str], list[str]]:
     """The outputs of a system for the examples of `known`, and remarks on them. Raises RequestError.
 
     Where `known` has joined sources, a system has an output for each of them, or one for each row of the `whole` file.
     """
     try:
-        texts, remarks = _outputs_for(path, whole, column, target, features)
+        texts, remarks = _outputs_for(path, whole, columns)
     except RequestError as problem:
         if known is whole:
             raise
         try:
-            return _outputs_for(path, known, column, target, features)
+            return _outputs_for(path, known, columns)
         except RequestError:
             raise problem from None
     if known is whole:
@@ -106,34 +107,32 @@ def _outputs_of(
     return chosen, remarks
 
 
-def _outputs_for(
-    path: str, known: ReferenceSet, column: str | None, target: str | None, features: str | None
-) -> tuple[list[str], list[str]]:
+def _outputs_for(path: str, known: ReferenceSet, columns: Columns) -> tuple[list[str], list[str]]:
     if not Path(path).exists():
         raise RequestError(f"{path}: no such file or folder")
     if not Path(path).is_dir():
-        return read_outputs(path, known, column)
+        return read_outputs(path, known, columns.output)
     foreign = other_references(path, known) if has_outputs(path) else None
     if foreign is not None and foreign <= FOREIGN * len(known):
-        texts, remarks = read_outputs(path, known, column)
+        texts, remarks = read_outputs(path, known, columns.output)
         if foreign:
             remarks.append(f"{path}: {foreign:,} of its own references are others than in {known.name}")
         return texts, remarks
-    return _generated(path, known, target, features)
+    return _generated(path, known, columns)
 
 
-def _generated(path: str, known: ReferenceSet, target: str | None, features: str | None) -> tuple[list[str], list[str]]:
+def _generated(path: str, known: ReferenceSet, columns: Columns) -> tuple[list[str], list[str]]:
     """What a model writes for the sources beside the references. Raises RequestError."""
     from sourcewise.data.request import SourceRequest
     from sourcewise.generation.model import load
 
     if Path(known.name).is_dir():
         raise RequestError(f"{path}: outputs for other examples than {known.name} has; give the file of its sources")
-    if not known.sources and features is None and not known.ids:
+    if not known.sources and columns.features is None and not known.ids:
         what = "no outputs for these references, and no sources to generate from"
         raise RequestError(f"{path}: {what}; give REFERENCES as a table with a column source, or as a manifest")
     model = load(path)
-    dataset = SourceRequest(model.data, features=features, target=target).examples(known.name)
+    dataset = SourceRequest(model.data, features=columns.features, target=columns.target).examples(known.name)
     if len(dataset) != len(known):
         raise RequestError(f"{known.name}: {len(known):,} references, but {path} reads {len(dataset):,} examples of it")
     options = model.generation

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sourcewise.comparison.counts import Counts, counts
+from sourcewise.config import EvaluationConfig
 from sourcewise.evaluation.results import Row
 from sourcewise.metrics.outputs import output_metrics
 
@@ -28,6 +29,17 @@ def test_whole_figures_are_those_of_the_evaluation(pairs: list[tuple[str, str]])
     metrics = output_metrics([r.reference for r in rows], [r.output for r in rows], [True] * len(rows))
     found = counts(rows)
     assert set(found) == {"bleu", "bleu_1", "bleu_2", "bleu_3", "bleu_4", "chrf", "wer", "cer", "exact_match_pct"}
+    for name, each in found.items():
+        assert over_all(each) == pytest.approx(metrics[name], abs=1e-9), name
+
+
+def test_figures_are_counted_as_the_recipe_says() -> None:
+    measuring = EvaluationConfig(metrics=["ter"], bleu_tokenize="char", lowercase=True)
+    rows = [Row("0", "", "a cat sat here", "A cat sits", others=("a Cat sits",)), Row("1", "", "dogs ran off", "cats")]
+    found = counts(rows, measuring)
+    references, outputs = [r.references for r in rows], [r.output for r in rows]
+    metrics = output_metrics(references, outputs, [True, True], measuring.counting, measuring.metrics)
+    assert metrics["exact_match_pct"] == 50 and "tok:char" in metrics["bleu_signature"]
     for name, each in found.items():
         assert over_all(each) == pytest.approx(metrics[name], abs=1e-9), name
 

@@ -61,6 +61,8 @@ def test_a_key_that_is_wrong_is_told_with_its_variant(tmp_path: Path) -> None:
     assert variant("{train.stepps: 3}") == "FILE: variant odd: train.stepps: unknown key; did you mean train.steps?"
     assert variant("{model.d_model: x}").startswith("FILE: variant odd: model.d_model should be a valid integer")
     assert variant("{seed: 3}").startswith("FILE: variant odd: seed is of the whole comparison")
+    unequal = variant("{evaluation.lowercase: true}")  # its figures would not be those of the others
+    assert unequal.startswith("FILE: variant odd: evaluation is of the whole comparison")
     assert variant("{train.steps.x: 3}").startswith("FILE: variant odd: train.steps should be a valid integer")
     assert variant("3") == "FILE: compare.variants.odd should be a valid dictionary, not 3"
 
@@ -77,6 +79,14 @@ def test_what_is_wrong_with_the_section_or_the_shared_keys_is_told(tmp_path: Pat
     assert refused(tmp_path, "model: {d_model: x}\ncompare: {variants: {a: }}").startswith("FILE: model.d_model should")
     told = refused(tmp_path, "compare: {variants: {a: {train.steps: 3}}}", {"train.steps": 5})
     assert told == "--train.steps: variant a sets train.steps; change it in the recipe"
+
+
+def test_the_figure_that_decides_is_measured_in_every_training(tmp_path: Path) -> None:
+    compare = (
+        "compare: {seeds: [0], metric: ter, variants: {a: , b: {train.steps: 5}}}\nevaluation: {metrics: [rouge_l]}"
+    )
+    planned = load_comparison(written(tmp_path, compare)).planned
+    assert [each.recipe.evaluation.metrics for each in planned] == [["rouge_l", "ter"]] * 2
 
 
 def test_train_says_to_compare(tmp_path: Path) -> None:

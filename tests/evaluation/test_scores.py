@@ -12,7 +12,7 @@ from sacrebleu.metrics.bleu import BLEU
 import sourcewise
 from sourcewise.cli import main
 from sourcewise.config.files import load_recipe
-from sourcewise.errors import RequestError
+from sourcewise.errors import Notice, RequestError
 from sourcewise.evaluation.results import Evaluation, Row, read_translations
 from tests.commands import Models
 from tests.training.recipes import pairs_file, recipe
@@ -81,6 +81,26 @@ def test_a_training_measures_valid_and_test_as_its_recipe_says(tmp_path: Path) -
         assert isinstance(metrics["ter"], float)  # it chooses the best checkpoint
     loaded: Any = sourcewise.load(run.folder)
     assert sourcewise.evaluate(loaded, str(tmp_path / "valid.tsv")).metrics["bleu"] == final["bleu"]
+
+
+def test_words_of_a_script_without_spaces_are_remarked_on_once(models: Models, tmp_path: Path) -> None:
+    path = tmp_path / "zh.tsv"
+    path.write_text("source\ttarget\n" + "".join(f"ba do\t今天去公园里散步{i}\n" for i in range(4)))
+    asked: dict[str, Any] = {"generation": {"max_new_tokens": 3}}
+    with pytest.warns(Notice, match="zh.tsv: wer: words stand between spaces") as told:
+        found = sourcewise.evaluate(str(models.text), str(path), **asked)
+        sourcewise.evaluate(str(models.text), str(path), **asked)
+    assert sum("wer: words" in str(each.message) for each in told) == 1
+    assert found.metrics["wer"] >= 1 and "tok:zh" in found.metrics["bleu_signature"]
+
+
+def test_rows_of_one_source_are_joined_where_asked_for(models: Models, tmp_path: Path) -> None:
+    path = tmp_path / "twice.tsv"
+    path.write_text("source\ttarget\nba do\tone two\nki\tthree\nba do\ttwo one\n")
+    apart = sourcewise.evaluate(str(models.text), str(path)).metrics
+    joined = sourcewise.evaluate(str(models.text), str(path), join_sources=True).metrics
+    assert (apart["examples"], joined["examples"]) == (3, 2) and "nrefs:var" in joined["bleu_signature"]
+    assert main(["evaluate", str(models.text), str(path), "--join-sources", "--require", "examples=2"]) == 0
 
 
 @pytest.mark.parametrize(
