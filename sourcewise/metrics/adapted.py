@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from functools import cached_property
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import jiwer
@@ -122,7 +122,7 @@ class Exact(_Adapted):
     def __init__(self, references: Columns, lowercase: bool) -> None:
         self._lowercase = lowercase
         options = {"case": "lc" if lowercase else "mixed", "norm": "nfc"}
-        super().__init__(references, options, f"sourcewise-{version('sourcewise')}")
+        super().__init__(references, options, _sourcewise())
 
     def _preprocess_segment(self, sent: str) -> str:
         return plain(sent.lower() if self._lowercase else sent)
@@ -159,6 +159,14 @@ class _LowerWords:
         if not self._stem:
             return found
         return [self._stemmer.stem(word) if len(word) > _LONGEST_UNSTEMMED else word for word in found]
+
+
+def _sourcewise() -> str:
+    """sourcewise-VERSION, where it is installed and not only on the path."""
+    try:
+        return f"sourcewise-{version('sourcewise')}"
+    except PackageNotFoundError:
+        return "sourcewise"
 
 
 def _errors(found: Any) -> list[float]:
