@@ -21,6 +21,7 @@ from sourcewise.diagnosis.preflight import before_training
 from sourcewise.diagnosis.preflight import preflight as diagnosed
 from sourcewise.diagnosis.watch import Watch
 from sourcewise.errors import Notice, RequestError
+from sourcewise.evaluation.by_group import add_parts
 from sourcewise.evaluation.evaluate import evaluate_encoded
 from sourcewise.evaluation.results import Evaluation
 from sourcewise.evaluation.shown import write_shown
@@ -129,6 +130,7 @@ def evaluate_run(run: Run, test: Sequence[Dataset]) -> Evaluation:
     progress = TrainingProgress().evaluating
     encoded.tell()
     evaluation = evaluate_encoded(model.network, model.tokenizer, encoded, model.generation, progress, model.evaluation)
+    add_parts(evaluation, model.data)
     evaluation.write(run.folder)
     write_shown(model, encoded, run.folder)
     return evaluation

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import PurePath
+import re
+from pathlib import Path, PurePath
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from sourcewise.config.options import Options, Positive, TaskFigure
 
@@ -134,9 +135,21 @@ class DataConfig(Options):
     max_source: Positive = Field(512, description="longest source in tokens; longer ones are cut")
     max_frames: Positive = Field(4096, description="longest source in frames; longer ones are cut")
     max_target: Positive = Field(256, description="longest target in tokens, end of text included")
+    group: str | None = Field(
+        None, min_length=1, description="regular expression on ids: its first group says what belongs to one split"
+    )
     skip_bad: bool = Field(False, description="leave out rows that cannot be used, and note them, instead of stopping")
     cache_gb: float = Field(4.0, ge=0, description="features up to this many GB are checked fully and kept in memory")
     chat: ChatConfig = Field(default_factory=ChatConfig, description="how conversations become text")
+
+    @field_validator("group")
+    @classmethod
+    def _is_a_pattern(cls, pattern: str | None) -> str | None:
+        try:
+            re.compile(pattern or "")
+        except re.error as error:
+            raise ValueError(f"is no regular expression: {error}") from None
+        return pattern
 
     @model_validator(mode="after")
     def _training_joins_nothing(self) -> DataConfig:
@@ -162,6 +175,10 @@ class DataConfig(Options):
 
         sets = {use: freed(getattr(self, use)) for use in ("train", "valid", "test")}
         return DataConfig.model_validate({**self.model_dump(), **sets, **limits})
+
+    def path(self, path: str) -> Path:
+        """A path of a set, from `root` on."""
+        return Path(self.root).expanduser() / Path(path).expanduser()
 
     def sets(self, use: Literal["train", "valid", "test"]) -> list[DatasetConfig]:
         """The sets of this use, as a list; empty where none is named."""

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import overload
 
 import numpy as np
 
 from sourcewise.config import DatasetConfig
+
+Group = Mapping[str, str]  # kind (recording, signer, speaker, group, …) → which one
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +27,7 @@ class Example:
     where: str = ""  # "file:line", for errors and findings
     turns: tuple[str, ...] = ()  # the source of a conversation in pieces: its head, then one piece per turn
     others: tuple[str, ...] = ()  # further references beside the target, which alone is learnt
+    group: Group = field(default_factory=dict, hash=False)  # what it has in common with others; see groups.py
 
 
 @dataclass(frozen=True, slots=True)

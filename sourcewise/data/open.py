@@ -11,6 +11,7 @@ import numpy as np
 
 from sourcewise.config import ChatConfig, DataConfig, DatasetConfig
 from sourcewise.data.examples import Dataset, Example, Note, Task
+from sourcewise.data.groups import GROUP, with_group
 from sourcewise.data.readers.conversations import are_conversations, opening, read_conversations
 from sourcewise.data.readers.dates import read_dates
 from sourcewise.data.readers.delimited import DELIMITED, Quoting, read_header
@@ -42,14 +43,18 @@ def open_dataset(config: DatasetConfig, data: DataConfig | None = None, split_de
     if config.join_sources:
         dataset = join_sources(dataset)
     dataset.task = Task(config.task, config.metric, config.max_source, config.max_target)
-    return dataset if dataset.plain else _dressed(dataset, config.prefix, config.lowercase)
+    if dataset.plain:
+        return dataset
+    if data.group:
+        dataset = with_group(dataset, data.group)
+    return _dressed(dataset, config.prefix, config.lowercase)
 
 
 def open_sets(data: DataConfig, use: Use) -> list[Dataset]:
     """Open the sets of the training, validation or test; empty if none is named.
 
-    Raises RequestError as `open_dataset`, for a missing training set, and for a mix of text and features, or of
-    features of different widths.
+    Raises RequestError as `open_dataset`, for a missing training set, for a mix of text and features, or of features
+    of different widths, and if `data.group` finds nothing in any id of the training sets.
     """
     configs = data.sets(use)
     if not configs and use == "train":
@@ -60,6 +65,9 @@ def open_sets(data: DataConfig, use: Use) -> list[Dataset]:
             kinds = [f"features {s.dims} wide" if s.dims else "text" for s in (sets[0], other)]
             problem = f"{sets[0].name} is {kinds[0]}, {other.name} is {kinds[1]}"
             raise RequestError(f"data.{use}: {problem}; sets of a mixture must be alike")
+    if use == "train" and data.group and not any(GROUP in example.group for each in sets for example in each):
+        problem = f"{data.group!r} finds nothing in the ids of {sets[0].name}, such as {sets[0][0].id!r}"
+        raise RequestError(f"data.group: {problem}")
     return sets
 
 
@@ -166,8 +174,8 @@ def _read(config: DatasetConfig, data: DataConfig, split: str) -> Dataset:
         return {"digits": read_digits, "dates": read_dates}[config.builtin](split, config.limit)
     if config.manifest:
         return read_manifest(
-            _under(data.root, config.manifest),
-            _under(data.root, config.features) if config.features else None,
+            data.path(config.manifest),
+            data.path(config.features) if config.features else None,
             target=config.target,
             prompt=config.prompt,
             limit=config.limit,
@@ -176,15 +184,15 @@ def _read(config: DatasetConfig, data: DataConfig, split: str) -> Dataset:
             skip_bad=data.skip_bad,
         )
     if config.conversations:
-        return read_conversations(_under(data.root, config.conversations), data.chat, limit=config.limit)
+        return read_conversations(data.path(config.conversations), data.chat, limit=config.limit)
     if config.text:
-        return read_documents(_under(data.root, config.text), config)
+        return read_documents(data.path(config.text), config)
     assert config.pairs
     if config.prompt:
         raise RequestError(f"{config.pairs}: prompt goes with a manifest; for pairs use prefix")
     from_hub = config.pairs.startswith(HUB)
     return read_pairs(
-        config.pairs if from_hub else _under(data.root, config.pairs),
+        config.pairs if from_hub else data.path(config.pairs),
         source=config.source or "source",
         target=config.target or "target",
         split="validation" if split == "valid" and not config.split else split,
@@ -194,10 +202,6 @@ def _read(config: DatasetConfig, data: DataConfig, split: str) -> Dataset:
         need_source=not config.prefix.strip(),
         skip_bad=data.skip_bad,
     )
-
-
-def _under(root: str, path: str) -> Path:
-    return Path(root).expanduser() / Path(path).expanduser()
 
 
 def _dressed(dataset: Dataset, prefix: str, lowercase: bool) -> Dataset:

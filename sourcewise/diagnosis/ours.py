@@ -95,6 +95,7 @@ def pairs_of(setup: TrainingSetup, plan: Plan) -> Pairs:
     return Pairs(
         setup.train,
         setup.valid,
+        setup.test,
         plan=plan,
         limits=limits,
         limited=f"data.train.limit is {', '.join(map(str, of_sets))}" if of_sets else "",

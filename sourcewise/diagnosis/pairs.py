@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
 
 from sourcewise.data.encoding import ExampleSet
+from sourcewise.data.examples import Dataset
 from sourcewise.data.noise.features import Augmenter
 from sourcewise.diagnosis.measures.features import Summary, summarised
 from sourcewise.diagnosis.plan import Plan
@@ -45,7 +46,7 @@ class Cut:
 
 @dataclass(frozen=True)
 class Pairs:
-    """The sets of a training, None where they are `refused`: why, in words.
+    """The sets of a training, None where they are `refused`: why, in words. `test` are those of its final evaluation.
 
     `limits` are the options that cut sources, targets and outputs, by name; `whole_words` says whether that is what
     the tokenizer has; `ids` that there are no texts as written; `scale` (mean, deviation) is what features are
@@ -54,6 +55,7 @@ class Pairs:
 
     opened: ExampleSet | None
     valid: ExampleSet | None = None
+    test: Sequence[Dataset] = ()
     refused: str = ""
     plan: Plan | None = None
     limits: Mapping[str, int] | None = None
@@ -79,6 +81,19 @@ class Pairs:
     def parts(self) -> list[ExampleSet]:
         """The training sets that are large enough to judge; plain text makes its pairs itself."""
         return [part for part in self.train.parts if not part.drawn and len(part) >= self.fewest]
+
+    def held_out(self) -> list[tuple[str, Dataset]]:
+        """The sets that are not trained on, each with what it is for; those of plain text are left out.
+
+        Raises CannotTell where there are none.
+        """
+        if self.valid is None and not self.test:
+            why = "there is no validation set to hold against it"
+            raise CannotTell("validation examples in the training set", why)
+        valid = [] if self.valid is None or made_of_text(self.valid) else [self.valid.dataset]
+        known = [_ends(part.dataset) for part in (self.valid.parts if self.valid else ()) if not part.drawn]
+        test = [each for each in self.test if each.plain is None and _ends(each) not in known]
+        return [("validation", each) for each in valid] + [("test", each) for each in test]
 
     @property
     def texts(self) -> list[ExampleSet]:
@@ -120,6 +135,11 @@ class Pairs:
             full &= np.array([int(ids[-1]) not in self.ids.ends for ids in train.sources])  # type: ignore[union-attr]
             why = "the most there are, and not the end of text, which the tokenizer gives each text"
         return Cut(int(full.sum()), len(full), longest, why, float(train.target_lengths.mean()))
+
+
+def _ends(dataset: Dataset) -> tuple[object, ...]:
+    """What tells a set from another: validation set and test set may be the same."""
+    return dataset.name, len(dataset), dataset[0], dataset[-1]
 
 
 def made_of_text(*sets: ExampleSet | None) -> bool:

@@ -17,6 +17,7 @@ from sourcewise.diagnosis.rules import absent, look
 from sourcewise.diagnosis.trained import Trained
 from sourcewise.diagnosis.wiring import Wiring
 from sourcewise.errors import FaultyData, NotFinite, RequestError, tell
+from sourcewise.evaluation.by_group import add_parts
 from sourcewise.evaluation.evaluate import Progress, evaluate_encoded, lay_out
 from sourcewise.evaluation.results import METRICS_FILE, Evaluation
 from sourcewise.generation.model import Model, load
@@ -179,6 +180,7 @@ def _of_model(model: Model, asked: Asked) -> list[Piece]:
     if held:
         tell(held)
     evaluation = evaluate_encoded(model.network, model.tokenizer, encoded, options, asked.progress, model.evaluation)
+    add_parts(evaluation, model.data)
     return [of_network(model, encoded), of_evaluation(evaluation)]
 
 
@@ -192,6 +194,7 @@ def _own_network(run: Run, evaluation: Evaluation | None, final: bool) -> tuple[
             evaluation = evaluate_encoded(
                 model.network, model.tokenizer, encoded, model.options(), measuring=model.evaluation
             )
+            add_parts(evaluation, model.data)
         else:
             _put_sources(evaluation, encoded)
         return of_network(model, encoded), evaluation

@@ -14,6 +14,7 @@ from sourcewise.data.mixtures import EncodedMixture
 from sourcewise.data.open import open_dataset
 from sourcewise.data.request import SourceRequest
 from sourcewise.data.tokenizers.tokenizer import Tokenizer
+from sourcewise.evaluation.by_group import add_parts
 from sourcewise.evaluation.results import Evaluation, Row
 from sourcewise.evaluation.source_bits import SourceBits, source_bits
 from sourcewise.evaluation.tasks import set_figures, task_figures
@@ -59,6 +60,7 @@ def evaluate(
     changes = generation or {}
     options, measuring = model.options(**changes), model.measuring(**(evaluation or {}))
     found = evaluate_encoded(model.network, model.tokenizer, encoded, options, progress, measuring)
+    add_parts(found, model.data)
     if followed := model.followed(**changes):
         found.metrics["folder_settings"] = followed
         found.settings = model.held(**changes)
@@ -135,6 +137,7 @@ def _rows(encoded: ExampleSet, outputs: list[str], hypotheses: list[Hypothesis],
             nats_shuffled=float(bits.shuffled[i]),
             tokens=int(bits.tokens[i]),
             others=example.others,
+            group=example.group,
         )
         for i, example in enumerate(encoded.dataset)
     ]

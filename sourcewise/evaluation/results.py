@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,7 @@ class Row:
     nats_shuffled: float = math.nan  # with another example's source
     tokens: int = 0
     others: tuple[str, ...] = ()  # further references
+    group: Mapping[str, str] = field(default_factory=dict)  # kind (signer, …) → which one
 
     @property
     def references(self) -> tuple[str, ...]:

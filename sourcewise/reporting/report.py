@@ -20,6 +20,7 @@ from sourcewise.reporting.again import environment, times
 from sourcewise.reporting.charts import length_chart, pair_chart
 from sourcewise.reporting.checked import check
 from sourcewise.reporting.course import course_charts
+from sourcewise.reporting.groups import group_tables
 from sourcewise.reporting.run_files import RECIPE_FILE, RunFiles, read_run
 from sourcewise.reporting.samples import differences, text_samples, token_samples
 from sourcewise.reporting.summary import next_step, progress, tiles
@@ -65,6 +66,7 @@ def render(run: RunFiles, *, training: bool = False) -> str:
         figures=tiles(run.metrics),
         task_columns=COLUMNS,
         tasks=task_rows(run.metrics),
+        groups=group_tables(run.metrics),
         signature=run.metrics.get("bleu_signature"),
         charts=course_charts(run.lines),
         evaluations=_evaluations(run.lines),

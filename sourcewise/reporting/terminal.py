@@ -19,6 +19,7 @@ from rich.table import Table
 from sourcewise.errors import printable
 from sourcewise.evaluation.verdict import verdict_of
 from sourcewise.figures import figures
+from sourcewise.reporting.groups import group_tables
 from sourcewise.reporting.tasks import COLUMNS, task_rows
 
 if TYPE_CHECKING:
@@ -64,7 +65,9 @@ def print_evaluation(evaluation: Evaluation, samples: int = 10) -> None:
     print_samples(evaluation.rows, samples)
     console.print()
     _print_pairs(console, measured(evaluation.metrics))
-    _print_tasks(console, task_rows(evaluation.metrics))
+    _print_rows(console, COLUMNS, task_rows(evaluation.metrics))
+    for _, columns, rows in group_tables(evaluation.metrics):
+        _print_rows(console, columns, rows)
     said = verdict_of(evaluation)
     if said is not None:
         console.print()
@@ -134,16 +137,16 @@ def print_samples(rows: Sequence[Row], count: int = 10) -> None:
     console.print(table)
 
 
-def _print_tasks(console: Console, rows: Sequence[tuple[str, ...]]) -> None:
-    """Print a mixture's tasks as a table on a terminal, else as tab-separated lines."""
+def _print_rows(console: Console, titles: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Print rows as a table on a terminal, else as tab-separated lines; nothing without rows."""
     if not rows:
         return
     console.print()
     if not console.is_terminal:
-        for line in (COLUMNS, *rows):
+        for line in (titles, *rows):
             print("\t".join(line))
         return
-    table = Table(*COLUMNS, box=box.SIMPLE_HEAD, pad_edge=False)
+    table = Table(*titles, box=box.SIMPLE_HEAD, pad_edge=False)
     for row in rows:
         table.add_row(*map(escape, row))
     console.print(table)

@@ -92,12 +92,27 @@ def read_manifest(
         table.bad.add_blank(targets, wheres, "the target is empty", "every example needs a text to produce")
     kept, left_out = table.bad.settle(wheres, skip_bad)
     ids = table.text("id") if "id" in table.columns else [_stem(name) for name in table.text(layout.file)]
+    groups = table.groups(count, (layout.file, *layout.targets, layout.prompt, target or "", prompt or "", "id"))
     examples = [
-        Example(ids[i], targets[i], prompts[i] if prompts else "", store.frames[places[i]], wheres[i], others=others[i])
+        Example(
+            ids[i],
+            targets[i],
+            prompts[i] if prompts else "",
+            store.frames[places[i]],
+            wheres[i],
+            others=others[i],
+            group=groups[i],
+        )
         for i in kept
     ]
     notes = [*table.notes, *left_out]
     return Dataset(examples, str(path), store.dims, lambda k: store(places[kept[k]]), notes=notes)
+
+
+def read_targets(path: str | Path, target: str | None = None, quoting: Quoting = "auto") -> list[str]:
+    """The target texts of a manifest; features are not looked at. Raises RequestError."""
+    layout = _layout(path)
+    return _targets(read_tsv(path, "text" if layout.literal else quoting), layout, target, needed=True)
 
 
 def _layout(path: str | Path) -> Layout:

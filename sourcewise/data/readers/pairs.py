@@ -49,8 +49,14 @@ def read_pairs(
         table.bad.add_blank(targets, wheres, "the target is empty", "every example needs a text to produce")
         _look_for_blank(sources, wheres, table, need_source)
     kept, left_out = table.bad.settle(wheres, skip_bad)
-    rows = zip(ids, targets, sources, wheres, others, strict=True)
-    examples = [Example(name, reply, text, 0, where, others=more) for name, reply, text, where, more in rows]
+    groups = table.groups(
+        len(sources), ("id", source, target or "", source.split(".")[0], (target or "").split(".")[0])
+    )
+    rows = zip(ids, targets, sources, wheres, others, groups, strict=True)
+    examples = [
+        Example(name, reply, text, 0, where, others=more, group=group)
+        for name, reply, text, where, more, group in rows
+    ]
     if left_out:
         examples = [examples[row] for row in kept]
     return Dataset(examples, name=table.name, notes=[*table.notes, *left_out])

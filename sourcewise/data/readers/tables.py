@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from sourcewise.data.examples import Note
+from sourcewise.data.examples import Group, Note
+from sourcewise.data.groups import read_groups
 from sourcewise.data.readers.bad_rows import BadRows
 from sourcewise.data.readers.cells import ABSENT, Written, as_texts
 from sourcewise.data.readers.delimited import DELIMITED, Quoting, read_delimited
@@ -95,6 +96,13 @@ class Table:
         for row, what in cells.remarks:
             self.note(self.lines[row], what)
         return cells.texts
+
+    def groups(self, count: int, used: Iterable[str]) -> list[Group]:
+        """The groups of the first `count` rows; the columns in `used` hold something else. Doubtful cells are noted."""
+        found, remarks = read_groups(self.columns, count, set(used))
+        for row, what in remarks:
+            self.note(self.lines[row], what)
+        return found
 
     def _values(self, name: str) -> Sequence[Any]:
         values = self.columns.get(name)
