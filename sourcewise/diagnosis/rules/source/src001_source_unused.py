@@ -17,7 +17,7 @@ class SourceUnused(Rule[Outputs]):
     """
 
     code, name, level, rank = "SRC001", "source unused", "error", 0.1
-    explained_by = "DAT* -DAT008 -DAT009 -DAT016 WIR* TRN001..TRN006 TRN009 TRN013 MEM*"
+    explained_by = "DAT* -DAT008 -DAT009 -DAT016 -DAT019..DAT021 WIR* TRN001..TRN006 TRN009 TRN013 MEM*"
     says_why = "OUT009:error"
     bits = SOURCE_BITS  # a token
     cures = (

@@ -32,7 +32,8 @@ class LanguageModel(Rule[Course]):
 
     code, name, level = "TRN005", "it has become a language model", "error"
     explained_by = (
-        "DAT* -DAT001 -DAT005 -DAT008 -DAT009 -DAT016 WIR* -WIR006..WIR010 -WIR021 TRN002..TRN004 TRN006 TRN009 MEM001"
+        "DAT* -DAT001 -DAT005 -DAT008 -DAT009 -DAT016 -DAT019..DAT021 WIR* -WIR006..WIR010 -WIR021 "
+        "TRN002..TRN004 TRN006 TRN009 MEM001"
     )
     bits, different = SOURCE_BITS, 0.5  # a token, and of the references
     early, plateau, measured = EARLY, PLATEAU, MEASURED
