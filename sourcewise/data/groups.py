@@ -65,12 +65,12 @@ def read_groups(
     cells: list[list[str]] = []
     for column in named.values():
         texts = [text.strip() for text in as_texts(columns[column][:count], column).texts]
-        words = [i for i, text in enumerate(texts) if text and text.casefold() in _NONE]
+        words = [i for i, text in enumerate(texts) if text and names_none(text)]
         if words:
             remarks.append(
                 (words[0], f"{len(words):,} cells of {column!r} are {texts[words[0]]!r}: they name no group")
             )
-        cells.append(["" if text.casefold() in _NONE else text for text in texts])
+        cells.append(["" if names_none(text) else text for text in texts])
     known: dict[tuple[str, ...], Group] = {}  # sets are long, groups are few
     rows = [
         known.setdefault(row, {kind: value for kind, value in zip(named, row, strict=True) if value})
@@ -108,6 +108,11 @@ def groups_in(dataset: Dataset) -> dict[str, dict[str, list[int]]]:
         for kind, value in example.group.items():
             found.setdefault(kind, {}).setdefault(value, []).append(place)
     return found
+
+
+def names_none(text: str) -> bool:
+    """Whether a cell such as an empty one, `nan` or `unknown` names no group."""
+    return text.strip().casefold() in _NONE
 
 
 def _flat(name: str) -> str:

@@ -21,6 +21,7 @@ CHUNK = 4_000_000  # characters that are hashed at a time
 MOST = 8  # candidates of a text that one band gives
 CHECKED = 4  # candidates of a text whose index is computed
 HOPEFUL = 0.4  # share of equal minima from which on it is
+CERTAIN = 0.8  # and from which on it need not be
 _GAP = re.compile(r"[\W_]+")
 
 
@@ -75,13 +76,7 @@ def near_copies(
     Of several, one with the same label is preferred; `labels` are those of both. `own` are the places in `known` of
     the texts asked, where these are some of them: no text is its own copy.
     """
-    places, others = _candidates(asked, known, own)
-    same = np.empty(len(places), dtype=np.float32)
-    for start in range(0, len(places), CHUNK // 16):
-        part = slice(start, start + CHUNK // 16)
-        same[part] = (asked.minima[places[part]] == known.minima[others[part]]).mean(axis=1)
-    hopeful = same >= HOPEFUL
-    places, others, same = places[hopeful], others[hopeful], same[hopeful]
+    places, others, same = _hopeful(asked, known, own)
     order = np.lexsort((others, -same, places))
     found: dict[int, list[NearCopy]] = {}
     tried: dict[int, int] = {}
@@ -99,6 +94,47 @@ def near_copies(
     return [max(copies, key=rank) for copies in found.values()]
 
 
+def clusters(texts: Sequence[str]) -> list[int]:
+    """The number of the cluster that each text is in: near copies are in one, and so are near copies of these.
+
+    Empty texts are alone.
+    """
+    prints = Fingerprints(texts)
+    first: dict[str, int] = {}
+    joined = Joined(len(texts))
+    for place, text in enumerate(prints.texts):
+        if text:
+            joined.join(place, first.setdefault(text, place))
+    own = list(first.values())
+    unique = Fingerprints([prints.texts[place] for place in own])
+    for place, other, same in zip(*(each.tolist() for each in _hopeful(unique, unique, range(len(own)))), strict=True):
+        one, two = own[place], own[other]
+        if joined.root(one) == joined.root(two):
+            continue
+        if same >= CERTAIN or jaccard(unique.texts[place], unique.texts[other]) >= NEAR:
+            joined.join(one, two)
+    return [joined.root(place) for place in range(len(texts))]
+
+
+class Joined:
+    """Places that are put together bit by bit; `root` is the first of all that are with a place."""
+
+    def __init__(self, count: int) -> None:
+        self._above = list(range(count))
+
+    def root(self, place: int) -> int:
+        """What all places that belong together have in common."""
+        while self._above[place] != place:
+            self._above[place] = self._above[self._above[place]]
+            place = self._above[place]
+        return place
+
+    def join(self, one: int, other: int) -> None:
+        """Put all that is with one to all that is with the other."""
+        first, second = sorted((self.root(one), self.root(other)))
+        self._above[second] = first
+
+
 def jaccard(one: str, other: str) -> float:
     """The share of pieces that two simplified texts have in common."""
     left, right = _pieces(one), _pieces(other)
@@ -108,6 +144,19 @@ def jaccard(one: str, other: str) -> float:
 def _pieces(text: str) -> set[str]:
     padded = f" {text} "
     return {padded[i : i + PIECE] for i in range(max(1, len(padded) - PIECE + 1))}
+
+
+def _hopeful(
+    asked: Fingerprints, known: Fingerprints, own: Sequence[int] | None
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Pairs (place, other) with the share of their minima that are the same, which estimates Jaccard's index."""
+    places, others = _candidates(asked, known, own)
+    same = np.empty(len(places), dtype=np.float32)
+    for start in range(0, len(places), CHUNK // 16):
+        part = slice(start, start + CHUNK // 16)
+        same[part] = (asked.minima[places[part]] == known.minima[others[part]]).mean(axis=1)
+    hopeful = same >= HOPEFUL
+    return places[hopeful], others[hopeful], same[hopeful]
 
 
 def _candidates(asked: Fingerprints, known: Fingerprints, own: Sequence[int] | None) -> tuple[np.ndarray, np.ndarray]:
