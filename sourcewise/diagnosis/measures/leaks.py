@@ -67,6 +67,11 @@ class Rarity:
 
 
 def rows(places: Sequence[tuple[str, str]]) -> str:
-    """Pairs of `file:line` in words, the first few: `valid.tsv:3 (train.tsv:17), …`."""
-    named = [f"{one} ({other})" if other else one for one, other in places[:ROWS]]
-    return ", ".join(named) + ", …" * (len(places) > ROWS)
+    """Pairs of `file:line` in words, the first few: `line 3 (train.tsv:17), 9 (train.tsv:4), …`."""
+    named = [f"{line(one)} ({other.rpartition('/')[2]})" for one, other in places[:ROWS]]
+    return f"line{'s' * (len(places) > 1)} {', '.join(named)}" + ", …" * (len(places) > ROWS)
+
+
+def line(where: str) -> str:
+    """The line of a place `file:line`."""
+    return where.rpartition(":")[2].strip()

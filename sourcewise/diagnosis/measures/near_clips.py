@@ -27,7 +27,7 @@ STILL = 0.05  # of the deviation of all frames: what changes less, such as silen
 FRAMES = 4_000_000  # of the set that is searched: more are sampled
 NUMBERS = 400_000_000  # of the same: 1.6 GB pass through
 PRODUCTS = 1_500_000_000  # windows compared with windows
-BLOCK = 20_000_000  # of these at a time
+BLOCK = 4_000_000  # of these at a time
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,9 +56,11 @@ class Clips:
         tables = [self.means(int(place))[:: self.hop] for place in self.places]
         sizes = np.array([len(table) for table in tables])
         self.ends = np.cumsum(sizes)
-        self.windows = np.concatenate(tables).astype(np.float32)
+        means = np.concatenate(tables)
+        squares = np.square(means).sum(1, keepdims=True)
+        # A product with `asked_for` is then a squared distance: one pass over a large table instead of four.
+        self.windows = np.concatenate((means, squares, np.ones_like(squares)), axis=1).astype(np.float32)
         self.of = np.repeat(np.arange(len(sizes)), sizes)  # window → index in `places`
-        self.squares = np.einsum("ij,ij->i", self.windows, self.windows)
 
     def _learn_directions(self) -> None:
         """Mean and deviation of the frames, and the directions in which they differ most."""
@@ -73,7 +75,9 @@ class Clips:
             first = np.random.default_rng(5).standard_normal((dims, WIDE)) / np.sqrt(WIDE)
         pooled = ((frames - self.mean) / self.scale) @ first
         _, vectors = np.linalg.eigh(pooled.T @ pooled)
-        self.directions = (first @ vectors[:, ::-1][:, :DIRECTIONS]).astype(np.float32)
+        directions = (first @ vectors[:, ::-1][:, :DIRECTIONS]) / self.scale[:, None]
+        self.directions = directions.astype(np.float32)
+        self.offset = (self.mean @ directions).astype(np.float32)
 
     def first(self, clip: int) -> int:
         """The first window of a clip."""
@@ -81,10 +85,15 @@ class Clips:
 
     def means(self, place: int, dataset: Dataset | None = None) -> np.ndarray:
         """(windows, directions): the mean of each window of a clip, one per frame that it may begin at."""
-        matrix = (dataset or self.dataset).features(place)
-        flat = ((matrix - self.mean) / self.scale).astype(np.float32) @ self.directions
+        flat = (dataset or self.dataset).features(place) @ self.directions - self.offset
         sums = np.concatenate([np.zeros((1, flat.shape[1])), np.cumsum(flat, axis=0, dtype=np.float64)])
         return np.asarray((sums[self.window :] - sums[: -self.window]) / self.window)
+
+    @staticmethod
+    def asked_for(means: np.ndarray) -> np.ndarray:
+        """(windows, directions + 2): what times `windows` is their squared distances."""
+        squares = np.square(means).sum(1, keepdims=True)
+        return np.concatenate((-2 * means, np.ones_like(squares), squares), axis=1).astype(np.float32)
 
     def most_asked(self) -> int:
         """How many clips may be looked up."""
@@ -102,9 +111,6 @@ def near_clips(asked: Dataset, places: Sequence[int], known: Clips, *, own: bool
     for group in _blocks(queries, len(known.windows)):
         vectors = np.concatenate([queries[k][1] for k in group])
         far = vectors @ known.windows.T
-        far *= -2
-        far += known.squares
-        far += np.square(vectors).sum(1)[:, None]
         begin = 0
         for k in group:
             starts = queries[k][0]
@@ -143,7 +149,7 @@ def _anchors(means: np.ndarray, known: Clips) -> tuple[np.ndarray, np.ndarray]:
     thirds = [(a, b) for a, b in pairwise(edges) if b > a]
     anchors = {a + int(unusual[a:b].argmax()) for a, b in thirds}
     starts = sorted({start for a in anchors for start in range(a, min(a + known.hop, len(means)))})
-    return np.array(starts), means[starts].astype(np.float32)
+    return np.array(starts), known.asked_for(means[starts])
 
 
 def _proposals(starts: np.ndarray, far: np.ndarray, known: Clips) -> list[tuple[int, int]]:

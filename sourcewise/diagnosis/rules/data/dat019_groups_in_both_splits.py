@@ -1,7 +1,7 @@
 from sourcewise.data.examples import Dataset
 from sourcewise.data.groups import PEOPLE, groups_in
 from sourcewise.diagnosis.finding import Level
-from sourcewise.diagnosis.measures.leaks import ROWS
+from sourcewise.diagnosis.measures.leaks import ROWS, line
 from sourcewise.diagnosis.pairs import Pairs, made_of_text, quoted
 from sourcewise.diagnosis.rule import CannotTell, Cure, Findings, Rule
 
@@ -57,12 +57,12 @@ class GroupsInBothSplits(Rule[Pairs]):
         places = sorted(place for group in both for place in groups[group])
         all_of = sum(map(len, groups.values()))
         first = held[places[0]].group[kind]
-        lines = ", ".join(held[place].where.rpartition(":")[2] for place in places[:ROWS]) + ", …" * (
-            len(places) > ROWS
-        )
+        more = ", …" * (len(places) > ROWS)
+        first_lines = ", ".join(line(held[place].where) for place in places[:ROWS])
+        file = train[known[first][0]].where.rpartition("/")[2]
         words = (
             f"the {kind} of {len(places):,} of {all_of:,} examples is in the training set ({len(both):,} of "
-            f"{len(groups):,}, such as {quoted(first)} of {train[known[first][0]].where}; lines {lines})"
+            f"{len(groups):,}; such as {quoted(first)} of {file}; lines {first_lines}{more})"
         )
         grave = kind not in PEOPLE and len(places) >= self.share * len(held)
         return [("warning" if grave else "note", words)]
