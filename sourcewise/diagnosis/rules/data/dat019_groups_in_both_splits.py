@@ -1,3 +1,5 @@
+from collections.abc import Collection
+
 from sourcewise.data.examples import Dataset
 from sourcewise.data.groups import PEOPLE, groups_in
 from sourcewise.diagnosis.finding import Level
@@ -15,8 +17,9 @@ class GroupsInBothSplits(Rule[Pairs]):
     Clips of one recording share words, people, light and sound. The figures then do not say how well the model does on
     a recording, or a person, that it has never met; on sign-language sets such splits give several times the BLEU.
     ## Threshold and its origin
-    Warning from {share:%} of the examples for recordings and groups, a note below that, and for people: official splits
-    of speech and sign language often share these (all speakers of fsdd, all signers of PHOENIX14T). Ours.
+    Warning from {share:%} of the examples for recordings and groups. A note below that; for people, whom official splits
+    of speech and sign language often share (all speakers of fsdd, all signers of PHOENIX14T); and where both sets number
+    their groups 1, 2, 3, …, perhaps each for itself. Ours.
     """
 
     code, name, level = "DAT019", "groups in both splits", "warning"
@@ -64,5 +67,13 @@ class GroupsInBothSplits(Rule[Pairs]):
             f"the {kind} of {len(places):,} of {all_of:,} examples is in the training set ({len(both):,} of "
             f"{len(groups):,}; such as {quoted(first)} of {file}; lines {first_lines}{more})"
         )
-        grave = kind not in PEOPLE and len(places) >= self.share * len(held)
+        if anew := numbered(groups) and numbered(known):
+            words += "; these are numbers from the first on, which may begin anew in each file"
+        grave = kind not in PEOPLE and len(places) >= self.share * len(held) and not anew
         return [("warning" if grave else "note", words)]
+
+
+def numbered(names: Collection[str]) -> bool:
+    """Whether groups are called 0, 1, 2, … or 1, 2, 3, … without a gap."""
+    numbers = {int(name) for name in names if name.isascii() and name.isdecimal()}
+    return len(numbers) == len(names) > 1 and min(numbers) <= 1 and max(numbers) - min(numbers) == len(numbers) - 1
