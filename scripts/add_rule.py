@@ -1,6 +1,6 @@
 """Make the files of a new rule: the rule itself, its test, and its page.
 
-python scripts/add_rule.py DAT019 pairs-of-one-language
+python scripts/add_rule.py DAT099 pairs-of-one-language
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def test_{name}() -> None:
 def main(code: str, name: str) -> None:
     """Write the files. Raises SystemExit with a line that says what is wrong."""
     if not re.fullmatch(r"[A-Z]{3}\d{3}", code) or code[:3] not in GROUPS:
-        raise SystemExit(f"{code}: a code is one of {', '.join(GROUPS)} and three digits, such as DAT019")
+        raise SystemExit(f"{code}: a code is one of {', '.join(GROUPS)} and three digits, such as DAT099")
     if not re.fullmatch(r"[a-z][a-z0-9]*(-[a-z0-9]+)*", name):
         raise SystemExit(f"{name}: a name is words of small letters, such as pairs-of-one-language")
     root = Path(__file__).parents[1]

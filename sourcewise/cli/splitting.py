@@ -21,7 +21,7 @@ from sourcewise.errors import RequestError
     ],
     argument("file", type=path, metavar="FILE", help="a .tsv, .csv, .jsonl or .parquet file with a row per example"),
     argument("--by", action="append", default=[], type=filled, metavar="COLUMN", help="rows that share it stay "
-        "together; a kind too: recording, signer, speaker; row: each by itself; may be repeated"),
+        "together, such as signer (row: each by itself); may be repeated"),
     argument("--match", type=filled, metavar="REGEX", help="of each cell of --by, only what this finds (first group)"),
     argument("--alike", action="append", default=[], type=filled, metavar="COLUMN", help="rows with nearly the same "
         "text there stay together, too; may be repeated"),

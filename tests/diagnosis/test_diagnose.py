@@ -122,7 +122,7 @@ def test_explain_prints_every_part_within_a_terminal():
 
 
 @pytest.mark.parametrize(
-    ("code", "answer"), [("OUT01", "OUT001"), ("src1", "SRC001"), ("xyz", "known: .*DAT001, DAT002")]
+    ("code", "answer"), [("OUT0001", "OUT001"), ("src1", "SRC001"), ("xyz", "known: .*DAT001, DAT002")]
 )
 def test_explain_names_the_nearest_code(code, answer):
     with pytest.raises(RequestError, match=answer):

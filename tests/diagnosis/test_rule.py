@@ -248,15 +248,15 @@ def test_the_script_adds_a_rule_with_test_and_page(tmp_path: Path) -> None:
         env = {**os.environ, "PYTHONPATH": str(tmp_path)}
         return subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True)
 
-    made = run("scripts/add_rule.py", "DAT019", "pairs-of-one-language")
-    name = "dat019_pairs_of_one_language.py"
+    made = run("scripts/add_rule.py", "DAT099", "pairs-of-one-language")
+    name = "dat099_pairs_of_one_language.py"
     assert made.stdout.split() == [
-        f"sourcewise/diagnosis/rules/data/{name}", f"tests/diagnosis/rules/test_{name}", "docs/rules/DAT019.md"
+        f"sourcewise/diagnosis/rules/data/{name}", f"tests/diagnosis/rules/test_{name}", "docs/rules/DAT099.md"
     ], made.stderr  # fmt: skip
     assert "pairs of one language" in (tmp_path / "docs" / "rules" / "README.md").read_text(encoding="utf-8")
-    told = run("-m", "sourcewise", "explain", "DAT019")
+    told = run("-m", "sourcewise", "explain", "DAT099")
     assert "Warning from 10 %, error from 50 %" in told.stdout, told.stderr
-    assert "there is a rule DAT019 already" in run("scripts/add_rule.py", "DAT019", "again").stderr
+    assert "there is a rule DAT099 already" in run("scripts/add_rule.py", "DAT099", "again").stderr
     assert "a code is one of DAT, WIR" in run("scripts/add_rule.py", "XYZ019", "again").stderr
     checked = run(
         "-m", "ruff", "check", "--config", str(ROOT / "pyproject.toml"), f"sourcewise/diagnosis/rules/data/{name}"

@@ -9,7 +9,7 @@ from tests.diagnosis.rules.scored import SENTENCES, WORSE, found
 CODE = "OUT010"
 
 
-@pytest.mark.parametrize("mark", [".", "<eos>", "。", "|||", "amen"])
+@pytest.mark.parametrize("mark", [".", "<eos>", "。", "|||", "[SEP]", "__end__"])
 def test_a_mark_behind_all_is_told_with_what_it_is_worth(mark: str) -> None:
     finding = found([f"{t} {mark}" for t in SENTENCES], [f"{t} {mark}" for t in WORSE])[CODE]
     assert finding.level == "note"
@@ -24,6 +24,7 @@ def test_a_mark_behind_all_is_told_with_what_it_is_worth(mark: str) -> None:
         (SENTENCES, WORSE),
         ([f"{t}." for t in SENTENCES], [f"{t}." for t in WORSE]),  # as raw text is written
         ([f"{t} ." for t in SENTENCES], WORSE),  # the outputs have none
+        ([f"{t} dog" for t in SENTENCES], [f"{t} dog" for t in WORSE]),  # a word
         (["yes ."] * 50, ["yes ."] * 50),  # no sentences
         ([f"{t} {'.' if i % 3 else '?'}" for i, t in enumerate(SENTENCES)], WORSE),
     ],

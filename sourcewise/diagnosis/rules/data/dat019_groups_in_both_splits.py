@@ -17,9 +17,9 @@ class GroupsInBothSplits(Rule[Pairs]):
     Clips of one recording share words, people, light and sound. The figures then do not say how well the model does on
     a recording, or a person, that it has never met; on sign-language sets such splits give several times the BLEU.
     ## Threshold and its origin
-    Warning from {share:%} of the examples for recordings and groups. A note below that; for people, whom official splits
-    of speech and sign language often share (all speakers of fsdd, all signers of PHOENIX14T); and where both sets number
-    their groups 1, 2, 3, …, perhaps each for itself. Ours.
+    Warning from {share:%} of the examples for recordings and groups. A note below that; for people, whom official
+    splits of speech and sign language often share (all speakers of fsdd, all signers of the weather forecasts); and
+    where both sets number their groups from the first on, perhaps each for itself. Ours.
     """
 
     code, name, level = "DAT019", "groups in both splits", "warning"

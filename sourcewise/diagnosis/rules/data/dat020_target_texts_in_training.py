@@ -18,8 +18,8 @@ class TargetTextsInTraining(Rule[Pairs]):
     Sets with few different texts, such as digits and dates, share them by nature, as much as a training set shares with
     itself: what Good and Turing estimate from its texts that come once. Warning where the share is {excess:%} or more
     beyond that, and more than chance. Note where it is anything beyond that, and where texts that nobody writes twice
-    by chance (of {bits} bits or more by the frequency of their words) are {note:%} of the set or more: greetings in a
-    weather forecast are {phoenix:%} of PHOENIX14T's validation set. Ours; Multi30k and SIGMORPHON's pronunciations have
+    by chance (of {bits} bits or more by the frequency of their words) are {note:%} of the set or more: greetings are
+    {phoenix:%} of a validation set of weather forecasts. Ours; Multi30k and SIGMORPHON's pronunciations have
     less.
     """
 

@@ -17,19 +17,20 @@ Pair = tuple[str, str]  # where an example of a set held out is, and where its n
 
 class NearCopiesAcrossSplits(Rule[Pairs]):
     """The share of validation and test sources that are near copies of training sources. Texts share {near:%} of their
-    pieces of four characters or more, case and punctuation ignored. Clips of features share half of the shorter one's
-    frames, moved by any number of frames, and differ there by less than {loose} of their own deviation: copies with
-    noise, crops, overlapping cuts of one recording. Exact pairs are told by DAT008.
+    pieces of four characters or more, case and punctuation ignored; of {texts} training texts and {asked} others at
+    most a sample is looked at. Clips of features share half of the shorter one's frames, moved by any number of frames,
+    and differ there by less than {loose} of their own deviation, or by less than {tight} where many are as near as that
+    by nature: copies with noise, crops, overlapping cuts of one recording. As many clips are looked at as take seconds.
+    Exact pairs are told by DAT008.
     ## Why that is bad
     What is learned by heart is right on them; the figures do not say how well the model does on new sources.
     ## Threshold and its origin
-    Templates, dates and captions are alike by nature. So the share is held against that of training sources that have
-    a near copy in the rest of the training set. Warning where it is {excess:%} or more beyond that, and more than
-    chance; a note where it is anything beyond that. A note too where {both:%} of the sources, of {bits} bits or more,
-    have a near copy with the same target, however usual that is: sets that were augmented before they were split.
+    Templates, dates and captions are alike by nature. So the share is held against that of training sources (of up to
+    {usual} texts, {clips} clips) that have a near copy in the rest of the training set. Warning where it is
+    {excess:%} or more beyond that, and more than chance; a note where it is anything beyond that. A note too where
+    {both:%} of the sources, of {bits} bits or more, have a near copy with the same target, however usual that is: sets
+    that were augmented before they were split.
     Ours: Multi30k has 2.5 % near copies, the training set as many.
-
-    Of {texts} training texts and {asked} others at most a sample is looked at; of clips as many as take seconds.
     """
 
     code, name, level = "DAT021", "near copies of sources in both splits", "warning"
@@ -177,5 +178,5 @@ def _exact(clip: NearClip, held: Dataset, train: Dataset) -> bool:
 def _of(clip: NearClip, train: Dataset) -> str:
     """Where the training clip is, and how the two differ."""
     moved = f", {clip.frames} frames from {max(0, clip.shift)} on" if clip.shift else ""
-    apart = f", {100 * clip.apart:.0f} % apart" if clip.apart >= 0.005 else ""
+    apart = f", {100 * clip.apart:.0f} % apart" if round(100 * clip.apart) else ""
     return f"{train[clip.other].where}{moved}{apart}"

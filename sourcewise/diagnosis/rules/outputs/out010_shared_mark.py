@@ -1,3 +1,4 @@
+import re
 from collections import Counter
 from collections.abc import Sequence
 
@@ -6,10 +7,12 @@ from sourcewise.diagnosis.rule import Cure, Findings, Rule
 from sourcewise.evaluation.metrics import output_metrics
 from sourcewise.evaluation.verdict import bleu_applies
 
+_MARK = re.compile(r"[\W_]+|[\W_]+\w+[\W_]+")  # signs alone, or signs around a word
+
 
 class SharedMark(Rule[Outputs]):
-    """The share of references, and of outputs, that end in the same word: a mark with a space before it, such as " .",
-    or a token such as "<eos>". With the BLEU that both have without it. Where most references have four words or more.
+    """The share of references, and of outputs, that end in the same mark, which has a space before it, such as " .", or
+    is a token such as "<eos>". With the BLEU that both have without it. Where most references have four words or more.
     ## Why that is bad
     Nothing is translated there, but it counts as right, and as a part of right word pairs. Papers differ in whether
     they append such a mark, so their figures cannot be compared: on PHOENIX14T it was worth a point of BLEU at 12.
@@ -28,7 +31,11 @@ class SharedMark(Rule[Outputs]):
             return
         mark, count = last_word(references)
         said = sum(output.split()[-1:] == [mark] for output in given)
-        if not mark or count < self.share * len(references) or said < self.share * sum(map(bool, given)):
+        if (
+            not _MARK.fullmatch(mark)
+            or count < self.share * len(references)
+            or said < self.share * sum(map(bool, given))
+        ):
             return
         if said < MIN_EXAMPLES:
             return
