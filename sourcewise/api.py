@@ -130,7 +130,7 @@ def evaluate_run(run: Run, test: Sequence[Dataset]) -> Evaluation:
     progress = TrainingProgress().evaluating
     encoded.tell()
     evaluation = evaluate_encoded(model.network, model.tokenizer, encoded, model.generation, progress, model.evaluation)
-    add_parts(evaluation, model.data)
+    add_parts(evaluation, model.data, model.evaluation)
     evaluation.write(run.folder)
     write_shown(model, encoded, run.folder)
     return evaluation

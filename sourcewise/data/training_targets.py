@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from sourcewise.config import DataConfig, DatasetConfig
 from sourcewise.data.open import open_dataset
-from sourcewise.data.readers.manifests import read_targets
+from sourcewise.data.readers.manifests import target_texts
 from sourcewise.data.readers.pairs import HUB
+from sourcewise.data.readers.several import read_targets
 from sourcewise.data.readers.tables import read_table
 from sourcewise.errors import RequestError
 
@@ -27,9 +28,9 @@ def training_targets(data: DataConfig) -> list[str] | None:
 def _targets(config: DatasetConfig, data: DataConfig) -> list[str]:
     path = data.path(config.manifest or config.pairs or "")
     if config.manifest:
-        found = read_targets(path, config.target, config.quoting)[: config.limit]
+        found = target_texts(path, config.target, config.quoting)[: config.limit]
     elif config.pairs:
-        found = read_table(path, config.quoting).text(config.target or "target", config.limit)
+        found = read_targets(read_table(path, config.quoting), config.target or "target", config.limit)[0]
     else:
         return [example.target for example in open_dataset(config, data)]
     return [text.lower() for text in found] if config.lowercase else found

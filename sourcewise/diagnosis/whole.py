@@ -180,7 +180,7 @@ def _of_model(model: Model, asked: Asked) -> list[Piece]:
     if held:
         tell(held)
     evaluation = evaluate_encoded(model.network, model.tokenizer, encoded, options, asked.progress, model.evaluation)
-    add_parts(evaluation, model.data)
+    add_parts(evaluation, model.data, model.evaluation)
     return [of_network(model, encoded), of_evaluation(evaluation)]
 
 
@@ -194,7 +194,7 @@ def _own_network(run: Run, evaluation: Evaluation | None, final: bool) -> tuple[
             evaluation = evaluate_encoded(
                 model.network, model.tokenizer, encoded, model.options(), measuring=model.evaluation
             )
-            add_parts(evaluation, model.data)
+            add_parts(evaluation, model.data, model.evaluation)
         else:
             _put_sources(evaluation, encoded)
         return of_network(model, encoded), evaluation

@@ -5,22 +5,25 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from typing import Any
 
-from sourcewise.config import DataConfig
+from sourcewise.config import DataConfig, EvaluationConfig
 from sourcewise.data.training_targets import training_targets
-from sourcewise.evaluation.metrics import output_metrics, plain
 from sourcewise.evaluation.results import Evaluation, Row
+from sourcewise.metrics.counting import Counting
+from sourcewise.metrics.outputs import output_metrics
+from sourcewise.metrics.texts import plain
 
 KEYS = ("examples", "bleu", "chrf", "wer", "exact_match_pct")
 MOST = 20  # groups of a kind that have a row of their own; the others share one
 FEWEST = 2.0  # examples a group, on average: else its figures are those of single examples
 
 
-def add_parts(evaluation: Evaluation, data: DataConfig) -> None:
+def add_parts(evaluation: Evaluation, data: DataConfig, measuring: EvaluationConfig) -> None:
     """Add `by_target` and `by_group` to the metrics, as far as groups are named and training texts are there."""
-    evaluation.metrics |= seen_figures(evaluation.rows, training_targets(data)) | group_figures(evaluation.rows)
+    rows, counting = evaluation.rows, measuring.counting
+    evaluation.metrics |= seen_figures(rows, training_targets(data), counting) | group_figures(rows, counting)
 
 
-def group_figures(rows: Sequence[Row]) -> dict[str, Any]:
+def group_figures(rows: Sequence[Row], counting: Counting = Counting()) -> dict[str, Any]:
     """`by_group`: kind (signer, recording, …) → group → its figures, the largest first; `others` are all the rest.
 
     Empty without groups; a kind with one group, or with a group per example, is left out.
@@ -40,11 +43,13 @@ def group_figures(rows: Sequence[Row]) -> dict[str, Any]:
         rest = [row for group in largest[len(named) :] for row in groups[group]]
         without = [row for row in rows if kind not in row.group]
         others = {f"{len(largest) - len(named):,} others": rest, f"no {kind}": without}
-        tables[kind] = {name: _figures(part) for name, part in (parts | others).items() if part}
+        tables[kind] = {name: _figures(part, counting) for name, part in (parts | others).items() if part}
     return {"by_group": tables} if tables else {}
 
 
-def seen_figures(rows: Sequence[Row], targets: Collection[str] | None) -> dict[str, Any]:
+def seen_figures(
+    rows: Sequence[Row], targets: Collection[str] | None, counting: Counting = Counting()
+) -> dict[str, Any]:
     """`by_target`: the figures of references that are (`seen`) and are not (`unseen`) among the training `targets`.
 
     Empty where these are not known (None), or all or none of the references are among them.
@@ -57,9 +62,10 @@ def seen_figures(rows: Sequence[Row], targets: Collection[str] | None) -> dict[s
         parts["seen" if plain(row.reference) in known else "unseen"].append(row)
     if not all(parts.values()):
         return {}
-    return {"by_target": {name: _figures(part) for name, part in parts.items()}}
+    return {"by_target": {name: _figures(part, counting) for name, part in parts.items()}}
 
 
-def _figures(rows: Sequence[Row]) -> dict[str, Any]:
-    metrics = output_metrics([r.reference for r in rows], [r.output for r in rows], [r.finished for r in rows])
+def _figures(rows: Sequence[Row], counting: Counting) -> dict[str, Any]:
+    references, outputs = [row.references for row in rows], [row.output for row in rows]
+    metrics = output_metrics(references, outputs, [row.finished for row in rows], counting)
     return {key: metrics[key] for key in KEYS}

@@ -60,7 +60,7 @@ def evaluate(
     changes = generation or {}
     options, measuring = model.options(**changes), model.measuring(**(evaluation or {}))
     found = evaluate_encoded(model.network, model.tokenizer, encoded, options, progress, measuring)
-    add_parts(found, model.data)
+    add_parts(found, model.data, measuring)
     if followed := model.followed(**changes):
         found.metrics["folder_settings"] = followed
         found.settings = model.held(**changes)

@@ -109,10 +109,11 @@ def read_manifest(
     return Dataset(examples, str(path), store.dims, lambda k: store(places[kept[k]]), notes=notes)
 
 
-def read_targets(path: str | Path, target: str | None = None, quoting: Quoting = "auto") -> list[str]:
+def target_texts(path: str | Path, target: str | None = None, quoting: Quoting = "auto") -> list[str]:
     """The target texts of a manifest; features are not looked at. Raises RequestError."""
     layout = _layout(path)
-    return _targets(read_tsv(path, "text" if layout.literal else quoting), layout, target, needed=True)
+    table = read_tsv(path, "text" if layout.literal else quoting)
+    return _targets(table, layout, target, True, len(table))[0]
 
 
 def _layout(path: str | Path) -> Layout:

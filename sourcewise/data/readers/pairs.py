@@ -54,8 +54,7 @@ def read_pairs(
     )
     rows = zip(ids, targets, sources, wheres, others, groups, strict=True)
     examples = [
-        Example(name, reply, text, 0, where, others=more, group=group)
-        for name, reply, text, where, more, group in rows
+        Example(name, reply, text, 0, where, others=more, group=group) for name, reply, text, where, more, group in rows
     ]
     if left_out:
         examples = [examples[row] for row in kept]

@@ -9,8 +9,8 @@ from typing import Any
 from sourcewise.diagnosis.finding import Finding
 from sourcewise.diagnosis.outputs import Outputs
 from sourcewise.diagnosis.rules import look
-from sourcewise.evaluation.metrics import output_metrics
 from sourcewise.evaluation.results import Evaluation, Row
+from sourcewise.metrics.outputs import output_metrics
 
 RNG = random.Random(8)
 WORDS = [a + b for a in ("ba", "de", "fi", "go", "lu", "mi", "na", "po") for b in ("r", "st", "nk", "lm", "x")]

@@ -5,7 +5,7 @@ from sourcewise.diagnosis.finding import Level
 from sourcewise.diagnosis.measures.leaks import BITS, Rarity, Share, rows, seen_share
 from sourcewise.diagnosis.pairs import Pairs, made_of_text
 from sourcewise.diagnosis.rule import Cure, Findings, Rule
-from sourcewise.evaluation.metrics import plain
+from sourcewise.metrics.texts import plain
 
 
 class TargetTextsInTraining(Rule[Pairs]):

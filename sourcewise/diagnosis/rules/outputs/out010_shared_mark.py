@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 from sourcewise.diagnosis.outputs import MIN_EXAMPLES, Outputs, shown
 from sourcewise.diagnosis.rule import Cure, Findings, Rule
-from sourcewise.evaluation.metrics import output_metrics
 from sourcewise.evaluation.verdict import bleu_applies
+from sourcewise.metrics.outputs import output_metrics
 
 _MARK = re.compile(r"[\W_]+|[\W_]+\w+[\W_]+")  # signs alone, or signs around a word
 
