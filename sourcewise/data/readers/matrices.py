@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import threading
 from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -16,6 +17,7 @@ import numpy as np
 from sourcewise.errors import FaultyData, RequestError
 
 _THREADS = 8  # they wait for files, not for cores
+_PARSER = threading.Lock()  # of headers
 _CHUNK = 64  # files per task
 
 T = TypeVar("T")
@@ -187,11 +189,8 @@ def _read_header(clip: Clip, file: BinaryIO) -> _Stored:
     start = file.read(6)
     if start != np.lib.format.MAGIC_PREFIX:
         raise clip.wrong(_mistaken(start))
-    file.seek(base)
     try:
-        major, _ = np.lib.format.read_magic(file)
-        read = np.lib.format.read_array_header_1_0 if major == 1 else np.lib.format.read_array_header_2_0
-        shape, fortran, dtype = read(file)
+        shape, fortran, dtype = _parsed(file, base)
     except Exception as error:  # the parser may fail in any way on arbitrary bytes
         raise clip.wrong(f"has a broken header ({str(error).splitlines()[0][:100]}); write it again") from None
     if dtype.hasobject:
@@ -205,6 +204,25 @@ def _read_header(clip: Clip, file: BinaryIO) -> _Stored:
     if shape[1] < 1:
         raise clip.wrong("has frames of width 0; extract its features again")
     return _Stored(dtype, shape[0], shape[1], fortran, file.tell())
+
+
+def _parsed(file: BinaryIO, base: int) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+    """Shape, Fortran order and type by numpy, whose parser is Python's own.
+
+    Before Python 3.13 that parser keeps a count for all threads and may fail in one where another parses, too:
+    "AST constructor recursion depth mismatch" (CPython issue 106905). So ours take turns, and try again.
+    """
+    for last in (False, False, True):
+        file.seek(base)
+        try:
+            with _PARSER:
+                major, _ = np.lib.format.read_magic(file)
+                read = np.lib.format.read_array_header_1_0 if major == 1 else np.lib.format.read_array_header_2_0
+                return read(file)
+        except SystemError:
+            if last:
+                raise
+    raise AssertionError("the last try returns or raises")
 
 
 def _mistaken(start: bytes) -> str:
