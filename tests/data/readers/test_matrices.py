@@ -1,10 +1,5 @@
 from __future__ import annotations
 
-import ast
-import contextlib
-import sys
-import threading
-
 import numpy as np
 import pytest
 
@@ -49,33 +44,6 @@ def test_one_file_for_many_clips_is_read_once(tmp_path):
     size = (tmp_path / "x.npy").stat().st_size
     store = MatrixStore([Clip(tmp_path / "x.npy", "m:2", i, i + 1) for i in range(10)], cache_bytes=size)
     assert store.cached and np.array_equal(np.concatenate([store(i) for i in range(10)]), array)
-
-
-def test_headers_are_read_while_other_threads_parse(tmp_path):
-    """Python's parser fails at random where two threads parse at once; no file is called broken for that."""
-    paths = [tmp_path / f"{i}.npy" for i in range(400)]
-    for path in paths:
-        np.save(path, np.ones((2, 3), dtype="float16"))
-    done = threading.Event()
-
-    def parse() -> None:
-        while not done.is_set():
-            with contextlib.suppress(SystemError):
-                ast.literal_eval("{'a': (1, (2, (3, 4))), 'b': [1, [2, [3]]]}")
-
-    others = [threading.Thread(target=parse) for _ in range(2)]
-    kept = sys.getswitchinterval()
-    sys.setswitchinterval(1e-6)
-    try:
-        for thread in others:
-            thread.start()
-        store = MatrixStore([Clip(path, "m.tsv:2") for path in paths], 1e9)
-    finally:
-        done.set()
-        sys.setswitchinterval(kept)
-        for thread in others:
-            thread.join()
-    assert len(store.frames) == 400
 
 
 def test_a_parser_that_fails_for_other_threads_is_asked_again(tmp_path, monkeypatch):
