@@ -242,7 +242,8 @@ def test_stragglers_go_on_with_those_of_other_batches(kind: str, sizes: list[int
         together = search(net, [(list(range(len(sizes))), net.encode(source))], options)
         entering = search(net, [(c, net.encode(rows(source, c))) for c in crowds], options)
     for i, hypothesis in together.items():
-        assert entering[i].ids == hypothesis.ids
+        tied = entering[i].score == pytest.approx(hypothesis.score, abs=1e-5)  # sums in another order may break a tie
+        assert entering[i].ids == hypothesis.ids or tied
         assert entering[i].score == pytest.approx(hypothesis.score, abs=1e-3)
 
 

@@ -16,12 +16,14 @@ class FewDistinctOutputs(Rule[Outputs]):
     Many sources share an output: the model tells groups of sources apart, not sources.
     ## Threshold and its origin
     Below {error} % an error (mode collapse), below {warning} % a warning: the bands of the verdict of `sourcewise
-    evaluate`.
+    evaluate`. As that verdict (OUT009) it is a note on the run's own sets while it trains, or where its loss still fell
+    at its end (TRN014): sums of two digits rest for a thousand steps at half of the variety before they are learned.
     """
 
     code, name, level = "OUT002", "few distinct outputs", "error"
     explained_by = "DAT015 DAT018 WIR020 SRC001 OUT001 OUT006"
     implied_by = "OUT001:error OUT006:error"
+    until_the_end = True
     warning, error = DIVERSITY_BANDS  # percent of the references' variety
     cures = Cure(
         "Train longer before changing anything if the loss still falls. Then look at how much of the source survives: "
