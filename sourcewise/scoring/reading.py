@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from sourcewise.data.groups import group_columns
 from sourcewise.data.readers.lines import read_lines
 from sourcewise.data.readers.several import read_targets
 from sourcewise.data.readers.tables import Table, endings, listed, no_column, read_table
@@ -17,7 +18,6 @@ from sourcewise.metrics.texts import plain
 
 TARGETS = ("target", "reference", "text", "translation", "tgt_text")  # columns of references, by preference
 OUTPUTS = ("output", "hypothesis", "prediction")
-GROUPS = ("group", "signer", "speaker", "recording")
 
 
 @dataclass(slots=True)
@@ -48,7 +48,8 @@ def read_references(
     """The references in a text file, a table or a run folder, with those of further files of the same examples.
 
     A table may have several per example: a list in a cell, or columns such as target2. `groups` are columns besides
-    GROUPS. Raises RequestError for files that cannot be read, that do not match, or that hold no example.
+    those that `data.groups` knows. Raises RequestError for files that cannot be read, that do not match, or that hold
+    no example.
     """
     found = _references_of(path, target, groups)
     if not len(found):
@@ -149,7 +150,7 @@ def _references_of(path: str, target: str | None, groups: Sequence[str]) -> Refe
     found = ReferenceSet(path, [(text, *more) for text, more in zip(first, others, strict=True)])
     found.ids = table.text("id") if "id" in table.columns else []
     found.sources = table.text("source") if "source" in table.columns and name != "source" else []
-    named = dict.fromkeys([*groups, *(each for each in GROUPS if each in table.columns and each != name)])
+    named = dict.fromkeys([*groups, *group_columns(table.names(), (name, "id", "source")).values()])
     found.groups = {each: table.text(each) for each in named}
     found.remarks = [f"{path}: {note.where}: {note.what}" for note in table.notes]
     _no_bad_rows(table)

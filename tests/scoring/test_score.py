@@ -201,6 +201,13 @@ def test_a_model_of_a_tokenizer_is_never_fetched(
     assert "bleu_tokenize flores200: its model" in said and "downloads it" in said
 
 
+def test_groups_are_known_by_the_columns_that_trainings_know(write: Write, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = [f"{text}\t{'ann' if i else 'bob'}" for i, text in enumerate(REFERENCES)]
+    for column in ("client_id", "Video_ID"):
+        found = scores(write("r.tsv", f"target\t{column}", *rows), write("a", *A), capsys=capsys)
+        assert {part["name"] for part in found["parts"] if part["by"] == column} == {"ann", "bob"}
+
+
 def test_parts_of_a_set_are_scored_on_their_own(write: Write, capsys: pytest.CaptureFixture[str]) -> None:
     rows = [f"{text}\t{'ann' if i else 'bob'}" for i, text in enumerate(REFERENCES)]
     train = write("train.tsv", "source\ttarget", f"x\t{REFERENCES[2].upper()}", "y\tthe cat sat on the mat or not")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 import sys
+import textwrap
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from sourcewise.errors import RequestError
 from sourcewise.runtime.files import write_atomically
 
 INDEX = "README.md"
+LINE = 120  # characters
 KINDS = {  # by the letters of a code, in the order in which causes come before symptoms
     "DAT": "Data",
     "WIR": "Wiring",
@@ -40,9 +42,11 @@ def index(rules: list[Rule[Any]]) -> str:
     parts = [
         _MADE,
         "# Rules",
-        "What `sourcewise diagnose` looks for. An error makes a model useless as it is, a warning costs quality, a "
-        "note is worth knowing; the level is the gravest that a rule has. `sourcewise explain CODE` shows a page in "
-        "the terminal.",
+        _filled(
+            "What `sourcewise diagnose` looks for. An error makes a model useless as it is, a warning costs quality, a "
+            "note is worth knowing; the level is the gravest that a rule has. `sourcewise explain CODE` shows a page "
+            "in the terminal."
+        ),
     ]
     order = [*KINDS, *sorted({_letters(rule) for rule in rules} - {*KINDS})]
     ordered = sorted(rules, key=lambda rule: (order.index(_letters(rule)), rule.code))
@@ -59,7 +63,7 @@ def page(rule: Rule[Any]) -> str:
         parts += [f"## {title}", _markdown(text)]
     if rule.causes:
         codes = ", ".join(f"[{code}]({code}.md)" for code in rule.causes)
-        parts += ["## Look first at", f"{codes}: where one is found, it is the cause."]
+        parts += ["## Look first at", _filled(f"{codes}: where one is found, it is the cause.")]
     return "\n\n".join([*parts, f"[All rules]({INDEX})"]) + "\n"
 
 
@@ -88,8 +92,13 @@ def _markdown(text: str) -> str:
         if pasted:
             blocks.append("\n".join(["```sh", *(line.strip() for line in lines), "```"]))
         else:
-            blocks += [_escaped(line) for line in lines if line.strip()]
+            blocks += [_filled(_escaped(line)) for line in lines if line.strip()]
     return "\n\n".join(blocks)
+
+
+def _filled(paragraph: str) -> str:
+    """A paragraph in lines as long as those of the code."""
+    return textwrap.fill(paragraph, LINE, break_long_words=False, break_on_hyphens=False)
 
 
 def _escaped(text: str) -> str:
