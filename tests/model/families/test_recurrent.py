@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import math
 from functools import partial
@@ -11,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
@@ -234,16 +235,16 @@ def test_a_search_finds_what_the_equations_score_whatever_its_batch(
 @given(
     sizes=st.lists(st.integers(1, 9), min_size=3, max_size=30), crowd=st.integers(1, 7), beams=st.sampled_from([1, 3])
 )
+@example(sizes=[*[1] * 13, 2], crowd=1, beams=3)  # two beams with scores that are the same in fp32
 def test_stragglers_go_on_with_those_of_other_batches(kind: str, sizes: list[int], crowd: int, beams: int) -> None:
-    net, source = KINDS[kind], source_of(kind, sizes)
+    net, source = copy.deepcopy(KINDS[kind]).double(), source_of(kind, sizes)  # rounding breaks ties in fp32
     options = GenerationConfig(beams=beams, max_new_tokens=27)
     crowds = [list(range(i, min(i + crowd, len(sizes)))) for i in range(0, len(sizes), crowd)]
     with torch.inference_mode():
         together = search(net, [(list(range(len(sizes))), net.encode(source))], options)
         entering = search(net, [(c, net.encode(rows(source, c))) for c in crowds], options)
     for i, hypothesis in together.items():
-        tied = entering[i].score == pytest.approx(hypothesis.score, abs=1e-5)  # sums in another order may break a tie
-        assert entering[i].ids == hypothesis.ids or tied
+        assert entering[i].ids == hypothesis.ids
         assert entering[i].score == pytest.approx(hypothesis.score, abs=1e-3)
 
 
