@@ -21,8 +21,7 @@ from sourcewise.diagnosis.preflight import before_training
 from sourcewise.diagnosis.preflight import preflight as diagnosed
 from sourcewise.diagnosis.watch import Watch
 from sourcewise.errors import Notice, RequestError
-from sourcewise.evaluation.by_group import add_parts
-from sourcewise.evaluation.evaluate import evaluate_encoded
+from sourcewise.evaluation.evaluate import evaluate_model
 from sourcewise.evaluation.results import Evaluation
 from sourcewise.evaluation.shown import write_shown
 from sourcewise.generation.model import load
@@ -75,7 +74,7 @@ def train(
         print_notes(notes, run.notes)
         training.fit()
         try:
-            run.evaluation = evaluate_run(run, setup.test) if setup.test else None
+            run.evaluation = evaluate_run(run, setup.test, setup.pairs) if setup.test else None
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", Notice)  # printed above; the report reads the same data again
                 LiveReport().done(run)
@@ -123,14 +122,18 @@ def preflight(recipe: Recipe | str | Path, overrides: dict[str, Any] | None = No
     return diagnosed(lambda: set_up(chosen))
 
 
-def evaluate_run(run: Run, test: Sequence[Dataset]) -> Evaluation:
-    """Evaluate the best checkpoint of a run on one or several sets; writes metrics.json and translations.tsv."""
+def evaluate_run(run: Run, test: Sequence[Dataset], training: Sequence[Dataset] | None = None) -> Evaluation:
+    """Evaluate the best checkpoint of a run on one or several sets; writes metrics.json and translations.tsv.
+
+    The baselines are taken from `training`, by default the training sets of its recipe.
+    """
     model = load(run.folder, run.recipe.train.device)
     encoded = encode_sets(test, model.tokenizer, model.data)
     progress = TrainingProgress().evaluating
     encoded.tell()
-    evaluation = evaluate_encoded(model.network, model.tokenizer, encoded, model.generation, progress, model.evaluation)
-    add_parts(evaluation, model.data, model.evaluation)
+    evaluation = evaluate_model(
+        model, encoded, model.generation, progress, model.evaluation, run=run.folder, training=training
+    )
     evaluation.write(run.folder)
     write_shown(model, encoded, run.folder)
     return evaluation

@@ -129,6 +129,7 @@ OF_EVALUATIONS = (
         signed=True),
     Figure("comet", "COMET", "{:.4f}", "higher", shown=PRINTED, signed=True),  # of `score` alone
     Figure("tasks_mean", "mean of the tasks' own metrics", better="higher", short="tasks' mean", shown={"table": ""}),
+    Figure("above_copying", "above copying, in the set's own metric", "{:+.2f}", shown=PRINTED),
     Figure("unique_pct", "distinct outputs", "{:.1f} %", "higher", PERCENT, short="unique",
         meaning="distinct outputs per hundred examples",
         shown=EVERYWHERE | {"progress": "unique {:.0f} %"}, judges=False),

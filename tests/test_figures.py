@@ -90,7 +90,7 @@ def test_an_added_figure_is_trained_by_evaluated_required_and_reported(
     found = json.loads((results / "metrics.json").read_text())["first_word_pct"]
     rows = [line.split("\t") for line in (results / "translations.tsv").read_text().splitlines()[1:]]
     assert found == share_of_first([row[2] for row in rows], [row[1] for row in rows])
-    assert f"first word right, whatever follows\t{found:.1f} %\n" in capsys.readouterr().out
+    assert f"first word right, whatever follows\t{found:.1f} %  [" in capsys.readouterr().out
     assert main([*words, "first_word_pct>100"]) == 1
     assert "required first_word_pct>100, but first_word_pct is" in capsys.readouterr().err
 

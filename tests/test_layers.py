@@ -20,6 +20,7 @@ LAYERS = (
     ("comparison",),
     ("training", "scoring"),
     ("evaluation",),
+    ("baselines",),
     ("generation",),
     ("model",),
     ("data",),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from argparse import Namespace
+from argparse import SUPPRESS, Namespace
 from pathlib import Path
 
 from sourcewise.cli.options import COUNTING, FEATURES, JSON, counting
@@ -29,9 +29,10 @@ from sourcewise.cli.parser import argument, command, filled, path
         help="bootstrap or randomisation, between every two systems",
     ),
     argument("--samples", type=int, default=0, metavar="N", help="resamples (1000) or trials (10000) of the test"),
-    argument("--train", type=path, metavar="FILE", help="training set: scores by its texts and words"),
+    argument("--train", type=path, metavar="FILE", help="training set: baselines, scores by its texts and words"),
+    argument("--train-features", type=path, metavar="DIR", help="its features, where it is a manifest"),
     argument("--sources", type=path, metavar="FILE", help="sources, for comet"),
-    argument("--comet-model", type=filled, metavar="NAME", help="of comet (default: Unbabel/wmt22-comet-da)"),
+    argument("--comet-model", type=filled, help=SUPPRESS),  # docs/score.md
     argument("--target", type=filled, metavar="COLUMN", help="column of references (default: target, reference, …)"),
     argument("--output", type=filled, metavar="COLUMN", help="column of outputs (default: output, hypothesis, …)"),
     argument("--group", action="append", default=[], type=filled, metavar="COLUMN", help="score each of its values"),
@@ -67,6 +68,7 @@ def score(arguments: Namespace) -> int:
         columns=Columns(arguments.target, arguments.output, groups, joined, arguments.features),
         sources=arguments.sources,
         train=arguments.train,
+        train_features=arguments.train_features,
         metrics=arguments.metrics,
         comet_model=arguments.comet_model,
         counting=counting(arguments),

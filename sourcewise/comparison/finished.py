@@ -19,7 +19,7 @@ from sourcewise.config import Recipe
 from sourcewise.errors import RequestError
 from sourcewise.evaluation.results import METRICS_FILE, Evaluation, Row, without_nan
 from sourcewise.evaluation.verdict import Verdict, judge
-from sourcewise.metrics.significance import resampled_sums
+from sourcewise.metrics.measure import resampled
 from sourcewise.runtime.files import write_atomically
 from sourcewise.training.events import Line, Step, of, started
 from sourcewise.training.resuming import flat
@@ -108,10 +108,7 @@ class Finished:
     @cached_property
     def resampled(self) -> dict[str, np.ndarray]:
         """Figure → (resamples,): values over examples drawn with replacement, the same draws for every training."""
-        found = counts(self.rows, self.planned.recipe.measuring)
-        cuts = np.cumsum([each.of.shape[1] for each in found.values()])[:-1]
-        sums = np.split(resampled_sums(np.concatenate([each.of for each in found.values()], axis=1)), cuts, axis=1)
-        return {name: each.figure(part) for (name, each), part in zip(found.items(), sums, strict=True)}
+        return resampled(counts(self.rows, self.planned.recipe.measuring))
 
     @property
     def _steps(self) -> Sequence[Mapping[str, Any]]:

@@ -9,12 +9,15 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 
+from sourcewise.baselines.measure import ALWAYS as SCORED
+from sourcewise.baselines.measure import NAMES
 from sourcewise.comparison.finished import Finished
 from sourcewise.comparison.intervals import mean_interval, welch_interval
 from sourcewise.comparison.plan import Comparison
@@ -192,6 +195,19 @@ class Table:
         if len(self.lines) == 1:
             return "There is nothing to compare it with."
         return f"{leader.variant} leads by {metric}, but cannot be told from {', '.join(self.tied)}."
+
+    @property
+    def baselines(self) -> Mapping[str, Any]:
+        """The `baselines` of metrics.json of the first finished training; empty if it has none."""
+        first = next((f for line in self.lines for f in line.finished), None)
+        return (first.metrics.get("baselines") or {}) if first is not None else {}
+
+    @property
+    def same_baselines(self) -> bool:
+        """Whether all finished trainings have the same baselines: other training data give others."""
+        known = [f.metrics.get("baselines") or {} for line in self.lines for f in line.finished]
+        scores = [{name: {k: each[name][k] for k in SCORED} for name in NAMES} if each else {} for each in known]
+        return all(each == scores[0] for each in scores)
 
     @property
     def devices(self) -> list[str]:

@@ -29,6 +29,11 @@ class Example:
     others: tuple[str, ...] = ()  # further references beside the target, which alone is learnt
     group: Group = field(default_factory=dict, hash=False)  # what it has in common with others; see groups.py
 
+    @property
+    def references(self) -> tuple[str, ...]:
+        """What outputs are held to: the target and the others."""
+        return (self.target, *self.others)
+
 
 @dataclass(frozen=True, slots=True)
 class Note:

@@ -17,8 +17,7 @@ from sourcewise.diagnosis.rules import absent, look
 from sourcewise.diagnosis.trained import Trained
 from sourcewise.diagnosis.wiring import Wiring
 from sourcewise.errors import FaultyData, NotFinite, RequestError, tell
-from sourcewise.evaluation.by_group import add_parts
-from sourcewise.evaluation.evaluate import Progress, evaluate_encoded, lay_out
+from sourcewise.evaluation.evaluate import Progress, evaluate_model, lay_out
 from sourcewise.evaluation.results import METRICS_FILE, Evaluation
 from sourcewise.generation.model import Model, load
 from sourcewise.runtime.random import host_kept
@@ -179,8 +178,7 @@ def _of_model(model: Model, asked: Asked) -> list[Piece]:
     options, held = model.options(**asked.generation), model.held(**asked.generation)
     if held:
         tell(held)
-    evaluation = evaluate_encoded(model.network, model.tokenizer, encoded, options, asked.progress, model.evaluation)
-    add_parts(evaluation, model.data, model.evaluation)
+    evaluation = evaluate_model(model, encoded, options, asked.progress, model.evaluation)
     return [of_network(model, encoded), of_evaluation(evaluation)]
 
 
@@ -191,10 +189,7 @@ def _own_network(run: Run, evaluation: Evaluation | None, final: bool) -> tuple[
         data = model.data.test or model.data.valid if final or evaluation is None else model.data.valid
         encoded = _set_of(model, Asked(data))
         if evaluation is None:
-            evaluation = evaluate_encoded(
-                model.network, model.tokenizer, encoded, model.options(), measuring=model.evaluation
-            )
-            add_parts(evaluation, model.data, model.evaluation)
+            evaluation = evaluate_model(model, encoded, model.options(), run=run.folder)
         else:
             _put_sources(evaluation, encoded)
         return of_network(model, encoded), evaluation

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from sourcewise.baselines.measure import Baselines
 from sourcewise.config import DatasetConfig, EvaluationConfig, GenerationConfig
 from sourcewise.data.encoding import ExampleSet
 from sourcewise.data.examples import Dataset
@@ -14,6 +15,7 @@ from sourcewise.data.mixtures import EncodedMixture
 from sourcewise.data.open import open_dataset
 from sourcewise.data.request import SourceRequest
 from sourcewise.data.tokenizers.tokenizer import Tokenizer
+from sourcewise.evaluation.beside import baselines_for, run_folder
 from sourcewise.evaluation.by_group import add_parts
 from sourcewise.evaluation.results import Evaluation, Row
 from sourcewise.evaluation.source_bits import SourceBits, source_bits
@@ -59,8 +61,7 @@ def evaluate(
     )
     changes = generation or {}
     options, measuring = model.options(**changes), model.measuring(**(evaluation or {}))
-    found = evaluate_encoded(model.network, model.tokenizer, encoded, options, progress, measuring)
-    add_parts(found, model.data, measuring)
+    found = evaluate_model(model, encoded, options, progress, measuring)
     if followed := model.followed(**changes):
         found.metrics["folder_settings"] = followed
         found.settings = model.held(**changes)
@@ -96,6 +97,27 @@ def lay_out(
     return encoded[0] if len(encoded) == 1 else EncodedMixture(encoded)
 
 
+def evaluate_model(
+    model: Model,
+    encoded: ExampleSet,
+    options: GenerationConfig,
+    progress: Progress | None = None,
+    measuring: EvaluationConfig | None = None,
+    run: Path | None = None,
+    training: Sequence[Dataset] | None = None,
+) -> Evaluation:
+    """`evaluate` for a tokenised set: beside the baselines of the model's training data, with the figures of parts.
+
+    `run` is the folder that keeps the baselines, by default that of the model; `training` are its training sets, where
+    they are open.
+    """
+    measuring = measuring or model.evaluation
+    beside = baselines_for(encoded, model.data, run or run_folder(model.name), training, measuring)
+    found = evaluate_encoded(model.network, model.tokenizer, encoded, options, progress, measuring, beside)
+    add_parts(found, model.data, measuring)
+    return found
+
+
 def evaluate_encoded(
     network: Network,
     tokenizer: Tokenizer,
@@ -103,10 +125,12 @@ def evaluate_encoded(
     options: GenerationConfig,
     progress: Progress | None = None,
     measuring: EvaluationConfig | None = None,
+    baselines: Sequence[Baselines | None] | None = None,
 ) -> Evaluation:
     """`evaluate` for a network and a tokenised set; a mixture has figures per task in addition.
 
-    `measuring` says how outputs are measured, by default as a recipe that says nothing of it.
+    `measuring` says how outputs are measured, by default as a recipe that says nothing of it. `baselines` are those of
+    the set's parts; by default they are taken from the other examples of the set.
     """
     measuring = measuring or EvaluationConfig()
     started = time.perf_counter()
@@ -118,7 +142,8 @@ def evaluate_encoded(
     outputs = tokenizer.decode_batch([h.said for h in hypotheses])
     bits = source_bits(network, encoded, progress=report("source bits"))
     rows = _rows(encoded, outputs, hypotheses, bits)
-    metrics = set_figures(encoded, rows, bits, measuring) | task_figures(encoded, rows, bits, measuring)
+    beside = baselines_for(encoded, measuring=measuring) if baselines is None else baselines
+    metrics = set_figures(encoded, rows, bits, measuring, beside) | task_figures(encoded, rows, bits, measuring, beside)
     metrics["seconds"] = time.perf_counter() - started
     evaluation = Evaluation(metrics, rows, list(encoded.notes))
     metrics["verdict"] = said.text if (said := verdict_of(evaluation)) else ""

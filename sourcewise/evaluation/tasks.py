@@ -6,24 +6,32 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+from sourcewise.baselines.measure import Baselines, joined
 from sourcewise.config import EvaluationConfig
 from sourcewise.data.encoding import ExampleSet
 from sourcewise.errors import tell
 from sourcewise.evaluation.results import Row
 from sourcewise.evaluation.source_bits import SourceBits
+from sourcewise.evaluation.verdict import judging_metric
 from sourcewise.figures import figures
 from sourcewise.metrics.conventions import wer_says_little
 from sourcewise.metrics.counting import ON_REQUEST
 from sourcewise.metrics.outputs import output_metrics, plugin_metrics
 from sourcewise.metrics.texts import plain
 
+Beside = Sequence[Baselines | None]  # the baselines of each part of a set
+
 _told: set[str] = set()  # sets whose WER was remarked on, since a training evaluates many times
 
 
 def set_figures(
-    encoded: ExampleSet, rows: Sequence[Row], bits: SourceBits, options: EvaluationConfig | None = None
+    encoded: ExampleSet,
+    rows: Sequence[Row],
+    bits: SourceBits,
+    options: EvaluationConfig | None = None,
+    beside: Beside = (),
 ) -> dict[str, Any]:
-    """The figures of `metrics.json` for a complete set, from its rows and source bits."""
+    """The figures of `metrics.json` for a complete set, from its rows, source bits and baselines."""
     options = options or EvaluationConfig()
     low, high = bits.ci95()
     references, outputs = [r.references for r in rows], [r.output for r in rows]
@@ -40,11 +48,32 @@ def set_figures(
         **({} if encoded.dataset.dims else any_reference(rows)),
         "target_tokens": int(bits.tokens.sum()),
         **plugin_metrics(outputs, [r.reference for r in rows]),
+        **_place(encoded, rows, beside),
     }
 
 
+def _place(encoded: ExampleSet, rows: Sequence[Row], beside: Beside) -> dict[str, Any]:
+    """Which figure judges the set, its interval, and where it lies beside the baselines, as far as these are known."""
+    own = encoded.parts[0].dataset.task.metric if len(encoded.parts) == 1 else None
+    metric = judging_metric([r.reference for r in rows], own)
+    baselines = joined(beside, metric) if beside else None
+    if baselines is None:
+        return {"judged_by": metric}
+    found = baselines.against([r.output for r in rows])
+    interval = f"{metric}_ci95"
+    place = {
+        "above_copying": found["copy"].get("difference"),
+        "above_copying_ci95": found["copy"].get("difference_ci95"),
+    }
+    return {"judged_by": metric, interval: found["outputs"].get(interval), **place, "baselines": found}
+
+
 def task_figures(
-    encoded: ExampleSet, rows: Sequence[Row], bits: SourceBits, options: EvaluationConfig | None = None
+    encoded: ExampleSet,
+    rows: Sequence[Row],
+    bits: SourceBits,
+    options: EvaluationConfig | None = None,
+    beside: Beside = (),
 ) -> dict[str, Any]:
     """`tasks`: the figures of each part of a mixture, and which is its own (`metric`); `tasks_mean`: these on average.
 
@@ -56,11 +85,12 @@ def task_figures(
         return {}
     found: dict[str, dict[str, Any]] = {}
     start = 0
-    for part in parts:
+    for i, part in enumerate(parts):
         these = slice(start, start + len(part))
         metric = part.dataset.task.metric or "bleu"
-        figures_of_it = set_figures(part, rows[these], bits.select(these), options.with_metric(metric))
-        of_task = {"metric": metric, **figures_of_it}
+        own_figures = options.with_metric(metric)
+        of_it = set_figures(part, rows[these], bits.select(these), own_figures, beside[i : i + 1])
+        of_task = {"metric": metric, **of_it}
         found[part.dataset.task.name] = of_task
         start = these.stop
     own = [_points(each) for each in found.values()]

@@ -73,10 +73,11 @@ def form_of(references: Sequence[str], outputs: Sequence[str]) -> dict[str, floa
 
 def plugin_metrics(outputs: Sequence[str], references: Sequence[str]) -> dict[str, float | None]:
     """Key → value of every figure with a `measure` of its own; None if that fails or returns no number."""
-    return {each.key: _measured(each, outputs, references) for each in figures().values() if each.measure}
+    return {each.key: measured(each, outputs, references) for each in figures().values() if each.measure}
 
 
-def _measured(figure: Figure, outputs: Sequence[str], references: Sequence[str]) -> float | None:
+def measured(figure: Figure, outputs: Sequence[str], references: Sequence[str]) -> float | None:
+    """The value of a plug-in's figure; None, and a warning once, if it fails or returns no number."""
     assert figure.measure is not None
     try:
         found: object = figure.measure(list(outputs), list(references))

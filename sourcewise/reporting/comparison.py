@@ -17,11 +17,13 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table as Grid
 
+from sourcewise.baselines.measure import NAMES
 from sourcewise.comparison.finished import State
 from sourcewise.comparison.plan import Comparison
 from sourcewise.comparison.table import Difference, Estimate, Line, Table
 from sourcewise.evaluation.results import without_nan
 from sourcewise.figures import OF_TRAININGS, figures, shown, written
+from sourcewise.reporting.baselines import baseline_note
 from sourcewise.reporting.course import comparison_charts
 from sourcewise.runtime.files import write_atomically
 from sourcewise.training.events import LINES_FILE, read_lines
@@ -64,6 +66,16 @@ def cells(table: Table, line: Line, keys: Sequence[str]) -> list[str]:
     return [name, *measured, *("" if value is None else written(form, value) for form, value in costs), line.verdict]
 
 
+def baseline_cells(table: Table, keys: Sequence[str]) -> list[list[str]]:
+    """One row per baseline below the variants, as long as `header`: its figures, and no costs."""
+    blank = [""] * (len(COSTS) + 1)
+    return [
+        [f"({name})", *(_score(key, table.baselines[name].get(key)) for key in keys), *blank]
+        for name in NAMES
+        if table.baselines
+    ]
+
+
 def differences(table: Table, keys: Sequence[str]) -> list[list[str]]:
     """One row per variant but the first: differences from the first, with intervals over seeds and over examples."""
     found = table.differences.items()
@@ -75,7 +87,7 @@ def as_markdown(table: Table) -> str:
     keys = table.figures
     parts = [
         f"# {table.comparison.name}",
-        _markdown(header(keys), [cells(table, line, keys) for line in table.lines]),
+        _markdown(header(keys), [*(cells(table, line, keys) for line in table.lines), *baseline_cells(table, keys)]),
         f"{table.conclusion} {_capital(LEGEND)}.",
     ]
     if table.differences:
@@ -110,7 +122,8 @@ def as_html(table: Table) -> str:
                 "best": table.winner == line.variant,
             }
             for line in table.lines
-        ],
+        ]
+        + [{"cells": row, "signs": [0] * len(row), "best": False} for row in baseline_cells(table, keys)],
         charts=comparison_charts({line.variant: _course(line) for line in table.lines}),
         figures=headings(keys),
         first=table.lines[0].variant,
@@ -130,6 +143,7 @@ def _course(line: Line) -> list[LogLine]:
 def as_csv(table: Table) -> str:
     """One line per variant: mean and interval of every figure, and its difference with intervals."""
     rows = [_flat(line, table) for line in table.lines]
+    rows += [_flat_baseline(table, name) for name in NAMES if table.baselines]
     columns = list(dict.fromkeys(key for row in rows for key in row))
     out = io.StringIO()
     writer = csv.DictWriter(out, columns, lineterminator="\n")
@@ -150,6 +164,11 @@ def _flat(line: Line, table: Table) -> dict[str, Any]:
     return row | line.costs | {"verdict": line.verdict, "best": table.winner == line.variant}
 
 
+def _flat_baseline(table: Table, name: str) -> dict[str, Any]:
+    found = table.baselines[name]
+    return {"variant": f"({name})"} | {key: found[key] for key in table.figures if key in found}
+
+
 def as_json(table: Table) -> str:
     """All of the table: values by seed, intervals, differences, the keys that variants set."""
     lines = [
@@ -167,7 +186,13 @@ def as_json(table: Table) -> str:
         for line in table.lines
     ]
     head = {"name": table.comparison.name, "metric": table.comparison.metric, "winner": table.winner}
-    rest = {"conclusion": table.conclusion, "notes": notes(table), "failed": table.failed, "lines": lines}
+    rest = {
+        "conclusion": table.conclusion,
+        "notes": notes(table),
+        "failed": table.failed,
+        "lines": lines,
+        "baselines": table.baselines,
+    }
     return json.dumps(without_nan(head | rest), indent=2, ensure_ascii=False)
 
 
@@ -177,16 +202,19 @@ def print_table(table: Table) -> None:
     keys = [key for key in table.figures if key in brief or key == table.comparison.metric]
     console = Console(highlight=False)
     rows = [cells(table, line, keys) for line in table.lines]
+    below = baseline_cells(table, keys)
     if console.is_terminal:
         grid = Grid(box=box.SIMPLE_HEAD, pad_edge=False)
         for i, title in enumerate(header(keys)):
             grid.add_column(title, justify="left" if i == 0 else "right", overflow="fold", no_wrap=i == 0)
         for line, row in zip(table.lines, rows, strict=True):
             grid.add_row(*map(escape, row), style="bold green" if table.winner == line.variant else None)
+        for row in below:
+            grid.add_row(*map(escape, row), style="dim")
         console.print(grid)
         console.print(f"{_capital(LEGEND)}.\n", style="dim")
     else:
-        for row in (header(keys), *rows):
+        for row in (header(keys), *rows, *below):
             print("\t".join(row))
     for text in (table.conclusion, *(f"{_capital(note)}." for note in notes(table))):
         print(text)
@@ -211,6 +239,11 @@ def notes(table: Table) -> list[str]:
     unpaired = any(d.examples is None and f == "bleu" for each in table.differences.values() for f, d in each.items())
     if unpaired:
         found.append("the variants were not measured on the same examples, so differences are over seeds alone")
+    if table.baselines:
+        others = "" if table.same_baselines else "; other trainings here have others, since their data are others"
+        found.append(
+            f"in parentheses baselines, which need no model, {baseline_note({'baselines': table.baselines})}{others}"
+        )
     if table.lines and max(len(line.finished) for line in table.lines) == 1:
         found.append("one seed each: no intervals over seeds, and nothing is marked")
     return found
@@ -222,6 +255,10 @@ def _estimate(figure: str, estimate: Estimate | None, sign: int) -> str:
     form, interval = figures()[figure].number, estimate.interval
     spread = "" if interval is None else f" ± {form.format((interval[1] - interval[0]) / 2)}"
     return f"{form.format(estimate.mean)}{spread}{' ' if sign else ''}{MARKS[sign]}"
+
+
+def _score(figure: str, value: Any) -> str:
+    return "" if value is None else figures()[figure].number.format(value)
 
 
 def _difference(figure: str, found: Difference | None) -> str:

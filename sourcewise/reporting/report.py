@@ -17,6 +17,7 @@ from sourcewise.evaluation.verdict import verdict_of
 from sourcewise.figures import shown
 from sourcewise.metrics.texts import words
 from sourcewise.reporting.again import environment, times
+from sourcewise.reporting.baselines import baseline_note, baseline_table
 from sourcewise.reporting.charts import length_chart, pair_chart
 from sourcewise.reporting.checked import check
 from sourcewise.reporting.course import course_charts
@@ -64,6 +65,8 @@ def render(run: RunFiles, *, training: bool = False) -> str:
         next_step=next_step(run, checked, said),
         progress=progress(run),
         figures=tiles(run.metrics),
+        baselines=baseline_table(run.metrics),
+        baseline_note=baseline_note(run.metrics),
         task_columns=COLUMNS,
         tasks=task_rows(run.metrics),
         groups=group_tables(run.metrics),

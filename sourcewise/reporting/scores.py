@@ -29,6 +29,9 @@ def sections(scores: Scores) -> list[tuple[str, list[str], Rows, str]]:
     title = f"{scores.references}: {scores.examples:,} examples{several}"
     rows = [[each.name, *(_with_interval(each, key) for key in keys)] for each in scores.systems]
     found = [(title, ["system", *_headings(keys)], rows, "In brackets: 95 % over examples (bootstrap).")]
+    if any(each.level for each in scores.systems):
+        places = [[each.name, each.level, each.place] for each in scores.systems if each.level]
+        found.append(("Beside the baselines", ["system", "level", "place"], places, ""))
     names = list(scores.systems[0].figures)
     form = [[each.name, *(_written(key, each.figures[key]) for key in names)] for each in scores.systems]
     found.append(("Outputs", ["system", *_headings(names)], form, "Beside the first reference of each example."))
@@ -107,6 +110,7 @@ def as_json(scores: Scores) -> str:
     """All of the table with all digits, without the texts."""
     systems = [
         {"name": each.name, "scores": each.scores, "ci95": each.intervals, "figures": each.figures}
+        | ({"level": each.level, "place": each.place} if each.level else {})
         for each in scores.systems
     ]
     tests = {"test": scores.test, "signatures": scores.test_signatures, "pairs": [asdict(p) for p in scores.pairs]}

@@ -17,8 +17,9 @@ from rich.markup import escape
 from rich.table import Table
 
 from sourcewise.errors import printable
-from sourcewise.evaluation.verdict import verdict_of
+from sourcewise.evaluation.verdict import POOR, verdict_of
 from sourcewise.figures import figures
+from sourcewise.reporting.baselines import baseline_note, baseline_table
 from sourcewise.reporting.groups import group_tables
 from sourcewise.reporting.tasks import COLUMNS, task_rows
 
@@ -30,9 +31,9 @@ if TYPE_CHECKING:
 
 LONGEST_DEFAULT = 40  # characters of a default that a list of options shows
 COLOURS = {
-    "excellent": "green",
-    "good": "green",
-    "moderate": "yellow",
+    "above copying": "green",
+    "undecided": "blue",
+    "below copying": "yellow",
     "failed": "red",
     "error": "red",
     "warning": "yellow",
@@ -46,7 +47,7 @@ def print_run(folder: Path, evaluation: Evaluation | None) -> None:
     if evaluation is not None:
         print_evaluation(evaluation)
         said = verdict_of(evaluation)
-        if said is not None and said.level in ("moderate", "failed"):
+        if said is not None and said.level in POOR:
             steps.append(("why not better", f"sourcewise diagnose {folder}"))
     else:
         steps.append(("not evaluated", "there is no data.valid or data.test"))
@@ -60,11 +61,12 @@ def print_run(folder: Path, evaluation: Evaluation | None) -> None:
 
 
 def print_evaluation(evaluation: Evaluation, samples: int = 10) -> None:
-    """Print samples, figures and the verdict."""
+    """Print samples, figures, baselines and the verdict."""
     console = _console()
     print_samples(evaluation.rows, samples)
     console.print()
     _print_pairs(console, measured(evaluation.metrics))
+    _print_rows(console, *baseline_table(evaluation.metrics), baseline_note(evaluation.metrics))
     _print_rows(console, COLUMNS, task_rows(evaluation.metrics))
     for _, columns, rows in group_tables(evaluation.metrics):
         _print_rows(console, columns, rows)
@@ -137,19 +139,21 @@ def print_samples(rows: Sequence[Row], count: int = 10) -> None:
     console.print(table)
 
 
-def _print_rows(console: Console, titles: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Print rows as a table on a terminal, else as tab-separated lines; nothing without rows."""
+def _print_rows(console: Console, titles: Sequence[str], rows: Sequence[Sequence[str]], note: str = "") -> None:
+    """Print rows and a note as a table on a terminal, else as tab-separated lines; nothing without rows."""
     if not rows:
         return
     console.print()
     if not console.is_terminal:
-        for line in (titles, *rows):
+        for line in (titles, *rows, *([[note]] if note else [])):
             print("\t".join(line))
         return
     table = Table(*titles, box=box.SIMPLE_HEAD, pad_edge=False)
     for row in rows:
         table.add_row(*map(escape, row))
     console.print(table)
+    if note:
+        console.print(f"[dim]{escape(note)}[/]")
 
 
 def print_diagnosis(diagnosis: Diagnosis) -> None:

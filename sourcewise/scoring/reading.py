@@ -93,7 +93,7 @@ def read_outputs(path: str, known: ReferenceSet, column: str | None = None) -> t
     if Path(path).is_dir():
         rows = _rows_of_folder(path)
         return _in_order(path, [row.output for row in rows], [row.id for row in rows], known)
-    if _is_table(path):
+    if is_table(path):
         table = read_table(path)
         name = _column(table, column, OUTPUTS, "--output")
         texts = _texts(table, name)
@@ -125,7 +125,7 @@ def training_targets(path: str, target: str | None = None) -> list[str]:
 
 def read_sources(path: str, known: ReferenceSet) -> list[str]:
     """The sources of the same examples: a text file, or a table with a column `source`. Raises RequestError."""
-    if not _is_table(path):
+    if not is_table(path):
         texts = _lines(path)
     else:
         table = read_table(path)
@@ -138,7 +138,7 @@ def _references_of(path: str, target: str | None, groups: Sequence[str]) -> Refe
     if Path(path).is_dir():
         rows = _rows_of_folder(path)
         return ReferenceSet(path, [row.references for row in rows], [row.id for row in rows])
-    if not _is_table(path):
+    if not is_table(path):
         return ReferenceSet(path, [(line,) for line in _lines(path)])
     table = read_table(path)
     missing = next((name for name in groups if name not in table.columns), None)
@@ -164,7 +164,8 @@ def _rows_of_folder(path: str) -> list[Row]:
     return read_translations(Path(path, TRANSLATIONS_FILE))
 
 
-def _is_table(path: str) -> bool:
+def is_table(path: str) -> bool:
+    """Whether a path is a table by its ending. Raises RequestError for a .json."""
     ending = Path(path).suffix.lower()
     if ending == ".json":
         raise RequestError(f"{path}: a .json is not read here; one object per line makes a .jsonl")

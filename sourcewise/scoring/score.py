@@ -9,8 +9,9 @@ from typing import Any
 
 from sourcewise.errors import RequestError
 from sourcewise.metrics.buckets import Bucket, by_frequency, by_group, by_length, by_training_text
-from sourcewise.metrics.counting import Scorer
+from sourcewise.metrics.counting import Counting, Scorer
 from sourcewise.metrics.significance import PairedTest
+from sourcewise.scoring.beside import baselines_of, placed, systems_of
 from sourcewise.scoring.reading import (
     ReferenceSet,
     has_outputs,
@@ -45,6 +46,7 @@ def score(
     columns: Columns = Columns(),
     sources: str | Path | None = None,
     train: str | Path | None = None,
+    train_features: str | Path | None = None,
     further: Mapping[str, Sequence[str]] | None = None,
     metrics: Sequence[str] | str = "all",
     comet_model: str | None = None,
@@ -54,9 +56,10 @@ def score(
 
     `references` is a text file, a table or a run folder; `outputs` are text files, tables, run folders (their
     translations.tsv), or folders of models, which write outputs for the sources beside the references. `further` are
-    more systems by name, their outputs one per example. `train` is the training set whose target texts make buckets;
-    `sources` are for COMET. `how` is `counting`, `paired` and `samples` of `score_texts`. Raises RequestError for what
-    cannot be read or does not match.
+    more systems by name, their outputs one per example. `train` is the training set: its target texts make buckets, and
+    baselines are taken from it, with its folder `train_features` where it is a manifest. `sources` are for COMET. `how`
+    is `counting`, `paired` and `samples` of `score_texts`. Raises RequestError for what cannot be read or does not
+    match.
     """
     keys = chosen(metrics)
     more = [str(each) for each in more_references]
@@ -66,10 +69,17 @@ def score(
     known = joined(whole) if columns.join_sources else whole
     systems = _systems([str(each) for each in outputs], whole, known, columns)
     systems |= {name: list(texts) for name, texts in (further or {}).items()}
+    beside, own = None, dict(systems)
+    if train is not None:
+        folder = None if train_features is None else str(train_features)
+        counting = how.get("counting") or Counting()
+        beside = baselines_of(known, train, counting, columns.target, columns.features, folder)
+        systems |= systems_of(beside, list(systems))
     extra = {"comet": _comet(known, systems, comet_model)} if "comet" in keys else {}
     buckets = _buckets(known, train)
     found = score_texts(known.references, systems, metrics=keys, buckets=buckets, extra=extra, name=known.name, **how)
-    return replace(found, remarks=[*known.remarks, *found.remarks, *_lacking(known, how.get("paired"), systems)])
+    found = replace(found, remarks=[*known.remarks, *found.remarks, *_lacking(known, how.get("paired"), systems)])
+    return found if beside is None else placed(found, beside, own)
 
 
 def _systems(paths: Sequence[str], whole: ReferenceSet, known: ReferenceSet, columns: Columns) -> dict[str, list[str]]:

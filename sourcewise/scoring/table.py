@@ -29,6 +29,8 @@ class System:
     scores: dict[str, float]
     intervals: dict[str, tuple[float, float]]  # 95 %, over examples
     figures: dict[str, float | None]  # of outputs, and those of plug-ins
+    level: str = ""  # of the verdict, beside baselines
+    place: str = ""  # why that level
 
 
 @dataclass(frozen=True, slots=True)

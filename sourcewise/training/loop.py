@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
+from sourcewise.baselines.measure import Baselines
 from sourcewise.data.mixtures import spread
 from sourcewise.errors import NotFinite
+from sourcewise.evaluation.beside import baselines_for
 from sourcewise.evaluation.evaluate import evaluate_encoded
 from sourcewise.evaluation.results import without_nan
 from sourcewise.evaluation.shown import write_shown
@@ -35,6 +37,7 @@ class Training:
         self.learner = Learner(setup)
         self.checkpoints = Checkpoints(setup, run, self.learner)
         self.valid = None if setup.valid is None else spread(setup.valid, setup.recipe.train.evaluate_examples)
+        self._beside: list[Baselines | None] | None = None  # the baselines of `valid`, taken at the first evaluation
         self.options = setup.recipe.generation.model_copy(update={"beams": 1, "sample": False})
 
     def fit(self) -> None:
@@ -116,7 +119,12 @@ class Training:
         if self.valid is None:
             return {}
         network, tokenizer, recipe = self.setup.network.eval(), self.setup.tokenizer, self.setup.recipe
-        evaluation = evaluate_encoded(network, tokenizer, self.valid, self.options, measuring=recipe.measuring)
+        if self._beside is None:
+            sets, measuring = self.setup.pairs, recipe.measuring
+            self._beside = baselines_for(self.valid, run=self.run.folder, training=sets, measuring=measuring)
+        evaluation = evaluate_encoded(
+            network, tokenizer, self.valid, self.options, measuring=recipe.measuring, baselines=self._beside
+        )
         evaluation.write_translations(self.run.folder)
         write_shown(Model(network, tokenizer, recipe.name, recipe.data, self.options), self.valid, self.run.folder)
         return dict(without_nan(evaluation.metrics))

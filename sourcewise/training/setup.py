@@ -38,6 +38,11 @@ class TrainingSetup:
     valid: ExampleSet | None = None
     test: Sequence[Dataset] = ()  # the sets of the final evaluation
 
+    @property
+    def pairs(self) -> list[Dataset]:
+        """The training sets as read, without those of plain text, whose pairs are drawn."""
+        return [part.dataset for part in self.train.parts if not part.drawn]
+
 
 def set_up(recipe: Recipe, tokenizer_of: Path | None = None) -> TrainingSetup:
     """Set up a training, beginning with the steps in which errors are found fastest.

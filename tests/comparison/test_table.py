@@ -9,12 +9,15 @@ from pathlib import Path
 
 import numpy as np
 
+from sourcewise.baselines.measure import take
 from sourcewise.comparison.finished import Finished
 from sourcewise.comparison.plan import Comparison, load_comparison
 from sourcewise.comparison.table import Table
 from sourcewise.evaluation.results import Row
+from sourcewise.metrics.measure import Measure
 from sourcewise.metrics.outputs import output_metrics
 from sourcewise.reporting.comparison import as_csv, as_html, as_json, as_markdown, notes
+from tests.baselines.sets import texts
 
 WORDS = ("one", "two", "three", "four", "five", "six")
 
@@ -138,3 +141,38 @@ def test_a_page_draws_the_course_of_each_variant(tmp_path: Path) -> None:
     page = as_html(found)
     assert page.count("data-chart=") == 2  # loss and source bits
     assert '<span class="key second">cured</span>' in page
+
+
+def test_baselines_stand_below_the_variants(tmp_path: Path) -> None:
+    of = comparison(tmp_path)
+    trainings = finished(of, {"plain": [0.3, 0.31, 0.29], "cured": [0.1, 0.11, 0.09]})
+    references = [row.reference for row in trainings[0].rows]
+    train = texts([(text, text) for text in references[::-1]], "train")
+    taken = take(texts([(f"{text} {i}", text) for i, text in enumerate(references)]), [train], Measure("wer"))
+    assert taken is not None
+    for each in trainings:
+        each.metrics |= {"judged_by": "wer", "baselines": taken.against([row.output for row in each.rows])}
+    found = Table.of(of, trainings, {})
+    assert found.same_baselines
+    scores = {name: found.baselines[name]["wer"] for name in ("constant", "length", "copy")}
+    rows = {
+        line.split(" | ")[0].strip("| "): line for line in as_markdown(found).splitlines() if line.startswith("| (")
+    }
+    assert list(rows) == ["(constant)", "(length)", "(copy)"]
+    for name, value in scores.items():
+        assert f"| {value:.3f} |" in rows[f"({name})"] and f"<td>({name})</td>" in as_html(found)
+    table = {row["variant"]: row for row in csv.DictReader(io.StringIO(as_csv(found)))}
+    assert float(table["(copy)"]["wer"]) == scores["copy"] == 0
+    assert json.loads(as_json(found))["baselines"]["constant"]["wer"] == scores["constant"]
+    (note,) = [note for note in notes(found) if "baselines" in note]
+    assert "150 training examples (train); copied by TF-IDF of words" in note and "others" not in note
+    trainings[-1].metrics["baselines"] = {
+        **trainings[-1].metrics["baselines"],
+        "copy": {**found.baselines["copy"], "wer": 0.5},
+    }
+    assert any("their data are others" in note for note in notes(Table.of(of, trainings, {})))
+
+
+def test_without_baselines_there_are_no_such_rows(tmp_path: Path) -> None:
+    found = table(tmp_path, {"plain": [0.3, 0.31], "cured": [0.1, 0.11]})
+    assert "(copy)" not in as_markdown(found) and not any("baselines" in note for note in notes(found))

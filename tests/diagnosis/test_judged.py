@@ -25,6 +25,7 @@ from sourcewise.evaluation.verdict import verdict_of
 from sourcewise.metrics.outputs import output_metrics
 from tests.commands import Models
 from tests.diagnosis.evaluations import diagnose_evaluation
+from tests.evaluation.test_verdict import beside
 
 SENTENCES = [
     f"the {a} man {b} a {c} dog" for a in ("old", "tall", "sad") for b in ("sees", "has") for c in ("red", "big")
@@ -71,10 +72,17 @@ def test_where_nothing_else_is_found_it_is_the_cause() -> None:
     assert diagnose_evaluation(evaluation(*POOR["another's reference"])).cause == "OUT009"
 
 
-def test_a_moderate_verdict_is_a_warning_and_a_good_one_nothing() -> None:
-    some = [*SENTENCES[:7], *SENTENCES[:5]]
-    (warning,) = check(evaluation(SENTENCES, some))
-    assert warning.level == "warning" and "evaluate says moderate" in warning.evidence
+@pytest.mark.parametrize(
+    ("copy", "found"),
+    [((12.0, -1.0, 2.0), ["warning"]), ((12.0, 0.5, 2.0), []), ((100.0, 0.0, 0.0), [])],
+    ids=["below copying", "above copying", "undecided"],
+)
+def test_below_copying_is_a_warning_and_above_it_nothing(copy: Any, found: list[str]) -> None:
+    far = (3.0, 5.0, 9.0)
+    given = evaluation(SENTENCES, SENTENCES, baselines=beside(far, far, copy, can_tell=copy[0] < 100))
+    said = check(given)
+    assert [finding.level for finding in said] == found
+    assert all("evaluate says below copying" in finding.evidence for finding in said)
     assert check(evaluation(SENTENCES, SENTENCES)) == check(evaluation(DATES, DATES)) == []
 
 

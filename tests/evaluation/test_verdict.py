@@ -8,7 +8,7 @@ from sourcewise.evaluation.verdict import (
     diversity_band,
     judge,
     kappa,
-    kappa_band,
+    share_band,
     source_use,
     unread_below,
 )
@@ -59,8 +59,8 @@ def test_diversity_bands(share, name):
         (-1, "failed"),
     ],
 )
-def test_kappa_bands(value, name):
-    assert kappa_band(value) == name
+def test_bands_of_shares(value, name):
+    assert share_band(value) == name
 
 
 @pytest.mark.parametrize(
@@ -84,28 +84,30 @@ def test_no_interval_is_not_measured():
 
 def test_a_good_translation():
     verdict = judged(SENTENCES, SENTENCES, source_bits=4.0, source_bits_ci95=[3.5, 4.5], target_tokens=100)
-    assert (verdict.level, verdict.quality, verdict.diversity, verdict.source_use) == (
-        "excellent",
+    assert (verdict.level, verdict.band, verdict.diversity, verdict.source_use) == (
+        "undecided",  # without baselines
         "excellent",
         "good",
         "read",
     )
+    assert verdict.text.startswith("no baselines to hold it against; ")
     assert "BLEU 100.0: excellent" in verdict.text
     assert "4.00 [3.50, 4.50]: the decoder reads its source" in verdict.text
 
 
 def test_an_unread_source_fails_whatever_the_score():
     verdict = judged(SENTENCES, SENTENCES, source_bits=0.02, source_bits_ci95=[0.0, 0.05], target_tokens=100)
-    assert verdict.quality == "excellent"
+    assert verdict.band == "excellent"
     assert verdict.level == "failed"
     assert "the decoder does not read its source" in verdict.text
 
 
-def test_diversity_caps_the_level():
+def test_mode_collapse_fails():
     some = SENTENCES[:9] + [SENTENCES[0]] * 7  # 9 of 16 distinct: 56 %
     few = SENTENCES[:7] + [SENTENCES[0]] * 9  # 7 of 16: 44 %
-    assert judged(SENTENCES, some).quality == "excellent"
-    assert judged(SENTENCES, some).level == "moderate"
+    assert judged(SENTENCES, some).band == "excellent"
+    assert judged(SENTENCES, some).diversity == "some repetition"
+    assert judged(SENTENCES, some).level == "undecided"
     assert judged(SENTENCES, few).level == "failed"
 
 
@@ -114,13 +116,13 @@ def test_exact_dates_and_labels_are_excellent_though_bleu_is_zero():
     labels = ["positive", "negative"] * 10
     for texts in (dates, labels):
         assert not bleu_applies(texts)
-        assert judged(texts, texts).level == "excellent"
+        assert judged(texts, texts).band == "excellent"
     assert output_metrics(labels, labels, [True] * 20)["bleu"] == 0
 
 
 def test_wrong_dates_fail():
     dates = [f"2024-{k % 12 + 1:02d}-{(5 * k) % 28 + 1:02d}" for k in range(40)]
-    assert judged(dates, dates[20:] + dates[:20]).quality == "failed"
+    assert judged(dates, dates[20:] + dates[:20]).band == "failed"
 
 
 def test_dates_off_by_a_day_are_close_at_best():
@@ -128,7 +130,7 @@ def test_dates_off_by_a_day_are_close_at_best():
     close = [d[:-1] + "4" for d in dates]
     assert output_metrics(dates, close, [True] * 24)["bleu"] > 60  # sacrebleu splits at hyphens: "excellent"
     verdict = judged(dates, close)
-    assert verdict.quality == "moderate"
+    assert verdict.band == "moderate"
     assert "close" in verdict.text
 
 
@@ -136,8 +138,15 @@ def test_the_majority_label_for_everything_is_worth_nothing():
     references = ["ham"] * 90 + ["spam"] * 10
     verdict = judged(references, ["ham"] * 100)
     assert kappa(references, ["ham"] * 100) == 0
-    assert verdict.quality == "failed"
+    assert verdict.band == "failed"
     assert "90.0 % exactly right" in verdict.text
+
+
+def test_of_several_references_each_is_right():
+    references = [("ham", "pork"), ("spam",), ("ham", "pork"), ("spam",)]
+    assert kappa(references, ["pork", "spam", "ham", "spam"]) == 1
+    assert kappa(references, ["pork"] * 4) == 0
+    assert kappa([("Ham",), ("spam",)], ["hAM", "SPAM"], lowercase=True) == 1
 
 
 def test_kappa_is_cohens():
@@ -150,7 +159,7 @@ def test_kappa_is_cohens():
 def test_targets_that_are_all_the_same_leave_nothing_to_read():
     texts = ["the same old story"] * 12
     verdict = judged(texts, texts, source_bits=0.0, source_bits_ci95=[-0.01, 0.01], target_tokens=60)
-    assert verdict.level == "excellent"
+    assert (verdict.level, verdict.band) == ("undecided", "excellent")
     assert "nothing to read" in verdict.text
 
 
@@ -171,8 +180,81 @@ def test_bleu_applies_from_half_of_four_word_references():
 
 def test_one_empty_example_gets_a_verdict():
     assert judged(["a b c d e"], [""]).level == "failed"
-    assert judged([""], [""]).level == "excellent"
+    assert judged([""], [""]).band == "excellent"
 
 
 def test_to_dict_is_ready_for_json():
-    assert set(judged(SENTENCES, SENTENCES).to_dict()) == {"level", "quality", "diversity", "source_use", "text"}
+    assert set(judged(SENTENCES, SENTENCES).to_dict()) == {"level", "band", "diversity", "source_use", "text"}
+
+
+# ── the place among the baselines ─────────────────────────────────────────────────────────────────────────────────────
+
+
+def beside(constant, length, copy, metric="bleu", can_tell=True):
+    """Baselines of so many points each, and the intervals of what outputs are above them."""
+    found = {}
+    for name, (score, low, high) in {"constant": constant, "length": length, "copy": copy}.items():
+        difference = {"difference": (low + high) / 2, "difference_ci95": [low, high], "can_tell": can_tell}
+        found[name] = {metric: score, **difference}
+    return {"metric": metric, "taken_from": "x", "copied_by": "y", "outputs": {}, **found}
+
+
+FAR = (3.0, 5.0, 9.0)
+
+
+@pytest.mark.parametrize(
+    ("baselines", "level", "said"),
+    [
+        (beside(FAR, FAR, (12.0, 0.1, 3.0)), "above copying", "(BLEU 12.0, +1.55 [+0.10, +3.00])"),
+        (beside(FAR, FAR, (12.0, -0.1, 3.0)), "below copying", "not above copying the target"),
+        (beside(FAR, FAR, (12.0, -6.0, -3.0)), "below copying", "-4.50 [-6.00, -3.00]"),
+        (beside(FAR, (3.0, -0.5, 1.0), FAR), "failed", "not above random training targets of the right length"),
+        (beside((3.0, 0.0, 1.0), FAR, FAR), "failed", "not above one output for every source"),
+        (beside((3.0, -2.0, -1.0), FAR, FAR, can_tell=False), "failed", "not above one output"),
+        (beside((100.0, 0.0, 0.0), FAR, FAR, can_tell=False), "undecided", "cannot tell good outputs from one output"),
+        (beside(FAR, FAR, (100.0, -5.0, -1.0), can_tell=False), "below copying", "not above copying"),
+        (beside(FAR, FAR, (99.0, -1.0, 2.0), can_tell=False), "undecided", "cannot tell good outputs from copying"),
+    ],
+)
+def test_the_level_is_where_the_score_lies(baselines, level, said):
+    verdict = judged(SENTENCES, SENTENCES, baselines=baselines)
+    assert verdict.level == level and said in verdict.text and verdict.band == "excellent"
+
+
+def test_a_low_band_above_copying_is_above_copying():
+    verdict = judged(SENTENCES, SENTENCES, bleu=4.0, baselines=beside(FAR, FAR, (2.0, 1.0, 3.0)))
+    assert (verdict.level, verdict.band) == ("above copying", "failed")
+
+
+def test_an_unread_source_and_mode_collapse_fail_above_copying_too():
+    high = beside(FAR, FAR, FAR)
+    unread = {"source_bits": 0.0, "source_bits_ci95": [0.0, 0.05], "target_tokens": 100}
+    assert judged(SENTENCES, SENTENCES, baselines=high, **unread).level == "failed"
+    assert judged(SENTENCES, SENTENCES[:1] * 16, baselines=high).level == "failed"
+
+
+@pytest.mark.parametrize(
+    ("metric", "value", "band"),
+    [("wer", 0.53, "moderate"), ("wer", 0.1, "excellent"), ("wer", 1.3, "failed"), ("chrf", 38.6, "failed"),
+     ("chrf", 61.0, "good"), ("bleu", 13.4, "excellent")],
+)  # fmt: skip
+def test_each_metric_is_judged_by_itself(metric, value, band):
+    verdict = judged(SENTENCES, SENTENCES, judged_by=metric, **{metric: value})
+    assert verdict.band == band
+
+
+def test_the_worst_task_of_a_mixture_judges_it():
+    tasks = {
+        "de": {"baselines": beside(FAR, FAR, FAR)},
+        "labels": {"baselines": beside((50.0, -2.0, 1.0), FAR, FAR, "exact_match_pct")},
+    }
+    verdict = judged(SENTENCES, SENTENCES, tasks=tasks, baselines=beside(FAR, FAR, FAR))
+    assert verdict.level == "failed" and verdict.text.startswith("labels: not above one output for every source (")
+
+
+def test_a_plug_in_that_is_gone_or_failed_leaves_it_undecided():
+    gone = beside(FAR, FAR, FAR, "of_a_plug_in")
+    assert judged(SENTENCES, SENTENCES, judged_by="of_a_plug_in", baselines=gone).level == "above copying"
+    for name in ("constant", "length", "copy"):
+        gone[name] = {"of_a_plug_in": None, "can_tell": False}
+    assert judged(SENTENCES, SENTENCES, baselines=gone).level == "undecided"

@@ -1,17 +1,20 @@
 from sourcewise.diagnosis.outputs import Outputs
 from sourcewise.diagnosis.rule import Cure, Findings, Rule
-from sourcewise.evaluation.verdict import verdict_of
+from sourcewise.evaluation.verdict import POOR, verdict_of
 
 
 class PoorVerdict(Rule[Outputs]):
-    """The verdict of `sourcewise evaluate` on these outputs: BLEU (or the exact match above chance, where most
-    references have fewer than four words), distinct outputs, source bits.
+    """The verdict of `sourcewise evaluate` on these outputs: where their score lies among baselines that need no model,
+    distinct outputs, source bits.
     ## Why that is bad
-    A model whose outputs fail is not healthy, however its wiring, its data and its training look.
+    A model whose outputs fail is not healthy, however its wiring, its data and its training look. One that is not above
+    copying the target of the nearest training source has not learned the task yet.
     ## Threshold and its origin
-    Error where the verdict is failed, warning where it is moderate; the bands are those of `evaluate`. A note where the
-    training was too short to judge (TRN013), and on the run's own sets while it trains or where its loss still fell at
-    its end (TRN014). Whatever else is found explains it, so it is listed last.
+    Error where the verdict is failed: not above the best constant output or random targets of the right length, mode
+    collapse, or an unread source. Warning where it is below copying. Each by a paired bootstrap over examples (95 %,
+    Koehn 2004) in the set's own metric. Without baselines, error where the band of `evaluate` is failed. A note where
+    the training was too short to judge (TRN013), and on the run's own sets while it trains or where its loss still fell
+    at its end (TRN014). Whatever else is found explains it, so it is listed last.
     """
 
     code, name, level = "OUT009", "a poor verdict", "error"
@@ -29,6 +32,6 @@ class PoorVerdict(Rule[Outputs]):
         outputs.check_generated()
         evaluation = outputs.evaluation  # however few: what `evaluate` says of them, `diagnose` does not deny
         said = verdict_of(evaluation)
-        if said is not None and said.level in ("failed", "moderate"):
+        if said is not None and said.level in POOR:
             evidence = f"evaluate says {said.level} of {len(evaluation.rows)} examples: {said.text.rstrip('.')}"
             yield self.finding(evidence, "error" if said.level == "failed" else "warning")

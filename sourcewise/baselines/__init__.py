@@ -1,0 +1,1 @@
+"""What a model must beat: outputs that need no model, taken from training examples alone."""
