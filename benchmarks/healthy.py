@@ -205,7 +205,7 @@ def by_trainer(training: Training, folder: Path) -> tuple[list[Finding], list[Fi
         output_dir=str(folder),
         max_steps=training.steps,
         per_device_train_batch_size=training.batch,
-        learning_rate=3e-3 if training.batch >= 8 else 1e-3,
+        learning_rate=3e-3 if training.batch >= 32 else 1e-3,  # few examples a step: a noisy gradient
         warmup_steps=40,
         logging_steps=10,
         eval_strategy="steps",
