@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import difflib
 import re
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -129,9 +131,15 @@ _Loader.add_implicit_resolver(
 )
 
 
+@lru_cache(maxsize=16)
+def _parsed(text: str) -> Any:
+    """A YAML text as a tree, which nobody may change; a run's recipe is asked for many times."""
+    return yaml.load(text, _Loader)
+
+
 def _read_yaml(path: Path) -> dict[str, Any]:
     try:
-        tree = yaml.load(path.read_text(encoding="utf-8"), _Loader)
+        tree = copy.deepcopy(_parsed(path.read_text(encoding="utf-8")))
     except UnicodeDecodeError as error:
         raise RequestError(f"{path}: not UTF-8 text (byte {error.start})") from None
     except OSError as error:

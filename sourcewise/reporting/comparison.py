@@ -25,6 +25,7 @@ from sourcewise.evaluation.results import without_nan
 from sourcewise.figures import OF_TRAININGS, figures, shown, written
 from sourcewise.reporting.baselines import baseline_note
 from sourcewise.reporting.course import comparison_charts
+from sourcewise.reporting.pages import template
 from sourcewise.runtime.files import write_atomically
 from sourcewise.training.events import LINES_FILE, read_lines
 from sourcewise.training.events import Line as LogLine
@@ -105,12 +106,8 @@ def _markdown(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 def as_html(table: Table) -> str:
     """Both tables and the charts as a self-contained page."""
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-
-    loader = PackageLoader("sourcewise.reporting")
-    environment = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True)
     keys = table.figures
-    return environment.get_template("comparison.html.j2").render(
+    return template("comparison.html.j2").render(
         name=table.comparison.name,
         conclusion=table.conclusion,
         legend=_capital(LEGEND),

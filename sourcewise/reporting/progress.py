@@ -19,6 +19,7 @@ from sourcewise.training.run import Run
 
 QUIET_SECONDS = 10  # between lines of a log
 LEAST_SECONDS = 15  # between reports without an evaluation
+FIRST_SECONDS = 2  # of a training before its first report: a shorter one has that of its end
 
 
 class TrainingProgress:
@@ -97,16 +98,17 @@ class TrainingProgress:
 class LiveReport:
     """A `Listener` that keeps report.html up to date, and draws training_curves.png at the end.
 
-    The report is written at each evaluation, and between evaluations as often as takes a hundredth of the time.
+    The report is written at evaluations, as often as takes a tenth of the time, and between them a hundredth.
     """
 
     def __init__(self) -> None:
         self.run: Run | None = None
-        self.next = 0.0  # earliest time of the next report between evaluations
+        self.after, self.next = 0.0, 0.0  # earliest time of the next report at an evaluation, and between
 
     def started(self, run: Run, step: int, total: int) -> None:
         """See Listener."""
-        self.run = run
+        self.run, self.after = run, time.monotonic() + FIRST_SECONDS
+        self.next = self.after
 
     def stepped(self, step: int, line: dict[str, Any] | None) -> None:
         """See Listener."""
@@ -115,12 +117,13 @@ class LiveReport:
 
     def evaluated(self, line: dict[str, Any]) -> None:
         """See Listener."""
-        self._write()
+        if time.monotonic() > self.after:
+            self._write()
 
     def stopped(self, run: Run, finished: bool) -> None:
         """See Listener. An unfinished run is diagnosed now, unless Ctrl-C stops that; a finished one by `done`."""
         if finished:
-            write_report(run.folder, training=True)
+            self.evaluated({})
             return
         try:
             self._draw(run, training=False)
@@ -146,6 +149,7 @@ class LiveReport:
             began = time.monotonic()
             write_report(self.run.folder, training=True)
             now = time.monotonic()
+            self.after = now + 10 * (now - began)
             self.next = now + max(LEAST_SECONDS, 100 * (now - began))
 
 

@@ -22,6 +22,7 @@ from sourcewise.reporting.charts import length_chart, pair_chart
 from sourcewise.reporting.checked import check
 from sourcewise.reporting.course import course_charts
 from sourcewise.reporting.groups import group_tables
+from sourcewise.reporting.pages import template
 from sourcewise.reporting.run_files import RECIPE_FILE, RunFiles, read_run
 from sourcewise.reporting.samples import differences, text_samples, token_samples
 from sourcewise.reporting.summary import next_step, progress, tiles
@@ -49,14 +50,9 @@ def write_report(run_folder: Path | str, *, training: bool = False) -> Path:
 
 def render(run: RunFiles, *, training: bool = False) -> str:
     """The page of a run as HTML."""
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-
-    templates = Environment(
-        loader=PackageLoader("sourcewise.reporting"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
-    )
-    templates.globals["pieces"] = differences
     checked, said = check(run, training=training), verdict_of(run.evaluation)
-    return templates.get_template("report.html.j2").render(
+    return template("report.html.j2").render(
+        pieces=differences,
         name=run.name,
         final=run.final,
         measured_on=run.measured_on,

@@ -15,6 +15,7 @@ from rich.table import Table as Grid
 
 from sourcewise.evaluation.results import without_nan
 from sourcewise.figures import figures
+from sourcewise.reporting.pages import template
 from sourcewise.scoring.table import Part, Scores, System
 
 Rows = list[list[str]]
@@ -92,12 +93,7 @@ def as_markdown(scores: Scores) -> str:
 
 def as_html(scores: Scores) -> str:
     """The same as a self-contained page."""
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-
-    environment = Environment(
-        loader=PackageLoader("sourcewise.reporting"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
-    )
-    return environment.get_template("scores.html.j2").render(
+    return template("scores.html.j2").render(
         name=scores.references,
         sections=sections(scores),
         signatures=signatures(scores),

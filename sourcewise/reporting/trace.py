@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sourcewise.generation.trace import Trace, bits_text
+from sourcewise.reporting.pages import template
 from sourcewise.runtime.files import write_atomically
 
 if TYPE_CHECKING:
@@ -29,12 +30,7 @@ def write_trace(trace: Trace, path: Path | str) -> Path:
 
 def render(trace: Trace) -> str:
     """The page of a trace as HTML."""
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-
-    environment = Environment(
-        loader=PackageLoader("sourcewise.reporting"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
-    )
-    return environment.get_template("trace.html.j2").render(
+    return template("trace.html.j2").render(
         trace=trace,
         facts=facts(trace),
         data=script_json(trace.to_json(MOST_WEIGHTS)),

@@ -13,11 +13,12 @@ import sourcewise
 from sourcewise.config import GenerationConfig
 from sourcewise.data.open import USES
 from sourcewise.generation.model import Model
+from sourcewise.reporting.pages import template
 from sourcewise.reporting.trace import script_json
 from sourcewise.serving.asked import JSON, Limits
 
 if TYPE_CHECKING:
-    from jinja2 import Environment
+    pass
 
 # Kind of search ("" for all) → options on the page, with their labels.
 OFFERED = {
@@ -34,8 +35,7 @@ def render_page(model: Model, limits: Limits, guarded: bool) -> tuple[str, str]:
     tasks = list(dict.fromkeys(config.task for use in mixtures for config in model.data.sets(use)))
     given = model.generation.model_dump()
     facts = {"dims": model.network.dims, "guarded": guarded, "bytes": limits.body}
-    template = _environment().get_template("page.html.j2")
-    page = template.render(
+    page = template("page.html.j2", "sourcewise.serving").render(
         name=PurePath(model.name).name or "a model",
         dims=model.network.dims,
         tasks=tasks,
@@ -57,13 +57,6 @@ def _offered(names: dict[str, str], given: dict[str, Any]) -> list[tuple[str, st
     return [(name, called, given[name], fields[name].description or "") for name, called in names.items()]
 
 
-def _environment() -> Environment:
-    from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
-
-    loader = ChoiceLoader([PackageLoader("sourcewise.serving"), PackageLoader("sourcewise.reporting")])  # its colours
-    return Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True)
-
-
 def render_docs(openapi: dict[str, Any]) -> str:
     """The page at /docs, from the description that `FastAPI.openapi` returns."""
     routes = [
@@ -77,7 +70,7 @@ def render_docs(openapi: dict[str, Any]) -> str:
         for path, operations in openapi["paths"].items()
         for method, operation in operations.items()
     ]
-    return _environment().get_template("docs.html.j2").render(info=openapi["info"], routes=routes)
+    return template("docs.html.j2", "sourcewise.serving").render(info=openapi["info"], routes=routes)
 
 
 def _fields(operation: dict[str, Any]) -> list[tuple[str, str, str]]:
