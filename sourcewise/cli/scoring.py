@@ -17,7 +17,7 @@ from sourcewise.cli.parser import argument, command, filled, path
         "sourcewise score test.tsv runs/a runs/b --train train.tsv --html scores.html",
     ],
     argument("references", type=path, metavar="REFERENCES", help="a text per line; a table, or a run folder"),
-    argument("outputs", type=path, nargs="+", metavar="OUTPUTS", help="a text per line, a table, a run, a model"),
+    argument("outputs", type=path, nargs="*", metavar="OUTPUTS", help="a text per line, a table, a run, a model"),
     argument(
         "-r", dest="more", action="append", default=[], type=path, metavar="FILE", help="more references; repeatable"
     ),
@@ -56,6 +56,8 @@ def score(arguments: Namespace) -> int:
     if arguments.samples < 0 or (arguments.samples and not arguments.paired):
         problem = "goes with --paired" if arguments.samples > 0 else "should be 1 or more"
         raise RequestError(f"--samples {arguments.samples}: {problem}")
+    if not arguments.outputs and not arguments.train:
+        raise RequestError("score: no OUTPUTS; without any, --train FILE gives the baselines alone")
     asked = ((arguments.markdown, as_markdown), (arguments.html, as_html))
     files = [(Path(file), write) for file, write in asked if file]
     for file, _ in files:

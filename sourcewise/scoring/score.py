@@ -40,7 +40,7 @@ class Columns:
 
 def score(
     references: str | Path,
-    outputs: Sequence[str | Path],
+    outputs: Sequence[str | Path] = (),
     *,
     more_references: Sequence[str | Path] = (),
     columns: Columns = Columns(),
@@ -55,11 +55,11 @@ def score(
     """Score outputs that exist against references that exist, one text per example.
 
     `references` is a text file, a table or a run folder; `outputs` are text files, tables, run folders (their
-    translations.tsv), or folders of models, which write outputs for the sources beside the references. `further` are
-    more systems by name, their outputs one per example. `train` is the training set: its target texts make buckets, and
-    baselines are taken from it, with its folder `train_features` where it is a manifest. `sources` are for COMET. `how`
-    is `counting`, `paired` and `samples` of `score_texts`. Raises RequestError for what cannot be read or does not
-    match.
+    translations.tsv), or folders of models, which write outputs for the sources beside the references; with `train`
+    there may be none, and the baselines stand alone. `further` are more systems by name, their outputs one per example.
+    `train` is the training set: its target texts make buckets, and baselines are taken from it, with its folder
+    `train_features` where it is a manifest. `sources` are for COMET. `how` is `counting`, `paired` and `samples` of
+    `score_texts`. Raises RequestError for what cannot be read or does not match.
     """
     keys = chosen(metrics)
     more = [str(each) for each in more_references]

@@ -47,6 +47,13 @@ def test_every_system_has_its_place(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert again["level"] in ("below copying", "failed") and again["scores"]["bleu"] <= bleu[NAMES[2]] + 3
 
 
+def test_baselines_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    train, test = table(tmp_path / "train.tsv", TRAIN), table(tmp_path / "test.tsv", TEST)
+    assert [each["name"] for each in scored(capsys, test, "--train", train)["systems"]] == NAMES
+    assert main(["score", test]) == 2
+    assert "no OUTPUTS" in capsys.readouterr().err
+
+
 def nearest_by_words() -> list[str]:
     """The target of the training source that shares most words, as somebody else would copy."""
     sets = [(set(source.split()), target) for source, target in TRAIN]
