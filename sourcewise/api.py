@@ -16,6 +16,7 @@ from sourcewise.config import Recipe
 from sourcewise.config.files import load_recipe
 from sourcewise.data.examples import Dataset
 from sourcewise.data.mixtures import encode_sets
+from sourcewise.data.profiles.profile import profile_of, write_profiles
 from sourcewise.diagnosis.answer import Diagnosis, Piece
 from sourcewise.diagnosis.preflight import before_training
 from sourcewise.diagnosis.preflight import preflight as diagnosed
@@ -72,6 +73,8 @@ def train(
         notes = list(dict.fromkeys(note for each in seen for note in each))  # valid may be train
         run.write_notes(notes)
         print_notes(notes, run.notes)
+        if not run.profile.is_file():
+            write_profiles([profile_of(each) for each in setup.pairs], run.profile)
         training.fit()
         try:
             run.evaluation = evaluate_run(run, setup.test, setup.pairs) if setup.test else None

@@ -13,7 +13,9 @@ from sourcewise.config import DataConfig, Recipe, TrainConfig
 from sourcewise.data.batches import Batch
 from sourcewise.data.encoding import ExampleSet
 from sourcewise.data.noise.features import Augmenter
+from sourcewise.data.profiles.profile import like, profile_of
 from sourcewise.data.tokenizers.tokenizer import Tokenizer
+from sourcewise.diagnosis.beside import Beside
 from sourcewise.diagnosis.course import Course
 from sourcewise.diagnosis.measures.first_step import Optimizer, Stepped
 from sourcewise.diagnosis.pairs import Pairs
@@ -74,10 +76,19 @@ def planned(recipe: Recipe, examples: ExampleSet) -> tuple[int, float]:
     return max(1, math.ceil(epoch * train.epochs)), float(train.epochs)
 
 
-def before(setup: TrainingSetup) -> tuple[Pairs, Wiring]:
+def before(setup: TrainingSetup) -> tuple[Pairs | Wiring | Beside, ...]:
     """What can be looked at before the first step of a training."""
     plan = plan_of(setup.recipe, setup.train)
-    return pairs_of(setup, plan), wiring_of(setup, plan)
+    pairs = pairs_of(setup, plan)
+    return pairs, wiring_of(setup, plan), *held_beside(pairs)
+
+
+def held_beside(pairs: Pairs) -> list[Beside]:
+    """The sets that are not trained on, each beside the profile of the training set of its task."""
+    sets = pairs.held_sets()
+    profiles = [profile_of(part.dataset) for part in pairs.train.parts if not part.drawn] if sets else []
+    found = [(like(profiles, each), each) for each in sets]
+    return [Beside(profile, each) for profile, each in found if profile is not None]
 
 
 def pairs_of(setup: TrainingSetup, plan: Plan) -> Pairs:

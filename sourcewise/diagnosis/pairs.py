@@ -95,6 +95,12 @@ class Pairs:
         test = [each for each in self.test if each.plain is None and _ends(each) not in known]
         return [("validation", each) for each in valid] + [("test", each) for each in test]
 
+    def held_sets(self) -> list[Dataset]:
+        """The same, each task of a mixture by itself; none where there are none."""
+        valid = [part.dataset for part in (self.valid.parts if self.valid else ()) if not part.drawn]
+        known = [_ends(each) for each in valid]
+        return valid + [each for each in self.test if each.plain is None and _ends(each) not in known]
+
     @property
     def texts(self) -> list[ExampleSet]:
         """Those whose sources are texts. Raises CannotTell where most of them are cut."""

@@ -7,8 +7,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sourcewise.data.profiles.profile import PROFILE_FILE, like, read_profiles
 from sourcewise.diagnosis import ours
 from sourcewise.diagnosis.answer import Piece
+from sourcewise.diagnosis.beside import Beside
 from sourcewise.diagnosis.course import Course, too_early
 from sourcewise.diagnosis.noted import kept_evaluation, noted_preflight
 from sourcewise.diagnosis.outputs import Outputs
@@ -17,6 +19,7 @@ from sourcewise.diagnosis.rules import absent, look
 from sourcewise.diagnosis.trained import Trained
 from sourcewise.diagnosis.wiring import Wiring
 from sourcewise.errors import FaultyData, NotFinite, RequestError, tell
+from sourcewise.evaluation.beside import run_folder
 from sourcewise.evaluation.evaluate import Progress, evaluate_model, lay_out
 from sourcewise.evaluation.results import METRICS_FILE, Evaluation
 from sourcewise.generation.model import Model, load
@@ -127,9 +130,22 @@ def of_network(model: Model, encoded: ExampleSet) -> Piece:
     """What its tokenizer loses of a set, the wiring of a trained network, and every rule over it, on that set."""
     parts = [part for part in encoded.parts if not part.drawn]
     texts = [Pairs(part, whole_words=ours.whole_words(model.data), fewest=1) for part in parts]
-    found = look(*texts, codes=OF_ANY_SET), look(*ours.after(model, encoded))
+    found = look(*texts, codes=OF_ANY_SET), *_held_to_training(model, encoded), look(*ours.after(model, encoded))
     findings = [finding for piece in found for finding in piece.findings]
     return Piece(findings, [words for piece in found for words in piece.not_checked], ["the trained network"])
+
+
+def _held_to_training(model: Model, encoded: ExampleSet) -> list[Piece]:
+    """Every part of a set beside the profile of the data that the model was trained on."""
+    folder = run_folder(model.name)
+    profiles = read_profiles(folder / PROFILE_FILE) if folder else []
+    if not profiles:
+        return [Piece((), [absent(Beside, f"{model.name or 'the model'} has no {PROFILE_FILE}, as a run has")])]
+    parts = [(part.dataset, like(profiles, part.dataset)) for part in encoded.parts if not part.drawn]
+    pieces = [look(Beside(profile, dataset)) for dataset, profile in parts if profile is not None]
+    for dataset in (dataset for dataset, profile in parts if profile is None):
+        pieces.append(Piece((), [absent(Beside, f"{dataset.name} is of no task that was trained")]))
+    return pieces
 
 
 def _recipe(run: Run) -> tuple[Recipe | None, str]:

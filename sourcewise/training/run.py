@@ -12,6 +12,7 @@ from pathlib import Path
 from sourcewise.config import Recipe
 from sourcewise.config.files import load_recipe, save_recipe
 from sourcewise.data.examples import Note
+from sourcewise.data.profiles.profile import PROFILE_FILE
 from sourcewise.data.readers.delimited import write_tsv
 from sourcewise.errors import RequestError
 from sourcewise.evaluation.results import Evaluation
@@ -36,6 +37,7 @@ class Run:
         self.last = self.folder / "checkpoints" / "last"  # that of the last evaluation
         self.state = self.folder / "state" / "state.pt"  # for an exact resume
         self.notes = self.folder / "notes.tsv"  # on data that is not used as it stands; missing without notes
+        self.profile = self.folder / PROFILE_FILE  # what its training sets look like
         self.tokenizer = self.folder / "tokenizer"  # a folder
         self.log = self.folder / LINES_FILE  # one line per event
 

@@ -1,0 +1,1 @@
+"""What a training set looks like, kept beside a run, so that any later set can be held against it."""

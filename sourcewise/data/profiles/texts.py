@@ -1,0 +1,128 @@
+"""The look of texts: their character trigrams, what nearly all have in common, and how they are written."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+SAMPLE = 10_000  # texts that are looked at, spread evenly
+CHARACTERS = 2000  # of a text, its beginning
+HELD = 10  # of which every so manieth text is held back, to see how much is new in any text of the same kind
+COMMON = 0.95  # of the texts have a trigram that nearly all have
+SHAPES = 3000  # most shapes that are kept, the commonest
+_NOT_LATIN = re.compile(r"[^\W\d_A-Za-z\u00aa\u00ba\u00c0-\u024f\u0250-\u02ff\u1d00-\u1eff]")
+_RUN = re.compile(r"(a+|A+|\s+)")
+
+HABITS = {  # how a text is written: whether …
+    "begins with a capital": lambda text: text[:1].isupper(),
+    "holds a capital": lambda text: text != text.lower(),
+    "is in capitals throughout": lambda text: text == text.upper() != text.lower(),
+    "ends with a mark": lambda text: unicodedata.category(text[-1:] or " ").startswith("P"),
+    "holds a mark with a space before it": lambda text: re.search(r"\w [.,!?;:]( |$)", text) is not None,
+    "holds a digit": lambda text: any(c.isdigit() for c in text),
+    "is composed (NFC)": lambda text: unicodedata.normalize("NFC", text) == text,
+    "holds a letter that is not Latin": lambda text: _NOT_LATIN.search(text) is not None,
+    "has an accent": lambda text: any(unicodedata.normalize(form, text) != text for form in ("NFC", "NFD")),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class TextProfile:
+    """Of a sample of texts. Shares are of texts, but for `fresh`, which is of trigrams."""
+
+    size: int  # texts that were looked at
+    trigrams: np.ndarray  # (n,) uint32, sorted: hashes of those that occur
+    fresh: float  # share of trigrams that are new in held-back texts
+    common: Mapping[str, float]  # trigrams that nearly all have, and how many
+    habits: Mapping[str, float]
+    shapes: Mapping[str, float]  # the commonest shapes
+    odd: float  # share of held-back texts whose shape no other has
+    words: float  # in a text, on average
+    examples: Sequence[str] = ()  # a few, to show
+
+    def unseen(self, texts: Sequence[str]) -> float:
+        """The share of the trigrams of texts that do not occur in these."""
+        found = [hashed(text) for text in sampled(texts)]
+        return _share_of_new(found, self.trigrams)
+
+    def to_tree(self) -> dict[str, Any]:
+        """All but the trigrams, as JSON-compatible values."""
+        names = ("size", "fresh", "common", "habits", "shapes", "odd", "words", "examples")
+        return {name: getattr(self, name) for name in names}
+
+
+def profile_texts(texts: Sequence[str]) -> TextProfile:
+    """The look of texts, of which at least one is needed."""
+    some = sampled(texts)
+    each = [hashed(text) for text in some]
+    held, kept = each[::HELD], [grams for i, grams in enumerate(each) if i % HELD]
+    shapes = [shape(text) for text in some]
+    others = {known for i, known in enumerate(shapes) if i % HELD}
+    held_shapes = shapes[::HELD]
+    return TextProfile(
+        len(some),
+        _all(each),
+        _share_of_new(held, _all(kept)) if kept else 1.0,
+        common_trigrams(some),
+        habits(some),
+        {known: count / len(some) for known, count in Counter(shapes).most_common(SHAPES)},
+        sum(known not in others for known in held_shapes) / len(held_shapes) if kept else 1.0,
+        float(np.mean([len(text.split()) for text in some])),
+        [text[:80] for text in some[:: max(1, len(some) // 3)]][:3],
+    )
+
+
+def sampled(texts: Sequence[str]) -> list[str]:
+    """At most `SAMPLE` texts, spread evenly, each by its beginning."""
+    places = np.linspace(0, len(texts) - 1, min(len(texts), SAMPLE)).astype(int)
+    return [texts[i][:CHARACTERS] for i in places]
+
+
+def hashed(text: str) -> np.ndarray:
+    """(n,) uint32: the character trigrams of a text, with a mark at both ends."""
+    codes = np.frombuffer(f"\x02{text}\x03".encode("utf-32-le", "surrogatepass"), dtype=np.uint32).astype(np.uint64)
+    if len(codes) < 3:
+        return np.zeros(0, dtype=np.uint32)
+    mixed = (codes[:-2] * 0x9E3779B1 + codes[1:-1]) * 0x85EBCA77 + codes[2:]
+    return np.asarray((mixed * np.uint64(0xC2B2AE3D27D4EB4F)) >> np.uint64(32), dtype=np.uint32)
+
+
+def common_trigrams(texts: Sequence[str]) -> dict[str, float]:
+    """The trigrams of letters that nearly all texts have, such as those of a prefix, and the share that has each."""
+    counts: Counter[str] = Counter()
+    for text in texts:
+        counts.update({text[i : i + 3] for i in range(len(text) - 2)})
+    least = COMMON * len(texts)
+    return {gram: count / len(texts) for gram, count in sorted(counts.items()) if count >= least}
+
+
+def habits(texts: Sequence[str]) -> dict[str, float]:
+    """The share of texts that have each of `HABITS`; empty texts have none."""
+    return {name: sum(map(has, texts)) / len(texts) for name, has in HABITS.items()}
+
+
+def shape(text: str) -> str:
+    """How a text is made: runs of capitals are one A, of small letters one a; each digit is a 9, marks are themselves.
+
+    "2020-01-31" → "9999-99-99"; "Hello you, Sir" → "Aa a, Aa".
+    """
+    kinds = "".join(
+        "9" if c.isdigit() else "A" if c.isupper() else "a" if c.isalpha() or unicodedata.combining(c) else c
+        for c in text
+    )
+    return _RUN.sub(lambda run: " " if run.group()[0].isspace() else run.group()[0], kinds)
+
+
+def _all(each: Sequence[np.ndarray]) -> np.ndarray:
+    return np.unique(np.concatenate(each)) if each else np.zeros(0, dtype=np.uint32)
+
+
+def _share_of_new(each: Sequence[np.ndarray], known: np.ndarray) -> float:
+    grams = np.concatenate(each) if each else np.zeros(0, dtype=np.uint32)
+    return float((~np.isin(grams, known)).mean()) if len(grams) else 0.0
