@@ -76,6 +76,14 @@ class Source:
         parts = (self.tokens, self.token_lengths, self.features, self.frames)
         return Source(*(None if part is None else part[rows.to(part.device)] for part in parts))
 
+    def turned(self) -> Source | None:
+        """Each source's content from its end to its beginning, ends of text left in place; None if that is the same."""
+        kept = 1 if self.features is None else 0
+        table = self.content.clone()
+        for i, length in enumerate(self.lengths.tolist()):
+            table[i, : max(0, length - kept)] = self.content[i, : max(0, length - kept)].flip(0)
+        return None if torch.equal(table, self.content) else self.with_content(table)
+
     def exchanged(self) -> Source | None:
         """Each source with another one's content, at its own length and with its own end; None if all are equal."""
         lengths, table = self.lengths.tolist(), self.content

@@ -41,9 +41,13 @@ def recipe(folder: Path, train: Sequence[Pair], valid: Sequence[Pair] | None = N
     return {"data": {**sets, "vocabulary": 300, **data}, "model": SHAPE}
 
 
+# The training set alone is spoilt here, so that the validation set is unlike it: see rules/test_unlike_training.py.
+BESIDE = ("DAT022", "DAT023", "DAT024")
+
+
 def found(tree: dict[str, Any]) -> dict[str, Finding]:
     diagnosis = sourcewise.preflight(sourcewise_recipe(tree))
-    return {finding.code: finding for finding in diagnosis.findings if finding.code.startswith("DAT")}
+    return {f.code: f for f in diagnosis.findings if f.code.startswith("DAT") and f.code not in BESIDE}
 
 
 def sourcewise_recipe(tree: dict[str, Any]) -> Any:
@@ -373,6 +377,6 @@ def test_targets_that_begin_with_their_source(tmp_path: Path) -> None:
 
 def test_every_rule_of_the_data_is_planted() -> None:
     here = Path(__file__).parent
-    files = [Path(__file__), here / "test_settings.py", *(here / "rules").glob("test_dat*.py")]
+    files = [Path(__file__), here / "test_settings.py", *(here / "rules").glob("test_*.py")]
     source = "".join(file.read_text(encoding="utf-8") for file in files)
     assert [code for code in RULES if code.startswith("DAT") and f'"{code}"' not in source] == []

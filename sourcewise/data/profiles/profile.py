@@ -20,6 +20,10 @@ from sourcewise.runtime.files import write_atomically
 
 PROFILE_FILE = "profile.npz"  # in a run folder
 VERSION = 1
+LONG_ENOUGH = 3  # characters of a target that a source may hold
+
+
+NAMED = ("name", "task", "answered")
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,17 +35,20 @@ class Profile:
     targets: TextProfile
     sources: TextProfile | None = None
     features: FeatureProfile | None = None
+    answered: float = 0.0  # share of examples whose source text holds their target
 
 
 def profile_of(dataset: Dataset) -> Profile:
     """The profile of a set with at least one example. Raises RequestError where a matrix cannot be read."""
     sources = [example.source for example in dataset]
+    told = [len(each.target.strip()) >= LONG_ENOUGH and each.target.strip() in each.source for each in dataset]
     return Profile(
         dataset.name,
         dataset.task.name,
         profile_texts([example.target for example in dataset]),
         profile_texts(sources) if any(sources) else None,
         profile_features(dataset) if dataset.dims else None,
+        sum(told) / len(told),
     )
 
 
@@ -50,7 +57,7 @@ def write_profiles(profiles: Sequence[Profile], path: Path) -> None:
     arrays: dict[str, np.ndarray] = {}
     trees = []
     for i, profile in enumerate(profiles):
-        tree: dict[str, Any] = {"name": profile.name, "task": profile.task}
+        tree: dict[str, Any] = {name: getattr(profile, name) for name in NAMED}
         for side in ("targets", "sources"):
             texts: TextProfile | None = getattr(profile, side)
             if texts is not None:
@@ -99,7 +106,8 @@ def _read(tree: dict[str, Any], i: int, arrays: Any) -> Profile:
     targets = texts["targets"]
     if targets is None:
         raise KeyError("targets")
-    return Profile(tree["name"], tree["task"], targets, texts["sources"], features)
+    of_it = {name: tree[name] for name in NAMED}
+    return Profile(targets=targets, sources=texts["sources"], features=features, **of_it)
 
 
 def like(profiles: Sequence[Profile], dataset: Dataset) -> Profile | None:

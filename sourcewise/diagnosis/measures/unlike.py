@@ -16,6 +16,7 @@ MOST_ODD = 0.3  # held-back texts of a shape of their own: above that shapes tel
 FEWEST_ODD = 0.5  # texts of a shape that training lacks, at least
 SHIFT, SCALE = 1.0, 2.0  # of features: in deviations; times
 APART = 0.3  # of correlations: below that they are others
+LESS = 0.5  # as much that neighbouring frames tell each other
 TREND = 3.0  # standard errors from which on a movement is one
 RATE = 1.6  # times as many frames a word
 
@@ -91,7 +92,7 @@ def _together(trained: FeatureProfile, own: FeatureProfile) -> Iterator[str]:
 
 
 def _time(trained: FeatureProfile, own: FeatureProfile) -> Iterator[str]:
-    if trained.neighbours > APART and own.neighbours < trained.neighbours / 2:
+    if trained.neighbours > APART and own.neighbours < LESS * trained.neighbours:
         frames = f"{own.neighbours:.2f}, in training {trained.neighbours:.2f}"
         yield f"a frame hardly tells the next one (correlation {frames}): shuffled in time, or at another frame rate"
     sizes = [float(np.sqrt(np.mean(each.trend**2))) for each in (trained, own)]

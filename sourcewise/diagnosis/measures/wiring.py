@@ -48,6 +48,7 @@ class Paths:
     rounding: Rounding = field(default_factory=Rounding)  # of the network
     finite: bool = True  # whether all logits are
     source: float | None = None  # other source content, the lengths kept
+    order: float | None = None  # the source's own content in another order
     source_nats: float | None = None  # what that is in nats: KL divergence of the next token, median
     encoder: float | None = None  # noise of their own size in the encoder's weights
     padding: float | None = None  # garbage in the source's padding, and more of it
@@ -142,6 +143,9 @@ def measure_paths(network: Network, batch: Batch) -> Paths:
             own, others = (torch.log_softmax(each[real], -1) for each in (usual, other))
             apart = F.kl_div(others, own, reduction="none", log_target=True).sum(-1)  # (positions,)
             found["source_nats"] = float(apart.clamp(min=0).median())
+        turned = source.turned()
+        if turned is not None:
+            found["order"] = moved(logits(turned))
         room = None if network.positions is None else network.positions - network.encode(source).mask.shape[1]
         wider = WIDER if room is None else max(0, min(WIDER, room // 2))
         padded = source.with_garbage(network.vocabulary, wider, torch.Generator().manual_seed(SEED))

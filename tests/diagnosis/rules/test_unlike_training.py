@@ -157,6 +157,14 @@ def test_a_handful_cannot_tell() -> None:
     assert not piece.findings and "whether it is like the training data" in piece.not_checked[0]
 
 
+def test_sources_that_hold_their_target_in_training_alone() -> None:
+    told = profile_of(texts([(f"{source} {target}", target) for source, target in sentences(300, 0)]))
+    asked = texts(
+        [(f"{source} {sentences(1, i + 900)[0][1]}", target) for i, (source, target) in enumerate(sentences(60, 1))]
+    )
+    assert "0 % of the sources hold their target, in training 100 %" in found(told, asked)["DAT022"]
+
+
 def test_it_is_the_first_cause_in_a_diagnosis(tmp_path: Path) -> None:
     """A run keeps its profile; the set that it is asked about has lost its prefix and its case."""
     made = recipe(tmp_path)

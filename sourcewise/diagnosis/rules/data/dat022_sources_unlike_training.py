@@ -6,7 +6,7 @@ from sourcewise.diagnosis.rule import Cure, Findings, Rule
 class SourcesUnlikeTraining(Rule[Beside]):
     """How source texts (or prompts) of a set differ from those of training, of which a run keeps a profile: triples of
     letters that do not occur there; what nearly all training texts have, such as a prefix, and these have not; and how
-    they are written: capitals, marks, digits, accents, script, Unicode form.
+    they are written: capitals, marks, digits, accents, script, Unicode form; and whether sources hold their target.
     ## Why that is bad
     A model reads what it has been trained to read. Without the prefix, in other case, script or form its outputs may be
     anything, and the set says nothing about the model.
@@ -31,5 +31,9 @@ class SourcesUnlikeTraining(Rule[Beside]):
         if theirs is None or own is None:
             return
         texts = [example.source for example in beside.dataset]
-        if found := list(texts_unlike(theirs, own, texts)):
+        found = list(texts_unlike(theirs, own, texts))
+        if abs(beside.trained.answered - beside.own.answered) >= self.share:
+            told = f"{100 * beside.own.answered:.0f} % of the sources hold their target"
+            found.append(f"{told}, in training {100 * beside.trained.answered:.0f} %")
+        if found:
             yield self.finding(f"{beside.dataset.name}: " + "; ".join(found))

@@ -18,7 +18,8 @@ class TargetsUnlikeTraining(Rule[Beside]):
     Outputs are written as the training targets are. Where references are written otherwise, right outputs count as
     wrong.
     ## Threshold and its origin
-    Warning as for sources (DAT022); and where {odd:%} of the references have a shape that no training target has, and
+    Warning as for sources (DAT022: triples that are new from {new:%} on, shares that differ by {share:points} points);
+    and where {odd:%} of the references have a shape that no training target has, and
     {times} times as many as of held-back training targets. Where more than {own:%} of those have a shape of their own,
     as sentences do, shapes are not compared.
     """

@@ -1,5 +1,5 @@
 from sourcewise.diagnosis.beside import Beside
-from sourcewise.diagnosis.measures.unlike import APART, RATE, SCALE, SHIFT, TREND, features_unlike
+from sourcewise.diagnosis.measures.unlike import APART, LESS, RATE, SCALE, SHIFT, TREND, features_unlike
 from sourcewise.diagnosis.rule import Cure, Findings, Rule
 
 
@@ -11,15 +11,16 @@ class FeaturesUnlikeTraining(Rule[Beside]):
     A model reads features at the scale, in the order and at the frame rate of training. Scaled, standardised, shuffled
     or turned ones are noise to it.
     ## Threshold and its origin
-    Warning where dimensions lie {shift} deviation from those of training on average (a new speaker: 0.5; scaled by
-    hand: 1.6 to 166); vary {scale} times as much, or as little; where their correlations agree by less than {apart};
-    where neighbouring frames tell each other half as much (0.93 → 0.04 if shuffled); where what rises from beginning to
-    end (by {trend} standard errors) falls; or where there are {rate} times as many frames a word, or as few.
+    Warning where dimensions lie {shift} deviation from those of training on average; vary {scale} times as much, or as
+    little; where their correlations agree by less than {apart}; where neighbouring frames tell each other {less:words}
+    as much; where what rises from beginning to end (by {trend} standard errors) falls; or where there are {rate} times
+    as many frames a word, or as few. Measured: a new speaker 0.5 deviations, scaled features 1.6 to 166; neighbouring
+    frames 0.93, shuffled 0.04.
     """
 
     code, name, level = "DAT024", "features unlike those of training", "warning"
     learned = False
-    shift, scale, apart, trend, rate = SHIFT, SCALE, APART, TREND, RATE
+    shift, scale, apart, less, trend, rate = SHIFT, SCALE, APART, LESS, TREND, RATE
     explains = "OUT00* SRC* MEM* ATT*"
     cures = Cure(
         "Extract the features of this set as those of training: the same model, layer, scaling, order of dimensions and"

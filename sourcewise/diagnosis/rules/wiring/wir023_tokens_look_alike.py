@@ -1,0 +1,43 @@
+import numpy as np
+
+from sourcewise.diagnosis.measures.vocabulary import alike, source_table
+from sourcewise.diagnosis.rule import Cure, Findings, Rule
+from sourcewise.diagnosis.wiring import Wiring
+
+
+class TokensLookAlike(Rule[Wiring]):
+    """How many of the tokens in a batch of sources are looked up as zeros, or as the same vector as another token.
+    ## Why that is bad
+    Tokens with one vector are one token to the network: what they mean cannot be told, whatever is trained after them.
+    ## Threshold and its origin
+    Error from {error:%} of the tokens, warning from {warning:%}, and {least:words} of them at least. Random and trained
+    tables have none; a table that was resized with zeros, cut, or filled with its mean has many. The padding does not
+    count.
+    """
+
+    code, name, level = "WIR023", "tokens that look alike", "error"
+    explained_by = "WIR001"
+    explains = "OUT00* SRC* MEM* TRN003..TRN005 WIR011"
+    warning, error, least = 0.02, 0.1, 2  # of the tokens; tokens
+    cures = Cure(
+        "Look where the embedding of the source is made or loaded: new rows of a resized table need random values "
+        "(or the mean plus noise), padding_idx should be the padding, and a folder's weights should hold the table. "
+        "Rows that are equal at the start stay equal, unless something else tells them apart."
+    )
+
+    def check(self, wiring: Wiring) -> Findings:
+        if wiring.network is None or wiring.batch is None or wiring.batch.source.tokens is None:
+            return
+        table = source_table(wiring.network, wiring.batch)
+        if table is None:
+            return
+        known = np.unique(wiring.batch.source.tokens.cpu().numpy())
+        ids = [int(i) for i in known if i != wiring.network.pad_id and 0 <= i < len(table)]
+        found = alike(table, ids)
+        lost = len(found.zero) + sum(map(len, found.equal))
+        level = self.from_on(lost / max(1, len(ids)))
+        if level is None or lost < self.least:
+            return
+        said = [f"{len(found.zero)} are zero"] if found.zero else []
+        said += [f"{sum(map(len, found.equal))} share their vector with another one"] if found.equal else []
+        yield self.finding(f"of {len(ids)} tokens in a batch of sources {' and '.join(said)}", level)
