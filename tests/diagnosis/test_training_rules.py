@@ -178,6 +178,9 @@ def test_over_fitting() -> None:
     assert found(changed(course, "evaluation", bleu=lambda step: -abs(step - 400))) == [("TRN010", "warning")]
     assert found(course) == [("TRN010", "note")]  # BLEU still grew
     assert found(changed(course, "evaluation", loss=1.5)) == [("TRN010", "warning")]  # by heart from the start
+    worse = changed(course, "evaluation", loss=lambda step: 1.0 + step / 100)  # far above, and rising, while BLEU grows
+    assert found(worse) == [("TRN010", "note")]
+    assert found(changed(worse, "evaluation", bleu=lambda step: -step)) == [("TRN010", "warning")]
 
 
 def test_good_when_led_and_bad_when_free() -> None:

@@ -1,7 +1,10 @@
 from collections.abc import Sequence
 
 from sourcewise.diagnosis.course import Course, Line, middle
+from sourcewise.diagnosis.finding import Level
 from sourcewise.diagnosis.rule import Cure, Findings, Rule
+
+FIGURES = ("bleu", "wer", "exact_match_pct", "chrf")  # of outputs
 
 
 class OverFitting(Rule[Course]):
@@ -10,9 +13,9 @@ class OverFitting(Rule[Course]):
     From there on the training set is learned by heart; the time is lost, and the last checkpoint is worse.
     ## Threshold and its origin
     A rise of {rise:%} and of {nats} nats, at least {after:words} evaluations after the lowest; a note where the figure
-    that picks the best checkpoint still got better afterwards, as BLEU often does. Also a validation loss of
-    {apart:words} times the training loss, and {above} nats above it. Ours; in healthy trainings with dropout the
-    training loss is the higher one.
+    that picks the best checkpoint (BLEU, where that is the loss) still got better afterwards, which is healthy. Also a
+    validation loss of {apart:words} times the training loss, and {above} nats above it; a note likewise. Ours; in
+    healthy trainings with dropout the training loss is the higher one.
     """
 
     code, name, level = "TRN010", "over-fitting", "warning"
@@ -39,26 +42,32 @@ class OverFitting(Rule[Course]):
             return
         losses = [float(line["loss"]) for line in lines]
         learnt = middle([line["loss"] for line in course.train[-3:]])
+        place, name = losses.index(min(losses)), judged_by(lines, course.plan.best)
+        best = best_of(lines, name)
+        rise = losses[-1] / max(losses[place], 1e-9) - 1
+        level: Level = "note" if best > place and rise >= self.rise else "warning"
         if losses[-1] >= self.apart * learnt and losses[-1] - learnt >= self.above:
             evidence = f"at step {lines[-1]['step']} the validation loss is {losses[-1]:.3f} nats, the training loss "
-            yield self.finding(f"{evidence}{learnt:.3f}")
+            still = f"; {name} was best at step {lines[best]['step']}" if level == "note" else ""
+            yield self.finding(f"{evidence}{learnt:.3f}{still}", level)
             return
-        place = losses.index(min(losses))
-        rise = losses[-1] / max(losses[place], 1e-9) - 1
         after = [line["loss"] for line in course.train if line["step"] > lines[place]["step"]]
         before = [line["loss"] for line in course.train if line["step"] <= lines[place]["step"]]
         late = place < len(losses) - self.after and rise >= self.rise and losses[-1] - losses[place] >= self.nats
         if not late or not before or not after or middle(after[-3:]) > middle(before[-3:]):
             return  # where both rise, that is no over-fitting
-        name = course.plan.best
-        best = best_of(lines, name)
         learnt_before, learnt = middle(before[-3:]), middle(after[-3:])
         evidence = (
             f"the validation loss was lowest at step {lines[place]['step']}, {losses[place]:.3f} nats, and is "
             f"{losses[-1]:.3f} at step {lines[-1]['step']}, while the training loss went from {learnt_before:.3f} to "
             f"{learnt:.3f}; {name} was best at step {lines[best]['step']}"
         )
-        yield self.finding(evidence, "note" if best > place else "warning")
+        yield self.finding(evidence, level)
+
+
+def judged_by(lines: Sequence[Line], best: str) -> str:
+    """The figure of outputs that says whether a training still got better; the loss where none was measured."""
+    return best if best != "loss" else next((n for n in FIGURES if lines[-1].get(n) is not None), best)
 
 
 def best_of(lines: Sequence[Line], name: str) -> int:
