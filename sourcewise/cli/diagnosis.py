@@ -158,18 +158,21 @@ def info(arguments: Namespace) -> int:
 
 
 @command(
-    "explain a rule of diagnose in full",
-    "[CODE]",
-    ["sourcewise explain SRC001"],
-    argument("code", nargs="?", type=filled, metavar="CODE", help="a rule's code; without it, all rules are listed"),
+    "explain a rule of diagnose, or find rules by a symptom",
+    "[CODE or SYMPTOM]",
+    ["sourcewise explain SRC001", 'sourcewise explain "same output"'],
+    argument("words", nargs="*", type=filled, metavar="CODE or SYMPTOM", help="without it, all of both are listed"),
 )
 def explain(arguments: Namespace) -> int:
-    """Print what a rule measures, why that is bad, its threshold and its cure."""
-    from sourcewise.diagnosis import diagnose, rules
+    """Print what a rule measures, why that is bad, its threshold and its cure; of a
+    symptom, in your own words, what to ask first, and the rules that find its causes.
+    """
+    from sourcewise.diagnosis import diagnose, rules, symptoms
 
-    if arguments.code:
-        print(diagnose.explain(arguments.code))
+    if arguments.words:
+        print(diagnose.explain(" ".join(arguments.words)))
     else:
+        print("Symptoms: " + symptoms.listed(symptoms.SYMPTOMS) + "\n")
         for code, rule in sorted(rules.RULES.items()):
             print(f"{code}  {rule.level:8} {rule.name}")
     return 0

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from sourcewise.diagnosis.answer import Diagnosis
 from sourcewise.diagnosis.ranking import put_together
 from sourcewise.diagnosis.rules import RULES
+from sourcewise.diagnosis.symptoms import SYMPTOMS, listed, symptoms_of
 from sourcewise.diagnosis.whole import Asked, whole
 from sourcewise.errors import RequestError
 from sourcewise.runtime.random import host_kept
@@ -49,10 +50,15 @@ def diagnose(
 
 
 def explain(code: str) -> str:
-    """A rule in full, for `sourcewise explain CODE`. Raises RequestError with the nearest code for an unknown one."""
+    """A rule in full, or what a symptom may come from, for `sourcewise explain`.
+
+    Raises RequestError with the nearest code for an unknown one, and with the known symptoms.
+    """
     rule = RULES.get(code.strip().upper())
-    if rule is None:
-        near = difflib.get_close_matches(code.strip().upper(), list(RULES), n=1, cutoff=0.5)
-        end = f"did you mean {near[0]}?" if near else f"known: {', '.join(sorted(RULES))}"
-        raise RequestError(f"{code}: no such rule; {end}")
-    return rule.page()
+    if rule is not None:
+        return rule.page()
+    if found := symptoms_of(code):
+        return "\n\n".join(each.text() for each in found)
+    near = difflib.get_close_matches(code.strip().upper(), list(RULES), n=1, cutoff=0.5)
+    end = f"did you mean {near[0]}?" if near else f"known: {', '.join(sorted(RULES))}"
+    raise RequestError(f"{code}: no such rule; {end}; or a symptom: {listed(SYMPTOMS)}")

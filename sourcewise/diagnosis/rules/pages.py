@@ -13,10 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from sourcewise.diagnosis.rules import RULES, Rule
+from sourcewise.diagnosis.symptoms import SYMPTOMS, Symptom
 from sourcewise.errors import RequestError
 from sourcewise.runtime.files import write_atomically
 
-INDEX = "README.md"
+INDEX, SYMPTOM = "README.md", "symptom-"  # file of the index, and beginning of those of symptoms
 LINE = 120  # characters
 KINDS = {  # by the letters of a code, in the order in which causes come before symptoms
     "DAT": "Data",
@@ -32,9 +33,22 @@ _MADE = "<!-- Made by `python -m sourcewise.diagnosis.rules.pages docs/rules`; w
 
 
 def pages() -> dict[str, str]:
-    """File name → Markdown: one page per rule, and the index."""
+    """File name → Markdown: one page per rule, one per symptom, and the index."""
     ours = [rule for rule in RULES.values() if not rule.package]
-    return {INDEX: index(ours), **{f"{rule.code}.md": page(rule) for rule in ours}}
+    of_symptoms = {f"{SYMPTOM}{each.slug}.md": symptom_page(each) for each in SYMPTOMS}
+    return {INDEX: index(ours), **{f"{rule.code}.md": page(rule) for rule in ours}, **of_symptoms}
+
+
+def symptom_page(symptom: Symptom) -> str:
+    """One symptom: what to ask first, and the rules that find its causes, in that order."""
+    rows = [f"| [{code}]({code}.md) | {_escaped(RULES[code].name)} | {RULES[code].level} |" for code in symptom.rules]
+    table = "\n".join(["| code | name | level |", "|---|---|---|", *rows])
+    first = symptom.first[0].upper() + symptom.first[1:]
+    command = f'`sourcewise explain "{symptom.name}"` says the same; `sourcewise diagnose RUN` asks all of these rules.'
+    title = f"# Symptom: {symptom.name}"
+    return (
+        "\n\n".join([_MADE, title, _filled(_escaped(first)), table, _filled(command), f"[All rules]({INDEX})"]) + "\n"
+    )
 
 
 def index(rules: list[Rule[Any]]) -> str:
@@ -48,6 +62,8 @@ def index(rules: list[Rule[Any]]) -> str:
             "in the terminal."
         ),
     ]
+    links = ", ".join(f"[{each.name}]({SYMPTOM}{each.slug}.md)" for each in SYMPTOMS)
+    parts += ["## By symptom", _filled(f"{links}.")]
     order = [*KINDS, *sorted({_letters(rule) for rule in rules} - {*KINDS})]
     ordered = sorted(rules, key=lambda rule: (order.index(_letters(rule)), rule.code))
     for letters, found in groupby(ordered, key=_letters):
@@ -74,9 +90,10 @@ def write(folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         for name, text in made.items():
             write_atomically(folder / name, text)
-        for old in folder.glob("[A-Z][A-Z][A-Z][0-9]*.md"):
-            if old.name not in made:
-                old.unlink()
+        for pattern in ("[A-Z][A-Z][A-Z][0-9]*.md", f"{SYMPTOM}*.md"):
+            for old in folder.glob(pattern):
+                if old.name not in made:
+                    old.unlink()
     except OSError as error:
         raise RequestError(f"{folder}: cannot be written ({error.strerror})") from None
 
