@@ -91,14 +91,14 @@ def evaluate(arguments: Namespace) -> int:
 
 @command(
     "say why a model does not work, with evidence and cure",
-    "RECIPE | MODEL [DATA] [options]",
+    "RECIPE | MODEL [DATA] | DATA [DATA] [options]",
     [
         "sourcewise diagnose my.yaml",
+        "sourcewise diagnose train.tsv test.tsv",
         "sourcewise diagnose runs/mine",
         "sourcewise diagnose runs/mine manifest.tsv --features features/test",
-        "sourcewise diagnose t5-small qa.tsv --source question --target answer",
     ],
-    argument("model", type=path, metavar="MODEL", help="a recipe; or a run, a Hugging Face folder or a hub name"),
+    argument("model", type=path, metavar="MODEL", help="a recipe, a run, a Hugging Face folder or hub name, or data"),
     argument("data", nargs="?", type=path, metavar="DATA", help="pairs to look at it with (default: the run's own)"),
     *SET,
     *SEARCH,
@@ -107,11 +107,12 @@ def evaluate(arguments: Namespace) -> int:
 )
 def diagnose(arguments: Namespace) -> int:
     """Report what is wrong, the cause first. A recipe (a .yaml or a shipped one's name)
-    is checked before training, and takes the options of `train`.
+    is checked before training, and takes the options of `train`; so are data alone.
 
     Exit status 1 when a finding is an error.
     """
     from sourcewise.config.files import is_recipe
+    from sourcewise.diagnosis.data_alone import is_data
     from sourcewise.reporting.terminal import print_diagnosis
 
     reading, search = given(arguments, *READING, *CUTS), given(arguments, "beams", "max_new_tokens")
@@ -123,7 +124,7 @@ def diagnose(arguments: Namespace) -> int:
         diagnosis = sourcewise.preflight(arguments.model, arguments.overrides)
     elif arguments.overrides:
         raise RequestError(f"--{next(iter(arguments.overrides))}: goes with a recipe; {arguments.model} is none")
-    elif asked and not arguments.data:
+    elif asked and not arguments.data and not is_data(arguments.model):
         said = f"--{next(iter(asked)).replace('_', '-')}"
         raise RequestError(f"{said}: goes with DATA: sourcewise diagnose {arguments.model} DATA {said} …")
     else:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sourcewise.diagnosis.answer import Diagnosis
+from sourcewise.diagnosis.data_alone import check_words, is_data, of_data
 from sourcewise.diagnosis.ranking import put_together
 from sourcewise.diagnosis.rules import RULES
 from sourcewise.diagnosis.symptoms import SYMPTOMS, listed, symptoms_of
@@ -40,11 +41,17 @@ def diagnose(
 
     Of a run all is looked at that is still there: its recipe's data and wiring, its course, its network, its outputs.
     Without `data` it is judged by the outputs it holds, and else on its own test or validation set. All else says what
-    it says to `evaluate`, whose verdict on the same set is among the findings. Raises RequestError where there is
-    nothing to judge by, and NotFinite where weights are NaN or infinite.
+    it says to `evaluate`, whose verdict on the same set is among the findings. A set in the place of a model is looked
+    at by itself, with `data` as the set that is held out. Raises RequestError where there is nothing to judge by, and
+    NotFinite where weights are NaN or infinite.
     """
     start = time.perf_counter()
     reading = {"task": task, "features": features, "source": source, "target": target}
+    if isinstance(model, (str, Path)) and is_data(model):
+        check_words({"task": task, **(generation or {}), **limits})
+        if data is not None and not isinstance(data, (str, Path)):
+            raise RequestError(f"{model}: is a set of examples; the other one is to be a file, too")
+        return put_together(of_data(model, data, reading), time.perf_counter() - start)
     pieces, own = whole(model, Asked(data, reading, generation or {}, limits, progress))
     return put_together(pieces, time.perf_counter() - start, own_set=own)
 
