@@ -95,13 +95,13 @@ def evaluate(arguments: Namespace) -> int:
     [
         "sourcewise diagnose my.yaml",
         "sourcewise diagnose train.tsv test.tsv",
-        "sourcewise diagnose runs/mine",
         "sourcewise diagnose runs/mine manifest.tsv --features features/test",
     ],
     argument("model", type=path, metavar="MODEL", help="a recipe, a run, a Hugging Face folder or hub name, or data"),
     argument("data", nargs="?", type=path, metavar="DATA", help="pairs to look at it with (default: the run's own)"),
     *SET,
     *SEARCH,
+    argument("--junit", type=path, metavar="FILE", help="write JUnit XML there, for continuous integration"),
     JSON,
     overrides=True,
 )
@@ -113,7 +113,12 @@ def diagnose(arguments: Namespace) -> int:
     """
     from sourcewise.config.files import is_recipe
     from sourcewise.diagnosis.data_alone import is_data
+    from sourcewise.reporting.junit import as_junit
     from sourcewise.reporting.terminal import print_diagnosis
+    from sourcewise.runtime.files import check_writable, write_atomically
+
+    if arguments.junit:
+        check_writable(Path(arguments.junit))
 
     reading, search = given(arguments, *READING, *CUTS), given(arguments, "beams", "max_new_tokens")
     asked = reading | search
@@ -130,6 +135,8 @@ def diagnose(arguments: Namespace) -> int:
     else:
         words = {"task": None, **reading} | ({"generation": search} if search else {})
         diagnosis = sourcewise.diagnose(arguments.model, arguments.data, **words)
+    if arguments.junit:
+        write_atomically(Path(arguments.junit), as_junit(diagnosis, str(arguments.model)))
     if arguments.json:
         print(diagnosis.to_json())
     else:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from sourcewise.diagnosis.finding import Finding
+from sourcewise.runtime.notebook import table
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +29,7 @@ class Piece:
 POOR_VERDICT = "OUT009"  # a note where `evaluate` says failed and the training was too short to be judged
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Diagnosis:
     """The answer of `sourcewise diagnose`: ill if any finding is an error; what is listed first is then the cause."""
 
@@ -61,6 +62,19 @@ class Diagnosis:
             "not_checked": list(self.not_checked),
             "seconds": self.seconds,
         }
+
+    def __repr__(self) -> str:
+        """The verdict and the codes, on one line."""
+        codes = ", ".join(f"{finding.code} {finding.level}" for finding in self.findings)
+        unseen = f"; {len(self.not_checked)} not checked" if self.not_checked else ""
+        return f"<Diagnosis: {self.verdict}{': ' + codes if codes else ''}{unseen}>"
+
+    def _repr_html_(self) -> str:
+        """Its findings as a table, for notebooks."""
+        rows = [[f.code, f.level, f.name, f.evidence, f.cure] for f in self.findings]
+        foot = "not checked: " + "; ".join(self.not_checked) if self.not_checked else ""
+        title = f"{self.verdict}{f', the cause is {self.cause}' if self.cause else ''}"
+        return table(title, ("rule", "level", "what", "evidence", "cure"), rows, foot)
 
     def to_json(self) -> str:
         """`to_dict` as indented JSON."""

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from sourcewise.diagnosis.cure import Cure
+from sourcewise.runtime.notebook import table
 
 Level = Literal["error", "warning", "note"]
 
@@ -25,6 +26,12 @@ class Finding:
     evidence: str
     cure: str  # as our own recipes take it
     cures: tuple[Cure, ...] = field(default=(), compare=False, repr=False)  # the same as data; () of one read back
+
+    def _repr_html_(self) -> str:
+        """As a table of one row, for notebooks."""
+        return table(
+            f"{self.code}: {self.name}", ("level", "evidence", "cure"), [[self.level, self.evidence, self.cure]]
+        )
 
     def to_dict(self) -> dict[str, str]:
         """The keys of `diagnose --json`: code, name, level, evidence, cure."""

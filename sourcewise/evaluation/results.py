@@ -13,7 +13,9 @@ from sourcewise.data.examples import Note
 from sourcewise.data.readers.escapes import COLUMNS, are_ours, columns_of, escape, unescape
 from sourcewise.data.readers.quoting import are_csv
 from sourcewise.errors import RequestError
+from sourcewise.figures import Place, shown, written
 from sourcewise.runtime.files import new_folder, write_atomically
+from sourcewise.runtime.notebook import table
 
 METRICS_FILE = "metrics.json"
 TRANSLATIONS_FILE = "translations.tsv"
@@ -44,7 +46,7 @@ class Row:
         return (self.reference, *self.others)
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, repr=False)
 class Evaluation:
     """The figures of `metrics.json`, and the rows they are computed from."""
 
@@ -62,6 +64,26 @@ class Evaluation:
     def outputs(self) -> list[str]:
         """Every row's output, in order."""
         return [row.output for row in self.rows]
+
+    def __repr__(self) -> str:
+        """Its size and a few figures, on one line."""
+        said = ", ".join(f"{label} {text}" for label, text in self._figures("brief table"))
+        return f"<Evaluation of {len(self.rows):,} examples: {said}>"
+
+    def _repr_html_(self) -> str:
+        """Its figures, its verdict and a few outputs, for notebooks."""
+        figures = table(f"{len(self.rows):,} examples", ("figure", "value"), self._figures("table"))
+        some = self.rows[:: max(1, len(self.rows) // 5)][:5]
+        outputs = [[row.source, row.reference, row.output] for row in some]
+        verdict = str(self.metrics.get("verdict") or "")
+        return figures + table("outputs", ("source", "reference", "output"), outputs, verdict)
+
+    def _figures(self, place: Place) -> list[tuple[str, str]]:
+        """(label, value) of the figures that are known and shown at a place."""
+        known = [(each, self.metrics.get(each.key)) for each in shown(place)]
+        return [
+            (each.label.partition(",")[0], written(each.format, value)) for each, value in known if value is not None
+        ]
 
     def write(self, folder: Path | str) -> None:
         """Write metrics.json and translations.tsv (id, reference, output), each atomically.

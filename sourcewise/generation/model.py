@@ -31,13 +31,14 @@ from sourcewise.model.protocol import Network
 from sourcewise.model.weights.checkpoint import find_folder, generation_told, load_network
 from sourcewise.model.weights.generation_config import OPTIONS, shown
 from sourcewise.runtime.device import choose_device
+from sourcewise.runtime.notebook import table
 from sourcewise.runtime.random import host_kept
 
 PRECISIONS = ("fp32", "bf16", "int8")
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}  # torch's arithmetic
 
 
-@dataclass
+@dataclass(repr=False)
 class Model:
     """A network, its tokenizer, and the options of its recipe for reading and generation."""
 
@@ -50,6 +51,24 @@ class Model:
     settings: Settings = field(default_factory=Settings)  # of generation, from the model's folder
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)  # how its outputs are measured
     _checked: object = field(default=None, init=False, repr=False, compare=False)  # the weights that were finite
+
+    def __repr__(self) -> str:
+        """Name, kind of sources, and size, on one line."""
+        return f"<Model {self.name or 'without a name'}: {', '.join(value for _, value in self._facts())}>"
+
+    def _repr_html_(self) -> str:
+        """The same as a table, for notebooks."""
+        return table(self.name or "a model", ("", ""), self._facts())
+
+    def _facts(self) -> list[tuple[str, str]]:
+        dims, search = self.network.dims, self.generation
+        size = sum(info.parameter.numel() for info in self.network.parts())
+        return [
+            ("sources", f"features {dims} wide" if dims else "text"),
+            ("parameters", f"{size:,} parameters"),
+            ("vocabulary", f"{self.tokenizer.size:,} tokens"),
+            ("search", f"beams {search.beams}, at most {search.max_new_tokens} new tokens"),
+        ]
 
     def generate(
         self,

@@ -17,6 +17,7 @@ from typing import Any, Literal
 import numpy as np
 
 from sourcewise.generation.lineage import Beam
+from sourcewise.runtime.notebook import shaded
 
 NO_SOURCE = 0.1  # source bits below which a token does not depend on its source: the bound of the verdict
 UNIT = 1e-5  # of attention weights in JSON
@@ -57,7 +58,7 @@ class Step:
         return self.bits < NO_SOURCE
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, repr=False)
 class Trace:
     """One source, its output, and the steps of its generation."""
 
@@ -77,6 +78,20 @@ class Trace:
     beams: list[list[Beam]] | None = None  # one list per step; None: no beam search
     beam_texts: list[list[str]] = field(default_factory=list)  # the text that each of them adds
     length_penalty: float = 1.0
+
+    def __repr__(self) -> str:
+        """The output and its source bits, on one line."""
+        bits = bits_text(self.bits)
+        return f"<Trace: {self.output!r}{f', {bits} source bits per token' if bits else ''}>"
+
+    def _repr_html_(self) -> str:
+        """The output, each token the darker the more it gains from its source, for notebooks."""
+        most = max((step.bits for step in self.steps if math.isfinite(step.bits)), default=0.0) or 1.0
+        pieces = [
+            (step.text, step.bits / most if math.isfinite(step.bits) else 0.0, f"p {step.p:.3f}, {step.bits:.2f} bits")
+            for step in self.steps
+        ]
+        return shaded(self.source or self.id, pieces, "The darker, the more a token gains from its source.")
 
     @property
     def bits(self) -> float:
