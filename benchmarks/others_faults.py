@@ -1,6 +1,6 @@
 """An exam by others: faults that people told of in public, rebuilt small, and healthy public recipes beside them.
 
-    python benchmarks/others_faults.py [--half seen|unseen|all] [--more DIR] [--only NAME] [--seed N] [--jobs N] [--json F]
+    python benchmarks/others_faults.py [--half seen|unseen|all] [--more DIR] [--only NAME] [--jobs N] [--json F]
     python benchmarks/others_faults.py --figures          # are they at fault at all? without any tool of ours
 
 Each fault is run in its broken and in its mended form, with the doctor and without it. Counted is where its cause
@@ -18,7 +18,6 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -89,18 +88,14 @@ def sat(asked: list[Question], jobs: int) -> Iterator[dict[str, Any]]:
     """The rows, in order; where both forms of a fault are known, the second says whether it is at fault."""
     context = multiprocessing.get_context("spawn")
     figures: dict[str, float] = {}
-    with tempfile.TemporaryDirectory() as bases, ProcessPoolExecutor(jobs, context, *share(bases)) as pool:
+    with tempfile.TemporaryDirectory() as bases, ProcessPoolExecutor(jobs, context) as pool:
+        os.environ.setdefault("OTHERS_BASES", bases)  # trained bases are shared by the processes
         for question, row in zip(asked, pool.map(answer, asked), strict=True):
             row["at_fault"] = None
             if question.form == "mended" and None not in (row["figure"], figures.get(question.name)):
                 row["at_fault"] = row["figure"] - figures[question.name] >= row["gap"]
             figures[question.name] = row["figure"]
             yield row
-
-
-def share(bases: str) -> tuple[Any, tuple[str]]:
-    """What each process is told as it begins: where trained bases are shared."""
-    return partial(os.environ.__setitem__, "OTHERS_BASES"), (bases,)
 
 
 def told(row: dict[str, Any]) -> str:

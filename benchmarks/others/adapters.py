@@ -101,7 +101,9 @@ def bart_checkpoint(seed: int, **more: Any) -> tuple[Any, Any, list[tasks.Pair]]
     train, valid = tasks.split(tasks.numbers(2100, seed))
     model = models.bart(len(words), seed, **more)
     rows = trainers.encoded(train, tokenizer)
-    model = trained(f"bart-{seed}", model, rows, DataCollatorForSeq2Seq(tokenizer), steps=150)
+    model = trained(
+        f"bart-{seed}-{'-'.join(map(str, more.values()))}", model, rows, DataCollatorForSeq2Seq(tokenizer), steps=150
+    )
     return model, tokenizer, valid
 
 

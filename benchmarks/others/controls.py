@@ -21,8 +21,7 @@ control = CASES.control
 
 @control("t5 with adafactor", "trainer", "the T5 fine-tuning tips: Adafactor, scale_parameter=False, a constant rate")
 def _(broken: bool, seed: int, folder: Path) -> Trained:
-    tuned = adapters.fine_tuned(folder, seed, optim="adafactor", learning_rate=3e-3, warmup_steps=0, max_steps=160)
-    return tuned
+    return adapters.fine_tuned(folder, seed, optim="adafactor", learning_rate=3e-3, warmup_steps=0, max_steps=160)
 
 
 @control("t5 in bf16", "trainer", "google's own precision for T5")

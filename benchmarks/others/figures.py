@@ -7,6 +7,7 @@ from pathlib import Path
 import sourcewise
 from others.case import Case
 from others.hosts import Nobody
+from sourcewise.config import Recipe
 
 
 def alone(case: Case, broken: bool, seed: int, folder: Path) -> float:
@@ -20,4 +21,5 @@ def alone(case: Case, broken: bool, seed: int, folder: Path) -> float:
     made = case.make(broken, seed, folder)
     if case.host == "diagnose":
         return float(made.figure())
-    return float(made.figure(sourcewise.train(made.recipe | {"train": made.recipe["train"] | {"preflight": False}})))
+    recipe = Recipe.model_validate(made.recipe | {"train": made.recipe["train"] | {"preflight": False}})
+    return float(made.figure(sourcewise.train(recipe)))

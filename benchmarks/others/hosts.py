@@ -75,19 +75,21 @@ def run(case: Case, broken: bool, seed: int, folder: Path) -> Outcome:
 def _trainer(case: Case, broken: bool, seed: int, folder: Path) -> Outcome:
     from sourcewise.integrations.transformers import SourcewiseCallback
 
-    alone = case.make(broken, seed, folder / "alone")
-    alone.trainer.train()
     watched = case.make(broken, seed, folder / "watched")
     callback = SourcewiseCallback(watched.trainer)
     watched.trainer.add_callback(callback)
     watched.trainer.train()
-    losses = [
-        [line[key] for line in each.trainer.state.log_history for key in ("loss", "eval_loss") if key in line]
-        for each in (alone, watched)
-    ]
+    harmed = ""
+    if broken or case.control:  # mended forms train once: time
+        alone = case.make(broken, seed, folder / "alone")
+        alone.trainer.train()
+        harmed = _changed(_losses(alone.trainer), _losses(watched.trainer))
     diagnosis = callback.diagnosis
-    missing = [str(line) for line in diagnosis.not_checked]
-    return Outcome(diagnosis.findings, alone.figure(), missing, _changed(*losses))
+    return Outcome(diagnosis.findings, watched.figure(), [str(line) for line in diagnosis.not_checked], harmed)
+
+
+def _losses(trainer: Any) -> list[float]:
+    return [line[key] for line in trainer.state.log_history for key in ("loss", "eval_loss") if key in line]
 
 
 def _loop(case: Case, broken: bool, seed: int, folder: Path) -> Outcome:
