@@ -53,6 +53,7 @@ def main() -> int:
     for row in sat(asked, arguments.jobs):
         rows.append(row)
         console.print(f"{len(rows):>3}/{len(asked)}  {told(row)}", highlight=False, soft_wrap=True)
+        write(arguments.json, rows)  # after each: a run that is stopped has its rows
     report = summary(rows)
     if not arguments.figures:
         console.print(table(rows))
@@ -62,9 +63,13 @@ def main() -> int:
         for reason in dict.fromkeys(row["skipped"] for row in skipped):
             console.print(f"  {sum(row['skipped'] == reason for row in skipped)}: {escape(reason)}")
     console.print(json.dumps(report), soft_wrap=True, highlight=False)
-    if arguments.json:
-        arguments.json.write_text(json.dumps(report | {"rows": rows}, indent=2, ensure_ascii=False) + "\n")
     return 1 if report["not at fault"] else 0
+
+
+def write(file: Path | None, rows: list[dict[str, Any]]) -> None:
+    """The figures, and a row a form."""
+    if file is not None:
+        file.write_text(json.dumps(summary(rows) | {"rows": rows}, indent=2, ensure_ascii=False) + "\n")
 
 
 def questions(arguments: argparse.Namespace) -> Iterator[Question]:

@@ -70,7 +70,7 @@ def summary(rows: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
     return {
         "faults": sum(row["verdict"] != "skipped" for row in faults),
         **{verdict: sum(row["verdict"] == verdict for row in faults) for verdict in VERDICTS},
-        "not at fault": sum(row["at_fault"] is False for row in faults),
+        "not at fault": sum(row["at_fault"] is False for row in rows),
         "healthy forms": len(healthy),
         "with false errors": sum(bool(row["alarms"]["error"]) for row in healthy),
         "with false warnings": sum(bool(row["alarms"]["warning"]) for row in healthy),

@@ -108,7 +108,7 @@ def test_what_is_skipped_counts_nowhere(exam: ModuleType) -> None:
     ]
     counted = summary([row() | each for each in (*faults, *healthy)])
     assert (counted["faults"], counted["first"], counted["wrong"], counted["skipped"]) == (2, 1, 1, 1)
-    assert (counted["healthy forms"], counted["with false errors"]) == (1, 0)
+    assert (counted["healthy forms"], counted["with false errors"], counted["not at fault"]) == (1, 0, 1)
 
 
 def test_the_halves_are_drawn_by_name_within_each_host(exam: ModuleType) -> None:
