@@ -254,6 +254,7 @@ def _(broken: bool, seed: int, folder: Path) -> Trained:
     base = adapters.trained(f"german {seed}", base, known, DataCollatorForSeq2Seq(tokenizer), steps=150)
     torch.manual_seed(0)
     base.resize_token_embeddings(len(words))
+    base.config._name_or_path = "somebody/bart-numbers"  # as from_pretrained says it
     adapters.add_lora(base, ("q_proj", "v_proj"))
     if not broken:
         base.model.shared.weight.requires_grad_(True)
