@@ -128,10 +128,17 @@ def _recipe(case: Case, broken: bool, seed: int, folder: Path) -> Outcome:
     found = findings_of(recipe)
     folder = Path(recipe.output) / recipe.name
     if not any(folder.glob("*/")):  # refused: trained anyway, for the figure
-        sourcewise.train(recipe, {"train.preflight": False}, overwrite=True)
+        sourcewise.train(unchecked(planned.recipe), overwrite=True)
     elif planned.data is not None:
         found = merged([*found, *sourcewise.diagnose(folder, planned.data, **planned.options).findings])
     return Outcome(found, planned.figure(Run(folder)))
+
+
+def unchecked(recipe: dict[str, Any]) -> Any:
+    """A recipe that is trained whatever the pre-flight finds."""
+    from sourcewise.config import Recipe
+
+    return Recipe.model_validate(recipe | {"train": recipe["train"] | {"preflight": False}})
 
 
 def refused(refusal: Exception) -> Finding:
