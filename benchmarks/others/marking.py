@@ -10,6 +10,7 @@ from others.case import Case, names_cause
 VERDICTS = ("first", "among three", "named", "symptom only", "wrong", "nothing", "crashed or harmed", "skipped")
 # Rules that say what goes wrong, not why. All others name a cause, and as an error the wrong one where it is not this.
 SYMPTOMS = ("OUT", "SRC", "MEM", "ATT", "TRN001", "TRN002", "TRN003", "TRN004", "TRN005", "TRN007", "TRN008", "TRN011")
+CAUSES = ("OUT011", "OUT013")  # references of another convention, or of other rows
 COURSE = ("TRN013", "TRN014")  # how far it has come: true of whatever is short
 
 
@@ -48,7 +49,7 @@ def marked(case: Case, row: Mapping[str, Any], keys: Mapping[str, str]) -> str:
 
 def is_cause(code: str) -> bool:
     """Whether a rule says why something goes wrong."""
-    return not code.startswith(SYMPTOMS)
+    return code in CAUSES or not code.startswith(SYMPTOMS)
 
 
 def false_alarms(row: Mapping[str, Any]) -> dict[str, list[str]]:
