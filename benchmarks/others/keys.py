@@ -1,0 +1,7 @@
+"""Which rules answer causes that had none when the faults were written down: key → codes, each with its pattern.
+
+A rule's maker writes here what was made: "new:padding-side": "WIR022" or "TRN009=schedule", where words of the
+finding's text count. Faults themselves stay as they were written.
+"""
+
+KEYS: dict[str, str] = {"new:references-off": "OUT013"}
