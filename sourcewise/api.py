@@ -13,7 +13,7 @@ from sourcewise.comparison.plan import Comparison, Planned, load_comparison
 from sourcewise.comparison.runs import run_all, settle
 from sourcewise.comparison.table import Table
 from sourcewise.config import Recipe
-from sourcewise.config.files import load_recipe
+from sourcewise.config.files import checked, load_recipe, set_option
 from sourcewise.data.examples import Dataset
 from sourcewise.data.mixtures import encode_sets
 from sourcewise.data.profiles.profile import profile_of, write_profiles
@@ -55,8 +55,7 @@ def train(
     Raises RequestError, and Interrupted if the training was saved after a Ctrl-C.
     """
     refuse_ranks()
-    if not isinstance(recipe, Recipe):
-        recipe = load_recipe(recipe, overrides)
+    recipe = _with(recipe, overrides) if isinstance(recipe, Recipe) else load_recipe(recipe, overrides)
     run = create_run(recipe, resume=resume, overwrite=overwrite)
     if resume:
         recipe = resumed(recipe, run.recipe, overrides or {})
@@ -86,6 +85,16 @@ def train(
             problem = "trained, but not evaluated"
             raise Interrupted(f"{problem}; go on with: sourcewise train {run.folder} --resume") from None
     return run
+
+
+def _with(recipe: Recipe, overrides: dict[str, Any] | None) -> Recipe:
+    """A recipe with other options. Raises RequestError for one that does not exist or does not fit."""
+    if not overrides:
+        return recipe
+    tree = recipe.model_dump()
+    for dotted, value in overrides.items():
+        set_option(tree, dotted, value)
+    return checked(tree, "options", overrides)
 
 
 def prepare(recipe: Recipe, run: Run, *, resume: bool = False) -> Training:
@@ -121,7 +130,7 @@ def preflight(recipe: Recipe | str | Path, overrides: dict[str, Any] | None = No
 
     Raises RequestError for a wrong recipe or option; faults of the data are findings.
     """
-    chosen = recipe if isinstance(recipe, Recipe) else load_recipe(recipe, overrides)
+    chosen = _with(recipe, overrides) if isinstance(recipe, Recipe) else load_recipe(recipe, overrides)
     return diagnosed(lambda: set_up(chosen))
 
 

@@ -283,3 +283,13 @@ def test_ctrl_c_saves_and_says_how_to_go_on(tmp_path: Path) -> None:
     assert "--resume" in told.splitlines()[-1] and "Traceback" not in told
     state = load_state(tmp_path / "runs" / "stopped" / "state" / "state.pt")
     assert state is not None and state["step"] >= 4
+
+
+def test_options_change_a_recipe_that_is_given_as_an_object(tmp_path: Path) -> None:
+    given = recipe(tmp_path)
+    run = sourcewise.train(given, {"train.steps": 2, "name": "other"})
+    assert (run.folder.name, run.recipe.train.steps, given.train.steps) == ("other", 2, 24)
+    with pytest.raises(RequestError, match=r"train\.stepz"):
+        sourcewise.train(given, {"train.stepz": 2})
+    with pytest.raises(RequestError, match="d_model"):
+        sourcewise.preflight(given, {"model.d_model": -1})
