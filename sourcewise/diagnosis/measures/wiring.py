@@ -7,7 +7,8 @@ weights, modes and random states are afterwards as before.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -76,6 +77,8 @@ class Labels:
     padded: int  # whose first end of text is followed by a label that is padding, or the end again
     holes: int  # with a position that does not count before one that does
     begun: int  # whose first label is the start token
+    beyond: int  # whose first end of text is followed by another label that counts, such as a language
+    first: Mapping[int, int]  # the first label that counts → rows
 
 
 @dataclass(frozen=True, slots=True)
@@ -238,6 +241,8 @@ def measure_labels(network: Network, batch: Batch) -> Labels:
         padded=int(((following == network.pad_id) | (following == network.eos_id)).sum()),
         holes=int((real.sum(1) != last + 1).sum()),
         begun=int((labels[:, 0] == network.start_id).sum()),
+        beyond=int(((following != IGNORED) & (following != network.pad_id) & (following != network.eos_id)).sum()),
+        first=Counter(labels.gather(1, torch.where(real, places, labels.shape[1] - 1).amin(1)[:, None])[:, 0].tolist()),
     )
 
 

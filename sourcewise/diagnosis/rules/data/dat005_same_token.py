@@ -14,7 +14,7 @@ class SameToken(Rule[Pairs]):
     """
 
     code, name, level, rank = "DAT005", "one token dominates the targets", "error", 7.2
-    explained_by = "DAT004 DAT006"
+    explained_by = "DAT004 DAT006 WIR008"
     warning, error = 0.5, 0.8  # of the target tokens
     different = 5  # tokens
     cures = (
