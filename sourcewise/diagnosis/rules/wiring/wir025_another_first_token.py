@@ -19,7 +19,7 @@ class AnotherFirstToken(Rule[Wiring]):
     error, warning = 0.1, 0.9  # of the rows
     explains = "OUT00* TRN011"
     cures = Cure(
-        "Set forced_bos_token_id of the model's generation settings to the first token of the labels (the code of the target"
+        "Set forced_bos_token_id of the generation settings to the first token of the labels (the code of the target"
         " language), for each language that is asked for; or none, where targets have no such token."
     )
 
