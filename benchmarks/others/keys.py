@@ -4,4 +4,9 @@ A rule's maker writes here what was made: "new:padding-side": "WIR022" or "TRN00
 finding's text count. Faults themselves stay as they were written.
 """
 
-KEYS: dict[str, str] = {"new:references-off": "OUT013"}
+KEYS: dict[str, str] = {
+    "new:references-off": "OUT013",
+    "new:language-code": "WIR024 WIR025",
+    "new:generation-settings": "OUT014",
+    "new:prefix": "DAT025",
+}

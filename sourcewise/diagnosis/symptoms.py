@@ -57,7 +57,7 @@ SYMPTOMS = (
         "loss low good falls decreases outputs wrong bad garbage bleu zero accuracy teacher forcing inference generate",
         "the loss is that of the next token after the right ones; outputs are not. Is the loss that of the labels, is"
         " the start token right, are outputs and references written alike?",
-        "DAT022..DAT024 WIR006..WIR010 WIR021 WIR024 WIR025 TRN011 TRN005 SRC001 OUT010 OUT011 OUT013 OUT009",
+        "DAT022..DAT024 WIR006..WIR010 WIR021 WIR024 WIR025 DAT025 TRN011 TRN005 SRC001 OUT010 OUT011 OUT013 OUT009",
     ),
     Symptom(
         "loss does not fall",
@@ -88,7 +88,7 @@ SYMPTOMS = (
         "outputs never end",
         "never end ends endless stop eos runs on maximum length cut truncated too long",
         "is the end of text in the labels, and does it count in the loss?",
-        "DAT007 WIR007..WIR009 OUT007 OUT005",
+        "DAT007 WIR007..WIR009 OUT014 OUT007 OUT005",
     ),
     Symptom(
         "empty outputs",

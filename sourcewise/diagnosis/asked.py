@@ -1,0 +1,37 @@
+"""How a model is asked for its outputs: the settings of its search, and what its folder says of sources."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from sourcewise.data.encoding import ExampleSet
+from sourcewise.errors import RequestError
+from sourcewise.model.weights.checkpoint import find_folder
+
+
+@dataclass(frozen=True)
+class Asking:
+    """A set, the fewest and most tokens of its outputs, and the prefixes that the model's folder names for tasks."""
+
+    encoded: ExampleSet
+    shortest: int
+    longest: int
+    prefixes: Sequence[str] = ()
+
+    about = "how outputs are asked for"
+
+
+def prefixes_of(name: str) -> list[str]:
+    """The task prefixes in a folder's config.json (`task_specific_params`, `prefix`); none where there is no folder."""
+    if not name or not Path(name).expanduser().is_dir():
+        return []
+    try:
+        told = json.loads((find_folder(name) / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError, RequestError):
+        return []
+    tasks = told.get("task_specific_params") or {}
+    params = [told, *(each for each in tasks.values() if isinstance(each, dict))] if isinstance(tasks, dict) else [told]
+    return [each["prefix"] for each in params if isinstance(each.get("prefix"), str) and each["prefix"].strip()]
