@@ -9,14 +9,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sourcewise.data.batches import IGNORED, Source
+from sourcewise.data.batches import IGNORED
 from sourcewise.data.encoding import ExampleSet
 from sourcewise.data.examples import Dataset, Example
 from sourcewise.errors import RequestError
-from sourcewise.model.families.huggingface import HuggingFaceMemory, HuggingFaceNetwork
+from sourcewise.model.families.huggingface import VECTORS, HuggingFaceNetwork
 
 Collation = Mapping[str, Any]  # what a collator returns
-TEXT, VECTORS, MASK, LABELS, READ = "input_ids", "inputs_embeds", "attention_mask", "labels", "decoder_input_ids"
+TEXT, MASK, LABELS, READ = "input_ids", "attention_mask", "labels", "decoder_input_ids"
 
 
 class CollatedNetwork(HuggingFaceNetwork):
@@ -24,19 +24,10 @@ class CollatedNetwork(HuggingFaceNetwork):
 
     def __init__(self, model: Any, dims: int = 0) -> None:
         super().__init__(model)
-        self.dims = dims
+        if dims:
+            self.body.dims, self.body.reads = dims, VECTORS
         said = getattr(model.get_output_embeddings(), "weight", None)  # where the decoder has a vocabulary of its own
         self.vocabulary = min(self.vocabulary, self.vocabulary if said is None else len(said))
-
-    def encode(self, source: Source) -> HuggingFaceMemory:
-        """Read texts or vectors."""
-        if source.features is None:
-            return super().encode(source)
-        source = source.to(self.device)
-        assert source.features is not None
-        mask, vectors = source.frame_mask, source.features.to(next(self.model.parameters()).dtype)
-        out = self.model.get_encoder()(inputs_embeds=vectors, attention_mask=mask.long(), return_dict=True)
-        return HuggingFaceMemory(out.last_hidden_state, mask, type(out))
 
 
 class Speaker:

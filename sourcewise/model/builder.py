@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
@@ -37,7 +36,7 @@ def build_network(model: ModelConfig, tokenizer: Tokenizer, dataset: Dataset) ->
     if model.route == "bypass" and "encoder" not in network.stacks:
         raise RequestError("model.route: bypass, but this network has no encoder to go past; use encoder")
     network.route = model.route
-    if dataset.dims and network.bridge is None:
+    if dataset.dims and network.bridge is None and not network.dims:
         network.bridge = _bridge(model, network.body.config.d_model, dataset)
     return network
 
@@ -79,9 +78,7 @@ def feature_statistics(dataset: Dataset) -> tuple[np.ndarray, np.ndarray]:
 def _pretrained(model: ModelConfig, tokenizer: Tokenizer) -> Seq2Seq:
     assert model.weights
     network = load_network(find_folder(model.weights))
-    if not isinstance(network, Seq2Seq):
-        problem = f"{model.weights} is {network.kind}, which can only generate"
-        raise RequestError(f"model.weights: {problem}; trained are {', '.join(FAMILIES)}")
+    assert isinstance(network, Seq2Seq)
     vocabulary = network.body.config.vocabulary
     if not tokenizer.added.issuperset(range(vocabulary, tokenizer.size)):
         raise RequestError(
@@ -98,11 +95,11 @@ def _pretrained(model: ModelConfig, tokenizer: Tokenizer) -> Seq2Seq:
 
 def _check_bridge(model: ModelConfig, network: Seq2Seq, dataset: Dataset) -> None:
     """Raises RequestError if pretrained weights have a bridge, and the recipe asks for another one."""
-    if network.bridge is None:
+    if not network.dims:
         return
-    if network.bridge.dims != dataset.dims:
-        given = f"has {dataset.dims}" if dataset.dims else "is text"
-        raise RequestError(f"{model.weights}: its bridge reads {network.bridge.dims} dims, {dataset.name} {given}")
+    if network.dims != dataset.dims:
+        given, reader = f"has {dataset.dims}" if dataset.dims else "is text", "its bridge" if network.bridge else "it"
+        raise RequestError(f"{model.weights}: {reader} reads {network.dims} dims, {dataset.name} {given}")
     if network.route != model.route:
         raise RequestError(
             f"model.route: {model.route}, but {model.weights} was trained with {network.route}; "
@@ -116,22 +113,13 @@ def embed_new(network: Seq2Seq, size: int, fresh: Sequence[int]) -> None:
 
     Tables with fewer than `size` rows grow to the next multiple of 8; T5's have spare rows.
     """
-    body: Any = network.body
-    rows = body.config.vocabulary
+    rows = network.body.config.vocabulary
     if size > rows:
-        body = _larger(body, -(-size // 8) * 8)
-        network.body, network.vocabulary = body, body.config.vocabulary
+        network.body = network.body.enlarge(-(-size // 8) * 8)
+        network.vocabulary = network.body.config.vocabulary
+        network.spoken = network.vocabulary
     new = sorted({*fresh, *range(rows, network.vocabulary)})
     tables: list[Any] = [info.parameter for info in network.parts() if info.part == "embedding"]  # the head, too
     for table in (*tables, network.body.output_bias) if new else ():
         if table is not None:
             table[new] = table[: new[0]].float().mean(0).to(table.dtype)
-
-
-def _larger(body: Any, rows: int) -> Any:
-    """A body with `rows` entries, of which the new ones are initialised at random."""
-    larger = type(body)(dataclasses.replace(body.config, vocabulary=rows))
-    known = body.state_dict()
-    for name, tensor in larger.state_dict().items():
-        tensor[: len(known[name])].copy_(known[name])
-    return larger.train(body.training)

@@ -45,17 +45,20 @@ class LinearCrossEntropy(nn.Module):
     def forward(
         self,
         states: Tensor,
-        weight: Tensor,
+        weight: Tensor | None,
         labels: Tensor,
         smoothing: float = 0.0,
         emphasis: Emphasis | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Summed nats of labels (tokens,) under softmax(states (tokens, d_model) @ weight.T (d_model, vocabulary)).
 
+        Without a weight the states are the logits (tokens, vocabulary) themselves.
         Returns the minimised loss, and the nats without emphasis, which have no gradient. IGNORED labels do not count;
         of their states only as many are computed as fill a multiple of ROWS. Labels on the host are read there.
         `smoothing` spreads that share of the target's probability evenly over the vocabulary (Szegedy et al. 2016).
         """
+        if weight is None:
+            return of_logits(states, labels.to(states.device, non_blocking=True), smoothing, emphasis)
         real = labels != IGNORED
         count = int(real.sum())
         if count < len(labels):
@@ -65,6 +68,24 @@ class LinearCrossEntropy(nn.Module):
         labels = labels.to(states.device, non_blocking=True)
         minimised, nats = _LinearCrossEntropy.apply(states, weight, labels, count, smoothing, emphasis, self)
         return minimised, nats
+
+
+def of_logits(
+    logits: Tensor, labels: Tensor, smoothing: float = 0.0, emphasis: Emphasis | None = None
+) -> tuple[Tensor, Tensor]:
+    """The same loss of logits (tokens, vocabulary) that exist already: minimised, and nats without emphasis."""
+    real, y = labels != IGNORED, labels.clamp(min=0)
+    log_probabilities = logits.float().log_softmax(-1)
+    log_p = log_probabilities.gather(1, y[:, None]).squeeze(1)
+    evenly = -smoothing * log_probabilities.mean(-1) if smoothing else torch.zeros_like(log_p)
+    nats = evenly - (1 - smoothing) * log_p
+    if emphasis is None:
+        total = nats[real].sum()
+        return total, total.detach()
+    weight = torch.ones_like(log_p) if emphasis.weights is None else emphasis.weights[y]
+    factor = (1 - log_p.exp()).clamp(min=LEAST) ** emphasis.focal if emphasis.focal else 1.0
+    emphasised = weight * (evenly - (1 - smoothing) * factor * log_p)
+    return emphasised[real].sum(), nats[real].sum().detach()
 
 
 def chunk_rows(vocabulary: int) -> int:

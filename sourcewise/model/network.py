@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import fields
+from collections.abc import Iterable, Iterator
+from dataclasses import fields, replace
 from typing import Any
 
 import numpy as np
@@ -34,11 +34,28 @@ class Body(nn.Module):
     head: nn.Linear  # unless it is tied
     positions: int | None = None  # maximum length of source and target; None: any length
     joins = True  # whether memories and caches have `join`
+    parallel = True  # whether several threads may compute it at once
+    dims = 0  # width of the features that it reads itself, without a bridge; 0: it reads tokens
     attends = True  # whether the decoder attends to the memory
+
+    @property
+    def stacks(self) -> Stacks:
+        """The blocks of the encoder, if there is one, and of the decoder."""
+        children: dict[str, Any] = dict(self.named_children())
+        return {part: list(children[part]) for part in ("encoder", "decoder") if part in children}
+
+    def owners(self) -> Iterable[tuple[str, nn.Module | None]]:
+        """Part and module of the modules that make up each part; a shared one belongs to its first part."""
+        children = [(name.replace("head", PARTS[0]), module) for name, module in self.named_children()]
+        return [(part, module) for name, module in children for part in PARTS if name.startswith(part)]
 
     def embed(self, tokens: Tensor) -> Tensor:
         """Source tokens (batch, time) → vectors (batch, time, d_model)."""
         return self.embedding(tokens)
+
+    def read(self, tokens: Tensor, layout: Layout) -> Any:
+        """Source tokens (batch, time) and their layout → Memory, through the encoder."""
+        return self.encode(self.embed(tokens), layout)
 
     def encode(self, vectors: Tensor, layout: Layout) -> Any:
         """Vectors (batch, width, d_model) and their layout → Memory, through the encoder."""
@@ -68,14 +85,22 @@ class Body(nn.Module):
         raise NotImplementedError
 
     @property
-    def output_matrix(self) -> Tensor:
-        """(vocabulary, width) weights of the projection to the vocabulary."""
+    def output_matrix(self) -> Tensor | None:
+        """(vocabulary, width) weights of the projection to the vocabulary; None: states are the logits themselves."""
         return self.embedding.weight if self.config.tied else self.head.weight
 
     @property
     def output_bias(self) -> Tensor | None:
         """Bias (vocabulary,) of the logits; None if the family has none."""
         return None
+
+    def enlarge(self, rows: int) -> Body:
+        """A body with `rows` entries in its vocabulary, of which the new ones are initialised at random."""
+        larger = type(self)(replace(self.config, vocabulary=rows))
+        known = self.state_dict()
+        for name, tensor in larger.state_dict().items():
+            tensor[: len(known[name])].copy_(known[name])
+        return larger.train(self.training)
 
 
 def options_of(shape: type, model: ModelConfig, tokenizer: Tokenizer) -> dict[str, Any]:
@@ -102,12 +127,12 @@ class Seq2Seq(nn.Module):
     @property
     def dims(self) -> int:
         """Width of the features; 0: sources are text."""
-        return 0 if self.bridge is None else self.bridge.dims
+        return self.body.dims if self.bridge is None else self.bridge.dims
 
     @property
     def device(self) -> torch.device:
         """Device of the weights."""
-        return self.body.output_matrix.device
+        return next(self.body.parameters()).device
 
     @property
     def attends(self) -> bool:
@@ -117,14 +142,11 @@ class Seq2Seq(nn.Module):
     @property
     def stacks(self) -> Stacks:
         """The blocks of the encoder, if there is one, and of the decoder."""
-        children: dict[str, Any] = dict(self.body.named_children())
-        return {part: list(children[part]) for part in ("encoder", "decoder") if part in children}
+        return self.body.stacks
 
     def parts(self) -> Iterator[ParameterInfo]:
         """Every parameter with its part."""
-        named = self.body.named_children()
-        children: list[tuple[str, nn.Module | None]] = [(name.replace("head", PARTS[0]), m) for name, m in named]
-        owners = [(part, m) for name, m in children for part in PARTS if name.startswith(part)]
+        owners = [*self.body.owners()]
         if self.bridge is not None:
             owners += [("features", self.bridge.encoder), ("bridge", self.bridge)]
         return belonging(self, owners, self.stacks)
@@ -135,7 +157,10 @@ class Seq2Seq(nn.Module):
 
     def read(self, source: Source) -> Any:
         """Encode sources → Memory for one pass of the decoder, whose layers compute keys and values themselves."""
-        vectors, layout = self.embed(source.to(self.device))
+        source = source.to(self.device)
+        if source.features is None and source.tokens is not None:
+            return self.body.read(source.tokens, source.token_layout)
+        vectors, layout = self.embed(source)
         return self.body.bypass(vectors, layout) if self.bypassed(source) else self.body.encode(vectors, layout)
 
     def bypassed(self, source: Source) -> bool:
@@ -147,6 +172,8 @@ class Seq2Seq(nn.Module):
         if source.features is None:
             assert source.tokens is not None
             return self.body.embed(source.tokens), source.token_layout
+        if self.bridge is None and self.body.dims:
+            return source.features, source.frame_layout
         if self.bridge is None:
             raise ValueError("this network reads text: it has no bridge for features")
         slots, layout = self.bridge(source.features, source.frame_layout)
@@ -169,8 +196,10 @@ class Seq2Seq(nn.Module):
 
     def logits(self, states: Tensor) -> Tensor:
         """Decoder states (..., width) → logits (..., vocabulary)."""
-        logits = states @ self.body.output_matrix.T
-        bias = self.body.output_bias
+        matrix, bias = self.body.output_matrix, self.body.output_bias
+        if matrix is None:
+            return states
+        logits = states @ matrix.T
         return logits if bias is None else logits + bias
 
     def cross_attention(self, tokens: Tensor, memory: Any) -> Tensor | None:
@@ -192,11 +221,11 @@ class Seq2Seq(nn.Module):
 
     def projection(
         self, tokens: Tensor, memory: Any, labels: Tensor, *, padded: bool = False
-    ) -> tuple[Tensor, Tensor, Tensor]:
+    ) -> tuple[Tensor, Tensor | None, Tensor]:
         """Tokens and labels (memory.batch, time) → states (rows, width), matrix (vocabulary, width) and labels (rows,).
 
-        states @ matrix.T are the logits, for a loss that computes them in chunks. Rows are the tokens one after
-        another; without `padded`, padding may be left out, as in the memory.
+        states @ matrix.T are the logits, for a loss that computes them in chunks; without a matrix the states are.
+        Rows are the tokens one after another; without `padded`, padding may be left out, as in the memory.
         """
         layout = _of_labels(labels) if memory.layout.packed else None
         states = self.body.run_decoder(tokens, memory, layout=layout)
@@ -206,9 +235,9 @@ class Seq2Seq(nn.Module):
             states, labels = states.flatten(0, 1), labels.flatten()
         else:
             labels = layout.pack(labels)
-        matrix = self.body.output_matrix
-        if self.body.output_bias is not None:  # as one more column of the matrix, so that the loss needs no bias
-            matrix = torch.cat((matrix, self.body.output_bias[:, None]), dim=1)
+        matrix, bias = self.body.output_matrix, self.body.output_bias
+        if matrix is not None and bias is not None:  # as one more column of the matrix, so that the loss needs no bias
+            matrix = torch.cat((matrix, bias[:, None]), dim=1)
             states = torch.cat((states, torch.ones_like(states[:, :1])), dim=-1)
         return states, matrix, labels
 

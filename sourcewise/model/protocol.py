@@ -58,7 +58,7 @@ class Pass:
     tokens: Tensor  # (batch, time), decoder inputs
     labels: Tensor  # (batch, time), on the network's device
     states: Tensor  # (batch × time, width) of the decoder
-    matrix: Tensor  # (vocabulary, width): states @ matrix.T are the logits
+    matrix: Tensor | None  # (vocabulary, width): states @ matrix.T are the logits; None: the states are
 
 
 @dataclass(frozen=True, slots=True)

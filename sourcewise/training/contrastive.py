@@ -48,12 +48,12 @@ class Partners:
 
 
 def contrastive(
-    cross_entropy: LinearCrossEntropy, own: Tensor, other: Tensor, matrix: Tensor, labels: Tensor, margin: float
+    cross_entropy: LinearCrossEntropy, own: Tensor, other: Tensor, matrix: Tensor | None, labels: Tensor, margin: float
 ) -> Tensor:
     """The loss above, summed over examples.
 
     `own` and `other` are the decoder's states (batch × time, width) with the own and with another source; `matrix` is
-    (vocabulary, width), `labels` are (batch, time).
+    (vocabulary, width), or None where states are logits; `labels` are (batch, time).
     """
     gained = _example_nats(other, matrix, labels) - _example_nats(own, matrix, labels)
     wanted = margin * (labels != IGNORED).sum(1)
@@ -65,9 +65,10 @@ def contrastive(
 
 
 @torch.no_grad()
-def _example_nats(states: Tensor, matrix: Tensor, labels: Tensor) -> Tensor:
+def _example_nats(states: Tensor, matrix: Tensor | None, labels: Tensor) -> Tensor:
     """Nats (batch,) of each example's labels, with logits in chunks of tokens."""
-    flat, rows = labels.flatten(), chunk_rows(len(matrix))
+    flat, rows = labels.flatten(), chunk_rows(states.shape[1] if matrix is None else len(matrix))
     parts = zip(states.split(rows), flat.split(rows), strict=True)
-    nats = [F.cross_entropy((x @ matrix.T).float(), y, ignore_index=IGNORED, reduction="none") for x, y in parts]
+    logits = ((x if matrix is None else x @ matrix.T, y) for x, y in parts)
+    nats = [F.cross_entropy(x.float(), y, ignore_index=IGNORED, reduction="none") for x, y in logits]
     return torch.cat(nats).view_as(labels).sum(1)

@@ -110,7 +110,7 @@ def engine_for(objective: Objective, optimizer: MasterAdamW, batch_tokens: int) 
         return DeviceEngine(objective, optimizer)
     # Approximate cost of a full batch: 6 FLOPs per parameter and token (Kaplan et al. 2020).
     flops = 6.0 * sum(p.numel() for p in objective.parameters()) * batch_tokens
-    workers = WorkerThreads(device if flops > LEAST_FLOPS else None)
+    workers = WorkerThreads(device if flops > LEAST_FLOPS and objective.network.body.parallel else None)
     return ThreadedEngine(objective, optimizer, workers, _target_cost(objective.network))
 
 
@@ -119,9 +119,10 @@ def _target_cost(network: Seq2Seq) -> float:
     sizes = Counter[str]()
     for info in network.parts():
         sizes[info.part] += info.parameter.numel()
-    if network.bridge is not None or not sizes["encoder"]:
+    matrix = network.body.output_matrix
+    if network.bridge is not None or not sizes["encoder"] or matrix is None:
         return 1.0
-    return (sizes["decoder"] + network.body.output_matrix.numel()) / sizes["encoder"]
+    return (sizes["decoder"] + matrix.numel()) / sizes["encoder"]
 
 
 def gradients(

@@ -279,13 +279,15 @@ def test_a_bridge_that_is_not_finite_is_named(bridge: str, tmp_path: Path) -> No
 
 
 @pytest.mark.filterwarnings("ignore::sourcewise.errors.Notice")
-def test_a_bridge_goes_into_no_model_that_takes_none(tmp_path: Path) -> None:
+def test_a_bridge_goes_into_a_model_that_transformers_computes(tmp_path: Path) -> None:
     save_network(networks.network("projection"), tmp_path / "net")
     file = tmp_path / "net" / "model.safetensors"
     weights = load_file(file)
+    source = Source(None, None, torch.randn(2, 6, networks.DIMS), torch.tensor([6, 4]))
+    expected = load_network(tmp_path / "net").encode(source)
     save_file({**weights, "decoder.embed_tokens.weight": weights["shared.weight"] * 2}, file)
-    with pytest.raises(RequestError, match=r"sourcewise\.json describes a bridge into a T5 that embeds sources and"):
-        load_network(tmp_path / "net")
+    found = load_network(tmp_path / "net").encode(source)
+    torch.testing.assert_close(found.states[found.mask], expected.states[expected.mask], atol=1e-5, rtol=1e-5)
 
 
 def test_buffers_that_old_versions_stored_are_no_part(tmp_path: Path) -> None:

@@ -40,11 +40,11 @@ FAMILIES = {
 }
 
 
-def of_body(body: Any) -> Family:
-    """The family of a body."""
-    return next(family for family in FAMILIES.values() if type(body) is family.body)
+def of_body(body: Any) -> Family | None:
+    """The family of a body; None: it is transformers' own model."""
+    return next((family for family in FAMILIES.values() if type(body) is family.body), None)
 
 
 def of_model_type(model_type: str | None) -> Family | None:
-    """The family that reads folders of this `model_type`; None: the Hugging Face adapter reads it."""
+    """The family that reads folders of this `model_type`; None: transformers reads it."""
     return next((family for family in FAMILIES.values() if model_type in family.model_types), None)

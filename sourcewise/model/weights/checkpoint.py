@@ -108,33 +108,35 @@ def load_network(folder: Path) -> Network:
     with _described(folder / "config.json"):
         foreign = family.foreign(config, weights) if family else f"a {config.get('model_type')}"
     if family is None or foreign:
-        if (folder / "sourcewise.json").is_file():
-            raise RequestError(f"{folder}: sourcewise.json describes a bridge into {foreign}, which takes none")
-        from sourcewise.model.families.huggingface import load_huggingface_network
+        from sourcewise.model.weights.huggingface_folders import load_huggingface_network
 
-        return load_huggingface_network(folder, weights, foreign)
-    with _described(folder / "config.json"):
-        defaults = _read_defaults(folder, config)
-        body = family.read(config, weights)
-    bridge, route = None, "encoder"
+        network: Seq2Seq = load_huggingface_network(folder, weights, foreign)
+    else:
+        with _described(folder / "config.json"):
+            defaults = _read_defaults(folder, config)
+            network = Seq2Seq(family.read(config, weights))
+        network.defaults = defaults
     if (folder / "sourcewise.json").is_file():
-        extra = read_json(folder / "sourcewise.json")
-        with _described(folder / "sourcewise.json"):
-            route = {"encoder": "encoder", "bypass": "bypass"}[extra["route"]]
-            shape, dropout = body.config.d_model, body.config.dropout
-            before = FeatureEncoderConfig(**extra.get("feature_encoder", {}))
-            kind = extra["bridge"].get("kind")
-            if kind not in bridge_kinds():
-                known = ", ".join(bridge_kinds())
-                problem = f"a bridge of kind {kind!r}, not {known}; a plug-in's?"
-                raise RequestError(f"{folder / 'sourcewise.json'}: {problem}")
-            bridge = build_bridge(BridgeConfig(**extra["bridge"]), extra["dims"], shape, dropout, before)
-        _fill_bridge(bridge, folder)
+        _read_bridge(network, folder)
     elif (folder / "bridge.safetensors").is_file():
         raise RequestError(f"{folder / 'sourcewise.json'}: missing; it describes the bridge of bridge.safetensors")
-    network = Seq2Seq(body, bridge, route)  # type: ignore[arg-type]
-    network.defaults = defaults
     return network.eval()
+
+
+def _read_bridge(network: Seq2Seq, folder: Path) -> None:
+    """Put the bridge of a folder before a network, with its weights, and set its route."""
+    extra, shape = read_json(folder / "sourcewise.json"), network.body.config
+    with _described(folder / "sourcewise.json"):
+        network.route = {"encoder": "encoder", "bypass": "bypass"}[extra["route"]]  # type: ignore[assignment]
+        before = FeatureEncoderConfig(**extra.get("feature_encoder", {}))
+        kind = extra["bridge"].get("kind")
+        if kind not in bridge_kinds():
+            known = ", ".join(bridge_kinds())
+            problem = f"a bridge of kind {kind!r}, not {known}; a plug-in's?"
+            raise RequestError(f"{folder / 'sourcewise.json'}: {problem}")
+        bridge = BridgeConfig(**extra["bridge"])
+        network.bridge = build_bridge(bridge, extra["dims"], shape.d_model, shape.dropout, before)
+    _fill_bridge(network.bridge, folder)
 
 
 def _fill_bridge(bridge: torch.nn.Module, folder: Path) -> None:
@@ -209,10 +211,7 @@ def save_network(
     shutil.rmtree(fresh, ignore_errors=True)  # left by a kill
     try:
         fresh.mkdir(parents=True)
-        config, weights = families.of_body(network.body).write(network.body)
-        _write_json(fresh / "config.json", config)
-        _write_json(fresh / "generation_config.json", _generation(network, config, generation))
-        save_file(weights, fresh / "model.safetensors", metadata={"format": "pt"})
+        _save_body(network, fresh, generation)
         if network.bridge is not None:
             bridge = network.bridge
             extra = {"route": network.route, "bridge": bridge.config.model_dump(), "dims": bridge.dims}
@@ -230,13 +229,22 @@ def save_network(
         shutil.rmtree(fresh, ignore_errors=True)
 
 
-def _generation(network: Seq2Seq, config: dict[str, Any], options: GenerationConfig | None) -> dict[str, Any]:
-    """The contents of generation_config.json."""
+def _save_body(network: Seq2Seq, folder: Path, options: GenerationConfig | None) -> None:
+    """Write config.json, generation_config.json and the weights."""
+    search = {} if options is None else search_settings(options, network.positions)
+    family = families.of_body(network.body)
+    if family is None:
+        from sourcewise.model.weights.huggingface_folders import save_body
+
+        save_body(network.body, search, folder)  # type: ignore[arg-type]
+        return
+    config, weights = family.write(network.body)
     ids: dict[str, Any] = {name: config[name] for name in IDS if config.get(name) is not None}
     if len(network.defaults.ends) > 1:
         ids[EOS] = list(network.defaults.ends)
-    search = {} if options is None else search_settings(options, network.positions)
-    return {**ids, **network.defaults.write(), **search}
+    _write_json(folder / "config.json", config)
+    _write_json(folder / "generation_config.json", {**ids, **network.defaults.write(), **search})
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
 
 
 def _replace_folder(fresh: Path, folder: Path) -> None:

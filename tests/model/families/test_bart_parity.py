@@ -15,9 +15,10 @@ from sourcewise.data.batches import IGNORED, Batch, Source, length_mask
 from sourcewise.errors import RequestError
 from sourcewise.model.families import bart
 from sourcewise.model.families.bart import Bart
-from sourcewise.model.families.huggingface import HuggingFaceNetwork, load_huggingface_network
+from sourcewise.model.families.huggingface import HuggingFaceNetwork
 from sourcewise.model.network import Seq2Seq
 from sourcewise.model.weights.checkpoint import load_network, save_network
+from sourcewise.model.weights.huggingface_folders import load_huggingface_network
 from sourcewise.model.weights.weight_files import Weights
 from sourcewise.training.freezing import freeze
 from tests.generation.searching import beam_search, greedy_or_sample

@@ -11,10 +11,10 @@ import torch
 from sourcewise.config import GenerationConfig
 from sourcewise.data.batches import Source, length_mask
 from sourcewise.generation.sampling import Hypothesis
-from sourcewise.model.families.huggingface import load_huggingface_network
 from sourcewise.model.families.t5 import to_huggingface
 from sourcewise.model.network import Seq2Seq
 from sourcewise.model.weights.checkpoint import load_network, save_network
+from sourcewise.model.weights.huggingface_folders import load_huggingface_network
 from tests.generation.searching import beam_search, greedy_or_sample
 
 transformers = pytest.importorskip("transformers")

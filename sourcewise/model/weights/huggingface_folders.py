@@ -1,0 +1,112 @@
+"""Folders of Hugging Face models that no family of ours reads: opened and written by transformers' own classes."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from sourcewise.errors import RequestError
+from sourcewise.model.families.differences import why_refused
+from sourcewise.model.families.huggingface import (
+    HuggingFaceBody,
+    HuggingFaceNetwork,
+    is_computed,
+    quiet,
+    settings_of,
+    spoken_ids,
+)
+from sourcewise.model.weights import interchange
+from sourcewise.model.weights.generation_config import CONFIG, FILE, Search, read_told
+from sourcewise.model.weights.interchange import BIAS, SPARE
+from sourcewise.model.weights.weight_files import Weights, read_json, read_weights
+
+REPORTED = {"output_loading_info": True, "ignore_mismatched_sizes": True}  # we refuse the reported misfits
+
+
+def load_huggingface_network(
+    folder: Path, weights: Weights | None = None, kind: str = "a model of Hugging Face"
+) -> HuggingFaceNetwork:
+    """A seq2seq model of any architecture from a folder. Raises RequestError if transformers cannot open it.
+
+    No code from the folder is run, and no tensor is initialised at random. `weights` are those of the folder, if read
+    already; `kind` names the model in words.
+    """
+    import transformers
+
+    read = read_weights(folder, read_json(folder / "config.json")) if weights is None else weights
+    try:
+        with quiet():
+            config = transformers.AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+            model, found = _class_of(config).from_pretrained(
+                None, config=config, state_dict=dict(read), dtype=torch.float32, **REPORTED
+            )
+            own = (folder / "generation_config.json").is_file()
+            place: dict[str, Any] = {} if own else {"config_file_name": "config.json", "_from_model_config": True}
+            read_generation = transformers.GenerationConfig.from_pretrained
+            model.generation_config = read_generation(folder, local_files_only=True, **place)
+    except Exception as error:
+        raise RequestError(f"{folder}: transformers cannot open it as a seq2seq model ({_reason(error)})") from None
+    _check(model, found, read)
+    raw = read_json(folder / CONFIG)
+    told = read_told(folder, raw)
+    default, of_decoder = settings_of(model.config), settings_of(model.config.get_text_config(decoder=True))
+    ids = Search(folder, told.settings, raw, spoken_ids(model), default, of_decoder).ids()
+    return HuggingFaceNetwork(model, ids, told, kind).eval()
+
+
+def save_body(body: HuggingFaceBody, settings: dict[str, Any], folder: Path) -> None:
+    """Write a body as the folder that its class writes, with these generation settings beside its own."""
+    with quiet():
+        body.model.save_pretrained(folder)
+    path = folder / FILE
+    told = read_json(path) if path.is_file() else {}
+    path.write_text(json.dumps({**told, **settings}, indent=2) + "\n", encoding="utf-8")
+
+
+def _class_of(config: Any) -> Any:
+    """The transformers class of an encoder–decoder: the one that config.json names, else that of its type.
+
+    Raises ValueError if there is none that writes text.
+    """
+    import transformers
+
+    if refused := why_refused(config):
+        raise ValueError(refused)
+    texts, sounds = transformers.MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING, transformers.MODEL_FOR_SPEECH_SEQ_2_SEQ_MAPPING
+    known: list[Any] = [classes[type(config)] for classes in (texts, sounds) if type(config) in classes]
+    if not known:
+        raise ValueError(f"a {config.model_type} is none that reads a text or sounds and writes a text")
+    return next((each for each in known if each.__name__ in (config.architectures or ())), known[0])
+
+
+def _check(model: Any, found: dict[str, Any], weights: Weights) -> None:
+    """Raises RequestError unless all weights of a model come from its files; warns of other tensors in them."""
+    expected = model.state_dict()
+    left = sorted(name for name in found["unexpected_keys"] if not SPARE.search(name))
+    interchange.refuse_adapted(left, weights)
+    for name, theirs, ours in sorted(found["mismatched_keys"]):
+        interchange.refuse_shape(name, theirs, ours, weights)
+    missing = sorted(name for name in found["missing_keys"] if not is_computed(model, name))
+    if missing:
+        interchange.refuse_missing(missing, left, weights)
+    for name, tensor in weights.items():
+        if name.endswith(("weight", "bias")) and name not in left and not SPARE.search(name):
+            interchange.check_plain(name, tensor, weights)
+    interchange.account_for(left, expected, weights)
+    head = model.get_output_embeddings()
+    buffers = [name for name, _ in model.named_buffers() if not name.endswith(BIAS)]
+    named = {**dict(model.named_parameters()), **dict(model.named_buffers())}
+    bias = getattr(head, "bias", None)
+    barring = [name for name, tensor in named.items() if tensor is bias]
+    interchange.check_finite(named.items(), weights, buffers, barring)
+
+
+def _reason(error: Exception) -> str:
+    """The reason of a transformers error in one line, in our words for known ones."""
+    text = str(error).strip()
+    if "trust_remote_code" in text:
+        return "it needs code of its own, which is never run"
+    return text.splitlines()[0][:200] if text else type(error).__name__
