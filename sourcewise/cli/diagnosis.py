@@ -17,6 +17,7 @@ from sourcewise.cli.options import (
     JSON,
     LIMITS,
     MODEL,
+    READ,
     READING,
     SAMPLING,
     SEARCH,
@@ -218,7 +219,7 @@ def trace(arguments: Namespace) -> int:
     if arguments.output:
         check_writable(Path(arguments.output))
     named = name_one(arguments.source, arguments.id)
-    model = sourcewise.load(arguments.model, **given(arguments, "max_source", "max_frames"))
+    model = sourcewise.load(arguments.model, **given(arguments, *READ))
     request = SourceRequest(model.data, arguments.task, arguments.features, arguments.prefix)
     sources = request.sources(named)
     settings = given(arguments, "beams", "max_new_tokens", "sample", "temperature", "top_k", "top_p", "seed")

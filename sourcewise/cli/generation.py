@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import sourcewise
-from sourcewise.cli.options import FEATURES, LIMITS, MODEL, SAMPLING, SEARCH, TASK, given
+from sourcewise.cli.options import FEATURES, LIMITS, MODEL, READ, SAMPLING, SEARCH, TASK, given
 from sourcewise.cli.parser import argument, command, filled, path
 
 _LINE_END = re.compile(r"\r\n|\r|\n")  # what readers of lines treat as a line end
@@ -61,7 +61,7 @@ def generate(arguments: Namespace) -> int:
     settings = given(arguments, "beams", "max_new_tokens", "sample", "temperature", "top_k", "top_p", "seed")
     broken = full = count = 0
     with open_lines(arguments.sources) as stream:
-        limits = given(arguments, "max_source", "max_frames")
+        limits = given(arguments, *READ)
         model = sourcewise.load(arguments.model, precision=arguments.precision, **limits)
         request = SourceRequest(model.data, arguments.task, arguments.features, arguments.prefix)
         with writing(Path(arguments.output)) if arguments.output else nullcontext(sys.stdout.write) as write:

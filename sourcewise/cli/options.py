@@ -18,6 +18,8 @@ JSON = argument("--json", action="store_true", help="print JSON, for programs")
 LIMITS = (
     argument("--max-source", type=int, metavar="N", help="most tokens read of a source (default: as trained)"),
     argument("--max-frames", type=int, metavar="N", help="most frames read of a feature source"),
+    argument("--source-language", type=filled, metavar="CODE", help="language of the sources, as the tokenizer says"),
+    argument("--target-language", type=filled, metavar="CODE", help="language of the outputs, in the same way"),
 )
 SET = (  # how a data set is read
     FEATURES,
@@ -27,7 +29,8 @@ SET = (  # how a data set is read
     *LIMITS,
     argument("--max-target", type=int, metavar="N", help="most tokens of a reference that are measured"),
 )
-CUTS = ("max_source", "max_target", "max_frames")
+READ = ("max_source", "max_frames", "source_language", "target_language")  # of LIMITS
+CUTS = (*READ, "max_target")
 READING = ("features", "task", "source", "target")  # their parameter names in `evaluate` and `diagnose`
 SEARCH = (
     argument("--beams", type=int, metavar="N", help="hypotheses kept per source; 1 is greedy"),

@@ -10,6 +10,7 @@ from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from sourcewise.config.options import Options, Positive, TaskFigure
 
+OF_COLUMN = "column:"  # before the name of a column that holds languages
 KINDS = ("pairs", "conversations", "text", "manifest", "builtin")  # kinds of data sets
 OF_TEXT = ("denoise", "noise_density", "mean_span")  # options of the kind `text`
 
@@ -68,6 +69,12 @@ class DatasetConfig(Options):
     )
     prefix: str = Field("", description="task prefix: put before every source text, or the prompt beside features")
     lowercase: bool = Field(False, description="lower-case sources and targets")
+    source_language: str | None = Field(
+        None, min_length=1, description="language of the sources (default: data.source_language)"
+    )
+    target_language: str | None = Field(
+        None, min_length=1, description="language of the targets (default: data.target_language)"
+    )
     name: str | None = Field(None, min_length=1, description="name of the task (default: that of the file)")
     weight: float = Field(1.0, gt=0, description="share of this set in a mixture, relative to the others")
     max_source: Positive | None = Field(None, description="data.max_source of this set (default: as there)")
@@ -132,6 +139,12 @@ class DataConfig(Options):
     add_tokens: list[Annotated[str, Field(min_length=1)]] = Field(
         default_factory=list, description="texts that become one token each where the tokenizer lacks them"
     )
+    source_language: str | None = Field(
+        None, min_length=1, description="language of the sources, as the tokenizer names it, or column:NAME of the sets"
+    )
+    target_language: str | None = Field(
+        None, min_length=1, description="language of the targets, in the same way; outputs begin with its code"
+    )
     max_source: Positive = Field(512, description="longest source in tokens; longer ones are cut")
     max_frames: Positive = Field(4096, description="longest source in frames; longer ones are cut")
     max_target: Positive = Field(256, description="longest target in tokens, end of text included")
@@ -163,8 +176,8 @@ class DataConfig(Options):
             raise ValueError("rate_cap and temperature go with rates: proportional")
         return self
 
-    def limited(self, **limits: int) -> DataConfig:
-        """A copy with these limits (max_source, max_target, max_frames) for every set."""
+    def limited(self, **limits: int | str) -> DataConfig:
+        """A copy with these limits (max_source, max_target, max_frames) and languages for every set."""
 
         def freed(named: DatasetConfig | list[DatasetConfig] | None) -> Any:
             """The set, or sets, without own limits, which would take precedence."""
@@ -175,6 +188,11 @@ class DataConfig(Options):
 
         sets = {use: freed(getattr(self, use)) for use in ("train", "valid", "test")}
         return DataConfig.model_validate({**self.model_dump(), **sets, **limits})
+
+    def languages(self, own: DatasetConfig | None = None) -> tuple[str, str]:
+        """The languages of sources and targets of a set: its own, or those of all; empty: the tokenizer's."""
+        source, target = (own.source_language, own.target_language) if own else (None, None)
+        return source or self.source_language or "", target or self.target_language or ""
 
     def path(self, path: str) -> Path:
         """A path of a set, from `root` on."""

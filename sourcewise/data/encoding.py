@@ -11,6 +11,7 @@ from typing import ClassVar
 import numpy as np
 
 from sourcewise.config import DataConfig
+from sourcewise.config.data import OF_COLUMN
 from sourcewise.data.batches import FRAMES, IGNORED, TOKENS, Batch, Source, pad, pad_features
 from sourcewise.data.examples import Dataset, Note
 from sourcewise.data.readers.conversations import fit
@@ -35,6 +36,7 @@ class ExampleSet:
     max_frames: int  # matrices are truncated to this
     sources: Ids | None
     targets: Ids
+    begins: Ids | None = None  # ids that each output begins with, such as its language; None: as the network says
     source_lengths: np.ndarray
     target_lengths: np.ndarray
     weights: np.ndarray | None = None  # (examples,) how often each is drawn in training; None: once per epoch
@@ -83,6 +85,7 @@ class ExampleSet:
         other.dataset = self.dataset.select(chosen)
         other.sources = None if self.sources is None else [self.sources[i] for i in chosen]
         other.targets = [self.targets[i] for i in chosen]
+        other.begins = None if self.begins is None else [self.begins[i] for i in chosen]
         other.source_lengths, other.target_lengths = self.source_lengths[chosen], self.target_lengths[chosen]
         return other
 
@@ -120,6 +123,33 @@ class ExampleSet:
         return source
 
 
+class Spoken:
+    """The tokenizers of the languages of a set. Raises RequestError for a language that the tokenizer lacks."""
+
+    def __init__(self, tokenizer: Tokenizer, dataset: Dataset, data: DataConfig) -> None:
+        default = data.languages()
+        constant = ("", "") if any(name.startswith(OF_COLUMN) for name in default) else default
+        self.of = [example.languages if any(example.languages) else constant for example in dataset]
+        self.tokenizers = {pair: tokenizer.in_languages(*pair) for pair in dict.fromkeys(self.of)}
+
+    def encode(self, texts: Sequence[str], *, target: bool = False) -> list[list[int]]:
+        """The ids of one text per example, as sources or targets of its languages."""
+        rows: list[list[int]] = [[] for _ in texts]
+        for pair, tokenizer in self.tokenizers.items():
+            places = [i for i, of in enumerate(self.of) if of == pair]
+            found = tokenizer.encode_batch([texts[i] for i in places], target=target)
+            for place, ids in zip(places, found, strict=True):
+                rows[place] = ids
+        return rows
+
+    def begins(self) -> Ids | None:
+        """What each output begins with, where a target's language was chosen; None: it was for none."""
+        if not any(target for _, target in self.tokenizers):
+            return None
+        openings = {pair: tokenizer.opening for pair, tokenizer in self.tokenizers.items()}
+        return [openings[pair] for pair in self.of]
+
+
 class Encoded(ExampleSet):
     """A tokenised data set; matrices are read when a batch needs them.
 
@@ -135,12 +165,13 @@ class Encoded(ExampleSet):
         max_source, max_target = dataset.task.max_source or data.max_source, dataset.task.max_target or data.max_target
         sides = [example.source for example in dataset], [example.target for example in dataset]
         self.notes = list(dataset.notes)
-        said = tokenizer.encode_batch(sides[1], target=True)
+        spoken = Spoken(tokenizer, dataset, data)
+        said, self.begins = spoken.encode(sides[1], target=True), spoken.begins()
         self.targets: Ids = [tokenizer.shorten(ids, max_target, target=True) for ids in said]
         self.sources: Ids | None = None
         plain = np.array([not example.turns for example in dataset])  # conversations have separate notes
         if any(sides[0]) or not dataset.dims:
-            whole = tokenizer.encode_batch(sides[0])
+            whole = spoken.encode(sides[0])
             self.sources = [tokenizer.shorten(ids, max_source) for ids in whole]
             side = "prompts" if dataset.dims else "sources"
             self._note_cut(side, _lengths(whole)[plain], max_source, "max_source", "tokens")

@@ -27,6 +27,7 @@ class Example:
     where: str = ""  # "file:line", for errors and findings
     turns: tuple[str, ...] = ()  # the source of a conversation in pieces: its head, then one piece per turn
     others: tuple[str, ...] = ()  # further references beside the target, which alone is learnt
+    languages: tuple[str, str] = ("", "")  # of source and target, as the tokenizer names them; empty: its own
     group: Group = field(default_factory=dict, hash=False)  # what it has in common with others; see groups.py
 
     @property

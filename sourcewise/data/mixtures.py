@@ -59,6 +59,8 @@ class EncodedMixture(ExampleSet):
             )
         self.sources = _chain([part.sources for part in parts if part.sources is not None], _same) if prompted else None
         self.targets = _chain([part.targets for part in parts], _same)
+        begins = [part.begins or [()] * len(part) for part in parts]
+        self.begins = _chain(begins, _same) if any(part.begins for part in parts) else None
         self.source_lengths = np.concatenate([part.source_lengths for part in parts])
         self.target_lengths = np.concatenate([part.target_lengths for part in parts])
         self.notes = [note for part in parts for note in part.notes]

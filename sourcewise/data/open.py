@@ -10,6 +10,7 @@ from typing import Literal
 import numpy as np
 
 from sourcewise.config import ChatConfig, DataConfig, DatasetConfig
+from sourcewise.config.data import OF_COLUMN
 from sourcewise.data.examples import Dataset, Example, Note, Task
 from sourcewise.data.groups import GROUP, with_group
 from sourcewise.data.readers.conversations import are_conversations, opening, read_conversations
@@ -26,7 +27,10 @@ from sourcewise.errors import RequestError
 
 Use = Literal["train", "valid", "test"]
 USES: tuple[Use, ...] = ("test", "valid", "train")  # the first ones are the best model of a user's own sources
-LENT = ("prefix", "lowercase", "name", "metric", "max_source", "max_target", "quoting", "join_sources")
+LENT = (  # options of a recipe's set that also hold for another file
+    *("prefix", "lowercase", "name", "source_language", "target_language", "metric", "max_source", "max_target"),
+    *("quoting", "join_sources"),
+)
 
 
 def open_dataset(config: DatasetConfig, data: DataConfig | None = None, split_default: str = "train") -> Dataset:
@@ -47,7 +51,7 @@ def open_dataset(config: DatasetConfig, data: DataConfig | None = None, split_de
         return dataset
     if data.group:
         dataset = with_group(dataset, data.group)
-    return _dressed(dataset, config.prefix, config.lowercase)
+    return _dressed(dataset, config.prefix, config.lowercase, data.languages(config))
 
 
 def open_sets(data: DataConfig, use: Use) -> list[Dataset]:
@@ -148,8 +152,9 @@ def open_sources(
     cache_gb: float = 4.0,
     chat: ChatConfig | None = None,
     quoting: Quoting = "auto",
+    languages: tuple[str, str] = ("", ""),
 ) -> Dataset:
-    """Sources for generation, in order; targets may be empty.
+    """Sources for generation, in order; targets may be empty. `languages` are those of sources and outputs.
 
     `given` is a path (a manifest, a .tsv/.csv/.jsonl/.parquet table with a source column, a .json of conversations, one
     .npy, or another file with one text per line), a list of texts, or a list of (frames, dims) matrices.
@@ -159,17 +164,20 @@ def open_sources(
         name = given if isinstance(given, (str, Path)) else "sources"
         raise RequestError(f"{name}: a folder of features goes with a manifest, which is a .tsv or .csv")
     if isinstance(given, (str, Path)):
-        dataset = _sources_of_file(Path(given).expanduser(), features, source, prompt, cache_gb, chat, quoting)
+        dataset = _sources_of_file(
+            Path(given).expanduser(), features, source, prompt, cache_gb, chat, quoting, languages
+        )
     elif len(given) and not isinstance(given[0], str):
         dataset = _matrices([np.asarray(matrix, dtype=np.float32) for matrix in given])
     else:
         dataset = _texts([str(text) for text in given], "sources", chat)
     if not len(dataset):
         raise RequestError(f"{dataset.name}: no sources; give at least one line")
-    return _dressed(dataset, prefix, lowercase)
+    return _dressed(dataset, prefix, lowercase, languages)
 
 
 def _read(config: DatasetConfig, data: DataConfig, split: str) -> Dataset:
+    languages = data.languages(config)
     if config.builtin:
         return {"digits": read_digits, "dates": read_dates}[config.builtin](split, config.limit)
     if config.manifest:
@@ -182,6 +190,7 @@ def _read(config: DatasetConfig, data: DataConfig, split: str) -> Dataset:
             cache_gb=data.cache_gb,
             quoting=config.quoting,
             skip_bad=data.skip_bad,
+            languages=languages,
         )
     if config.conversations:
         return read_conversations(data.path(config.conversations), data.chat, limit=config.limit)
@@ -201,11 +210,21 @@ def _read(config: DatasetConfig, data: DataConfig, split: str) -> Dataset:
         quoting=config.quoting,
         need_source=not config.prefix.strip(),
         skip_bad=data.skip_bad,
+        languages=languages,
     )
 
 
-def _dressed(dataset: Dataset, prefix: str, lowercase: bool) -> Dataset:
-    """The set in lower case, if asked for, and with the prefix before each source or prompt."""
+def _dressed(dataset: Dataset, prefix: str, lowercase: bool, languages: tuple[str, str] = ("", "")) -> Dataset:
+    """The set in lower case, if asked for, with the prefix before each source or prompt, and with its languages.
+
+    Raises RequestError if a column should name these, and none was read.
+    """
+    if any(languages) and not any(any(example.languages) for example in dataset):
+        by_column = next((name for name in languages if name.startswith(OF_COLUMN)), None)
+        if by_column:
+            cure = "name one language, such as --target-language CODE"
+            raise RequestError(f"{dataset.name}: {by_column} should name a language, but there are no columns; {cure}")
+        dataset = replace(dataset, examples=[replace(each, languages=languages) for each in dataset])
     if not prefix and not lowercase:
         return dataset
     if lowercase:
@@ -240,6 +259,7 @@ def _sources_of_file(
     cache_gb: float,
     chat: ChatConfig | None,
     quoting: Quoting,
+    languages: tuple[str, str],
 ) -> Dataset:
     suffix = path.suffix.lower()
     if are_conversations(path):
@@ -256,11 +276,12 @@ def _sources_of_file(
     if suffix in DELIMITED:
         columns = read_header(path)
         if features or is_manifest(columns, source or "source"):
-            return read_manifest(path, features, prompt=prompt, need_target=False, cache_gb=cache_gb, quoting=quoting)
+            how = {"prompt": prompt, "cache_gb": cache_gb, "quoting": quoting, "languages": languages}
+            return read_manifest(path, features, need_target=False, **how)  # type: ignore[arg-type]
         if (source or "source") not in columns:
             problem = no_column(str(path), source or "source", columns)
             raise RequestError(f"{problem} (a file of plain lines should not end in {suffix})")
-    return read_pairs(path, source=source or "source", target=None, quoting=quoting)
+    return read_pairs(path, source=source or "source", target=None, quoting=quoting, languages=languages)
 
 
 def _matrices(given: list[np.ndarray]) -> Dataset:

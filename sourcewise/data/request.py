@@ -44,6 +44,7 @@ class SourceRequest:
             source=self.source or like.source,
             quoting=like.quoting,
             chat=self.data.chat if like.conversations else None,
+            languages=self.data.languages(like),
         )
 
     def examples(self, path: str) -> Dataset:

@@ -33,7 +33,7 @@ def beam_search(
 ) -> dict[int, list[Hypothesis]]:
     """Position of a source in the set → its `beams` best hypotheses, best first.
 
-    The score is Σ ln p / length^length_penalty. `read` returns the tokens of a source, for rules that use them.
+    The score is Σ ln p / length^length_penalty. `read` knows the examples, for rules that use them.
     """
     out: dict[int, list[Hypothesis]] = {}
     steps, rules = options.max_new_tokens, Rules(network, options, read)

@@ -30,7 +30,7 @@ class Memories:
     """The memories of a set of sources in batches: encoded once, for any number of generations."""
 
     batches: list[tuple[list[int], Memory]]  # indices in the set, and memory
-    read: ReadSource | None = None  # index in the set → tokens of the source; None for features alone
+    read: ReadSource | None = None
 
     def __len__(self) -> int:
         return sum(len(indices) for indices, _ in self.batches)
@@ -57,10 +57,10 @@ def encode_batches(network: Network, encoded: ExampleSet, options: GenerationCon
     return Memories(batches, reader(encoded))
 
 
-def reader(encoded: ExampleSet) -> ReadSource | None:
-    """A function from an index in the set to the tokens of its source; None if sources are features alone."""
-    tokens = encoded.sources
-    return None if tokens is None else lambda index: tokens[index]
+def reader(encoded: ExampleSet) -> ReadSource:
+    """What rules of a search know of the examples of a set."""
+    tokens, begins = encoded.sources, encoded.begins
+    return ReadSource(None if tokens is None else tokens.__getitem__, None if begins is None else begins.__getitem__)
 
 
 def generate(
@@ -76,15 +76,15 @@ def generate(
     An engine, if given, searches sources that are not encoded yet, with the options it supports. `first` is the index
     of the first source in a larger set, since samples belong to indices.
     """
-    if engine is not None and isinstance(sources, ExampleSet) and engine.can(options):
+    if engine is not None and isinstance(sources, ExampleSet) and engine.can(options) and sources.begins is None:
         return engine.search(sources, options, progress)
     workers = worker_count(network.device)
     if isinstance(sources, Memories):
         batches = [indices for indices, _ in sources.batches]
     else:
         batches = batch_indices(sources, options, workers)
-    tokens = sources.read if isinstance(sources, Memories) else reader(sources)
-    read = None if tokens is None else lambda index: tokens(index - first)
+    known = sources.read if isinstance(sources, Memories) else reader(sources)
+    read = None if known is None else known.moved(first)
     parts = max(1, min(len(batches), workers * -(-len(batches) // (workers * BATCHES))))
 
     def feed(part: int) -> Iterator[tuple[list[int], Memory]]:
@@ -112,7 +112,7 @@ def search(
 ) -> dict[int, Hypothesis]:
     """Index in the set → one hypothesis: sampled, greedy, or the best of the beams.
 
-    `read` returns the tokens of a source, for rules that use them.
+    `read` knows the examples, for rules that use them.
     """
     if options.sample or options.beams == 1:
         return greedy_or_sample(network, feed, options, read)

@@ -182,8 +182,11 @@ class Model:
         encoded.tell()
         return encoded
 
-    def limited(self, **limits: int) -> Model:
-        """A copy with other limits: max_source and max_target in tokens, max_frames. Raises RequestError."""
+    def limited(self, **limits: Any) -> Model:
+        """A copy with other limits (max_source and max_target in tokens, max_frames), or languages.
+
+        Raises RequestError.
+        """
         try:
             data = self.data.limited(**limits)
         except ValidationError as error:
@@ -224,12 +227,13 @@ class Model:
 
 @host_kept
 def load(
-    name: str | Path, device: str = "auto", precision: str = "fp32", *, beside: str = "bf16", **limits: int
+    name: str | Path, device: str = "auto", precision: str = "fp32", *, beside: str = "bf16", **limits: Any
 ) -> Model:
     """Load a run folder, a Hugging Face folder or a hub name (fetched). Raises RequestError.
 
     `limits` are the maximum lengths of sources and targets: max_source and max_target in tokens, max_frames. Defaults
-    are those of the training, or of `data` in a recipe if the training is unknown.
+    are those of the training, or of `data` in a recipe if the training is unknown. So are `source_language` and
+    `target_language`, of all sources and outputs.
 
     precision: fp32; bf16, twice as fast on processors with bf16; int8, the fastest on a CPU with AVX-512 and a C++
     compiler. In bf16 and int8 near ties may be decided differently. Options of generation are those of the run, or of

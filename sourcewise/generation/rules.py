@@ -7,6 +7,7 @@ in a beam search. Suppressing and forcing give the same result in both, reweight
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -16,8 +17,24 @@ from torch import Tensor
 from sourcewise.config import GenerationConfig
 from sourcewise.model.protocol import Network
 
-ReadSource = Callable[[int], Sequence[int] | np.ndarray]  # index in the set → token ids of the source
+Ids = Callable[[int], Sequence[int] | np.ndarray]  # index in the set → token ids
 NOTHING = -1  # no token's id
+
+
+@dataclass(frozen=True, slots=True)
+class ReadSource:
+    """What rules know of the examples of a set."""
+
+    tokens: Ids | None = None  # of the source; None for features alone
+    begins: Ids | None = None  # that the output begins with, such as its language; None: nothing of its own
+
+    def moved(self, first: int) -> ReadSource:
+        """The same for indices that count from `first`."""
+        tokens, begins = self.tokens, self.begins
+        return ReadSource(
+            None if tokens is None else (lambda index: tokens(index - first)),
+            None if begins is None else (lambda index: begins(index - first)),
+        )
 
 
 class Rules:
@@ -28,14 +45,15 @@ class Rules:
         self.start_id, self.ends = network.start_id, list(network.defaults.ends)
         self.suppressed = list(self.defaults.suppressed)
         self.asks_source = options.encoder_no_repeat_ngram > 0 or options.encoder_repetition_penalty != 1
-        if self.asks_source and read is None:
+        self.begins = None if read is None else read.begins
+        if self.asks_source and (read is None or read.tokens is None):
             raise ValueError("these rules ask for the tokens of the sources")
 
     @property
     def plain(self) -> bool:
         """Whether there is no rule but `min_new_tokens`, and only one end token."""
         o = self.options
-        return self.defaults.plain and not (o.no_repeat_ngram or self.asks_source or self.reshapes)
+        return self.defaults.plain and not (o.no_repeat_ngram or self.asks_source or self.reshapes or self.begins)
 
     @property
     def reshapes(self) -> bool:
@@ -56,6 +74,8 @@ class Rules:
             return (scores.log_softmax(-1) if self.defaults.normalised else scores), None
         if self.forced(tokens.shape[1]):
             return self(logits, tokens, names), None
+        if self._begun(tokens.shape[1], names):
+            return self(logits.float().log_softmax(-1), tokens, names), None
         free = logits.clone() if self._suppresses else logits
         return self(logits, tokens, names), free
 
@@ -72,9 +92,12 @@ class Rules:
         if forced:
             scores.fill_(-torch.inf)
             scores[:, list(forced)] = 0.0
+        for row, token in self._begun(generated, names).items():
+            scores[row] = -torch.inf
+            scores[row, token] = 0.0
         self._hasten(scores, generated)
         scores[:, self.suppressed] = -torch.inf
-        if generated == bool(self.defaults.forced_bos):
+        if generated == self._free_from(names):
             scores[:, list(self.defaults.begin_suppressed)] = -torch.inf
         if stuck:  # a row without allowed tokens must end
             nothing = scores.amax(-1, keepdim=True) == -torch.inf
@@ -91,7 +114,23 @@ class Rules:
         """The only tokens allowed after `generated` tokens; empty if all are."""
         if generated + 1 == self.options.max_new_tokens and self.defaults.forced_eos:
             return self.defaults.forced_eos
-        return self.defaults.forced_bos if generated == 0 else ()
+        return self.defaults.forced_bos if generated == 0 and self.begins is None else ()
+
+    def _free_from(self, names: Tensor) -> int:
+        """Number of tokens that are given at the beginning of an output."""
+        if self.begins is None:
+            return int(bool(self.defaults.forced_bos))
+        return max((len(self.begins(name)) for name in set(names.tolist())), default=0)
+
+    def _begun(self, generated: int, names: Tensor) -> dict[int, int]:
+        """Row → the only token allowed after `generated` tokens, for sources whose output has a given beginning."""
+        if self.begins is None:
+            return {}
+        beginnings = {name: self.begins(name) for name in dict.fromkeys(names.tolist())}
+        if all(generated >= len(ids) for ids in beginnings.values()):
+            return {}
+        rows = ((row, beginnings[name]) for row, name in enumerate(names.tolist()))
+        return {row: int(ids[generated]) for row, ids in rows if generated < len(ids)}
 
     def _reshaped(self, scores: Tensor, history: Tensor, names: Tensor) -> Tensor:
         """Biases and penalties."""
@@ -130,9 +169,9 @@ class Rules:
 
     def _sources(self, names: Tensor, like: Tensor, fill: int | None) -> Tensor:
         """Tokens of the sources (rows, longest), padded with `fill`, or each with its own first token."""
-        assert self.read is not None
+        assert self.read is not None and self.read.tokens is not None
         rows = names.tolist()
-        known = {name: [int(i) for i in self.read(name)] for name in dict.fromkeys(rows)}
+        known = {name: [int(i) for i in self.read.tokens(name)] for name in dict.fromkeys(rows)}
         longest = max(map(len, known.values()))
         filled = {name: ids + [ids[0] if fill is None else fill] * (longest - len(ids)) for name, ids in known.items()}
         return torch.tensor([filled[name] for name in rows], device=like.device)

@@ -112,7 +112,7 @@ class Draws:
 def steps(
     network: Network, feed: Feed, options: GenerationConfig, read: ReadSource | None = None
 ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-    """Generate token by token. `read` returns the tokens of a source, for rules that use them.
+    """Generate token by token. `read` knows the examples, for rules that use them.
 
     Yields (indices of the unfinished sources, their next tokens, ln p of these), each (open,). The end of text is
     yielded, too; then its source is left out.

@@ -124,6 +124,11 @@ class Seq2Seq(nn.Module):
         self.vocabulary: int = body.config.vocabulary
         self.spoken, self.positions, self.joins = self.vocabulary, body.positions, body.joins
 
+    def begin_with(self, start_id: int) -> None:
+        """Let the decoder start with another token, such as a language."""
+        self.start_id = start_id
+        self.body.config = replace(self.body.config, start_id=start_id)
+
     @property
     def dims(self) -> int:
         """Width of the features; 0: sources are text."""

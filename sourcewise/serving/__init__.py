@@ -7,6 +7,7 @@ from argparse import Namespace
 
 from sourcewise.errors import RequestError
 
+READ = ("max_source", "max_frames", "source_language", "target_language")  # options of `load`
 EXTRA = ("fastapi", "starlette", "uvicorn", "prometheus_client")
 
 
@@ -22,5 +23,5 @@ def serve(arguments: Namespace) -> None:
             raise
         raise RequestError(f"serve needs {error.name}: pip install 'sourcewise[serve]'") from None
     token = arguments.token or os.environ.get("SOURCEWISE_TOKEN") or None
-    read = {name: given for name in ("max_source", "max_frames") if (given := getattr(arguments, name, None))}
+    read = {name: given for name in READ if (given := getattr(arguments, name, None))}
     server.serve(arguments.model, arguments.host, arguments.port, token, arguments.precision, arguments.queue, **read)

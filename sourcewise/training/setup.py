@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -60,7 +60,7 @@ def set_up(recipe: Recipe, tokenizer_of: Path | None = None) -> TrainingSetup:
     tokenizer = Tokenizer.load(tokenizer_of) if tokenizer_of else open_tokenizer(recipe, train)
     torch.manual_seed(recipe.seed)
     network: Seq2Seq = place(build_network(recipe.model, tokenizer, join(train)), device)
-    _check_language(recipe, tokenizer, network)
+    tokenizer = _spoken(recipe, tokenizer, network, train)
     _check_lengths(recipe, network.positions, (*train, *valid, *test))
     if recipe.model.weights:
         _tell_settings(recipe)
@@ -92,6 +92,30 @@ def _find_tokenizer(recipe: Recipe, sets: Sequence[Dataset]) -> Tokenizer:
     texts = (text for example in join(sets) for text in (example.source, example.target) if text)
     special = max((special_tokens(each.plain, recipe.data) for each in sets if each.plain), key=len, default=[])
     return Tokenizer.train(texts, recipe.data.vocabulary, recipe.data.unit, special)
+
+
+def _spoken(recipe: Recipe, tokenizer: Tokenizer, network: Seq2Seq, train: Sequence[Dataset]) -> Tokenizer:
+    """The tokenizer in the language that all targets have, which the network's outputs then begin with.
+
+    Where targets have several languages, outputs begin with nothing unless it is asked for. Raises RequestError if no
+    language is chosen, and the tokenizer's is not that of the network's outputs.
+    """
+    default = recipe.data.languages()
+    pairs = {each.languages if any(each.languages) else default for dataset in train for each in dataset}
+    if not any(target for _, target in pairs):
+        _check_language(recipe, tokenizer, network)
+        return tokenizer.in_languages(*pairs.pop()) if len(pairs) == 1 else tokenizer
+    spoken = {pair: tokenizer.in_languages(*pair) for pair in sorted(pairs)}
+    targets = {target for _, target in pairs}
+    starts = {each.target_start for each in spoken.values()} - {None}
+    if len(starts) > 1:
+        problem = f"{len(targets)} languages ({', '.join(sorted(targets))}), but this model's decoder starts with one"
+        raise RequestError(f"data.target_language: {problem}; train one model for each")
+    if starts:
+        network.begin_with(int(starts.pop() or 0))
+    begins = tuple(next(iter(spoken.values())).opening[:1]) if len(targets) == 1 else ()
+    network.defaults = replace(network.defaults, forced_bos=begins)
+    return next(iter(spoken.values())) if len(spoken) == 1 else tokenizer
 
 
 def _check_language(recipe: Recipe, tokenizer: Tokenizer, network: Seq2Seq) -> None:

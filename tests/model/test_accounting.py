@@ -13,6 +13,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from sourcewise.cli import main
+from sourcewise.data.batches import Source
 from sourcewise.data.tokenizers.tokenizer import Tokenizer
 from sourcewise.errors import Notice, RequestError
 from sourcewise.model.weights.checkpoint import find_folder, load_network, save_network

@@ -70,13 +70,14 @@ def read_manifest(
     cache_gb: float = 4.0,
     quoting: Quoting = "auto",
     skip_bad: bool = False,
+    languages: tuple[str, str] = ("", ""),
 ) -> Dataset:
     """The examples of a manifest, with checked matrices (all their numbers, if they fit into `cache_gb`).
 
     `features` is the folder of the files; by default it is the one that the row names, or a usual one: `features/NAME`,
     `features`, beside the manifest or one folder up. `target` and `prompt` name columns instead of the layout's own.
     Raises RequestError that counts the bad rows and names manifest, line and file of the first; with `skip_bad` bad
-    rows are skipped and noted.
+    rows are skipped and noted. `languages` are those of prompts and targets, or `column:NAME`.
     """
     layout = _layout(path)
     table = read_tsv(path, "text" if layout.literal else quoting)
@@ -87,7 +88,7 @@ def read_manifest(
     store = MatrixStore(list(clips.values()), cache_gb * 1e9)
     places = {row: place for place, row in enumerate(clips)}
     _look_at_matrices(table, clips, store)
-    wheres = table.wheres(count)
+    wheres, spoken = table.wheres(count), table.languages(languages, count)
     if need_target:
         table.bad.add_blank(targets, wheres, "the target is empty", "every example needs a text to produce")
     kept, left_out = table.bad.settle(wheres, skip_bad)
@@ -101,6 +102,7 @@ def read_manifest(
             store.frames[places[i]],
             wheres[i],
             others=others[i],
+            languages=spoken[i],
             group=groups[i],
         )
         for i in kept

@@ -27,6 +27,7 @@ def read_pairs(
     quoting: Quoting = "auto",
     need_source: bool = True,
     skip_bad: bool = False,
+    languages: tuple[str, str] = ("", ""),
 ) -> Dataset:
     """Text pairs of a file, or of `hub:NAME` with its `split` and `subset`.
 
@@ -35,7 +36,7 @@ def read_pairs(
     `target=None` every target is empty. Ids come from a column `id`, else they count from 1. `quoting` is that of a
     .tsv or .csv. Rows with a blank source or target are bad; without `need_source`, or without targets, blank
     sources are only noted. Raises RequestError that names the file, counts the bad rows and names the first; with
-    `skip_bad` bad rows are skipped and noted.
+    `skip_bad` bad rows are skipped and noted. `languages` are those of sources and targets, or `column:NAME`.
     """
     if str(path).startswith(HUB):
         table = _read_hub(str(path)[len(HUB) :], split, subset)
@@ -44,7 +45,7 @@ def read_pairs(
     sources = table.text(source, limit)
     targets, others = read_targets(table, target, limit) if target else ([""] * len(sources), [()] * len(sources))
     ids = table.text("id", limit) if "id" in table.columns else [str(i + 1) for i in range(len(sources))]
-    wheres = table.wheres(len(sources))
+    wheres, spoken = table.wheres(len(sources)), table.languages(languages, len(sources))
     if target:
         table.bad.add_blank(targets, wheres, "the target is empty", "every example needs a text to produce")
         _look_for_blank(sources, wheres, table, need_source)
@@ -52,9 +53,10 @@ def read_pairs(
     groups = table.groups(
         len(sources), ("id", source, target or "", source.split(".")[0], (target or "").split(".")[0])
     )
-    rows = zip(ids, targets, sources, wheres, others, groups, strict=True)
+    rows = zip(ids, targets, sources, wheres, others, groups, spoken, strict=True)
     examples = [
-        Example(name, reply, text, 0, where, others=more, group=group) for name, reply, text, where, more, group in rows
+        Example(name, reply, text, 0, where, others=more, group=group, languages=pair)
+        for name, reply, text, where, more, group, pair in rows
     ]
     if left_out:
         examples = [examples[row] for row in kept]

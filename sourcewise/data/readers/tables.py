@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from sourcewise.config.data import OF_COLUMN
 from sourcewise.data.examples import Group, Note
 from sourcewise.data.groups import read_groups
 from sourcewise.data.readers.bad_rows import BadRows
@@ -103,6 +104,16 @@ class Table:
         for row, what in remarks:
             self.note(self.lines[row], what)
         return found
+
+    def languages(self, named: tuple[str, str], count: int) -> list[tuple[str, str]]:
+        """The languages of sources and targets of the first `count` rows; `column:NAME` names a column."""
+        sides = []
+        for name in named:
+            of_column, column = name.startswith(OF_COLUMN), name.removeprefix(OF_COLUMN)
+            sides.append(self.text(column, count) if of_column else [name] * count)
+            if of_column:
+                self.bad.add_blank(sides[-1], self.wheres(count), f"{column} is empty", "it names the language")
+        return list(zip(*sides, strict=True))
 
     def _values(self, name: str) -> Sequence[Any]:
         values = self.columns.get(name)

@@ -63,6 +63,10 @@ class Backend(Protocol):
         """Write the files that transformers opens."""
         ...
 
+    def in_languages(self, source: str, target: str) -> Backend:
+        """A copy for these languages of sources and targets; empty: as they are. Raises RequestError for others."""
+        ...
+
     def to_json(self) -> str:
         """The text of a tokenizer.json. Raises RequestError if that is impossible."""
         ...

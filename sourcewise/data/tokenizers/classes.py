@@ -10,10 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from sourcewise.data.tokenizers.fast import PROBE, ROLES, Fast, Frame, framed, notes_on, read_json, without_stored
-from sourcewise.data.tokenizers.languages import Languages, is_code
+from sourcewise.data.tokenizers.languages import Languages, code_of, is_code, refuse_language
 from sourcewise.errors import RequestError
 from sourcewise.runtime import hub
 
+Pair = tuple[str, str]  # languages of sources and targets
+WHISPERS, WHISPER_START = "set_prefix_tokens", "<|startoftranscript|>"  # a method that only Whisper's class has
 SETTINGS = (
     "forced_bos_token_id",
     "decoder_start_token_id",
@@ -55,6 +57,8 @@ def _without_class(name: str, reason: str) -> Fast:
 class Engine(Fast):
     """The engine of a transformers tokenizer, with the class's special tokens around targets; saved as that class."""
 
+    pair: Pair | None = None  # chosen languages of sources and targets, as the class names them
+
     def __init__(self, theirs: Any, name: str) -> None:
         self._theirs, self._where = theirs, name
         engine, target = theirs.backend_tokenizer, None
@@ -63,7 +67,9 @@ class Engine(Fast):
             whole = theirs(text_target=PROBE)["input_ids"]
             theirs(PROBE)  # back to sources
             theirs.tgt_lang = kept  # some classes take the source's language otherwise
-            target = framed(whole, engine.encode(PROBE, add_special_tokens=False).ids)
+            target = _unstarted(framed(whole, engine.encode(PROBE, add_special_tokens=False).ids), theirs)
+        elif hasattr(theirs, WHISPERS):
+            target = _unstarted(_framed_by(theirs, "text"), theirs)
         engine.no_truncation()  # nor is any saved
         engine.no_padding()
         names = {role: str(getattr(theirs, role) or "") for role in ROLES}
@@ -74,17 +80,31 @@ class Engine(Fast):
         if whole.is_file():
             self.notes = notes_on(without_stored(whole.read_text(encoding="utf-8"))[1])
 
+    def in_languages(self, source: str, target: str) -> Fast:
+        """See Backend."""
+        if not (hasattr(self._theirs, "src_lang") or hasattr(self._theirs, WHISPERS)):
+            return super().in_languages(source, target)
+        other = copy.copy(self)
+        other.pair, other.languages = named_by(self, self._theirs, source, target)
+        with switched(self._theirs, other.pair):
+            sides = [_framed_by(self._theirs, side) for side in ("text", "text_target")]
+        other._frames = (sides[0], _unstarted(sides[1], self._theirs))
+        return other
+
     def add(self, entries: Sequence[str]) -> Fast:
         """See Backend. If the class encodes targets differently, the entries are added to the class."""
         if self._frames[0] == self._frames[1]:
             return super().add(entries)
         larger = Engine(with_entries(self._theirs, entries), self._where)
-        larger.languages = self.languages
-        return larger
+        if self.pair is None:
+            larger.languages = self.languages
+            return larger
+        return larger.in_languages(*self.pair)
 
     def save(self, folder: Path) -> None:
         """See Backend."""
-        self._theirs.save_pretrained(str(folder))
+        with switched(self._theirs, self.pair):
+            self._theirs.save_pretrained(str(folder))
 
 
 def _has_engine(theirs: Any) -> bool:
@@ -118,6 +138,8 @@ def _code(theirs: Any, language: str) -> str:
 class Slow:
     """A tokenizer class in Python: bytes, Marian's two models, M2M-100."""
 
+    pair: Pair | None = None  # chosen languages of sources and targets, as the class names them
+
     def __init__(self, theirs: Any, name: str) -> None:
         self._name, self._tokenizer = name, theirs
         self.size = _size(theirs)
@@ -140,10 +162,20 @@ class Slow:
         return self._call(list(texts), target) if texts else []
 
     def _call(self, texts: list[str], target: bool, **options: Any) -> list[list[int]]:
-        if target and getattr(self._tokenizer, "tgt_lang", "") is None:
+        if target and self.pair is None and getattr(self._tokenizer, "tgt_lang", "") is None:
             target = False  # M2M-100 needs a language for that
         given = {"text_target" if target else "text": texts}
-        return [list(ids) for ids in self._tokenizer(**given, verbose=False, **options)["input_ids"]]
+        with switched(self._tokenizer, self.pair):
+            return [list(ids) for ids in self._tokenizer(**given, verbose=False, **options)["input_ids"]]
+
+    def in_languages(self, source: str, target: str) -> Slow:
+        """See Backend."""
+        if not hasattr(self._tokenizer, "src_lang"):
+            raise refuse_language(target or source, "target" if target else "source", ())
+        other = copy.copy(self)
+        other.pair, other.languages = named_by(self, self._tokenizer, source, target)
+        other._frames = [other._frame(side) for side in (False, True)]
+        return other
 
     def frame(self, target: bool = False) -> Frame:
         """See Backend."""
@@ -151,7 +183,8 @@ class Slow:
 
     def decode(self, ids: list[int]) -> str:
         """See Backend."""
-        marks = {i for frame in self._frames for part in frame for i in part}  # M2M-100 may output language codes
+        marks = {i for frame in self._frames for part in frame for i in part}
+        marks.update((getattr(self._tokenizer, "lang_token_to_id", None) or {}).values())  # which M2M-100 may output
         return str(self._tokenizer.decode([i for i in ids if i not in marks], skip_special_tokens=True))
 
     def name(self, token: int) -> str:
@@ -179,11 +212,63 @@ class Slow:
 
     def save(self, folder: Path) -> None:
         """See Backend."""
-        self._tokenizer.save_pretrained(str(folder))
+        with switched(self._tokenizer, self.pair):
+            self._tokenizer.save_pretrained(str(folder))
 
     def to_json(self) -> str:
         """See Backend."""
         raise RequestError(f"{self._name}: this kind of tokenizer has no tokenizer.json; save it as a folder")
+
+
+def named_by(backend: Fast | Slow, theirs: Any, source: str, target: str) -> tuple[Pair, Languages]:
+    """Languages as a class names them, and their codes; an empty one is the class's own. Raises RequestError."""
+    known = [name for name in theirs.get_added_vocab() if is_code(name)]
+    known += [str(each) for each in getattr(theirs, "lang_token_to_id", None) or ()]
+    own, names, codes = backend.languages, [], []
+    for side, language in (("source", source), ("target", target)):
+        default = getattr(own, side, "") if own is not None else ""
+        code = code_of(language or default, backend.find)
+        if language and not code:
+            raise refuse_language(language, side, known)
+        names.append(code.strip("_<|>") if code != (language or default) or code.startswith("_") else code)
+        codes.append(code)
+    chosen = "data.target_language" if target else own.chosen if own is not None else ""
+    return (names[0], names[1]), Languages(codes[0], codes[1], chosen)
+
+
+@contextlib.contextmanager
+def switched(theirs: Any, pair: Pair | None) -> Iterator[None]:
+    """Within: a class encodes sources and targets in these languages; None: in its own."""
+    if pair is None:
+        yield
+    elif hasattr(theirs, WHISPERS):
+        kept = {name: getattr(theirs, name, None) for name in ("language", "task", "predict_timestamps")}
+        theirs.set_prefix_tokens(language=pair[1], task=kept["task"] or "transcribe", predict_timestamps=False)
+        try:
+            yield
+        finally:
+            for name, value in kept.items():
+                setattr(theirs, name, value)
+            theirs.set_prefix_tokens()
+    else:
+        kept = {name: getattr(theirs, name) for name in ("src_lang", "tgt_lang")}
+        theirs.src_lang, theirs.tgt_lang = pair
+        try:
+            yield
+        finally:
+            theirs.src_lang, theirs.tgt_lang = kept["src_lang"], kept["tgt_lang"]
+
+
+def _framed_by(theirs: Any, side: str) -> Frame:
+    """The special tokens that a class puts around a text (side `text`) or a target (`text_target`)."""
+    plain = theirs(PROBE, add_special_tokens=False)["input_ids"]
+    return framed(theirs(**{side: PROBE})["input_ids"], plain)
+
+
+def _unstarted(frame: Frame, theirs: Any) -> Frame:
+    """A target's frame without the decoder's start token, which the labels do not repeat (Whisper, SeamlessM4T)."""
+    starts = (theirs.eos_token_id, theirs.convert_tokens_to_ids(WHISPER_START))
+    return Frame(frame.before[1:], frame.after) if frame.before[:1] and frame.before[0] in starts else frame
 
 
 def with_entries(theirs: Any, entries: Sequence[str]) -> Any:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from sourcewise.data.tokenizers.languages import Languages, coded
+from sourcewise.data.tokenizers.languages import Languages, coded, refuse_language
 from sourcewise.errors import RequestError
 
 PAD, EOS, UNK = "<pad>", "</s>", "<unk>"  # T5's names and, in this order, its ids
@@ -127,6 +127,10 @@ class Fast:
     def added(self) -> set[int]:
         """See Backend."""
         return {i for i, entry in self._tokenizer.get_added_tokens_decoder().items() if not entry.special}
+
+    def in_languages(self, source: str, target: str) -> Fast:
+        """See Backend."""
+        raise refuse_language(target or source, "target" if target else "source", ())
 
     def add(self, entries: Sequence[str]) -> Fast:
         """See Backend."""

@@ -8,12 +8,12 @@ of outputs, or the decoder's start token.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from sourcewise.errors import RequestError
 
-CODE = re.compile(r"[a-z]{2,3}_[A-Z][A-Za-z]{1,3}|__[a-z]+(_[a-z]+)?__")
+CODE = re.compile(r"[a-z]{2,3}_[A-Z][A-Za-z]{1,3}|__[a-z]+(_[A-Za-z]+)?__|<\|[a-z]{2,3}\|>")
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +39,20 @@ class Languages:
         """How to choose other languages, in words."""
         what = '"src_lang" and "tgt_lang"' if self.switches else 'the "tokenizer_class" of the model and "tgt_lang"'
         return f"set {what} in its tokenizer_config.json, and forced_bos_token_id in its generation_config.json"
+
+
+def code_of(language: str, find: Callable[[str], int | None]) -> str:
+    """The token of a language: of NLLB and mBART its name, of M2M-100 `__de__`, of Whisper `<|de|>`; empty: none."""
+    bare = language.strip("_<|>")
+    spellings = (language, f"__{bare}__", f"<|{bare}|>")
+    return next((each for each in spellings if is_code(each) and find(each) is not None), "")
+
+
+def refuse_language(language: str, side: str, known: Sequence[str]) -> RequestError:
+    """The error of a language that a tokenizer does not have; `known` are the tokens of those that it has."""
+    names = [name.strip("_<|>") for name in known]
+    listed = f"it has {', '.join(names[:8])}{f' and {len(names) - 8} more' if len(names) > 8 else ''}" if names else ""
+    return RequestError(f"data.{side}_language: {language} is no language of the tokenizer; {listed or 'it has none'}")
 
 
 def coded(names: Sequence[str]) -> Languages | None:

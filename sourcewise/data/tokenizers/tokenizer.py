@@ -78,6 +78,26 @@ class Tokenizer:
         larger.fresh, larger.notes = range(self.size, larger.size), self.notes
         return larger
 
+    def in_languages(self, source: str = "", target: str = "") -> Tokenizer:
+        """A tokenizer with the language codes of these sources and targets; empty: as they are. Raises RequestError."""
+        if not source and not target:
+            return self
+        other = Tokenizer(self._backend.in_languages(source, target))
+        other.fresh, other.notes = self.fresh, self.notes
+        return other
+
+    @property
+    def opening(self) -> list[int]:
+        """The ids before a target that name its language, or task; [] if there are none."""
+        return list(self._backend.frame(True).before) if self.languages is not None else []
+
+    @property
+    def target_start(self) -> int | None:
+        """The language code behind the end of a target, with which a decoder starts (mBART, PLBart); None: no such."""
+        after = list(self._backend.frame(True).after)
+        behind = after[after.index(self.eos_id) + 1 :] if self.eos_id in after else []
+        return behind[-1] if behind and self.languages is not None else None
+
     def _has(self, text: str) -> bool:
         ids = self.encode(text)
         said = [i for i in ids if self.decode([i])]

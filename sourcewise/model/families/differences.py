@@ -25,6 +25,7 @@ class Difference:
     turned: bool = False  # features are (batch, dims, frames)
     frames: str = ""  # path to half of the number of frames that it always reads; shorter sources are padded
     maskless: bool = False  # the encoder has no mask of padding
+    changes: bool = False  # the decoder adds to the encoder's output in place
     asks_tokens: bool = False  # without a cache, the decoder masks its future only if the call has `input_ids`
     streams: bool = False  # attention has the main stream, then those that predict, as scores before the softmax
     untrained: str = ""  # parts of its own loss beside the cross-entropy, which are not trained
@@ -42,6 +43,7 @@ DIFFERENCES = {
     "canary": Difference(width="encoder_config.num_mel_bins"),
     "nllb-moe": EXPERTS,
     "switch_transformers": EXPERTS,
+    "moonshine_streaming": Difference(changes=True),
     "fsmt": Difference(asks_tokens=True),
     "prophetnet": Difference(streams=True, untrained="the n-gram predictions of its loss (as with disable_ngram_loss)"),
     "dia": Difference(refused="it writes sound, not text"),
@@ -96,9 +98,8 @@ def shaped(model: Any, features: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
     if longest:
         more = longest - features.shape[1]
         if more < 0 and bool(mask[:, longest:].any()):
-            raise RequestError(
-                f"a {model.config.model_type} reads {longest} frames, and a source has {int(mask.sum(1).max())}"
-            )
+            more_than = f"a source has {int(mask.sum(1).max())} frames"
+            raise RequestError(f"{more_than}, a {model.config.model_type} reads {longest}; set data.max_frames")
         features, mask = (features[:, :longest], mask[:, :longest]) if more < 0 else (features, mask)
         features, mask = F.pad(features, (0, 0, 0, max(more, 0))), F.pad(mask, (0, max(more, 0)))
         least = features.masked_fill(~mask[..., None], torch.inf).amin((1, 2), keepdim=True)

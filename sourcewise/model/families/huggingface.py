@@ -71,7 +71,11 @@ class HuggingFaceMemory:
 
     def inputs(self, beams: int = 1) -> dict[str, Any]:
         """The arguments of the model for `beams` hypotheses per source."""
-        whole = self if beams == 1 else self.select(torch.arange(self.batch).repeat_interleave(beams))
+        whole = (
+            self
+            if beams == 1
+            else self.select(torch.arange(self.batch, device=self.mask.device).repeat_interleave(beams))
+        )
         return {"encoder_outputs": self.kind(**whole.fields), "attention_mask": whole.read.long()}
 
 
@@ -167,8 +171,11 @@ class HuggingFaceBody(Body):
 
     def _inputs(self, tokens: Tensor, memory: HuggingFaceMemory, cached: bool) -> dict[str, Any]:
         """The arguments of a call of the model."""
+        difference = of_type(self.model.config)
+        if difference.changes:
+            memory = memory.select(torch.arange(memory.batch, device=memory.mask.device))  # a copy
         given = memory.inputs(len(tokens) // memory.batch)
-        if of_type(self.model.config).asks_tokens and not cached:
+        if difference.asks_tokens and not cached:
             given[TOKENS] = given["attention_mask"]  # any ids: its encoder is not called
         return {**given, "decoder_input_ids": tokens, "use_cache": cached}
 

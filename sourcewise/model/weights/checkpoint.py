@@ -28,7 +28,7 @@ from sourcewise.config.model import bridge_kinds
 from sourcewise.errors import RequestError
 from sourcewise.model.families import registry as families
 from sourcewise.model.families import t5
-from sourcewise.model.generation_defaults import GenerationDefaults
+from sourcewise.model.generation_defaults import FIRST, GenerationDefaults
 from sourcewise.model.inputs.bridges import build_bridge
 from sourcewise.model.network import Seq2Seq
 from sourcewise.model.protocol import Network
@@ -236,7 +236,8 @@ def _save_body(network: Seq2Seq, folder: Path, options: GenerationConfig | None)
     if family is None:
         from sourcewise.model.weights.huggingface_folders import save_body
 
-        save_body(network.body, search, folder)  # type: ignore[arg-type]
+        forced = {FIRST: network.defaults.write().get(FIRST)}  # the language of a training
+        save_body(network.body, {**forced, **search}, folder)  # type: ignore[arg-type]
         return
     config, weights = family.write(network.body)
     ids: dict[str, Any] = {name: config[name] for name in IDS if config.get(name) is not None}

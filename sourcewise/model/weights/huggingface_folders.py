@@ -63,7 +63,8 @@ def save_body(body: HuggingFaceBody, settings: dict[str, Any], folder: Path) -> 
         body.model.save_pretrained(folder)
     path = folder / FILE
     told = read_json(path) if path.is_file() else {}
-    path.write_text(json.dumps({**told, **settings}, indent=2) + "\n", encoding="utf-8")
+    kept = {key: value for key, value in {**told, **settings}.items() if value is not None}
+    path.write_text(json.dumps(kept, indent=2) + "\n", encoding="utf-8")
 
 
 def _class_of(config: Any) -> Any:

@@ -7,10 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import transformers
 
 SIZE, WIDTH, MELS = 96, 32, 8
+WORDS = 20  # of the small task, for sources and for targets
 PAD, EOS, START = 0, 1, 2
 IDS = {"pad_token_id": PAD, "eos_token_id": EOS, "bos_token_id": START, "decoder_start_token_id": START}
 BART = {
@@ -23,6 +25,8 @@ BART = {
     "encoder_ffn_dim": 48,
     "decoder_ffn_dim": 48,
     "max_position_embeddings": 64,
+    "dropout": 0.0,
+    "init_std": 0.1,
     **IDS,
 }
 T5 = {"vocab_size": SIZE, "d_model": WIDTH, "d_kv": 8, "d_ff": 48, "num_layers": 2, "num_heads": 4, **IDS}
@@ -78,6 +82,7 @@ SEAMLESS = {
     "adaptor_stride": 4,
     "num_adapter_layers": 1,
     "max_source_positions": 64,
+    "initializer_range": 0.1,
     "left_max_position_embeddings": 8,
     "right_max_position_embeddings": 4,
     "num_conv_pos_embeddings": 8,
@@ -119,6 +124,16 @@ def bert(**more: Any) -> Any:
     return transformers.BertConfig(**BERT, **more)
 
 
+def bert_decoder() -> Any:
+    """The configuration of a tiny BERT as a decoder."""
+    return bert(is_decoder=True, add_cross_attention=True)
+
+
+def wav2vec2() -> Any:
+    """The configuration of a tiny wav2vec2."""
+    return transformers.Wav2Vec2Config(**WAV)
+
+
 def gpt2() -> Any:
     """The configuration of a tiny GPT-2 as a decoder."""
     shape = {"vocab_size": SIZE, "n_embd": WIDTH, "n_layer": 2, "n_head": 4, "n_positions": 64}
@@ -138,13 +153,11 @@ def _t5gemma2() -> Any:
     vision = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
     vision = {**vision, "image_size": 28, "patch_size": 14}
     encoder = t5gemma2.T5Gemma2EncoderConfig(text_config=part, vision_config=vision, image_token_index=SIZE - 1)
-    config = transformers.T5Gemma2Config(
-        encoder=encoder,
-        decoder=t5gemma2.T5Gemma2DecoderConfig(**part),
-        image_token_index=SIZE - 1,
-        eoi_token_index=SIZE - 2,
-        **IDS,
+    decoder, images = (
+        t5gemma2.T5Gemma2DecoderConfig(**part),
+        {"image_token_index": SIZE - 1, "eoi_token_index": SIZE - 2},
     )
+    config = transformers.T5Gemma2Config(encoder=encoder, decoder=decoder, **images, **IDS)
     return transformers.T5Gemma2ForConditionalGeneration(config)
 
 
@@ -160,6 +173,8 @@ PROPHET = {
     "decoder_ffn_dim": 48,
     "max_position_embeddings": 64,
     "disable_ngram_loss": True,
+    "dropout": 0.0,
+    "init_std": 0.1,
     **IDS,
 }
 PARAKEET = {
@@ -185,36 +200,49 @@ CANARY = {
     "pad_token_id": PAD,
     "eos_token_id": EOS,
     "bos_token_id": START,
+    "initializer_range": 0.1,
 }
+STREAMING = {**CANARY, "encoder_config": {**CANARY, "sliding_windows": [[16, 4], [16, 4]]}}
 MOONSHINE = {
-    **CANARY,
-    "encoder_config": {**CANARY, "sliding_windows": [[16, 4], [16, 4]]},
-    "decoder_start_token_id": START,
+    **IDS,
+    "vocab_size": SIZE,
+    "hidden_size": WIDTH,
+    "intermediate_size": 48,
+    "encoder_num_hidden_layers": 2,
+    "decoder_num_hidden_layers": 2,
+    "encoder_num_attention_heads": 4,
+    "decoder_num_attention_heads": 4,
+    "max_position_embeddings": 64,
 }
 WHISPER = {k: v for k, v in BART.items() if k != "max_position_embeddings"}
 WHISPER = {**WHISPER, "num_mel_bins": MELS, "max_source_positions": 20, "max_target_positions": 64}
 WHISPER = {**WHISPER, "suppress_tokens": None, "begin_suppress_tokens": None}
+LED = {**BART, "attention_window": 8, "max_encoder_position_embeddings": 64, "max_decoder_position_embeddings": 64}
+SPEECH = {**WHISPER, "input_feat_per_channel": MELS, "conv_channels": 16, "max_source_positions": 64}
+SPEECH = {**SPEECH, "num_conv_layers": 2}
+SPEECHT5 = {
+    **IDS,
+    **WAV,
+    "encoder_layers": 2,
+    "decoder_layers": 2,
+    "encoder_attention_heads": 4,
+    "decoder_attention_heads": 4,
+    "encoder_ffn_dim": 48,
+    "decoder_ffn_dim": 48,
+    "positional_dropout": 0.0,
+    "max_speech_positions": 64,
+    "max_text_positions": 64,
+}
+SPARSE = {"num_sparse_encoder_layers": 1, "num_sparse_decoder_layers": 1}
 KINDS = {
     "bart": Kind(_of("Bart", **BART), native=True),
     "bigbird_pegasus": Kind(_of("BigBirdPegasus", **BART, attention_type="original_full")),
     "blenderbot": Kind(_of("Blenderbot", **BART)),
     "blenderbot-small": Kind(_of("BlenderbotSmall", **BART)),
-    "encoder-decoder": Kind(_pair(bert, lambda: bert(is_decoder=True, add_cross_attention=True))),
+    "encoder-decoder": Kind(_pair(bert, bert_decoder)),
     "encoder-decoder (BERT2GPT)": Kind(_pair(bert, gpt2)),
-    "fsmt": Kind(
-        _of("FSMT", **{**BART, "langs": ["en", "de"], "src_vocab_size": SIZE, "tgt_vocab_size": SIZE}),
-    ),
-    "led": Kind(
-        _of(
-            "LED",
-            **{
-                **BART,
-                "attention_window": 8,
-                "max_encoder_position_embeddings": 64,
-                "max_decoder_position_embeddings": 64,
-            },
-        )
-    ),
+    "fsmt": Kind(_of("FSMT", **BART, langs=["en", "de"], src_vocab_size=SIZE, tgt_vocab_size=SIZE)),
+    "led": Kind(_of("LED", **LED)),
     "longt5": Kind(_of("LongT5", **T5, local_radius=8)),
     "m2m_100": Kind(_of("M2M100", **BART)),
     "marian": Kind(_of("Marian", "MarianMTModel", **BART), native=True),
@@ -228,79 +256,20 @@ KINDS = {
     "prophetnet": Kind(_of("ProphetNet", **PROPHET)),
     "seamless_m4t": Kind(_of("SeamlessM4T", "SeamlessM4TForTextToText", **SEAMLESS)),
     "seamless_m4t_v2": Kind(_of("SeamlessM4Tv2", "SeamlessM4Tv2ForTextToText", **SEAMLESS)),
-    "switch_transformers": Kind(
-        _of("SwitchTransformers", **T5, **EXPERTS, num_sparse_encoder_layers=1, num_sparse_decoder_layers=1)
-    ),
+    "switch_transformers": Kind(_of("SwitchTransformers", **T5, **EXPERTS, **SPARSE)),
     "t5": Kind(_of("T5", **T5), native=True),
     "t5gemma": Kind(_t5gemma),
     "t5gemma2": Kind(_t5gemma2),
     "umt5": Kind(_of("UMT5", **T5)),
-    "canary": Kind(
-        _of("Canary", encoder_config=PARAKEET, decoder_config=CANARY, vocab_size=SIZE, **IDS),
-        "sounds",
-    ),
+    "canary": Kind(_of("Canary", encoder_config=PARAKEET, decoder_config=CANARY, vocab_size=SIZE, **IDS), "sounds"),
     "cohere_asr": Kind(_of("CohereAsr", **CANARY, encoder_config=PARAKEET, decoder_start_token_id=START), "sounds"),
-    "moonshine_streaming": Kind(_of("MoonshineStreaming", **MOONSHINE), "sounds"),
-    "moonshine": Kind(
-        _of(
-            "Moonshine",
-            **{
-                **IDS,
-                "vocab_size": SIZE,
-                "hidden_size": WIDTH,
-                "intermediate_size": 48,
-                "encoder_num_hidden_layers": 2,
-                "decoder_num_hidden_layers": 2,
-                "encoder_num_attention_heads": 4,
-                "decoder_num_attention_heads": 4,
-                "max_position_embeddings": 64,
-            },
-        ),
-        "sounds",
-    ),
+    "moonshine": Kind(_of("Moonshine", **MOONSHINE), "sounds"),
+    "moonshine_streaming": Kind(_of("MoonshineStreaming", **STREAMING, decoder_start_token_id=START), "sounds"),
     "seamless_m4t (speech)": Kind(_of("SeamlessM4T", "SeamlessM4TForSpeechToText", **SEAMLESS), "sounds"),
     "seamless_m4t_v2 (speech)": Kind(_of("SeamlessM4Tv2", "SeamlessM4Tv2ForSpeechToText", **SEAMLESS), "sounds"),
-    "speech-encoder-decoder": Kind(
-        _pair(
-            lambda: transformers.Wav2Vec2Config(**WAV),
-            lambda: bert(is_decoder=True, add_cross_attention=True),
-            "SpeechEncoderDecoder",
-        ),
-        "sounds",
-    ),
-    "speech_to_text": Kind(
-        _of(
-            "Speech2Text",
-            **{
-                **WHISPER,
-                "input_feat_per_channel": MELS,
-                "conv_channels": 16,
-                "max_source_positions": 64,
-                "num_conv_layers": 2,
-            },
-        ),
-        "sounds",
-    ),
-    "speecht5": Kind(
-        _of(
-            "SpeechT5",
-            "SpeechT5ForSpeechToText",
-            **{
-                **IDS,
-                **WAV,
-                "encoder_layers": 2,
-                "decoder_layers": 2,
-                "encoder_attention_heads": 4,
-                "decoder_attention_heads": 4,
-                "encoder_ffn_dim": 48,
-                "decoder_ffn_dim": 48,
-                "positional_dropout": 0.0,
-                "max_speech_positions": 64,
-                "max_text_positions": 64,
-            },
-        ),
-        "sounds",
-    ),
+    "speech-encoder-decoder": Kind(_pair(wav2vec2, bert_decoder, "SpeechEncoderDecoder"), "sounds"),
+    "speech_to_text": Kind(_of("Speech2Text", **SPEECH), "sounds"),
+    "speecht5": Kind(_of("SpeechT5", "SpeechT5ForSpeechToText", **SPEECHT5), "sounds"),
     "whisper": Kind(_of("Whisper", **WHISPER), "sounds"),
 }
 
@@ -320,3 +289,32 @@ def folder_of(name: str, folder: Path) -> Path:
     """The same, saved."""
     tiny(name).save_pretrained(folder)
     return folder
+
+
+def tokenizer(folder: Path) -> None:
+    """A tokenizer of WORDS source words and as many target words, with the ids of the models here."""
+    from tokenizers import Tokenizer, models, pre_tokenizers, processors
+
+    names = ["<pad>", "</s>", "<s>", "<unk>", *(f"{side}{i}" for side in "st" for i in range(WORDS))]
+    engine = Tokenizer(models.WordLevel({name: i for i, name in enumerate(names)}, unk_token="<unk>"))
+    engine.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    engine.post_processor = processors.TemplateProcessing("$A </s>", special_tokens=[("</s>", EOS)])
+    marks = {"pad_token": "<pad>", "eos_token": "</s>", "unk_token": "<unk>", "bos_token": "<s>"}
+    transformers.PreTrainedTokenizerFast(tokenizer_object=engine, **marks).save_pretrained(folder)
+
+
+def task(folder: Path, reads: str, dims: int = MELS) -> dict[str, Any]:
+    """A small task as a set of a recipe: each source word, or sound, has two target words of its own."""
+    targets = [f"t{i} t{(3 * i + 1) % WORDS}" for i in range(WORDS)]
+    if reads == "text":
+        lines = ["source\ttarget", *(f"s{i} s{(i * i) % WORDS}\t{target}" for i, target in enumerate(targets))]
+        (folder / "pairs.tsv").write_text("\n".join(lines) + "\n")
+        return {"pairs": str(folder / "pairs.tsv")}
+    (folder / "features").mkdir(exist_ok=True)
+    draw, frames = np.random.default_rng(0), 32 if dims > 1 else 1200
+    lines = ["id\tn_frames\ttext"]
+    for i, target in enumerate(targets):
+        np.save(folder / "features" / f"{i}.npy", draw.standard_normal((frames, dims)).astype("float32"))
+        lines.append(f"{i}\t{frames}\t{target}")
+    (folder / "sounds.tsv").write_text("\n".join(lines) + "\n")
+    return {"manifest": str(folder / "sounds.tsv"), "features": str(folder / "features")}
