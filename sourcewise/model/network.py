@@ -35,6 +35,8 @@ class Body(nn.Module):
     positions: int | None = None  # maximum length of source and target; None: any length
     joins = True  # whether memories and caches have `join`
     parallel = True  # whether several threads may compute it at once
+    mixed = False  # whether its weights stay in fp32 in training, while its products are computed in `products`
+    products = torch.float32
     dims = 0  # width of the features that it reads itself, without a bridge; 0: it reads tokens
     attends = True  # whether the decoder attends to the memory
 

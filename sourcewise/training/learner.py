@@ -52,7 +52,10 @@ class Learner:
         rarity = token_weights(setup.train, network.vocabulary, config)
         self.objective = Objective(network, config, setup.tokenizer.unk_id, rarity).to(network.device)
         self.objective.others = self.plan.others
-        self.optimizer = MasterAdamW(self.objective, config, PRECISIONS[config.precision], network.parts())
+        precision = PRECISIONS[config.precision]
+        if network.body.mixed:
+            network.body.products, precision = precision, torch.float32
+        self.optimizer = MasterAdamW(self.objective, config, precision, network.parts())
         self.unfreezing = Unfreezing(self.optimizer.parts, config.unfreeze)
         self.engine: StepEngine = engine_for(self.objective, self.optimizer, config.batch_tokens)
         self.unread: list[Taken] = []

@@ -97,6 +97,7 @@ class HuggingFaceBody(Body):
 
     joins = False
     parallel = False  # its dropout draws from torch's one stream
+    mixed = True  # some tables of its classes are in fp32 whatever the weights are in
 
     def __init__(self, model: Any, ids: Ids) -> None:
         super().__init__()
@@ -137,7 +138,8 @@ class HuggingFaceBody(Body):
     def _encoded(self, given: dict[str, Tensor], read: Tensor) -> HuggingFaceMemory:
         maskless = of_type(self.model.config).maskless
         masked = {} if maskless else {"attention_mask": read.long()}
-        out = self.model.get_encoder()(**given, **masked, return_dict=True)
+        with self._arithmetic():
+            out = self.model.get_encoder()(**given, **masked, return_dict=True)
         fields = {name: each for name, each in out.items() if isinstance(each, Tensor) and len(each) == len(read)}
         width = out.last_hidden_state.shape[1]
         mask = torch.ones_like(read[:, :1]).expand(-1, width) if maskless else shortened(read, width)
@@ -162,12 +164,19 @@ class HuggingFaceBody(Body):
         layout: Layout | None = None,
     ) -> Tensor:
         """Tokens (memory.batch × beams, time) → logits (rows, time, vocabulary)."""
-        out = self.model(
-            **self._inputs(tokens, memory, cache is not None),
-            past_key_values=None if cache is None else cache.cache,
-            return_dict=True,
-        )
+        with self._arithmetic():
+            out = self.model(
+                **self._inputs(tokens, memory, cache is not None),
+                past_key_values=None if cache is None else cache.cache,
+                return_dict=True,
+            )
         return out.logits  # type: ignore[no-any-return]
+
+    def _arithmetic(self) -> contextlib.AbstractContextManager[Any]:
+        """Within: products are computed in the precision of the training."""
+        if self.products == torch.float32 or self.model.dtype != torch.float32:
+            return contextlib.nullcontext()
+        return torch.autocast(self.model.device.type, self.products)
 
     def _inputs(self, tokens: Tensor, memory: HuggingFaceMemory, cached: bool) -> dict[str, Any]:
         """The arguments of a call of the model."""
@@ -182,7 +191,7 @@ class HuggingFaceBody(Body):
     def cross_attention(self, tokens: Tensor, memory: HuggingFaceMemory) -> Tensor | None:
         """Tokens (memory.batch, time) → (layers, batch, heads, time, width) float32; None: the model has none."""
         usual = self.model.config._attn_implementation
-        with quiet():
+        with quiet(), self._arithmetic():
             self.model.set_attn_implementation("eager")  # the only one that returns weights
             try:
                 out = self.model(
