@@ -13,7 +13,7 @@ import numpy as np
 from sourcewise.config import DataConfig
 from sourcewise.config.data import OF_COLUMN
 from sourcewise.data.batches import FRAMES, IGNORED, TOKENS, Batch, Source, pad, pad_features
-from sourcewise.data.examples import Dataset, Note
+from sourcewise.data.examples import Dataset, Note, unnamed
 from sourcewise.data.readers.conversations import fit
 from sourcewise.data.tokenizers.tokenizer import Tokenizer
 from sourcewise.errors import DataWarning
@@ -128,8 +128,10 @@ class Spoken:
 
     def __init__(self, tokenizer: Tokenizer, dataset: Dataset, data: DataConfig) -> None:
         default = data.languages()
-        constant = ("", "") if any(name.startswith(OF_COLUMN) for name in default) else default
-        self.of = [example.languages if any(example.languages) else constant for example in dataset]
+        by_column = next((name for name in default if name.startswith(OF_COLUMN)), None)
+        if by_column and not all(any(example.languages) for example in dataset):
+            raise unnamed(dataset.name, by_column)
+        self.of = [example.languages if any(example.languages) else default for example in dataset]
         self.tokenizers = {pair: tokenizer.in_languages(*pair) for pair in dict.fromkeys(self.of)}
 
     def encode(self, texts: Sequence[str], *, target: bool = False) -> list[list[int]]:

@@ -9,6 +9,7 @@ from typing import overload
 import numpy as np
 
 from sourcewise.config import DatasetConfig
+from sourcewise.errors import RequestError
 
 Group = Mapping[str, str]  # kind (recording, signer, speaker, group, …) → which one
 
@@ -34,6 +35,12 @@ class Example:
     def references(self) -> tuple[str, ...]:
         """What outputs are held to: the target and the others."""
         return (self.target, *self.others)
+
+
+def unnamed(name: str, column: str) -> RequestError:
+    """The error of a set without the column that should name languages."""
+    cure = "name one language, such as --target-language CODE"
+    return RequestError(f"{name}: {column} should name a language, but there are no columns; {cure}")
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ import numpy as np
 
 from sourcewise.config import ChatConfig, DataConfig, DatasetConfig
 from sourcewise.config.data import OF_COLUMN
-from sourcewise.data.examples import Dataset, Example, Note, Task
+from sourcewise.data.examples import Dataset, Example, Note, Task, unnamed
 from sourcewise.data.groups import GROUP, with_group
 from sourcewise.data.readers.conversations import are_conversations, opening, read_conversations
 from sourcewise.data.readers.dates import read_dates
@@ -222,8 +222,7 @@ def _dressed(dataset: Dataset, prefix: str, lowercase: bool, languages: tuple[st
     if any(languages) and not any(any(example.languages) for example in dataset):
         by_column = next((name for name in languages if name.startswith(OF_COLUMN)), None)
         if by_column:
-            cure = "name one language, such as --target-language CODE"
-            raise RequestError(f"{dataset.name}: {by_column} should name a language, but there are no columns; {cure}")
+            raise unnamed(dataset.name, by_column)
         dataset = replace(dataset, examples=[replace(each, languages=languages) for each in dataset])
     if not prefix and not lowercase:
         return dataset

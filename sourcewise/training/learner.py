@@ -132,4 +132,6 @@ class Learner:
     def machine(self) -> dict[str, str]:
         """The machine and engine of the steps, for the first line of the log."""
         threads = torch.get_num_threads() // self.engine.workers
-        return machine(self.objective.network.device, self.config.precision, threads)
+        network = self.objective.network
+        known = machine(network.device, self.config.precision, threads)
+        return known | {"native code": "none (transformers' own classes compute)"} if network.body.mixed else known

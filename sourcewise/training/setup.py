@@ -17,7 +17,7 @@ from sourcewise.data.noise.denoising import special_tokens
 from sourcewise.data.open import open_sets
 from sourcewise.data.tokenizers.languages import check_language
 from sourcewise.data.tokenizers.tokenizer import Tokenizer
-from sourcewise.errors import DataWarning, RequestError
+from sourcewise.errors import DataWarning, RequestError, tell
 from sourcewise.generation.settings import read_settings
 from sourcewise.model.builder import build_network
 from sourcewise.model.network import Seq2Seq
@@ -60,6 +60,8 @@ def set_up(recipe: Recipe, tokenizer_of: Path | None = None) -> TrainingSetup:
     tokenizer = Tokenizer.load(tokenizer_of) if tokenizer_of else open_tokenizer(recipe, train)
     torch.manual_seed(recipe.seed)
     network: Seq2Seq = place(build_network(recipe.model, tokenizer, join(train)), device)
+    for note in network.body.notes:
+        tell(note)
     tokenizer = _spoken(recipe, tokenizer, network, train)
     _check_lengths(recipe, network.positions, (*train, *valid, *test))
     if recipe.model.weights:

@@ -108,6 +108,13 @@ class HuggingFaceBody(Body):
         self.positions, self.spoken = _positions(model.config), spoken_ids(model)
 
     @property
+    def notes(self) -> tuple[str, ...]:  # type: ignore[override]
+        """What a training should tell of it."""
+        kind, untrained = self.model.config.model_type, of_type(self.model.config).untrained
+        slower = f"model type {kind}: computed by transformers' own classes, slower than the families t5 and bart"
+        return (slower, *([f"model type {kind}: {untrained} are not trained"] if untrained else []))
+
+    @property
     def stacks(self) -> Stacks:
         """The layers of the encoder and of the decoder."""
         return stacks_of(self.model)
