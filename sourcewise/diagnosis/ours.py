@@ -112,7 +112,7 @@ def pairs_of(setup: TrainingSetup, plan: Plan) -> Pairs:
         limited=f"data.train.limit is {', '.join(map(str, of_sets))}" if of_sets else "",
         whole_words=whole_words(data),
         scale=scale,
-        kept=(1 - noise.drop) * (1 - noise.mask) if bridge is None else None,
+        kept=(1 - noise.drop) * (1 - noise.mask) if not setup.network.dims else None,
         augmenter=augmenter if augmenter is not None and augmenter.active else None,
     )
 

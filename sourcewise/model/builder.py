@@ -35,6 +35,8 @@ def build_network(model: ModelConfig, tokenizer: Tokenizer, dataset: Dataset) ->
         initialize(network, model.initialization)
     if model.route == "bypass" and "encoder" not in network.stacks:
         raise RequestError("model.route: bypass, but this network has no encoder to go past; use encoder")
+    if model.route == "bypass" and network.dims and network.bridge is None:
+        raise RequestError("model.route: bypass, but this model's encoder reads the features itself; use encoder")
     network.route = model.route
     if dataset.dims and network.bridge is None and not network.dims:
         network.bridge = _bridge(model, network.body.config.d_model, dataset)

@@ -56,6 +56,10 @@ class Body(nn.Module):
         """Source tokens (batch, time) → vectors (batch, time, d_model)."""
         return self.embedding(tokens)
 
+    def spans(self, frames: int, count: int) -> list[tuple[int, int]]:
+        """The frames [start, stop) of each of `count` memory positions, of a body that reads features itself."""
+        raise NotImplementedError
+
     def read(self, tokens: Tensor, layout: Layout) -> Any:
         """Source tokens (batch, time) and their layout → Memory, through the encoder."""
         return self.encode(self.embed(tokens), layout)
@@ -174,6 +178,12 @@ class Seq2Seq(nn.Module):
     def bypassed(self, source: Source) -> bool:
         """Whether a source bypasses the encoder."""
         return self.route == "bypass" and source.features is not None
+
+    def spans(self, frames: int, count: int | None) -> list[tuple[int, int]] | None:
+        """The frames [start, stop) of each of `count` memory positions; None if they have no place in time."""
+        if self.bridge is not None:
+            return self.bridge.spans(frames)
+        return self.body.spans(frames, count) if count else None
 
     def embed(self, source: Source) -> tuple[Tensor, Layout]:
         """Source → vectors (batch, width, d_model) and their layout: embeddings, or a prompt's and the bridge's."""

@@ -12,6 +12,7 @@ from sourcewise.config import TrainConfig
 from sourcewise.data.batches import Batch, Budget, Source, shares, training_batches
 from sourcewise.data.noise.features import Augmenter
 from sourcewise.data.noise.text import TextNoise
+from sourcewise.model.builder import feature_statistics
 from sourcewise.training.contrastive import Partners
 from sourcewise.training.setup import TrainingSetup
 from sourcewise.training.state import Progress
@@ -111,11 +112,12 @@ def learning_rate(step: int, total: int, train: TrainConfig) -> float:
 
 
 def _augmenter(setup: TrainingSetup) -> Augmenter | None:
-    bridge = setup.network.bridge
-    if bridge is None:
+    bridge, config = setup.network.bridge, setup.recipe.train.augment
+    if not setup.network.dims or not Augmenter(config, np.zeros(0), np.zeros(0)).active:
         return None
-    augmenter = Augmenter(setup.recipe.train.augment, bridge.mean.cpu().numpy(), bridge.deviation.cpu().numpy())
-    return augmenter if augmenter.active else None
+    if bridge is not None:
+        return Augmenter(config, bridge.mean.cpu().numpy(), bridge.deviation.cpu().numpy())
+    return Augmenter(config, *feature_statistics(setup.train.dataset))
 
 
 def _text_noise(setup: TrainingSetup) -> TextNoise | None:

@@ -88,13 +88,17 @@ def _unknown(model: Any) -> int:
     raise RequestError(f"a {model.config.model_type}: the width of its {input_of(model)} is not known")
 
 
+def fixed_frames(model: Any) -> int:
+    """The number of frames that a model always reads; 0: any."""
+    return 2 * int(_at(model.config, of_type(model.config).frames) or 0)
+
+
 def shaped(model: Any, features: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
     """Features (batch, frames, dims) and their mask as a model's encoder reads them.
 
     A fixed number of frames is filled with each source's least value, which is silence in a log-mel spectrogram.
     """
-    difference = of_type(model.config)
-    longest = 2 * int(_at(model.config, difference.frames) or 0)
+    difference, longest = of_type(model.config), fixed_frames(model)
     if longest:
         more = longest - features.shape[1]
         if more < 0 and bool(mask[:, longest:].any()):

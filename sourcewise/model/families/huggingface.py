@@ -7,6 +7,7 @@ What differs between its classes is in `differences.py`; folders are read and wr
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -16,7 +17,7 @@ from torch import Tensor, nn
 
 from sourcewise.data.layout import Layout
 from sourcewise.errors import RequestError
-from sourcewise.model.families.differences import TOKENS, input_of, of_type, shaped, shortened, width_of
+from sourcewise.model.families.differences import TOKENS, fixed_frames, input_of, of_type, shaped, shortened, width_of
 from sourcewise.model.generation_defaults import GenerationDefaults
 from sourcewise.model.network import Body, Seq2Seq
 from sourcewise.model.parts import ParameterInfo, Stacks, belonging, largest_list
@@ -151,6 +152,11 @@ class HuggingFaceBody(Body):
         width = out.last_hidden_state.shape[1]
         mask = torch.ones_like(read[:, :1]).expand(-1, width) if maskless else shortened(read, width)
         return HuggingFaceMemory(type(out), fields, read if width == read.shape[1] else mask, read)
+
+    def spans(self, frames: int, count: int) -> list[tuple[int, int]]:
+        """See Body; positions of padding are left out."""
+        each = (fixed_frames(self.model) or frames) / count
+        return [(int(i * each), min(frames, math.ceil((i + 1) * each))) for i in range(count) if i * each < frames]
 
     def bypass(self, vectors: Tensor, layout: Layout) -> HuggingFaceMemory:
         """See Body."""
