@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import runpy
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from tests.model.families.zoo import EOS, KINDS, PAD, SIZE, folder_of, task, tok
 transformers = pytest.importorskip("transformers")
 pytestmark = pytest.mark.filterwarnings("ignore")
 SOURCES, STEPS = 6, 10
+ROOT = Path(__file__).parents[3]
 GENERIC = [name for name, kind in KINDS.items() if not kind.native]
 
 
@@ -171,3 +173,11 @@ def test_what_is_not_run_is_refused_in_a_line(name: str, tmp_path: Path) -> None
         load_network(tmp_path)
     reason = why_refused(config)
     assert reason and reason in str(refused.value) and "\n" not in str(refused.value)
+
+
+def test_the_table_of_the_page_is_as_its_script_writes_it() -> None:
+    script = runpy.run_path(str(ROOT / "scripts" / "models_table.py"))
+    page = (ROOT / "docs" / "models.md").read_text(encoding="utf-8")
+    assert script["table"]() in page
+    run = {line.split("`")[1] for line in page.splitlines() if line.startswith("| `") and "refused" not in line}
+    assert run == {kind.split(" ")[0] for kind in KINDS}
