@@ -227,6 +227,10 @@ def named_by(backend: Fast | Slow, theirs: Any, source: str, target: str) -> tup
     own, names, codes = backend.languages, [], []
     for side, language in (("source", source), ("target", target)):
         default = getattr(own, side, "") if own is not None else ""
+        if hasattr(theirs, WHISPERS):
+            from transformers.models.whisper.tokenization_whisper import TO_LANGUAGE_CODE
+
+            language = TO_LANGUAGE_CODE.get(language.lower(), language)  # it knows `german`, too
         code = code_of(language or default, backend.find)
         if language and not code:
             raise refuse_language(language, side, known)
