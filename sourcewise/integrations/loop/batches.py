@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -21,6 +22,12 @@ Named = dict[str, Tensor]
 def tensors_of(batch: Any) -> Named:
     """Tensors by path, such as "0", "src" or "net_input.src_tokens"; arrays and lists of numbers become tensors."""
     return dict(_leaves(batch, "", 0))
+
+
+def examples_in(named: Named) -> int:
+    """How many examples a batch has, as far as its sizes tell: the one that most tensors share, else the largest."""
+    sizes = Counter(size for each in named.values() for size in each.shape[:2])
+    return max(sizes, key=lambda size: (sizes[size], size), default=0)
 
 
 def exchanged(batch: Any, change: Callable[[str, Tensor], Tensor]) -> Any:

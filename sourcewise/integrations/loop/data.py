@@ -11,7 +11,7 @@ from sourcewise.data.batches import IGNORED
 from sourcewise.diagnosis.pairs import FEWEST, SAMPLE, Ids, Pairs
 from sourcewise.errors import RequestError
 from sourcewise.integrations.collated import LABELS, MASK, TEXT, Collated, Speaker
-from sourcewise.integrations.loop.batches import Named
+from sourcewise.integrations.loop.batches import Named, examples_in
 from sourcewise.integrations.loop.understood import Understood
 
 BATCHES = 400  # that are kept at most
@@ -35,14 +35,14 @@ class Passed:
 
     @property
     def more(self) -> bool:
-        """Whether there is twice as much as at the last look."""
-        return self.examples >= max(FEWEST, 2 * self.looked) or (self.full and not self.last)
+        """Whether there is four times as much as at the last look."""
+        return self.examples >= max(FEWEST, 4 * self.looked) or (self.full and not self.last)
 
     def add(self, named: Named) -> None:
         """Keep a batch, on the CPU."""
         if named and not self.full:
             self.kept.append(named)
-            self.examples += max((len(each) for each in named.values() if each.ndim), default=0)
+            self.examples += examples_in(named)
 
     def pairs(self, understood: Understood) -> Pairs:
         """What has passed, as pairs of ids. Raises RequestError where it cannot be read."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -54,6 +55,8 @@ def given_tensors(calls: Sequence[Call]) -> Named:
 def understand(seen: Watching, named: Named, asked: Asked, modules: Modules) -> Understood:
     """How batches are to be read. Raises RequestError where the outputs say no labels."""
     known = labels_of(seen.saying)
+    if known is None and asked.logits is not None and asked.source is not None and asked.target is not None:
+        return _as_asked(named, asked)
     if known is None:
         raise RequestError(why_unsaid(seen))
     said, labels, counts, by_token = known
@@ -84,6 +87,14 @@ def understand(seen: Watching, named: Named, asked: Asked, modules: Modules) -> 
     )
     object.__setattr__(understood, "words", _words(understood, named, said, seen.saying[-1]))
     return understood
+
+
+def _as_asked(named: Named, asked: Asked) -> Understood:
+    """As whoever trains has said, alone."""
+    source, target = _asked(asked.source, named), _asked(asked.target, named)
+    assert source is not None and target is not None
+    words = f"source is {source.path}, labels are {target.path}, (batch, time), as was said"
+    return Understood(source, target, False, False, asked.pad, True, 0, 0, words)
 
 
 def _asked(role: Role, named: Named) -> Made | None:
@@ -126,7 +137,7 @@ def _words(understood: Understood, named: Named, said: Said, call: Call) -> str:
         table = named[made.path]
         rest = ", dims" if table.ndim > 2 else ""
         order = f"({'time, batch' if turned else 'batch, time'}{rest})" if table.ndim > 1 else ""
-        sides.append(f"{name} is {made.path}{made.words} {tuple(table.shape)} {order}".rstrip())
+        sides.append(f"{name} {'are' if name == 'labels' else 'is'} {made.path}{made.words} {tuple(table.shape)} {order}".rstrip())
     pad = "no padding"
     if understood.pad is not None:
         pad = f"padding is {understood.pad}, {'not counted' if understood.hides_pad else 'counted'}"
@@ -215,4 +226,4 @@ def with_functions(named: Named, batch: Any, asked: Asked) -> tuple[Named, Asked
         if role is not None and not isinstance(role, str):
             found[f"{name}="] = role(batch)
             roles[name] = f"{name}="
-    return found, Asked(roles["source"], roles["target"], asked.pad)
+    return found, replace(asked, source=roles["source"], target=roles["target"])

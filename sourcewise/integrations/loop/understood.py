@@ -18,7 +18,7 @@ from sourcewise.errors import RequestError
 from sourcewise.evaluation.plain_call import LENGTHS, SOURCES, TARGETS, TRUTHS
 from sourcewise.integrations.collated import LABELS, MASK, TEXT, VECTORS
 from sourcewise.integrations.loop.batches import Named
-from sourcewise.integrations.loop.explained import Made, alike, made_of, views
+from sourcewise.integrations.loop.explained import Made, made_of, views
 from sourcewise.integrations.loop.objective import Said
 from sourcewise.integrations.loop.watching import Call
 
@@ -33,6 +33,8 @@ class Asked:
     source: Role = None
     target: Role = None
     pad: int | None = None
+    logits: Callable[[Any], Tensor] | None = None  # (batch, time, vocabulary)
+    generate: Callable[[Any], Any] | None = None  # texts, or ids, of each example
 
 
 @dataclass(frozen=True)
@@ -125,7 +127,7 @@ def source_of(named: Named, target: Made | None, calls: Sequence[Call]) -> Made 
         for path, each in named.items()
         if ((each.ndim == 2 and not each.is_floating_point() and each.dtype != torch.bool) or each.ndim >= 3)
         and each is not goal
-        and not _of_target(path)
+        and not _named_target(path)
         and not _is_shifted(each, goal)
         and not _named(path, LENGTHS)
         and "mask" not in path.lower()
@@ -134,7 +136,18 @@ def source_of(named: Named, target: Made | None, calls: Sequence[Call]) -> Made 
     return Made(chosen[0], "", lambda t: t) if chosen else None
 
 
-def _of_target(path: str) -> bool:
+def of_target(path: str, table: Tensor, goal: Tensor | None, turned: bool) -> bool:
+    """Whether a tensor of a batch goes with its target: by its name, as the target shifted, or as its lengths."""
+    if _named_target(path) or _is_shifted(table, goal):
+        return True
+    if goal is None or goal.ndim != 2 or table.is_floating_point() or table.ndim != 1:
+        return False
+    side = goal.t() if turned else goal
+    ends = [int(side[0, -1]), 0]
+    return any(torch.equal(table.to(side.device), (side != end).sum(1) + more) for end in ends for more in (0, -1, 1))
+
+
+def _named_target(path: str) -> bool:
     return path.rpartition(".")[2].lower().startswith(SIDED) and not _named(path, SOURCES)
 
 
@@ -191,8 +204,3 @@ def _by_embedding(models: Sequence[nn.Module]) -> int | None:
     ids = [m.padding_idx for each in models for m in each.modules() if isinstance(m, nn.Embedding)]
     known = {i for i in ids if i is not None}
     return known.pop() if len(known) == 1 else None
-
-
-def same(made: Any, value: Any) -> bool:
-    """Whether two values are alike."""
-    return alike(made, value)

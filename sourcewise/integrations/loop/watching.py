@@ -36,13 +36,26 @@ class Call:
     said: dict[str, Said] = field(default_factory=dict)  # outputs that the loss takes labels for
 
     @property
+    def parameters(self) -> list[str]:
+        """The names of what it may be given; [] where it does not tell."""
+        try:
+            return list(inspect.signature(self.module.forward).parameters)
+        except (TypeError, ValueError):
+            return []
+
+    @property
     def arguments(self) -> dict[str, Any]:
         """What it is given, by the names of its parameters."""
-        try:
-            bound = inspect.signature(self.module.forward).bind(*self.given, **self.named)
-        except (TypeError, ValueError):
-            return {**{str(i): value for i, value in enumerate(self.given)}, **self.named}
-        return dict(bound.arguments)
+        names = [*self.parameters, *(str(i) for i in range(len(self.parameters), len(self.given)))]
+        return {**dict(zip(names, self.given, strict=False)), **self.named}
+
+    def name_of(self, path: str) -> str:
+        """An argument's name, by its path in (given, named)."""
+        side, _, rest = path.partition(".")
+        first, dot, inner = rest.partition(".")
+        names = self.parameters
+        name = names[int(first)] if side == "0" and int(first) < len(names) else first
+        return f"{name}{dot}{inner}"
 
     @property
     def outputs(self) -> dict[str, Tensor]:

@@ -16,6 +16,7 @@ from __future__ import annotations
 import math
 import sys
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -28,11 +29,14 @@ from sourcewise.diagnosis.pairs import FEWEST
 from sourcewise.diagnosis.plan import Plan
 from sourcewise.diagnosis.rules import look
 from sourcewise.diagnosis.wiring import Wiring
+from sourcewise.errors import RequestError
+from sourcewise.integrations.collated import LABELS
 from sourcewise.integrations.cures import LOOP
 from sourcewise.integrations.doctor import Doctor, guarded
 from sourcewise.integrations.finite import broken_weights
-from sourcewise.integrations.loop.batches import tensors_of
+from sourcewise.integrations.loop.batches import Named, examples_in, tensors_of
 from sourcewise.integrations.loop.data import Passed, flat
+from sourcewise.integrations.loop.evaluating import Reader, evaluated, some_batches, source_effect
 from sourcewise.integrations.loop.modules import named_modules, parts_of
 from sourcewise.integrations.loop.reading import (
     first_step,
@@ -43,11 +47,12 @@ from sourcewise.integrations.loop.reading import (
     zeros_at_start,
     zeros_now,
 )
+from sourcewise.integrations.loop.replay import replay_of
 from sourcewise.integrations.loop.stepping import Stepping, by_part, optimizers_in, weights_of
 from sourcewise.integrations.loop.understood import Asked, Understood
 from sourcewise.integrations.loop.watching import Watching
 from sourcewise.integrations.recorder import Recorder
-from sourcewise.integrations.telling import Told
+from sourcewise.integrations.telling import PREFIX, Told, of_set
 from sourcewise.training.events import Step
 from sourcewise.training.statistics import target_entropy
 
@@ -112,6 +117,8 @@ class LoopDoctor(Doctor):
         self._losses: list[Tensor] = []  # since the last line of the log
         self._seen: Seen | None = None  # a watched step that may not be over
         self._first: tuple[Weight, ...] = ()
+        self._reader: Reader | None = None
+        self._source: float | None = None  # how far another source moves the outputs
         self._zeros: dict[str, tuple[Any, bool]] = {}
         self._begin()
 
@@ -142,6 +149,18 @@ class LoopDoctor(Doctor):
         if self._seen is None and (number + 1 in AT_FIRST or (number + 1) % self.every == 0):
             self._watch()
 
+    def evaluate(self, loader: Iterable[Any], name: str = "") -> dict[str, Any]:
+        """Source bits, and outputs where `generate=` was given, of held-out batches: `loss`, `source_bits` and others.
+
+        The first batches of the loader are read, as many as hold `examples`. {} where they cannot be looked at; why is
+        in `diagnosis.not_checked`.
+        """
+        figures: dict[str, Any] = {}
+        self._settle(now=True)
+        self._evaluate(loader, name, figures)
+        self.tell({f"{PREFIX}{key}": value for key, value in figures.items() if isinstance(value, (int, float))})
+        return figures
+
     @property
     def diagnosis(self) -> Diagnosis:
         """What is known so far: findings ranked, the cause first, and what could not be checked."""
@@ -164,6 +183,7 @@ class LoopDoctor(Doctor):
         weights = weights_of(parts_of(self.modules), self.stepping)
         self._first = self._first or weights
         self._read(seen)
+        self._reach(seen)
         self._judge_wiring(seen, weights)
         self._log(seen, weights)
         self._judge_data()
@@ -184,6 +204,42 @@ class LoopDoctor(Doctor):
         named, asked = with_functions(named, seen.batch, self.asked)
         self.understood = understand(self.watching, named, asked, self.modules)
         print(f"sourcewise: understood: {self.understood.words}", file=sys.stderr)
+        with self.guard("source use"):
+            self._reader = self._reader_of(seen, named)
+
+    def _reader_of(self, seen: Seen, named: Named) -> Reader:
+        """How any batch is read from now on. Raises RequestError where the loop's calls cannot be made again."""
+        assert self.understood is not None
+        if any(hasattr(p, "to_local") for p in self.model.parameters()):
+            raise RequestError("each process holds but a part of the model")
+        device, replay = next(p.device for p in self.model.parameters()), None
+        if self.asked.logits is None:
+            calls, size = self.watching.calls, len(self.understood.collation(named)[LABELS])
+            replay = replay_of(calls, {k: v.to(device) for k, v in named.items()}, self.understood.pad, size)
+        form = seen.given(self.watching)
+        return Reader(self.understood, form, replay, self.asked.logits, device)
+
+    @guarded("whether the source reaches the outputs")
+    def _reach(self, seen: Seen) -> None:
+        """How far other sources move the outputs, once, when a first step has opened what begins at zero."""
+        if self._reader is None or self._source is not None or seen.number == 1 or seen.batch is None:
+            return
+        with self.look():
+            named, _ = with_functions(tensors_of(seen.batch), seen.batch, self.asked)
+            self._source = source_effect(self._reader, seen.batch, named)
+
+    @guarded("the evaluation")
+    def _evaluate(self, loader: Iterable[Any], name: str, figures: dict[str, Any]) -> None:
+        if self._reader is None:
+            raise RequestError("no step has told how a batch is read: call doctor.step(loss, batch) in the loop before")
+        with self.look():
+            batches = some_batches(loader, self.examples, lambda batch: examples_in(tensors_of(batch)))
+            tensors = [with_functions(tensors_of(batch), batch, self.asked)[0] for batch in batches]
+            found, measured = evaluated(self._reader, list(zip(batches, tensors, strict=True)), self.asked.generate)
+        self.pieces |= {f"{what} {name}".strip(): of_set(piece, name) for what, piece in found.items()}
+        figures |= measured
+        self.recorder.evaluated(measured, self.history.global_step)
+        self.judge_course()
 
     @guarded("the wiring")
     def _judge_wiring(self, seen: Seen, weights: tuple[Weight, ...]) -> None:
@@ -195,6 +251,7 @@ class LoopDoctor(Doctor):
             nats=seen.nats(self.watching),
             zeros=zeros_now(self._zeros, self._first, seen.number),
             state=state_left(self.watching, weights),
+            source=self._source,
             early=seen.number == 1,
             unheld=not self.stepping.optimizers,
         )
@@ -228,7 +285,7 @@ class LoopDoctor(Doctor):
 
     @guarded("the training data")
     def _judge_data(self) -> None:
-        """The rules over pairs, on what has passed, each time that it is twice as much."""
+        """The rules over pairs, on what has passed, each time that it is four times as much."""
         passed = self.passed
         if self.understood is None or not passed.more:
             return
