@@ -9,7 +9,7 @@ from typing import Literal
 from sourcewise.diagnosis.measures.first_step import FirstStep
 from sourcewise.diagnosis.measures.wiring import Paths
 
-Given = Literal["logits", "log-probabilities", "logarithm", "probabilities", "twice", "softmax", "scores", ""]
+Given = Literal["logits", "log-probabilities", "logarithm", "probabilities", "twice", "again", "softmax", "scores", ""]
 
 
 @dataclass(frozen=True, slots=True)

@@ -114,10 +114,17 @@ def source_effect(reader: Reader, batch: Any, named: Named) -> float | None:
 
 
 @torch.no_grad()
-def bits_of(reader: Reader, batch: Any, named: Named) -> tuple[SourceBits, dict[str, Tensor]]:
-    """The source bits of a batch, and how it is read. Raises RequestError where no two of its sources differ."""
+def bits_of(
+    reader: Reader, batch: Any, named: Named, neighbour: tuple[Any, Named]
+) -> tuple[SourceBits, dict[str, Tensor]]:
+    """The source bits of a batch, and how it is read; of an example alone with the source of its neighbour.
+
+    Raises RequestError where no two of its sources differ.
+    """
     collation = reader.understood.collation(named)
     labels = collation[LABELS]
+    if len(labels) == 1 and neighbour[0] is not batch:
+        return _of_one(reader, batch, named, collation, neighbour[1]), collation
     content = collation[TEXT] if TEXT in collation else collation[VECTORS]
 
     def nats(rows: Tensor | None) -> Tensor:
@@ -129,14 +136,30 @@ def bits_of(reader: Reader, batch: Any, named: Named) -> tuple[SourceBits, dict[
     return measured(nats, labels.to(reader.device), [content], collation[MASK].cpu()), collation
 
 
+def _of_one(reader: Reader, batch: Any, named: Named, collation: dict[str, Tensor], neighbour: Named) -> SourceBits:
+    """The source bits of a batch of one example."""
+    other = exchanged(batch, lambda path, tensor: _sided(reader.understood, path, tensor, named, neighbour))
+    tensors = {path: _sided(reader.understood, path, each, named, neighbour) for path, each in named.items()}
+    mine = reader.nats(batch, named, collation).double().sum(1).cpu().numpy()
+    theirs = reader.nats(other, tensors, collation).double().sum(1).cpu().numpy()
+    return SourceBits(mine, theirs, (collation[LABELS] != IGNORED).sum(1).double().cpu().numpy())
+
+
+def _sided(understood: Understood, path: str, tensor: Tensor, named: Named, neighbour: Named) -> Tensor:
+    goal = named.get(understood.labels.path) if understood.labels is not None else None
+    own = understood.source is not None and path == understood.source.path
+    kept = tensor is goal or of_target(path, tensor, goal, understood.labels_turned)
+    return neighbour.get(path, tensor) if own or not kept else tensor
+
+
 def evaluated(
     reader: Reader, batches: Sequence[tuple[Any, Named]], generate: Callable[[Any], Any] | None
 ) -> tuple[dict[str, Piece], dict[str, Any]]:
     """Findings and figures of some batches. Raises RequestError where none of them can be read."""
     found, collations, outputs, problem = [], [], [], RequestError("the loader gives no batch")
-    for batch, named in batches:
+    for place, (batch, named) in enumerate(batches):
         try:
-            bits, collation = bits_of(reader, batch, named)
+            bits, collation = bits_of(reader, batch, named, batches[place - 1])
         except RequestError as cannot:
             problem = cannot
             continue

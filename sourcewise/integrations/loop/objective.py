@@ -13,13 +13,12 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-Form = Literal["logits", "log-probabilities", "logarithm", "probabilities", "twice", "softmax", "scores"]
+Form = Literal["logits", "log-probabilities", "logarithm", "probabilities", "twice", "again", "softmax", "scores"]
 LEAST = 3  # entries of a vocabulary
 CLOSE = 1e-3  # of the largest, that two ways to one gradient differ by
 ROUGH = 3e-2  # where outputs are bf16 or fp16
 ROWS = 4096  # tokens whose form is looked at
 APART = 0.05  # relative; probabilities of labels that differ by less tell no two forms apart
-FAULTY = ("probabilities", "twice", "softmax", "scores")
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +27,7 @@ class Said:
 
     `form`: they are logits or log-probabilities, or probabilities of which the loss takes the `logarithm`; or, by
     mistake, NLLLoss is given `probabilities`, a `softmax` between them and NLLLoss makes such, NLLLoss is given raw
-    `scores`, or cross-entropy is given probabilities, which it normalises `twice`.
+    `scores`, or cross-entropy is given probabilities, which it normalises `twice`, or `again` behind a softmax between.
     """
 
     form: Form
@@ -95,6 +94,8 @@ def _form(table: Tensor, slope: Tensor, labels: Tensor, close: float) -> Form | 
             return _of_probabilities(table.gather(-1, labels[:, None])[:, 0], at)
         normal = bool((torch.logsumexp(table, -1).abs() < max(close, 1e-2)).all())
         return "log-probabilities" if normal else "scores"
+    if bool((slope <= 0).all()) and bool((torch.logsumexp(table, -1).abs() < max(close, 1e-2)).all()):
+        return "log-probabilities"  # of a target that is spread, as smoothing by KLDivLoss makes it
     own = torch.softmax(table, -1)
     one = torch.zeros_like(own).scatter_(-1, labels[:, None], 1.0)
     rest = own - one
@@ -104,7 +105,18 @@ def _form(table: Tensor, slope: Tensor, labels: Tensor, close: float) -> Form | 
         if positive:
             return "twice"
         return "softmax" if _follows(factor, own.gather(-1, labels[:, None])[:, 0]) else "logits"
+    if _normalised_again(slope, own, one, close):
+        return "again"
     return ("twice" if positive else "logits") if _smoothed(slope, own, close) else None
+
+
+def _normalised_again(slope: Tensor, own: Tensor, one: Tensor, close: float) -> bool:
+    """Whether a gradient by logits is that of a cross-entropy of their softmax."""
+    rest = torch.softmax(own, -1) - one
+    wanted = own * (rest - (own * rest).sum(-1, keepdim=True))
+    factor = (slope * wanted).sum(-1) / wanted.square().sum(-1).clamp(min=1e-20)
+    left = (slope - factor[:, None] * wanted).abs().amax(-1) / slope.abs().amax(-1)
+    return bool((left < close * 10).all()) and bool((factor > 0).all())
 
 
 def _of_probabilities(known: Tensor, at: Tensor) -> Form:

@@ -13,10 +13,10 @@ from torch import Tensor
 from sourcewise.diagnosis.measures.first_step import FirstStep, Weight
 from sourcewise.diagnosis.observed import Given, State, Zeros
 from sourcewise.errors import RequestError
+from sourcewise.integrations.finite import local
 from sourcewise.integrations.loop.batches import Named, raw_tensors
 from sourcewise.integrations.loop.explained import Made
 from sourcewise.integrations.loop.modules import Named as Modules
-from sourcewise.integrations.loop.objective import Said
 from sourcewise.integrations.loop.understood import (
     Asked,
     Role,
@@ -34,8 +34,9 @@ WORDS: dict[Given, str] = {
     "log-probabilities": "log-probabilities, given to NLLLoss",
     "logarithm": "probabilities, whose logarithm is given to NLLLoss",
     "probabilities": "probabilities, given to NLLLoss as they are",
-    "softmax": "given to NLLLoss through a softmax",
-    "scores": "given to NLLLoss as they are, although they are no log-probabilities",
+    "softmax": "outputs that are given to NLLLoss through a softmax",
+    "again": "outputs that are given to a cross-entropy through a softmax",
+    "scores": "outputs that are given to NLLLoss, although they are no log-probabilities",
     "twice": "probabilities, given to a cross-entropy as if they were logits",
 }
 
@@ -52,7 +53,7 @@ def given_tensors(calls: Sequence[Call]) -> Named:
     return found
 
 
-def understand(seen: Watching, named: Named, asked: Asked, modules: Modules) -> Understood:
+def understand(seen: Watching, named: Named, asked: Asked, modules: Modules, given: Given) -> Understood:
     """How batches are to be read. Raises RequestError where the outputs say no labels."""
     known = labels_of(seen.saying)
     if known is None and asked.logits is not None and asked.source is not None and asked.target is not None:
@@ -85,7 +86,7 @@ def understand(seen: Watching, named: Named, asked: Asked, modules: Modules) -> 
         said.vocabulary,
         "",
     )
-    object.__setattr__(understood, "words", _words(understood, named, said, seen.saying[-1]))
+    object.__setattr__(understood, "words", _words(understood, named, seen.saying[-1], given))
     return understood
 
 
@@ -124,24 +125,24 @@ def why_unsaid(seen: Watching) -> str:
     )
 
 
-def _words(understood: Understood, named: Named, said: Said, call: Call) -> str:
+def _words(understood: Understood, named: Named, call: Call, given: Given) -> str:
     """In a line, how a loop's batches and outputs are understood."""
     sides = []
     for name, made, turned in (
-        ("source", understood.source, understood.source_turned),
-        ("labels", understood.labels, understood.labels_turned),
+        ("source is", understood.source, understood.source_turned),
+        ("labels are", understood.labels, understood.labels_turned),
     ):
         if made is None:
-            sides.append(f"{name} not found")
+            sides.append(f"{name.split()[0]} not found")
             continue
         table = named[made.path]
         rest = ", dims" if table.ndim > 2 else ""
         order = f"({'time, batch' if turned else 'batch, time'}{rest})" if table.ndim > 1 else ""
-        sides.append(f"{name} {'are' if name == 'labels' else 'is'} {made.path}{made.words} {tuple(table.shape)} {order}".rstrip())
+        sides.append(f"{name} {made.path}{made.words} {tuple(table.shape)} {order}".rstrip())
     pad = "no padding"
     if understood.pad is not None:
         pad = f"padding is {understood.pad}, {'not counted' if understood.hides_pad else 'counted'}"
-    return f"{'; '.join(sides)}; {pad}; {call.name} gives {WORDS[said.form]}, over {said.vocabulary} tokens"
+    return f"{'; '.join(sides)}; {pad}; {call.name} gives {WORDS[given]}, over {understood.vocabulary} tokens"
 
 
 # ── what the rules over wiring are given ──────────────────────────────────────────────────────────────────────────────
@@ -163,7 +164,7 @@ def zeros_at_start(parts: Sequence[Any], modules: Modules) -> dict[str, tuple[An
         and info.parameter.requires_grad
         and info.parameter.numel()
         and not isinstance(info.parameter, torch.nn.parameter.UninitializedParameter)
-        and not bool(info.parameter.detach().any())
+        and not bool(local(info.parameter.detach()).any())
     }
 
 
@@ -173,7 +174,7 @@ def zeros_now(began: Mapping[str, tuple[Any, bool]], first: Sequence[Weight], st
         return None
     others = [w for w in first if w.matrix and not w.frozen and w.gradient is not None and w.name not in began]
     starved = sum(w.gradient == 0 for w in others) / max(1, len(others))
-    stuck = tuple(name for name, (parameter, _) in began.items() if not bool(parameter.detach().any()))
+    stuck = tuple(name for name, (parameter, _) in began.items() if not bool(local(parameter.detach()).any()))
     return Zeros(tuple(began), stuck, sum(table for _, table in began.values()), starved, steps)
 
 

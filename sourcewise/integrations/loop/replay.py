@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from sourcewise.errors import RequestError
 from sourcewise.evaluation.plain_call import FORCING
@@ -57,12 +57,23 @@ class Replay:
     once: Sequence[Made]
     by_token: Sequence[Made]  # of the first token, and of all that follow
     said: Sequence[tuple[int, str]]  # which call gives what the loss takes labels for, and at which path
+    inner: nn.Module | None = None  # the module within them whose outputs these are, where no call gives them
 
     def outputs(self, named: Named, tokens: int) -> list[Tensor]:
         """What the loss takes labels for; where it is said token by token, of so many."""
         given: list[Outputs] = []
-        for each in self.once:
-            given.append(each.again(named, given, 0))
+        within: list[Tensor] = []
+        hook = None
+        if self.inner is not None:
+            hook = self.inner.register_forward_hook(lambda module, inputs, out: within.append(out))
+        try:
+            for each in self.once:
+                given.append(each.again(named, given, 0))
+        finally:
+            if hook is not None:
+                hook.remove()
+        if self.inner is not None:
+            return within
         if not self.by_token:
             return [given[place][path] for place, path in self.said]
         found = []
@@ -73,24 +84,27 @@ class Replay:
         return found
 
 
-def replay_of(calls: Sequence[Call], named: Named, pad: int | None, size: int) -> Replay:
+def replay_of(calls: Sequence[Call], saying: Sequence[Call], named: Named, pad: int | None, size: int) -> Replay:
     """How the calls of a step are made again; `size` is the number of its examples.
 
     Raises RequestError that names the argument that cannot be traced.
     """
-    saying = [i for i, call in enumerate(calls) if call.said]
-    if not saying:
-        raise RequestError(f"what the loss takes labels for is not what a module gives at last; {ASK}")
-    first = saying[0]
-    repeated = len(saying) > 1 and len({id(calls[i].module) for i in saying}) == 1
-    if repeated and saying != list(range(first, len(calls))):
+    places = [i for i, call in enumerate(calls) if call.said]
+    if not places:
+        if len({id(call.module) for call in saying}) != 1:
+            raise RequestError(f"several modules give what the loss takes labels for; {ASK}")
+        made = [_made(calls, i, named, pad, size, None) for i in range(len(calls))]
+        return Replay(made, (), (), saying[0].module)
+    first = places[0]
+    repeated = len(places) > 1 and len({id(calls[i].module) for i in places}) == 1
+    if repeated and places != list(range(first, len(calls))):
         raise RequestError(f"several modules are called for each token; {ASK}")
-    upto = first if repeated else saying[-1] + 1
+    upto = first if repeated else places[-1] + 1
     made = [_made(calls, i, named, pad, size, None) for i in range(upto)]
-    paths = [(i, next(iter(calls[i].said))) for i in saying]
+    paths = [(i, next(iter(calls[i].said))) for i in places]
     if not repeated:
         return Replay(made, (), paths)
-    following = [_made(calls, i, named, pad, size, i - first) for i in (first, *saying[1:2])]
+    following = [_made(calls, i, named, pad, size, i - first) for i in (first, *places[1:2])]
     return Replay(made, following, paths)
 
 
@@ -173,8 +187,9 @@ def _of_token(tensor: Tensor, named: Named, token: int) -> Fill | None:
                 if not 0 <= at < table.shape[axis] or table.shape[1 - axis] != tensor.numel():
                     continue
                 if torch.equal(table.select(axis, at).to(tensor.device), tensor.reshape(-1)):
-                    shape = tuple(-1 if each == tensor.numel() else each for each in tensor.shape)
-                    return lambda n, given, t, p=path, a=axis, s=shift, o=shape: n[p].select(a, t + s).reshape(o)  # type: ignore[misc]
+                    shape = list(tensor.shape)
+                    shape[max(i for i, each in enumerate(shape) if each == tensor.numel())] = -1
+                    return lambda n, given, t, p=path, a=axis, s=shift, o=tuple(shape): n[p].select(a, t + s).reshape(o)  # type: ignore[misc]
     return None
 
 

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from sourcewise.diagnosis.measures.first_step import Weight
 from sourcewise.errors import RequestError
+from sourcewise.integrations.finite import local
 from sourcewise.integrations.loop.watching import Hook
 from sourcewise.model.parts import ParameterInfo
 
@@ -30,6 +31,7 @@ class Stepping:
         self.gradients: dict[int, float] = {}  # parameter → root mean square
         self.updates: dict[int, float] = {}
         self._before: dict[int, Tensor] = {}
+        self._within = False  # a step
         self._hooks = []
         for each in self.optimizers:
             self._hooks.append(each.register_step_pre_hook(Hook(partial(self._entered, each))))
@@ -49,7 +51,8 @@ class Stepping:
     def start(self) -> None:
         """The next step is looked at."""
         self.on, self.taken = True, False
-        self.gradients, self.updates, self._before = {}, {}, {}
+        if not self._within:  # a closure calls the model within the step
+            self.gradients, self.updates, self._before = {}, {}, {}
 
     def stop(self) -> None:
         """No longer."""
@@ -62,12 +65,14 @@ class Stepping:
 
     @torch.no_grad()
     def _entered(self, optimizer: Any, *given: Any) -> None:
+        self._within = True
         if self.on:
             with self.guard("the updates of the weights"):
                 self._before |= {id(p): _some(p).clone() for p in _learning(optimizer)}
 
     @torch.no_grad()
     def _left(self, optimizer: Any, *given: Any) -> None:
+        self._within = False
         if not self.on:
             return
         with self.guard("the gradients and updates of the weights"):
@@ -149,11 +154,6 @@ def unwrapped(optimizer: Any) -> Any:
             break
         optimizer = inner
     return optimizer
-
-
-def local(tensor: Any) -> Any:
-    """What this process holds of a tensor that is spread over several."""
-    return tensor.to_local() if hasattr(tensor, "to_local") else tensor
 
 
 def _whole(tensor: Any) -> Tensor:

@@ -20,7 +20,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor, distributed, nn
 
 from sourcewise.diagnosis.answer import Diagnosis
 from sourcewise.diagnosis.measures.first_step import Weight
@@ -33,7 +33,7 @@ from sourcewise.errors import RequestError
 from sourcewise.integrations.collated import LABELS
 from sourcewise.integrations.cures import LOOP
 from sourcewise.integrations.doctor import Doctor, guarded
-from sourcewise.integrations.finite import broken_weights
+from sourcewise.integrations.finite import broken_weights, local
 from sourcewise.integrations.loop.batches import Named, examples_in, tensors_of
 from sourcewise.integrations.loop.data import Passed, flat
 from sourcewise.integrations.loop.evaluating import Reader, evaluated, some_batches, source_effect
@@ -58,6 +58,8 @@ from sourcewise.training.statistics import target_entropy
 
 EVERY = 10  # steps, from one that is watched to the next
 AT_FIRST = (1, 2, 5)  # steps that are watched besides
+PATIENT = 5  # steps, in which it need not show yet what the loss is the loss of
+FRESH = 0.7  # of the nats that guessing has: who begins above knows nothing yet
 SAME = 0.01  # relative: a loss that is so near to the nats of a token is their mean
 
 
@@ -87,6 +89,8 @@ class Seen:
         """What the loss is given, by most of the outputs."""
         forms = Counter(each.form for call in seen.saying for each in call.said.values())
         form = forms.most_common(1)[0][0] if forms else ""
+        if form == "softmax" and self.value > 0:
+            return "again"  # NLLLoss of probabilities is negative
         return "softmax" if form == "logits" and self.value < 0 else form
 
 
@@ -103,12 +107,14 @@ class LoopDoctor(Doctor):
 
     def __init__(self, model: Any, optimizer: Any, asked: Asked, *, steps: int, every: int, examples: int) -> None:
         super().__init__(Told(), LOOP)
+        self.looks = not distributed.is_available() or not distributed.is_initialized() or distributed.get_rank() == 0
         self.history = self.told.state = History()
         self.modules = named_modules(model)
         self.model = nn.ModuleList([module for _, module in self.modules])
         self.asked, self.every, self.examples = asked, every, examples
         self.stepping = Stepping(optimizers_in(optimizer), self.guard)
         self.watching = Watching(self.modules, self.guard)
+        self.watching.begins = self.stepping.start  # what steps before belongs to the batch before
         self.passed = Passed()
         self.plan = Plan(steps=steps, fresh=False, clip=0.0)
         self.recorder = Recorder(self.plan, cure=LOOP.not_finite)
@@ -120,7 +126,8 @@ class LoopDoctor(Doctor):
         self._reader: Reader | None = None
         self._source: float | None = None  # how far another source moves the outputs
         self._zeros: dict[str, tuple[Any, bool]] = {}
-        self._begin()
+        if self.looks:
+            self._begin()
 
     @guarded("the weights before the first step")
     def _begin(self) -> None:
@@ -136,6 +143,8 @@ class LoopDoctor(Doctor):
         """Once for each batch that is trained on, anywhere behind its loss: what the loop has, as it is."""
         self.history.global_step += 1
         number = self.history.global_step
+        if not self.looks:
+            return
         if isinstance(loss, Tensor):
             loss = loss.detach()
             self._losses.append(loss)
@@ -156,6 +165,8 @@ class LoopDoctor(Doctor):
         in `diagnosis.not_checked`.
         """
         figures: dict[str, Any] = {}
+        if not self.looks:
+            return figures
         self._settle(now=True)
         self._evaluate(loader, name, figures)
         self.tell({f"{PREFIX}{key}": value for key, value in figures.items() if isinstance(value, (int, float))})
@@ -202,7 +213,7 @@ class LoopDoctor(Doctor):
             return
         named = tensors_of(seen.batch) or given_tensors(self.watching.calls)
         named, asked = with_functions(named, seen.batch, self.asked)
-        self.understood = understand(self.watching, named, asked, self.modules)
+        self.understood = understand(self.watching, named, asked, self.modules, seen.given(self.watching))
         print(f"sourcewise: understood: {self.understood.words}", file=sys.stderr)
         with self.guard("source use"):
             self._reader = self._reader_of(seen, named)
@@ -210,12 +221,14 @@ class LoopDoctor(Doctor):
     def _reader_of(self, seen: Seen, named: Named) -> Reader:
         """How any batch is read from now on. Raises RequestError where the loop's calls cannot be made again."""
         assert self.understood is not None
-        if any(hasattr(p, "to_local") for p in self.model.parameters()):
+        if any(local(p) is not p for p in self.model.parameters()):
             raise RequestError("each process holds but a part of the model")
         device, replay = next(p.device for p in self.model.parameters()), None
         if self.asked.logits is None:
             calls, size = self.watching.calls, len(self.understood.collation(named)[LABELS])
-            replay = replay_of(calls, {k: v.to(device) for k, v in named.items()}, self.understood.pad, size)
+            replay = replay_of(
+                calls, self.watching.saying, {k: v.to(device) for k, v in named.items()}, self.understood.pad, size
+            )
         form = seen.given(self.watching)
         return Reader(self.understood, form, replay, self.asked.logits, device)
 
@@ -264,13 +277,17 @@ class LoopDoctor(Doctor):
         nats = seen.nats(self.watching)
         scale = nats / seen.value if seen.value > 0 and math.isfinite(nats) else 1.0
         if math.isnan(nats):
-            why = "what the loss is the loss of does not show"
-            self.recorder.plan = replace(self.plan, other_loss=why)
+            if self.recorder.lines[1:] or seen.number < PATIENT:
+                return  # a step that showed less than others, or the first
+            self.recorder.plan = replace(self.recorder.plan, other_loss="what the loss is the loss of does not show")
             nats = seen.value
         elif abs(scale - 1) < SAME and losses:
             nats = sum(losses) / len(losses)
         if not math.isfinite(nats):
             return
+        if not self.recorder.lines[1:] and self.understood is not None and self.understood.vocabulary:
+            fresh = nats >= FRESH * math.log(self.understood.vocabulary)
+            self.recorder.plan = replace(self.recorder.plan, fresh=fresh)
         norms, ratios = by_part(weights)
         whole = math.sqrt(sum(norm**2 for norm in norms.values()))
         line = Step(

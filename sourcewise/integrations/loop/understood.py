@@ -155,7 +155,8 @@ def _is_shifted(table: Tensor, goal: Tensor | None) -> bool:
     """Whether ids are the target's, shifted by one: what the decoder is fed."""
     if goal is None or table.is_floating_point() or table.ndim != 2 or goal.ndim != 2 or table.shape != goal.shape:
         return False
-    return any(torch.equal(a, b.to(a.device)) for a, b in ((table[:, 1:], goal[:, :-1]), (table[1:], goal[:-1])))
+    shifted = ((table[:, 1:], goal[:, :-1]), (table[1:], goal[:-1]))
+    return any(a.numel() > 0 and torch.equal(a, b.to(a.device)) for a, b in shifted)
 
 
 def _called_with(left: Named, calls: Sequence[Call]) -> list[str]:

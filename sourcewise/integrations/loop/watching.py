@@ -87,6 +87,7 @@ class Watching:
     def __init__(self, modules: Named, guard: Callable[[str], Any]) -> None:
         """The modules whose calls count, by name; `guard` keeps what goes wrong from whoever trains."""
         self.modules, self.guard = list(modules), guard
+        self.begins: Callable[[], None] = lambda: None  # told of the first call of a step
         self.deep = False  # whether outputs of inner layers may be what the loss takes labels for
         self.calls: list[Call] = []  # from outside
         self.inner: list[Call] = []  # of encoders and decoders within, and where `deep` of matrices
@@ -132,6 +133,8 @@ class Watching:
     def _before(self, name: str, module: nn.Module, given: Any, named: dict[str, Any]) -> None:
         if not torch.is_grad_enabled():
             return
+        if not self._open and not self.calls:
+            self.begins()
         if not self._open and not self._late:  # a training step has begun: what is fused is not so in one
             self._late = [hook for path, each in self._fused for hook in self._hooked(path, each)]
         self._open.append(Call(module, name, given, named))

@@ -6,11 +6,13 @@ SAID = {
     "softmax": "a softmax makes probabilities of the outputs, and the loss takes them for log-probabilities (NLLLoss)",
     "scores": "the outputs are no log-probabilities, and the loss takes them for such (NLLLoss): no row sums to 1",
     "twice": "the outputs are probabilities, and the loss makes a softmax of them once more (CrossEntropyLoss)",
+    "again": "a softmax makes probabilities of the outputs, and the loss makes one of these again (CrossEntropyLoss)",
 }
 CURES = {
     "probabilities": "return torch.log_softmax(logits, dim=-1)  # where the model makes its softmax",
     "softmax": "loss = criterion(torch.log_softmax(logits, dim=-1).flatten(0, -2), labels.flatten())",
     "scores": "criterion = torch.nn.CrossEntropyLoss()  # or torch.log_softmax(logits, dim=-1) before NLLLoss",
+    "again": "loss = criterion(logits.flatten(0, -2), labels.flatten())  # without the softmax",
     "twice": "return logits  # without the softmax: CrossEntropyLoss makes its own",
 }
 
