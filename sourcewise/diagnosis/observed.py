@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from typing import Literal
 
 from sourcewise.diagnosis.measures.first_step import FirstStep
+from sourcewise.diagnosis.measures.objective import Form
 from sourcewise.diagnosis.measures.wiring import Paths
 
-Given = Literal["logits", "log-probabilities", "logarithm", "probabilities", "twice", "again", "softmax", "scores", ""]
+Given = Form | Literal[""]
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""Trainings of other hosts are the same to the last digit with the doctor in them: Lightning, accelerate, DDP, FSDP2."""
+"""Trainings of other hosts are the same to the last digit with the doctor in: Lightning, accelerate, DDP, FSDP2."""
 
 from __future__ import annotations
 

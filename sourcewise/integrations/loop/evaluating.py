@@ -14,6 +14,7 @@ from torch import Tensor
 from sourcewise.config import EvaluationConfig
 from sourcewise.data.batches import IGNORED
 from sourcewise.diagnosis.answer import Piece
+from sourcewise.diagnosis.measures.objective import Form
 from sourcewise.errors import RequestError
 from sourcewise.evaluation.one_batch import measured
 from sourcewise.evaluation.results import Row
@@ -22,7 +23,6 @@ from sourcewise.integrations.collated import LABELS, MASK, TEXT, VECTORS, Collat
 from sourcewise.integrations.evaluated import judged_outputs, source_use
 from sourcewise.integrations.loop.batches import Named, exchanged, tensors_of
 from sourcewise.integrations.loop.data import speaker_of
-from sourcewise.integrations.loop.objective import Form
 from sourcewise.integrations.loop.replay import Replay
 from sourcewise.integrations.loop.understood import Understood, of_target
 

@@ -14,12 +14,12 @@ import torch
 from torch import Tensor, nn
 
 from sourcewise.data.batches import IGNORED
+from sourcewise.diagnosis.measures.objective import Said
 from sourcewise.errors import RequestError
 from sourcewise.evaluation.plain_call import LENGTHS, SOURCES, TARGETS, TRUTHS
 from sourcewise.integrations.collated import LABELS, MASK, TEXT, VECTORS
 from sourcewise.integrations.loop.batches import Named
 from sourcewise.integrations.loop.explained import Made, made_of, views
-from sourcewise.integrations.loop.objective import Said
 from sourcewise.integrations.loop.watching import Call
 
 Role = str | Callable[[Any], Tensor] | None  # a path in the batch, or what gives it, (batch, time) or with dims

@@ -16,8 +16,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from sourcewise.diagnosis.measures.objective import Said, said_by
 from sourcewise.integrations.loop.batches import raw_tensors
-from sourcewise.integrations.loop.objective import Said, said_by
 
 FUSED = (nn.TransformerEncoder, nn.TransformerEncoderLayer, nn.MultiheadAttention)  # in evaluation, without hooks
 Named = list[tuple[str, nn.Module]]

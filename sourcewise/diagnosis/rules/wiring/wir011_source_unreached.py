@@ -19,7 +19,9 @@ class SourceUnreached(Rule[Wiring]):
     cures = Cure(
         "Follow the source: features (are they constant?), bridge (are its weights zero?), encoder, memory, "
         "cross-attention (is every slot masked, its output projection zero?). The first place where two sources"
-        " look alike is the fault."
+        " look alike is the fault.",
+        instead="Follow the source: the batch (are its sources alike?), encoder, memory, cross-attention (is every "
+        "position masked, its output projection zero?). The first place where two sources look alike is the fault.",
     )
 
     def check(self, wiring: Wiring) -> Findings:

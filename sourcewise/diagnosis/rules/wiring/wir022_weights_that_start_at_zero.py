@@ -25,7 +25,7 @@ class WeightsThatStartAtZero(Rule[Wiring]):
     least, starved = 2, 0.5  # steps, and of the other matrices
     cures = Cure(
         "Leave PyTorch's own initialisation, or draw each matrix; zeros are for biases. What draws every matrix:",
-        "for p in model.parameters(): p.dim() > 1 and torch.nn.init.xavier_uniform_(p)",
+        "for p in network.parameters(): p.dim() > 1 and torch.nn.init.xavier_uniform_(p)",
     )
 
     def check(self, wiring: Wiring) -> Findings:

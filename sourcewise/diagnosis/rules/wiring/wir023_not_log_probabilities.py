@@ -1,3 +1,4 @@
+from sourcewise.diagnosis.measures.objective import CLOSE, ROUGH, SUMS
 from sourcewise.diagnosis.rule import Cure, Findings, Rule
 from sourcewise.diagnosis.wiring import Wiring
 
@@ -25,14 +26,15 @@ class NotLogProbabilities(Rule[Wiring]):
     where the model is wrong, and it learns the frequent tokens only. NLLLoss of raw scores has no lower end. A softmax
     of probabilities can never be sure of anything, and its gradient all but vanishes.
     ## Threshold and its origin
-    Any of these is an error; which it is follows from the outputs' sums (1 within 0.01) and from the gradient's shape
-    (within a thousandth; three hundredths in bf16 and fp16). Label smoothing, weights of classes, sums and means,
+    Any of these is an error; which it is follows from the outputs' sums (1 within {sums}) and from the gradient's shape
+    (within {close}; {rough} in bf16 and fp16). Label smoothing, weights of classes, sums and means,
     scaled losses and log_softmax before CrossEntropyLoss are as they should be.
     """
 
     code, name, level, rank = "WIR023", "the loss is given what it is not made for", "error", 1.3
     explained_by = "WIR001"
     explains = "WIR002 WIR013 WIR014 TRN002..TRN006 TRN009"
+    close, rough, sums = CLOSE, ROUGH, SUMS  # of the largest, and of a sum
     cures = Cure(
         "NLLLoss is given torch.log_softmax(logits, dim=-1); CrossEntropyLoss the logits themselves, with no softmax.",
     )

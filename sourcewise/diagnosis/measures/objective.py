@@ -17,6 +17,7 @@ Form = Literal["logits", "log-probabilities", "logarithm", "probabilities", "twi
 LEAST = 3  # entries of a vocabulary
 CLOSE = 1e-3  # of the largest, that two ways to one gradient differ by
 ROUGH = 3e-2  # where outputs are bf16 or fp16
+SUMS = 1e-2  # of probabilities, that they differ from 1 by
 ROWS = 4096  # tokens whose form is looked at
 APART = 0.05  # relative; probabilities of labels that differ by less tell no two forms apart
 
@@ -88,13 +89,13 @@ def _form(table: Tensor, slope: Tensor, labels: Tensor, close: float) -> Form | 
     at = slope.gather(-1, labels[:, None])[:, 0]
     if bool((at >= 0).any()):
         return None
-    positive = bool((table >= -close).all()) and bool(((table.sum(-1) - 1).abs() < max(close, 1e-2)).all())
+    positive = bool((table >= -close).all()) and bool(((table.sum(-1) - 1).abs() < max(close, SUMS)).all())
     if bool(((slope != 0).sum(-1) == 1).all()):  # each token's loss reads the output of its label alone
         if positive:
             return _of_probabilities(table.gather(-1, labels[:, None])[:, 0], at)
-        normal = bool((torch.logsumexp(table, -1).abs() < max(close, 1e-2)).all())
+        normal = bool((torch.logsumexp(table, -1).abs() < max(close, SUMS)).all())
         return "log-probabilities" if normal else "scores"
-    if bool((slope <= 0).all()) and bool((torch.logsumexp(table, -1).abs() < max(close, 1e-2)).all()):
+    if bool((slope <= 0).all()) and bool((torch.logsumexp(table, -1).abs() < max(close, SUMS)).all()):
         return "log-probabilities"  # of a target that is spread, as smoothing by KLDivLoss makes it
     own = torch.softmax(table, -1)
     one = torch.zeros_like(own).scatter_(-1, labels[:, None], 1.0)
