@@ -154,7 +154,7 @@ def packed(fault: bool = False) -> Ran:
 healthy(packed)
 
 
-@ill("WIR024")
+@ill("WIR028")
 def packed_without_its_state() -> Ran:
     return packed(True)
 
@@ -207,7 +207,7 @@ def one_example_a_batch() -> Ran:
     return token_by_token(size=1)
 
 
-@ill("WIR024")
+@ill("WIR028")
 def one_token_a_call_without_its_state() -> Ran:
     return token_by_token(fault=True)
 
@@ -316,12 +316,12 @@ def told_before_the_backward_pass() -> Ran:
     return doctor, held_out()
 
 
-@ill("WIR023")
+@ill("WIR027")
 def softmax_twice() -> Ran:
     return of_pair(loss_of=lambda logits, labels: ce(F.softmax(logits, -1), labels))
 
 
-@ill("WIR023")
+@ill("WIR027")
 def softmax_in_the_loop() -> Ran:
     return of_pair(
         loss_of=lambda z, labels: F.nll_loss(
@@ -330,7 +330,7 @@ def softmax_in_the_loop() -> Ran:
     )
 
 
-@ill("WIR023")
+@ill("WIR027")
 def nll_of_raw_scores() -> Ran:
     return of_pair(
         loss_of=lambda z, labels: F.nll_loss(z.reshape(-1, SIZE), labels.reshape(-1), ignore_index=PAD),
@@ -344,12 +344,12 @@ class Detached(Pair):
         return self.decoder(y, (state.detach(), torch.zeros_like(state)))[0]  # type: ignore[no-any-return]
 
 
-@ill("WIR024")
+@ill("WIR028")
 def detached_state() -> Ran:
     return of_pair(Detached())
 
 
-@ill("WIR022")
+@ill("WIR026")
 def all_weights_zero() -> Ran:
     model = Pair()
     for parameter in model.parameters():

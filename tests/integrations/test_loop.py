@@ -17,9 +17,9 @@ from tests.integrations.loops import PAD, SIZE, Apart, OfTransformer, batches, w
 
 STEPS = 60
 FAULTS = {
-    "zeros": "WIR022",
-    "softmax": "WIR023",
-    "state": "WIR024",
+    "zeros": "WIR026",
+    "softmax": "WIR027",
+    "state": "WIR028",
     "unoptimised": "WIR003",
     "one letter": "DAT005",
     "vanishing": "WIR013",

@@ -18,7 +18,7 @@ class WeightsThatStartAtZero(Rule[Wiring]):
     it starved the others at first, else nothing.
     """
 
-    code, name, level, rank = "WIR022", "weights that start at zero", "error", 1.2
+    code, name, level, rank = "WIR026", "weights that start at zero", "error", 1.2
     explained_by = "WIR001"
     explains = "WIR002 WIR004 WIR011..WIR014 TRN003 TRN004 TRN005 TRN006 TRN009"
     implies = "WIR002 WIR012 WIR013"

@@ -31,7 +31,7 @@ class NotLogProbabilities(Rule[Wiring]):
     scaled losses and log_softmax before CrossEntropyLoss are as they should be.
     """
 
-    code, name, level, rank = "WIR023", "the loss is given what it is not made for", "error", 1.3
+    code, name, level, rank = "WIR027", "the loss is given what it is not made for", "error", 1.3
     explained_by = "WIR001"
     explains = "WIR002 WIR013 WIR014 TRN002..TRN006 TRN009"
     close, rough, sums = CLOSE, ROUGH, SUMS  # of the largest, and of a sum

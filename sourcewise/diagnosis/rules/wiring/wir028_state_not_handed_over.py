@@ -13,8 +13,8 @@ class StateNotHandedOver(Rule[Wiring]):
     warning. A state that no tensor of its shape stands in for is left alone: an encoder may give more than is asked.
     """
 
-    code, name, level, rank = "WIR024", "the encoder's state is not handed over", "error", 1.4
-    explained_by = "WIR001 WIR003 WIR022 WIR023"
+    code, name, level, rank = "WIR028", "the encoder's state is not handed over", "error", 1.4
+    explained_by = "WIR001 WIR003 WIR026 WIR027"
     explains = "WIR011 WIR012 TRN005 TRN006"
     implies = "WIR011 WIR012"
     cures = Cure(
