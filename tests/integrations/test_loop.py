@@ -27,9 +27,9 @@ FAULTS = {
 KINDS = (Apart, OfTransformer)
 
 
-def watched(training: Any, steps: int = STEPS, **options: Any) -> LoopDoctor:
+def watched(training: Any, count: int = STEPS, **options: Any) -> LoopDoctor:
     doctor = sourcewise.doctor(training.modules, training.optimizers, **options)
-    training.run(steps, doctor.step)
+    training.run(count, doctor.step)
     return doctor
 
 

@@ -91,11 +91,6 @@ def _ways(value: Any, pad: int | None) -> Iterator[tuple[str, Make]]:
     yield from views(torch.empty(1, 1, 1))
     if value.dtype in (torch.int64, torch.int32) and value.ndim == 1:
         yield from _lengths(pad)
-    if value.ndim in (2, 3) and not value.is_floating_point() and value.dtype != torch.bool:
-        for place in range(2):  # one token of each example
-            width = max(1, 512)
-            for t in range(width):
-                yield f"[token {t}]", lambda x, a=place, i=t, s=value.shape: x.select(1 - a, i).reshape(s)  # type: ignore[misc]
     if value.dtype == torch.bool or value.is_floating_point() or value.dtype in (torch.int64, torch.uint8):
         yield from _masks(value, pad)
 

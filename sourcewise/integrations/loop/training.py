@@ -191,6 +191,9 @@ class LoopDoctor(Doctor):
             return
         self._seen = None
         self.stepping.stop()
+        self.judge_finite()
+        if self.is_lost:
+            return
         weights = weights_of(parts_of(self.modules), self.stepping)
         self._first = self._first or weights
         self._read(seen)
@@ -198,7 +201,6 @@ class LoopDoctor(Doctor):
         self._judge_wiring(seen, weights)
         self._log(seen, weights)
         self._judge_data()
-        self.judge_finite()
         self.judge_course()
         self.watching.forget()
         self.tell()
@@ -257,8 +259,11 @@ class LoopDoctor(Doctor):
     @guarded("the wiring")
     def _judge_wiring(self, seen: Seen, weights: tuple[Weight, ...]) -> None:
         """The rules over wiring, with what this step showed."""
+        step = first_step(weights, seen.nats(self.watching))
+        if seen.number > 1 and not math.isfinite(step.norm):
+            return  # the loss of the next step tells
         observed = Observed(
-            first_step(weights, seen.nats(self.watching)),
+            step,
             given=seen.given(self.watching),
             loss=seen.value,
             nats=seen.nats(self.watching),
