@@ -220,7 +220,7 @@ def of_pair(
     **options: Any,
 ) -> Ran:
     """A model called as model(x, y[:, :-1])."""
-    model = model or Pair()
+    model = Pair() if model is None else model
     optimizer = make([p for p in model.parameters() if p.requires_grad])
     doctor = sourcewise.doctor(model, optimizer, **options)
     for x, y in list(data())[:steps]:

@@ -21,7 +21,6 @@ class WeightsThatStartAtZero(Rule[Wiring]):
     code, name, level, rank = "WIR026", "weights that start at zero", "error", 1.2
     explained_by = "WIR001"
     explains = "WIR002 WIR004 WIR011..WIR014 TRN003 TRN004 TRN005 TRN006 TRN009"
-    implies = "WIR002 WIR012 WIR013"
     least, starved = 2, 0.5  # steps, and of the other matrices
     cures = Cure(
         "Leave PyTorch's own initialisation, or draw each matrix; zeros are for biases. What draws every matrix:",

@@ -16,7 +16,6 @@ class StateNotHandedOver(Rule[Wiring]):
     code, name, level, rank = "WIR028", "the encoder's state is not handed over", "error", 1.4
     explained_by = "WIR001 WIR003 WIR026 WIR027"
     explains = "WIR011 WIR012 TRN005 TRN006"
-    implies = "WIR011 WIR012"
     cures = Cure(
         "Hand to the decoder what the encoder returned, and nothing made anew in between, no .detach() and no .data:",
         "memory, state = encoder(source)",
