@@ -8,6 +8,7 @@ from typing import Literal
 
 from sourcewise.diagnosis.measures.first_step import FirstStep
 from sourcewise.diagnosis.measures.objective import Form
+from sourcewise.diagnosis.measures.signals import Fading
 from sourcewise.diagnosis.measures.wiring import Paths
 
 Given = Form | Literal[""]
@@ -51,6 +52,7 @@ class Observed:
     source: float | None = None
     zeros: Zeros | None = None
     state: State | None = None
+    fading: Fading | None = None
     early: bool = False  # whether it is the first step, where a branch that starts at zero starves what is before it
     unheld: bool = False  # whether the optimizers are not known
 

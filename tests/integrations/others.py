@@ -567,3 +567,27 @@ def a_model_of_hugging_face() -> Ran:
         batch = collate(found[at : at + 16])
         doctor.step(taken(model(**batch).loss, optimizer), batch)
     return doctor, [collate(rows(64, seed=1))]
+
+
+class Forgetful(nn.Module):
+    """A plain recurrent network, and nothing else between a long source and its target; (time, batch)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embedding, self.rnn = nn.Embedding(SIZE, WIDTH), nn.RNN(WIDTH, WIDTH)
+
+    def forward(self, x: Tensor) -> Any:
+        return self.rnn(self.embedding(x))
+
+
+@ill("WIR015")
+def vanishing_over_time() -> Ran:
+    draw = torch.Generator().manual_seed(0)
+    model = Pair(Forgetful())
+    optimizer = torch.optim.Adam(model.parameters(), lr=2e-3)
+    doctor = sourcewise.doctor(model, optimizer)
+    for _ in range(12):
+        x = torch.randint(3, SIZE, (16, 150), generator=draw)
+        y = torch.cat((torch.full((16, 1), SOS), x[:, :5], torch.full((16, 1), EOS)), 1)
+        doctor.step(taken(ce(model(x, y[:, :-1]), y[:, 1:]), optimizer), (x, y))
+    return doctor, [(x, y)]

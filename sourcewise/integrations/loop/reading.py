@@ -7,12 +7,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from sourcewise.diagnosis.measures.first_step import FirstStep, Weight
+from sourcewise.diagnosis.measures.signals import FEWEST, LONG, Fading
 from sourcewise.diagnosis.observed import Given, State, Zeros
 from sourcewise.errors import RequestError
+from sourcewise.integrations.collated import MASK, TEXT
 from sourcewise.integrations.finite import local
 from sourcewise.integrations.loop.batches import Named, raw_tensors
 from sourcewise.integrations.loop.explained import Made
@@ -202,6 +205,32 @@ def state_left(seen: Watching, weights: Sequence[Weight]) -> State | None:
         begun = f"the decoder begins with {what} of that shape"
     name = f"output {chosen} of {call.name}" if len(call.outputs) > 1 else f"the output of {call.name}"
     return State(name, tuple(left[chosen].shape), begun, read)
+
+
+def fading_of(seen: Watching, collation: Mapping[str, Tensor]) -> Fading | None:
+    """Gradients along the longest sources of a batch of ids; None where these are short, or no embedding reads them."""
+    source = collation.get(TEXT)
+    if source is None or source.shape[1] < FEWEST:
+        return None
+    for call in (*seen.calls, *seen.inner):
+        ids = call.given[0] if call.given and isinstance(call.given[0], Tensor) else None
+        if call.sizes is None or ids is None or ids.ndim != 2:
+            continue
+        for turned in (False, True):
+            table, sizes = (ids.T, call.sizes.T) if turned else (ids, call.sizes)
+            if table.shape == source.shape and torch.equal(table.to(source.device), source):
+                return _eighths(sizes.cpu(), collation[MASK].cpu())
+    return None
+
+
+def _eighths(sizes: Tensor, real: Tensor) -> Fading:
+    """Of the longest sources (batch, time), from their beginnings to their ends."""
+    sums, counts = np.zeros(8), np.zeros(8)
+    for row in real.sum(1).argsort(descending=True)[:LONG].tolist():
+        for eighth, part in enumerate(np.array_split(real[row].nonzero()[:, 0].numpy(), 8)):
+            sums[eighth] += float(sizes[row][torch.from_numpy(part)].sum())
+            counts[eighth] += len(part)
+    return Fading(tuple(np.sqrt(sums / np.maximum(counts, 1)).tolist()), int(real.sum(1).max()))
 
 
 def _is_outermost(call: Call, side: str) -> bool:

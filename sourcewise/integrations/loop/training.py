@@ -24,6 +24,7 @@ from torch import Tensor, distributed, nn
 
 from sourcewise.diagnosis.answer import Diagnosis
 from sourcewise.diagnosis.measures.first_step import Weight
+from sourcewise.diagnosis.measures.signals import Fading
 from sourcewise.diagnosis.observed import Given, Observed
 from sourcewise.diagnosis.pairs import FEWEST
 from sourcewise.diagnosis.plan import Plan
@@ -39,6 +40,7 @@ from sourcewise.integrations.loop.data import Passed, flat
 from sourcewise.integrations.loop.evaluating import Reader, evaluated, some_batches, source_effect
 from sourcewise.integrations.loop.modules import named_modules, parts_of
 from sourcewise.integrations.loop.reading import (
+    fading_of,
     first_step,
     given_tensors,
     state_left,
@@ -269,11 +271,19 @@ class LoopDoctor(Doctor):
             nats=seen.nats(self.watching),
             zeros=zeros_now(self._zeros, self._first, seen.number),
             state=state_left(self.watching, weights),
+            fading=self._fading(seen),
             source=self._source,
             early=seen.number == 1,
             unheld=not self.stepping.optimizers,
         )
         self.pieces["wiring"] = look(Wiring(plan=self.plan, observed=observed))
+
+    def _fading(self, seen: Seen) -> Fading | None:
+        """Gradients along the sources of the batch, where it is known how these are read."""
+        if self.understood is None or self.understood.source is None or self.understood.labels is None:
+            return None
+        named, _ = with_functions(tensors_of(seen.batch), seen.batch, self.asked)
+        return fading_of(self.watching, self.understood.collation(named)) if named else None
 
     @guarded("the course of the training")
     def _log(self, seen: Seen, weights: tuple[Weight, ...]) -> None:

@@ -33,6 +33,7 @@ class Call:
     named: dict[str, Any]
     out: Any = None
     out_gradients: dict[str, float] = field(default_factory=dict)  # path → largest; none: not in the loss
+    sizes: Tensor | None = None  # of an embedding: mean squares of the gradient at what it gave, as its ids lie
     said: dict[str, Said] = field(default_factory=dict)  # outputs that the loss takes labels for
 
     @property
@@ -163,11 +164,15 @@ class Watching:
 
     def _wanted(self, call: Call) -> bool:
         """Whether a call from within is looked at."""
-        return side_of(call.name) != "" or (self.deep and isinstance(call.module, nn.Linear))
+        kept = side_of(call.name) != "" or isinstance(call.module, nn.Embedding)
+        return kept or (self.deep and isinstance(call.module, nn.Linear))
 
     def _gradient(self, call: Call, path: str, out: Tensor, gradient: Tensor) -> None:
         with self.guard("the gradient at the model's outputs"):
             call.out_gradients[path] = float(gradient.detach().abs().max())
+            if isinstance(call.module, nn.Embedding):
+                call.sizes = gradient.detach().float().square().mean(-1)
+                return
             found = said_by(out, gradient)
             if found is not None:
                 call.said[path] = found

@@ -17,7 +17,8 @@ class NoGradient(Rule[Wiring]):
 
     code, name, level = "WIR012", "no gradient", "error"
     explained_by = "WIR001 WIR002 WIR003 WIR004 WIR011 WIR019"
-    implied_by = "WIR002 WIR004 WIR011 WIR026:error WIR028:error"  # where the source does not reach the logits no gradient reaches it
+    # Where the source does not reach the logits no gradient reaches it.
+    implied_by = "WIR002 WIR004 WIR011 WIR026:error WIR028:error"
     measured = MEASURED
     cures = Cure("Look for detach(), no_grad() or .data between these weights and the loss.")
 
