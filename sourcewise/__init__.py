@@ -9,6 +9,7 @@
     sourcewise.evaluate(model, "test.tsv").metrics["source_bits"]
     sourcewise.score("test.de", ["a.de", "b.de"], paired="bootstrap").systems   # of outputs that exist
     sourcewise.diagnose(model, "valid.tsv").findings
+    doctor = sourcewise.doctor(module, optimizer)           # in any training loop: doctor.step(loss, batch)
     sourcewise.trace(model, "a source").steps               # each token's probability, source bits and attention
     sourcewise.source_bits(any_model, batch).bits           # of any torch module, one batch
 
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from sourcewise.evaluation.one_batch import source_bits
     from sourcewise.generation.model import load
     from sourcewise.generation.tracing import trace
+    from sourcewise.integrations.loop import doctor
     from sourcewise.scoring.score import score
 
 __version__ = "0.1.0"
@@ -37,6 +39,7 @@ __all__ = [
     "__version__",
     "compare",
     "diagnose",
+    "doctor",
     "evaluate",
     "load",
     "preflight",
@@ -48,6 +51,7 @@ __all__ = [
 
 _HOMES = {
     "load": "sourcewise.generation.model",
+    "doctor": "sourcewise.integrations.loop",
     "train": "sourcewise.api",
     "preflight": "sourcewise.api",
     "compare": "sourcewise.api",

@@ -21,13 +21,14 @@ if TYPE_CHECKING:
     from sourcewise.config import DatasetConfig
     from sourcewise.data.examples import Dataset
     from sourcewise.evaluation.evaluate import Progress
+    from sourcewise.generation.in_memory import Pair
     from sourcewise.generation.model import Model
 
 
 @host_kept
 def diagnose(
-    model: Model | str | Path,
-    data: str | Path | Dataset | DatasetConfig | Sequence[DatasetConfig] | None = None,
+    model: Model | str | Path | Any,
+    data: str | Path | Dataset | DatasetConfig | Sequence[DatasetConfig] | Sequence[Pair] | None = None,
     *,
     task: str | None = None,
     features: str | None = None,
@@ -35,9 +36,11 @@ def diagnose(
     target: str | None = None,
     generation: dict[str, Any] | None = None,
     progress: Progress | None = None,
+    tokenizer: Any = None,
     **limits: int,
 ) -> Diagnosis:
-    """Diagnose a model on a set: a loaded model, a run folder, a Hugging Face folder or a hub name.
+    """Diagnose a model on a set: a loaded model, a run folder, a Hugging Face folder or a hub name; or one
+    of Hugging Face's models in memory, with its `tokenizer`. `data` may be a list of pairs (source, target).
 
     Of a run all is looked at that is still there: its recipe's data and wiring, its course, its network, its outputs.
     Without `data` it is judged by the outputs it holds, and else on its own test or validation set. All else says what
@@ -52,7 +55,7 @@ def diagnose(
         if data is not None and not isinstance(data, (str, Path)):
             raise RequestError(f"{model}: is a set of examples; the other one is to be a file, too")
         return put_together(of_data(model, data, reading), time.perf_counter() - start)
-    pieces, own = whole(model, Asked(data, reading, generation or {}, limits, progress))
+    pieces, own = whole(model, Asked(data, reading, generation or {}, limits, progress, tokenizer))
     return put_together(pieces, time.perf_counter() - start, own_set=own)
 
 

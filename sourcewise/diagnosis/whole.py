@@ -23,6 +23,7 @@ from sourcewise.errors import FaultyData, NotFinite, RequestError, tell
 from sourcewise.evaluation.beside import run_folder
 from sourcewise.evaluation.evaluate import Progress, evaluate_model, lay_out
 from sourcewise.evaluation.results import METRICS_FILE, Evaluation
+from sourcewise.generation.in_memory import Pair, opened
 from sourcewise.generation.model import Model, load
 from sourcewise.runtime.random import host_kept
 from sourcewise.training.events import LINES_FILE, read_lines
@@ -44,11 +45,12 @@ OVER = "the training is not over, or its loss still fell at its end"
 class Asked:
     """The set that a diagnosis is asked for, in the words of `evaluate`; `data` None: the run's own."""
 
-    data: str | Path | Dataset | DatasetConfig | Sequence[DatasetConfig] | None = None
+    data: str | Path | Dataset | DatasetConfig | Sequence[DatasetConfig] | Sequence[Pair] | None = None
     reading: Mapping[str, Any] = field(default_factory=dict)  # task, features, source, target
     generation: Mapping[str, Any] = field(default_factory=dict)
     limits: Mapping[str, int] = field(default_factory=dict)  # max_source, max_target, max_frames
     progress: Progress | None = None
+    tokenizer: Any = None  # of a model in memory
 
     def __post_init__(self) -> None:
         """Raises RequestError for words about a set that is not given."""
@@ -66,7 +68,7 @@ def whole(model: Model | str | Path, asked: Asked) -> tuple[list[Piece], bool]:
     run = Run(Path(model)) if isinstance(model, (str, Path)) else None
     files = ("recipe.yaml", LINES_FILE, METRICS_FILE)  # of a run, any of them
     if run is None or not any((run.folder / name).is_file() for name in files):
-        loaded = model if isinstance(model, Model) else load(model)
+        loaded = opened(model, asked.tokenizer)
         name = loaded.name or "the model"
         unheld = f"{NOT_HELD} ({name} is no run folder, so what it was trained on is not known)"
         untold = [absent(each, f"{name} is no run folder") for each in (Pairs, Course)]

@@ -24,6 +24,7 @@ from sourcewise.diagnosis.measures.wiring import (
     measure_loss,
     measure_paths,
 )
+from sourcewise.diagnosis.observed import Observed
 from sourcewise.diagnosis.plan import Plan
 from sourcewise.diagnosis.rule import CannotTell
 from sourcewise.errors import RequestError
@@ -89,12 +90,15 @@ class Wiring:
     unfed: str = ""  # why the decoder does not read the targets, where that is known
     broken: str = ""
     unlabelled: int = 0
+    observed: Observed | None = None  # in a training of somebody's own modules; then there is no network
 
     about = "the wiring"
 
     @cached_property
     def all_paths(self) -> Paths:
         """What moves the logits, whether or not they move by themselves."""
+        if self.observed is not None:
+            return self.observed.paths
         if self.network is None or self.batch is None:
             return Paths(math.nan, finite=False)
         return measure_paths(self.network, self.batch)
@@ -120,7 +124,9 @@ class Wiring:
     @cached_property
     def labels(self) -> Labels | None:
         """What stands in the labels; None where the logits are not finite."""
-        return measure_labels(self.network, self.batch) if self.all_paths.finite else None  # type: ignore[arg-type]
+        if self.network is None or self.batch is None or not self.all_paths.finite:
+            return None
+        return measure_labels(self.network, self.batch)
 
     @cached_property
     def losses(self) -> list[Loss]:
@@ -148,6 +154,8 @@ class Wiring:
 
     @cached_property
     def _taken(self) -> FirstStep | str | None:
+        if self.observed is not None:
+            return self.observed.step
         if self.optimizer is None or self.plan is None or self.plan.standing or not self.all_paths.finite:
             return None
         try:

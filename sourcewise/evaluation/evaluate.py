@@ -22,7 +22,8 @@ from sourcewise.evaluation.source_bits import SourceBits, source_bits
 from sourcewise.evaluation.tasks import set_figures, task_figures
 from sourcewise.evaluation.verdict import verdict_of
 from sourcewise.generation.generate import generate
-from sourcewise.generation.model import Model, load
+from sourcewise.generation.in_memory import Pair, opened, pairs
+from sourcewise.generation.model import Model
 from sourcewise.generation.sampling import Hypothesis
 from sourcewise.model.protocol import Network
 from sourcewise.runtime.random import host_kept
@@ -32,8 +33,8 @@ Progress = Callable[[str, int, int], None]  # (name of the work, done, of)
 
 @host_kept
 def evaluate(
-    model: Model | str | Path,
-    data: str | Path | Dataset | DatasetConfig | Sequence[DatasetConfig],
+    model: Model | str | Path | Any,
+    data: str | Path | Dataset | DatasetConfig | Sequence[DatasetConfig] | Sequence[Pair],
     *,
     task: str | None = None,
     features: str | None = None,
@@ -43,18 +44,19 @@ def evaluate(
     generation: dict[str, Any] | None = None,
     evaluation: dict[str, Any] | None = None,
     progress: Progress | None = None,
+    tokenizer: Any = None,
     **limits: int,
 ) -> Evaluation:
     """Generate an output for every source of a set (free-running), and measure the outputs.
 
     `data` is a file of pairs or conversations, a manifest (with its `features` folder), `hub:NAME`, an embedded
-    set, an open Dataset, or the config of one or several sets as in a recipe. `source` and `target` name columns,
+    set, an open Dataset, a list of pairs (source, target), or the config of one or several sets as in a recipe. A
+    model of Hugging Face's in memory is given with its `tokenizer`. `source` and `target` name columns,
     `task` the task of a mixture. `generation` and `evaluation` are options of these sections of a recipe, such as
     beams and bleu_tokenize, beside those of the model's own. `limits` are those of `load`: max_source, max_target,
     max_frames. Raises RequestError for data that cannot be read.
     """
-    if not isinstance(model, Model):
-        model = load(model)
+    model = opened(model, tokenizer)
     model = model.limited(**limits) if limits else model
     encoded = lay_out(
         model, data, task=task, features=features, source=source, target=target, join_sources=join_sources
@@ -70,7 +72,7 @@ def evaluate(
 
 def lay_out(
     model: Model,
-    data: str | Path | Dataset | DatasetConfig | Sequence[DatasetConfig],
+    data: str | Path | Dataset | DatasetConfig | Sequence[DatasetConfig] | Sequence[Pair],
     *,
     task: str | None = None,
     features: str | None = None,
@@ -83,13 +85,14 @@ def lay_out(
     Raises RequestError, and NotFinite if a weight of the model is NaN or infinite.
     """
     model.check_weights()
+    data = pairs(data)
     if isinstance(data, Dataset):
         sets = [data]
     elif isinstance(data, (str, Path)):
         request = SourceRequest(model.data, task, features, None, source, target, join_sources)
         sets = [request.examples(str(data))]
     else:
-        configs = [data] if isinstance(data, DatasetConfig) else data
+        configs: Any = [data] if isinstance(data, DatasetConfig) else data
         sets = [open_dataset(config, model.data, "test") for config in configs]
     encoded = [model.lay_out(each) for each in sets]
     for each in encoded:

@@ -89,7 +89,7 @@ def _of_loop(model: Any, loop: Loop, whole: Any) -> SourceBits:
         logits, labels = plain_call.aligned(model, loop, plain_call.call(model, loop), partner)
     models = model if isinstance(model, (tuple, list)) else (model, getattr(model, "decoder", None))
     labels, padding = without_padding(labels, pad_ids(*models))
-    bits = _measured(lambda rows: _nats(logits(rows), labels), labels, [loop.sources], None)
+    bits = measured(lambda rows: _nats(logits(rows), labels), labels, [loop.sources], None)
     bits.understood = "; ".join([*loop.notes, *([padding] if padding else [])])
     return bits
 
@@ -100,7 +100,7 @@ def _of_network(network: Network, batch: Batch) -> SourceBits:
     def nats(rows: Tensor | None) -> Tensor:
         return token_nats(network, network.encode(source if rows is None else source.select(rows)), labels)
 
-    return _measured(nats, labels, [source.content], source.mask)
+    return measured(nats, labels, [source.content], source.mask)
 
 
 def _of_callable(model: Any, batch: Mapping[str, Any]) -> SourceBits:
@@ -130,7 +130,7 @@ def _of_callable(model: Any, batch: Mapping[str, Any]) -> SourceBits:
     mask = next((source[name].bool() for name in MASKS if name in source and source[name].ndim == 2), None)
     with torch.no_grad():
         _rows_are_examples(logits, _others(content, mask, len(labels)), labels)
-    bits = _measured(lambda rows: _nats(logits(rows), counted), counted, content, mask)
+    bits = measured(lambda rows: _nats(logits(rows), counted), counted, content, mask)
     bits.understood = padding
     return bits
 
@@ -166,7 +166,7 @@ def _rows_are_examples(logits: Callable[[Tensor | None], Tensor], other: np.ndar
         )
 
 
-def _measured(
+def measured(
     nats: Callable[[Tensor | None], Tensor], labels: Tensor, content: list[Tensor], mask: Tensor | None
 ) -> SourceBits:
     """Source bits of a batch; `nats(rows)` returns the nats (batch, time) with the sources of these rows.

@@ -22,8 +22,9 @@ from sourcewise.data.open import open_sources
 from sourcewise.data.tokenizers.tokenizer import Tokenizer
 from sourcewise.generation.beam import beam_search
 from sourcewise.generation.generate import reader
+from sourcewise.generation.in_memory import opened
 from sourcewise.generation.lineage import Lineage
-from sourcewise.generation.model import Model, load
+from sourcewise.generation.model import Model
 from sourcewise.generation.others import Others, find_others
 from sourcewise.generation.sampling import Hypothesis, greedy_or_sample
 from sourcewise.generation.trace import Candidate, Slot, Step, Trace
@@ -35,15 +36,21 @@ Sources = str | Sequence[str] | Sequence[np.ndarray] | Dataset
 
 
 def trace(
-    model: Model | str | Path, sources: Sources, index: int = 0, *, against: Sources | None = None, **options: Any
+    model: Model | str | Path | Any,
+    sources: Sources,
+    index: int = 0,
+    *,
+    against: Sources | None = None,
+    tokenizer: Any = None,
+    **options: Any,
 ) -> Trace:
     """Generate for the source at `index`, as `Model.generate` would, and trace it.
 
     Source bits are measured against the sources `against`, by default the others in `sources`, else the run's own (see
-    `others.py`). `options` are those of GenerationConfig: beams=4, …. Raises RequestError.
+    `others.py`). A model of Hugging Face's in memory is given with its `tokenizer`.
+    `options` are those of GenerationConfig: beams=4, …. Raises RequestError.
     """
-    if not isinstance(model, Model):
-        model = load(model)
+    model = opened(model, tokenizer)
     wanted = model.options(**options)
     model.check_weights()
     encoded = model.lay_out(_dataset(sources))

@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from sourcewise.config import GenerationConfig
+from sourcewise.config import EvaluationConfig, GenerationConfig
 from sourcewise.data.batches import IGNORED
+from sourcewise.data.encoding import ExampleSet
 from sourcewise.diagnosis.answer import Piece
 from sourcewise.diagnosis.outputs import Outputs
 from sourcewise.diagnosis.rules import absent, look
@@ -22,10 +23,12 @@ from sourcewise.evaluation.evaluate import evaluate_encoded
 from sourcewise.evaluation.one_batch import source_bits
 from sourcewise.evaluation.results import Evaluation, Row, without_nan
 from sourcewise.evaluation.source_bits import SourceBits
+from sourcewise.evaluation.tasks import set_figures
+from sourcewise.evaluation.verdict import verdict_of
 from sourcewise.integrations.collated import LABELS, READ, Collated, CollatedNetwork, Collation, Speaker, with_prompts
 from sourcewise.integrations.passing import joined, size_of
 from sourcewise.integrations.subjects import broken_sources, speaker_of
-from sourcewise.integrations.telling import said
+from sourcewise.integrations.telling import said as in_words
 
 LONGEST = 256  # tokens of an output
 SIZE = 16  # examples of a batch, where its sources are exchanged
@@ -64,8 +67,8 @@ def _of_network(
     except Exception as problem:  # a model of another kind: what its own call tells is still to be had
         rows = (row for batch in labelled for row in batch[LABELS])
         references = [speaker.decode(row[row != IGNORED].tolist()) for row in rows]
-        piece, figures = _source_use(_bits(model, labelled, speaker), references)
-        return {"network": Piece((), [absent(Trained, said(problem))]), "outputs": piece}, figures
+        piece, figures = source_use(_bits(model, labelled, speaker), references)
+        return {"network": Piece((), [absent(Trained, in_words(problem))]), "outputs": piece}, figures
 
 
 def _rich(
@@ -76,7 +79,7 @@ def _rich(
     pieces = {"network": look(Trained(network, encoded, one_batch(encoded)))}
     if not outputs:
         references = [example.target for example in encoded.dataset]
-        pieces["outputs"], figures = _source_use(sets.source_bits(network, encoded), references)
+        pieces["outputs"], figures = source_use(sets.source_bits(network, encoded), references)
         return pieces, figures
     longest = min(LONGEST, max(16, 2 * int(encoded.target_lengths.max())), network.positions or LONGEST)
     options = GenerationConfig(beams=1, max_new_tokens=longest)
@@ -108,7 +111,17 @@ def _bits(model: Any, batches: Sequence[Collation], speaker: Speaker) -> SourceB
     return SourceBits(nats, shuffled, tokens)
 
 
-def _source_use(bits: SourceBits, references: Sequence[str]) -> tuple[Piece, dict[str, Any]]:
+def judged_outputs(
+    encoded: ExampleSet, rows: list[Row], bits: SourceBits, measuring: EvaluationConfig
+) -> tuple[dict[str, Piece], dict[str, Any]]:
+    """What outputs show that somebody else's own generation gave, and their figures."""
+    metrics = set_figures(encoded, rows, bits, measuring)
+    evaluation = Evaluation(metrics, rows)
+    metrics["verdict"] = said.text if (said := verdict_of(evaluation)) else ""
+    return {"outputs": of_evaluation(evaluation)}, dict(without_nan(metrics))
+
+
+def source_use(bits: SourceBits, references: Sequence[str]) -> tuple[Piece, dict[str, Any]]:
     """SRC001 alone, without outputs."""
     figures: dict[str, Any] = {
         "loss": bits.loss,

@@ -114,13 +114,19 @@ def broken_moments(model: Any, optimizer: Any) -> str:
     )
 
 
+def local(tensor: Any) -> Any:
+    """What this process holds of a tensor that is spread over several."""
+    return tensor.to_local() if hasattr(tensor, "to_local") else tensor
+
+
 def scales(optimizer: Any) -> bool:
     """Whether losses are scaled (fp16): steps that overflow are then left out, and the scale is lowered."""
     return getattr(optimizer, "scaler", None) is not None
 
 
 def _named(named: Sequence[tuple[str, Tensor | None]]) -> str:
-    known = [(name, p) for name, p in named if p is not None and p.is_floating_point() and p.numel()]
+    held = [(name, None if p is None else local(p)) for name, p in named]
+    known = [(name, p) for name, p in held if p is not None and p.is_floating_point() and p.numel()]
     sound = _numbers([p.isfinite().all() for _, p in known])
     names = [name for (name, _), whole in zip(known, sound, strict=True) if not whole]
     more = ", …" if len(names) > NAMED else ""

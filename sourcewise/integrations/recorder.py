@@ -1,4 +1,4 @@
-"""The course of a Trainer's training in the lines that our own trainings log, for the same rules."""
+"""The course of somebody else's training in the lines that our own trainings log, for the same rules."""
 
 from __future__ import annotations
 
@@ -17,11 +17,6 @@ from sourcewise.model.parts import ParameterInfo
 from sourcewise.training.events import Evaluated, Started, Step, Stopped, WentOn, of
 from sourcewise.training.statistics import gradient_norms, update_ratios
 
-CURE = (
-    "Go back to the last checkpoint before that step. Where norms grew before it, a lower learning_rate, more "
-    "warmup_steps, or max_grad_norm=1.0; where they did not, look at the data of that batch, and at whatever writes to "
-    "the weights; with fp16, train in bf16 or fp32."
-)
 UNLABELLED = (
     "Leave out examples whose labels are all -100, or see what masks or cuts them: a mean of no token is no number."
 )
@@ -34,6 +29,7 @@ class Recorder:
     plan: Plan = UNKNOWN
     lines: list[dict[str, Any]] = field(default_factory=list)
     under_way: bool = False
+    cure: str = ""  # of values that are not finite
     _norms: dict[str, float] = field(default_factory=dict)
     _ratios: dict[str, float] = field(default_factory=dict)
     _broken: int = 0  # the last step whose loss was not finite
@@ -82,7 +78,7 @@ class Recorder:
             gradients=gradients,
             moments=moments,
             unlabelled=found.unlabelled,
-            cure=UNLABELLED if found.unlabelled else CURE,
+            cure=UNLABELLED if found.unlabelled else self.cure,
         ).line()
         line |= {"kind": Stopped.kind} if weights else {}
         self.lines = [each for each in self.lines if each is not first] + [line]
@@ -121,6 +117,12 @@ class Recorder:
             line["update_ratios"] = self._ratios
         self.lines.append(line)
         self._norms, self._ratios = {}, {}
+
+    def stepped(self, line: Step) -> None:
+        """A line of training figures as they are."""
+        if not self.lost and self._broken <= self._logged:
+            self.lines.append(line.line())
+        self._logged = line.step
 
     def evaluated(self, metrics: Mapping[str, Any], step: int) -> None:
         """A line of figures over the examples that were looked at."""

@@ -17,8 +17,9 @@ from transformers import TrainerCallback
 
 from sourcewise.diagnosis.answer import Diagnosis
 from sourcewise.errors import RequestError
-from sourcewise.integrations.doctor import Doctor, guarded
+from sourcewise.integrations.doctor import guarded, refuse_few
 from sourcewise.integrations.fed import other_loss, own_loss, taken_out
+from sourcewise.integrations.huggingface import HuggingFaceDoctor
 from sourcewise.integrations.subjects import Training
 from sourcewise.integrations.telling import PREFIX, Told, set_name
 
@@ -40,10 +41,9 @@ class SourcewiseCallback(TrainerCallback):
     """
 
     def __init__(self, trainer: Any = None, *, examples: int = 96, outputs: bool = True, wiring: bool = True) -> None:
-        if examples < 2:
-            raise RequestError(f"SourcewiseCallback: examples is {examples}; source bits take 2 or more")
+        refuse_few(examples, "SourcewiseCallback")
         self.trainer, self.told = trainer, Told(trainer)
-        self.doctor = Doctor(self.told, examples, outputs=outputs, wiring=wiring)
+        self.doctor = HuggingFaceDoctor(self.told, examples, outputs=outputs, wiring=wiring)
         self.doctor.unlabelled = f"the model was called without labels; {HAND_OVER}"
         if trainer is not None:
             self.doctor.active = self._in_use
@@ -144,7 +144,7 @@ class SourcewiseCallback(TrainerCallback):
         """One process of several looks, and none where each holds but a part of the model."""
         doctor, model = self.doctor, _inner(given.get("model"))
         doctor.model, doctor.optimizer, doctor.processing = model, given.get("optimizer"), given.get("processing_class")
-        self.told.state, doctor.step = state, lambda: int(state.global_step)
+        self.told.state, doctor.steps_taken = state, lambda: int(state.global_step)
         if not state.is_world_process_zero:
             return False
         why = "each process holds but a part of the model" if args.deepspeed or args.fsdp else ""

@@ -10,7 +10,7 @@ import pytest
 
 from sourcewise.diagnosis.cure import Cure, pasted
 from sourcewise.diagnosis.rules import RULES
-from sourcewise.integrations.cures import as_arguments
+from sourcewise.integrations.cures import LOOP, as_arguments
 
 HOSTS = ("sourcewise.config", "sourcewise.training", "sourcewise.integrations", "sourcewise.diagnosis.ours")
 SUBJECTS = ("Asking", "Beside", "Course", "Outputs", "Pairs", "Trained", "Wiring")
@@ -53,6 +53,14 @@ def test_a_trainer_is_told_nothing_that_it_does_not_have(code: str) -> None:
     told = as_arguments(RULES[code].all_cures)
     assert told and not OF_OURS.search(told), told
     assert told.splitlines()[0].strip() and not told.rstrip().endswith(":")
+
+
+@pytest.mark.parametrize("code", RULES)
+def test_a_loop_is_told_lines_of_pytorch_and_no_bridge(code: str) -> None:
+    told = as_arguments(RULES[code].all_cures, LOOP)
+    assert told and not re.search(r"--[a-z]|Seq2Seq|GenerationConfig|\b(?:train|data|generation)\.[a-z_]+", told), told
+    lines = [line for line in told.splitlines() if line.startswith("  ")]
+    assert not [line for line in lines if "bridge" in line]
 
 
 @pytest.mark.parametrize("code", RULES)

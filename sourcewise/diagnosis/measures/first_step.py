@@ -53,6 +53,7 @@ class Weight:
     update: float = 0.0  # by one step at the peak learning rate
     part: str = "other"  # of the network that it belongs to, as `train.freeze` names them
     layer: tuple[str, int] | None = None  # the stack and the place in it; None for what is in no stack
+    matrix: bool = False  # whether it is one, or has more dimensions
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +103,7 @@ def _stepped(weight: Stepped, gradient: Tensor | None, clipped: float) -> Weight
         update=update,
         part=info.part,
         layer=info.layer,
+        matrix=info.parameter.ndim > 1,
     )
 
 

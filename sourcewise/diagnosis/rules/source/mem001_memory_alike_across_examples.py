@@ -22,6 +22,8 @@ class MemoryAlikeAcrossExamples(Rule[Trained]):
         "does the mask hide all slots, has the encoder diverged? Then train from before it happened, with a "
         "lower rate.",
         {"train.learning_rate": 3e-4, "train.clip": 1.0},
+        instead="Look from the source on: are the sources different, are weights behind them zero, does the mask hide "
+        "all of them, has the encoder diverged? Then train from before it happened, with a lower rate:",
     )
 
     def check(self, trained: Trained) -> Findings:

@@ -27,12 +27,18 @@ class SourceUnused(Rule[Outputs]):
             "zero, that bridge and encoder are trained and not frozen. Then overfit 20 examples: a healthy model "
             "reaches a loss near zero on them.",
             "sourcewise train RECIPE.yaml --data.train.limit 20 --train.steps 300 --train.freeze '[]'",
+            instead="Find where the source gets lost: check that sources and targets are paired row by row (shuffle "
+            "one side against the other and the loss should get worse), that sources differ from each other, that the "
+            "encoder is trained and not frozen. Then overfit 20 examples: a healthy model reaches a loss near zero on "
+            "them.",
         ),
         Cure(
             "If that works, the model needs longer training, more data, a bridge with fewer frames a slot, or a "
             "loss that asks for the source:",
             {"model.bridge.kind": "convolution", "model.bridge.stride": 4},
             {"train.ctc_weight": 0.3, "train.contrastive": 0.3},
+            instead="If that works, it needs longer training, more data, or to begin from a model that reads such "
+            "sources already.",
         ),
     )
 

@@ -31,7 +31,7 @@ class UpdatesTooLargeOrSmall(Rule[Course]):
             yield self.finding(evidence, "error" if most > self.error else "warning")
             return
         way = max(course.way(name) for name in largest)
-        planned = course.total and course.step < HALF * course.total  # the rate is still to do its work
+        planned = not course.total or course.step < HALF * course.total  # the rate is still to do its work
         if course.stopped is not None or not course.fresh or planned or way >= self.way:
             return
         if most < self.slow or course.step >= ENOUGH:  # else the number of steps is at fault, not the rate

@@ -19,6 +19,7 @@ class LogitsTooLargeOrSmall(Rule[Wiring]):
 
     code, name, level = "WIR002", "initial logits too large or too small", "error"
     explained_by = "WIR001"
+    implied_by = "WIR026:error"
     widths, least, measured = 4, 0.02, MEASURED  # times √d_model
     cures = Cure(
         "Initialise as the family does: a fresh network of a recipe is, unless its weights were changed afterwards. If "

@@ -1,7 +1,7 @@
 from collections.abc import Collection, Sequence
 
 from sourcewise.diagnosis.measures.first_step import Weight, counted
-from sourcewise.diagnosis.rule import Cure, Findings, Rule
+from sourcewise.diagnosis.rule import CannotTell, Cure, Findings, Rule
 from sourcewise.diagnosis.wiring import Wiring
 
 
@@ -23,6 +23,8 @@ class WeightsNotTrained(Rule[Wiring]):
         if wiring.nothing_learns:
             yield self.finding(wiring.nothing_learns)
         elif wiring.step is not None and wiring.plan is not None:
+            if wiring.observed is not None and wiring.observed.unheld:
+                raise CannotTell("which weights no optimizer has", "no optimizer was given: doctor(model, optimizer)")
             yield from self.of(wiring.step.weights, wiring.plan.fresh, wiring.plan.loaded)
 
     def of(self, weights: Sequence[Weight], fresh: bool, loaded: Collection[str]) -> Findings:

@@ -15,11 +15,14 @@ class SourceUnreached(Rule[Wiring]):
 
     code, name, level = "WIR011", "the source does not reach the logits", "error"
     explained_by = "DAT014 WIR001 WIR002 WIR005 WIR013 WIR014"
+    implied_by = "WIR026:error WIR028:error"
     still, measured = STILL, MEASURED  # a share of the largest logit
     cures = Cure(
         "Follow the source: features (are they constant?), bridge (are its weights zero?), encoder, memory, "
         "cross-attention (is every slot masked, its output projection zero?). The first place where two sources"
-        " look alike is the fault."
+        " look alike is the fault.",
+        instead="Follow the source: the batch (are its sources alike?), encoder, memory, cross-attention (is every "
+        "position masked, its output projection zero?). The first place where two sources look alike is the fault.",
     )
 
     def check(self, wiring: Wiring) -> Findings:

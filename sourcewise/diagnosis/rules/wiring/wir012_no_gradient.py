@@ -17,15 +17,17 @@ class NoGradient(Rule[Wiring]):
 
     code, name, level = "WIR012", "no gradient", "error"
     explained_by = "WIR001 WIR002 WIR003 WIR004 WIR011 WIR019"
-    implied_by = "WIR002 WIR004 WIR011"  # where the source does not reach the logits no gradient reaches it
+    # Where the source does not reach the logits no gradient reaches it.
+    implied_by = "WIR002 WIR004 WIR011 WIR026:error WIR028:error"
     measured = MEASURED
     cures = Cure("Look for detach(), no_grad() or .data between these weights and the loss.")
 
     def check(self, wiring: Wiring) -> Findings:
         weights = wiring.step.weights if wiring.step is not None else ()
+        first = wiring.observed is not None and wiring.observed.early
         learning = [w for w in weights if w.learns and not w.frozen]
         parts = {part: [w for w in learning if w.part == part] for part in dict.fromkeys(w.part for w in learning)}
-        silent = [w for rows in parts.values() if not any(w.gradient for w in rows) for w in rows]
+        silent = [w for rows in parts.values() if not any(w.gradient for w in rows) for w in rows if not first]
         unused = [w for w in learning if w.gradient is None]
         if silent:
             yield self.finding(f"the loss has no gradient by {counted(silent, weights)}")

@@ -19,7 +19,7 @@ class VanishingGradients(Rule[Wiring]):
 
     code, name, level, rank = "WIR013", "vanishing gradients", "error", 10.1
     explained_by = "WIR001 WIR002"
-    implied_by = "WIR002 WIR004 WIR012"
+    implied_by = "WIR002 WIR004 WIR012 WIR026:error"
     epsilon, drowned, measured = 1e-8, 1e-4, MEASURED  # of AdamW, and of the largest layer's gradient
     cures = Cure(
         "Fewer layers, ones with residuals and norms, or attention past them.",

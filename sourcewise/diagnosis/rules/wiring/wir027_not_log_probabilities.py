@@ -1,0 +1,49 @@
+from sourcewise.diagnosis.measures.objective import CLOSE, ROUGH, SUMS
+from sourcewise.diagnosis.rule import Cure, Findings, Rule
+from sourcewise.diagnosis.wiring import Wiring
+
+SAID = {
+    "probabilities": "the outputs are probabilities, and the loss takes them for log-probabilities (NLLLoss)",
+    "softmax": "a softmax makes probabilities of the outputs, and the loss takes them for log-probabilities (NLLLoss)",
+    "scores": "the outputs are no log-probabilities, and the loss takes them for such (NLLLoss): no row sums to 1",
+    "twice": "the outputs are probabilities, and the loss makes a softmax of them once more (CrossEntropyLoss)",
+    "again": "a softmax makes probabilities of the outputs, and the loss makes one of these again (CrossEntropyLoss)",
+}
+CURES = {
+    "probabilities": "return torch.log_softmax(logits, dim=-1)  # where the model makes its softmax",
+    "softmax": "loss = criterion(torch.log_softmax(logits, dim=-1).flatten(0, -2), labels.flatten())",
+    "scores": "criterion = torch.nn.CrossEntropyLoss()  # or torch.log_softmax(logits, dim=-1) before NLLLoss",
+    "again": "loss = criterion(logits.flatten(0, -2), labels.flatten())  # without the softmax",
+    "twice": "return logits  # without the softmax: CrossEntropyLoss makes its own",
+}
+
+
+class NotLogProbabilities(Rule[Wiring]):
+    """What the loss of a training in plain PyTorch takes the model's outputs for, by its gradient there: that of
+    NLLLoss is one number a token, that of a cross-entropy the probabilities less one at the label.
+    ## Why that is bad
+    NLLLoss of probabilities is minus their mean: it lies between -1 and 0, its gradient is a fraction of the right one
+    where the model is wrong, and it learns the frequent tokens only. NLLLoss of raw scores has no lower end. A softmax
+    of probabilities can never be sure of anything, and its gradient all but vanishes.
+    ## Threshold and its origin
+    Any of these is an error; which it is follows from the outputs' sums (1 within {sums}) and from the gradient's shape
+    (within {close}; {rough} in bf16 and fp16). Label smoothing, weights of classes, sums and means,
+    scaled losses and log_softmax before CrossEntropyLoss are as they should be.
+    """
+
+    code, name, level, rank = "WIR027", "the loss is given what it is not made for", "error", 1.3
+    explained_by = "WIR001"
+    explains = "WIR002 WIR013 WIR014 TRN002..TRN006 TRN009"
+    close, rough, sums = CLOSE, ROUGH, SUMS  # of the largest, and of a sum
+    cures = Cure(
+        "NLLLoss is given torch.log_softmax(logits, dim=-1); CrossEntropyLoss the logits themselves, with no softmax.",
+    )
+
+    def check(self, wiring: Wiring) -> Findings:
+        seen = wiring.observed
+        if seen is None or seen.given not in SAID:
+            return
+        evidence = f"{SAID[seen.given]}; the loss is {seen.loss:.4g}"
+        if seen.nats == seen.nats:  # known
+            evidence += f", the cross-entropy of the same labels {seen.nats:.4g} nats a token"
+        yield self.finding(evidence, None, Cure(self.cures.words, CURES[seen.given]))

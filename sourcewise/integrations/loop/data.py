@@ -1,0 +1,87 @@
+"""The examples that pass in a loop, as a set that the rules over data look at."""
+
+from __future__ import annotations
+
+from collections import Counter
+from types import SimpleNamespace
+
+from torch import Tensor
+
+from sourcewise.data.batches import IGNORED
+from sourcewise.diagnosis.pairs import FEWEST, SAMPLE, Ids, Pairs
+from sourcewise.errors import RequestError
+from sourcewise.integrations.collated import LABELS, MASK, TEXT, Collated, Speaker
+from sourcewise.integrations.loop.batches import Named, examples_in
+from sourcewise.integrations.loop.understood import Understood
+
+BATCHES = 400  # that are kept at most
+MOSTLY = 0.9  # of the rows, that end or begin with one id
+NOBODY = -1  # no id
+
+
+class Passed:
+    """The first batches of a training, as many as hold enough examples."""
+
+    def __init__(self) -> None:
+        self.kept: list[Named] = []
+        self.examples = 0  # at least
+        self.looked = 0  # examples at the last look
+        self.last = False  # whether there was a look at all of them
+
+    @property
+    def full(self) -> bool:
+        """Whether no more are wanted."""
+        return self.examples >= SAMPLE or len(self.kept) >= BATCHES
+
+    @property
+    def more(self) -> bool:
+        """Whether there is four times as much as at the last look."""
+        return self.examples >= max(FEWEST, 4 * self.looked) or (self.full and not self.last)
+
+    def add(self, named: Named) -> None:
+        """Keep a batch, on the CPU."""
+        if named and not self.full:
+            self.kept.append(named)
+            self.examples += examples_in(named)
+
+    def pairs(self, understood: Understood) -> Pairs:
+        """What has passed, as pairs of ids. Raises RequestError where it cannot be read."""
+        collations, problem = [], ""
+        for named in self.kept:
+            try:
+                collations.append(understood.collation(named))
+            except (IndexError, KeyError, RuntimeError) as error:  # a batch of another shape
+                problem = f"{type(error).__name__}: {error}"
+        if not collations:
+            raise RequestError(f"no batch that passed can be read as the first: {problem}")
+        speaker = speaker_of(collations, understood.pad)
+        found = Collated([_without_begin(each) for each in collations], speaker, "training data", counted=True)
+        self.looked, self.last = self.examples, self.full
+        return Pairs(found, ids=Ids((), None))
+
+
+def speaker_of(collations: list[dict[str, Tensor]], pad: int | None) -> Speaker:
+    """Ids as words; most rows end with the end of text, where they do."""
+    lasts = [ids[-1] for each in collations for row in each[LABELS] if len(ids := row[row != IGNORED].tolist())]
+    (last, times) = Counter(lasts).most_common(1)[0] if lasts else (NOBODY, 0)
+    end = last if times >= MOSTLY * len(lasts) and len(lasts) > 1 else NOBODY
+    return Speaker(None, SimpleNamespace(pad_id=NOBODY if pad is None else pad, eos_id=end))  # type: ignore[arg-type]
+
+
+def _without_begin(collation: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Without the id that all rows of sources begin with: it tells nothing of any."""
+    if TEXT not in collation or collation[TEXT].shape[1] < 3 or len(collation[TEXT]) < 3:
+        return collation
+    first = collation[TEXT][:, 0]
+    if not bool((first == first[0]).all()):
+        return collation
+    cut = {name: collation[name][:, 1:] for name in (TEXT, MASK)}
+    return {**collation, **cut}
+
+
+def flat(named: Named, asked: object = None) -> Named:
+    """Tensors on the CPU; those of features keep their first dimension alone, which tells lengths."""
+    return {
+        path: (each.detach()[..., :1] if each.ndim > 2 and each.is_floating_point() else each.detach()).cpu().clone()
+        for path, each in named.items()
+    }

@@ -1,0 +1,155 @@
+"""A tensor as a loop made it of its batch: the batch's own, turned, cut, a mask, lengths; made anew of another one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+Make = Callable[[Tensor], Any]
+INF = float("-inf")
+
+
+@dataclass(frozen=True, slots=True)
+class Made:
+    """How a value is made: of the tensor at `path`, in words, and by `make`."""
+
+    path: str
+    words: str
+    make: Make
+
+    def of(self, named: Mapping[str, Tensor]) -> Any:
+        """The same of another batch."""
+        return self.make(named[self.path])
+
+
+def made_of(value: Any, named: Mapping[str, Tensor], pad: int | None = None) -> Made | None:
+    """How a value is made of the tensors of a batch, the plainest way first; None where nothing that is known gives it.
+
+    `pad` is the id of padding, which masks and lengths are made of.
+    """
+    for path, tensor in named.items():
+        if tensor is value:
+            return Made(path, "", lambda given: given)
+    ways = list(_ways(value, pad))
+    for path, tensor in named.items():
+        for words, make in ways:
+            try:
+                made = make(tensor)
+            except (IndexError, RuntimeError, TypeError):
+                continue
+            if alike(made, value):
+                return Made(path, words, make)
+    return None
+
+
+def views(table: Tensor) -> Iterator[tuple[str, Make]]:
+    """How ids (batch, time) or features are turned and cut, the plainest first."""
+    if table.ndim < 2:
+        yield "", lambda t: t
+        return
+    turns: list[tuple[str, Make]] = [("", lambda t: t), (".T", lambda t: t.transpose(0, 1))]
+    cuts: list[tuple[str, Make]] = [
+        ("", lambda t: t),
+        ("[:, :-1]", lambda t: t[:, :-1]),
+        ("[:, 1:]", lambda t: t[:, 1:]),
+        ("[:-1]", lambda t: t[:-1]),
+        ("[1:]", lambda t: t[1:]),
+    ]
+    for turn, turned in turns:
+        for cut, cutting in cuts:
+            yield turn + cut, lambda t, a=turned, b=cutting: b(a(t))  # type: ignore[misc]
+    if table.ndim == 3 and table.shape[-1] == 1:
+        for words, make in views(table.squeeze(-1)):
+            yield f".squeeze(-1){words}", lambda t, m=make: m(t.squeeze(-1))  # type: ignore[misc]
+
+
+def alike(made: Any, value: Any) -> bool:
+    """Whether two values are the same, also where one lies on another device or is a list."""
+    if isinstance(value, (list, tuple)) and value and all(isinstance(each, int) for each in value):
+        value = torch.tensor(value)
+    if not isinstance(value, Tensor) or not isinstance(made, Tensor) or made.shape != value.shape:
+        return False
+    if made.is_floating_point() != value.is_floating_point() or (made.dtype == torch.bool) != (
+        value.dtype == torch.bool
+    ):
+        return False
+    made, value = made.detach(), value.detach()
+    return bool(torch.equal(made.to(value.device, value.dtype), value))
+
+
+def _ways(value: Any, pad: int | None) -> Iterator[tuple[str, Make]]:
+    """What might give such a value of ids or features."""
+    if isinstance(value, (list, tuple)):
+        yield from _lengths(pad)
+        return
+    if not isinstance(value, Tensor):
+        return
+    yield from views(torch.empty(1, 1, 1))
+    if value.dtype in (torch.int64, torch.int32) and value.ndim == 1:
+        yield from _lengths(pad)
+    if value.dtype == torch.bool or value.is_floating_point() or value.dtype in (torch.int64, torch.uint8):
+        yield from _masks(value, pad)
+
+
+def _lengths(pad: int | None) -> Iterator[tuple[str, Make]]:
+    if pad is not None:
+        for axis in (1, 0):
+            yield "lengths", lambda t, a=axis: (t != pad).sum(a)  # type: ignore[misc]
+
+
+def _masks(value: Tensor, pad: int | None) -> Iterator[tuple[str, Make]]:
+    """Masks of padding and of what comes later, as they are usually made."""
+    kind = value.dtype
+    forms: list[tuple[str, Make]] = [("", lambda m: m)]
+    for dims in ((1,), (-1,), (1, 1), (0,)):
+        forms.append(("", lambda m, d=dims: _unsqueezed(m, d)))  # type: ignore[misc]
+    for cut, view in views(torch.empty(1, 1)):
+        if pad is not None:
+            for form, shaped in forms:
+                for hidden in (True, False):
+                    yield (
+                        f"{cut} padding{form}",
+                        lambda t, v=view, f=shaped, h=hidden: _as(f((v(t) == pad) == h), kind, h),  # type: ignore[misc]
+                    )
+            if value.ndim == 3 or value.ndim == 4:
+                yield f"{cut} padding and later", lambda t, v=view: _shaped(_both(v(t), pad), value.ndim, kind)  # type: ignore[misc]
+        for axis in (1, 0):
+            for hidden in (True, False):
+                yield f"{cut} later", lambda t, v=view, a=axis, h=hidden: _later(v(t).shape[a], kind, h, value)  # type: ignore[misc]
+            yield f"{cut} nothing hidden", lambda t, v=view, a=axis: value.new_zeros(v(t).shape[a], v(t).shape[a])  # type: ignore[misc]
+
+
+def _unsqueezed(mask: Tensor, dims: tuple[int, ...]) -> Tensor:
+    for dim in dims:
+        mask = mask.unsqueeze(dim)
+    return mask
+
+
+def _as(mask: Tensor, kind: torch.dtype, hidden: bool) -> Tensor:
+    """A mask in its type: of floats minus infinity where hidden, or ones where real."""
+    if kind == torch.bool:
+        return mask
+    if kind.is_floating_point and hidden:
+        return torch.zeros(mask.shape, dtype=kind, device=mask.device).masked_fill(mask, INF)
+    return mask.to(kind)
+
+
+def _later(width: int, kind: torch.dtype, hidden: bool, value: Tensor) -> Tensor:
+    ones = torch.ones(width, width, dtype=torch.bool, device=value.device)
+    mask = ones.triu(1) if hidden else ones.tril()
+    return _shaped(_as(mask, kind, hidden), value.ndim, kind)
+
+
+def _both(ids: Tensor, pad: int) -> Tensor:
+    ones = torch.ones(ids.shape[1], ids.shape[1], dtype=torch.bool, device=ids.device).tril()
+    return (ids != pad).unsqueeze(-2) & ones
+
+
+def _shaped(mask: Tensor, dims: int, kind: torch.dtype) -> Tensor:
+    while mask.ndim < dims:
+        mask = mask.unsqueeze(1 if mask.ndim == 3 else 0)
+    return mask.to(kind) if mask.dtype == torch.bool else mask

@@ -1,0 +1,171 @@
+"""The steps of a loop's optimizers: which weights they hold, the gradients they take, how far they move them."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sourcewise.diagnosis.measures.first_step import Weight
+from sourcewise.errors import RequestError
+from sourcewise.integrations.finite import local
+from sourcewise.integrations.loop.watching import Hook
+from sourcewise.model.parts import ParameterInfo
+
+ENTRIES = 262_144  # of a tensor that are kept to see how far it moves
+
+
+class Stepping:
+    """Watches the steps of some optimizers, when `on`; each parameter's last gradient and update."""
+
+    def __init__(self, optimizers: Sequence[Any], guard: Callable[[str], Any]) -> None:
+        self.optimizers = list(optimizers)
+        self.guard = guard
+        self.on = False
+        self.taken = False  # whether an optimizer stepped since `on`
+        self.gradients: dict[int, float] = {}  # parameter → root mean square
+        self.updates: dict[int, float] = {}
+        self._before: dict[int, Tensor] = {}
+        self._within = False  # a step
+        self._hooks = []
+        for each in self.optimizers:
+            self._hooks.append(each.register_step_pre_hook(Hook(partial(self._entered, each))))
+            self._hooks.append(each.register_step_post_hook(Hook(partial(self._left, each))))
+
+    @property
+    def held(self) -> set[int]:
+        """The parameters that some optimizer has."""
+        return {id(p) for each in self.optimizers for group in each.param_groups for p in group["params"]}
+
+    @property
+    def rate(self) -> float:
+        """The highest learning rate of now."""
+        rates = [float(group.get("lr") or 0.0) for each in self.optimizers for group in each.param_groups]
+        return max(rates, default=0.0)
+
+    def start(self) -> None:
+        """The next step is looked at."""
+        self.on, self.taken = True, False
+        if not self._within:  # a closure calls the model within the step
+            self.gradients, self.updates, self._before = {}, {}, {}
+
+    def stop(self) -> None:
+        """No longer."""
+        self.on, self._before = False, {}
+
+    def remove(self) -> None:
+        """For good."""
+        for hook in self._hooks:
+            hook.remove()
+
+    @torch.no_grad()
+    def _entered(self, optimizer: Any, *given: Any) -> None:
+        self._within = True
+        if self.on:
+            with self.guard("the updates of the weights"):
+                self._before |= {id(p): _some(p).clone() for p in _learning(optimizer)}
+
+    @torch.no_grad()
+    def _left(self, optimizer: Any, *given: Any) -> None:
+        self._within = False
+        if not self.on:
+            return
+        with self.guard("the gradients and updates of the weights"):
+            self.taken = True
+            known = _learning(optimizer)
+            stepped = [p for p in known if p.grad is not None]  # a closure makes them within the step
+            sizes = roots([_whole(p.grad) for p in stepped])
+            self.gradients |= {id(p): size for p, size in zip(stepped, sizes, strict=True)}
+            moved = [p for p in known if id(p) in self._before]
+            apart = roots([_some(p).float() - self._before.pop(id(p)).float() for p in moved])
+            self.updates |= {id(p): size for p, size in zip(moved, apart, strict=True)}
+
+
+@torch.no_grad()
+def weights_of(parts: Sequence[ParameterInfo], stepping: Stepping) -> tuple[Weight, ...]:
+    """All parameters of a model in the step that was looked at last; those of no optimizer by their own gradient."""
+    held = stepping.held
+    sizes = roots([_whole(info.parameter) for info in parts])
+    left = [info.parameter for info in parts if id(info.parameter) not in held and info.parameter.grad is not None]
+    own = dict(zip(map(id, left), roots([_whole(p.grad) for p in left]), strict=True))
+    found = []
+    for info, size in zip(parts, sizes, strict=True):
+        parameter = info.parameter
+        found.append(
+            Weight(
+                info.name,
+                parameter.numel(),
+                size,
+                learns=True,
+                frozen=not parameter.requires_grad,
+                gradient=stepping.gradients.get(id(parameter), own.get(id(parameter))),
+                optimised=id(parameter) in held,
+                update=stepping.updates.get(id(parameter), 0.0),
+                part=info.part,
+                layer=info.layer,
+                matrix=parameter.ndim > 1,
+            )
+        )
+    return tuple(found)
+
+
+def roots(tensors: Sequence[Any]) -> list[float]:
+    """Root mean squares; the device is waited for once."""
+    if not tensors:
+        return []
+    norms = [each.float().norm() / math.sqrt(max(1, each.numel())) for each in tensors]
+    device = norms[0].device
+    return [float(x) for x in torch.stack([norm.to(device) for norm in norms]).tolist()]
+
+
+def by_part(weights: Sequence[Weight]) -> tuple[dict[str, float], dict[str, float]]:
+    """Part → norm of its gradient; part → update over size, the median of its matrices."""
+    squares: dict[str, float] = {}
+    ratios: dict[str, list[float]] = {}
+    for weight in weights:
+        if weight.gradient is not None and not weight.frozen:
+            squares[weight.part] = squares.get(weight.part, 0.0) + weight.size * weight.gradient**2
+        if weight.matrix and weight.update > 0 and weight.value > 0:
+            ratios.setdefault(weight.part, []).append(weight.update / weight.value)
+    norms = {part: math.sqrt(square) for part, square in squares.items()}
+    return norms, {part: statistics.median_high(values) for part, values in ratios.items()}
+
+
+def optimizers_in(given: Any) -> list[Any]:
+    """One optimizer, several, or none. Raises RequestError for what is none."""
+    several = given if isinstance(given, (list, tuple)) else [given] if given is not None else []
+    found = [unwrapped(each) for each in several]
+    for each in found:
+        if not isinstance(each, torch.optim.Optimizer):
+            raise RequestError(f"doctor: {type(each).__name__} is no torch.optim.Optimizer, nor are several of them")
+    return found
+
+
+def unwrapped(optimizer: Any) -> Any:
+    """The optimizer inside what wraps it, such as accelerate's."""
+    while not isinstance(optimizer, torch.optim.Optimizer) or hasattr(optimizer, "optimizer"):
+        inner = getattr(optimizer, "optimizer", None)
+        if inner is None or inner is optimizer:
+            break
+        optimizer = inner
+    return optimizer
+
+
+def _whole(tensor: Any) -> Tensor:
+    held = local(tensor.detach())
+    return held.coalesce().values() if held.is_sparse else held
+
+
+def _some(parameter: Any) -> Tensor:
+    """Up to `ENTRIES` entries, in odd steps."""
+    flat = local(parameter.detach()).flatten()
+    return flat[:: max(1, flat.numel() // ENTRIES) | 1]
+
+
+def _learning(optimizer: Any) -> list[Any]:
+    return [p for group in optimizer.param_groups for p in group["params"] if p.requires_grad]

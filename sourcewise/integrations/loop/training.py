@@ -1,0 +1,328 @@
+"""The doctor in a loop of one's own.
+
+    doctor = sourcewise.doctor(model, optimizer)
+    for batch in loader:
+        ...                                     # the loop as it is
+        doctor.step(loss, batch)
+    doctor.evaluate(valid_loader)
+    print(doctor.diagnosis)
+
+Nothing of the loop is called or changed for it: some steps are watched, by hooks that are taken off again, and what
+passes there tells how the batches are to be read, which weights get a gradient and how far they move.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from torch import Tensor, distributed, nn
+
+from sourcewise.diagnosis.answer import Diagnosis
+from sourcewise.diagnosis.measures.first_step import Weight
+from sourcewise.diagnosis.measures.signals import Fading
+from sourcewise.diagnosis.observed import Given, Observed
+from sourcewise.diagnosis.pairs import FEWEST
+from sourcewise.diagnosis.plan import Plan
+from sourcewise.diagnosis.rules import look
+from sourcewise.diagnosis.wiring import Wiring
+from sourcewise.errors import RequestError
+from sourcewise.integrations.collated import LABELS
+from sourcewise.integrations.cures import LOOP
+from sourcewise.integrations.doctor import Doctor, guarded
+from sourcewise.integrations.finite import broken_weights, local
+from sourcewise.integrations.loop.batches import Named, examples_in, tensors_of
+from sourcewise.integrations.loop.data import Passed, flat
+from sourcewise.integrations.loop.evaluating import Reader, evaluated, some_batches, source_effect
+from sourcewise.integrations.loop.modules import named_modules, parts_of
+from sourcewise.integrations.loop.reading import (
+    fading_of,
+    first_step,
+    given_tensors,
+    state_left,
+    understand,
+    with_functions,
+    zeros_at_start,
+    zeros_now,
+)
+from sourcewise.integrations.loop.replay import replay_of
+from sourcewise.integrations.loop.stepping import Stepping, by_part, optimizers_in, weights_of
+from sourcewise.integrations.loop.understood import Asked, Understood
+from sourcewise.integrations.loop.watching import Watching
+from sourcewise.integrations.recorder import Recorder
+from sourcewise.integrations.telling import PREFIX, Told, of_set
+from sourcewise.training.events import Step
+from sourcewise.training.statistics import target_entropy
+
+EVERY = 10  # steps, from one that is watched to the next
+AT_FIRST = (1, 2, 5)  # steps that are watched besides
+PATIENT = 5  # steps, in which it need not show yet what the loss is the loss of
+FRESH = 0.7  # of the nats that guessing has: who begins above knows nothing yet
+SAME = 0.01  # relative: a loss that is so near to the nats of a token is their mean
+
+
+@dataclass
+class Seen:
+    """A step that was watched: its number, its loss as the loop has it, and its batch."""
+
+    number: int
+    loss: Any
+    batch: Any
+
+    @property
+    def value(self) -> float:
+        """The loss; NaN where it is no number."""
+        try:
+            return float(self.loss)
+        except (TypeError, ValueError, RuntimeError):
+            return math.nan
+
+    def nats(self, seen: Watching) -> float:
+        """Nats of a label that counts, by the outputs; NaN where these do not tell."""
+        said = [each for call in seen.saying for each in call.said.values()]
+        tokens = sum(each.tokens for each in said)
+        return float(sum(each.nats.sum() for each in said)) / tokens if tokens else math.nan
+
+    def given(self, seen: Watching) -> Given:
+        """What the loss is given, by most of the outputs."""
+        forms = Counter(each.form for call in seen.saying for each in call.said.values())
+        form = forms.most_common(1)[0][0] if forms else ""
+        if form == "softmax" and self.value > 0:
+            return "again"  # NLLLoss of probabilities is negative
+        return "softmax" if form == "logits" and self.value < 0 else form
+
+
+@dataclass
+class History:
+    """The last step, and what was written of it: figures and findings, as a Trainer's state has them."""
+
+    global_step: int = 0
+    log_history: list[dict[str, Any]] = field(default_factory=list)
+
+
+class LoopDoctor(Doctor):
+    """Looks at a training of torch modules; see `doctor`."""
+
+    def __init__(self, model: Any, optimizer: Any, asked: Asked, *, steps: int, every: int, examples: int) -> None:
+        super().__init__(Told(), LOOP)
+        self.looks = not distributed.is_available() or not distributed.is_initialized() or distributed.get_rank() == 0
+        self.history = self.told.state = History()
+        self.modules = named_modules(model)
+        self.model = nn.ModuleList([module for _, module in self.modules])
+        self.asked, self.every, self.examples = asked, every, examples
+        self.stepping = Stepping(optimizers_in(optimizer), self.guard)
+        self.watching = Watching(self.modules, self.guard)
+        self.watching.begins = self.stepping.start  # what steps before belongs to the batch before
+        self.passed = Passed()
+        self.plan = Plan(steps=steps, fresh=False, clip=0.0)
+        self.recorder = Recorder(self.plan, cure=LOOP.not_finite)
+        self.recorder.started()
+        self.understood: Understood | None = None
+        self._losses: list[Tensor] = []  # since the last line of the log
+        self._seen: Seen | None = None  # a watched step that may not be over
+        self._first: tuple[Weight, ...] = ()
+        self._reader: Reader | None = None
+        self._source: float | None = None  # how far another source moves the outputs
+        self._zeros: dict[str, tuple[Any, bool]] = {}
+        if self.looks:
+            self._begin()
+
+    @guarded("the weights before the first step")
+    def _begin(self) -> None:
+        self._zeros = zeros_at_start(parts_of(self.modules), self.modules)
+        if broken := broken_weights(self.model):
+            self._broken = True
+            self.pieces["wiring"] = look(Wiring(broken=f"not finite are the weights {broken}"))
+            self.tell()
+        self._watch()
+
+    @guarded("the step")
+    def step(self, loss: Any, batch: Any = None) -> None:
+        """Once for each batch that is trained on, anywhere behind its loss: what the loop has, as it is."""
+        self.history.global_step += 1
+        number = self.history.global_step
+        if not self.looks:
+            return
+        if isinstance(loss, Tensor):
+            loss = loss.detach()
+            self._losses.append(loss)
+        self._steps.loss(number, loss, None)
+        if batch is not None and not self.passed.full:
+            self.passed.add(flat(*with_functions(tensors_of(batch), batch, self.asked)))
+        if self.watching.on:
+            self.watching.stop()
+            self._seen = Seen(number, loss, batch)
+        self._settle()
+        if self._seen is None and (number + 1 in AT_FIRST or (number + 1) % self.every == 0):
+            self._watch()
+
+    def evaluate(self, loader: Iterable[Any], name: str = "") -> dict[str, Any]:
+        """Source bits, and outputs where `generate=` was given, of held-out batches: `loss`, `source_bits` and others.
+
+        The first batches of the loader are read, as many as hold `examples`. {} where they cannot be looked at; why is
+        in `diagnosis.not_checked`.
+        """
+        figures: dict[str, Any] = {}
+        if not self.looks:
+            return figures
+        self._settle(now=True)
+        self._evaluate(loader, name, figures)
+        self.tell({f"{PREFIX}{key}": value for key, value in figures.items() if isinstance(value, (int, float))})
+        return figures
+
+    @property
+    def diagnosis(self) -> Diagnosis:
+        """What is known so far: findings ranked, the cause first, and what could not be checked."""
+        self._settle(now=True)
+        return super().diagnosis
+
+    def _watch(self) -> None:
+        """The next step is looked at."""
+        self.watching.start()
+        self.stepping.start()
+
+    @guarded("what a step showed")
+    def _settle(self, *, now: bool = False) -> None:
+        """Judge the step that was watched, once its optimizers have moved the weights."""
+        seen = self._seen
+        if seen is None or not (self.stepping.taken or not self.stepping.optimizers or now):
+            return
+        self._seen = None
+        self.stepping.stop()
+        self.judge_finite()
+        if self.is_lost:
+            return
+        weights = weights_of(parts_of(self.modules), self.stepping)
+        self._first = self._first or weights
+        self._read(seen)
+        self._reach(seen)
+        self._judge_wiring(seen, weights)
+        self._log(seen, weights)
+        self._judge_data()
+        self.judge_course()
+        self.watching.forget()
+        self.tell()
+
+    @guarded("what the batches hold")
+    def _read(self, seen: Seen) -> None:
+        """How the batches are to be read, where that is not known yet."""
+        if self.understood is not None:
+            return
+        if not self.watching.saying and not self.watching.deep:
+            self.watching.deep = True  # the next time
+            return
+        named = tensors_of(seen.batch) or given_tensors(self.watching.calls)
+        named, asked = with_functions(named, seen.batch, self.asked)
+        self.understood = understand(self.watching, named, asked, self.modules, seen.given(self.watching))
+        print(f"sourcewise: understood: {self.understood.words}", file=sys.stderr)
+        with self.guard("source use"):
+            self._reader = self._reader_of(seen, named)
+
+    def _reader_of(self, seen: Seen, named: Named) -> Reader:
+        """How any batch is read from now on. Raises RequestError where the loop's calls cannot be made again."""
+        assert self.understood is not None
+        if any(local(p) is not p for p in self.model.parameters()):
+            raise RequestError("each process holds but a part of the model")
+        device, replay = next(p.device for p in self.model.parameters()), None
+        if self.asked.logits is None:
+            calls, size = self.watching.calls, len(self.understood.collation(named)[LABELS])
+            replay = replay_of(
+                calls, self.watching.saying, {k: v.to(device) for k, v in named.items()}, self.understood.pad, size
+            )
+        form = seen.given(self.watching)
+        return Reader(self.understood, form, replay, self.asked.logits, device)
+
+    @guarded("whether the source reaches the outputs")
+    def _reach(self, seen: Seen) -> None:
+        """How far other sources move the outputs, once, when a first step has opened what begins at zero."""
+        if self._reader is None or self._source is not None or seen.number == 1 or seen.batch is None:
+            return
+        with self.look():
+            named, _ = with_functions(tensors_of(seen.batch), seen.batch, self.asked)
+            self._source = source_effect(self._reader, seen.batch, named)
+
+    @guarded("the evaluation")
+    def _evaluate(self, loader: Iterable[Any], name: str, figures: dict[str, Any]) -> None:
+        if self._reader is None:
+            raise RequestError("no step has told how a batch is read: call doctor.step(loss, batch) in the loop before")
+        with self.look():
+            batches = some_batches(loader, self.examples, lambda batch: examples_in(tensors_of(batch)))
+            tensors = [with_functions(tensors_of(batch), batch, self.asked)[0] for batch in batches]
+            found, measured = evaluated(self._reader, list(zip(batches, tensors, strict=True)), self.asked.generate)
+        self.pieces |= {f"{what} {name}".strip(): of_set(piece, name) for what, piece in found.items()}
+        figures |= measured
+        self.recorder.evaluated(measured, self.history.global_step)
+        self.judge_course()
+
+    @guarded("the wiring")
+    def _judge_wiring(self, seen: Seen, weights: tuple[Weight, ...]) -> None:
+        """The rules over wiring, with what this step showed."""
+        step = first_step(weights, seen.nats(self.watching))
+        if seen.number > 1 and not math.isfinite(step.norm):
+            return  # the loss of the next step tells
+        observed = Observed(
+            step,
+            given=seen.given(self.watching),
+            loss=seen.value,
+            nats=seen.nats(self.watching),
+            zeros=zeros_now(self._zeros, self._first, seen.number),
+            state=state_left(self.watching, weights),
+            fading=self._fading(seen),
+            source=self._source,
+            early=seen.number == 1,
+            unheld=not self.stepping.optimizers,
+        )
+        self.pieces["wiring"] = look(Wiring(plan=self.plan, observed=observed))
+
+    def _fading(self, seen: Seen) -> Fading | None:
+        """Gradients along the sources of the batch, where it is known how these are read."""
+        if self.understood is None or self.understood.source is None or self.understood.labels is None:
+            return None
+        named, _ = with_functions(tensors_of(seen.batch), seen.batch, self.asked)
+        return fading_of(self.watching, self.understood.collation(named)) if named else None
+
+    @guarded("the course of the training")
+    def _log(self, seen: Seen, weights: tuple[Weight, ...]) -> None:
+        """A line of the course: the loss in nats a token, gradients and updates by part."""
+        losses, self._losses = [float(x) for x in self._losses], []
+        nats = seen.nats(self.watching)
+        scale = nats / seen.value if seen.value > 0 and math.isfinite(nats) else 1.0
+        if math.isnan(nats):
+            if self.recorder.lines[1:] or seen.number < PATIENT:
+                return  # a step that showed less than others, or the first
+            self.recorder.plan = replace(self.recorder.plan, other_loss="what the loss is the loss of does not show")
+            nats = seen.value
+        elif abs(scale - 1) < SAME and losses:
+            nats = sum(losses) / len(losses)
+        if not math.isfinite(nats):
+            return
+        if not self.recorder.lines[1:] and self.understood is not None and self.understood.vocabulary:
+            fresh = nats >= FRESH * math.log(self.understood.vocabulary)
+            self.recorder.plan = replace(self.recorder.plan, fresh=fresh)
+        norms, ratios = by_part(weights)
+        whole = math.sqrt(sum(norm**2 for norm in norms.values()))
+        line = Step(
+            step=seen.number,
+            loss=nats,
+            learning_rate=self.stepping.rate or None,
+            gradient_norm=whole * scale if whole else None,
+            gradient_norms={part: norm * scale for part, norm in norms.items()} if whole else None,
+            update_ratios=ratios or None,
+        )
+        self.recorder.stepped(line)
+
+    @guarded("the training data")
+    def _judge_data(self) -> None:
+        """The rules over pairs, on what has passed, each time that it is four times as much."""
+        passed = self.passed
+        if self.understood is None or not passed.more:
+            return
+        with self.look():
+            pairs = passed.pairs(self.understood)
+            if len(pairs.train) >= FEWEST:
+                self.pieces["data"] = look(pairs)
+                self.recorder.entropy(target_entropy(pairs.train))
