@@ -18,8 +18,8 @@ JSON = argument("--json", action="store_true", help="print JSON, for programs")
 LIMITS = (
     argument("--max-source", type=int, metavar="N", help="most tokens read of a source (default: as trained)"),
     argument("--max-frames", type=int, metavar="N", help="most frames read of a feature source"),
-    argument("--source-language", type=filled, metavar="CODE", help="language of the sources, as the tokenizer says"),
-    argument("--target-language", type=filled, metavar="CODE", help="language of the outputs, in the same way"),
+    argument("--source-language", type=filled, metavar="CODE", help=SUPPRESS),  # docs/models.md
+    argument("--target-language", type=filled, metavar="CODE", help=SUPPRESS),
 )
 SET = (  # how a data set is read
     FEATURES,

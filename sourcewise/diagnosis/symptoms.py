@@ -37,7 +37,10 @@ class Symptom:
         return "\n".join([f"{self.name}: {self.first}", *rows])
 
 
-_UNREAD = "DAT002 DAT003 DAT011..DAT014 DAT018 WIR003 WIR004 WIR011..WIR013 WIR019 WIR022 WIR023 MEM001 ATT001 SRC001"
+_UNREAD = (
+    "DAT002 DAT003 DAT011..DAT014 DAT018 WIR003 WIR004 WIR011..WIR013 WIR019 WIR022 WIR023 WIR026 WIR028 MEM001 ATT001 "
+    "SRC001"
+)
 SYMPTOMS = (
     Symptom(
         "same output",
@@ -64,7 +67,7 @@ SYMPTOMS = (
         "loss stuck plateau flat constant not falling decreasing learning nothing chance log vocabulary",
         "does anything get a gradient, and is the rate right? A batch that cannot be learned by heart is a fault of the"
         " network, not of the data.",
-        "WIR001..WIR003 WIR011..WIR018 WIR023 TRN003 TRN004 TRN006 TRN009 TRN015 DAT003",
+        "WIR001..WIR003 WIR011..WIR018 WIR023 WIR026 WIR027 TRN003 TRN004 TRN006 TRN009 TRN015 DAT003",
     ),
     Symptom(
         "nan",

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
+from typing import Any
+
 import torch
 
 from sourcewise.errors import RequestError
@@ -22,3 +25,8 @@ def choose_device(name: str) -> torch.device:
 def is_host(device: torch.device | str) -> bool:
     """Whether a device is the CPU, whose memory is the host's: to look at a number there costs nothing."""
     return torch.device(device).type == "cpu"
+
+
+def products_in(device: torch.device, precision: torch.dtype) -> AbstractContextManager[Any]:
+    """Within: matrix products of fp32 weights on this device are computed in this precision."""
+    return torch.autocast(device.type, precision)

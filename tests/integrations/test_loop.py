@@ -143,7 +143,11 @@ def test_an_odd_loss_ends_nothing(loss: Any) -> None:
     assert isinstance(doctor.diagnosis.not_checked, list)
 
 
-@pytest.mark.parametrize("batch", [None, "text", 3, {}, [[1, 2], [3]], {"a": object()}], ids=str)
+@pytest.mark.parametrize(
+    "batch",
+    [None, "text", 3, {}, [[1, 2], [3]], {"a": object()}],
+    ids=["none", "text", "number", "empty", "lists", "object"],
+)
 def test_an_odd_batch_ends_nothing(batch: Any) -> None:
     training = Apart("unoptimised")
     doctor = sourcewise.doctor(training.modules, training.optimizers)

@@ -66,8 +66,8 @@ def why_refused(config: Any) -> str:
 
 def input_of(model: Any) -> str:
     """The name of what a model's encoder reads."""
-    name, encoder = str(model.main_input_name), model.get_encoder()
-    return name if name != "inputs" else str(encoder.main_input_name)  # of a pair, it is that of the encoder
+    name = str(model.main_input_name)
+    return name if name != "inputs" else str(model.get_encoder().main_input_name)  # of a pair, it is the encoder's
 
 
 def width_of(model: Any) -> int:

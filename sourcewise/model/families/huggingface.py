@@ -22,6 +22,7 @@ from sourcewise.model.generation_defaults import GenerationDefaults
 from sourcewise.model.network import Body, Seq2Seq
 from sourcewise.model.parts import ParameterInfo, Stacks, belonging, largest_list
 from sourcewise.model.weights.generation_config import Ids, Told, in_memory
+from sourcewise.runtime.device import products_in
 
 NO_END = -1  # the end of text of a model that has none
 VECTORS = "inputs_embeds"
@@ -189,7 +190,7 @@ class HuggingFaceBody(Body):
         """Within: products are computed in the precision of the training."""
         if self.products == torch.float32 or self.model.dtype != torch.float32:
             return contextlib.nullcontext()
-        return torch.autocast(self.model.device.type, self.products)
+        return products_in(self.model.device, self.products)
 
     def _inputs(self, tokens: Tensor, memory: HuggingFaceMemory, cached: bool) -> dict[str, Any]:
         """The arguments of a call of the model."""
