@@ -321,10 +321,19 @@ def _positions(config: Any) -> int | None:
 
 def _width(model: Any) -> int:
     """Width of a model's encoder."""
-    config = getattr(model.get_encoder(), "config", model.config)
+    own = getattr(model.config, "encoder", None) or model.config  # of a pair, that of its encoder
+    return _width_in(own) or _width_in(model.get_encoder().config) or _unknown_width(model)
+
+
+def _width_in(config: Any) -> int:
+    """The width that a configuration names; 0: none."""
     sections = (config, getattr(config, "text_config", None))
     found = (getattr(each, name, None) for each in sections for name in ("hidden_size", "d_model"))
-    return int(next(width for width in found if width))
+    return int(next((width for width in found if width), 0))
+
+
+def _unknown_width(model: Any) -> int:
+    raise RequestError(f"a {model.config.model_type}: the width of its encoder is not known")
 
 
 def _dropout(config: Any) -> float:
