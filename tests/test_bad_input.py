@@ -75,7 +75,10 @@ MATRICES: dict[str, tuple[Callable[[Path], object], str]] = {
     "no numbers at all": (lambda p: p.write_bytes(p.read_bytes()[:20]), "has a broken header"),
     "pickled objects": (lambda p: np.save(p, np.array([[Bomb()]], object), allow_pickle=True), "holds pickled objects"),
     "a pickle": (lambda p: p.write_bytes(pickle.dumps(Bomb())), "is a pickle, which is never loaded"),
-    "wrong rank": (lambda p: np.save(p, np.ones(8, np.float32)), "has shape (8,); a feature matrix is (frames, dims)"),
+    "wrong rank": (
+        lambda p: np.save(p, np.ones((2, 8, 4), np.float32)),
+        "has shape (2, 8, 4); a feature matrix is (frames, dims)",
+    ),
     "another width": (lambda p: np.save(p, np.ones((8, 5), np.float32)), "is 5 wide; its neighbours are 4 wide"),
     "NaN": (lambda p: np.save(p, spoilt(np.nan)), "has NaN or infinity, first in frame 5"),
     "infinity": (lambda p: np.save(p, spoilt(-np.inf)), "has NaN or infinity, first in frame 5"),

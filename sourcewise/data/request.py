@@ -44,6 +44,7 @@ class SourceRequest:
             source=self.source or like.source,
             quoting=like.quoting,
             chat=self.data.chat if like.conversations else None,
+            file=like.file,
         )
 
     def examples(self, path: str) -> Dataset:
