@@ -7,6 +7,7 @@ told by the readers. Frames are counted from the header of the file.
 from __future__ import annotations
 
 import functools
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -41,19 +42,32 @@ class AudioFile:
             self._remarks += (f"have {found.channels} channels: averaged",)
 
     def keys(self) -> Sequence[str]:
-        """One, without a name."""
+        """One, without a name; a part has the key START:END, in seconds."""
         return [""]
+
+    def _samples(self, key: str) -> tuple[int, int]:
+        """The first sample of a part, and the one after its last."""
+        if not key:
+            return 0, self._count
+        times = re.fullmatch(r"(\d+(?:\.\d*)?):(\d+(?:\.\d*)?)", key)
+        if times is None:
+            raise KeyError(key)
+        start, stop = (round(float(each) * self._rate) for each in times.groups())
+        if start >= stop or stop > self._count + self._rate // 100:  # segments are rounded to hundredths
+            seconds = self._count / self._rate
+            raise ValueError(f"is {seconds:.2f} s long; a part from {times[1]} to {times[2]} s is not in it")
+        return start, min(stop, self._count)
 
     def header(self, key: str) -> Header:
         """Shape and type, from the number of samples."""
-        if key:
-            raise KeyError(key)
-        return Header((-(-self._count * RATE // self._rate) // HOP, MELS), np.dtype(np.float32), self._remarks)
+        start, stop = self._samples(key)
+        return Header((-(-(stop - start) * RATE // self._rate) // HOP, MELS), np.dtype(np.float32), self._remarks)
 
     def read(self, key: str, rows: slice) -> np.ndarray:
-        """These frames; the whole recording is read for them, since its loudest frame sets the scale."""
-        self.header(key)
-        samples, _ = soundfile.read(_readable(self._source), dtype="float32", always_2d=True)
+        """These frames; the whole part is read for them, since its loudest frame sets the scale."""
+        start, stop = self._samples(key)
+        file = _readable(self._source)
+        samples, _ = soundfile.read(file, start=start, stop=stop, dtype="float32", always_2d=True)
         return log_mel(resampled(samples.mean(axis=1), self._rate))[rows]
 
 
@@ -79,9 +93,9 @@ def log_mel(samples: np.ndarray) -> np.ndarray:
     """The (frames, 80) log-mel features of samples (one channel, 16,000 a second), without padding."""
     if len(samples) < HOP:
         return np.zeros((0, MELS), np.float32)
-    found: np.ndarray = _extractor()(
-        samples, sampling_rate=RATE, padding=False, truncation=False, return_tensors="np"
-    )["input_features"][0]
+    found: np.ndarray = _extractor()(samples, sampling_rate=RATE, padding=False, truncation=False, return_tensors="np")[
+        "input_features"
+    ][0]
     return np.ascontiguousarray(found.T, np.float32)
 
 

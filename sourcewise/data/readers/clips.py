@@ -113,7 +113,7 @@ def _folders(manifest: Path, features: str | Path | None, layout: Layout) -> lis
     here, name = (manifest if manifest.is_dir() else manifest.parent), manifest.stem
     usual = [root / "features" / part for root in (here, here.parent) for part in (name, "")] + [here]
     # Other toolkits name files from the manifest's folder or the current one.
-    return [*usual, here / name] if layout.file == "id" else [here, Path(), *usual, here / "clips"]
+    return [*usual, here / name] if layout.file == "id" else [here, Path(), *usual, here / "clips", here.parent.parent]
 
 
 def _in_folders(

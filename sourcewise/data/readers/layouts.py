@@ -25,7 +25,10 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass
 
-TEXTS = ("text", "target", "tgt_text", "sentence", "translation", "transcription", "transcript", "label", "output")
+TEXTS = (
+    *("text", "target", "tgt_text", "sentence", "translation", "transcription", "transcript", "label"),
+    *("output", "txt"),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +60,7 @@ LAYOUTS = (
     Layout("audio", "audio", TEXTS, holds=True),
     Layout("fairseq S2T", "audio", ("tgt_text",), frames="n_frames", literal=True, any_of=("tgt_text", "n_frames")),
     Layout("audio", "audio", TEXTS),
-    Layout("Kaldi", "feats.scp", ("text",)),
+    Layout("Kaldi", "feats.scp", ("text",), frames="utt2num_frames"),
     Layout("ESPnet", "wav.scp", ("text",)),
     Layout("ssvp_slt", "video_name", ("label",), bare=True, folder=5, any_of=("label",), literal=True),
     Layout("GFSLT", "name", ("text",), bare=True, any_of=("imgs_path",)),
@@ -74,7 +77,7 @@ def layout_of(columns: Collection[str], holding: Collection[str] = (), file: str
     """
     if file:
         own = next((layout for layout in LAYOUTS if layout.file == file and layout.bare), None)
-        return own or Layout(file, file, TEXTS, frames="n_frames", prompt="encoder_prompt")
+        return own or Layout(file, file, TEXTS, frames="n_frames", holds=file in holding)
     for layout in LAYOUTS:
         if layout.file not in columns or (layout.any_of and not set(layout.any_of) & set(columns)):
             continue

@@ -6,8 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from sourcewise.data.readers.columns import ARROW, holds_matrices, is_shard, read_arrow, read_shards
 from sourcewise.data.readers.delimited import DELIMITED, Quoting, read_header
-from sourcewise.data.readers.layouts import LAYOUTS, Layout, layout_of
+from sourcewise.data.readers.kaldi_folders import is_kaldi_folder, read_kaldi_folder
+from sourcewise.data.readers.layouts import LAYOUTS, TEXTS, Layout, layout_of
 from sourcewise.data.readers.records import Records, are_records, read_records
 from sourcewise.data.readers.tables import Table, listed, read_table, read_tsv
 from sourcewise.errors import RequestError
@@ -30,7 +32,9 @@ class ManifestRows:
 
 def are_rows(path: Path) -> bool:
     """Whether a file or folder is a manifest by itself, such as a pickle of records; a table tells by its columns."""
-    return are_records(path)
+    if path.is_dir():
+        return is_kaldi_folder(path)
+    return is_shard(path) or holds_matrices(path) or are_records(path)
 
 
 def read_rows(path: Path, quoting: Quoting = "auto", file: str | None = None) -> ManifestRows:
@@ -39,13 +43,23 @@ def read_rows(path: Path, quoting: Quoting = "auto", file: str | None = None) ->
     Raises RequestError for what cannot be read, and where no column names or holds features.
     """
     records = _records(path, quoting, file)
-    columns = records.table.names() if not file else list(records.table.columns)
-    layout = layout_of(columns, records.matrices, file)
+    columns = list(records.table.columns)
+    layout = _layout(path, columns, list(records.matrices), file)
     if layout is None or (file and file not in columns):
         what = f"no column {file!r}" if file else f"no column that names a feature file (one of {_known()})"
         hint = "" if file else "; `file: COLUMN` names another"
         raise RequestError(f"{path}: {what}; it has: {listed(columns)}{hint}")
     return ManifestRows(records, layout)
+
+
+def _layout(path: Path, columns: Sequence[str], holding: Sequence[str], file: str | None) -> Layout | None:
+    """The layout of columns; of a file that holds matrices in one column only, that column is the features."""
+    layout = layout_of(columns, holding, file)
+    if file or not holding or (layout is not None and layout.holds):
+        return layout
+    if len(holding) > 1:
+        raise RequestError(f"{path}: {listed(holding)} hold matrices; `file: COLUMN` says which are the features")
+    return Layout(holding[0], holding[0], TEXTS, frames="n_frames", holds=True)
 
 
 def _known() -> str:
@@ -55,6 +69,14 @@ def _known() -> str:
 
 def _records(path: Path, quoting: Quoting, file: str | None) -> Records:
     ending = path.suffix.lower()
+    if path.is_dir():
+        if not is_kaldi_folder(path):
+            raise RequestError(f"{path}: a folder without feats.scp or wav.scp; name the manifest itself")
+        return Records(read_kaldi_folder(path))
+    if is_shard(path):
+        return read_shards(path)
+    if ending in ARROW:
+        return read_arrow(path)
     if ending not in DELIMITED:
         return read_records(path) if are_records(path) else Records(read_table(path, quoting))
     columns = read_header(path)
