@@ -245,6 +245,87 @@ def webdataset(folder: Path) -> Words:
     return {"manifest": "train-{000..001}.tar"}
 
 
+def recordings() -> dict[str, np.ndarray]:
+    """Name → samples at 16,000 a second."""
+    rng = np.random.default_rng(3)
+    return {
+        flat(name): (rng.standard_normal(160 * frames * 3) * 0.1).astype(np.float32)
+        for name, frames in zip(NAMES, LENGTHS, strict=True)
+    }
+
+
+def recorded(folder: Path) -> Words:
+    """The features of the recordings as .npy: log-mel as Whisper's, by transformers' own extractor."""
+    from transformers import WhisperFeatureExtractor
+
+    extractor = WhisperFeatureExtractor(feature_size=80)
+    (folder / "mel").mkdir()
+    for name, samples in _stored().items():
+        found = extractor(samples, sampling_rate=16_000, padding=False, return_tensors="np")
+        np.save(folder / "mel" / f"{name}.npy", found["input_features"][0].T)
+    _table(folder / "m.tsv", *zip(map(flat, NAMES), TEXTS, strict=True), header="id\ttext")
+    return {"manifest": "m.tsv", "features": "mel", "quoting": "text"}
+
+
+def _stored() -> dict[str, np.ndarray]:
+    """What a file of 16 bits gives back."""
+    return {name: np.round(samples * 32768).astype(np.float32) / 32768 for name, samples in recordings().items()}
+
+
+def _write(path: Path, name: str) -> None:
+    import soundfile
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    soundfile.write(path, _stored()[name], 16_000, subtype="PCM_16")
+
+
+def wavs(folder: Path) -> Words:
+    """Our own layout, with a folder of recordings."""
+    for name in recordings():
+        _write(folder / "wavs" / f"{name}.wav", name)
+    _table(folder / "m.tsv", *zip(map(flat, NAMES), TEXTS, strict=True), header="id\ttext")
+    return {"manifest": "m.tsv", "features": "wavs", "quoting": "text"}
+
+
+def espnet(folder: Path) -> Words:
+    """dump/raw/train with wav.scp, text and utt2spk."""
+    home = folder / "dump/raw/train"
+    for name in recordings():
+        _write(home / "data" / f"{name}.flac", name)
+    (home / "wav.scp").write_text("".join(f"{name} dump/raw/train/data/{name}.flac\n" for name in recordings()))
+    (home / "text").write_text("".join(f"{flat(n)} {t}\n" for n, t in zip(NAMES, TEXTS, strict=True)))
+    (home / "utt2spk").write_text("".join(f"{flat(n)} spk\n" for n in NAMES))
+    return {"manifest": "dump/raw/train"}
+
+
+def common_voice(folder: Path) -> Words:
+    """cv/train.tsv with client_id, path, sentence; recordings in cv/clips. (Theirs are .mp3, which loses samples.)"""
+    for name in recordings():
+        _write(folder / "cv/clips" / f"{name}.flac", name)
+    rows = [("c0ffee", f"{flat(n)}.flac", "", t, "domain", 2, 0) for n, t in zip(NAMES, TEXTS, strict=True)]
+    columns = "client_id path sentence_id sentence sentence_domain up_votes down_votes"
+    _table(folder / "cv/train.tsv", *rows, header=columns.replace(" ", "\t"))
+    return {"manifest": "cv/train.tsv"}
+
+
+def audio_column(folder: Path) -> Words:
+    """Parquet as the hub keeps recordings: a column of {bytes, path}."""
+    import pyarrow
+    import pyarrow.parquet
+
+    wavs(folder)
+    cells = [{"bytes": (folder / f"wavs/{name}.wav").read_bytes(), "path": f"{name}.wav"} for name in recordings()]
+    table = pyarrow.table({"id": [*map(flat, NAMES)], "audio": cells, "sentence": list(TEXTS)})
+    pyarrow.parquet.write_table(table, folder / "train.parquet")
+    return {"manifest": "train.parquet"}
+
+
+RECORDED: dict[str, Callable[[Path], Words]] = {
+    "a folder": wavs,
+    "ESPnet": espnet,
+    "Common Voice": common_voice,
+    "the hub's audio": audio_column,
+}
 LAYOUTS: dict[str, Callable[[Path], Words]] = {
     "neccam/slt": neccam,
     "GFSLT, labels": gfslt_labels,

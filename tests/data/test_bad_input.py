@@ -191,7 +191,7 @@ MANIFESTS = {
         "has 6 frames; the manifest asks for frames 5 to 2",
     ),
     "a start beyond the end": (SIGNS + "i\tx.npy\t6\t4\ta\n", {}, "has 6 frames; the manifest asks for frames 6 to 10"),
-    "a pose file": (SIGNS + "i\tx.pose\t0\t4\ta\n", {}, "m.tsv:2: x.pose: features are read from .npy files"),
+    "a pose file": (SIGNS + "i\tx.pose\t0\t4\ta\n", {}, "m.tsv:2: x.pose: no such file; "),
 }
 
 

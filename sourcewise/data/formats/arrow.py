@@ -121,9 +121,7 @@ def _store_of(value: Any) -> Store:
         found = value.as_py()
         name = str(found.get("path") or "x.wav")
         if not found.get("bytes"):
-            raise ValueError(
-                f"holds no bytes, only the name {name!r}; give a column of file names"
-            )
+            raise ValueError(f"holds no bytes, only the name {name!r}; give a column of file names")
         return open_bytes(io.BytesIO(found["bytes"]), ending_of(name) or ".wav")
     if isinstance(value, (pyarrow.BinaryScalar, pyarrow.LargeBinaryScalar)):
         return open_bytes(io.BytesIO(value.as_py()), NPY)

@@ -7,7 +7,6 @@ told by the readers. Frames are counted from the header of the file.
 from __future__ import annotations
 
 import functools
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ from typing import Any
 import numpy as np
 import soundfile
 
-from sourcewise.data.formats.store import Header, Source
+from sourcewise.data.formats.store import Header, Source, seconds_of
 
 RATE = 16_000
 HOP = 160  # samples a frame
@@ -49,13 +48,10 @@ class AudioFile:
         """The first sample of a part, and the one after its last."""
         if not key:
             return 0, self._count
-        times = re.fullmatch(r"(\d+(?:\.\d*)?):(\d+(?:\.\d*)?)", key)
-        if times is None:
-            raise KeyError(key)
-        start, stop = (round(float(each) * self._rate) for each in times.groups())
+        first, last = seconds_of(key)
+        start, stop = round(first * self._rate), self._count if last is None else round(last * self._rate)
         if start >= stop or stop > self._count + self._rate // 100:  # segments are rounded to hundredths
-            seconds = self._count / self._rate
-            raise ValueError(f"is {seconds:.2f} s long; a part from {times[1]} to {times[2]} s is not in it")
+            raise ValueError(f"is {self._count / self._rate:.2f} s long; it has no part {key} (seconds)")
         return start, min(stop, self._count)
 
     def header(self, key: str) -> Header:

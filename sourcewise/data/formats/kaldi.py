@@ -91,8 +91,8 @@ def _read_header(file: BinaryIO, back: bool = False) -> tuple[Header, bytes]:
     if start[:2] != _BINARY or (kind not in _TYPES and kind not in _COMPRESSED):
         if start[:2] == _BINARY:
             raise ValueError(f"holds {kind!r} there, not a matrix or vector of numbers")
-        text = "text" if b"[" in file.read(64) else "no matrix"
-        raise ValueError(f"holds {text} there, not a binary matrix of Kaldi's; copy it with copy-feats to ark:FILE")
+        what = "text" if b"[" in start + file.read(64) else "something else"
+        raise ValueError(f"holds {what} there, not a binary matrix of Kaldi's; copy it with copy-feats to ark:FILE")
     if kind in _COMPRESSED:
         if kind != b"CM ":
             file.read(1)

@@ -7,23 +7,24 @@ video decoder along for what is a header and three arrays.
 
 from __future__ import annotations
 
+import math
 import struct
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
-from sourcewise.data.formats.store import Header, Source
+from sourcewise.data.formats.store import Header, Source, seconds_of
 
 
 class PoseFile:
-    """One array of (frames, points × coordinates)."""
+    """One array of (frames, points × coordinates); a part has the key START:END, in seconds."""
 
     def __init__(self, source: Source) -> None:
         self._source = source
         data = source.read_bytes() if isinstance(source, Path) else source.read()
         try:
-            self._values, people = _points(data)
+            self._values, people, self._rate = _points(data)
         except (struct.error, IndexError):
             raise ValueError("is no whole .pose file; write it again") from None
         self._remarks = ("have several persons: the first is read",) if people > 1 else ()
@@ -34,13 +35,23 @@ class PoseFile:
 
     def header(self, key: str) -> Header:
         """Shape and type."""
-        if key:
-            raise KeyError(key)
-        return Header(self._values.shape, self._values.dtype, self._remarks)
+        part = self._part(key)
+        return Header(part.shape, part.dtype, self._remarks)
+
+    def _part(self, key: str) -> np.ndarray:
+        """The frames of a part, from the one that holds its beginning to the one that holds its end."""
+        if not key:
+            return self._values
+        first, last = seconds_of(key)
+        start = math.floor(first * self._rate + 1e-6)
+        stop = len(self._values) if last is None else math.ceil(last * self._rate - 1e-6)
+        if start >= stop or stop > len(self._values) + 1:
+            raise ValueError(f"is {len(self._values) / self._rate:.2f} s long; it has no part {key} (seconds)")
+        return self._values[start:stop]
 
     def read(self, key: str, rows: slice) -> np.ndarray:
         """These frames."""
-        return self._values[rows]
+        return self._part(key)[rows]
 
 
 class _Reader:
@@ -67,8 +78,8 @@ class _Reader:
         return np.frombuffer(self.data, "<f4", count, self.at - 4 * count).reshape(shape)
 
 
-def _points(data: bytes) -> tuple[np.ndarray, int]:
-    """The coordinates of the first person, and how many persons there are."""
+def _points(data: bytes) -> tuple[np.ndarray, int, float]:
+    """The coordinates of the first person, how many persons there are, and frames a second."""
     read = _Reader(data)
     (version,) = read.unpack("f")
     version = round(version, 3)
@@ -85,9 +96,9 @@ def _points(data: bytes) -> tuple[np.ndarray, int]:
         read.at += 4 * limbs + 6 * colors
         points += of_points
     if version == 0.1:
-        _, frames, people = read.unpack("HHH")
+        rate, frames, people = read.unpack("HHH")
     else:
-        _, frames, people = read.unpack("fIH")
+        rate, frames, people = read.unpack("fIH")
     if version == 0.1 and people and points:  # its count of frames is too small a number for long clips
         there = (len(data) - read.at) // int(4 * people * points * (widest + 1))
         frames = there if there % 65536 == frames else frames
@@ -96,4 +107,4 @@ def _points(data: bytes) -> tuple[np.ndarray, int]:
     places = read.floats(int(frames), int(people), points, widest)[:, 0]
     seen = read.floats(int(frames), int(people), points)[:, 0]
     values = np.where(seen[..., None] > 0, places, np.float32(0))
-    return values.reshape(int(frames), points * widest), int(people)
+    return values.reshape(int(frames), points * widest), int(people), rate or 1.0

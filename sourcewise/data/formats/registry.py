@@ -39,6 +39,9 @@ FORMATS = (  # in the order in which a folder is searched
 )
 
 
+TIMED = (".pose", ".wav", ".flac", ".mp3", ".ogg", ".opus")  # endings of files whose parts are named by seconds
+
+
 @functools.cache
 def formats() -> dict[str, Format]:
     """Ending → format, in the order in which a folder is searched; those of plug-ins come last."""

@@ -61,6 +61,14 @@ class Format:
                 raise ValueError(f"the ending {ending!r} is none: a dot, then small letters or digits")
 
 
+def seconds_of(key: str) -> tuple[float, float | None]:
+    """The part of a recording that the key START:END or START: names, in seconds. Raises KeyError for another."""
+    times = re.fullmatch(r"(\d+(?:\.\d*)?):(\d+(?:\.\d*)?)?", key)
+    if times is None:
+        raise KeyError(key)
+    return float(times[1]), float(times[2]) if times[2] else None
+
+
 class Arrays:
     """A store of arrays in memory."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import re
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -60,14 +61,15 @@ def name_of(record: Any, otherwise: str) -> str:
 def load_torch(source: Source) -> Any:
     """What torch.save wrote, with weights_only. Raises ValueError for any other contents, and OSError."""
     kinds = [np.float16, np.float32, np.float64, np.int8, np.int16, np.int32, np.int64, np.uint8, np.bool_]
-    allowed = [np.zeros(0).__reduce__()[0], np.ndarray, np.dtype, *(type(np.dtype(kind)) for kind in kinds)]
+    allowed: list[Any] = [np.zeros(0).__reduce__()[0], np.ndarray, np.dtype, *(type(np.dtype(kind)) for kind in kinds)]
     try:
         with torch.serialization.safe_globals(allowed):
             mapped = isinstance(source, Path) and source.open("rb").read(2) == b"PK"
             return torch.load(source, map_location="cpu", weights_only=True, mmap=mapped)
     except pickle.UnpicklingError as error:
         said = str(error)
-        name = said.partition("Unsupported global: GLOBAL ")[2].split(" ")[0].rstrip(".") or said.splitlines()[0][:100]
+        named = re.search(r"(?:GLOBAL|class|function) ([\w.]+\w)", said)
+        name = named[1] if named else said.splitlines()[0][:100]
         raise ValueError(f"holds more than tensors ({name}), which is never loaded; save tensors alone") from None
     except (RuntimeError, EOFError, TypeError, KeyError, AttributeError, IndexError) as error:
         said = (str(error).splitlines() or [type(error).__name__])[0]

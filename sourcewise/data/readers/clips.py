@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from sourcewise.data.formats.npy import NPY
-from sourcewise.data.formats.registry import ending_of, formats, open_store
+from sourcewise.data.formats.registry import TIMED, ending_of, formats, open_store
 from sourcewise.data.formats.store import Rows, Store
 from sourcewise.data.readers.feature_files import NO_FILE, FileFinder, FoundFiles
 from sourcewise.data.readers.layouts import Layout
@@ -129,7 +129,10 @@ def _in_folders(
     for row, place in places.items():
         where, path = table.where(row), found.paths[place.file]
         span = (place.start, place.stop) if place.start or place.stop else spans[row]
-        clip = Clip(path, where, *span, layout.clamp, frames[row], place.span, place.key)
+        key = place.key
+        if layout.timed and any(span) and ending_of(path.name) in TIMED:
+            key, span = f"{span[0] / 1000}:{'' if span[1] is None else span[1] / 1000}", (0, None)
+        clip = Clip(path, where, *span, layout.clamp, frames[row], place.span, key)
         if place.file not in found.wrong:
             clips.of[row] = clip
         elif bare or ending_of(place.file) or place.span:

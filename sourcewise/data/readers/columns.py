@@ -109,9 +109,7 @@ def _add_texts(columns: dict[str, list[Any]], ending: str, members: dict[str, Me
         except ValueError as error:
             raise RequestError(f"{member.shard}: {name}.{ending}: {str(error).splitlines()[0]}") from None
         if not isinstance(values, dict):
-            raise RequestError(
-                f"{member.shard}: {name}.{ending}: no JSON object"
-            )
+            raise RequestError(f"{member.shard}: {name}.{ending}: no JSON object")
         for key, value in values.items():
             if key != "id":
                 columns.setdefault(key, [ABSENT] * len(names))[row] = value

@@ -6,8 +6,8 @@ slt_how2sign   `signs_file`, `signs_offset`, `signs_length`; frames [offset, off
                file as its own loader does, which is noted; `translation`
 fairseq S2T    `audio`, `n_frames` (checked), never quoted; a file, or ARCHIVE.zip:OFFSET:BYTES; `tgt_text`
 multimodalhugs `signal`, `signal_start`, `signal_end`; frames [start, end); as in its own reader a start of 0 or nothing
-               is that of the file, an end of 0 or nothing its end; `output`, prompt in `encoder_prompt`;
-               `decoder_prompt` is not used
+               is that of the file, an end of 0 or nothing its end; milliseconds of .pose and recordings; `output`,
+               prompt in `encoder_prompt`; `decoder_prompt` is not used
 ssvp_slt       no header: name, length (not checked), label; FIRST FIVE LETTERS OF NAME/NAME.pt
 neccam/slt     a pickle's `name`, `signer`, `gloss`, `text`, `sign`, which is the tensor
 GFSLT          a pickle's `name`, `gloss`, `text`, `length`, `imgs_path`; the tensor in `feature`, else NAME.npy
@@ -47,13 +47,22 @@ class Layout:
     literal: bool = False  # fields are never quoted
     any_of: tuple[str, ...] = ()  # one of these columns must be there, too
     bare: bool = False  # names are without an ending
+    timed: bool = False  # start and stop are milliseconds where the file is a pose or a recording
     folder: int = 0  # so many first letters of a name are the folder of its file
     holds: bool = False  # the column must hold matrices; names of files do not count
 
 
 LAYOUTS = (
     Layout("slt_how2sign", "signs_file", ("translation",), start="signs_offset", length="signs_length", clamp=True),
-    Layout("multimodalhugs", "signal", ("output",), prompt="encoder_prompt", start="signal_start", stop="signal_end"),
+    Layout(
+        "multimodalhugs",
+        "signal",
+        ("output",),
+        prompt="encoder_prompt",
+        start="signal_start",
+        stop="signal_end",
+        timed=True,
+    ),
     Layout("neccam/slt", "sign", ("text",), holds=True),
     Layout("GFSLT", "feature", TEXTS, holds=True),
     Layout("features", "features", TEXTS, holds=True),

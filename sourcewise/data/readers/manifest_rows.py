@@ -10,7 +10,7 @@ from sourcewise.data.readers.columns import ARROW, holds_matrices, is_shard, rea
 from sourcewise.data.readers.delimited import DELIMITED, Quoting, read_header
 from sourcewise.data.readers.kaldi_folders import is_kaldi_folder, read_kaldi_folder
 from sourcewise.data.readers.layouts import LAYOUTS, TEXTS, Layout, layout_of
-from sourcewise.data.readers.records import Records, are_records, read_records
+from sourcewise.data.readers.records import ENDINGS, Records, are_records, read_records
 from sourcewise.data.readers.tables import Table, listed, read_table, read_tsv
 from sourcewise.errors import RequestError
 
@@ -78,7 +78,8 @@ def _records(path: Path, quoting: Quoting, file: str | None) -> Records:
     if ending in ARROW:
         return read_arrow(path)
     if ending not in DELIMITED:
-        return read_records(path) if are_records(path) else Records(read_table(path, quoting))
+        held = path.name.lower().endswith(ENDINGS) or are_records(path)
+        return read_records(path) if held else Records(read_table(path, quoting))
     columns = read_header(path)
     if file is None and is_ssvp(columns):
         return Records(_read_ssvp(path))

@@ -85,9 +85,7 @@ class _Matrix:
         """Frames [start, stop), as stored. Raises RequestError."""
         try:
             store = self.opened()
-            values = (
-                store.read(self.key, slice(None))[None] if self.vector else store.read(self.key, slice(start, stop))
-            )
+            values = store.read(self.key, slice(None) if self.vector else slice(start, stop))
         except OSError as error:
             raise clip.unreadable(error) from None
         except (ValueError, KeyError) as error:  # the file is another than it was
@@ -158,8 +156,16 @@ class MatrixStore:
         counts = Counter(widths)
         usual = max(counts, key=counts.__getitem__) if widths else 0  # the first of equally frequent ones
         problem = f"wide; its neighbours are {usual} wide, and all must be alike"
+        if self._look_transposed():
+            problem += "; all have one number of rows and many widths: are they (dims, frames)? Save matrix.T"
         others = {key: found.dims for key, found in self._found.items() if found.dims != usual}
         return usual, {key: files[key].wrong(f"is {dims} {problem}", "another width") for key, dims in others.items()}
+
+    def _look_transposed(self) -> bool:
+        """Whether what should be frames is the same in all files, and what should be dims is not."""
+        found = [each for each in self._found.values() if not each.vector]
+        widths = {each.dims for each in found}
+        return len(found) > 2 and len({each.frames for each in found}) == 1 and 2 * len(widths) > len(found)
 
     def _checked(self, wrong: dict[_Key, RequestError], files: dict[_Key, Clip]) -> list[tuple[int, int]]:
         """The frames [start, stop) of each clip; errors of clips and files go into `bad`."""

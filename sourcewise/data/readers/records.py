@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,7 +19,7 @@ from sourcewise.data.readers.tables import Table
 from sourcewise.errors import RequestError
 
 _TORCH = (".pt", ".pth")
-_PICKLES = (".pkl", ".pickle", ".pkl.gz", ".pickle.gz")
+ENDINGS = (*_TORCH, ".pkl", ".pickle", ".pkl.gz", ".pickle.gz")  # of records, or of matrices alone
 
 
 @dataclass(slots=True)
@@ -32,8 +33,11 @@ class Records:
 def are_records(path: Path) -> bool:
     """Whether a file holds rows with their matrices, or an annotation, in a pickle, also inside .npy or .pt."""
     name = path.name.lower()
-    if name.endswith(_TORCH) or name.endswith(_PICKLES):
-        return path.is_file()
+    if name.endswith(ENDINGS):
+        try:
+            return any(isinstance(each, Mapping) for each in _entries(resolved(_loaded(path))).values())
+        except (ValueError, OSError):
+            return False
     if name.endswith(NPY):
         return path.is_file() and _has_objects(path)
     return path.suffix.lower() not in (".tsv", ".csv", ".jsonl", ".json", ".txt") and is_pickle(path)
@@ -61,6 +65,13 @@ def read_records(path: Path) -> Records:
 
 
 def _loaded(path: Path) -> Any:
+    """What a file holds; the last one is kept, since it is asked for what it is before it is read."""
+    status = path.stat()
+    return _loaded_once(path, status.st_mtime_ns, status.st_size)
+
+
+@functools.lru_cache(1)
+def _loaded_once(path: Path, changed: int, size: int) -> Any:
     name = path.name.lower()
     if name.endswith(_TORCH):
         return load_torch(path)
@@ -86,16 +97,19 @@ def _has_objects(path: Path) -> bool:
         return False
 
 
-def _rows(tree: Any) -> tuple[list[dict[str, Any]], list[Any]]:
-    """The records of a list, or of a dict by name or number; and the places of what is no record."""
+def _entries(tree: Any) -> dict[Any, Any]:
+    """The entries of a list or dict, by place or name."""
     while isinstance(tree, list) and len(tree) == 1 and _is_table(resolved(tree[0])):
         tree = resolved(tree[0])  # np.save of a dict
     if isinstance(tree, Mapping):
-        entries: Sequence[tuple[Any, Any]] = list(tree.items())
-    else:
-        entries = list(enumerate(tree)) if isinstance(tree, (list, tuple)) else []
+        return dict(tree)
+    return dict(enumerate(tree)) if isinstance(tree, (list, tuple)) else {}
+
+
+def _rows(tree: Any) -> tuple[list[dict[str, Any]], list[Any]]:
+    """The records of a list, or of a dict by name or number; and the places of what is no record."""
     rows, others = [], []
-    for key, entry in entries:
+    for key, entry in _entries(tree).items():
         if isinstance(entry, Mapping):
             row = {str(name): value for name, value in entry.items()}
             rows.append(row if "id" in row or not isinstance(key, str) else {**row, "id": name_of(row, key)})
