@@ -326,6 +326,10 @@ RECORDED: dict[str, Callable[[Path], Words]] = {
     "Common Voice": common_voice,
     "the hub's audio": audio_column,
 }
+PUBLISHED = (  # other people's; docs/features.md has the words of each
+    *("neccam/slt", "GFSLT, labels", "GFSLT, features", "SpaMo", "ssvp_slt", "slt_how2sign", "multimodalhugs"),
+    *("fairseq S2T", "Kaldi", "ESPnet", "Common Voice", "CSV", "Parquet", "WebDataset"),
+)
 LAYOUTS: dict[str, Callable[[Path], Words]] = {
     "neccam/slt": neccam,
     "GFSLT, labels": gfslt_labels,

@@ -24,9 +24,10 @@ def read_kaldi_folder(path: Path) -> Table:
     scp = next(name for name in SCPS if (path / name).is_file())
     places, lines = _read(path / scp)
     texts, _ = _read(path / "text") if (path / "text").is_file() else ({}, {})
-    recordings = dict(places)
+    recordings, listing = dict(places), path / scp
     if scp == "wav.scp" and (path / "segments").is_file():
-        segments, lines = _read(path / "segments")
+        listing = path / "segments"
+        segments, lines = _read(listing)
         places = {name: _segment(recordings, cell) for name, cell in segments.items()}
     ids = [*places, *(name for name in texts if name not in places)]
     columns = {"id": ids, scp: [places.get(name, "") for name in ids]}
@@ -37,21 +38,21 @@ def read_kaldi_folder(path: Path) -> Table:
         if (path / name).is_file():
             found, _ = _read(path / name)
             columns[column] = [found.get(each, "") for each in ids]
-    table = Table(str(path / scp), dict(columns), [lines.get(name, 0) for name in ids])
-    _find_bad(table, path, scp, recordings)
+    table = Table(str(listing), dict(columns), [lines.get(name, 0) for name in ids])
+    _find_bad(table, path, scp)
     return table
 
 
-def _find_bad(table: Table, path: Path, scp: str, recordings: dict[str, str]) -> None:
+def _find_bad(table: Table, path: Path, scp: str) -> None:
     """Record texts without features, segments without a recording, and commands as bad rows."""
     for row, name in enumerate(table.columns["id"]):
         place = table.columns[scp][row]
         if table.lines[row] == 0:
             kind = f"a text without features in {scp}"
             table.bad.add(row, FaultyData(f"{path / 'text'}: {name}: {kind}", kind))
-        elif not place:
+        elif not place and table.name.endswith("segments"):
             kind = "a segment without times, or of a recording that wav.scp lacks"
-            table.bad.add(row, FaultyData(f"{path / 'segments'}: {name}: {kind}", kind))
+            table.bad.add(row, FaultyData(f"{table.where(row)}: {name}: {kind}", kind))
         elif place.rstrip().endswith("|"):
             kind = "a command, which is never run"
             what = f"{table.where(row)}: {name}: {kind}; write the recordings to files and name these"

@@ -11,7 +11,7 @@ import sourcewise
 from sourcewise.config import DataConfig, DatasetConfig
 from sourcewise.data.open import config_for, open_dataset, open_sources
 from tests.commands import NoPages
-from tests.data.published import LAYOUTS, RECORDED, TEXTS, Words, matrices, npy, recorded
+from tests.data.published import LAYOUTS, PUBLISHED, RECORDED, TEXTS, Words, matrices, npy, recorded
 
 
 @pytest.mark.parametrize("cache_gb", [1.0, 0.0])
@@ -35,6 +35,16 @@ def test_other_commands_read_it_by_its_name(layout, tmp_path, monkeypatch):
     sources = open_sources(words["manifest"], words.get("features"), file=words.get("file"))
     for i, matrix in enumerate(matrices().values()):
         assert np.array_equal(again.features(i), matrix) and np.array_equal(sources.features(i), matrix)
+
+
+PAGE = (Path(__file__).parents[3] / "docs" / "features.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("layout", PUBLISHED)
+def test_the_page_has_the_words(layout, tmp_path):
+    words = {**LAYOUTS, **RECORDED}[layout](tmp_path)
+    line = ", ".join(f"`{name}: {value}`" for name, value in words.items())
+    assert f"| {line} |" in PAGE
 
 
 @pytest.mark.parametrize("layout", RECORDED)
