@@ -141,6 +141,13 @@ def config_for(path: str, features: str | None = None, like: DatasetConfig | Non
     return DatasetConfig.model_validate({"pairs": path, **lent})
 
 
+def holds_lines(path: str | Path) -> bool:
+    """Whether a file is read as plain lines: it is no table, no conversations, no matrices and no manifest."""
+    name = Path(path).name
+    known = Path(path).suffix.lower() in (".json", *endings()) or ending_of(name)
+    return not known and not are_rows(Path(path))
+
+
 def is_manifest(columns: Sequence[str], source: str = "source", file: str | None = None) -> bool:
     """Whether a table with these columns lists feature files (perhaps in the column `file`) rather than texts."""
     return file in columns or (source not in columns and (layout_of(columns) is not None or is_ssvp(columns)))

@@ -320,9 +320,25 @@ def audio_column(folder: Path) -> Words:
     return {"manifest": "train.parquet"}
 
 
+def fairseq_audio(folder: Path) -> Words:
+    """fairseq's archives of recordings: audio names offset and length of a .flac."""
+    for name in recordings():
+        _write(folder / f"{name}.flac", name)
+    with zipfile.ZipFile(folder / "flac.zip", "w", zipfile.ZIP_STORED) as archive:
+        for name in recordings():
+            archive.write(folder / f"{name}.flac", f"{name}.flac")
+    content, rows = (folder / "flac.zip").read_bytes(), []
+    for name, text in zip(recordings(), TEXTS, strict=True):
+        data = (folder / f"{name}.flac").read_bytes()
+        rows.append((name, f"flac.zip:{content.index(data)}:{len(data)}", text))
+    _table(folder / "train_st.tsv", *rows, header="id\taudio\ttgt_text")
+    return {"manifest": "train_st.tsv"}
+
+
 RECORDED: dict[str, Callable[[Path], Words]] = {
     "a folder": wavs,
     "ESPnet": espnet,
+    "fairseq's recordings": fairseq_audio,
     "Common Voice": common_voice,
     "the hub's audio": audio_column,
 }

@@ -21,7 +21,7 @@ import torch
 
 from sourcewise.data.formats.store import Source, Store
 from sourcewise.data.formats.tensors import as_array
-from sourcewise.data.formats.trees import tree_store
+from sourcewise.data.formats.trees import as_text, tree_store
 
 _GZIP = b"\x1f\x8b"
 _FIRST = b"\x80"  # of a pickle since protocol 2
@@ -31,13 +31,13 @@ class _Dtype:
     """A numpy type under construction: a code, then a byte order."""
 
     def __init__(self, code: object = None, *ignored: object) -> None:
-        self.dtype = np.dtype(_of(code, str, "a type's code"))
+        self.dtype = np.dtype(str(_of(as_text(code), str, "a type's code")))
         if self.dtype.hasobject and self.dtype != np.dtype(object):
             raise pickle.UnpicklingError("holds a numpy type of several fields, which is not read")
 
     def __setstate__(self, state: object) -> None:
         parts = _of(state, tuple, "a type's state")
-        order = parts[1] if len(parts) > 1 else None
+        order = as_text(parts[1]) if len(parts) > 1 else None
         if order not in ("<", ">", "|", "="):
             raise pickle.UnpicklingError("holds a numpy type that is not understood")
         self.dtype = self.dtype.newbyteorder(order)
@@ -205,7 +205,7 @@ def load_pickle(source: Source) -> Any:
 def unpickle(file: BinaryIO) -> Any:
     """The plain data of a pickle that begins here. Raises ValueError in words for any other contents."""
     try:
-        return _Unpickler(file, encoding="latin1").load()
+        return _Unpickler(file, encoding="bytes").load()
     except pickle.UnpicklingError as error:
         said = str(error)
         raise ValueError(said if said.startswith(("is ", "holds ")) else f"is no whole pickle ({said})") from None

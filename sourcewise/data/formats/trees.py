@@ -39,7 +39,7 @@ def _arrays(tree: Any, path: str, depth: int, resolved: Callable[[Any], Any]) ->
     inside = f"{path}/" if path else ""
     if isinstance(tree, Mapping):
         for name, each in tree.items():
-            yield from _arrays(each, f"{inside}{name}", depth + 1, resolved)
+            yield from _arrays(each, f"{inside}{as_text(name)}", depth + 1, resolved)
     elif isinstance(tree, (list, tuple)):
         for place, each in enumerate(tree):
             yield from _arrays(each, f"{inside}{name_of(each, str(place))}", depth + 1, resolved)
@@ -54,8 +54,18 @@ def array_of(value: Any) -> np.ndarray | None:
 
 def name_of(record: Any, otherwise: str) -> str:
     """The name that a record gives itself."""
-    named = record if isinstance(record, Mapping) else {}
+    named = {as_text(key): as_text(value) for key, value in record.items()} if isinstance(record, Mapping) else {}
     return next((named[name] for name in NAMES if isinstance(named.get(name), str)), otherwise)
+
+
+def as_text(value: Any) -> Any:
+    """The text of bytes, which Python 2 wrote for texts, where they are UTF-8; anything else as it is."""
+    if not isinstance(value, bytes):
+        return value
+    try:
+        return value.decode("utf-8")
+    except UnicodeDecodeError:
+        return value
 
 
 def load_torch(source: Source) -> Any:

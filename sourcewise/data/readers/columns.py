@@ -10,6 +10,7 @@ from typing import Any
 
 from sourcewise.data.formats.registry import formats
 from sourcewise.data.formats.shards import Member, Members, samples
+from sourcewise.data.formats.store import Store
 from sourcewise.data.readers.cells import ABSENT
 from sourcewise.data.readers.records import Records
 from sourcewise.data.readers.tables import Table
@@ -52,7 +53,8 @@ def read_arrow(path: Path) -> Records:
     for name in file.schema.names:
         columns[name] = [""] * file.rows if name in held else file.values(name)
     table = Table(str(path), columns, list(range(1, file.rows + 1)))
-    return Records(table, {name: ArrowColumn(file, name) for name in held})
+    stores: dict[str, Store] = {name: ArrowColumn(file, name) for name in held}
+    return Records(table, stores)
 
 
 def read_shards(path: Path) -> Records:
@@ -71,7 +73,7 @@ def read_shards(path: Path) -> Records:
             raise RequestError(f"{shard}: {error}") from None
     endings = dict.fromkeys(ending for sample in found.values() for ending in sample)
     columns: dict[str, list[Any]] = {"id": list(found)}
-    matrices = {}
+    matrices: dict[str, Store] = {}
     for ending in endings:
         members = {str(i): each[ending] for i, each in enumerate(found.values()) if ending in each}
         if "." + ending.rpartition(".")[2] in formats() or "." + ending in formats():

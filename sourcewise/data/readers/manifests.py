@@ -99,7 +99,9 @@ def _matrices(
 def _clips(rows: ManifestRows, count: int, features: str | Path | None) -> Clips:
     table, layout = rows.table, rows.layout
     matrices = rows.records.matrices.get(layout.file)
-    if matrices is not None and features is None:
+    if matrices is not None and features is not None:
+        raise RequestError(f"{features}: {table.name} holds its matrices itself, in {layout.file}; leave features out")
+    if matrices is not None:
         return in_the_rows(table, layout, count, matrices)
     if features is not None and not is_pattern(features) and not Path(features).exists():
         raise RequestError(f"{features}: no such folder; it should hold the .npy files that {table.name} lists")

@@ -16,11 +16,12 @@ import numpy as np
 
 from sourcewise.data.examples import Dataset, Example, Note
 from sourcewise.data.formats.npy import NPY, NpyFile
-from sourcewise.data.formats.registry import ending_of, open_store
+from sourcewise.data.formats.registry import ending_of, open_bytes, open_store
 from sourcewise.data.formats.store import Header, Store
 from sourcewise.errors import FaultyData, RequestError
 
 _THREADS = 8  # they wait for files, not for cores
+_SOUNDS = {b"RIFF": ".wav", b"fLaC": ".flac", b"OggS": ".ogg"}  # first bytes of recordings
 _MOST = 5000  # keys that are compared with a wrong one
 _CHUNK = 64  # files per task
 
@@ -258,8 +259,10 @@ def _in_threads(work: Callable[[Clip], T], clips: list[Clip]) -> list[T | Reques
 def _find(clip: Clip, store: Store | None) -> _Matrix:
     """The array of a clip, by its header. `store` is its file where it is open already. Raises RequestError."""
     try:
-        if store is None and (clip.span or _is_npy(clip)):
-            store = NpyFile(clip.path, clip.span)
+        if store is None and clip.span:
+            store = _in_archive(clip.path, clip.span)
+        elif store is None and _is_npy(clip):
+            store = NpyFile(clip.path)
         opened = (lambda: store) if store is not None else functools.partial(open_store, clip.path)
         found = store or opened()
         key = _key_of(found, clip)
@@ -272,6 +275,16 @@ def _find(clip: Clip, store: Store | None) -> _Matrix:
         raise clip.wrong(_no_key(found, clip), "no such key") from None
     _check_shape(clip, header)
     return _Matrix(header, key, opened)
+
+
+def _in_archive(path: Path, span: tuple[int, int]) -> Store:
+    """The .npy, or the recording, of a span of bytes inside an uncompressed archive."""
+    with open(path, "rb") as file:
+        file.seek(span[0])
+        start = file.read(4)
+        ending = _SOUNDS.get(start)
+        data = start + file.read(span[1] - 4) if ending else b""
+    return open_bytes(io.BytesIO(data), ending) if ending else NpyFile(path, span)
 
 
 def _is_npy(clip: Clip) -> bool:

@@ -13,7 +13,7 @@ import numpy as np
 from sourcewise.data.formats.npy import NPY
 from sourcewise.data.formats.pickles import is_pickle, load_pickle, resolved, unpickle
 from sourcewise.data.formats.store import Arrays, Store
-from sourcewise.data.formats.trees import array_of, load_torch, name_of
+from sourcewise.data.formats.trees import array_of, as_text, load_torch, name_of
 from sourcewise.data.readers.cells import ABSENT
 from sourcewise.data.readers.tables import Table
 from sourcewise.errors import RequestError
@@ -102,7 +102,7 @@ def _entries(tree: Any) -> dict[Any, Any]:
     while isinstance(tree, list) and len(tree) == 1 and _is_table(resolved(tree[0])):
         tree = resolved(tree[0])  # np.save of a dict
     if isinstance(tree, Mapping):
-        return dict(tree)
+        return {as_text(name): entry for name, entry in tree.items()}
     return dict(enumerate(tree)) if isinstance(tree, (list, tuple)) else {}
 
 
@@ -111,7 +111,7 @@ def _rows(tree: Any) -> tuple[list[dict[str, Any]], list[Any]]:
     rows, others = [], []
     for key, entry in _entries(tree).items():
         if isinstance(entry, Mapping):
-            row = {str(name): value for name, value in entry.items()}
+            row = {str(as_text(name)): value for name, value in entry.items()}
             rows.append(row if "id" in row or not isinstance(key, str) else {**row, "id": name_of(row, key)})
         elif isinstance(key, str) and array_of(resolved(entry)) is not None:
             rows.append({"id": key, "features": entry})
@@ -133,12 +133,5 @@ def _columns(path: Path, rows: Sequence[Mapping[str, Any]]) -> Records:
         arrays = {str(i): found for i, value in enumerate(values) if (found := array_of(value)) is not None}
         if arrays:
             matrices[name] = Arrays(arrays)
-        columns[name] = ["" if str(i) in arrays else _plain(value) for i, value in enumerate(values)]
+        columns[name] = ["" if str(i) in arrays else as_text(value) for i, value in enumerate(values)]
     return Records(Table(str(path), columns, list(range(1, len(rows) + 1))), matrices)
-
-
-def _plain(value: Any) -> Any:
-    """A cell; bytes are texts, and lists of words (glosses) one text."""
-    if isinstance(value, bytes):
-        return value.decode("utf-8", "replace")
-    return value

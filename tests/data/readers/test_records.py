@@ -64,6 +64,30 @@ def test_what_is_no_record_is_told(pickled):
         read_manifest("set.train")
 
 
+def test_texts_of_python_2_are_utf_8(pickled, tmp_path):
+    """Python 2 wrote byte strings; its arrays and names come the same way."""
+
+    def text(word):
+        data = word.encode("utf-8")
+        return b"U" + bytes([len(data)]) + data
+
+    array = (
+        b"cnumpy.core.multiarray\n_reconstruct\n(cnumpy\nndarray\n(K\x00t" + text("b") + b"tR"
+        b"(K\x01(K\x01K\x02tcnumpy\ndtype\n(" + text("f4") + b"K\x00K\x01tR(K\x03" + text("<") + b"NNN"
+        b"J\xff\xff\xff\xffJ\xff\xff\xff\xffK\x00tb\x89U\x08" + np.array([1, 2], "<f4").tobytes() + b"tb"
+    )
+    record = b"}(" + text("name") + text("a") + text("text") + text("grün") + text("sign") + array + b"u"
+    (tmp_path / "set.train").write_bytes(b"\x80\x02](" + record + b"e.")
+    found = read_manifest("set.train")
+    assert found[0].target == "grün" and found[0].id == "a" and found.features(0).tolist() == [[1, 2]]
+
+
+def test_a_set_that_holds_its_matrices_takes_no_folder(pickled, tmp_path):
+    pickled([GOOD])
+    with pytest.raises(RequestError, match=r"set\.train holds its matrices itself, in sign; leave features out"):
+        read_manifest("set.train", tmp_path)
+
+
 def _parquet(path, features, kind, **columns):
     arrays = {"features": pyarrow.array(features, kind), **{n: pyarrow.array(v) for n, v in columns.items()}}
     pyarrow.parquet.write_table(pyarrow.table(arrays), path, row_group_size=2)
