@@ -61,7 +61,7 @@ def name_one(given: str, identity: str | None) -> str | list[str]:
         if is_file and Path(given).suffix.lower() in (*OF_MANY, *endings()):
             raise RequestError(f"{given}: a file of many sources; name one with --id")
         return [given]
-    if not is_file:
+    if not is_file and holds_lines(given):  # a folder or several shards may be a manifest
         raise RequestError(f"{given}: no such file")
     return path(given)
 

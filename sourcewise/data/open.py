@@ -24,6 +24,7 @@ from sourcewise.data.readers.manifest_rows import are_rows, is_ssvp
 from sourcewise.data.readers.manifests import read_manifest
 from sourcewise.data.readers.matrices import read_matrices
 from sourcewise.data.readers.pairs import HUB, read_pairs
+from sourcewise.data.readers.places import streams_of
 from sourcewise.data.readers.plain_text import read_documents
 from sourcewise.data.readers.several import join_sources
 from sourcewise.data.readers.tables import endings, no_column
@@ -118,6 +119,7 @@ def config_for(path: str, features: str | None = None, like: DatasetConfig | Non
     if path.startswith(HUB):
         names = ("source", "target", "split", "subset")
         return DatasetConfig.model_validate({"pairs": path, **{n: getattr(like, n) for n in names if like}, **lent})
+    streams_of(features)  # so that wrong words are told before anything is opened
     if not features and are_conversations(path):
         return DatasetConfig.model_validate({"conversations": path, **lent})
     named = like.file if like else None

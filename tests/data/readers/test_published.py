@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 
 import sourcewise
+from sourcewise.cli import main
 from sourcewise.config import DataConfig, DatasetConfig
 from sourcewise.data.open import config_for, open_dataset, open_sources
+from tests.commands import TINY as TINY_WORDS
 from tests.commands import NoPages
 from tests.data.published import LAYOUTS, PUBLISHED, RECORDED, TEXTS, Words, matrices, npy, recorded
 
@@ -59,6 +61,22 @@ def test_recordings_give_whispers_features(layout, tmp_path, monkeypatch):
     assert [example.target for example in found] == list(TEXTS)
     for i, matrix in enumerate(expected):
         assert found[i].frames == len(matrix) and np.array_equal(found.features(i), matrix)
+
+
+@pytest.mark.parametrize("layout", ["neccam/slt", "Kaldi", "WebDataset", "HDF5"])
+def test_every_command_takes_it(layout, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    words = LAYOUTS[layout](tmp_path)
+    options = [f"--data.train.{name}={value}" for name, value in words.items()]
+    assert main(["train", "--name", "x", *TINY_WORDS.split(), *options, "--data.vocabulary", "40"]) == 0
+    given = [words["manifest"], *(["--features", words["features"]] if "features" in words else [])]
+    capsys.readouterr()
+    assert main(["generate", "runs/x", *given, "-o", "out.txt"]) == 0
+    assert len((tmp_path / "out.txt").read_text().splitlines()) == len(TEXTS)
+    assert main(["evaluate", "runs/x", *given, "-o", "results"]) == 0
+    named = open_sources(words["manifest"], words.get("features"))[1].id
+    assert main(["trace", "runs/x", *given, "--id", named, "-o", "trace.html"]) == 0
+    assert "bug of sourcewise" not in capsys.readouterr().err
 
 
 TINY = {
