@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from pathlib import Path, PurePosixPath
 
-from sourcewise.data.examples import Dataset, Example
+from sourcewise.data.examples import Dataset, Example, Group
 from sourcewise.data.readers.clips import Clips, find_clips, in_the_rows
 from sourcewise.data.readers.delimited import Quoting
 from sourcewise.data.readers.layouts import Layout
@@ -53,20 +53,11 @@ def read_manifest(
     if need_target:
         table.bad.add_blank(targets, wheres, "the target is empty", "every example needs a text to produce")
     kept, left_out = table.bad.settle(wheres, skip_bad)
-    ids = _ids(table, layout)
-    used = (layout.file, *layout.targets, layout.prompt, target or "", prompt or "", *_IDS)
-    groups = table.groups(count, used)
+    ids, groups = _ids(table, layout), _groups(table, layout, count, (target or "", prompt or ""))
+    prompts = prompts or [""] * count
+    frames = {i: store.frames[places[i]] for i in kept}
     examples = [
-        Example(
-            ids[i],
-            targets[i],
-            prompts[i] if prompts else "",
-            store.frames[places[i]],
-            wheres[i],
-            others=others[i],
-            group=groups[i],
-        )
-        for i in kept
+        Example(ids[i], targets[i], prompts[i], frames[i], wheres[i], others=others[i], group=groups[i]) for i in kept
     ]
     notes = [*table.notes, *left_out]
     return Dataset(examples, str(path), store.dims, lambda k: store(places[kept[k]]), notes=notes)
@@ -131,6 +122,11 @@ def _targets(
     if name or needed:
         return read_targets(table, name or layout.targets[0], count)
     return [""] * count, [()] * count
+
+
+def _groups(table: Table, layout: Layout, count: int, named: tuple[str, ...]) -> list[Group]:
+    """The groups of the rows; columns that hold something else name none."""
+    return table.groups(count, (layout.file, *layout.targets, layout.prompt, *named, *_IDS))
 
 
 def _optional(table: Table, name: str) -> list[str]:
