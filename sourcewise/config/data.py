@@ -55,7 +55,12 @@ class DatasetConfig(Options):
     noise_density: float = Field(0.15, gt=0, le=0.9, description="of span corruption: share of the tokens dropped")
     mean_span: float = Field(3.0, ge=1, description="of span corruption: tokens in a row dropped, on average")
     manifest: str | None = Field(None, description="a .tsv (or .csv) that lists feature files and their target texts")
-    features: str | None = Field(None, description="the folder of the manifest's .npy files")
+    features: str | dict[str, str] | None = Field(
+        None,
+        description="the folder of the manifest's files, a file of all clips, or a pattern with {id}; or NAME: FOLDER "
+        "of several streams, whose frames are joined",
+    )
+    file: str | None = Field(None, description="name of the manifest's column of files, or of matrices")
     builtin: Literal["digits", "dates"] | None = Field(None, description="an embedded set, for demos")
     split: str | None = Field(
         None, description="the split of a hub or embedded set (default: what the set is used for)"
@@ -91,8 +96,9 @@ class DatasetConfig(Options):
         if len(kinds) != 1:
             known = f"{', '.join(KINDS[:-1])} and {KINDS[-1]}"
             raise ValueError(f"give one of {known}, not {' and '.join(kinds) or 'none'}")
-        if self.features and not self.manifest:
-            raise ValueError("features goes with a manifest; give manifest too")
+        for name in ("features", "file"):
+            if getattr(self, name) and not self.manifest:
+                raise ValueError(f"{name} goes with a manifest; give manifest too")
         if not self.text and any(getattr(self, k) != type(self).model_fields[k].default for k in OF_TEXT):
             raise ValueError(f"{', '.join(OF_TEXT[:-1])} and {OF_TEXT[-1]} go with text; give text too")
         if self.text and (self.prefix or self.prompt):
@@ -101,11 +107,34 @@ class DatasetConfig(Options):
             raise ValueError("noise_density and mean_span are of denoise span; UL2's denoisers have their own")
         return self
 
+    @field_validator("features", mode="before")
+    @classmethod
+    def _streams_in_words(cls, features: Any) -> Any:
+        return named_streams(features) if isinstance(features, str) else features
+
+    @field_validator("features")
+    @classmethod
+    def _streams_have_names(cls, features: str | dict[str, str] | None) -> str | dict[str, str] | None:
+        if features == {}:
+            raise ValueError("names no stream; give NAME: FOLDER")
+        return features
+
     @property
     def task(self) -> str:
         """Name of the task: as given, else of the file, or of the hub or embedded set with its split."""
         path = self.pairs or self.conversations or self.text or self.manifest or self.builtin or ""
         return self.name or "-".join(filter(None, (PurePath(path.removeprefix("hub:")).stem, self.subset, self.split)))
+
+
+def named_streams(features: str) -> str | dict[str, str]:
+    """`pose=DIR,rgb=DIR` as a mapping; any other text as it is. Raises ValueError if two have one name."""
+    if not re.fullmatch(r"[A-Za-z_]\w*=[^,]+(,[A-Za-z_]\w*=[^,]+)*", features) or Path(features).exists():
+        return features
+    pairs = [each.split("=", 1) for each in features.split(",")]
+    found: dict[str, str] = dict(pairs)
+    if len(found) < len(pairs):
+        raise ValueError(f"features {features}: each stream needs its own name")
+    return found
 
 
 def _named_apart(sets: list[DatasetConfig]) -> list[DatasetConfig]:
@@ -197,6 +226,12 @@ class DataConfig(Options):
     def path(self, path: str) -> Path:
         """A path of a set, from `root` on."""
         return Path(self.root).expanduser() / Path(path).expanduser()
+
+    def features_of(self, config: DatasetConfig) -> Path | dict[str, Path] | None:
+        """Where the features of a set are, from `root` on: a folder, file or pattern, or one for each stream."""
+        if isinstance(config.features, dict):
+            return {name: self.path(each) for name, each in config.features.items()}
+        return self.path(config.features) if config.features else None
 
     def sets(self, use: Literal["train", "valid", "test"]) -> list[DatasetConfig]:
         """The sets of this use, as a list; empty where none is named."""

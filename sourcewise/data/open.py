@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path, PurePath
 from typing import Literal
 
@@ -12,14 +13,19 @@ import numpy as np
 from sourcewise.config import ChatConfig, DataConfig, DatasetConfig
 from sourcewise.config.data import OF_COLUMN
 from sourcewise.data.examples import Dataset, Example, Note, Task, unnamed
+from sourcewise.data.formats.registry import ending_of
 from sourcewise.data.groups import GROUP, with_group
 from sourcewise.data.readers.conversations import are_conversations, opening, read_conversations
 from sourcewise.data.readers.dates import read_dates
 from sourcewise.data.readers.delimited import DELIMITED, Quoting, read_header
 from sourcewise.data.readers.digits import read_digits
+from sourcewise.data.readers.layouts import layout_of
 from sourcewise.data.readers.lines import read_lines
-from sourcewise.data.readers.manifests import layout_of, read_manifest
+from sourcewise.data.readers.manifest_rows import are_rows, is_ssvp
+from sourcewise.data.readers.manifests import read_manifest
+from sourcewise.data.readers.matrices import read_matrices
 from sourcewise.data.readers.pairs import HUB, read_pairs
+from sourcewise.data.readers.places import streams_of
 from sourcewise.data.readers.plain_text import read_documents
 from sourcewise.data.readers.several import join_sources
 from sourcewise.data.readers.tables import endings, no_column
@@ -117,16 +123,21 @@ def config_for(path: str, features: str | None = None, like: DatasetConfig | Non
     if path.startswith(HUB):
         names = ("source", "target", "split", "subset")
         return DatasetConfig.model_validate({"pairs": path, **{n: getattr(like, n) for n in names if like}, **lent})
+    streams_of(features)  # so that wrong words are told before anything is opened
     if not features and are_conversations(path):
         return DatasetConfig.model_validate({"conversations": path, **lent})
+    named = like.file if like else None
+    if are_rows(Path(path)):
+        return DatasetConfig.model_validate({"manifest": path, "features": features, "file": named, **lent})
     columns: list[str] = []
     if Path(path).suffix.lower() in DELIMITED:
         columns = read_header(path)
         for name in ("source", "target", "prompt"):
             if like and getattr(like, name) in columns:
                 lent[name] = getattr(like, name)
-        if features or is_manifest(columns, lent.get("source") or "source"):
-            return DatasetConfig.model_validate({"manifest": path, "features": features, **lent})
+        if features or is_manifest(columns, lent.get("source") or "source", named):
+            file = named if named in columns else None
+            return DatasetConfig.model_validate({"manifest": path, "features": features, "file": file, **lent})
     elif features:
         raise RequestError(f"{path}: a folder of features goes with a manifest, which is a .tsv or .csv")
     elif like and like.text and Path(path).suffix.lower() == ".txt":
@@ -136,9 +147,16 @@ def config_for(path: str, features: str | None = None, like: DatasetConfig | Non
     return DatasetConfig.model_validate({"pairs": path, **lent})
 
 
-def is_manifest(columns: Sequence[str], source: str = "source") -> bool:
-    """Whether a table with these columns lists feature files rather than texts."""
-    return source not in columns and layout_of(columns) is not None
+def holds_lines(path: str | Path) -> bool:
+    """Whether a file is read as plain lines: it is no table, no conversations, no matrices and no manifest."""
+    name = Path(path).name
+    known = Path(path).suffix.lower() in (".json", *endings()) or ending_of(name)
+    return not known and not are_rows(Path(path))
+
+
+def is_manifest(columns: Sequence[str], source: str = "source", file: str | None = None) -> bool:
+    """Whether a table with these columns lists feature files (perhaps in the column `file`) rather than texts."""
+    return file in columns or (source not in columns and (layout_of(columns) is not None or is_ssvp(columns)))
 
 
 def open_sources(
@@ -153,19 +171,25 @@ def open_sources(
     chat: ChatConfig | None = None,
     quoting: Quoting = "auto",
     languages: tuple[str, str] = ("", ""),
+    file: str | None = None,
 ) -> Dataset:
     """Sources for generation, in order; targets may be empty. `languages` are those of sources and outputs.
 
-    `given` is a path (a manifest, a .tsv/.csv/.jsonl/.parquet table with a source column, a .json of conversations, one
-    .npy, or another file with one text per line), a list of texts, or a list of (frames, dims) matrices.
-    With `chat` a text is the first turn of a human. Raises RequestError that names file and line.
+    `given` is a path (a manifest, a .tsv/.csv/.jsonl/.parquet table with a source column, a .json of conversations, a
+    file of matrices such as an .npy or .h5, or another file with one text per line), a list of texts, or a list of
+    (frames, dims) matrices. `file` names a manifest's column of files. With `chat` a text is the first turn of a human.
+    Raises RequestError that names file and line.
     """
-    if features and (not isinstance(given, (str, Path)) or Path(given).suffix.lower() not in DELIMITED):
+    alone = not isinstance(given, (str, Path)) or not (Path(given).suffix.lower() in DELIMITED or are_rows(Path(given)))
+    if features and alone:
         name = given if isinstance(given, (str, Path)) else "sources"
         raise RequestError(f"{name}: a folder of features goes with a manifest, which is a .tsv or .csv")
     if isinstance(given, (str, Path)):
+        path = Path(given).expanduser()
+        how = {"prompt": prompt, "need_target": False, "cache_gb": cache_gb, "quoting": quoting, "languages": languages}
+        read = partial(read_manifest, path, **how)  # type: ignore[arg-type]
         dataset = _sources_of_file(
-            Path(given).expanduser(), features, source, prompt, cache_gb, chat, quoting, languages
+            path, partial(read, features, file=file), source, chat, quoting, languages, features, file
         )
     elif len(given) and not isinstance(given[0], str):
         dataset = _matrices([np.asarray(matrix, dtype=np.float32) for matrix in given])
@@ -183,7 +207,8 @@ def _read(config: DatasetConfig, data: DataConfig, split: str) -> Dataset:
     if config.manifest:
         return read_manifest(
             data.path(config.manifest),
-            data.path(config.features) if config.features else None,
+            data.features_of(config),
+            file=config.file,
             target=config.target,
             prompt=config.prompt,
             limit=config.limit,
@@ -252,31 +277,28 @@ def _file(config: DatasetConfig) -> str:
 
 def _sources_of_file(
     path: Path,
-    features: str | Path | None,
+    read: Callable[[], Dataset],
     source: str | None,
-    prompt: str | None,
-    cache_gb: float,
     chat: ChatConfig | None,
     quoting: Quoting,
     languages: tuple[str, str],
+    features: str | Path | None,
+    file: str | None,
 ) -> Dataset:
+    """Sources in a file; `read` reads it as a manifest."""
     suffix = path.suffix.lower()
     if are_conversations(path):
         return read_conversations(path, chat or ChatConfig(), need_target=False)
-    if suffix == ".npy":
-        from sourcewise.data.readers.matrices import Clip, MatrixStore
-
-        store = MatrixStore([Clip(path, "source")], cache_gb * 1e9)
-        for error in store.bad.values():
-            raise error
-        return Dataset([Example(path.stem, "", frames=store.frames[0], where=str(path))], str(path), store.dims, store)
+    if are_rows(path):
+        return read()
+    if ending_of(path.name) and suffix not in endings():
+        return read_matrices(path)
     if suffix not in endings():
         return _texts(read_lines(path, nul=True), str(path), chat)
     if suffix in DELIMITED:
         columns = read_header(path)
-        if features or is_manifest(columns, source or "source"):
-            how = {"prompt": prompt, "cache_gb": cache_gb, "quoting": quoting, "languages": languages}
-            return read_manifest(path, features, need_target=False, **how)  # type: ignore[arg-type]
+        if features or is_manifest(columns, source or "source", file):
+            return read()
         if (source or "source") not in columns:
             problem = no_column(str(path), source or "source", columns)
             raise RequestError(f"{problem} (a file of plain lines should not end in {suffix})")

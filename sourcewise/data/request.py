@@ -45,6 +45,7 @@ class SourceRequest:
             quoting=like.quoting,
             chat=self.data.chat if like.conversations else None,
             languages=self.data.languages(like),
+            file=like.file,
         )
 
     def examples(self, path: str) -> Dataset:

@@ -28,7 +28,7 @@ def training_targets(data: DataConfig) -> list[str] | None:
 def _targets(config: DatasetConfig, data: DataConfig) -> list[str]:
     path = data.path(config.manifest or config.pairs or "")
     if config.manifest:
-        found = target_texts(path, config.target, config.quoting)[: config.limit]
+        found = target_texts(path, config.target, config.quoting, config.file)[: config.limit]
     elif config.pairs:
         found = read_targets(read_table(path, config.quoting), config.target or "target", config.limit)[0]
     else:

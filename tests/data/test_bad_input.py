@@ -126,7 +126,8 @@ MATRICES = {
     ),
     "a pickle": (_bytes(pickle.dumps(_Boom())), "is a pickle, which is never loaded"),
     "an archive": (lambda path: np.savez(path.open("wb"), x=np.ones(3)), "is an .npz archive"),
-    "one axis": (_array(np.ones(8)), "has shape (8,); a feature matrix is (frames, dims)"),
+    "no axis": (_array(np.float32(1)), "has shape (); a feature matrix is (frames, dims)"),
+    "a vector of another width": (_array(np.ones(8, np.float32)), "is 8 wide; its neighbours are 4 wide"),
     "three axes": (_array(np.ones((8, 1, 4))), "has shape (8, 1, 4); a feature matrix is (frames, dims)"),
     "another width": (_array(np.ones((8, 5), np.float32)), "is 5 wide; its neighbours are 4 wide"),
     "NaN": (_with(np.nan), "has NaN or infinity, first in frame 5"),
@@ -169,9 +170,9 @@ MANIFESTS = {
     "frames that are no number": ("id\tn_frames\ttext\nx\tsix\ta\n", {}, "m.tsv:2: n_frames is 'six'"),
     "no features folder": ("id\ttext\nx\ta\n", {"features": "nowhere"}, "nowhere: no such folder"),
     "audio": (
-        "id\taudio\tn_frames\ttgt_text\nx\tx.wav\t6\ta\n",
+        "id\taudio\tn_frames\ttgt_text\nx\tx.mp4\t6\ta\n",
         {},
-        "m.tsv:2: x.wav: features are read from .npy files",
+        "m.tsv:2: x.mp4: features are read from .npy, ",
     ),
     "a slice of audio": (
         "id\taudio\ttgt_text\nx\tx.flac:0:100\ta\n",
@@ -190,7 +191,7 @@ MANIFESTS = {
         "has 6 frames; the manifest asks for frames 5 to 2",
     ),
     "a start beyond the end": (SIGNS + "i\tx.npy\t6\t4\ta\n", {}, "has 6 frames; the manifest asks for frames 6 to 10"),
-    "a pose file": (SIGNS + "i\tx.pose\t0\t4\ta\n", {}, "m.tsv:2: x.pose: features are read from .npy files"),
+    "a pose file": (SIGNS + "i\tx.pose\t0\t4\ta\n", {}, "m.tsv:2: x.pose: no such file; "),
 }
 
 

@@ -100,10 +100,28 @@ def test_a_bridge_is_trained_and_read_again(forked: Forking, tmp_path: Path) -> 
     assert "sourcewise.json: a bridge of kind 'average', not projection, attention, " in missing.stderr
 
 
+def test_a_format_of_features_is_read_everywhere(forked: Forking, tmp_path: Path) -> None:
+    (tmp_path / "clips").mkdir()
+    for i in range(12):
+        (tmp_path / "clips" / f"c{i}.raw").write_bytes(np.full((9, 4), i, "<f4").tobytes())
+    (tmp_path / "m.tsv").write_text("id\ttext\n" + "".join(f"c{i}\tword {i}\n" for i in range(12)))
+    data = "--data.train.manifest m.tsv --data.train.features clips --data.vocabulary 40 --data.unit characters"
+    trained = forked.run(["train", "--output", "runs", "--name", "raw", *data.split(), *TINY.split()])
+    assert trained.returncode == 0, trained.stderr
+    spoken = forked.run(["generate", "runs/raw", "m.tsv", "--features", "clips"])
+    assert spoken.returncode == 0 and len(spoken.stdout.splitlines()) == 12, spoken.stderr
+    assert forked.run(["generate", "runs/raw", "clips/c3.raw"]).returncode == 0
+    (tmp_path / "clips/c3.raw").write_bytes(bytes(17))
+    refused = forked.run(["generate", "runs/raw", "m.tsv", "--features", "clips"])
+    assert refused.returncode == 2
+    assert "m.tsv:5: clips/c3.raw: is cut off: 17 bytes are no frames of 4 numbers" in refused.stderr
+
+
 def test_what_is_installed_is_told(site: Path, tmp_path: Path) -> None:
     found = json.loads(run(site, tmp_path, "info", "--json").stdout)["plug-ins"]
     assert found == {
         "sourcewise.bridges": "average of sourcewise-elsewhere 0.3",
+        "sourcewise.features": "raw of sourcewise-elsewhere 0.3",
         "sourcewise.metrics": "first_letter_pct of sourcewise-elsewhere 0.3",
         "sourcewise.readers": "bars of sourcewise-elsewhere 0.3",
         "sourcewise.rules": "shouting of sourcewise-elsewhere 0.3",
@@ -117,6 +135,7 @@ def test_what_is_installed_is_told(site: Path, tmp_path: Path) -> None:
         ("average", "train digits --model.bridge.kind average"),
         ("first_letter", "train dates --train.best first_letter_pct"),
         ("bars", "generate m x.bars"),
+        ("raw", "train --data.train.manifest m.tsv --data.train.features x.raw"),
     ],
 )
 def test_a_broken_plug_in_is_a_warning_that_names_it(site: Path, tmp_path: Path, module: str, words: str) -> None:
@@ -124,6 +143,8 @@ def test_a_broken_plug_in_is_a_warning_that_names_it(site: Path, tmp_path: Path,
     subprocess.run(["cp", "-r", str(site), str(broken)], check=True)
     (broken / "elsewhere" / f"{module}.py").write_text("import a_package_that_is_not_there\n")
     (tmp_path / "x.bars").write_text("a ||| b\n")
+    (tmp_path / "m.tsv").write_text("id\ttext\na\tb\n")
+    (tmp_path / "x.raw").write_bytes(bytes(16))
     done = run(broken, tmp_path, *words.split())
     assert done.returncode == 2 and "Traceback" not in done.stderr, done.stderr
     assert "of sourcewise-elsewhere" in done.stderr and "left out: ModuleNotFoundError" in done.stderr

@@ -15,9 +15,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from sourcewise.data.formats.npy import NPY
+from sourcewise.data.formats.registry import ending_of
 from sourcewise.errors import RequestError
 
-NPY = ".npy"
 NO_FILE = "no such file; `features` should name the folder that holds it"
 RECORDINGS = frozenset(  # a row may name the recording that its features were extracted from
     [".wav", ".mp3", ".flac", ".ogg", ".opus", ".m4a", ".mp4", ".mkv", ".webm", ".avi", ".mov", ".pose", ".png", ".jpg"]
@@ -57,10 +58,10 @@ class _Search:
 
 
 class FileFinder:
-    """Finds the files of names; with `bare`, names have no ending: `ID` means `ID.npy`."""
+    """Finds the files of names; with `bare`, names have no ending: `ID` means `ID.npy`, or ID with another `ending`."""
 
-    def __init__(self, folders: Sequence[Path], *, bare: bool) -> None:
-        self.folders, self.bare = list(folders), bare
+    def __init__(self, folders: Sequence[Path], *, bare: bool, ending: str = NPY) -> None:
+        self.folders, self.bare, self.ending = list(folders), bare, ending
         self._listed: dict[Path, dict[str, list[str]]] = {}
 
     def find(self, names: Sequence[str]) -> FoundFiles:
@@ -75,17 +76,24 @@ class FileFinder:
                 continue
             found.paths[name] = path
             last = name.rpartition("/")[2]
-            if name != name.strip() or path.name not in self._forms(last) or path.name in _extracted(last):
+            if name != name.strip() or path.name not in self._forms(last) or path.name in self._extracted(last):
                 found.respelled.append(name)
         self._check_apart(found)
         return found
 
     def _forms(self, name: str) -> list[str]:
         """Possible file names of a name."""
-        ends = name.strip().lower().endswith((NPY, ".zip"))
         if self.bare:
-            return [name + NPY, name] if ends else [name + NPY, *_extracted(name)]
-        return [name] if ends else [name + NPY]
+            ends = ending_of(name) == self.ending or name.strip().lower().endswith(".zip")
+            return [name + self.ending, name] if ends else [name + self.ending, *self._extracted(name)]
+        ends = bool(ending_of(name)) or name.strip().lower().endswith(".zip")
+        return [name] if ends else [name + self.ending]
+
+    def _extracted(self, name: str) -> list[str]:
+        """Name of the feature file of a recording, as a list; empty if the name is not that of a recording."""
+        stem, dot, last = name.strip().rpartition(".")
+        ending = dot + last.lower()
+        return [stem + self.ending] if stem and ending in RECORDINGS and ending != self.ending else []
 
     def _choose(self, names: list[str]) -> tuple[_Search, bool]:
         """The search that finds the most names, as written if that finds any; and whether it ignores case."""
@@ -167,13 +175,17 @@ class FileFinder:
             there = [name for names in self._list(folder).values() for name in names]
             if wanted in there:
                 return f"; {folder / wanted} is there: another's, or this one's?"
-            other = [*(mark.join(parts) + NPY for mark in "_-."), *_extracted(parts[-1])]
+            other = [*(mark.join(parts) + self.ending for mark in "_-."), *self._extracted(parts[-1])]
             other = [each for each in other if each in there]
             likely = self._list(folder).get(_key(wanted), []) or other or _alike(wanted, there)
             if likely:
                 shown = " and ".join(str(folder / each) for each in likely[:2])
                 return f"; {shown} {'are' if len(likely) > 1 else 'is'} there: is the name spelled otherwise?"
         return ""
+
+    def _plain(self, name: str) -> str:
+        """The name without all that may differ between names of one file."""
+        return _form("/".join(_parts(name))).removesuffix(self.ending)
 
     def _check_apart(self, found: FoundFiles) -> None:
         """Record an error for different names that lead to one file, except for its own name."""
@@ -182,7 +194,7 @@ class FileFinder:
         for name in sorted(there, key=found.respelled.__contains__):
             path = found.paths[name]
             other = owners.setdefault(path, name)
-            if _plain(other) == _plain(name) or not (found.dropped or name in found.respelled):
+            if self._plain(other) == self._plain(name) or not (found.dropped or name in found.respelled):
                 continue
             if found.dropped:
                 raise RequestError(
@@ -190,12 +202,6 @@ class FileFinder:
                     "`features` should name the folder above, where they lie apart"
                 )
             found.wrong[name] = f"is the file of {other}, not of {name}, which is not there"
-
-
-def _extracted(name: str) -> list[str]:
-    """Name of the feature file of a recording, as a list; empty if the name is not that of a recording."""
-    stem, dot, ending = name.strip().rpartition(".")
-    return [stem + NPY] if stem and dot + ending.lower() in RECORDINGS else []
 
 
 def _alike(wanted: str, there: list[str]) -> list[str]:
@@ -222,11 +228,6 @@ def _form(name: str) -> str:
 def _key(name: str) -> str:
     """The same in lower case."""
     return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name.strip()).casefold())
-
-
-def _plain(name: str) -> str:
-    """The name without all that may differ between names of one file."""
-    return _form("/".join(_parts(name))).removesuffix(NPY)
 
 
 def _number(text: str) -> float | None:

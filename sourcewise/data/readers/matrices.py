@@ -1,27 +1,32 @@
-"""Feature matrices (frames × dims) in .npy files: checked, never unpickled, and cached in memory if they fit."""
+"""Feature matrices (frames × dims) of the clips of a set: checked, and cached in memory if they fit."""
 
 from __future__ import annotations
 
+import difflib
+import functools
 import io
-import os
-import threading
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, TypeVar
+from typing import TypeVar
 
 import numpy as np
 
+from sourcewise.data.examples import Dataset, Example, Note
+from sourcewise.data.formats.npy import NPY, NpyFile
+from sourcewise.data.formats.registry import ending_of, open_bytes, open_store
+from sourcewise.data.formats.store import Header, Store
 from sourcewise.errors import FaultyData, RequestError
 
 _THREADS = 8  # they wait for files, not for cores
-_PARSER = threading.Lock()  # of headers
+_SOUNDS = {b"RIFF": ".wav", b"fLaC": ".flac", b"OggS": ".ogg"}  # first bytes of recordings
+_MOST = 5000  # keys that are compared with a wrong one
 _CHUNK = 64  # files per task
 
 T = TypeVar("T")
-_Key = tuple[Path, tuple[int, int] | None]
+_Key = tuple[Path, tuple[int, int] | None, str | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,14 +40,20 @@ class Clip:
     clamp: bool = False  # whether a stop beyond the end means the end
     frames: int | None = None  # the manifest's number of frames, for a check
     span: tuple[int, int] | None = None  # (byte offset, bytes) of the .npy inside an uncompressed archive
+    key: str | None = None  # of an array in a file of several; None: the only one
+
+    @property
+    def name(self) -> str:
+        """The file, and the key in it."""
+        return f"{self.path}[{self.key}]" if self.key else str(self.path)
 
     def wrong(self, problem: str, kind: str = "") -> RequestError:
         """The RequestError for this file; its kind is `kind`, else the first words of the problem."""
-        return RequestError(f"{self.where}: {self.path}: {problem}", kind or problem.partition(";")[0])
+        return RequestError(f"{self.where}: {self.name}: {problem}", kind or problem.partition(";")[0])
 
     def faulty(self, problem: str, kind: str = "") -> FaultyData:
         """The FaultyData error for the contents of the file."""
-        return FaultyData(f"{self.where}: {self.path}: {problem}", kind or problem.partition(";")[0])
+        return FaultyData(f"{self.where}: {self.name}: {problem}", kind or problem.partition(";")[0])
 
     def unreadable(self, error: OSError) -> RequestError:
         """The error for a file that cannot be opened."""
@@ -52,14 +63,35 @@ class Clip:
 
 
 @dataclass(frozen=True, slots=True)
-class _Stored:
-    """The header of a .npy file: offset, shape and layout of its numbers."""
+class _Matrix:
+    """An array that was found to be (frames, dims), or a vector (dims,), which is one frame."""
 
-    dtype: np.dtype[Any]
-    frames: int
-    dims: int
-    fortran: bool
-    offset: int  # of the first number in the file
+    header: Header
+    key: str
+    opened: Callable[[], Store]
+
+    @property
+    def vector(self) -> bool:
+        return len(self.header.shape) == 1
+
+    @property
+    def frames(self) -> int:
+        return 1 if self.vector else self.header.shape[0]
+
+    @property
+    def dims(self) -> int:
+        return self.header.shape[-1]
+
+    def read(self, clip: Clip, start: int, stop: int) -> np.ndarray:
+        """Frames [start, stop), as stored. Raises RequestError."""
+        try:
+            store = self.opened()
+            values = store.read(self.key, slice(None) if self.vector else slice(start, stop))
+        except OSError as error:
+            raise clip.unreadable(error) from None
+        except (ValueError, KeyError) as error:  # the file is another than it was
+            raise clip.wrong(str(error)) from None
+        return values[None][start:stop] if self.vector else values
 
 
 class MatrixStore:
@@ -70,41 +102,81 @@ class MatrixStore:
     line and file.
     """
 
-    def __init__(self, clips: Sequence[Clip], cache_bytes: float) -> None:
+    def __init__(self, clips: Sequence[Clip], cache_bytes: float, stores: Mapping[Path, Store] | None = None) -> None:
         self.clips = list(clips)
         self.bad: dict[int, RequestError] = {}
         files: dict[_Key, Clip] = {}
         for clip in self.clips:
-            files.setdefault((clip.path, clip.span), clip)
-        sizes = _in_threads(_size, list(files.values()))
-        self.cached = sum(size for size in sizes if isinstance(size, int)) <= cache_bytes
-        opened = _in_threads(lambda clip: _open(clip, self.cached), list(files.values()))
+            files.setdefault(_key(clip), clip)
+        opened = _in_threads(lambda clip: _find(clip, (stores or {}).get(clip.path)), list(files.values()))
         wrong = {key: each for key, each in zip(files, opened, strict=True) if isinstance(each, RequestError)}
-        found = {key: each for key, each in zip(files, opened, strict=True) if not isinstance(each, RequestError)}
-        self._stored = {key: stored for key, (stored, _) in found.items()}
-        self._values = {key: values for key, (_, values) in found.items()}
+        self._found = {key: each for key, each in zip(files, opened, strict=True) if not isinstance(each, RequestError)}
+        self.cached = sum(each.header.nbytes for each in self._found.values()) <= cache_bytes
+        self._values: dict[_Key, np.ndarray] = {}
+        if self.cached:
+            wrong |= self._read_all(files)
         self.dims, others = self._one_width(files)
         self._ranges = self._checked(wrong | others, files)
         self.frames = [stop - start for start, stop in self._ranges]
 
+    def _read_all(self, files: dict[_Key, Clip]) -> dict[_Key, RequestError]:
+        """Read and check all numbers; the errors of those that fail."""
+        clips = [files[key] for key in self._found]
+
+        def read(clip: Clip) -> np.ndarray:
+            found = self._found[_key(clip)]
+            values = found.read(clip, 0, found.frames)
+            _check_finite(clip, values, 0)
+            return values
+
+        both = list(zip(list(self._found), _in_threads(read, clips), strict=True))
+        self._values = {key: each for key, each in both if not isinstance(each, RequestError)}
+        return {key: each for key, each in both if isinstance(each, RequestError)}
+
+    def notes(self) -> list[tuple[int, str]]:
+        """Remarks (place of the first clip, words) on what is not read as it is stored."""
+        vectors = [i for i, clip in enumerate(self.clips) if (each := self._found.get(_key(clip))) and each.vector]
+        found = []
+        if vectors:
+            found.append(
+                (vectors[0], f"{len(vectors):,} of {len(self):,} clips are vectors, not matrices: one frame each")
+            )
+        converted: dict[str, list[int]] = {}
+        for place, clip in enumerate(self.clips):
+            each = self._found.get(_key(clip))
+            remarks = each.header.remarks if each else ()
+            if each and not np.can_cast(each.header.dtype, np.float32):
+                remarks += (f"hold {each.header.dtype}: rounded to float32",)
+            for remark in remarks:
+                converted.setdefault(remark, []).append(place)
+        return found + [(places[0], f"{len(places):,} clips {what}") for what, places in converted.items()]
+
     def _one_width(self, files: dict[_Key, Clip]) -> tuple[int, dict[_Key, RequestError]]:
         """The most frequent width, and errors of the files with another."""
-        widths = [stored.dims for stored in self._stored.values()]
+        widths = [found.dims for found in self._found.values()]
         counts = Counter(widths)
         usual = max(counts, key=counts.__getitem__) if widths else 0  # the first of equally frequent ones
         problem = f"wide; its neighbours are {usual} wide, and all must be alike"
-        others = {key: stored.dims for key, stored in self._stored.items() if stored.dims != usual}
+        if self._look_transposed():
+            problem += "; all have one number of rows and many widths: are they (dims, frames)? Save matrix.T"
+        others = {key: found.dims for key, found in self._found.items() if found.dims != usual}
         return usual, {key: files[key].wrong(f"is {dims} {problem}", "another width") for key, dims in others.items()}
+
+    def _look_transposed(self) -> bool:
+        """Whether what should be frames is the same in all files, and what should be dims is not."""
+        found = [each for each in self._found.values() if not each.vector]
+        widths = {each.dims for each in found}
+        return len(found) > 2 and len({each.frames for each in found}) == 1 and 2 * len(widths) > len(found)
 
     def _checked(self, wrong: dict[_Key, RequestError], files: dict[_Key, Clip]) -> list[tuple[int, int]]:
         """The frames [start, stop) of each clip; errors of clips and files go into `bad`."""
         ranges = []
         for place, clip in enumerate(self.clips):
-            key = (clip.path, clip.span)
+            key = _key(clip)
             try:
                 if key in wrong:
                     raise _of_row(wrong[key], files[key], clip)
-                ranges.append(_range(clip, self._stored[key].frames))
+                ranges.append(_range(clip, self._found[key].frames))
             except RequestError as error:
                 self.bad[place] = error
                 ranges.append((0, 0))
@@ -114,10 +186,9 @@ class MatrixStore:
         """A new (frames, dims) float32 matrix. Raises RequestError if the file cannot be read any more."""
         clip = self.clips[index]
         start, stop = self._ranges[index]
-        key = (clip.path, clip.span)
-        values = self._values[key]
+        values = self._values.get(_key(clip))
         if values is None:
-            values, start, stop = _read(clip, self._stored[key], start, stop), 0, stop - start
+            values, start, stop = self._found[_key(clip)].read(clip, start, stop), 0, stop - start
             _check_finite(clip, values, self._ranges[index][0])
         return values[start:stop].astype(np.float32)
 
@@ -125,20 +196,47 @@ class MatrixStore:
         return len(self.clips)
 
 
+def read_matrices(path: Path) -> Dataset:
+    """The matrices of a file, each a source without a target, in its order. Raises RequestError that names the file."""
+    first = Clip(path, "source")
+    try:
+        keys = open_store(path).keys()
+    except OSError as error:
+        raise first.unreadable(error) from None
+    except ValueError as error:
+        raise first.wrong(str(error)) from None
+    store = MatrixStore([Clip(path, "source", key=key) for key in keys] if len(keys) > 1 else [first], 4e9)
+    for wrong in store.bad.values():
+        raise wrong
+    ids = keys if len(keys) > 1 else [path.stem]
+    examples = [
+        Example(name, "", frames=frames, where=str(path)) for name, frames in zip(ids, store.frames, strict=True)
+    ]
+    notes = [Note(str(path), "", what) for _, what in store.notes()]
+    return Dataset(examples, str(path), store.dims, store, notes=notes)
+
+
 def parse_matrix(data: bytes, where: str, name: str) -> np.ndarray:
     """The (frames, dims) float32 matrix in the bytes of a .npy. Raises RequestError that names `where` and `name`."""
-    clip, file = Clip(Path(name), where), io.BytesIO(data)
-    stored = _read_header(clip, file)
-    promised = stored.frames * stored.dims * stored.dtype.itemsize
-    values = _shaped(clip, data[stored.offset : stored.offset + promised], stored, stored.frames)
+    clip = Clip(Path(name), where)
+    try:
+        store = NpyFile(io.BytesIO(data))
+    except ValueError as error:
+        raise clip.wrong(str(error)) from None
+    found = _find(clip, store)
+    values = found.read(clip, 0, found.frames)
     _check_finite(clip, values, 0)
     return values.astype(np.float32)
+
+
+def _key(clip: Clip) -> _Key:
+    return clip.path, clip.span, clip.key
 
 
 def _of_row(error: RequestError, first: Clip, clip: Clip) -> RequestError:
     """The error of a file for another row that names the same file."""
     problem = str(error).removeprefix(str(first.wrong("")))
-    return type(error)(f"{clip.where}: {clip.path}: {problem}", error.kind)
+    return type(error)(f"{clip.where}: {clip.name}: {problem}", error.kind)
 
 
 def _in_threads(work: Callable[[Clip], T], clips: list[Clip]) -> list[T | RequestError]:
@@ -158,102 +256,75 @@ def _in_threads(work: Callable[[Clip], T], clips: list[Clip]) -> list[T | Reques
         pool.shutdown(cancel_futures=True)
 
 
-def _size(clip: Clip) -> int:
+def _find(clip: Clip, store: Store | None) -> _Matrix:
+    """The array of a clip, by its header. `store` is its file where it is open already. Raises RequestError."""
     try:
-        return clip.span[1] if clip.span else clip.path.stat().st_size
+        if store is None and clip.span:
+            store = _in_archive(clip.path, clip.span)
+        elif store is None and _is_npy(clip):
+            store = NpyFile(clip.path)
+        opened = (lambda: store) if store is not None else functools.partial(open_store, clip.path)
+        found = store or opened()
+        key = _key_of(found, clip)
+        header = found.header(key)
     except OSError as error:
         raise clip.unreadable(error) from None
+    except ValueError as error:
+        raise clip.wrong(str(error)) from None
+    except KeyError:
+        raise clip.wrong(_no_key(found, clip), "no such key") from None
+    _check_shape(clip, header)
+    return _Matrix(header, key, opened)
 
 
-def _open(clip: Clip, whole: bool) -> tuple[_Stored, np.ndarray | None]:
-    """Read and check a header and, with `whole`, all numbers."""
-    try:
-        with open(clip.path, "rb") as file:
-            stored = _read_header(clip, file)
-            end = sum(clip.span) if clip.span else os.fstat(file.fileno()).st_size
-            promised = stored.frames * stored.dims * stored.dtype.itemsize
-            if end - stored.offset < promised:
-                raise clip.wrong(f"is cut off: {end - stored.offset:,} of {promised:,} bytes; write it again")
-            if not whole:
-                return stored, None
-            values = _shaped(clip, file.read(promised), stored, stored.frames)
-    except OSError as error:
-        raise clip.unreadable(error) from None
-    _check_finite(clip, values, 0)
-    return stored, values
+def _in_archive(path: Path, span: tuple[int, int]) -> Store:
+    """The .npy, or the recording, of a span of bytes inside an uncompressed archive."""
+    with open(path, "rb") as file:
+        file.seek(span[0])
+        start = file.read(4)
+        ending = _SOUNDS.get(start)
+        data = start + file.read(span[1] - 4) if ending else b""
+    return open_bytes(io.BytesIO(data), ending) if ending else NpyFile(path, span)
 
 
-def _read_header(clip: Clip, file: BinaryIO) -> _Stored:
-    base = clip.span[0] if clip.span else 0
-    file.seek(base)
-    start = file.read(6)
-    if start != np.lib.format.MAGIC_PREFIX:
-        raise clip.wrong(_mistaken(start))
-    try:
-        shape, fortran, dtype = _parsed(file, base)
-    except Exception as error:  # the parser may fail in any way on arbitrary bytes
-        raise clip.wrong(f"has a broken header ({str(error).splitlines()[0][:100]}); write it again") from None
+def _is_npy(clip: Clip) -> bool:
+    """Whether a file is an .npy of one clip; it is not held open, since sets have many."""
+    return clip.key is None and ending_of(clip.path.name) in (NPY, "")
+
+
+def _key_of(store: Store, clip: Clip) -> str:
+    """The key of a clip: as named, else the only one. Raises RequestError."""
+    if clip.key is not None:
+        return clip.key
+    keys = store.keys()
+    if len(keys) != 1:
+        shown = ", ".join(keys[:3]) + (", …" if len(keys) > 3 else "")
+        what = f"holds {len(keys):,} arrays ({shown}); name one of them: {clip.path.name}[KEY]"
+        raise clip.wrong(what if keys else "holds no array", "several arrays in one file")
+    return keys[0]
+
+
+def _no_key(store: Store, clip: Clip) -> str:
+    keys = store.keys()
+    near = difflib.get_close_matches(clip.key or "", keys[:_MOST], n=1)
+    hint = f"; is {near[0]!r} meant?" if near else ""
+    shown = ", ".join(map(repr, keys[:3])) + (", …" if len(keys) > 3 else "")
+    return f"has no {clip.key!r} among its {len(keys):,} keys ({shown}){hint}"
+
+
+def _check_shape(clip: Clip, header: Header) -> None:
+    shape, dtype = header.shape, header.dtype
     if dtype.hasobject:
-        raise clip.wrong("holds pickled objects, which are never loaded; save plain numbers with np.save")
+        raise clip.wrong("holds objects, not numbers; save it as float16 or float32")
     if dtype.kind not in "fiub":
         raise clip.wrong(f"holds {dtype}, not numbers; save it as float16 or float32")
-    if len(shape) != 2:
-        raise clip.wrong(f"has shape {shape}; a feature matrix is (frames, dims)")
-    if shape[0] < 1:
+    if len(shape) not in (1, 2):
+        hint = "; save its only part, x[0]" if len(shape) == 3 and shape[0] == 1 else ""
+        raise clip.wrong(f"has shape {shape}; a feature matrix is (frames, dims){hint}")
+    if len(shape) == 2 and shape[0] < 1:
         raise clip.wrong("has no frames; remove its line or extract its features again")
-    if shape[1] < 1:
+    if shape[-1] < 1:
         raise clip.wrong("has frames of width 0; extract its features again")
-    return _Stored(dtype, shape[0], shape[1], fortran, file.tell())
-
-
-def _parsed(file: BinaryIO, base: int) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
-    """Shape, Fortran order and type by numpy, whose parser is Python's own.
-
-    Before Python 3.13 that parser keeps a count for all threads and may fail in one where another parses, too:
-    "AST constructor recursion depth mismatch" (CPython issue 106905). So ours take turns, and try again.
-    """
-    for last in (False, False, True):
-        file.seek(base)
-        try:
-            with _PARSER:
-                major, _ = np.lib.format.read_magic(file)
-                read = np.lib.format.read_array_header_1_0 if major == 1 else np.lib.format.read_array_header_2_0
-                return read(file)
-        except SystemError:
-            if last:
-                raise
-    raise AssertionError("the last try returns or raises")
-
-
-def _mistaken(start: bytes) -> str:
-    if not start:
-        return "is empty; write it again"
-    if start[:2] == b"PK":
-        return "is an .npz archive; save each matrix with np.save"
-    if start[:1] == b"\x80":
-        return "is a pickle, which is never loaded; save plain numbers with np.save"
-    return "is not an .npy file; save each matrix with np.save"
-
-
-def _shaped(clip: Clip, data: bytes, stored: _Stored, frames: int) -> np.ndarray:
-    if len(data) < frames * stored.dims * stored.dtype.itemsize:
-        raise clip.wrong("is cut off; write it again")
-    values = np.frombuffer(data, stored.dtype)
-    return values.reshape(stored.dims, frames).T if stored.fortran else values.reshape(frames, stored.dims)
-
-
-def _read(clip: Clip, stored: _Stored, start: int, stop: int) -> np.ndarray:
-    """Frames [start, stop) from the file, as stored."""
-    row = stored.dims * stored.dtype.itemsize
-    try:
-        with open(clip.path, "rb") as file:
-            if stored.fortran:  # the numbers of a frame are not contiguous: read all
-                file.seek(stored.offset)
-                return _shaped(clip, file.read(stored.frames * row), stored, stored.frames)[start:stop]
-            file.seek(stored.offset + start * row)
-            return _shaped(clip, file.read((stop - start) * row), stored, stop - start)
-    except OSError as error:
-        raise clip.unreadable(error) from None
 
 
 def _check_finite(clip: Clip, values: np.ndarray, first_frame: int) -> None:

@@ -9,7 +9,8 @@ import zipfile
 import numpy as np
 import pytest
 
-from sourcewise.data.readers.manifests import layout_of, read_manifest
+from sourcewise.data.readers.layouts import layout_of
+from sourcewise.data.readers.manifests import read_manifest
 from sourcewise.errors import RequestError
 
 

@@ -1,0 +1,142 @@
+"""Columns of matrices in Parquet and Arrow files, one array per row, and of recordings as datasets writes them."""
+
+from __future__ import annotations
+
+import functools
+import io
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow
+import pyarrow.parquet
+
+from sourcewise.data.formats.npy import NPY
+from sourcewise.data.formats.registry import ending_of, open_bytes
+from sourcewise.data.formats.store import Arrays, Header, Store
+
+_GROUPS = 4  # row groups that are kept
+
+
+class ArrowFile:
+    """A file's columns: those of matrices, and the others as values."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        with open(path, "rb") as file:
+            start = file.read(6)
+        try:
+            if start[:4] == b"PAR1":
+                self._parquet: Any = pyarrow.parquet.ParquetFile(path)
+                self.schema = self._parquet.schema_arrow
+                counts = [self._parquet.metadata.row_group(i).num_rows for i in range(self._parquet.num_row_groups)]
+            else:
+                self._parquet = None
+                mapped = pyarrow.memory_map(str(path))
+                opened = pyarrow.ipc.open_file(mapped) if start == b"ARROW1" else pyarrow.ipc.open_stream(mapped)
+                self._table = opened.read_all()
+                self.schema, counts = self._table.schema, [self._table.num_rows]
+        except (pyarrow.ArrowException, OSError) as error:
+            raise ValueError(f"is no readable Parquet or Arrow file ({str(error).splitlines()[0][:100]})") from None
+        self.begins = np.cumsum([0, *counts])
+        self.group = functools.lru_cache(_GROUPS)(self._group)
+
+    @property
+    def rows(self) -> int:
+        """Number of rows."""
+        return int(self.begins[-1])
+
+    def matrices(self) -> list[str]:
+        """Names of the columns of matrices, vectors or recordings."""
+        return [field.name for field in self.schema if _holds(field.type)]
+
+    def values(self, name: str) -> list[Any]:
+        """A column as Python values."""
+        parts = range(len(self.begins) - 1)
+        return [value for part in parts for value in self.group(part, name).to_pylist()]
+
+    def _group(self, part: int, name: str) -> Any:
+        if self._parquet is None:
+            return self._table.column(name)
+        return self._parquet.read_row_group(part, columns=[name]).column(name)
+
+
+class ArrowColumn:
+    """The arrays of one column by row ("0", "1", …); parts of the file are read when they are used."""
+
+    def __init__(self, file: ArrowFile, name: str) -> None:
+        self._file, self._name = file, name
+
+    @functools.cached_property
+    def _valid(self) -> set[str]:
+        parts = range(len(self._file.begins) - 1)
+        valid = (self._file.group(part, self._name).is_valid().to_pylist() for part in parts)
+        return {str(row) for row, there in enumerate(each for part in valid for each in part) if there}
+
+    def keys(self) -> Sequence[str]:
+        """The rows that are not null."""
+        return sorted(self._valid, key=int)
+
+    def _array(self, key: str) -> Store:
+        if key not in self._valid:
+            raise KeyError(key)
+        part = int(np.searchsorted(self._file.begins, int(key), "right")) - 1
+        return _store_of(self._file.group(part, self._name)[int(key) - int(self._file.begins[part])])
+
+    def header(self, key: str) -> Header:
+        """Shape and type."""
+        return self._array(key).header("")
+
+    def read(self, key: str, rows: slice) -> np.ndarray:
+        """These rows of an array."""
+        return self._array(key).read("", rows)
+
+
+def _plain(kind: Any) -> Any:
+    return kind.storage_type if isinstance(kind, pyarrow.BaseExtensionType) else kind
+
+
+def _is_list(kind: Any) -> bool:
+    types = pyarrow.types
+    return bool(types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind))
+
+
+def _holds(kind: Any) -> bool:
+    """Whether a column of this type holds numbers in lists, or files in bytes."""
+    kind = _plain(kind)
+    if pyarrow.types.is_struct(kind):
+        return any(field.name == "bytes" and pyarrow.types.is_binary(field.type) for field in kind)
+    depth = 0
+    while _is_list(kind):
+        kind, depth = kind.value_type, depth + 1
+    numbers = pyarrow.types.is_floating(kind) or pyarrow.types.is_integer(kind)
+    return bool(depth in (1, 2) and numbers) or bool(depth == 0 and pyarrow.types.is_binary(kind))
+
+
+def _store_of(value: Any) -> Store:
+    if isinstance(value, pyarrow.ExtensionScalar):
+        value = value.value
+    if isinstance(value, pyarrow.StructScalar):
+        found = value.as_py()
+        name = str(found.get("path") or "x.wav")
+        if not found.get("bytes"):
+            raise ValueError(f"holds no bytes, only the name {name!r}; give a column of file names")
+        return open_bytes(io.BytesIO(found["bytes"]), ending_of(name) or ".wav")
+    if isinstance(value, (pyarrow.BinaryScalar, pyarrow.LargeBinaryScalar)):
+        return open_bytes(io.BytesIO(value.as_py()), NPY)
+    inner = value.values
+    if not _is_list(inner.type):
+        return Arrays({"": _numbers(inner)})
+    flat = _numbers(inner.flatten())
+    widths = set(np.diff(np.asarray(inner.offsets)).tolist()) if hasattr(inner, "offsets") else {inner.type.list_size}
+    if len(widths) > 1:
+        raise ValueError(f"has frames of {len(widths)} different widths, {min(widths)} to {max(widths)}")
+    return Arrays({"": flat.reshape(len(inner), widths.pop() if widths else 0)})
+
+
+def _numbers(values: Any) -> np.ndarray:
+    if values.null_count:
+        raise ValueError("has empty cells among its numbers; extract its features again")
+    found: np.ndarray = values.to_numpy(zero_copy_only=False)
+    return found
