@@ -153,7 +153,7 @@ def _slots(network: Any, encoded: ExampleSet, index: int, count: int | None) -> 
     if encoded.dataset.dims:
         frames = int(encoded.source_lengths[index])
         unread = example.frames - frames
-        spans = network.bridge.spans(frames)  # only networks of ours read features
+        spans = network.bridge.spans(torch.from_numpy(encoded.read(index)))  # only networks of ours read features
         if spans is not None and count in (None, len(slots) + len(spans)):
             slots += [Slot("frames", frames=span) for span in spans]
         elif count is not None:
