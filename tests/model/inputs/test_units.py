@@ -148,15 +148,17 @@ def test_it_is_trained_checked_kept_and_traced(tmp_path: Path) -> None:
     signs = {"manifest": write_signs(tmp_path)}
     data = {"train": signs, "valid": {**signs, "limit": 20}, "vocabulary": 64}
     options = {"kind": "units", "streams": [4, 2], "link": 0.9}
-    training = {"train__steps": 80, "train__batch_tokens": 1024, "train__learning_rate": 3e-3}
-    made = recipe(tmp_path, data=data, model__bridge=options, train__preflight=True, **training)
+    training = {"train__steps": 100, "train__evaluate_every": 100, "train__learning_rate": 1e-2}
+    made = recipe(
+        tmp_path, data=data, model__bridge=options, train__preflight=True, train__batch_tokens=1024, **training
+    )
     run = sourcewise.train(made)
     network = load_network(find_folder(run.folder))
     assert len(network.bridge.vectors[0].weight) == 11  # type: ignore[attr-defined]
-    found = sourcewise.evaluate(run.folder, str(tmp_path / "m.tsv")).metrics
-    assert found["source_bits"] > 1 and found["wer"] < 0.5
-    trace = sourcewise.trace(sourcewise.load(run.folder), str(tmp_path / "m.tsv"), index=1)
-    assert next(slot.frames for slot in trace.slots) is not None
+    assert run.metrics()[-1]["source_bits"] > 1.5
+    frames = np.load(tmp_path / "features" / "c1.npy")
+    traced = sourcewise.trace(run.folder, [frames])
+    assert [slot.frames for slot in traced.slots] == network.bridge.spans(torch.from_numpy(frames))  # type: ignore
 
 
 def test_dense_features_are_rounded_to_units(tmp_path: Path) -> None:
