@@ -254,8 +254,9 @@ class Units(Bridge):
         units = [self.nearest(k, part) for k, part in enumerate(frames.pack(x).split(self.widths, dim=1))]
         first, layout = runs(self.chains[units[0]], self.places[units[0]], frames)
         units[0] = self.chains[units[0]]
-        vectors = [F.embedding_bag(u, t.weight, first, mode="mean") for u, t in zip(units, self.vectors, strict=True)]
-        return self.dropout(layout.compact().pad(sum(vectors))), layout
+        tables = [table.weight for table in self.vectors if isinstance(table, nn.Embedding)]
+        vectors = [F.embedding_bag(u, table, first, mode="mean") for u, table in zip(units, tables, strict=True)]
+        return self.dropout(layout.compact().pad(torch.stack(vectors).sum(0))), layout
 
     def nearest(self, stream: int, x: Tensor) -> Tensor:
         """The units of normalised frames (rows, width) of a stream: (rows,) int64."""
