@@ -276,6 +276,8 @@ class Units(Bridge):
         if all(isinstance(table, Tensor) and table.dim() == 2 for each in found for table in each):
             self.make(*([len(table) for table in each if table is not None] for each in found))
         super()._load_from_state_dict(state, prefix, *rest)
+        if not 0 <= int(self.chains.min()) <= int(self.chains.max()) < len(self.vectors[0].get_parameter("weight")):
+            rest[-1].append(f"{prefix}chains names vectors that are not there")
 
 
 class _Resampler(nn.Module):

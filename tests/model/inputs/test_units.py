@@ -128,6 +128,8 @@ def test_features_of_another_width_and_a_feature_encoder_are_refused() -> None:
     config = BridgeConfig(kind="units", streams=[4, 4])
     with pytest.raises(RequestError, match=r"model.bridge.streams: 4 \+ 4 dims, but the features have 6"):
         build_bridge(config, 6, 16, 0.1)
+    with pytest.raises(ValueError, match=r"link\n.*0.4: a unit may be followed so often by two others"):
+        BridgeConfig(kind="units", link=0.4)
     with pytest.raises(RequestError, match=r"model.feature_encoder.layers: 2, but a bridge of kind units"):
         build_bridge(BridgeConfig(kind="units"), 6, 16, 0.1, FeatureEncoderConfig(layers=2))
 
@@ -159,6 +161,19 @@ def test_it_is_trained_checked_kept_and_traced(tmp_path: Path) -> None:
     frames = np.load(tmp_path / "features" / "c1.npy")
     traced = sourcewise.trace(run.folder, [frames])
     assert [slot.frames for slot in traced.slots] == network.bridge.spans(torch.from_numpy(frames))  # type: ignore
+
+
+@pytest.mark.parametrize("broken", ["width", "chains", "missing"])
+def test_tables_that_do_not_fit_are_refused(broken: str) -> None:
+    state = bridge(link=0.9).state_dict()
+    if broken == "missing":
+        del state["places"]
+    elif broken == "width":
+        state["centres0"] = state["centres0"][:, :3]
+    else:
+        state["chains"] = state["chains"] + 1
+    with pytest.raises(RuntimeError, match=r"centres0|chains|places"):
+        build_bridge(BridgeConfig(kind="units", streams=[4, 2]), 6, 16, 0.1).load_state_dict(state)
 
 
 def test_dense_features_are_rounded_to_units(tmp_path: Path) -> None:
