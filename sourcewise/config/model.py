@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from sourcewise.config import presets
 from sourcewise.config.options import Choice, Count, Options, Positive, Rate
@@ -15,21 +15,36 @@ BRIDGES = "sourcewise.bridges"  # group of entry points of plug-in bridges; an e
 
 def bridge_kinds() -> list[str]:
     """Names of all kinds of bridges, those of plug-ins last."""
-    return ["projection", "attention", "perceiver", "convolution", *names(BRIDGES)]
+    return ["projection", "attention", "perceiver", "convolution", "units", *names(BRIDGES)]
 
 
 class BridgeConfig(Options):
     """The bridge (adapter, projector): features (frames × dims) → memory positions of encoder width."""
 
     kind: Annotated[str, Choice(bridge_kinds)] = Field(
-        "convolution", description="projection, attention (pooling), perceiver, convolution, or a plug-in's"
+        "convolution", description="projection, attention (pooling), perceiver, convolution, units, or a plug-in's"
     )
-    stride: Positive = Field(4, description="frames per memory position (not for perceiver)")
+    stride: Positive = Field(4, description="frames per memory position (not for perceiver and units)")
     latents: Positive = Field(64, description="memory positions of the perceiver")
     layers: Positive = Field(2, description="cross-attention blocks of the perceiver")
     kernel: Positive = Field(3, description="frames a convolution sees")
+    units: Positive = Field(4096, description="most units of a stream (units)")
+    link: Annotated[float, Field(ge=0, le=1)] = Field(
+        0.0, description="units that follow one another in this share of cases (above a half) are one; 0: off (units)"
+    )
+    streams: list[Positive] = Field(
+        default_factory=list,
+        description="widths of the parts of a frame that have units of their own (units); default: one part",
+    )
     positions: bool = Field(True, description="add sinusoidal positions to the memory positions")
     normalize: bool = Field(True, description="standardise each dimension with the training set's mean and deviation")
+
+    @field_validator("link")
+    @classmethod
+    def _follows_one_unit(cls, share: float) -> float:
+        if 0 < share <= 0.5:
+            raise ValueError(f"{share}: a unit may be followed so often by two others; give more than a half, or 0")
+        return share
 
 
 class FeatureEncoderConfig(Options):

@@ -160,7 +160,7 @@ def _slots(network: Any, encoded: ExampleSet, index: int, count: int | None) -> 
     if encoded.dataset.dims:
         frames = int(encoded.source_lengths[index])
         unread = example.frames - frames
-        spans = network.spans(frames, count)
+        spans = network.spans(torch.from_numpy(encoded.read(index)), count)
         if spans is not None and (network.bridge is None or count in (None, len(slots) + len(spans))):
             slots += [Slot("frames", frames=span) for span in spans]
         elif count is not None:

@@ -57,6 +57,7 @@ def _bridge(model: ModelConfig, d_model: int, dataset: Dataset) -> Bridge:
         mean, deviation = feature_statistics(dataset)
         bridge.mean.copy_(torch.from_numpy(mean))
         bridge.deviation.copy_(torch.from_numpy(deviation))
+    bridge.prepare(dataset)
     if kept:
         bridge.load_state_dict(kept, strict=False)
     return bridge

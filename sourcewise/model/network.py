@@ -179,11 +179,14 @@ class Seq2Seq(nn.Module):
         """Whether a source bypasses the encoder."""
         return self.route == "bypass" and source.features is not None
 
-    def spans(self, frames: int, count: int | None) -> list[tuple[int, int]] | None:
-        """The frames [start, stop) of each of `count` memory positions; None if they have no place in time."""
+    def spans(self, features: Tensor, count: int | None) -> list[tuple[int, int]] | None:
+        """The frames [start, stop) of each of `count` memory positions of features (frames, dims).
+
+        None if positions have no place in time.
+        """
         if self.bridge is not None:
-            return self.bridge.spans(frames)
-        return self.body.spans(frames, count) if count else None
+            return self.bridge.spans(features)
+        return self.body.spans(len(features), count) if count else None
 
     def embed(self, source: Source) -> tuple[Tensor, Layout]:
         """Source → vectors (batch, width, d_model) and their layout: embeddings, or a prompt's and the bridge's."""

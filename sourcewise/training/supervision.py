@@ -18,7 +18,7 @@ def check_supervised(network: Seq2Seq, guided: float, mass: float) -> None:
     key = "train.guided_attention" if guided else "train.attention_mass"
     if (guided or mass) and not network.attends:
         raise RequestError(f"{key}: this network has no attention over its source; set 0")
-    if guided and network.bridge is not None and network.bridge.spans(1) is None:
+    if guided and network.bridge is not None and network.bridge.spans(torch.zeros(1, network.dims)) is None:
         raise RequestError(f"{key}: the bridge's slots are not places in time, no order is there to follow; set 0")
 
 

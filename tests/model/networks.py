@@ -9,6 +9,7 @@ from torch import Tensor
 
 from sourcewise.config import BridgeConfig
 from sourcewise.data.batches import Batch, Source
+from sourcewise.data.examples import Dataset, Example
 from sourcewise.model.families.bart import Bart, BartConfig
 from sourcewise.model.families.transformer import Transformer, TransformerConfig
 from sourcewise.model.inputs.bridges import build_bridge
@@ -54,6 +55,9 @@ def network(
     config = transformer.config
     bridge_config = BridgeConfig.model_validate({"kind": bridge, "stride": stride, "latents": 5}) if bridge else None
     built = build_bridge(bridge_config, DIMS, config.d_model, 0.1) if bridge_config else None
+    if built is not None:
+        drawn = torch.randn(200, DIMS, generator=torch.Generator().manual_seed(2)).numpy()
+        built.prepare(Dataset([Example("", "")], dims=DIMS, read=lambda _: drawn))
     made = Seq2Seq(transformer, built, route)  # type: ignore[arg-type]
     for name, parameter in made.named_parameters():
         if parameter.ndim == 1:

@@ -170,7 +170,7 @@ def test_micro_batches_weigh_as_many_tokens_as_they_have(tmp_path: Path) -> None
     assert norms[0][0] == pytest.approx(norms[1][0], rel=1e-4)
 
 
-@pytest.mark.parametrize("bridge", ["projection", "attention", "perceiver", "convolution"])
+@pytest.mark.parametrize("bridge", ["projection", "attention", "perceiver", "convolution", "units"])
 @pytest.mark.parametrize("route", ["encoder", "bypass"])
 def test_every_bridge_and_route_trains_saves_and_loads(tmp_path: Path, bridge: str, route: str) -> None:
     made = feature_recipe(

@@ -6,8 +6,12 @@ Here a position is called a slot. Every bridge masks padding, so that a slot nev
 from __future__ import annotations
 
 import functools
+import itertools
 import math
+from collections.abc import Iterator, Sequence
+from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -15,10 +19,14 @@ from torch import Tensor, nn
 from sourcewise.config import BridgeConfig, FeatureEncoderConfig
 from sourcewise.config.model import BRIDGES as GROUP
 from sourcewise.config.model import bridge_kinds
+from sourcewise.data.examples import Dataset
 from sourcewise.data.layout import Layout
 from sourcewise.errors import RequestError
 from sourcewise.model.blocks.positions import SinusoidalPositions
+from sourcewise.model.inputs.units import changes, find_units, link_units, nearest, runs, sequences
 from sourcewise.runtime.plugins import plugins
+
+TABLES = (("centres", ""), ("vectors.", ".weight"))  # of units, by stream: names of the tensors
 
 
 class FeatureEncoder(nn.Module):
@@ -57,6 +65,7 @@ class Bridge(nn.Module):
     """
 
     kind: str
+    exact = False  # whether `slots` needs the features in float32, whatever the precision of the weights
     mean: Tensor  # (dims,) float32, whatever the precision of the weights
     deviation: Tensor
     encoder: FeatureEncoder | None
@@ -74,7 +83,7 @@ class Bridge(nn.Module):
         """Features (batch, frames, dims) float32 → slots (batch, slots, d_model) and their layout."""
         x = (features - self.mean).div_(self.deviation)
         x = _hide_padding(x, layout)
-        x = x.to(self.norm.weight.dtype)
+        x = x if self.exact else x.to(self.norm.weight.dtype)
         slots, layout = self.slots(x if self.encoder is None else self.encoder(x, layout), layout)
         slots = self.norm(slots)
         if self.config.positions:
@@ -85,9 +94,12 @@ class Bridge(nn.Module):
         """Normalised features, zero at padding → slots and their layout."""
         raise NotImplementedError
 
-    def spans(self, frames: int) -> list[tuple[int, int]] | None:
-        """The frames [start, stop) of each slot; None if slots have no place in time."""
-        stride = self.config.stride
+    def prepare(self, dataset: Dataset) -> None:
+        """Take from the training set what a bridge needs before training; mean and deviation are set: nothing more."""
+
+    def spans(self, features: Tensor) -> list[tuple[int, int]] | None:
+        """The frames [start, stop) of each slot of features (frames, dims); None if slots have no place in time."""
+        stride, frames = self.config.stride, len(features)
         return [(start, min(start + stride, frames)) for start in range(0, frames, stride)]
 
     def windows(self, x: Tensor, layout: Layout) -> tuple[Tensor, Layout, Tensor]:
@@ -181,8 +193,91 @@ class Perceiver(Bridge):
             latents = block(latents, keys, mask)
         return latents, Layout.whole(len(x), latents.shape[1])
 
-    def spans(self, frames: int) -> None:
+    def spans(self, features: Tensor) -> None:
         """None: every latent attends to all frames."""
+
+
+class Units(Bridge):
+    """Discrete units: a frame is the unit nearest to it, a run of one unit is a slot, and each unit has its own vector.
+
+    For features that are ids laid out as vectors, such as a recogniser's classes, and for vectors that may be rounded
+    to such (Lakhotia et al. 2021). Each of the streams, the parts of a frame, has units of its own; those of the first
+    decide where slots end, and the vectors of the others are averaged over the slot. With `link`, units that nearly
+    always follow one another have one vector, and their runs one slot. Unit 0 is the mean of all frames, which masked
+    frames have.
+    """
+
+    exact = True
+    chains: Tensor  # (units,) int64: which vector a unit of the first stream has
+    places: Tensor  # (units,) int64: its place among the units of that vector
+
+    def __init__(self, config: BridgeConfig, dims: int, d_model: int, p: float) -> None:
+        super().__init__(config, dims, d_model, p)
+        self.widths = config.streams or [dims]
+        if sum(self.widths) != dims:
+            told = f"{' + '.join(map(str, self.widths))} dims, but the features have {dims}"
+            raise RequestError(f"model.bridge.streams: {told}; name the width of each part of a frame")
+        self.make([1] * len(self.widths), [1] * len(self.widths))
+
+    def make(self, units: Sequence[int], vectors: Sequence[int]) -> None:
+        """New tables for these numbers of units and vectors of each stream."""
+        self.vectors = nn.ModuleList(nn.Embedding(count, self.d_model) for count in vectors)
+        for k, (count, width) in enumerate(zip(units, self.widths, strict=True)):
+            self.register_buffer(f"centres{k}", torch.zeros(count, width))
+        for name in ("chains", "places"):
+            self.register_buffer(name, torch.zeros(units[0], dtype=torch.long))
+
+    def prepare(self, dataset: Dataset) -> None:
+        """See Bridge: finds the units and links them."""
+
+        mean, deviation = self.mean.numpy(), self.deviation.numpy()
+
+        def matrices() -> Iterator[np.ndarray]:
+            for i in range(len(dataset)):
+                yield (dataset.features(i) - mean) / deviation
+
+        found = find_units(matrices, self.widths, self.config.units)
+        found = [torch.cat((torch.zeros(1, units.shape[1]), units)) for units in found]
+        chains, places = torch.arange(len(found[0])), torch.zeros(len(found[0]), dtype=torch.long)
+        if self.config.link:
+            first = (matrix[:, : self.widths[0]] for matrix in matrices())
+            chains, places = link_units(sequences(first, found[0]), len(found[0]), self.config.link)
+        self.make([len(units) for units in found], [int(chains.max()) + 1, *map(len, found[1:])])
+        self.chains.copy_(chains)
+        self.places.copy_(places)
+        for k, units in enumerate(found):
+            self.get_buffer(f"centres{k}").copy_(units)
+
+    def slots(self, x: Tensor, layout: Layout) -> tuple[Tensor, Layout]:
+        """See Bridge; `x` is float32."""
+        frames = layout.compact()
+        units = [self.nearest(k, part) for k, part in enumerate(frames.pack(x).split(self.widths, dim=1))]
+        first, layout = runs(self.chains[units[0]], self.places[units[0]], frames)
+        units[0] = self.chains[units[0]]
+        tables = [table.weight for table in self.vectors if isinstance(table, nn.Embedding)]
+        vectors = [F.embedding_bag(u, table, first, mode="mean") for u, table in zip(units, tables, strict=True)]
+        return self.dropout(layout.compact().pad(torch.stack(vectors).sum(0))), layout
+
+    def nearest(self, stream: int, x: Tensor) -> Tensor:
+        """The units of normalised frames (rows, width) of a stream: (rows,) int64."""
+        new = changes(x)  # equal neighbours are looked up once
+        return nearest(x[new], self.get_buffer(f"centres{stream}"))[new.cumsum(0) - 1]
+
+    def spans(self, features: Tensor) -> list[tuple[int, int]]:
+        """See Bridge: a slot is a run of frames."""
+        units = self.nearest(0, ((features - self.mean) / self.deviation)[:, : self.widths[0]])
+        first, _ = runs(self.chains[units], self.places[units], Layout.whole(1, len(units)).compact())
+        return list(itertools.pairwise([*first.tolist(), len(features)]))
+
+    def _load_from_state_dict(self, state: dict[str, Tensor], prefix: str, *rest: Any) -> None:
+        """As torch, with tables of the sizes that the state has."""
+        names = [[f"{name}{k}{end}" for k in range(len(self.widths))] for name, end in TABLES]
+        found = [[state.get(prefix + name) for name in each] for each in names]
+        if all(isinstance(table, Tensor) and table.dim() == 2 for each in found for table in each):
+            self.make(*([len(table) for table in each if table is not None] for each in found))
+        super()._load_from_state_dict(state, prefix, *rest)
+        if not 0 <= int(self.chains.min()) <= int(self.chains.max()) < len(self.vectors[0].get_parameter("weight")):
+            rest[-1].append(f"{prefix}chains names vectors that are not there")
 
 
 class _Resampler(nn.Module):
@@ -234,6 +329,7 @@ BRIDGES: dict[str, type[Bridge]] = {
     "attention": AttentionPooling,
     "perceiver": Perceiver,
     "convolution": Convolution,
+    "units": Units,
 }
 
 
@@ -258,13 +354,16 @@ def build_bridge(
 ) -> Bridge:
     """The bridge of a recipe, behind a feature encoder if that has layers.
 
-    Raises RequestError for the bridge of a plug-in that cannot be loaded.
+    Raises RequestError for the bridge of a plug-in that cannot be loaded, and for options that do not fit.
     """
     known = bridges()
     if config.kind not in known:
         raise RequestError(f"model.bridge.kind: {config.kind}: its plug-in cannot be loaded")
     if encoder is None or not encoder.layers:
         return known[config.kind](config, dims, d_model, p)
+    if known[config.kind].exact:
+        problem = f"{encoder.layers}, but a bridge of kind {config.kind} reads the features as they are"
+        raise RequestError(f"model.feature_encoder.layers: {problem}; set 0")
     bridge = known[config.kind](config, encoder.width, d_model, p)
     bridge.encoder, bridge.dims = FeatureEncoder(encoder, dims, p), dims
     bridge.mean, bridge.deviation = bridge.mean.new_zeros(dims), bridge.deviation.new_ones(dims)
