@@ -46,9 +46,16 @@ def borrowed(network: Network) -> Iterator[None]:
                 parameter.data, parameter.grad = data, gradient
                 parameter.requires_grad_(learns)
             for buffer, data in buffers:
-                buffer.copy_(data)  # running means of what does not heed eval()
+                put_back(buffer, data)  # running means of what does not heed eval()
             for module, mode in modes.items():
                 module.training = mode
+
+
+@torch.no_grad()
+def put_back(buffer: Tensor, data: Tensor) -> None:
+    """Give a buffer its former values, in place; one that was made in inference mode can be changed there alone."""
+    with torch.inference_mode(buffer.is_inference()):
+        buffer.copy_(data)
 
 
 @contextlib.contextmanager

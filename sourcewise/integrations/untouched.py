@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from sourcewise.diagnosis.borrowing import put_back
 from sourcewise.runtime.random import draws_kept
 
 Undo = Callable[[], object]
@@ -64,7 +65,7 @@ def _table(table: dict[str, Any]) -> Undo:
 
 
 def _buffer(buffer: torch.Tensor) -> Undo:
-    return partial(torch.no_grad()(buffer.copy_), buffer.detach().clone())
+    return partial(put_back, buffer, buffer.detach().clone())
 
 
 def _generator(value: Any) -> Undo | None:

@@ -50,7 +50,8 @@ class SinusoidalPositions(nn.Module):
         """(batch, time, width), with the first vector at position `start` → the same shape."""
         end = start + x.shape[1]
         if end > len(self.table):
-            self.table = sinusoids(2 * end, x.shape[2], self.table.device)
+            with torch.inference_mode(False):  # trainings and measurements use it afterwards
+                self.table = sinusoids(2 * end, x.shape[2], self.table.device)
         return x + self.table[start:end].to(x.dtype)
 
 
