@@ -191,7 +191,8 @@ def test_an_npy_is_checked_before_it_is_read(seeing: TestClient) -> None:
         (huge, "features"),
         (whole.replace(b"(9, 6)", b"(-9,-6)"), "features"),
         (npy(np.array([[Bomb()]], dtype=object)), "pickled objects, which are never loaded"),
-        (npy(np.zeros(5)), "has shape (5,)"),
+        (npy(np.zeros((2, 3, 5))), "has shape (2, 3, 5)"),
+        (npy(np.zeros(5)), "its sources are features 5 wide"),  # a vector is one frame
         (npy(holed), "has NaN or infinity, first in frame 3"),
         (npy(np.zeros((4, DIMS + 1))), f"features {DIMS + 1} wide"),
     ]:

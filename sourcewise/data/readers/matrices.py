@@ -18,6 +18,7 @@ from sourcewise.data.examples import Dataset, Example, Note
 from sourcewise.data.formats.npy import NPY, NpyFile
 from sourcewise.data.formats.registry import ending_of, open_bytes, open_store
 from sourcewise.data.formats.store import Header, Store
+from sourcewise.data.readers.feature_files import NO_FILE
 from sourcewise.errors import FaultyData, RequestError
 
 _THREADS = 8  # they wait for files, not for cores
@@ -58,7 +59,7 @@ class Clip:
     def unreadable(self, error: OSError) -> RequestError:
         """The error for a file that cannot be opened."""
         if isinstance(error, FileNotFoundError):
-            return self.wrong("no such file; `features` should name the folder that holds it")
+            return self.wrong(NO_FILE)
         return self.wrong(f"cannot be read ({error.strerror})")
 
 
@@ -201,6 +202,8 @@ def read_matrices(path: Path) -> Dataset:
     first = Clip(path, "source")
     try:
         keys = open_store(path).keys()
+    except FileNotFoundError:
+        raise RequestError(f"{path}: {NO_FILE}") from None
     except OSError as error:
         raise first.unreadable(error) from None
     except ValueError as error:
