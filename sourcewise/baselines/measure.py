@@ -16,7 +16,7 @@ from sourcewise.baselines.length import typical_of_equal_length
 from sourcewise.data.examples import Dataset
 from sourcewise.data.mixtures import join
 from sourcewise.metrics.counting import Counting, References
-from sourcewise.metrics.measure import Counts, Held, Measure, resampled
+from sourcewise.metrics.measure import Held, Measure, resampled
 from sourcewise.metrics.significance import percentiles
 
 NAMES = ("constant", "length", "copy")
@@ -43,8 +43,8 @@ class Baselines:
         (a paired bootstrap). `can_tell` says whether perfect outputs would be above the baseline beyond chance.
         """
         sign, value = self._measure(self.metric).sign, self._held.score(outputs)
-        counted = {**self._counted, "outputs": self._held.counts(outputs)}
-        drawn = resampled({name: each for name, each in counted.items() if each is not None})
+        counted = self._held.counts(outputs)
+        drawn = self._drawn | (resampled({"outputs": counted}) if counted is not None else {})
         given, perfect = (drawn.get("outputs"), value), (drawn.get(PERFECT), self._scores[PERFECT][self.metric])
         found: dict[str, Any] = {}
         for name in self.texts:
@@ -69,9 +69,10 @@ class Baselines:
         return {**self.texts, PERFECT: [each[0] for each in self.references]}
 
     @cached_property
-    def _counted(self) -> dict[str, Counts | None]:
-        """By name, what the set's own metric is made of."""
-        return {name: self._held.counts(texts) for name, texts in self._systems.items()}
+    def _drawn(self) -> dict[str, np.ndarray]:
+        """By name, the set's own metric over drawn examples: the same draws each time, so they are made once."""
+        counted = {name: self._held.counts(texts) for name, texts in self._systems.items()}
+        return resampled({name: each for name, each in counted.items() if each is not None})
 
     @cached_property
     def _scores(self) -> dict[str, dict[str, float]]:

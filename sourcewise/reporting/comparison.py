@@ -25,7 +25,7 @@ from sourcewise.evaluation.results import without_nan
 from sourcewise.figures import OF_TRAININGS, figures, shown, written
 from sourcewise.reporting.baselines import baseline_note
 from sourcewise.reporting.course import comparison_charts
-from sourcewise.reporting.pages import template
+from sourcewise.reporting.pages import markdown_table, template
 from sourcewise.runtime.files import write_atomically
 from sourcewise.training.events import LINES_FILE, read_lines
 from sourcewise.training.events import Line as LogLine
@@ -86,22 +86,18 @@ def differences(table: Table, keys: Sequence[str]) -> list[list[str]]:
 def as_markdown(table: Table) -> str:
     """Two tables: the figures, and the differences from the first row."""
     keys = table.figures
+    rows = [*(cells(table, line, keys) for line in table.lines), *baseline_cells(table, keys)]
     parts = [
         f"# {table.comparison.name}",
-        _markdown(header(keys), [*(cells(table, line, keys) for line in table.lines), *baseline_cells(table, keys)]),
+        markdown_table(header(keys), rows),
         f"{table.conclusion} {_capital(LEGEND)}.",
     ]
     if table.differences:
         parts.append(f"## Differences from {table.lines[0].variant}")
-        parts.append(_markdown(["variant", *headings(keys)], differences(table, keys)))
+        parts.append(markdown_table(["variant", *headings(keys)], differences(table, keys)))
         parts.append("In brackets: 95 % over seeds; 95 % over examples.")
     parts += [f"{_capital(note)}." for note in notes(table)]
     return "\n\n".join(parts) + "\n"
-
-
-def _markdown(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [titles, ["---", *["---:"] * (len(titles) - 1)], *rows]
-    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
 
 
 def as_html(table: Table) -> str:

@@ -1,7 +1,8 @@
-"""Templates of pages: compiled once in a process, and strict, so that a name that is missing is an error."""
+"""What pages are made with: templates, compiled once in a process and strict, and tables in Markdown."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cache
 from typing import TYPE_CHECKING
 
@@ -20,3 +21,9 @@ def _environment(package: str) -> Environment:
 
     loader = ChoiceLoader([PackageLoader(each) for each in dict.fromkeys((package, "sourcewise.reporting"))])
     return Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True)
+
+
+def markdown_table(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table in Markdown, its first column to the left and the others to the right."""
+    lines = [titles, ["---", *["---:"] * (len(titles) - 1)], *rows]
+    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)

@@ -15,7 +15,7 @@ from rich.table import Table as Grid
 
 from sourcewise.evaluation.results import without_nan
 from sourcewise.figures import figures
-from sourcewise.reporting.pages import template
+from sourcewise.reporting.pages import markdown_table, template
 from sourcewise.scoring.table import Part, Scores, System
 
 Rows = list[list[str]]
@@ -83,7 +83,7 @@ def as_markdown(scores: Scores) -> str:
     """All tables, signatures and remarks."""
     parts = ["# Scores"]
     for title, headings, rows, legend in sections(scores):
-        parts += [f"## {title}", _markdown(headings, rows)]
+        parts += [f"## {title}", markdown_table(headings, rows)]
         parts += [legend] if legend else []
     parts += ["## Signatures", "\n".join(f"- {name}: `{signature}`" for name, signature in signatures(scores))]
     if scores.remarks:
@@ -154,8 +154,3 @@ def _tested(key: str, difference: float, p: float) -> str:
     sign = "−" if difference < 0 else "+"
     star = "*" if p < BEYOND_CHANCE else ""
     return f"{sign}{_written(key, abs(difference))} (p {p:.4f}){star}"
-
-
-def _markdown(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [titles, ["---", *["---:"] * (len(titles) - 1)], *rows]
-    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
