@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import sys
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, TypeVar
 
@@ -25,9 +27,7 @@ def packaged(group: str, taken: Callable[[object, str], Found]) -> Iterator[Foun
     A plug-in that cannot be imported, or that `taken` refuses (by a ValueError or TypeError that says why), is left
     out with a `Notice` that names it, so that a broken package stops nobody's work.
     """
-    from importlib.metadata import entry_points  # slow to import, and seldom needed
-
-    for entry in sorted(entry_points(group=group), key=lambda entry: entry.name):
+    for entry in entries(group, tuple(sys.path)):
         try:
             yield taken(entry.load(), entry.dist.name if entry.dist is not None else entry.value)
         except Exception as error:  # foreign code may raise anything at import
@@ -36,18 +36,21 @@ def packaged(group: str, taken: Callable[[object, str], Found]) -> Iterator[Foun
 
 def names(group: str) -> list[str]:
     """The names of a group's entry points, without importing them."""
-    from importlib.metadata import entry_points
-
-    return sorted(entry_points(group=group).names)
+    return list(dict.fromkeys(entry.name for entry in entries(group, tuple(sys.path))))
 
 
 def installed() -> dict[str, str]:
     """Group → its entry points in words, for our groups that have any; none of them is loaded."""
-    from importlib.metadata import entry_points
+    found = {group: entries(group, tuple(sys.path)) for group in GROUPS}
+    return {group: ", ".join(sorted(map(_named, its))) for group, its in found.items() if its}
 
-    found = [entry for group in GROUPS for entry in entry_points(group=group)]
-    groups = dict.fromkeys(entry.group for entry in found)
-    return {group: ", ".join(sorted(_named(each) for each in found if each.group == group)) for group in groups}
+
+@functools.cache  # every installed package is asked, which takes longer than a step of a small training
+def entries(group: str, path: tuple[str, ...]) -> list[EntryPoint]:
+    """The entry points of a group by name, as the packages on a module search path have them."""
+    from importlib.metadata import entry_points  # slow to import, and seldom needed
+
+    return sorted(entry_points(group=group), key=lambda entry: entry.name)
 
 
 def _named(entry: EntryPoint) -> str:

@@ -10,7 +10,6 @@ import re
 import shutil
 import subprocess
 import sys
-from importlib import metadata
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -21,6 +20,7 @@ from sourcewise.diagnosis import ranking, rules
 from sourcewise.diagnosis.rule import CURES, TITLES, CannotTell, Cure, Findings, Rule, asked, matching, parsed, span
 from sourcewise.diagnosis.rules import RULES
 from sourcewise.errors import Notice
+from sourcewise.runtime import plugins
 
 ROOT = Path(__file__).parents[2]
 
@@ -204,7 +204,7 @@ def plugged(monkeypatch: pytest.MonkeyPatch, **points: Any) -> dict[str, Rule[An
         dist = SimpleNamespace(name="stranger", version="1.0")
         return SimpleNamespace(name=name, value=name, dist=dist, load=load, group=rules.ENTRY_POINTS)
 
-    monkeypatch.setattr(metadata, "entry_points", lambda group: [point(*each) for each in points.items()])
+    monkeypatch.setattr(plugins, "entries", lambda group, path: [point(*each) for each in points.items()])
     return rules._all()
 
 
