@@ -28,7 +28,9 @@ from sourcewise.training.run import Run
 NATS_FILE = "nats.json"
 NATS = ("tokens", "nats", "nats_shuffled")
 # Options that do not change the trained weights.
-WITHOUT_EFFECT = ("name", "output", "train.threads", "train.device", "train.log_every", "train.preflight")
+WITHOUT_EFFECT = (
+    *("name", "output", "license", "train.threads", "train.device", "train.log_every", "train.preflight"),
+)
 State = Literal["new", "interrupted", "finished", "other"]
 
 

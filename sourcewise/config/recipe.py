@@ -62,6 +62,7 @@ class Recipe(Options):
     train: TrainConfig = Field(default_factory=TrainConfig, description="training")
     generation: GenerationConfig = Field(default_factory=GenerationConfig, description="search and sampling")
     evaluation: EvaluationConfig = Field(default_factory=EvaluationConfig, description="how outputs are measured")
+    license: str = Field("", description="licence of weights and data for the model card, such as cc-by-4.0")
 
     @property
     def measuring(self) -> EvaluationConfig:

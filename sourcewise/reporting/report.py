@@ -19,9 +19,10 @@ from sourcewise.metrics.texts import words
 from sourcewise.reporting.again import environment, times
 from sourcewise.reporting.baselines import baseline_note, baseline_table
 from sourcewise.reporting.charts import length_chart, pair_chart
-from sourcewise.reporting.checked import check
+from sourcewise.reporting.checked import Checked, check
 from sourcewise.reporting.course import course_charts
 from sourcewise.reporting.groups import group_tables
+from sourcewise.reporting.model_card import write_model_card
 from sourcewise.reporting.pages import template
 from sourcewise.reporting.run_files import RECIPE_FILE, RunFiles, read_run
 from sourcewise.reporting.samples import differences, text_samples, token_samples
@@ -38,19 +39,24 @@ SAMPLES = 24
 def write_report(run_folder: Path | str, *, training: bool = False) -> Path:
     """Write report.html into a run folder from the folder's files, atomically, and return its path.
 
+    After the final evaluation the best checkpoint gets its model card, too.
+
     The findings are those of `diagnose` on this folder; during `training` only the rules that need no network run.
     Raises RequestError for a missing folder, one with nothing to report, a broken metrics.json, translations.tsv or
     traces.json, weights that are NaN, or a folder that cannot be written.
     """
     folder = Path(run_folder)
     run = read_run(folder)
-    write_atomically(folder / REPORT_FILE, render(run, training=training))
+    checked = check(run, training=training)
+    write_atomically(folder / REPORT_FILE, render(run, checked))
+    if not training:
+        write_model_card(run, checked)
     return folder / REPORT_FILE
 
 
-def render(run: RunFiles, *, training: bool = False) -> str:
+def render(run: RunFiles, checked: Checked) -> str:
     """The page of a run as HTML."""
-    checked, said = check(run, training=training), verdict_of(run.evaluation)
+    said = verdict_of(run.evaluation)
     return template("report.html.j2").render(
         pieces=differences,
         name=run.name,
