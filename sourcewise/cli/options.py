@@ -60,6 +60,45 @@ def _counted(key: str) -> tuple[Argument, Argument]:
 COUNTING = tuple(each for key in COUNTED for each in _counted(key))  # too many for the help of a command
 
 
+SHOWN = ("beams", "max_new_tokens", "sample", "temperature", "top_k", "top_p", "seed")  # of SEARCH and SAMPLING
+RARE = (  # the other keys of the section `generation` of a recipe; docs/generation.md lists them
+    *("min_new_tokens", "length_penalty", "early_stopping", "suppress", "force", "target_prefix", "stop", "mbr"),
+    *("mbr_candidates", "no_repeat_ngram", "encoder_no_repeat_ngram", "repetition_penalty"),
+    *("encoder_repetition_penalty", "min_p", "typical_p", "epsilon_cutoff", "eta_cutoff", "batch_tokens"),
+)
+_SEVERAL = ("suppress", "force", "stop")  # of which there may be several
+
+
+def _asked(key: str) -> tuple[Argument, ...]:
+    """The option of a key, `--length-penalty 2`, and its long form: `--generation.length_penalty 2`."""
+    how: dict[str, Any] = {"action": "append"} if key in _SEVERAL else {}
+    if key == "target_prefix":
+        how = {"type": _unescaped}
+    elif key == "stop":
+        how |= {"type": _unescaped}
+    names = () if key in SHOWN else (f"--{key.replace('_', '-')}",)
+    return (argument(*names, f"--generation.{key}", dest=key, metavar="X", help=SUPPRESS, **how),)
+
+
+def _unescaped(text: str) -> str:
+    """A text in which \\n and \\t stand for a line end and a tab, which a shell makes hard to type."""
+    return text.replace("\\n", "\n").replace("\\t", "\t")
+
+
+GENERATION = tuple(each for key in (*SHOWN, *RARE) for each in _asked(key))
+ENSEMBLE = argument("--ensemble", action="append", type=path, metavar="MODEL", help=SUPPRESS)  # docs/generation.md
+
+
+def asked_generation(arguments: Namespace) -> dict[str, Any]:
+    """The options of generation that were given."""
+    return given(arguments, *SHOWN, *RARE)
+
+
+def models(arguments: Namespace) -> str | list[str]:
+    """The model of a command, or the models of its ensemble."""
+    return [arguments.model, *arguments.ensemble] if arguments.ensemble else arguments.model
+
+
 def counting(arguments: Namespace) -> Counting:
     """How scores are counted. Raises RequestError for a value that is not known."""
     from pydantic import ValidationError

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from sourcewise.config.data import DataConfig
 from sourcewise.config.evaluation import EvaluationConfig
@@ -24,6 +24,16 @@ class GenerationConfig(Options):
         False,
         description="end a search once `beams` outputs have ended (true), once no other can get better at its present "
         "length (false), or at any length (never)",
+    )
+    suppress: list[str] = Field(default_factory=list, description="words that outputs may not contain")
+    force: list[str] = Field(default_factory=list, description="words that every output has to contain; beams above 1")
+    target_prefix: str = Field("", description="text that every output begins with; it is not counted or scored")
+    stop: list[str] = Field(default_factory=list, description="an output ends with the first of these texts in it")
+    mbr: Literal["none", "chrf", "bleu", "comet"] = Field(
+        "none", description="choose the candidate that is most like the others by this score (minimum Bayes risk)"
+    )
+    mbr_candidates: Annotated[int, Field(gt=1, le=1000)] = Field(
+        32, description="samples among which mbr chooses with sample; in a search the beams are the candidates"
     )
     no_repeat_ngram: Count = Field(0, description="no n-gram of this size may occur twice; 0: off")
     encoder_no_repeat_ngram: Count = Field(0, description="no n-gram of this size of the source may occur; 0: off")
@@ -46,6 +56,23 @@ class GenerationConfig(Options):
     def _room_to_speak(self) -> GenerationConfig:
         if self.min_new_tokens > self.max_new_tokens:
             raise ValueError(f"min_new_tokens {self.min_new_tokens} is above max_new_tokens {self.max_new_tokens}")
+        return self
+
+    @field_validator("suppress", "force", "stop", mode="before")
+    @classmethod
+    def _one_text(cls, value: Any) -> Any:
+        """A text alone is a list of it."""
+        return [value] if isinstance(value, str) else value
+
+    @model_validator(mode="after")
+    def _texts_go_together(self) -> GenerationConfig:
+        for name in ("suppress", "force", "stop"):
+            if any((not text.strip() and name != "stop") or not text for text in getattr(self, name)):
+                raise ValueError(f"{name} has an empty text")
+        if self.force and (self.sample or self.beams == 1):
+            raise ValueError("force is for a beam search: set beams above 1, without sample")
+        if self.mbr != "none" and not self.sample and self.beams == 1:
+            raise ValueError("mbr chooses among several outputs: set beams above 1, or sample")
         return self
 
 

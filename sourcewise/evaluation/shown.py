@@ -85,7 +85,7 @@ def _shown(model: Model, encoded: ExampleSet) -> list[Shown]:
     rows = chosen(len(encoded))
     memory = model.network.encode(encoded.source(rows))
     found = search(model.network, [(rows, memory)], model.generation, reader(encoded))
-    return [_one(model, *_part(encoded, row), found[row]) for row in rows]
+    return [_one(model, *_part(encoded, row), found[row][0]) for row in rows]
 
 
 def chosen(examples: int) -> list[int]:

@@ -36,7 +36,8 @@ def beam_search(
     The score is Σ ln p / length^length_penalty. `read` knows the examples, for rules that use them.
     """
     out: dict[int, list[Hypothesis]] = {}
-    steps, rules = options.max_new_tokens, Rules(network, options, read)
+    rules = Rules(network, options, read)
+    steps, given, words = rules.steps, rules.given, rules.words
     ends = torch.tensor(network.defaults.ends, device=network.device)
 
     def fresh(indices: list[int]) -> Known:
@@ -49,20 +50,23 @@ def beam_search(
         extended = known["running"].gather(1, parent[..., None].expand(-1, -1, step))
         extended = torch.cat((extended, token[..., None]), dim=2)
         ended = torch.isin(token, ends) | (step + 1 == steps)
+        if words.stops:
+            ended = ended | words.ended(extended, given)
+        length = max(1, step + 1 - given)  # a given beginning does not count
 
         # Only the best `beams` candidates may finish; the others replace finished ones among the beams.
         first = (torch.arange(total.shape[1], device=total.device) < options.beams) & (total > NEVER / 2)
         padded = torch.nn.functional.pad(extended, (0, steps - step - 1), value=network.pad_id)
-        _finish(known, padded, total / (step + 1) ** options.length_penalty, ended & first)
+        _finish(known, padded, total / length**options.length_penalty, ended & first, step + 1)
         known["scores"], chosen = (total + ended * NEVER).topk(options.beams)
         known["running"] = extended.gather(1, chosen[..., None].expand(-1, -1, step + 1))
         known["last"] = token.gather(1, chosen)
         if observe is not None:
             observe(total, parent, token, ended & first, chosen.masked_fill(known["scores"] <= NEVER / 2, -1))
 
-        going_on = _can_improve(known, step + 1, options) & (step + 1 < steps)
+        going_on = _can_improve(known, length, options) & (step + 1 < steps)
         for i in (known["is_open"] & ~going_on).nonzero().squeeze(1).tolist():
-            out[int(known["names"][i])] = _hypotheses(known["done"][i], known["done_scores"][i], network.defaults.ends)
+            out[int(known["names"][i])] = _hypotheses(known, i, rules)
         known["is_open"] = known["is_open"] & going_on
         group.go_on(parent.gather(1, chosen))
     return out
@@ -82,6 +86,7 @@ def _fresh(names: Tensor, beams: int, steps: int, network: Network) -> Known:
         # The best finished hypotheses, best first.
         "done": torch.full((*shape, steps), network.pad_id, device=device),
         "done_scores": torch.full(shape, NEVER, device=device),
+        "lengths": torch.zeros(shape, dtype=torch.long, device=device),
         "there": torch.zeros(shape, dtype=torch.bool, device=device),
     }
 
@@ -114,22 +119,27 @@ def _can_improve(known: Known, length: int, options: GenerationConfig) -> Tensor
     return better & ~known["there"].all(1) if options.early_stopping is True else better
 
 
-def _finish(known: Known, tokens: Tensor, scores: Tensor, ended: Tensor) -> None:
+def _finish(known: Known, tokens: Tensor, scores: Tensor, ended: Tensor, length: int) -> None:
     """Merge candidates (sources, n, steps) with `ended` into the finished hypotheses and keep the best."""
     beams = known["done_scores"].shape[1]
     scores = torch.cat((known["done_scores"], scores + ~ended * NEVER), dim=1)
     there = torch.cat((known["there"], ended), dim=1)
+    lengths = torch.cat((known["lengths"], torch.full_like(ended, length, dtype=torch.long)), dim=1)
     best = scores.topk(beams).indices
     tokens = torch.cat((known["done"], tokens), dim=1)
     known["done"] = tokens.gather(1, best[..., None].expand(-1, -1, tokens.shape[2]))
     known["done_scores"], known["there"] = scores.gather(1, best), there.gather(1, best)
+    known["lengths"] = lengths.gather(1, best)
 
 
-def _hypotheses(tokens: Tensor, scores: Tensor, ends: tuple[int, ...]) -> list[Hypothesis]:
+def _hypotheses(known: Known, source: int, rules: Rules) -> list[Hypothesis]:
+    """The finished hypotheses of a source, best first."""
     out = []
-    for row, score in zip(tokens.tolist(), scores.tolist(), strict=True):
-        if score <= NEVER / 2:
-            continue
-        length = next((i for i, token in enumerate(row) if token in ends), None)
-        out.append(Hypothesis(row[:length], score, None if length is None else row[length]))
+    rows = (known[name][source].tolist() for name in ("done", "done_scores", "lengths"))
+    for row, score, length in zip(*rows, strict=True):
+        if score > NEVER / 2:
+            ids = row[:length]
+            end = ids.pop() if ids[-1] in rules.ends else None
+            stopped = bool(rules.words.stops) and rules.words.ends(ids[rules.given :])
+            out.append(Hypothesis(ids, score, end, stopped, given=rules.given))
     return out

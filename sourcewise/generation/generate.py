@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -11,11 +11,13 @@ import torch
 from sourcewise.config import GenerationConfig
 from sourcewise.data.batches import Budget, sorted_batches
 from sourcewise.data.encoding import ExampleSet
+from sourcewise.errors import RequestError
 from sourcewise.generation.beam import beam_search
 from sourcewise.generation.engine.search import Engine
 from sourcewise.generation.flow import Feed
-from sourcewise.generation.rules import ReadSource
-from sourcewise.generation.sampling import Hypothesis, greedy_or_sample
+from sourcewise.generation.risk import LOCAL, least_risk, least_risk_by_comet
+from sourcewise.generation.rules import Allowed, ReadSource
+from sourcewise.generation.sampling import Hypothesis, greedy_or_sample, samples
 from sourcewise.model.protocol import Memory, Network
 from sourcewise.runtime.processes import map_in_processes, worker_count
 
@@ -60,7 +62,11 @@ def encode_batches(network: Network, encoded: ExampleSet, options: GenerationCon
 def reader(encoded: ExampleSet) -> ReadSource:
     """What rules of a search know of the examples of a set."""
     tokens, begins = encoded.sources, encoded.begins
-    return ReadSource(None if tokens is None else tokens.__getitem__, None if begins is None else begins.__getitem__)
+    return ReadSource(
+        None if tokens is None else tokens.__getitem__,
+        None if begins is None else begins.__getitem__,
+        encoded.tokenizer,
+    )
 
 
 def generate(
@@ -71,19 +77,37 @@ def generate(
     engine: Engine | None = None,
     first: int = 0,
 ) -> list[Hypothesis]:
-    """The best hypothesis of every source, in the order of the set; the work is divided among all cores.
+    """The best hypothesis of every source; see `generate_lists`."""
+    return [found[0] for found in generate_lists(network, sources, options, progress, engine, first)]
 
-    An engine, if given, searches sources that are not encoded yet, with the options it supports. `first` is the index
-    of the first source in a larger set, since samples belong to indices.
+
+def generate_lists(
+    network: Network,
+    sources: ExampleSet | Memories,
+    options: GenerationConfig,
+    progress: Progress | None = None,
+    engine: Engine | None = None,
+    first: int = 0,
+    count: int = 1,
+    allowed: Allowed | None = None,
+) -> list[list[Hypothesis]]:
+    """The `count` best hypotheses of every source, in the order of the set; the work is divided among all cores.
+
+    An engine, if given, searches sources that are not encoded yet, with the options it supports; the others are told
+    in a line. `first` is the index of the first source in a larger set, since samples belong to indices. `allowed`
+    says which tokens may follow.
     """
-    if engine is not None and isinstance(sources, ExampleSet) and engine.can(options) and sources.begins is None:
-        return engine.search(sources, options, progress)
-    workers = worker_count(network.device)
-    if isinstance(sources, Memories):
-        batches = [indices for indices, _ in sources.batches]
-    else:
-        batches = batch_indices(sources, options, workers)
+    if engine is not None and isinstance(sources, ExampleSet):
+        why = engine.why_not(options, sources, count, allowed is not None)
+        if not why:
+            return [[found] for found in engine.search(sources, options, progress)]
+        engine.tell(why)
     known = sources.read if isinstance(sources, Memories) else reader(sources)
+    if allowed is not None:
+        known = replace(known or ReadSource(), allowed=allowed)
+    drawn = _candidates(options, count)
+    workers = worker_count(network.device)
+    batches = _batches(sources, options, workers, drawn)
     read = None if known is None else known.moved(first)
     parts = max(1, min(len(batches), workers * -(-len(batches) // (workers * BATCHES))))
 
@@ -96,24 +120,49 @@ def generate(
             yield [first + index for index in indices], memory
 
     @torch.inference_mode()
-    def run(part: int) -> dict[int, Hypothesis]:
-        return search(network, feed(part), options, read)
+    def run(part: int) -> dict[int, list[Hypothesis]]:
+        found = search(network, feed(part), options, read, drawn)
+        if options.mbr in LOCAL:
+            found = {name: least_risk(each, options.mbr, read) for name, each in found.items()}
+        return found
 
-    found: dict[int, Hypothesis] = {}
+    found: dict[int, list[Hypothesis]] = {}
     for part in map_in_processes(run, parts, workers):
         found.update(part)
         if progress is not None:
             progress(len(found), len(sources))
-    return [found[first + i] for i in range(len(found))]
+    lists = [found[first + i] for i in range(len(found))]
+    if options.mbr == "comet":
+        lists = least_risk_by_comet(lists, sources)
+    return [each[:count] for each in lists]
+
+
+def _candidates(options: GenerationConfig, count: int) -> int:
+    """How many hypotheses of a source are searched so that `count` can be given. Raises RequestError if it cannot."""
+    most = None if options.sample else options.beams
+    if most is not None and count > most:
+        raise RequestError(f"n_best {count} is above beams {most}; set beams {count} or more, or sample")
+    if options.mbr == "none":
+        return count
+    return most or max(count, options.mbr_candidates)
+
+
+def _batches(sources: ExampleSet | Memories, options: GenerationConfig, workers: int, drawn: int) -> list[list[int]]:
+    if isinstance(sources, Memories):
+        return [indices for indices, _ in sources.batches]
+    wide = options.model_copy(update={"sample": False, "beams": drawn}) if options.sample else options
+    return batch_indices(sources, wide, workers)
 
 
 def search(
-    network: Network, feed: Feed, options: GenerationConfig, read: ReadSource | None = None
-) -> dict[int, Hypothesis]:
-    """Index in the set → one hypothesis: sampled, greedy, or the best of the beams.
+    network: Network, feed: Feed, options: GenerationConfig, read: ReadSource | None = None, count: int = 1
+) -> dict[int, list[Hypothesis]]:
+    """Index in the set → `count` hypotheses, best first: drawn, greedy, or the best of the beams.
 
     `read` knows the examples, for rules that use them.
     """
+    if options.sample and count > 1:
+        return samples(network, feed, options, read, count)
     if options.sample or options.beams == 1:
-        return greedy_or_sample(network, feed, options, read)
-    return {index: beams[0] for index, beams in beam_search(network, feed, options, read=read).items()}
+        return {index: [found] for index, found in greedy_or_sample(network, feed, options, read).items()}
+    return {index: beams[:count] for index, beams in beam_search(network, feed, options, read=read).items()}

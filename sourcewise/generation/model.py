@@ -21,9 +21,13 @@ from sourcewise.data.readers.plain_text import encode_set
 from sourcewise.data.tokenizers.tokenizer import Tokenizer
 from sourcewise.errors import DataWarning, RequestError
 from sourcewise.generation.engine.search import Engine, why_not
-from sourcewise.generation.generate import Memories, Progress, encode_batches, generate, reader
-from sourcewise.generation.sampling import steps
+from sourcewise.generation.generate import Memories, Progress, encode_batches, generate_lists, reader
+from sourcewise.generation.outputs import Generated, Output, Outputs
+from sourcewise.generation.rules import Allowed
+from sourcewise.generation.sampling import Hypothesis, steps
+from sourcewise.generation.scores import scored
 from sourcewise.generation.settings import LENGTHS, Settings, read_settings
+from sourcewise.model.ensemble import Ensemble
 from sourcewise.model.finite import refuse_damaged, state_of
 from sourcewise.model.network import Seq2Seq
 from sourcewise.model.place import place
@@ -35,6 +39,7 @@ from sourcewise.runtime.notebook import table
 from sourcewise.runtime.random import host_kept
 
 PRECISIONS = ("fp32", "bf16", "int8")
+MOST_OUTPUTS = 1000  # of a source
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}  # torch's arithmetic
 
 
@@ -74,32 +79,46 @@ class Model:
         self,
         sources: str | Sequence[str] | Dataset | Memories,
         *,
+        n_best: int = 1,
+        scores: bool = False,
+        allowed_tokens: Allowed | None = None,
         progress: Progress | None = None,
         first: int = 0,
+        alone: bool = False,
         **options: Any,
-    ) -> list[str]:
-        """One output per source. `options` are those of GenerationConfig: beams=4, max_new_tokens=60, ...
+    ) -> Generated:
+        """One output per source: a list of texts. `options` are those of GenerationConfig: beams=4, ...
 
-        `first` is the index of the first source in a set that is given in parts, since samples belong to indices.
+        `of[i]` of the result has the `n_best` outputs of source i; with `scores` they have the log-probability, source
+        bits and alignment of each token. `allowed_tokens(index, ids)` returns the ids that may follow `ids`, the start
+        included, as Hugging Face's prefix_allowed_tokens_fn. `first` is the index of the first source in a set that is
+        given in parts, since samples belong to indices. With `alone`, source bits do not use other sources of the set.
         Raises RequestError for an option that does not exist or is out of range.
         """
-        return self.search(sources, progress=progress, first=first, **options)[0]
-
-    def search(
-        self,
-        sources: str | Sequence[str] | Dataset | Memories,
-        *,
-        progress: Progress | None = None,
-        first: int = 0,
-        **options: Any,
-    ) -> tuple[list[str], int]:
-        """`generate`, with the number of outputs that were cut at max_new_tokens."""
-        wanted = self.options(**options)
-        memories = sources if isinstance(sources, Memories) else self._encoded(sources)
-        found = generate(self.network, memories, wanted, progress, self.engine, first)
+        wanted = self.options(**self._room(n_best, options))
+        if scores and isinstance(sources, Memories):
+            raise RequestError("scores: give the sources themselves, not memories of them")
+        given = sources if isinstance(sources, Memories) else self._encoded(sources)
+        found = generate_lists(self.network, given, wanted, progress, self.engine, first, n_best, allowed_tokens)
         forced = bool(self.network.defaults.forced_eos)  # then each that is so long ends there, as it must
-        full = sum(not h.finished or (forced and len(h.said) == wanted.max_new_tokens) for h in found)
-        return self.tokenizer.decode_batch([h.said for h in found]), full
+        for hypothesis in (each for several in found for each in several) if forced else ():
+            hypothesis.forced = len(hypothesis.said) - hypothesis.given >= wanted.max_new_tokens
+        if scores and isinstance(given, ExampleSet):
+            return Generated(scored(self, given, found, progress, within=not alone))
+        return Generated(Outputs(tuple(map(self._output, several))) for several in found)
+
+    def _output(self, found: Hypothesis) -> Output:
+        text = self.tokenizer.decode(found.said)
+        return Output(text, found.score, found.finished, utility=found.utility)
+
+    def _room(self, n_best: int, options: dict[str, Any]) -> dict[str, Any]:
+        """Options with as many beams as outputs, unless they are named. Raises RequestError for a wrong number."""
+        if type(n_best) is not int or not 1 <= n_best <= MOST_OUTPUTS:
+            raise RequestError(f"n_best should be an integer from 1 to {MOST_OUTPUTS:,}, not {n_best!r:.80}")
+        sampled = options.get("sample", self.changed(options)["sample"])
+        if "beams" in options or sampled or n_best <= self.generation.beams:
+            return options
+        return {**options, "beams": n_best}
 
     def encode(self, sources: str | Sequence[str] | Dataset) -> Memories:
         """Encode sources once, for any number of later calls of `generate`."""
@@ -227,9 +246,17 @@ class Model:
 
 @host_kept
 def load(
-    name: str | Path, device: str = "auto", precision: str = "fp32", *, beside: str = "bf16", **limits: Any
+    name: str | Path | Sequence[str | Path],
+    device: str = "auto",
+    precision: str = "fp32",
+    *,
+    beside: str = "bf16",
+    **limits: Any,
 ) -> Model:
     """Load a run folder, a Hugging Face folder or a hub name (fetched). Raises RequestError.
+
+    Several names are an ensemble: the mean of their probabilities. They have one vocabulary and read alike; the options
+    are those of the first.
 
     `limits` are the maximum lengths of sources and targets: max_source and max_target in tokens, max_frames. Defaults
     are those of the training, or of `data` in a recipe if the training is unknown. So are `source_language` and
@@ -243,6 +270,10 @@ def load(
     for name_of, given, known in (("precision", precision, PRECISIONS), ("beside", beside, DTYPES)):
         if given not in known:
             raise RequestError(f"{name_of} {given}: not one of {', '.join(known)}")
+    if not isinstance(name, (str, Path)):
+        if not name:
+            raise RequestError("an ensemble has at least one model")
+        return ensemble([load(each, device, precision, beside=beside, **limits) for each in name])
     folder = find_folder(name)
     network: Any = load_network(folder)
     target = choose_device(device)
@@ -255,6 +286,29 @@ def load(
     tokenizer = Tokenizer.load(folder)
     found = Model(network, tokenizer, str(name), data, generation, engine, settings, recipe.measuring)
     return found.limited(**limits)
+
+
+def ensemble(models: Sequence[Model]) -> Model:
+    """Several models as one, with the mean of their probabilities. Raises RequestError if they do not go together."""
+    first = models[0]
+    if len(models) == 1:
+        return first
+    if any(model.engine is not None for model in models):
+        raise RequestError("precision int8 is for one model; take bf16 or fp32 for an ensemble")
+    for model in models[1:]:
+        if model.tokenizer.digest() != first.tokenizer.digest():
+            raise RequestError(f"{model.name}: cannot join {first.name} in an ensemble: its vocabulary is another one")
+        if _reading(model) != _reading(first):
+            problem = f"reads its sources otherwise: prefix and lowercase are {_reading(model)}, not {_reading(first)}"
+            raise RequestError(f"{model.name}: cannot join {first.name} in an ensemble: it {problem}")
+    names = [model.name for model in models]
+    network = Ensemble([model.network for model in models], names)
+    return replace(first, network=network, name=" + ".join(names))
+
+
+def _reading(model: Model) -> list[tuple[str, bool]]:
+    """How the sources of a model's training sets are changed when they are read."""
+    return sorted({(each.prefix, each.lowercase) for each in model.data.sets("train")}) or [("", False)]
 
 
 def _asked_by(folder: Path) -> tuple[Recipe, Settings]:

@@ -7,7 +7,7 @@ in a beam search. Suppressing and forcing give the same result in both, reweight
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -15,8 +15,14 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from sourcewise.config import GenerationConfig
+from sourcewise.data.tokenizers.tokenizer import Tokenizer
+from sourcewise.errors import RequestError
+from sourcewise.generation.words import Words
+from sourcewise.model.generation_defaults import GenerationDefaults
 from sourcewise.model.protocol import Network
 
+# Called with the index of a source and the tokens so far, start included; returns the ids that may follow.
+Allowed = Callable[[int, Tensor], Sequence[int]]
 Ids = Callable[[int], Sequence[int] | np.ndarray]  # index in the set → token ids
 NOTHING = -1  # no token's id
 
@@ -27,13 +33,24 @@ class ReadSource:
 
     tokens: Ids | None = None  # of the source; None for features alone
     begins: Ids | None = None  # that the output begins with, such as its language; None: nothing of its own
+    tokenizer: Tokenizer | None = None  # of the targets
+    allowed: Allowed | None = None  # which tokens may follow; None: all
 
     def moved(self, first: int) -> ReadSource:
         """The same for indices that count from `first`."""
-        tokens, begins = self.tokens, self.begins
+        return self._of(lambda index: index - first)
+
+    def spread(self, count: int) -> ReadSource:
+        """The same for `count` outputs per source: index × count + number."""
+        return self._of(lambda index: index // count)
+
+    def _of(self, own: Callable[[int], int]) -> ReadSource:
+        tokens, begins, allowed = self.tokens, self.begins, self.allowed
         return ReadSource(
-            None if tokens is None else (lambda index: tokens(index - first)),
-            None if begins is None else (lambda index: begins(index - first)),
+            None if tokens is None else (lambda index: tokens(own(index))),
+            None if begins is None else (lambda index: begins(own(index))),
+            self.tokenizer,
+            None if allowed is None else (lambda index, ids: allowed(own(index), ids)),
         )
 
 
@@ -41,19 +58,36 @@ class Rules:
     """The rules of a search. `read` returns the source tokens that some of them need."""
 
     def __init__(self, network: Network, options: GenerationConfig, read: ReadSource | None = None) -> None:
-        self.defaults, self.options, self.read = network.defaults, options, read
+        self.words = Words.of(options, None if read is None else read.tokenizer)
+        self.defaults, self.options, self.read = _with(network, self.words), options, read
         self.start_id, self.ends = network.start_id, list(network.defaults.ends)
         self.suppressed = list(self.defaults.suppressed)
         self.asks_source = options.encoder_no_repeat_ngram > 0 or options.encoder_repetition_penalty != 1
-        self.begins = None if read is None else read.begins
+        self.allowed = None if read is None else read.allowed
+        self.begins, self.given = None if read is None else read.begins, 0
+        if self.words.prefix:
+            self._begin_with(self.words)
+        whole = options.max_new_tokens + self.given
+        self.steps = whole if network.positions is None else max(self.given + 1, min(whole, network.positions))
         if self.asks_source and (read is None or read.tokens is None):
             raise ValueError("these rules ask for the tokens of the sources")
+
+    def _begin_with(self, words: Words) -> None:
+        """Let every output begin with a language or a forced first token, if there is one, and the given text."""
+        known, usual = self.begins, self.defaults.forced_bos[:1] or words.opening
+
+        def begins(name: int) -> Sequence[int]:
+            return [*(usual if known is None else known(name)), *words.prefix]
+
+        self.begins = begins
+        self.given = len(words.prefix) + (1 if known is not None else len(usual))
 
     @property
     def plain(self) -> bool:
         """Whether there is no rule but `min_new_tokens`, and only one end token."""
         o = self.options
-        return self.defaults.plain and not (o.no_repeat_ngram or self.asks_source or self.reshapes or self.begins)
+        asked = o.no_repeat_ngram or self.asks_source or self.reshapes or o.force or o.stop
+        return self.defaults.plain and not (asked or self.begins or self.allowed)
 
     @property
     def reshapes(self) -> bool:
@@ -86,15 +120,13 @@ class Rules:
         if self.reshapes:
             scores = self._reshaped(scores.float(), history, names)
         stuck = self._suppress_repeated(scores, history, names)
-        if generated < self.options.min_new_tokens:
+        if generated < self.options.min_new_tokens + self.given:
             scores[:, self.ends] = -torch.inf
+        self._allow(scores, history, names)
         forced = self.forced(generated)
         if forced:
             scores.fill_(-torch.inf)
             scores[:, list(forced)] = 0.0
-        for row, token in self._begun(generated, names).items():
-            scores[row] = -torch.inf
-            scores[row, token] = 0.0
         self._hasten(scores, generated)
         scores[:, self.suppressed] = -torch.inf
         if generated == self._free_from(names):
@@ -102,17 +134,35 @@ class Rules:
         if stuck:  # a row without allowed tokens must end
             nothing = scores.amax(-1, keepdim=True) == -torch.inf
             scores[:, self.ends] = torch.where(nothing, ends.to(scores.dtype), scores[:, self.ends])
+        for row, token in self._begun(generated, names).items():
+            scores[row] = -torch.inf
+            scores[row, token] = 0.0
         return scores
+
+    def _allow(self, scores: Tensor, history: Tensor, names: Tensor) -> None:
+        """Suppress what the function of the caller does not allow, in place; finished rows are left alone."""
+        if self.allowed is None or history.shape[1] <= self.given:
+            return
+        finished = torch.isin(history[:, 1:], torch.tensor(self.ends, device=history.device)).any(1).tolist()
+        for row, name in enumerate(names.tolist()):
+            if finished[row]:
+                continue
+            ids = list(self.allowed(name, history[row]))
+            if not ids:
+                raise RequestError(f"allowed_tokens: nothing is allowed after {history[row].tolist()} of source {name}")
+            barred = torch.ones_like(scores[row], dtype=torch.bool)
+            barred[torch.as_tensor(ids, device=scores.device)] = False
+            scores[row] = scores[row].masked_fill(barred, -torch.inf)
 
     @property
     def _suppresses(self) -> bool:
         d, o = self.defaults, self.options
         repeated = o.no_repeat_ngram or o.encoder_no_repeat_ngram or d.bad_words
-        return bool(repeated or o.min_new_tokens or d.suppressed or d.begin_suppressed)
+        return bool(repeated or o.min_new_tokens or d.suppressed or d.begin_suppressed or self.allowed)
 
     def forced(self, generated: int) -> tuple[int, ...]:
         """The only tokens allowed after `generated` tokens; empty if all are."""
-        if generated + 1 == self.options.max_new_tokens and self.defaults.forced_eos:
+        if generated + 1 == self.steps and self.defaults.forced_eos:
             return self.defaults.forced_eos
         return self.defaults.forced_bos if generated == 0 and self.begins is None else ()
 
@@ -160,9 +210,9 @@ class Rules:
 
     def _hasten(self, scores: Tensor, generated: int) -> None:
         """Exponential length decay, in place: from some length on, end tokens get likelier with every token."""
-        if self.defaults.decay is None or generated <= self.defaults.decay[0]:
+        if self.defaults.decay is None or generated - self.given <= self.defaults.decay[0]:
             return
-        start, factor = self.defaults.decay
+        start, factor = self.defaults.decay[0] + self.given, self.defaults.decay[1]
         ends = scores[:, self.ends]
         gain = ends.abs() * (factor ** (generated - start) - 1)
         scores[:, self.ends] = torch.where(ends.isfinite(), ends + gain, ends)
@@ -175,6 +225,17 @@ class Rules:
         longest = max(map(len, known.values()))
         filled = {name: ids + [ids[0] if fill is None else fill] * (longest - len(ids)) for name, ids in known.items()}
         return torch.tensor([filled[name] for name in rows], device=like.device)
+
+
+def _with(network: Network, words: Words) -> GenerationDefaults:
+    """The network's defaults with the suppressed words of a request."""
+    defaults = network.defaults
+    if not words.barred:
+        return defaults
+    single = {ids[0] for ids in words.barred if len(ids) == 1}
+    several = tuple(ids for ids in words.barred if len(ids) > 1)
+    suppressed = tuple(sorted({*defaults.suppressed, *single}))
+    return replace(defaults, suppressed=suppressed, bad_words=(*defaults.bad_words, *several))
 
 
 def _penalised(scores: Tensor, said: Tensor, penalty: float) -> Tensor:

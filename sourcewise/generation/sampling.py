@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -27,11 +28,15 @@ class Hypothesis:
     ids: list[int]
     score: float
     end: int | None = None
+    stopped: bool = False  # it holds a text that ends an output
+    forced: bool = False  # its end token was forced at the maximum length
+    given: int = 0  # ids at its beginning that were given, and are not counted in its score
+    utility: float | None = None  # of minimum Bayes risk: the mean score against the other candidates
 
     @property
     def finished(self) -> bool:
-        """Whether it ended by an end token."""
-        return self.end is not None
+        """Whether it ended by an end token or a text that ends outputs, not by its length."""
+        return (self.end is not None or self.stopped) and not self.forced
 
     @property
     def said(self) -> list[int]:
@@ -91,17 +96,21 @@ def _below_eta(logits: Tensor, least: float) -> Tensor:
 
 
 class Draws:
-    """Uniform random numbers per example, so that a sample does not depend on the rest of the batch."""
+    """Uniform random numbers per output, so that a sample does not depend on the rest of the batch.
 
-    def __init__(self, seed: int) -> None:
-        self.seed = seed
+    With `count` outputs per source, the first is the one that would be drawn alone.
+    """
+
+    def __init__(self, seed: int, count: int = 1) -> None:
+        self.seed, self.count = seed, count
         self.streams: dict[int, np.random.Generator] = {}
 
     def pick(self, logits: Tensor, rows: Tensor) -> Tensor:
         """Draw one token per row by inverting the cumulative distribution; `rows` are indices of examples."""
         for index in rows.tolist():
             if index not in self.streams:
-                self.streams[index] = np.random.default_rng([self.seed, index])
+                number = [index % self.count] if index % self.count else []
+                self.streams[index] = np.random.default_rng([self.seed, index // self.count, *number])
         uniform = [self.streams[index].random() for index in rows.tolist()]
         precise = torch.float32 if logits.device.type == "mps" else torch.float64  # MPS has no float64
         mass = logits.to(precise).softmax(-1).cumsum(-1)
@@ -110,9 +119,9 @@ class Draws:
 
 
 def steps(
-    network: Network, feed: Feed, options: GenerationConfig, read: ReadSource | None = None
+    network: Network, feed: Feed, options: GenerationConfig, read: ReadSource | None = None, count: int = 1
 ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-    """Generate token by token. `read` knows the examples, for rules that use them.
+    """Generate token by token. `read` knows the examples, for rules that use them; `count` as in `Draws`.
 
     Yields (indices of the unfinished sources, their next tokens, ln p of these), each (open,). The end of text is
     yielded, too; then its source is left out.
@@ -127,9 +136,9 @@ def steps(
             "tokens": names.new_empty(len(names), 0),
         }
 
-    draws = Draws(options.seed) if options.sample else None
+    draws = Draws(options.seed, count) if options.sample else None
     rules, ends = Rules(network, options, read), torch.tensor(network.defaults.ends, device=network.device)
-    for group in groups(network, feed, 1, options.max_new_tokens, fresh):
+    for group in groups(network, feed, 1, rules.steps, fresh):
         known = group.known
         is_open = known["is_open"]
         logits = rules(group.decode(known["last"]), known["tokens"], known["names"])
@@ -144,16 +153,18 @@ def steps(
         known["tokens"] = torch.cat((known["tokens"], picked), dim=1)
         known["last"] = picked
         ended = torch.isin(picked[:, 0], ends)
-        known["is_open"] = is_open & ~ended & (group.step + 1 < options.max_new_tokens)
+        if rules.words.stops:
+            ended = ended | rules.words.ended(known["tokens"], rules.given)
+        known["is_open"] = is_open & ~ended & (group.step + 1 < rules.steps)
         group.go_on(torch.zeros_like(picked))
 
 
 def greedy_or_sample(
-    network: Network, feed: Feed, options: GenerationConfig, read: ReadSource | None = None
+    network: Network, feed: Feed, options: GenerationConfig, read: ReadSource | None = None, count: int = 1
 ) -> dict[int, Hypothesis]:
-    """Index in the set → one hypothesis."""
+    """Index in the set → one hypothesis; `count` as in `Draws`."""
     out: dict[int, Hypothesis] = {}
-    for names, tokens, log_p in steps(network, feed, options, read):
+    for names, tokens, log_p in steps(network, feed, options, read, count):
         for name, token, score in zip(names.tolist(), tokens.tolist(), log_p.tolist(), strict=True):
             hypothesis = out.setdefault(name, Hypothesis([], 0.0))
             hypothesis.score += score
@@ -161,4 +172,25 @@ def greedy_or_sample(
                 hypothesis.end = token
             else:
                 hypothesis.ids.append(token)
+    rules = Rules(network, options, read)
+    for hypothesis in out.values() if rules.given or rules.words.stops else ():
+        hypothesis.given = rules.given
+        hypothesis.stopped = bool(rules.words.stops) and rules.words.ends(hypothesis.ids[rules.given :])
+    return out
+
+
+def samples(
+    network: Network, feed: Feed, options: GenerationConfig, read: ReadSource | None = None, count: int = 1
+) -> dict[int, list[Hypothesis]]:
+    """Index in the set → `count` samples, of which the first is the one that would be drawn alone."""
+
+    def spread() -> Iterator[tuple[list[int], Any]]:
+        for indices, memory in feed:
+            rows = torch.arange(len(indices), device=network.device).repeat_interleave(count)
+            yield [index * count + k for index in indices for k in range(count)], memory.select(rows)
+
+    found = greedy_or_sample(network, spread(), options, None if read is None else read.spread(count), count)
+    out: dict[int, list[Hypothesis]] = {}
+    for name in sorted(found):
+        out.setdefault(name // count, []).append(found[name])
     return out

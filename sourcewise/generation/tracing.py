@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -27,7 +27,8 @@ from sourcewise.generation.lineage import Lineage
 from sourcewise.generation.model import Model
 from sourcewise.generation.others import Others, find_others
 from sourcewise.generation.sampling import Hypothesis, greedy_or_sample
-from sourcewise.generation.trace import Candidate, Slot, Step, Trace
+from sourcewise.generation.slots import slots_of
+from sourcewise.generation.trace import Candidate, Step, Trace
 from sourcewise.model.protocol import Network, shift_right, token_nats
 
 LIKELIEST = 5  # next tokens shown per step
@@ -79,7 +80,7 @@ def trace_output(
     weights = network.cross_attention(tokens, memory)
     attention = None if weights is None else weights[:, 0, :, :, memory.mask[0]].cpu().numpy()
     paths = [] if lineage is None else lineage.paths()
-    slots, unread = _slots(network, encoded, index, None if attention is None else attention.shape[-1])
+    slots, unread = slots_of(network, encoded, index, None if attention is None else attention.shape[-1])
     return Trace(
         model=model.name,
         id=example.id,
@@ -145,29 +146,6 @@ def _steps(tokenizer: Tokenizer, ids: list[int], logits: Tensor, with_others: Te
         likeliest = [Candidate(*each) for each in zip(candidates, read, their_p, strict=True)]
         steps.append(Step(token, tokenizer.piece(ids[:t], token), p, gained, likeliest))
     return steps
-
-
-def _slots(network: Any, encoded: ExampleSet, index: int, count: int | None) -> tuple[list[Slot], int]:
-    """The memory positions of a source (`count` of them, if known), and the number of truncated tokens or frames."""
-    example = encoded.dataset[index]
-    slots: list[Slot] = []
-    unread = 0
-    if encoded.sources is not None:
-        ids = encoded.sources[index]
-        kind: Literal["prompt", "token"] = "prompt" if encoded.dataset.dims else "token"
-        slots = [Slot(kind, piece) for piece in encoded.tokenizer.pieces([int(i) for i in ids])]
-        unread = max(0, len(encoded.tokenizer.encode(example.source)) - len(ids))
-    if encoded.dataset.dims:
-        frames = int(encoded.source_lengths[index])
-        unread = example.frames - frames
-        spans = network.spans(torch.from_numpy(encoded.read(index)), count)
-        if spans is not None and (network.bridge is None or count in (None, len(slots) + len(spans))):
-            slots += [Slot("frames", frames=span) for span in spans]
-        elif count is not None:
-            slots += [Slot("latent")] * (count - len(slots))
-    if count is not None:  # a family may add positions of its own, such as a separator
-        slots = slots[:count] + [Slot("other")] * (count - len(slots))
-    return slots, unread
 
 
 def _dataset(sources: Sources) -> Dataset:

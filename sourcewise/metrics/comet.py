@@ -43,6 +43,16 @@ def comet_scorer(
     return found
 
 
+def comet_scores(
+    sources: Sequence[str], references: Sequence[str], outputs: Sequence[str], model: str = MODEL
+) -> list[float]:
+    """COMET of each output. Raises RequestError if `comet-score` is not installed or fails."""
+    command = shutil.which(COMMAND)
+    if command is None:
+        raise RequestError(f"comet: no command {COMMAND}; {INSTALL}")
+    return _run(command, sources, references, [outputs], model)[0]
+
+
 def _run(
     command: str,
     sources: Sequence[str],

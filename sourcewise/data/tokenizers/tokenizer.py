@@ -92,6 +92,11 @@ class Tokenizer:
         return list(self._backend.frame(True).before) if self.languages is not None else []
 
     @property
+    def opening_of_target(self) -> list[int]:
+        """The special ids at the beginning of every target; [] if there are none."""
+        return list(self._backend.frame(True).before)
+
+    @property
     def target_start(self) -> int | None:
         """The language code behind the end of a target, with which a decoder starts (mBART, PLBart); None: no such."""
         after = list(self._backend.frame(True).after)
@@ -144,6 +149,12 @@ class Tokenizer:
         their special tokens.
         """
         return self.encode_batch([text], max_length, target=target, from_left=from_left)[0]
+
+    def inner(self, text: str) -> list[int]:
+        """Ids of a text without the special tokens around a target."""
+        ids = self._backend.encode([text], True)[0]
+        before, after = self._backend.frame(True)
+        return ids[len(before) : len(ids) - len(after)]
 
     def encode_batch(
         self,

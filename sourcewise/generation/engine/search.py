@@ -20,6 +20,7 @@ from torch import Tensor
 
 from sourcewise.config import GenerationConfig
 from sourcewise.data.encoding import ExampleSet
+from sourcewise.errors import tell
 from sourcewise.generation.engine.layout import LONGEST, C, Layout, computes
 from sourcewise.generation.rules import Rules
 from sourcewise.generation.sampling import Hypothesis
@@ -33,6 +34,9 @@ from sourcewise.runtime.device import is_host
 # Limits of the work given to a thread at a time: sources, memory positions, tokens of outputs.
 CHUNK, CHUNK_SLOTS, CHUNK_TOKENS = 1024, 65536, 2**22
 TOGETHER = 32  # sources embedded at a time
+OPTIONS = GenerationConfig.model_fields
+SUPPORTED = ("beams", "max_new_tokens", "min_new_tokens", "length_penalty", "seed", "batch_tokens", "mbr_candidates")
+SAMPLED = ("temperature", "top_k", "top_p", "min_p", "typical_p", "epsilon_cutoff", "eta_cutoff")
 PATIENCE = 0.1  # seconds between checks of the progress
 
 
@@ -56,12 +60,30 @@ class Engine:
         assert code is not None
         self.network, self.code = network, code
         self.layout = Layout(code, network.body)
+        self.told: set[str] = set()
 
-    def can(self, options: GenerationConfig) -> bool:
-        """Whether the native search supports these options."""
-        if options.sample or options.encoder_no_repeat_ngram or options.encoder_repetition_penalty != 1:
-            return False
-        return Rules(self.network, options).plain and (options.beams == 1 or options.early_stopping is False)
+    def why_not(
+        self, options: GenerationConfig, encoded: ExampleSet | None = None, count: int = 1, allowed: bool = False
+    ) -> str:
+        """The option that the native search does not support; empty if it supports them all."""
+        neutral = {name: field.get_default(call_default_factory=True) for name, field in OPTIONS.items()}
+        asked = [name for name in OPTIONS if name not in SUPPORTED and getattr(options, name) != neutral[name]]
+        asked = [name for name in asked if options.sample or name not in SAMPLED]
+        if options.beams == 1:
+            asked = [name for name in asked if name != "early_stopping"]
+        asked += ["n_best"] if count > 1 else []
+        asked += ["allowed_tokens"] if allowed else []
+        if not asked and not Rules(self.network, options).plain:
+            asked = ["what generation_config.json asks for"]
+        if not asked and encoded is not None and encoded.begins is not None:
+            asked = ["target_language"]
+        return asked[0] if asked else ""
+
+    def tell(self, why: str) -> None:
+        """Say once that an option is searched without native code."""
+        if why not in self.told:
+            self.told.add(why)
+            tell(f"int8: {why} is not in the native search; the plain one does it, slower")
 
     def search(
         self, encoded: ExampleSet, options: GenerationConfig, progress: Callable[[int, int], None] | None = None
