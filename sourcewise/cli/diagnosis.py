@@ -13,18 +13,23 @@ from sourcewise.cli.options import (
     COUNTED,
     COUNTING,
     CUTS,
+    ENSEMBLE,
     FEATURES,
+    GENERATION,
     JSON,
     LIMITS,
     MODEL,
     READ,
     READING,
     SAMPLING,
+    SAMPLING_UNSEEN,
     SEARCH,
     SET,
     TASK,
+    asked_generation,
     given,
     measured,
+    models,
 )
 from sourcewise.cli.parser import argument, command, filled, path
 from sourcewise.errors import RequestError
@@ -45,6 +50,9 @@ from sourcewise.errors import RequestError
     argument("-o", "--output", type=path, metavar="DIR", help="write metrics.json and translations.tsv there"),
     *SET,
     *SEARCH,
+    *SAMPLING_UNSEEN,
+    *GENERATION,
+    ENSEMBLE,
     argument("--metrics", type=filled, metavar="NAMES", help="measured, too: chrf_pp, ter, rouge_l; or all"),
     argument("--join-sources", action="store_true", default=None, help=SUPPRESS),  # docs/score.md
     *COUNTING,
@@ -53,7 +61,8 @@ from sourcewise.errors import RequestError
 )
 def evaluate(arguments: Namespace) -> int:
     """Generate outputs for a set and measure them: quality, diversity, and how much they
-    depend on their sources. Options such as --bleu-tokenize zh: docs/score.md.
+    depend on their sources. Options such as --bleu-tokenize zh: docs/score.md; such as
+    --length-penalty 2: docs/generation.md.
     """
     from sourcewise.evaluation.requirement import parse_requirement
     from sourcewise.reporting.progress import TrainingProgress
@@ -64,10 +73,10 @@ def evaluate(arguments: Namespace) -> int:
     if arguments.output:
         check_writable(Path(arguments.output) / "metrics.json")
     evaluation = sourcewise.evaluate(
-        arguments.model,
+        models(arguments),
         arguments.data,
         **{name: getattr(arguments, name) for name in READING},
-        generation=given(arguments, "beams", "max_new_tokens"),
+        generation=asked_generation(arguments),
         join_sources=arguments.join_sources,
         evaluation=given(arguments, *COUNTED) | measured(arguments),
         progress=TrainingProgress().evaluating,
@@ -204,6 +213,7 @@ def explain(arguments: Namespace) -> int:
     *LIMITS,
     *SEARCH,
     *SAMPLING,
+    *GENERATION,
     JSON,
 )
 def trace(arguments: Namespace) -> int:
@@ -222,7 +232,7 @@ def trace(arguments: Namespace) -> int:
     model = sourcewise.load(arguments.model, **given(arguments, *READ))
     request = SourceRequest(model.data, arguments.task, arguments.features, arguments.prefix)
     sources = request.sources(named)
-    settings = given(arguments, "beams", "max_new_tokens", "sample", "temperature", "top_k", "top_p", "seed")
+    settings = asked_generation(arguments)
     traced = sourcewise.trace(model, sources, position(sources, arguments.id), **settings)
     if arguments.output:
         written = write_trace(traced, arguments.output)

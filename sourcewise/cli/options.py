@@ -85,6 +85,8 @@ def _unescaped(text: str) -> str:
     return text.replace("\\n", "\n").replace("\\t", "\t")
 
 
+# SAMPLING for commands whose help does not show it.
+SAMPLING_UNSEEN = tuple(argument(*each.flags, **{**each.settings, "help": SUPPRESS}) for each in SAMPLING)
 GENERATION = tuple(each for key in (*SHOWN, *RARE) for each in _asked(key))
 ENSEMBLE = argument("--ensemble", action="append", type=path, metavar="MODEL", help=SUPPRESS)  # docs/generation.md
 

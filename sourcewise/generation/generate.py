@@ -105,7 +105,7 @@ def generate_lists(
     known = sources.read if isinstance(sources, Memories) else reader(sources)
     if allowed is not None:
         known = replace(known or ReadSource(), allowed=allowed)
-    drawn = _candidates(options, count)
+    drawn = candidates(options, count)
     workers = worker_count(network.device)
     batches = _batches(sources, options, workers, drawn)
     read = None if known is None else known.moved(first)
@@ -137,7 +137,7 @@ def generate_lists(
     return [each[:count] for each in lists]
 
 
-def _candidates(options: GenerationConfig, count: int) -> int:
+def candidates(options: GenerationConfig, count: int) -> int:
     """How many hypotheses of a source are searched so that `count` can be given. Raises RequestError if it cannot."""
     most = None if options.sample else options.beams
     if most is not None and count > most:

@@ -109,7 +109,7 @@ class Model:
 
     def _output(self, found: Hypothesis) -> Output:
         text = self.tokenizer.decode(found.said)
-        return Output(text, found.score, found.finished, utility=found.utility)
+        return Output(text, found.score, found.finished, tuple(found.said), utility=found.utility)
 
     def _room(self, n_best: int, options: dict[str, Any]) -> dict[str, Any]:
         """Options with as many beams as outputs, unless they are named. Raises RequestError for a wrong number."""

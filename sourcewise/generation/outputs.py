@@ -29,6 +29,7 @@ class Output:
     text: str
     score: float  # of the search: Σ ln p after its rules, with beams divided by length^length_penalty
     finished: bool  # by an end token or a stop text, not by its length
+    ids: tuple[int, ...] = ()  # with the end of text
     tokens: tuple[Token, ...] = ()
     utility: float | None = None  # of minimum Bayes risk
 

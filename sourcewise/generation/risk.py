@@ -32,11 +32,14 @@ def least_risk_by_comet(lists: list[list[Hypothesis]], sources: object) -> list[
 
     if not isinstance(sources, ExampleSet) or sources.dataset.dims:
         raise RequestError("generation: mbr comet reads the texts of the sources; features and memories have none")
-    rows: list[tuple[str, str, str]] = []
+    origins, references, candidates = list[str](), list[str](), list[str]()
     texts = [sources.tokenizer.decode_batch([each.said for each in found]) for found in lists]
     for example, several in zip(sources.dataset, texts, strict=True):
-        rows += [(example.source, reference, text) for text in several for reference in several]
-    scores = iter(comet_scores(*(list(column) for column in zip(*rows, strict=True))))
+        pairs = [(text, reference) for text in several for reference in several]
+        origins += [example.source] * len(pairs)
+        candidates += [text for text, _ in pairs]
+        references += [reference for _, reference in pairs]
+    scores = iter(comet_scores(origins, references, candidates))
     gains = [[float(np.mean([next(scores) for _ in several])) for _ in several] for several in texts]
     return [ordered(found, gain) for found, gain in zip(lists, gains, strict=True)]
 

@@ -179,7 +179,7 @@ def _output(model: Model, found: Hypothesis, part: _Scored, content: np.ndarray)
         Token(token, piece, -float(nats), float(gained), slot, t < found.given)
         for t, (token, piece, nats, gained, slot) in enumerate(zip(ids, pieces, part.nats, bits, aligned, strict=True))
     )
-    return Output(model.tokenizer.decode(ids), found.score, found.finished, tokens, found.utility)
+    return Output(model.tokenizer.decode(ids), found.score, found.finished, tuple(ids), tokens, found.utility)
 
 
 def _content(model: Model, encoded: ExampleSet, index: int, slots: Sequence[Slot]) -> np.ndarray:

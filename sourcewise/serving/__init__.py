@@ -22,6 +22,13 @@ def serve(arguments: Namespace) -> None:
         if (error.name or "").partition(".")[0] not in EXTRA:
             raise
         raise RequestError(f"serve needs {error.name}: pip install 'sourcewise[serve]'") from None
+    from sourcewise.config import GenerationConfig
+
     token = arguments.token or os.environ.get("SOURCEWISE_TOKEN") or None
     read = {name: given for name in READ if (given := getattr(arguments, name, None))}
-    server.serve(arguments.model, arguments.host, arguments.port, token, arguments.precision, arguments.queue, **read)
+    search = {
+        name: given for name in GenerationConfig.model_fields if (given := getattr(arguments, name, None)) is not None
+    }
+    names = [arguments.model, *(getattr(arguments, "ensemble", None) or [])]
+    where = (arguments.host, arguments.port, token, arguments.precision, arguments.queue)
+    server.serve(names if len(names) > 1 else arguments.model, *where, search, **read)

@@ -6,15 +6,14 @@ import asyncio
 import json
 import logging
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from typing import Any
 
 from fastapi import FastAPI, Request
-from fastapi.responses import HTMLResponse, JSONResponse, Response, StreamingResponse
+from fastapi.responses import HTMLResponse, JSONResponse, Response
 from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
-from starlette.types import Receive, Scope, Send
 
 import sourcewise
 from sourcewise.errors import RequestError
@@ -24,12 +23,12 @@ from sourcewise.serving.asked import Asked, Limits, Refusal
 from sourcewise.serving.batching import Batcher, Job
 from sourcewise.serving.examples import Examples
 from sourcewise.serving.guard import Guard, refused
+from sourcewise.serving.jobs import Stream, job_of, result, streaming
 from sourcewise.serving.metrics import Metrics
+from sourcewise.serving.openai import add_openai
 from sourcewise.serving.pages import render_docs, render_page
 
-GONE = 499  # nginx's status for a client that hung up; only the metrics see it
 ABOUT = "Runs one encoder–decoder model. Requests that arrive together share a batch."
-NOT_KEPT = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}  # proxies must not buffer events
 LOG = logging.getLogger("sourcewise.serving")
 NO = {
     400: "the model cannot do this",
@@ -71,6 +70,7 @@ def create_app(model: Model, limits: Limits | None = None, token: str | None = N
     app.add_middleware(Guard, limits=limits, metrics=metrics, token=token)
     _tell_errors(app)
     _add_work(app, model, limits, batcher)
+    add_openai(app, model, limits, batcher)
     _add_facts(app, model, batcher, metrics)
     _add_pages(app, model, limits, token is not None)
     return app
@@ -86,18 +86,21 @@ def _add_work(app: FastAPI, model: Model, limits: Limits, batcher: Batcher) -> N
 
     @app.post("/generate", **_described("outputs", "one text per source, in order", "event-stream"))
     async def generate(request: Request) -> Response:
-        """Generate an output for each source.
+        """Generate an output for each source; with `n_best` or `scores`, `results` has all outputs with their scores.
 
         With `stream` the answer is server-sent events: `data: {"text": …}` for each piece, then `event: done` with the
         whole output, or `event: error`.
         """
         wanted = await read(request, one=False)
         if wanted.stream:
-            job, pieces = _streaming(wanted)
+            job, pieces = streaming(wanted)
             batcher.submit(job)
-            return _Stream(job, pieces)
-        job = Job("generate", wanted.sources, wanted.slots, wanted.options)
-        return JSONResponse({"model": model.name, "outputs": await _result(batcher, job, request)})
+            return Stream(job, _events(job, pieces))
+        found = await result(batcher, job_of(wanted), request)
+        answer = {"model": model.name, "outputs": [each.best.text for each in found]}
+        if wanted.n_best > 1 or wanted.scores:
+            answer["results"] = [each.to_dict() for each in found]
+        return JSONResponse(answer)
 
     @app.post("/trace", **_described("steps", "what docs/trace.md describes"))
     async def trace(request: Request) -> Response:
@@ -106,7 +109,7 @@ def _add_work(app: FastAPI, model: Model, limits: Limits, batcher: Batcher) -> N
         if wanted.stream:
             raise Refusal(422, "stream: goes with /generate; a trace comes whole")
         job = Job("trace", wanted.sources, wanted.slots, wanted.options)
-        return Response(await _result(batcher, job, request), media_type="application/json")
+        return Response(await result(batcher, job, request), media_type="application/json")
 
 
 def _add_facts(app: FastAPI, model: Model, batcher: Batcher, metrics: Metrics) -> None:
@@ -181,54 +184,6 @@ def _tell_errors(app: FastAPI) -> None:
     @app.exception_handler(Exception)
     async def bug(request: Request, error: Exception) -> Response:  # starlette logs it, too
         return refused(500, f"{type(error).__name__} (a bug of sourcewise; the server's log shows where)")
-
-
-async def _result(batcher: Batcher, job: Job, request: Request) -> Any:
-    """The result of a job, which is dropped if its client hangs up first."""
-    batcher.submit(job)
-    done = asyncio.wrap_future(job.future)
-    hung_up = asyncio.ensure_future(_hung_up(request))
-    try:
-        await asyncio.wait((done, hung_up), return_when=asyncio.FIRST_COMPLETED)
-        if not done.done():
-            raise Refusal(GONE, "the client has gone")
-        return done.result()
-    finally:
-        hung_up.cancel()
-        if not done.done():
-            job.drop()
-
-
-async def _hung_up(request: Request) -> None:
-    while (await request.receive())["type"] != "http.disconnect":
-        pass
-
-
-def _streaming(wanted: Asked) -> tuple[Job, asyncio.Queue[str | None]]:
-    """A job and the queue of its pieces, with None at the end, so that the model's thread waits for no client."""
-    loop, pieces = asyncio.get_running_loop(), asyncio.Queue[str | None]()
-
-    def put(piece: str | None) -> None:
-        with suppress(RuntimeError):  # the loop is closed
-            loop.call_soon_threadsafe(pieces.put_nowait, piece)
-
-    job = Job("stream", wanted.sources, wanted.slots, wanted.options, put)
-    job.future.add_done_callback(lambda _: put(None))
-    return job, pieces
-
-
-class _Stream(StreamingResponse):
-    """The response with a job's events; the job is dropped when the client hangs up, even before the first event."""
-
-    def __init__(self, job: Job, pieces: asyncio.Queue[str | None]) -> None:
-        super().__init__(_events(job, pieces), media_type="text/event-stream", headers=NOT_KEPT)
-        self.job = job
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        try:
-            await super().__call__(scope, receive, send)
-        finally:
-            self.job.drop()
 
 
 async def _events(job: Job, pieces: asyncio.Queue[str | None]) -> AsyncIterator[str]:

@@ -20,6 +20,7 @@ from sourcewise.data.examples import Dataset
 from sourcewise.data.readers.matrices import parse_matrix
 from sourcewise.data.request import SourceRequest
 from sourcewise.errors import RequestError
+from sourcewise.generation.generate import candidates
 from sourcewise.generation.model import Model
 
 JSON, NPY = "application/json", ("application/octet-stream", "application/x-npy")
@@ -61,6 +62,8 @@ class Body(GenerationConfig):
     task: str | None = Field(None, description="which task of a mixture the source is of")
     prefix: str | None = Field(None, description="put before the source (default: as in training)")
     stream: bool = Field(False, description="answer token by token, as server-sent events (/generate only)")
+    n_best: int = Field(1, ge=1, description="outputs per source, best first (/generate only)")
+    scores: bool = Field(False, description="with log-probabilities, source bits and alignment (/generate only)")
 
 
 OPTIONS = set(GenerationConfig.model_fields) - {OWN}
@@ -74,6 +77,8 @@ class Asked:
     slots: int  # memory positions (tokens or frames of the sources) × beams
     options: GenerationConfig
     stream: bool
+    n_best: int = 1
+    scores: bool = False
 
 
 def parse(
@@ -91,13 +96,20 @@ def parse(
     else:
         wanted = f"should be {JSON}, or {NPY[0]} for a .npy, not {kind or 'empty'}"
         raise Refusal(415, f"Content-Type: {wanted}")
+    return accept(model, limits, given, one=one)
+
+
+def accept(model: Model, limits: Limits, given: dict[str, Any], *, one: bool = False) -> Asked:
+    """Check the fields of a request. Raises as `parse`."""
     request = _checked(model, given)
     options = _options(model, limits, request)
     found = _sources(model, limits, request)
     if len(found) > 1 and (one or request.stream):
         raise Refusal(422, f"sources: give one source to {'stream' if request.stream else 'trace'}, not {len(found)}")
-    beams = 1 if options.sample else options.beams
-    return Asked(found, _slots(model, found) * beams, options, request.stream)
+    if (one or request.stream) and (request.n_best > 1 or request.scores):
+        raise Refusal(422, f"{'scores' if request.scores else 'n_best'}: goes with /generate, without stream")
+    slots = _slots(model, found) * candidates(options, request.n_best)
+    return Asked(found, slots, options, request.stream, request.n_best, request.scores)
 
 
 def _object(body: bytes) -> dict[str, Any]:
@@ -122,7 +134,10 @@ def _checked(model: Model, given: dict[str, Any]) -> Body:
     except ValidationError as error:
         problem = schema.explain(error, Body, "request").removeprefix("request: ").removeprefix("recipe: ")
         raise Refusal(422, problem) from None
-    return request.model_copy(update={"beams": 1}) if request.stream and "beams" not in given else request
+    if "beams" in given or request.sample:
+        return request
+    beams = 1 if request.stream else max(request.beams, request.n_best)
+    return request.model_copy(update={"beams": beams})
 
 
 def _options(model: Model, limits: Limits, request: Body) -> GenerationConfig:
@@ -130,6 +145,13 @@ def _options(model: Model, limits: Limits, request: Body) -> GenerationConfig:
         # The model's own options may exceed the limits: they are the default.
         if getattr(request, name) > max(most, getattr(model.generation, name)):
             raise Refusal(422, f"{name} should be at most {most} here, not {getattr(request, name)}")
+    for name, most in (("n_best", limits.beams), ("mbr_candidates", limits.beams)):
+        if getattr(request, name) > most and (name == "n_best" or (request.mbr != "none" and request.sample)):
+            raise Refusal(422, f"{name} should be at most {most} here, not {getattr(request, name)}")
+    if request.mbr == "comet":
+        raise Refusal(422, "mbr: comet is no score of this server; take chrf or bleu")
+    if request.stream and request.mbr != "none":
+        raise Refusal(422, "mbr: chooses among whole outputs; it does not go with stream")
     if request.stream and request.beams > 1 and not request.sample:
         raise Refusal(422, f"beams should be 1 to stream, not {request.beams}: a beam search is known at its end only")
     return model.options(**{name: getattr(request, name) for name in OPTIONS})

@@ -30,7 +30,7 @@ STEADY = 0.9  # weight of the past in the running mean of the seconds per reques
 
 @dataclass(eq=False)
 class Job:
-    """A waiting or running request; its future holds outputs (generate), None at the end (stream) or JSON (trace)."""
+    """A waiting or running request; its future holds `Outputs` (generate), None at the end (stream) or JSON (trace)."""
 
     kind: Literal["generate", "stream", "trace"]
     sources: Dataset
@@ -40,6 +40,8 @@ class Job:
     future: Future[Any] = field(default_factory=Future)
     arrived: float = field(default_factory=time.monotonic)
     gone: bool = False  # the client hung up
+    n_best: int = 1  # outputs per source
+    scores: bool = False  # of their tokens
 
     def drop(self) -> None:
         """Called when the client hangs up: a waiting job is removed, a stream stops at its next token."""
@@ -48,7 +50,8 @@ class Job:
 
     def goes_with(self, other: Job) -> bool:
         """Whether both can share a batch."""
-        return self.kind == other.kind == "generate" and not self.options.sample and self.options == other.options
+        alike = (self.options, self.n_best, self.scores) == (other.options, other.n_best, other.scores)
+        return self.kind == other.kind == "generate" and not self.options.sample and alike
 
 
 class Batcher:
@@ -178,7 +181,8 @@ class Batcher:
         if first.kind == "trace":
             return [trace(self.model, first.sources, **options).to_json(self.limits.weights)]
         self.metrics.batch.observe(len(jobs))
-        outputs = iter(self.model.generate(joined([job.sources for job in jobs]), **options))
+        wanted = {"n_best": first.n_best, "scores": first.scores, "alone": True}  # clients do not see each other
+        outputs = iter(self.model.generate(joined([job.sources for job in jobs]), **wanted, **options).of)
         return [[next(outputs) for _ in job.sources] for job in jobs]
 
     def _go_on(self) -> None:

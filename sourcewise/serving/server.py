@@ -9,11 +9,13 @@ import socket
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
+from typing import Any
 
 import uvicorn
 
 from sourcewise.errors import RequestError
-from sourcewise.generation.model import load
+from sourcewise.generation.model import Model, load
 from sourcewise.runtime.allocator import keep_few
 from sourcewise.serving.app import create_app
 from sourcewise.serving.asked import Limits
@@ -36,18 +38,29 @@ class Server(uvicorn.Server):
             yield
 
 
-def serve(name: str, host: str, port: int, token: str | None, precision: str, queue: int, **read: int) -> None:
-    """Serve a model until a signal ends the server, which finishes running requests.
+def serve(
+    name: str | list[str],
+    host: str,
+    port: int,
+    token: str | None,
+    precision: str,
+    queue: int,
+    search: dict[str, Any] | None = None,
+    **read: int,
+) -> None:
+    """Serve a model, or an ensemble, until a signal ends the server, which finishes running requests.
 
-    `read` are the limits of `load`: max_source, max_frames. Raises RequestError.
+    `search` are options of generation for requests that do not name them; `read` are the limits of `load`: max_source,
+    max_frames. Raises RequestError.
     """
     if queue < 1:
         raise RequestError(f"--queue should be greater than 0, not {queue}")
     keep_few()
     limits = Limits(queue=queue)
+    shown_name = name if isinstance(name, str) else " + ".join(name)
     with bind(host, port) as bound:  # before the slow loading of the model
         config = uvicorn.Config(
-            create_app(load(name, precision=precision, beside=BESIDE).limited(**read), limits, token),
+            create_app(_opened(name, precision, search or {}, read), limits, token),
             log_level="warning",
             access_log=False,
             server_header=False,
@@ -57,11 +70,17 @@ def serve(name: str, host: str, port: int, token: str | None, precision: str, qu
         address, port = bound.getsockname()[:2]
         shown = f"[{address}]" if ":" in address else address
         bound.listen(config.backlog)  # clients may connect once they read the next line
-        print(f"sourcewise: serving {name} at http://{shown}:{port} (Ctrl-C ends)", file=sys.stderr, flush=True)
+        print(f"sourcewise: serving {shown_name} at http://{shown}:{port} (Ctrl-C ends)", file=sys.stderr, flush=True)
         if token is None and not ipaddress.ip_address(address).is_loopback:
             print("sourcewise: whoever reaches that address may use it; --token asks for one", file=sys.stderr)
         with suppress(KeyboardInterrupt):  # uvicorn raises it again after it has finished
             Server(config).run(sockets=[bound])
+
+
+def _opened(name: str | list[str], precision: str, search: dict[str, Any], read: dict[str, int]) -> Model:
+    """The model, with the options of generation that were given."""
+    model = load(name, precision=precision, beside=BESIDE).limited(**read)
+    return replace(model, generation=model.options(**search)) if search else model
 
 
 def bind(host: str, port: int) -> socket.socket:
