@@ -66,7 +66,7 @@ class Output:
         if self.tokens:
             told |= {
                 "log_probability": self.log_probability,
-                "source_bits": _known(self.source_bits),
+                "source_bits": known(self.source_bits),
                 "made_up": None if math.isnan(self.source_bits) else self.made_up,
                 "tokens": [_token(token) for token in self.tokens],
             }
@@ -102,13 +102,14 @@ class Generated(list[str]):
         super().__init__(each.best.text for each in self.of)
 
 
-def _known(value: float) -> float | None:
+def known(value: float) -> float | None:
+    """The value, or None for NaN, which JSON has not."""
     return None if math.isnan(value) else value
 
 
 def _token(token: Token) -> dict[str, Any]:
     told: dict[str, Any] = {"id": token.id, "text": token.text, "log_probability": token.log_probability}
-    told |= {"source_bits": _known(token.source_bits), "slot": token.slot}
+    told |= {"source_bits": known(token.source_bits), "slot": token.slot}
     return told | ({"given": True} if token.given else {})
 
 

@@ -26,9 +26,8 @@ def serve(arguments: Namespace) -> None:
 
     token = arguments.token or os.environ.get("SOURCEWISE_TOKEN") or None
     read = {name: given for name in READ if (given := getattr(arguments, name, None))}
-    search = {
-        name: given for name in GenerationConfig.model_fields if (given := getattr(arguments, name, None)) is not None
-    }
+    found = {name: getattr(arguments, name, None) for name in GenerationConfig.model_fields}
+    search = {name: value for name, value in found.items() if value is not None}
     names = [arguments.model, *(getattr(arguments, "ensemble", None) or [])]
     where = (arguments.host, arguments.port, token, arguments.precision, arguments.queue)
     server.serve(names if len(names) > 1 else arguments.model, *where, search, **read)

@@ -181,8 +181,9 @@ class Batcher:
         if first.kind == "trace":
             return [trace(self.model, first.sources, **options).to_json(self.limits.weights)]
         self.metrics.batch.observe(len(jobs))
-        wanted = {"n_best": first.n_best, "scores": first.scores, "alone": True}  # clients do not see each other
-        outputs = iter(self.model.generate(joined([job.sources for job in jobs]), **wanted, **options).of)
+        sources = joined([job.sources for job in jobs])  # alone: clients do not see each other
+        found = self.model.generate(sources, n_best=first.n_best, scores=first.scores, alone=True, **options)
+        outputs = iter(found.of)
         return [[next(outputs) for _ in job.sources] for job in jobs]
 
     def _go_on(self) -> None:

@@ -65,6 +65,7 @@ class Stream(StreamingResponse):
         self.job = job
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send the events, and drop the job at their end."""
         try:
             await super().__call__(scope, receive, send)
         finally:

@@ -23,7 +23,7 @@ from sourcewise.config import messages as schema
 from sourcewise.data.open import open_sources
 from sourcewise.errors import RequestError
 from sourcewise.generation.model import Model
-from sourcewise.generation.outputs import Output, Outputs
+from sourcewise.generation.outputs import Output, Outputs, known
 from sourcewise.serving import asked
 from sourcewise.serving.asked import Asked, Limits, Refusal
 from sourcewise.serving.batching import Batcher
@@ -41,9 +41,7 @@ class Completion(BaseModel):
     prompt: str | list[str] = Field(description="one source, or several")
     model: str | None = Field(None, description="not read: a server has one model")
     max_tokens: int | None = Field(None, gt=0, description="longest output, in tokens")
-    temperature: float | None = Field(
-        None, ge=0, description="sample at it; 0: greedy; default: the model's own search"
-    )
+    temperature: float | None = Field(None, ge=0, description="of samples; 0: greedy; default: the model's search")
     top_p: float | None = Field(None, gt=0, le=1, description="sample within this probability mass")
     n: int = Field(1, ge=1, description="outputs per prompt")
     best_of: int | None = Field(None, ge=1, description="beams, or samples, of which n are given")
@@ -86,7 +84,7 @@ def add_openai(app: FastAPI, model: Model, limits: Limits, batcher: Batcher) -> 
         if body.stream:
             job, pieces = streaming(wanted)
             batcher.submit(job)
-            return Stream(job, _events(model.name, name, job, pieces))
+            return Stream(job, _events(model.name, name, job, pieces, _stops(body)))
         found = await result(batcher, job_of(wanted), request)
         return JSONResponse(_completion(model, name, wanted, found, _stops(body)))
 
@@ -169,9 +167,14 @@ def _completion(
 
 def _choice(index: int, output: Output, stops: Sequence[str]) -> dict[str, Any]:
     """One output; its text ends before a text that ends outputs."""
-    text = output.text[: min((at for stop in stops if (at := output.text.find(stop)) >= 0), default=None)]
+    text = _before(output.text, stops)
     reason = "stop" if output.finished else "length"
     return {"index": index, "text": text, "finish_reason": reason, "logprobs": _logprobs(output)}
+
+
+def _before(text: str, stops: Sequence[str]) -> str:
+    """The text before the first of these."""
+    return text[: min((at for stop in stops if (at := text.find(stop)) >= 0), default=len(text))]
 
 
 def _logprobs(output: Output) -> dict[str, Any] | None:
@@ -186,14 +189,13 @@ def _logprobs(output: Output) -> dict[str, Any] | None:
         "token_logprobs": [token.log_probability for token in output.tokens],
         "top_logprobs": None,
         "text_offset": offsets,
-        "source_bits": [
-            None if token.source_bits != token.source_bits else token.source_bits for token in output.tokens
-        ],
+        "source_bits": [known(token.source_bits) for token in output.tokens],
     }
 
 
-async def _events(model: str, name: str, job: Any, pieces: Any) -> AsyncIterator[str]:
-    """The server-sent events of a streamed completion."""
+async def _events(model: str, name: str, job: Any, pieces: Any, stops: Sequence[str]) -> AsyncIterator[str]:
+    """The server-sent events of a streamed completion; what may be the beginning of a stop text is held back."""
+    said, sent, held = "", 0, max(map(len, stops), default=1) - 1
 
     def event(text: str, reason: str | None) -> str:
         choice = {"index": 0, "text": text, "finish_reason": reason, "logprobs": None}
@@ -201,9 +203,16 @@ async def _events(model: str, name: str, job: Any, pieces: Any) -> AsyncIterator
         return f"data: {json.dumps(chunk | {'choices': [choice]}, ensure_ascii=False)}\n\n"
 
     while (piece := await pieces.get()) is not None:
-        yield event(piece, None)
+        said += piece
+        whole = _before(said, stops)
+        upto = len(whole) if len(whole) < len(said) else max(sent, len(said) - held)
+        if upto > sent:
+            yield event(said[sent:upto], None)
+            sent = upto
     error = job.future.exception()
     if error is None:
+        if rest := _before(said, stops)[sent:]:
+            yield event(rest, None)
         yield event("", "stop")
     else:
         told = {"error": {"message": f"{type(error).__name__} (a bug of sourcewise)", "type": "server_error"}}
