@@ -13,6 +13,7 @@ from torch import Tensor
 from sourcewise.config import GenerationConfig
 from sourcewise.generation.candidates import logsumexp, top_k
 from sourcewise.generation.flow import Feed, Known, groups
+from sourcewise.generation.forced import forced_candidates
 from sourcewise.generation.rules import ReadSource, Rules
 from sourcewise.generation.sampling import Hypothesis
 from sourcewise.model.protocol import Network
@@ -58,7 +59,8 @@ def beam_search(
         first = (torch.arange(total.shape[1], device=total.device) < options.beams) & (total > NEVER / 2)
         padded = torch.nn.functional.pad(extended, (0, steps - step - 1), value=network.pad_id)
         _finish(known, padded, total / length**options.length_penalty, ended & first, step + 1)
-        known["scores"], chosen = (total + ended * NEVER).topk(options.beams)
+        chosen = _going_on(ended, options.beams)
+        known["scores"] = (total + ended * NEVER).gather(1, chosen)
         known["running"] = extended.gather(1, chosen[..., None].expand(-1, -1, step + 1))
         known["last"] = token.gather(1, chosen)
         if observe is not None:
@@ -101,6 +103,11 @@ def _candidates(logits: Tensor, known: Known, rules: Rules) -> tuple[Tensor, Ten
     count = beams * max(2, 1 + len(rules.ends))
     most = min(count, logits.shape[-1])
     scores, free = rules.for_beams(logits, known["running"].flatten(0, 1), known["names"].repeat_interleave(beams))
+    if rules.words.forced and known["running"].shape[2] >= rules.given:
+        log_p = scores.float() if free is None else scores.float() - logsumexp(free)
+        last = known["running"].shape[2] + 1 == rules.steps
+        shaped, asked = log_p.view(sources, beams, -1), (rules.words.forced, rules.ends, count, last)
+        return forced_candidates(shaped, known["scores"], known["running"], *asked)
     values, tokens = top_k(scores, most)
     if free is not None:
         values = values - logsumexp(free)
@@ -109,11 +116,16 @@ def _candidates(logits: Tensor, known: Known, rules: Rules) -> tuple[Tensor, Ten
     return best.values, best.indices // most, tokens.view(sources, -1).gather(1, best.indices)
 
 
+def _going_on(ended: Tensor, beams: int) -> Tensor:
+    """The first `beams` candidates that have not ended, in order, then some that have: (sources, beams) indices."""
+    return ended.to(torch.uint8).argsort(dim=1, stable=True)[:, :beams]
+
+
 def _can_improve(known: Known, length: int, options: GenerationConfig) -> Tensor:
     """Whether a running hypothesis may still beat the worst finished one: (sources,) bool."""
     if options.early_stopping == "never" and options.length_penalty > 0:
         length = options.max_new_tokens
-    best_possible = known["scores"][:, :1] / length**options.length_penalty
+    best_possible = known["scores"].amax(1, keepdim=True) / length**options.length_penalty
     worst = torch.where(known["there"], known["done_scores"].min(1, keepdim=True).values, NEVER)
     better = (best_possible > worst).any(1)
     return better & ~known["there"].all(1) if options.early_stopping is True else better

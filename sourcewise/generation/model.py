@@ -22,7 +22,7 @@ from sourcewise.data.tokenizers.tokenizer import Tokenizer
 from sourcewise.errors import DataWarning, RequestError
 from sourcewise.generation.engine.search import Engine, why_not
 from sourcewise.generation.generate import Memories, Progress, encode_batches, generate_lists, reader
-from sourcewise.generation.outputs import Generated, Output, Outputs
+from sourcewise.generation.outputs import Generated, Output, Outputs, tell_words
 from sourcewise.generation.rules import Allowed
 from sourcewise.generation.sampling import Hypothesis, steps
 from sourcewise.generation.scores import scored
@@ -104,8 +104,11 @@ class Model:
         for hypothesis in (each for several in found for each in several) if forced else ():
             hypothesis.forced = len(hypothesis.said) - hypothesis.given >= wanted.max_new_tokens
         if scores and isinstance(given, ExampleSet):
-            return Generated(scored(self, given, found, progress, within=not alone))
-        return Generated(Outputs(tuple(map(self._output, several))) for several in found)
+            generated = Generated(scored(self, given, found, progress, within=not alone))
+        else:
+            generated = Generated(Outputs(tuple(map(self._output, several))) for several in found)
+        tell_words(generated, wanted)
+        return generated
 
     def _output(self, found: Hypothesis) -> Output:
         text = self.tokenizer.decode(found.said)

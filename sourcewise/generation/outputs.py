@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
+from sourcewise.config import GenerationConfig
+from sourcewise.errors import tell
 from sourcewise.generation.trace import NO_SOURCE, Slot
 
 
@@ -118,3 +121,17 @@ def _slot(slot: Slot) -> dict[str, Any]:
     if slot.text:
         told["text"] = slot.text
     return told | ({"frames": list(slot.frames)} if slot.frames else {})
+
+
+def tell_words(found: Generated, options: GenerationConfig) -> None:
+    """Tell in a line how many outputs lack a forced word, or hold a suppressed one in another spelling."""
+    texts = [output.text for each in found.of for output in each.best_first]
+    lacking = sum(any(word.strip() not in text for word in options.force) for text in texts)
+    if lacking:
+        way = "raise max_new_tokens or beams"
+        tell(f"{lacking:,} of {len(texts):,} outputs lack a forced word: there was no room for it; {way}")
+    barred = [re.compile(rf"(?<!\w){re.escape(word.strip())}(?!\w)") for word in options.suppress]
+    holding = sum(any(word.search(text) for word in barred) for text in texts)
+    if holding:
+        what = "hold a suppressed word, spelt by other tokens"
+        tell(f"{holding:,} of {len(texts):,} outputs {what}; allowed_tokens (Python) can bar those")
