@@ -134,6 +134,8 @@ def _checked(model: Model, given: dict[str, Any]) -> Body:
     except ValidationError as error:
         problem = schema.explain(error, Body, "request").removeprefix("request: ").removeprefix("recipe: ")
         raise Refusal(422, problem) from None
+    if request.stream and "mbr" not in given:  # which chooses among whole outputs
+        request = request.model_copy(update={"mbr": "none"})
     if "beams" in given or request.sample:
         return request
     beams = 1 if request.stream else max(request.beams, request.n_best)
