@@ -37,6 +37,7 @@ def figures(outputs: list[Output]) -> dict[str, np.ndarray]:
     own = [[token for token in output.tokens if not token.given] for output in outputs]
     return {
         "source bits per token": np.array([output.source_bits for output in outputs]),
+        "source bits, the best of the others": np.array([output.least_bits for output in outputs]),
         "source bits, sum": np.array([sum(t.source_bits for t in tokens) for tokens in own]),
         "log-probability per token": np.array([o.log_probability / len(t) for o, t in zip(outputs, own, strict=True)]),
         "log-probability, sum": np.array([output.log_probability for output in outputs]),

@@ -35,6 +35,7 @@ class Output:
     ids: tuple[int, ...] = ()  # with the end of text
     tokens: tuple[Token, ...] = ()
     utility: float | None = None  # of minimum Bayes risk
+    least_bits: float = math.nan  # source bits per token against the other source that explains the output best
 
     def __str__(self) -> str:
         return self.text
@@ -58,8 +59,11 @@ class Output:
 
     @property
     def made_up(self) -> bool:
-        """Whether the output does not depend on its source: fewer source bits per token than the verdict asks for."""
-        return self.source_bits < NO_SOURCE
+        """Whether the output does not depend on its source: one of the others explains it as well.
+
+        The bound is that of the verdict, 0.1 bits per token.
+        """
+        return self.least_bits < NO_SOURCE
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-compatible values; without a number where it is not known."""
@@ -70,6 +74,7 @@ class Output:
             told |= {
                 "log_probability": self.log_probability,
                 "source_bits": known(self.source_bits),
+                "least_bits": known(self.least_bits),
                 "made_up": None if math.isnan(self.source_bits) else self.made_up,
                 "tokens": [_token(token) for token in self.tokens],
             }

@@ -38,6 +38,7 @@ class _Scored:
 
     nats: np.ndarray  # (time,) −ln p with the own source
     without: np.ndarray  # (time,) mean −ln p with other sources; NaN: none
+    rival: float  # −ln p of the output, without what was given, with the other source that explains it best
     attention: np.ndarray | None  # (time, slots) averaged over layers and heads
 
 
@@ -108,37 +109,53 @@ def _batch(
 ) -> Iterator[tuple[int, list[_Scored]]]:
     """Yields each source of a batch with the scores of its outputs."""
     rows = [(place, each.said) for place, index in enumerate(indices) for each in found[index]]
+    given = np.array([each.given for index in indices for each in found[index]])
     labels = pad([ids for _, ids in rows], IGNORED)[0].to(network.device)
     places = torch.tensor([place for place, _ in rows], device=network.device)
     memory = network.encode(encoded.source(indices))
     own = memory.select(places)
     nats = token_nats(network, own, labels).double().cpu().numpy()
-    without = _with_others(network, labels, places, [chooser(index) for index in indices])
+    chosen = [chooser(index) for index in indices]
+    without, rival = _with_others(network, labels, places, chosen, given)
     weights = network.cross_attention(shift_right(labels, network.start_id, network.pad_id), own)
     attention = None if weights is None else weights.mean((0, 2)).cpu().numpy()
     masks = memory.mask.cpu().numpy()
     parts: dict[int, list[_Scored]] = {}
     for row, (place, ids) in enumerate(rows):
         read = None if attention is None else attention[row, : len(ids)][:, masks[place]]
-        parts.setdefault(place, []).append(_Scored(nats[row, : len(ids)], without[row, : len(ids)], read))
+        size = len(ids)
+        parts.setdefault(place, []).append(_Scored(nats[row, :size], without[row, :size], float(rival[row]), read))
     for place, index in enumerate(indices):
         yield index, parts[place]
 
 
 def _with_others(
-    network: Network, labels: Tensor, places: Tensor, chosen: Sequence[tuple[Pool, list[int]] | Others | None]
-) -> np.ndarray:
-    """The mean −ln p (rows, time) of labels with other sources, `chosen` for each place; NaN where there are none."""
+    network: Network,
+    labels: Tensor,
+    places: Tensor,
+    chosen: Sequence[tuple[Pool, list[int]] | Others | None],
+    given: np.ndarray,
+) -> tuple[np.ndarray, np.ndarray]:
+    """−ln p of labels with other sources, `chosen` for each place; NaN where there are none.
+
+    The mean over these sources of each token (rows, time), and the sum over an output with the source that explains it
+    best (rows,), in which the first `given` tokens do not count.
+    """
     total, counts = np.zeros(labels.shape), np.zeros(len(chosen))
+    best, counted = np.full(len(labels), np.inf), np.arange(labels.shape[1]) >= given[:, None]
     for memory, of_place in _memories(network, chosen):
         for k in range(max(map(len, of_place.values()))):
             there = [place for place, rows in of_place.items() if k < len(rows)]
             mine = torch.isin(places, torch.tensor(there, device=places.device)).nonzero().squeeze(1)
             rows = torch.tensor([of_place[int(place)][k] for place in places[mine]], device=places.device)
-            total[mine.cpu().numpy()] += token_nats(network, memory.select(rows), labels[mine]).double().cpu().numpy()
+            nats = token_nats(network, memory.select(rows), labels[mine]).double().cpu().numpy()
+            at = mine.cpu().numpy()
+            total[at] += nats
+            best[at] = np.minimum(best[at], (nats * counted[at]).sum(1))
             counts[there] += 1
     counts[counts == 0] = math.nan
-    return total / counts[places.cpu().numpy()][:, None]
+    best[np.isinf(best)] = math.nan
+    return total / counts[places.cpu().numpy()][:, None], best
 
 
 def _memories(
@@ -179,7 +196,10 @@ def _output(model: Model, found: Hypothesis, part: _Scored, content: np.ndarray)
         Token(token, piece, -float(nats), float(gained), slot, t < found.given)
         for t, (token, piece, nats, gained, slot) in enumerate(zip(ids, pieces, part.nats, bits, aligned, strict=True))
     )
-    return Output(model.tokenizer.decode(ids), found.score, found.finished, tuple(ids), tokens, found.utility)
+    said = len(ids) - found.given
+    least = (part.rival - float(part.nats[found.given :].sum())) / math.log(2) / said if said else math.nan
+    text = model.tokenizer.decode(ids)
+    return Output(text, found.score, found.finished, tuple(ids), tokens, found.utility, least)
 
 
 def _content(model: Model, encoded: ExampleSet, index: int, slots: Sequence[Slot]) -> np.ndarray:

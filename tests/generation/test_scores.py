@@ -16,8 +16,10 @@ import sourcewise
 from sourcewise.cli.parser import main
 from sourcewise.data.open import open_sources
 from sourcewise.errors import RequestError
+from sourcewise.generation.generate import generate_lists
 from sourcewise.generation.model import Model, load
 from sourcewise.generation.risk import utilities
+from sourcewise.generation.scores import scored
 from tests.generation.folders import SOURCES, TOKENIZER, write_folder
 from tests.model.networks import DIMS
 from tests.serving.served import TEXTS, made
@@ -82,6 +84,23 @@ def test_source_bits_are_those_of_a_trace(bridge: str | None) -> None:
         for t, token in enumerate(best.tokens):
             content = [k for k in range(len(outputs.slots)) if bridge or k < len(outputs.slots) - 1]
             assert token.slot == max(content, key=lambda k: (weights[t, k], -k))
+
+
+def test_an_output_of_another_source_is_marked_as_made_up() -> None:
+    """Scored with a source that it was not made from; its own source is among the others, and explains it better."""
+    model = made()
+    encoded = model.lay_out(open_sources(TEXTS))
+    found = generate_lists(model.network, encoded, model.options(sample=True, temperature=0.5))
+    true, turned = scored(model, encoded, found), scored(model, encoded, [*found[1:], found[0]])
+    assert np.mean([e.best.source_bits for e in true]) > np.mean([e.best.source_bits for e in turned])
+    for each in turned:
+        assert each.best.least_bits <= each.best.source_bits + 1e-9
+        assert each.best.made_up is (each.best.least_bits < 0.1)
+    assert any(each.best.made_up for each in turned)
+    for i, each in enumerate(turned):  # the best of the others is at least as good as the one that it was made from
+        own = -math.fsum(t.log_probability for t in true[(i + 1) % len(TEXTS)].best.tokens)
+        mine = -each.best.log_probability
+        assert each.best.least_bits <= (own - mine) / math.log(2) / len(each.best.tokens) + 1e-4
 
 
 def test_of_one_source_alone_bits_are_against_an_emptied_one_and_say_so() -> None:

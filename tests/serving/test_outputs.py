@@ -61,7 +61,7 @@ def test_features_have_scores_too() -> None:
 @pytest.mark.parametrize(
     ("body", "line"),
     [
-        ({"source": "ba", "n_best": 9}, "n_best should be at most 8 here, not 9"),
+        ({"source": "ba", "n_best": 9, "beams": 8}, "n_best should be at most 8 here, not 9"),
         ({"source": "ba", "n_best": 3, "beams": 2}, "n_best 3 is above beams 2"),
         ({"source": "ba", "n_best": 2, "stream": True}, "n_best: goes with /generate, without stream"),
         ({"source": "ba", "mbr": "comet"}, "mbr: comet is no score of this server"),
@@ -105,9 +105,10 @@ def test_temperature_0_is_greedy_and_others_are_sampled(client: TestClient, mode
 
 
 def test_a_stop_text_is_no_part_of_a_completion(client: TestClient, model: Model) -> None:
-    whole = model.generate(TEXTS[0], beams=1)[0]
+    drawn = {"temperature": 2.0, "seed": 3}
+    whole = model.generate(TEXTS[0], sample=True, **drawn)[0]
     stop = whole[3:5]
-    body = {"prompt": TEXTS[0], "temperature": 0, "stop": stop}
+    body = {"prompt": TEXTS[0], "stop": stop, **drawn}
     choice = client.post("/v1/completions", json=body).json()["choices"][0]
     assert choice["text"] == whole[: whole.index(stop)]
     assert choice["finish_reason"] == "stop"
