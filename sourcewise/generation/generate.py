@@ -121,10 +121,7 @@ def generate_lists(
 
     @torch.inference_mode()
     def run(part: int) -> dict[int, list[Hypothesis]]:
-        found = search(network, feed(part), options, read, drawn)
-        if options.mbr in LOCAL:
-            found = {name: least_risk(each, options.mbr, read) for name, each in found.items()}
-        return found
+        return search(network, feed(part), options, read, count)
 
     found: dict[int, list[Hypothesis]] = {}
     for part in map_in_processes(run, parts, workers):
@@ -157,12 +154,17 @@ def _batches(sources: ExampleSet | Memories, options: GenerationConfig, workers:
 def search(
     network: Network, feed: Feed, options: GenerationConfig, read: ReadSource | None = None, count: int = 1
 ) -> dict[int, list[Hypothesis]]:
-    """Index in the set → `count` hypotheses, best first: drawn, greedy, or the best of the beams.
+    """Index in the set → `count` hypotheses, best first: drawn, greedy, or the best of the beams, or by `mbr`.
 
-    `read` knows the examples, for rules that use them.
+    `read` knows the examples, for rules that use them. For COMET, which needs the sources, all candidates are returned.
     """
-    if options.sample and count > 1:
-        return samples(network, feed, options, read, count)
-    if options.sample or options.beams == 1:
-        return {index: [found] for index, found in greedy_or_sample(network, feed, options, read).items()}
-    return {index: beams[:count] for index, beams in beam_search(network, feed, options, read=read).items()}
+    drawn = candidates(options, count)
+    if options.sample and drawn > 1:
+        found = samples(network, feed, options, read, drawn)
+    elif options.sample or options.beams == 1:
+        found = {index: [each] for index, each in greedy_or_sample(network, feed, options, read).items()}
+    else:
+        found = beam_search(network, feed, options, read=read)
+    if options.mbr in LOCAL:
+        found = {index: least_risk(each, options.mbr, read) for index, each in found.items()}
+    return found if options.mbr == "comet" else {index: each[:count] for index, each in found.items()}

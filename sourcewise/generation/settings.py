@@ -17,11 +17,11 @@ from sourcewise.model.weights.generation_config import IDS, NEUTRAL, OPTIONS, SA
 
 LENGTHS = {"max_length": "max_new_tokens", "min_length": "min_new_tokens"}  # these lengths include the start token
 REASONS = {  # why settings that change outputs are not followed
-    "num_return_sequences": "one output per source",
+    "num_return_sequences": "one output per source, unless n_best asks for more",
     "num_beam_groups": "beams are one group",
     "diversity_penalty": "beams are one group",
     "remove_invalid_values": "what is not finite is an error here",
-    "stop_strings": "a text ends with its end-of-text token",
+    "stop_strings": "a text ends with its end-of-text token, unless the option stop names others",
     "max_time": "an output does not depend on the time it takes",
 }
 INERT = (  # settings without influence on outputs: how to compute, what else to return, who wrote it

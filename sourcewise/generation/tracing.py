@@ -20,13 +20,15 @@ from sourcewise.data.encoding import ExampleSet
 from sourcewise.data.examples import Dataset
 from sourcewise.data.open import open_sources
 from sourcewise.data.tokenizers.tokenizer import Tokenizer
+from sourcewise.errors import RequestError
 from sourcewise.generation.beam import beam_search
-from sourcewise.generation.generate import reader
+from sourcewise.generation.generate import reader, search
 from sourcewise.generation.in_memory import opened
 from sourcewise.generation.lineage import Lineage
 from sourcewise.generation.model import Model
 from sourcewise.generation.others import Others, find_others
-from sourcewise.generation.sampling import Hypothesis, greedy_or_sample
+from sourcewise.generation.risk import LOCAL, least_risk
+from sourcewise.generation.sampling import Hypothesis
 from sourcewise.generation.slots import slots_of
 from sourcewise.generation.trace import Candidate, Step, Trace
 from sourcewise.model.protocol import Network, shift_right, token_nats
@@ -117,10 +119,14 @@ def _search(
 ) -> tuple[Hypothesis, Lineage | None]:
     """The output of one source as in `generate.search`, and the lineage of its beams, if it has any."""
     feed, read = [([index], network.encode(encoded.source([index])))], reader(encoded)
+    if options.mbr == "comet":
+        raise RequestError("generation: mbr comet is for generate and evaluate; trace with chrf, bleu or none")
     if options.sample or options.beams == 1:
-        return greedy_or_sample(network, feed, options, read)[index], None
+        return search(network, feed, options, read)[index][0], None
     lineage = Lineage()
     results = beam_search(network, feed, options, lineage, read)[index]
+    if options.mbr in LOCAL:
+        results = least_risk(results, options.mbr, read)
     lineage.rank(results)
     return results[0], lineage
 

@@ -11,6 +11,7 @@ import tempfile
 import time
 import uuid
 from collections.abc import AsyncIterator, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -94,6 +95,8 @@ def add_openai(app: FastAPI, model: Model, limits: Limits, batcher: Batcher) -> 
         kind = request.headers.get("content-type", "")
         if not kind.startswith(FORM):
             raise Refusal(415, f"Content-Type: should be {FORM}, not {kind or 'empty'}")
+        if find_spec("python_multipart") is None:
+            raise RequestError("the server needs python-multipart for files: pip install 'sourcewise[serve]'")
         async with request.form(max_files=1, max_fields=16) as form:
             file = form.get("file")
             if file is None or isinstance(file, str):

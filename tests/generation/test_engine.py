@@ -14,7 +14,7 @@ from torch import Tensor, nn
 import sourcewise
 from sourcewise.config import GenerationConfig
 from sourcewise.data.batches import Source
-from sourcewise.errors import NotFinite, RequestError
+from sourcewise.errors import NotFinite, Notice, RequestError
 from sourcewise.generation.engine import search
 from sourcewise.generation.engine.search import Engine, why_not
 from sourcewise.generation.sampling import Hypothesis
@@ -229,3 +229,29 @@ def test_where_it_cannot_work_it_says_why(models: Models, monkeypatch: pytest.Mo
     ):
         sourcewise.load(models.text, precision="int8")
     assert why_not(network(), torch.device("meta")) == "is for the CPU, not meta"
+
+
+@needs_engine
+def test_what_the_native_search_cannot_do_is_named() -> None:
+    engine = Engine(network())
+    plain = GenerationConfig(beams=3, max_new_tokens=9, length_penalty=0.5, min_new_tokens=2, top_k=5)
+    assert engine.why_not(plain) == ""
+    assert engine.why_not(plain, count=2) == "n_best"
+    assert engine.why_not(plain, allowed=True) == "allowed_tokens"
+    for option, value in (
+        *(("suppress", ["lu"]), ("force", ["lu"]), ("stop", ["lu"]), ("target_prefix", "lu"), ("mbr", "chrf")),
+        *(("early_stopping", "never"), ("repetition_penalty", 2.0), ("no_repeat_ngram", 2), ("sample", True)),
+    ):
+        assert engine.why_not(plain.model_copy(update={option: value})) == option
+    with pytest.warns(Notice, match="int8: stop is not in the native search; the plain one does it, slower"):
+        engine.tell("stop")
+
+
+@needs_engine
+def test_the_plain_search_does_what_the_native_one_cannot(runs: Models) -> None:
+    fast, plain = sourcewise.load(runs.text, precision="int8", beside="fp32"), sourcewise.load(runs.text)
+    with pytest.warns(Notice, match="int8: n_best is not in the native search"):
+        found = fast.generate(["word 1", "word 2"], n_best=3, beams=3, max_new_tokens=5)
+    expected = plain.generate(["word 1", "word 2"], n_best=3, beams=3, max_new_tokens=5)
+    assert [[o.text for o in e.best_first] for e in found.of] == [[o.text for o in e.best_first] for e in expected.of]
+    assert len(fast.generate(["word 1"], scores=True, beams=2, max_new_tokens=5).of[0].best.tokens) > 0

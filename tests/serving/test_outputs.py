@@ -105,9 +105,9 @@ def test_temperature_0_is_greedy_and_others_are_sampled(client: TestClient, mode
 
 
 def test_a_stop_text_is_no_part_of_a_completion(client: TestClient, model: Model) -> None:
-    drawn = {"temperature": 2.0, "seed": 3}
+    drawn = {"temperature": 2.0, "seed": 1}
     whole = model.generate(TEXTS[0], sample=True, **drawn)[0]
-    stop = whole[3:5]
+    stop = whole[1:3]
     body = {"prompt": TEXTS[0], "stop": stop, **drawn}
     choice = client.post("/v1/completions", json=body).json()["choices"][0]
     assert choice["text"] == whole[: whole.index(stop)]
