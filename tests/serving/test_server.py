@@ -28,9 +28,10 @@ from sourcewise.data.open import open_sources
 from sourcewise.generation.engine.search import why_not
 from sourcewise.generation.model import Model, load
 from sourcewise.generation.tracing import trace
-from sourcewise.serving.app import _Stream, create_app
+from sourcewise.serving.app import _events, create_app
 from sourcewise.serving.asked import Limits
 from sourcewise.serving.batching import Job
+from sourcewise.serving.jobs import Stream
 from tests.commands import ENVIRONMENT, Models
 from tests.serving.served import TEXTS, Gate, listening, made, send, wait_for
 
@@ -92,7 +93,7 @@ def test_a_stream_whose_client_left_before_it_began_is_dropped(model: Model) -> 
         await asyncio.sleep(0)
 
     async def answer() -> None:
-        await _Stream(job, asyncio.Queue())({"type": "http", "asgi": {"spec_version": "2.3"}}, gone, send)
+        await Stream(job, _events(job, asyncio.Queue()))({"type": "http", "asgi": {"spec_version": "2.3"}}, gone, send)
 
     asyncio.run(answer())
     assert job.gone and job.future.cancelled()
