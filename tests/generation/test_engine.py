@@ -248,8 +248,8 @@ def test_what_the_native_search_cannot_do_is_named() -> None:
 
 
 @needs_engine
-def test_the_plain_search_does_what_the_native_one_cannot(runs: Models) -> None:
-    fast, plain = sourcewise.load(runs.text, precision="int8", beside="fp32"), sourcewise.load(runs.text)
+def test_the_plain_search_does_what_the_native_one_cannot(models: Models) -> None:
+    fast, plain = sourcewise.load(models.text, precision="int8", beside="fp32"), sourcewise.load(models.text)
     with pytest.warns(Notice, match="int8: n_best is not in the native search"):
         found = fast.generate(["word 1", "word 2"], n_best=3, beams=3, max_new_tokens=5)
     expected = plain.generate(["word 1", "word 2"], n_best=3, beams=3, max_new_tokens=5)

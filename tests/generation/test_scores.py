@@ -234,7 +234,7 @@ def test_wrong_options_are_refused_in_a_line(
     assert line in err and len(err.strip().splitlines()) == 1
 
 
-def test_a_trace_and_an_evaluation_take_the_same_options(runs: Models, tmp_path: Path) -> None:
+def test_a_trace_and_an_evaluation_take_the_same_options(models: Models, tmp_path: Path) -> None:
     model = made()
     how: dict[str, Any] = {"mbr": "chrf", "beams": 4, "stop": ["lu"], "repetition_penalty": 1.2}
     assert [sourcewise.trace(model, TEXTS, i, **how).output for i in range(len(TEXTS))] == model.generate(TEXTS, **how)
@@ -245,19 +245,19 @@ def test_a_trace_and_an_evaluation_take_the_same_options(runs: Models, tmp_path:
         sourcewise.trace(model, TEXTS[0], mbr="comet")
 
 
-def test_commands_take_the_same_options(runs: Models, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_commands_take_the_same_options(models: Models, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     data = tmp_path / "d.tsv"
     data.write_text("source\ttarget\n" + "".join(f"word {i}\tword {i}\n" for i in range(4)))
     options = ["--target-prefix", "word", "--length-penalty", "0.3", "--max-new-tokens", "4"]
-    assert main(["evaluate", str(runs.text), str(data), *options, "-o", str(tmp_path / "out")]) == 0
+    assert main(["evaluate", str(models.text), str(data), *options, "-o", str(tmp_path / "out")]) == 0
     capsys.readouterr()
     lines = (tmp_path / "out" / "translations.tsv").read_text().splitlines()[1:]
-    found = load(runs.text).generate(
+    found = load(models.text).generate(
         [f"word {i}" for i in range(4)], target_prefix="word", length_penalty=0.3, max_new_tokens=4
     )
     assert all(text in line for text, line in zip(found, lines, strict=True))
-    assert main(["trace", str(runs.text), "word 1", *options, "--json"]) == 0
+    assert main(["trace", str(models.text), "word 1", *options, "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["output"].startswith("word")
-    both = ["generate", str(runs.text), str(data), "--ensemble", str(runs.text), *options]
+    both = ["generate", str(models.text), str(data), "--ensemble", str(models.text), *options]
     assert main(both) == 0
     assert capsys.readouterr().out.splitlines() == list(found)

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from sourcewise.data.open import open_sources
 from sourcewise.generation.engine.search import Engine, why_not
 from sourcewise.generation.model import Model
+from sourcewise.generation.outputs import Generated
 from sourcewise.model.network import Seq2Seq
 from sourcewise.serving.app import create_app
 from sourcewise.serving.asked import Limits, Refusal
@@ -48,7 +49,7 @@ def done(model: Model, jobs: list[Job], limits: Limits | None = None) -> list[An
         batcher.submit(each)
     batcher.start()
     batcher.close()
-    return [each.future.result(0) for each in jobs]
+    return [Generated(each.future.result(0)) for each in jobs]
 
 
 def test_requests_that_wait_are_generated_together(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -128,7 +129,8 @@ def test_one_request_that_fails_fails_alone(model: Model, monkeypatch: pytest.Mo
     jobs = [job(model, text) for text in ("ba", "lu", "no")]
     with pytest.raises(ZeroDivisionError):
         done(model, jobs)
-    assert jobs[0].future.result(0) == generate("ba") and jobs[2].future.result(0) == generate("no")
+    assert Generated(jobs[0].future.result(0)) == generate("ba")
+    assert Generated(jobs[2].future.result(0)) == generate("no")
     with TestClient(create_app(model), raise_server_exceptions=False) as client:
         answer = client.post("/generate", json={"source": "lu"})
         assert answer.status_code == 500 and "a bug of sourcewise" in answer.json()["error"]
@@ -189,7 +191,7 @@ def test_streams_and_batches_take_turns(model: Model, monkeypatch: pytest.Monkey
     wait_for(lambda: len(heard) > 20)  # two go on for ever, the third waits for room
     asked = job(model, *TEXTS)
     batcher.submit(asked)
-    assert asked.future.result(20) == model.generate(TEXTS)
+    assert Generated(asked.future.result(20)) == model.generate(TEXTS)
     assert {i for i, _ in heard} == {0, 1} and batcher.waiting == 1
     streams[0].drop()
     wait_for(lambda: any(i == 2 for i, _ in heard))
