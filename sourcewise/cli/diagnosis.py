@@ -61,8 +61,7 @@ from sourcewise.errors import RequestError
 )
 def evaluate(arguments: Namespace) -> int:
     """Generate outputs for a set and measure them: quality, diversity, and how much they
-    depend on their sources. Options such as --bleu-tokenize zh: docs/score.md; such as
-    --length-penalty 2: docs/generation.md.
+    depend on their sources. More options: docs/score.md, docs/generation.md.
     """
     from sourcewise.evaluation.requirement import parse_requirement
     from sourcewise.reporting.progress import TrainingProgress

@@ -180,9 +180,11 @@ class FakeModel:
         self.data = DataConfig.model_validate(data)
         self.settings: dict[str, Any] = {}
 
-    def search(self, sources: Any, *, progress: Any = None, **settings: Any) -> tuple[list[str], int]:
+    def generate(self, sources: Any, *, progress: Any = None, **settings: Any) -> Any:
+        from sourcewise.generation.outputs import Generated, Output, Outputs
+
         self.settings = settings
-        return [f"{example.source}\n!" for example in sources], 0
+        return Generated(Outputs((Output(f"{example.source}\n!", 0.0, True),)) for example in sources)
 
 
 def test_generate_writes_one_output_a_line(
@@ -193,7 +195,7 @@ def test_generate_writes_one_output_a_line(
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO("eins\nzwölf\n".encode())))
     assert main(["generate", "m", "--beams", "2", "--sample"]) == 0
     assert capsys.readouterr().out == "upper: eins !\nupper: zwölf !\n"
-    assert model.settings == {"beams": 2, "sample": True, "first": 0}
+    assert model.settings == {"beams": 2, "sample": True, "first": 0, "n_best": 1, "scores": False}
 
     (elsewhere / "in.txt").write_text("a\nb\n", encoding="utf-8")
     assert main(["generate", "m", "in.txt", "--prefix", "", "-o", "new/out.txt"]) == 0

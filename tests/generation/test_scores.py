@@ -257,7 +257,7 @@ def test_commands_take_the_same_options(models: Models, tmp_path: Path, capsys: 
     )
     assert all(text in line for text, line in zip(found, lines, strict=True))
     assert main(["trace", str(models.text), "word 1", *options, "--json"]) == 0
-    assert json.loads(capsys.readouterr().out)["output"].startswith("word")
+    assert json.loads(capsys.readouterr().out)["output"]["text"].startswith("word")
     both = ["generate", str(models.text), str(data), "--ensemble", str(models.text), *options]
     assert main(both) == 0
     assert capsys.readouterr().out.splitlines() == list(found)

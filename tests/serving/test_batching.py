@@ -49,7 +49,8 @@ def done(model: Model, jobs: list[Job], limits: Limits | None = None) -> list[An
         batcher.submit(each)
     batcher.start()
     batcher.close()
-    return [Generated(each.future.result(0)) for each in jobs]
+    found = [each.future.result(0) for each in jobs]
+    return [None if each is None else Generated(each) for each in found]
 
 
 def test_requests_that_wait_are_generated_together(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
