@@ -50,9 +50,7 @@ def beam_search(
         group.check_finite(total)
         extended = known["running"].gather(1, parent[..., None].expand(-1, -1, step))
         extended = torch.cat((extended, token[..., None]), dim=2)
-        ended = torch.isin(token, ends) | (step + 1 == steps)
-        if words.stops:
-            ended = ended | words.ended(extended, given)
+        ended = torch.isin(token, ends) | (step + 1 == steps) | words.ended(extended, given)
         length = max(1, step + 1 - given)  # a given beginning does not count
 
         # Only the best `beams` candidates may finish; the others replace finished ones among the beams.

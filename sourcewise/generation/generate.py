@@ -107,8 +107,26 @@ def generate_lists(
         known = replace(known or ReadSource(), allowed=allowed)
     drawn = candidates(options, count)
     workers = worker_count(network.device)
-    batches = _batches(sources, options, workers, drawn)
-    read = None if known is None else known.moved(first)
+    batches, read = _batches(sources, options, workers, drawn), None if known is None else known.moved(first)
+    found = _shared(network, sources, options, batches, read, progress, first, count, workers)
+    lists = [found[first + i] for i in range(len(found))]
+    if options.mbr == "comet":
+        lists = least_risk_by_comet(lists, sources)
+    return [each[:count] for each in lists]
+
+
+def _shared(
+    network: Network,
+    sources: ExampleSet | Memories,
+    options: GenerationConfig,
+    batches: list[list[int]],
+    read: ReadSource | None,
+    progress: Progress | None,
+    first: int,
+    count: int,
+    workers: int,
+) -> dict[int, list[Hypothesis]]:
+    """Index in the set → its hypotheses, searched by `workers` processes that share the batches."""
     parts = max(1, min(len(batches), workers * -(-len(batches) // (workers * BATCHES))))
 
     def feed(part: int) -> Iterator[tuple[list[int], Memory]]:
@@ -128,10 +146,7 @@ def generate_lists(
         found.update(part)
         if progress is not None:
             progress(len(found), len(sources))
-    lists = [found[first + i] for i in range(len(found))]
-    if options.mbr == "comet":
-        lists = least_risk_by_comet(lists, sources)
-    return [each[:count] for each in lists]
+    return found
 
 
 def candidates(options: GenerationConfig, count: int) -> int:

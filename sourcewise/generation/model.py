@@ -274,8 +274,6 @@ def load(
         if given not in known:
             raise RequestError(f"{name_of} {given}: not one of {', '.join(known)}")
     if not isinstance(name, (str, Path)):
-        if not name:
-            raise RequestError("an ensemble has at least one model")
         return ensemble([load(each, device, precision, beside=beside, **limits) for each in name])
     folder = find_folder(name)
     network: Any = load_network(folder)
@@ -293,6 +291,8 @@ def load(
 
 def ensemble(models: Sequence[Model]) -> Model:
     """Several models as one, with the mean of their probabilities. Raises RequestError if they do not go together."""
+    if not models:
+        raise RequestError("an ensemble has at least one model")
     first = models[0]
     if len(models) == 1:
         return first

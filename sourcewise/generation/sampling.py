@@ -152,9 +152,7 @@ def steps(
         yield known["names"][is_open], picked[is_open, 0], log_p[is_open]
         known["tokens"] = torch.cat((known["tokens"], picked), dim=1)
         known["last"] = picked
-        ended = torch.isin(picked[:, 0], ends)
-        if rules.words.stops:
-            ended = ended | rules.words.ended(known["tokens"], rules.given)
+        ended = torch.isin(picked[:, 0], ends) | rules.words.ended(known["tokens"], rules.given)
         known["is_open"] = is_open & ~ended & (group.step + 1 < rules.steps)
         group.go_on(torch.zeros_like(picked))
 

@@ -51,6 +51,8 @@ class Words:
 
     def ended(self, tokens: Tensor, given: int) -> Tensor:
         """The same for tokens (..., time), of which the first `given` do not count: (...) bool."""
+        if not self.stops:
+            return torch.zeros(tokens.shape[:-1], dtype=torch.bool, device=tokens.device)
         rows = tokens[..., given:].flatten(0, -2).tolist()
         found = torch.tensor([self.ends(ids) for ids in rows], dtype=torch.bool, device=tokens.device)
         return found.view(tokens.shape[:-1])

@@ -92,23 +92,29 @@ def add_openai(app: FastAPI, model: Model, limits: Limits, batcher: Batcher) -> 
     @app.post("/v1/audio/transcriptions")
     async def transcribe(request: Request) -> Response:
         """Write down what a recording says, of a model that reads the features of recordings."""
-        kind = request.headers.get("content-type", "")
-        if not kind.startswith(FORM):
-            raise Refusal(415, f"Content-Type: should be {FORM}, not {kind or 'empty'}")
-        if find_spec("python_multipart") is None:
-            raise RequestError("the server needs python-multipart for files: pip install 'sourcewise[serve]'")
-        async with request.form(max_files=1, max_fields=16) as form:
-            file = form.get("file")
-            if file is None or isinstance(file, str):
-                raise Refusal(422, "file: give a recording")
-            data, filename = await file.read(), file.filename or ""
-            fields = {key: str(value) for key, value in form.items() if key != "file"}
+        data, filename, fields = await _form(request)
         shape = fields.get("response_format", "json")
         if shape not in ("json", "text"):
             raise Refusal(422, f"response_format: should be json or text, not {shape!r:.80}")
         wanted = _heard(model, limits, data, filename, fields)
         text = (await result(batcher, job_of(wanted), request))[0].best.text
         return PlainTextResponse(f"{text}\n") if shape == "text" else JSONResponse({"text": text})
+
+
+async def _form(request: Request) -> tuple[bytes, str, dict[str, str]]:
+    """The file of a form, its name, and the other fields. Raises Refusal, RequestError."""
+    kind = request.headers.get("content-type", "")
+    if not kind.startswith(FORM):
+        raise Refusal(415, f"Content-Type: should be {FORM}, not {kind or 'empty'}")
+    if find_spec("python_multipart") is None:
+        raise RequestError("the server needs python-multipart for files: pip install 'sourcewise[serve]'")
+    async with request.form(max_files=1, max_fields=16) as form:
+        file = form.get("file")
+        if file is None or isinstance(file, str):
+            raise Refusal(422, "file: give a recording")
+        data, filename = await file.read(), file.filename or ""
+        fields = {key: str(value) for key, value in form.items() if key != "file"}
+    return data, filename, fields
 
 
 def _body(data: bytes) -> Completion:
