@@ -76,6 +76,12 @@ class Batches:
         self._composed, doctor.understood = True, None
         self.trained.clear()
 
+    def to_evaluate(self, doctor: LoopDoctor) -> list[Any]:
+        """Those that the script evaluated on, else the latest that it trained on: such as hold what is read."""
+        known = doctor.understood
+        wanted = set() if known is None else {each.path for each in (known.source, known.labels) if each is not None}
+        return [batch for batch in self.held_out or self.trained if wanted <= tensors_of(batch).keys()]
+
     def _loaded(self, given: Named) -> Any:
         """The batch of the loader that this was made of."""
         asked = [each for each in given.values() if each.numel() > 1][:AHEAD]

@@ -23,12 +23,17 @@ def roots_of(called: Iterable[nn.Module]) -> list[nn.Module]:
     found: dict[int, nn.Module] = {}
     for module in called:
         seen = {id(module)}
-        while holders := [each for each in above.get(id(module), []) if id(each) not in seen]:
+        while holders := [each for each in above.get(id(module), []) if _holds(each, above) and id(each) not in seen]:
             module = holders[0]
             seen.add(id(module))
         module = inside(module)
         found.setdefault(id(module), module)
     return list(found.values())
+
+
+def _holds(module: nn.Module, above: dict[int, list[nn.Module]]) -> bool:
+    """Whether it is a part of a model: a list of modules by itself is none."""
+    return not isinstance(module, (nn.ModuleList, nn.ModuleDict)) or id(module) in above
 
 
 def optimizers_of(modules: Sequence[nn.Module]) -> list[Any]:

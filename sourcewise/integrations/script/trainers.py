@@ -25,6 +25,7 @@ class Within(SourcewiseCallback):
 
     def __init__(self, trainer: Any, report: Report) -> None:
         super().__init__(trainer, examples=EXAMPLES)
+        self.told.trainer = None  # the script's logs and trackers hold what is its own
         self.report, self.losses, self.course = report, [], []  # type: ignore[var-annotated]
         self.figures: dict[str, Any] = {}
         self.began = self.step = 0
@@ -100,6 +101,7 @@ class Within(SourcewiseCallback):
         several = trainer.eval_dataset
         one = next(iter(several.values())) if isinstance(several, dict) else several
         self.doctor.kept.clear()
+        self.doctor.outputs = self.step >= trainer.state.max_steps  # too early to judge what it says, where it goes on
         for batch in trainer.get_train_dataloader() if one is None else trainer.get_eval_dataloader(one):
             trainer._prepare_inputs(batch)  # where it is seen
             seen += max(1, size_of(batch))

@@ -8,6 +8,8 @@ what a loss takes tokens for. From then on the doctor is told of each of their b
 from __future__ import annotations
 
 import contextlib
+import io
+import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -50,6 +52,8 @@ class Watcher:
         self._unit = Unit()
         self._first = Watching([], self._guard)  # of a batch of which nothing is known before
         self._chosen = False
+        self._several = False  # whether others learn in steps of their own, as in a GAN: then a batch ends with a step
+        self._said = io.StringIO()  # what the doctor says before it is the model's for sure
         self._within: Any = None  # the optimizer whose step is going on
         self._tried = 0
 
@@ -67,7 +71,7 @@ class Watcher:
             return
         if not any(p.requires_grad for p in module.parameters()):
             return
-        if self._unit.loss is not None:
+        if self._unit.loss is not None and (self._unit.stepped or not self._several):
             self._over()
         with self._guard("the calls of the script"):
             new = id(module) not in self._unit.called
@@ -87,9 +91,9 @@ class Watcher:
 
     def graded(self) -> None:
         """They are there. Where an optimizer asked for them, it is about to move the weights."""
-        if self._within is not None and self.doctor is None and not self.ended:
-            if (found := self._begin()) is not None:
-                found.stepping.entered(self._within)
+        wanted = self._within is not None and self.doctor is None and not self.ended
+        if wanted and (found := self._begin()) is not None:
+            found.stepping.entered(self._within)
 
     def stepping(self, optimizer: Any) -> None:
         """An optimizer is about to move its weights."""
@@ -135,7 +139,8 @@ class Watcher:
             holders = optimizers_of(roots)
             roots = trained(roots, holders)
             if roots:
-                self._doctor_of(roots, optimizers_of(roots))
+                with contextlib.redirect_stderr(self._said):
+                    self._doctor_of(roots, optimizers_of(roots))
         return self.doctor
 
     def _doctor_of(self, roots: list[nn.Module], optimizers: list[Any]) -> None:
@@ -180,7 +185,8 @@ class Watcher:
         said = bool(found.watching.saying)
         batch = self.batches.of(found)
         assert unit.loss is not None
-        found.step(unit.loss, batch)
+        with contextlib.nullcontext() if self._chosen else contextlib.redirect_stderr(self._said):
+            found.step(unit.loss, batch)
         self._tried += 1
         self.batches.told(found)
         if not self._chosen:
@@ -215,12 +221,16 @@ class Watcher:
         own = [module for module in trained(modules, stepped) if not {id(p) for p in module.parameters()} <= others]
         if stepped and own and len(own) < len(modules):  # the others learn in steps of their own, as in a GAN
             self._drop(found)
+            self._several = True
             self.doctor = _doctor(own, stepped, self._tried)
+        else:
+            print(self._said.getvalue(), end="", file=sys.stderr)
 
     def _drop(self, found: LoopDoctor) -> None:
         found.watching.stop()
         found.stepping.remove()
         self.doctor = None
+        self._said = io.StringIO()
 
     def _count(self, unit: Unit) -> None:
         """A batch of modules that are not the model."""

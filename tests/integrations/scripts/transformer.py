@@ -1,4 +1,4 @@
-"""nn.Transformer with argparse, a DataLoader with workers, a validation after each epoch and a checkpoint at the end."""
+"""nn.Transformer with argparse, loader workers, a validation after each epoch and a checkpoint at the end."""
 
 import argparse
 import atexit
@@ -27,7 +27,7 @@ class Reversed(Dataset):
 
 
 def collate(rows):
-    sources, targets = zip(*rows)
+    sources, targets = zip(*rows, strict=True)
     pad = nn.utils.rnn.pad_sequence
     return pad(sources, batch_first=True), pad(targets, batch_first=True)
 
