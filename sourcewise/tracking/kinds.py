@@ -73,7 +73,6 @@ class WandB:
 
     def alert(self, title: str, text: str, level: str, step: int) -> None:
         """See Tracker."""
-        import wandb
 
         self.run.alert(title=title[:64], text=f"step {step}: {text}", level=LEVELS[level])
 

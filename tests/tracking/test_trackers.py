@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import json
 import struct
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -80,16 +81,25 @@ def records(log: bytes) -> Iterator[bytes]:
             found = b""
 
 
-@pytest.mark.parametrize("written", ["wandb"], indirect=True)
-def test_wandb_offline(written: Path) -> None:
+def whole(file: Path) -> list[Any]:
+    """All records of a run, once W&B's own process has written the last."""
     from wandb.proto import wandb_internal_pb2
 
+    found: list[Any] = []
+    for _ in range(100):
+        found = [wandb_internal_pb2.Record.FromString(data) for data in records(file.read_bytes())]
+        if found and found[-1].HasField("exit"):
+            break
+        time.sleep(0.1)
+    return found
+
+
+@pytest.mark.parametrize("written", ["wandb"], indirect=True)
+def test_wandb_offline(written: Path) -> None:
     (file,) = (written / "run" / "wandb").glob("offline-run-*/run-*.wandb")
     figures: dict[str, Any] = {}
     alerts = []
-    for data in records(file.read_bytes()):
-        record = wandb_internal_pb2.Record()
-        record.ParseFromString(data)
+    for record in whole(file):
         figures |= {"/".join(i.nested_key) or i.key: json.loads(i.value_json) for i in record.history.item}
         if record.HasField("alert"):
             alerts.append((record.alert.title, record.alert.level, record.alert.text))

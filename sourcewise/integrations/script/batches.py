@@ -84,7 +84,7 @@ class Batches:
 
     def _loaded(self, given: Named) -> Any:
         """The batch of the loader that this was made of."""
-        asked = [each for each in given.values() if each.numel() > 1][:AHEAD]
+        asked = [each for each in given.values() if each.numel() > 1 and each.dtype != torch.bool][:AHEAD]
         for batch in reversed(self._recent):
             tensors = tensors_of(batch)
             if tensors and any(made_of(each, tensors) is not None for each in asked):

@@ -91,9 +91,20 @@ class Watcher:
 
     def graded(self) -> None:
         """They are there. Where an optimizer asked for them, it is about to move the weights."""
-        wanted = self._within is not None and self.doctor is None and not self.ended
-        if wanted and (found := self._begin()) is not None:
+        if self.ended or not self._unit.called:
+            return
+        if self.doctor is None:
+            self._perhaps_begin()
+        if self.doctor is not None and not self.doctor.stepping.optimizers:
+            self._over()  # before the script moves the weights, and forgets the gradients
+
+    def _perhaps_begin(self) -> None:
+        if self._within is not None and (found := self._begin()) is not None:
             found.stepping.entered(self._within)
+        elif self._within is None and self.passes == 1:  # nobody's optimizer: the script itself moves the weights
+            with self._guard("which optimizers the script has"):
+                if not optimizers_of(roots_of(self._unit.called.values())):
+                    self._begin()
 
     def stepping(self, optimizer: Any) -> None:
         """An optimizer is about to move its weights."""
@@ -124,6 +135,7 @@ class Watcher:
 
     def end(self) -> None:
         """Nothing follows: what was begun is told."""
+        self.steps = 0
         if self._unit.loss is not None and not self.ended:
             self._over()
         self.ended = True
@@ -173,7 +185,7 @@ class Watcher:
 
     def _judge(self, unit: Unit) -> None:
         """Tell the doctor of a batch, where it is the model's."""
-        if self.doctor is None and (not optimizers_of(roots_of(unit.called.values())) or self.passes >= GATHERED):
+        if self.doctor is None and self.passes == GATHERED:
             self._begin(unit)
         found = self.doctor
         if found is None:
