@@ -18,6 +18,7 @@ from sourcewise.errors import RequestError
 from sourcewise.tracking import Place, Trackers, check_installed, numbers_of
 from sourcewise.tracking.kinds import tracker_of
 from tests.commands import TINY
+from tests.integrations.loops import Apart, batches, words
 
 FINDING = Finding("WIR003", "weights that are not trained", "error", "encoder is not in the optimizer", "Train it.")
 LINES: list[dict[str, Any]] = [
@@ -194,3 +195,31 @@ def test_what_is_not_installed_and_what_is_none_is_told() -> None:
         check_installed(["not_there"])
     with pytest.raises(RequestError, match="42 is no tracker"):
         tracker_of(42)
+
+
+class Writer:
+    """In the place of a SummaryWriter."""
+
+    def __init__(self) -> None:
+        self.scalars: list[tuple[str, float, int]] = []
+        self.texts: list[tuple[str, str, int]] = []
+
+    def add_scalar(self, key: str, value: float, step: int) -> None:
+        self.scalars.append((key, value, step))
+
+    def add_text(self, key: str, text: str, step: int) -> None:
+        self.texts.append((key, text, step))
+
+    def flush(self) -> None: ...
+
+
+def test_a_doctor_of_a_plain_loop_tells_them() -> None:
+    training, writer = Apart("unoptimised"), Writer()
+    doctor = sourcewise.doctor(training.modules, training.optimizers, track=writer)
+    training.run(12, doctor.step)
+    doctor.evaluate(list(batches(words(64, 1), begin=False)))
+    assert [(key, step) for key, _, step in writer.texts][0] == ("sourcewise/WIR003", 1)
+    assert ("sourcewise_source_bits", 12) in [(key, step) for key, _, step in writer.scalars]
+    pytest.importorskip("mlflow")
+    with pytest.raises(RequestError, match="no run of mlflow is open"):
+        sourcewise.doctor(training.modules, training.optimizers, track="mlflow")

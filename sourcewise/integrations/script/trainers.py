@@ -11,6 +11,7 @@ from torch import Tensor
 from sourcewise.integrations.doctor import guarded
 from sourcewise.integrations.passing import size_of
 from sourcewise.integrations.transformers import SourcewiseCallback
+from sourcewise.tracking import Trackers
 
 if TYPE_CHECKING:
     from sourcewise.integrations.script.report import Report
@@ -43,6 +44,7 @@ class Within(SourcewiseCallback):
         """As the callback; it may begin at a later step."""
         self.began = int(state.global_step)
         super().on_train_begin(args, state, control, **given)
+        self.told.trackers = Trackers()
 
     @guarded("whether gradients are finite")
     def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **given: Any) -> None:
