@@ -96,17 +96,19 @@ def evaluate(arguments: Namespace) -> int:
 
 @command(
     "say why a model does not work, with evidence and cure",
-    "RECIPE | MODEL [DATA] | DATA [DATA] | --script FILE.py [options] [-- ARGS]",
+    "MODEL [DATA] | DATA [DATA] | --script FILE [-- ARGS]",
     [
         "sourcewise diagnose train.tsv test.tsv",
         "sourcewise diagnose runs/mine manifest.tsv --features features/test",
         "sourcewise diagnose --script train.py --steps 100 -- --lr 1e-3",
     ],
-    argument("model", nargs="?", type=path, help="a recipe, a run, a Hugging Face folder or hub name, or data"),
+    argument(
+        "model", nargs="?", type=path, metavar="MODEL", help="a recipe, run, Hugging Face folder or name, or data"
+    ),
     argument("data", nargs="?", type=path, metavar="DATA", help="pairs to look at it with (default: the run's own)"),
     *SET,
     *SEARCH,
-    argument("--script", type=path, metavar="FILE", help="run this training script (or module), and watch its steps"),
+    argument("--script", type=path, metavar="FILE", help="run this training script, and watch its steps"),
     argument("--steps", type=int, metavar="N", help="end it after so many (default: 60); 0: let it run"),
     argument("--junit", type=path, metavar="FILE", help="write JUnit XML there, for continuous integration"),
     JSON,
@@ -116,7 +118,6 @@ def evaluate(arguments: Namespace) -> int:
 def diagnose(arguments: Namespace) -> int:
     """Report what is wrong, the cause first. A recipe (a .yaml or a shipped one's name)
     is checked before training, and takes the options of `train`; so are data alone.
-
     Exit status 1 when a finding is an error.
     """
     from sourcewise.reporting.junit import as_junit

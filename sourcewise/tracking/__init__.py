@@ -18,38 +18,10 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from sourcewise.errors import RequestError
+from sourcewise.tracking.base import Place, Tracker
+from sourcewise.tracking.kinds import OPEN
 
-KINDS = ("tensorboard", "wandb", "mlflow", "trackio")
-PROJECT = "sourcewise"
-
-
-@dataclass(frozen=True, slots=True)
-class Place:
-    """The run that is tracked: its folder, its options, and the step that it goes on from, 0 for a new one."""
-
-    folder: Path
-    settings: Mapping[str, Any] = field(default_factory=dict)
-    step: int = 0
-
-    @property
-    def id(self) -> str:
-        """The same for a run that goes on in its folder."""
-        return hashlib.sha256(str(self.folder.resolve()).encode()).hexdigest()[:16]
-
-
-class Tracker(Protocol):
-    """What takes figures and findings; each call may raise what it likes."""
-
-    name: str
-
-    def log(self, numbers: Mapping[str, float], step: int) -> None:
-        """Figures of a step."""
-
-    def alert(self, title: str, text: str, level: str, step: int) -> None:
-        """A finding, of level error, warning or note."""
-
-    def close(self) -> None:
-        """Nothing follows."""
+__all__ = ["Place", "Tracker", "Trackers", "check_installed", "numbers_of"]
 
 
 class Trackers:
@@ -60,8 +32,6 @@ class Trackers:
 
     def open(self, names: Iterable[str], place: Place) -> None:
         """Begin to track a run by trackers of these names."""
-        from sourcewise.tracking.kinds import OPEN
-
         for name in names:
             with self._kept(name):
                 self.trackers.append(OPEN[name](place))
@@ -118,8 +88,3 @@ def check_installed(names: Iterable[str]) -> None:
     for name in names:
         if importlib.util.find_spec(name) is None:
             raise RequestError(f"train.track: {name} is not installed: pip install 'sourcewise[trackers]'")
-
-
-def only_here(name: str, value: str) -> None:
-    """Set a variable of the environment, unless whoever trains has."""
-    os.environ.setdefault(name, value)

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from sourcewise.errors import RequestError
-from sourcewise.tracking import KINDS, PROJECT, Place, Tracker, only_here
+from sourcewise.tracking.base import KINDS, PROJECT, Place, Tracker, only_here
 
 LEVELS = {"error": "ERROR", "warning": "WARN", "note": "INFO"}
 

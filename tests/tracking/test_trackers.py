@@ -218,7 +218,7 @@ def test_a_doctor_of_a_plain_loop_tells_them() -> None:
     doctor = sourcewise.doctor(training.modules, training.optimizers, track=writer)
     training.run(12, doctor.step)
     doctor.evaluate(list(batches(words(64, 1), begin=False)))
-    assert [(key, step) for key, _, step in writer.texts][0] == ("sourcewise/WIR003", 1)
+    assert next((key, step) for key, _, step in writer.texts) == ("sourcewise/WIR003", 1)
     assert ("sourcewise_source_bits", 12) in [(key, step) for key, _, step in writer.scalars]
     pytest.importorskip("mlflow")
     with pytest.raises(RequestError, match="no run of mlflow is open"):

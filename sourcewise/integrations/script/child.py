@@ -6,6 +6,7 @@ by the script's own exit status, after its `atexit` functions; 0 where it was en
 
 from __future__ import annotations
 
+import importlib.util
 import sys
 from pathlib import Path
 
@@ -44,8 +45,6 @@ def main(result: str, steps: str, name: str, *arguments: str) -> int:
 
 
 if __name__ == "__main__":
-    try:
-        import sourcewise  # noqa: F401
-    except ImportError:
+    if importlib.util.find_spec("sourcewise") is None:
         sys.path.append(str(Path(__file__).parents[3]))  # a checkout that is not installed
     sys.exit(main(*sys.argv[1:]))
