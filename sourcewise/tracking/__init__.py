@@ -7,15 +7,11 @@ MLFLOW_TRACKING_URI, TRACKIO_SPACE_ID). A tracker that fails is left out with on
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import importlib.util
 import math
-import os
 import sys
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from sourcewise.errors import RequestError
 from sourcewise.tracking.base import Place, Tracker
