@@ -18,6 +18,7 @@ from sourcewise.data.examples import Dataset
 from sourcewise.data.mixtures import encode_sets
 from sourcewise.data.profiles.profile import profile_of, write_profiles
 from sourcewise.diagnosis.answer import Diagnosis, Piece
+from sourcewise.diagnosis.finding import Finding
 from sourcewise.diagnosis.preflight import before_training
 from sourcewise.diagnosis.preflight import preflight as diagnosed
 from sourcewise.diagnosis.watch import Watch
@@ -30,8 +31,10 @@ from sourcewise.reporting.comparison import write_table
 from sourcewise.reporting.comparison_progress import ComparisonProgress
 from sourcewise.reporting.progress import LiveReport, TrainingProgress
 from sourcewise.reporting.terminal import print_findings, print_notes
+from sourcewise.reporting.tracked import Tracked
 from sourcewise.runtime.processes import refuse_ranks
 from sourcewise.runtime.random import host_kept
+from sourcewise.tracking import check_installed
 from sourcewise.training.events import Listener
 from sourcewise.training.loop import Interrupted, Training
 from sourcewise.training.resuming import resumed
@@ -56,6 +59,7 @@ def train(
     """
     refuse_ranks()
     recipe = _with(recipe, overrides) if isinstance(recipe, Recipe) else load_recipe(recipe, overrides)
+    check_installed(recipe.train.track)
     run = create_run(recipe, resume=resume, overwrite=overwrite)
     if resume:
         recipe = resumed(recipe, run.recipe, overrides or {})
@@ -109,8 +113,13 @@ def _training(
     setup: TrainingSetup, run: Run, before: Piece | None = None, listeners: Sequence[Listener] = ()
 ) -> Training:
     """The training with its listeners; `before` is the report of its pre-flight check."""
-    progress = TrainingProgress()
-    watching: tuple[Listener, ...] = (progress, Watch(setup.recipe, progress.found, before), LiveReport(), *listeners)
+    progress, tracked = TrainingProgress(), Tracked(setup.recipe)
+
+    def found(step: int, finding: Finding) -> None:
+        progress.found(step, finding)
+        tracked.found(step, finding)
+
+    watching: tuple[Listener, ...] = (progress, tracked, Watch(setup.recipe, found, before), LiveReport(), *listeners)
     return Training(setup, run, watching)
 
 

@@ -27,7 +27,7 @@ LAYERS = (
     ("config",),
     ("metrics",),
     ("figures",),
-    ("runtime",),
+    ("runtime", "tracking"),
     ("native",),
     ("errors",),
 )

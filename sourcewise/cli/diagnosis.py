@@ -7,6 +7,7 @@ import math
 import sys
 from argparse import SUPPRESS, Namespace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import sourcewise
 from sourcewise.cli.options import (
@@ -33,6 +34,9 @@ from sourcewise.cli.options import (
 )
 from sourcewise.cli.parser import argument, command, filled, path
 from sourcewise.errors import RequestError
+
+if TYPE_CHECKING:
+    from sourcewise.diagnosis.answer import Diagnosis
 
 
 @command(
@@ -100,57 +104,93 @@ def evaluate(arguments: Namespace) -> int:
 
 @command(
     "say why a model does not work, with evidence and cure",
-    "RECIPE | MODEL [DATA] | DATA [DATA] [options]",
+    "MODEL [DATA] | DATA [DATA] | --script FILE [-- ARGS]",
     [
-        "sourcewise diagnose my.yaml",
         "sourcewise diagnose train.tsv test.tsv",
         "sourcewise diagnose runs/mine manifest.tsv --features features/test",
+        "sourcewise diagnose --script train.py --steps 100 -- --lr 1e-3",
     ],
-    argument("model", type=path, metavar="MODEL", help="a recipe, a run, a Hugging Face folder or hub name, or data"),
+    argument(
+        "model", nargs="?", type=path, metavar="MODEL", help="a recipe, run, Hugging Face folder or name, or data"
+    ),
     argument("data", nargs="?", type=path, metavar="DATA", help="pairs to look at it with (default: the run's own)"),
     *SET,
     *SEARCH,
+    argument("--script", type=path, metavar="FILE", help="run this training script, and watch its steps"),
+    argument("--steps", type=int, metavar="N", help="end it after so many (default: 60); 0: let it run"),
     argument("--junit", type=path, metavar="FILE", help="write JUnit XML there, for continuous integration"),
     JSON,
     overrides=True,
+    passes_on=("--script",),
 )
 def diagnose(arguments: Namespace) -> int:
     """Report what is wrong, the cause first. A recipe (a .yaml or a shipped one's name)
     is checked before training, and takes the options of `train`; so are data alone.
-
     Exit status 1 when a finding is an error.
     """
-    from sourcewise.config.files import is_recipe
-    from sourcewise.diagnosis.data_alone import is_data
     from sourcewise.reporting.junit import as_junit
     from sourcewise.reporting.terminal import print_diagnosis
     from sourcewise.runtime.files import check_writable, write_atomically
 
     if arguments.junit:
         check_writable(Path(arguments.junit))
+    status = 0
+    if arguments.script:
+        diagnosis, status = _of_script(arguments)
+    else:
+        diagnosis = _of_model(arguments)
+    if arguments.junit:
+        write_atomically(Path(arguments.junit), as_junit(diagnosis, str(arguments.script or arguments.model)))
+    if arguments.json:
+        print(diagnosis.to_json())
+    else:
+        print_diagnosis(diagnosis)
+    return status or (1 if diagnosis.verdict == "ill" else 0)
 
+
+def _of_script(arguments: Namespace) -> tuple[Diagnosis, int]:
+    """The diagnosis of a script, and the exit status that it ended with. Raises RequestError."""
+    from sourcewise.integrations.script import STEPS, watch_script
+
+    others = given(arguments, "model", "data", *READING, *CUTS, "beams", "max_new_tokens")
+    first = next(iter(others), None)
+    if arguments.overrides or first is not None:
+        said = f"--{next(iter(arguments.overrides))}" if arguments.overrides else f"{others[first or '']}"
+        way = f"sourcewise diagnose --script {arguments.script} -- {said}"
+        raise RequestError(f"{said}: what the script is given stands behind --: {way}")
+    steps = STEPS if arguments.steps is None else arguments.steps
+    watched = watch_script(arguments.script, arguments.passed_on, steps=steps, quiet=arguments.json)
+    print(f"sourcewise: {watched.words}", file=sys.stderr)
+    status = watched.status
+    return watched.diagnosis, 128 - status if status < 0 else status
+
+
+def _of_model(arguments: Namespace) -> Diagnosis:
+    """The diagnosis of a recipe, a model or data. Raises RequestError."""
+    from sourcewise.config.files import is_recipe
+    from sourcewise.diagnosis.data_alone import is_data
+
+    if arguments.model is None:
+        raise RequestError("MODEL is missing: a recipe, a run, a folder, data, or --script FILE.py")
+    if str(arguments.model).endswith(".py"):
+        way = f"sourcewise diagnose --script {arguments.model}"
+        raise RequestError(f"{arguments.model}: is a script, and no model; to run and watch it: {way}")
+    if arguments.steps is not None:
+        raise RequestError("--steps: goes with --script; of a recipe: --train.steps")
     reading, search = given(arguments, *READING, *CUTS), given(arguments, "beams", "max_new_tokens")
     asked = reading | search
     if is_recipe(arguments.model):
         if arguments.data or asked:
             said = arguments.data or f"--{next(iter(asked)).replace('_', '-')}"
             raise RequestError(f"{said}: a recipe names its data; set --data.valid.pairs FILE")
-        diagnosis = sourcewise.preflight(arguments.model, arguments.overrides)
-    elif arguments.overrides:
+        return sourcewise.preflight(arguments.model, arguments.overrides)
+    if arguments.overrides:
         raise RequestError(f"--{next(iter(arguments.overrides))}: goes with a recipe; {arguments.model} is none")
-    elif asked and not arguments.data and not is_data(arguments.model):
+    if asked and not arguments.data and not is_data(arguments.model):
         said = f"--{next(iter(asked)).replace('_', '-')}"
         raise RequestError(f"{said}: goes with DATA: sourcewise diagnose {arguments.model} DATA {said} …")
-    else:
-        words = {"task": None, **reading} | ({"generation": search} if search else {})
-        diagnosis = sourcewise.diagnose(arguments.model, arguments.data, **words)
-    if arguments.junit:
-        write_atomically(Path(arguments.junit), as_junit(diagnosis, str(arguments.model)))
-    if arguments.json:
-        print(diagnosis.to_json())
-    else:
-        print_diagnosis(diagnosis)
-    return 1 if diagnosis.verdict == "ill" else 0
+    words = {"task": None, **reading} | ({"generation": search} if search else {})
+    return sourcewise.diagnose(arguments.model, arguments.data, **words)
 
 
 @command(

@@ -59,6 +59,7 @@ class Command:
     examples: tuple[str, ...]
     arguments: tuple[Argument, ...]
     overrides: bool  # also takes --section.key value
+    passes_on: tuple[str, ...] = ()  # options of a program to run, with which all behind -- is that program's
 
     def parser(self) -> Parser:
         """The argparse parser of this command."""
@@ -80,6 +81,9 @@ class Command:
         """Words → arguments, options and positions in any order. Raises RequestError."""
         parser = self.parser()
         overrides: list[str] = []
+        script: list[str] = []
+        if "--" in words and any(word.partition("=")[0] in self.passes_on for word in words[: words.index("--")]):
+            words, script = words[: words.index("--")], words[words.index("--") + 1 :]
         if self.overrides:
             words, overrides = _set_overrides_apart(words, parser.flags)
         arguments, unknown = parser.parse_known_intermixed_args(words)
@@ -90,6 +94,8 @@ class Command:
             from sourcewise.config.files import parse_overrides
 
             arguments.overrides = parse_overrides(overrides)
+        if self.passes_on:
+            arguments.passed_on = script
         return arguments
 
 
@@ -97,12 +103,19 @@ COMMANDS: dict[str, Command] = {}
 
 
 def command(
-    summary: str, usage: str, examples: list[str], *arguments: Argument, overrides: bool = False
+    summary: str,
+    usage: str,
+    examples: list[str],
+    *arguments: Argument,
+    overrides: bool = False,
+    passes_on: tuple[str, ...] = (),
 ) -> Callable[[Callable[[Namespace], int]], Callable[[Namespace], int]]:
     """Decorator: registers a function as the command of its name, with its docstring as description."""
 
     def register(function: Callable[[Namespace], int]) -> Callable[[Namespace], int]:
-        COMMANDS[function.__name__] = Command(function, summary, usage, tuple(examples), arguments, overrides)
+        COMMANDS[function.__name__] = Command(
+            function, summary, usage, tuple(examples), arguments, overrides, passes_on
+        )
         return function
 
     return register

@@ -92,6 +92,9 @@ class TrainConfig(Options):
     unfreeze: UnfreezeConfig = Field(default_factory=UnfreezeConfig, description="gradual unfreezing")
     freeze: list[Part] = Field(default_factory=list, description="parts that are not trained")
     preflight: bool = Field(True, description="check data and wiring before the first step; stop on an error")
+    track: list[Literal["tensorboard", "wandb", "mlflow", "trackio"]] = Field(
+        default_factory=list, description="trackers that are given figures and findings, too, such as tensorboard,wandb"
+    )
     log_every: Positive = Field(20, description="steps between lines of metrics.jsonl")
     evaluate_every: Positive | None = Field(None, description="steps between evaluations (default: once per epoch)")
     evaluate_examples: Positive = Field(200, description="validation examples generated while training")
@@ -106,8 +109,8 @@ class TrainConfig(Options):
     threads: Annotated[int, Field(gt=0, le=1024)] | None = Field(None, description="CPU threads (default: every core)")
     device: str = Field("auto", pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$", description="auto, cpu, cuda, cuda:1 or mps")
 
-    @field_validator("freeze", mode="before")
+    @field_validator("freeze", "track", mode="before")
     @classmethod
-    def _freeze_words(cls, value: Any) -> Any:
+    def _several_words(cls, value: Any) -> Any:
         """Accepts `encoder` or `encoder,bridge` as a list."""
         return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value

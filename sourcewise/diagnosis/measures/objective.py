@@ -17,6 +17,7 @@ Form = Literal["logits", "log-probabilities", "logarithm", "probabilities", "twi
 LEAST = 3  # entries of a vocabulary
 CLOSE = 1e-3  # of the largest, that two ways to one gradient differ by
 ROUGH = 3e-2  # where outputs are bf16 or fp16
+UNSURE = 1e-3  # of the largest gradient of a token: below it, where a label is all but certain, little but rounding
 SUMS = 1e-2  # of probabilities, that they differ from 1 by
 ROWS = 4096  # tokens whose form is looked at
 APART = 0.05  # relative; probabilities of labels that differ by less tell no two forms apart
@@ -64,7 +65,7 @@ def _said(out: Tensor, gradient: Tensor) -> Said | None:
     if not bool(counts.any()) or not bool(torch.isfinite(slope).all()):
         return None
     labels = slope.argmin(-1)
-    chosen = counts.nonzero()[:, 0]
+    chosen = (size >= UNSURE * size.max()).nonzero()[:, 0]
     chosen = chosen[:: max(1, len(chosen) // ROWS)]
     form = _form(table[chosen], slope[chosen], labels[chosen], close)
     if form is None:

@@ -34,7 +34,7 @@ class Stepping:
         self._within = False  # a step
         self._hooks = []
         for each in self.optimizers:
-            self._hooks.append(each.register_step_pre_hook(Hook(partial(self._entered, each))))
+            self._hooks.append(each.register_step_pre_hook(Hook(partial(self.entered, each))))
             self._hooks.append(each.register_step_post_hook(Hook(partial(self._left, each))))
 
     @property
@@ -64,7 +64,8 @@ class Stepping:
             hook.remove()
 
     @torch.no_grad()
-    def _entered(self, optimizer: Any, *given: Any) -> None:
+    def entered(self, optimizer: Any, *given: Any) -> None:
+        """A step of this optimizer begins, or what comes before its weights move."""
         self._within = True
         if self.on:
             with self.guard("the updates of the weights"):

@@ -55,6 +55,7 @@ from sourcewise.integrations.loop.understood import Asked, Understood
 from sourcewise.integrations.loop.watching import Watching
 from sourcewise.integrations.recorder import Recorder
 from sourcewise.integrations.telling import PREFIX, Told, of_set
+from sourcewise.tracking import Trackers
 from sourcewise.training.events import Step
 from sourcewise.training.statistics import target_entropy
 
@@ -107,8 +108,11 @@ class History:
 class LoopDoctor(Doctor):
     """Looks at a training of torch modules; see `doctor`."""
 
-    def __init__(self, model: Any, optimizer: Any, asked: Asked, *, steps: int, every: int, examples: int) -> None:
+    def __init__(
+        self, model: Any, optimizer: Any, asked: Asked, *, steps: int, every: int, examples: int, trackers: Trackers
+    ) -> None:
         super().__init__(Told(), LOOP)
+        self.told.trackers = trackers
         self.looks = not distributed.is_available() or not distributed.is_initialized() or distributed.get_rank() == 0
         self.history = self.told.state = History()
         self.modules = named_modules(model)

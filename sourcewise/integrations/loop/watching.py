@@ -114,6 +114,17 @@ class Watching:
         plain, self._fused = _within(self.modules)
         self._hooks = [hook for name, module in plain for hook in self._hooked(name, module)]
 
+    def add(self, name: str, module: nn.Module) -> None:
+        """The calls of this module, too, from now on."""
+        known = {id(inner) for _, each in self.modules for inner in each.modules()}
+        if id(module) in known:
+            return
+        self.modules.append((name, module))
+        plain, fused = _within([(name, module)])
+        self._fused += [pair for pair in fused if id(pair[1]) not in known]
+        new = [pair for pair in plain if id(pair[1]) not in known]
+        self._hooks += [hook for path, each in new for hook in self._hooked(path, each)]
+
     def stop(self) -> None:
         """No longer."""
         for hook in (*self._hooks, *self._late):

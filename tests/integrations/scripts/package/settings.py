@@ -1,0 +1,3 @@
+"""Beside the script, found by a relative import."""
+
+SIZE = 12
