@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from sourcewise.diagnosis.measures.first_step import FirstStep
@@ -36,6 +36,22 @@ class State:
 
 
 @dataclass(frozen=True, slots=True)
+class Gradients:
+    """What became of gradients between backward() and the optimizers' steps.
+
+    `left` is what earlier steps had left in the way, over what came, of the optimizer where that is most; `erased` that
+    gradients came and an optimizer found none; `untaken` how many steps went by without any step of an optimizer;
+    `strangers` how many of the `held` tensors of the optimizers no module has.
+    """
+
+    left: float = 0.0
+    erased: bool = False
+    untaken: int = 0
+    strangers: int = 0
+    held: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Observed:
     """What steps of a training showed: the last that was looked at, and what the loss takes the outputs for.
 
@@ -52,6 +68,8 @@ class Observed:
     source: float | None = None
     zeros: Zeros | None = None
     state: State | None = None
+    detached: str = ""  # what of the encoder is read without its gradient, in words
+    gradients: Gradients = field(default_factory=Gradients)
     fading: Fading | None = None
     early: bool = False  # whether it is the first step, where a branch that starts at zero starves what is before it
     unheld: bool = False  # whether the optimizers are not known

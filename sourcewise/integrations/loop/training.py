@@ -38,8 +38,10 @@ from sourcewise.integrations.finite import broken_weights, local
 from sourcewise.integrations.loop.batches import Named, examples_in, tensors_of
 from sourcewise.integrations.loop.data import Passed, flat
 from sourcewise.integrations.loop.evaluating import Reader, evaluated, some_batches, source_effect
+from sourcewise.integrations.loop.gradients import UNTAKEN, Arrivals
 from sourcewise.integrations.loop.modules import named_modules, parts_of
 from sourcewise.integrations.loop.reading import (
+    detached_from,
     fading_of,
     first_step,
     given_tensors,
@@ -116,6 +118,7 @@ class LoopDoctor(Doctor):
         self.asked, self.every, self.examples = asked, every, examples
         self.stepping = Stepping(optimizers_in(optimizer), self.guard)
         self.watching = Watching(self.modules, self.guard)
+        self.arrivals = Arrivals(self.stepping, self.guard)
         self.watching.begins = self.stepping.start  # what steps before belongs to the batch before
         self.passed = Passed()
         self.plan = Plan(steps=steps, fresh=False, clip=0.0)
@@ -156,6 +159,7 @@ class LoopDoctor(Doctor):
         if self.watching.on:
             self.watching.stop()
             self._seen = Seen(number, loss, batch)
+        self.arrivals.counted()
         self._settle()
         if self._seen is None and (number + 1 in AT_FIRST or (number + 1) % self.every == 0):
             self._watch()
@@ -184,15 +188,18 @@ class LoopDoctor(Doctor):
         """The next step is looked at."""
         self.watching.start()
         self.stepping.start()
+        self.arrivals.start()
 
     @guarded("what a step showed")
     def _settle(self, *, now: bool = False) -> None:
         """Judge the step that was watched, once its optimizers have moved the weights."""
         seen = self._seen
-        if seen is None or not (self.stepping.taken or not self.stepping.optimizers or now):
+        waits = self.stepping.optimizers and not self.stepping.taken and not now
+        if seen is None or (waits and (any(self.stepping.counts) or self.history.global_step < UNTAKEN)):
             return
         self._seen = None
         self.stepping.stop()
+        self.arrivals.stop()
         self.judge_finite()
         if self.is_lost:
             return
@@ -271,6 +278,8 @@ class LoopDoctor(Doctor):
             nats=seen.nats(self.watching),
             zeros=zeros_now(self._zeros, self._first, seen.number),
             state=state_left(self.watching, weights),
+            detached=detached_from(self.watching, weights),
+            gradients=self.arrivals.gradients(self.history.global_step, {id(p) for p in self.model.parameters()}),
             fading=self._fading(seen),
             source=self._source,
             early=seen.number == 1,

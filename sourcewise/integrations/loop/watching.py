@@ -91,6 +91,7 @@ class Watching:
         self.begins: Callable[[], None] = lambda: None  # told of the first call of a step
         self.deep = False  # whether outputs of inner layers may be what the loss takes labels for
         self.calls: list[Call] = []  # from outside
+        self.ungraded: set[str] = set()  # modules in training mode that were called without gradients
         self.inner: list[Call] = []  # of encoders and decoders within, and where `deep` of matrices
         self._hooks: list[Any] = []
         self._fused: Named = []
@@ -110,7 +111,7 @@ class Watching:
     def start(self) -> None:
         """From now on; what was seen before is forgotten."""
         self.stop()
-        self.calls, self.inner, self._open = [], [], []
+        self.calls, self.inner, self._open, self.ungraded = [], [], [], set()
         plain, self._fused = _within(self.modules)
         self._hooks = [hook for name, module in plain for hook in self._hooked(name, module)]
 
@@ -122,7 +123,7 @@ class Watching:
 
     def forget(self) -> None:
         """What was seen, which holds a step's tensors."""
-        self.calls, self.inner, self._open = [], [], []
+        self.calls, self.inner, self._open, self.ungraded = [], [], [], set()
 
     def _hooked(self, name: str, module: nn.Module) -> list[Any]:
         before, after = Hook(partial(self._before, name)), Hook(self._after)
@@ -133,6 +134,8 @@ class Watching:
 
     def _before(self, name: str, module: nn.Module, given: Any, named: dict[str, Any]) -> None:
         if not torch.is_grad_enabled():
+            if module.training:
+                self.ungraded.add(name)
             return
         if not self._open and not self.calls:
             self.begins()
