@@ -9,4 +9,11 @@ KEYS: dict[str, str] = {
     "new:language-code": "WIR024 WIR025",
     "new:generation-settings": "OUT014",
     "new:prefix": "DAT025",
+    "new:half-precision": "TRN001=half.precision WIR001=half.precision",
+    "new:zero-grad": "WIR029",
+    "new:probabilities": "WIR027",
+    "new:mask-inverted": "WIR005=inverted",
+    "new:start-token": "WIR010",
+    "new:new-tokens": "WIR031",
+    "new:too-few-steps": "TRN013 TRN014",
 }

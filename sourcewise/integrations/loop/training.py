@@ -34,7 +34,7 @@ from sourcewise.errors import RequestError
 from sourcewise.integrations.collated import LABELS
 from sourcewise.integrations.cures import LOOP
 from sourcewise.integrations.doctor import Doctor, guarded
-from sourcewise.integrations.finite import broken_weights, local
+from sourcewise.integrations.finite import broken_weights, half_of, local
 from sourcewise.integrations.loop.batches import Named, examples_in, tensors_of
 from sourcewise.integrations.loop.data import Passed, flat
 from sourcewise.integrations.loop.evaluating import Reader, evaluated, some_batches, source_effect
@@ -121,7 +121,7 @@ class LoopDoctor(Doctor):
         self.arrivals = Arrivals(self.stepping, self.guard)
         self.watching.begins = self.stepping.start  # what steps before belongs to the batch before
         self.passed = Passed()
-        self.plan = Plan(steps=steps, fresh=False, clip=0.0)
+        self.plan = Plan(steps=steps, fresh=False, clip=0.0, half=half_of(self.model))
         self.recorder = Recorder(self.plan, cure=LOOP.not_finite)
         self.recorder.started()
         self.understood: Understood | None = None
@@ -139,7 +139,7 @@ class LoopDoctor(Doctor):
         self._zeros = zeros_at_start(parts_of(self.modules), self.modules)
         if broken := broken_weights(self.model):
             self._broken = True
-            self.pieces["wiring"] = look(Wiring(broken=f"not finite are the weights {broken}"))
+            self.pieces["wiring"] = look(Wiring(broken=f"not finite are the weights {broken}", plan=self.plan))
             self.tell()
         self._watch()
 
@@ -198,6 +198,7 @@ class LoopDoctor(Doctor):
         if seen is None or (waits and (any(self.stepping.counts) or self.history.global_step < UNTAKEN)):
             return
         self._seen = None
+        self.recorder.plan = replace(self.recorder.plan, half=half_of(self.model, self.watching.half))
         self.stepping.stop()
         self.arrivals.stop()
         self.judge_finite()

@@ -89,6 +89,7 @@ class Watching:
         """The modules whose calls count, by name; `guard` keeps what goes wrong from whoever trains."""
         self.modules, self.guard = list(modules), guard
         self.begins: Callable[[], None] = lambda: None  # told of the first call of a step
+        self.half = False  # whether a call was autocast to float16
         self.deep = False  # whether outputs of inner layers may be what the loss takes labels for
         self.calls: list[Call] = []  # from outside
         self.ungraded: set[str] = set()  # modules in training mode that were called without gradients
@@ -138,6 +139,7 @@ class Watching:
                 self.ungraded.add(name)
             return
         if not self._open and not self.calls:
+            self.half = self.half or _half()
             self.begins()
         if not self._open and not self._late:  # a training step has begun: what is fused is not so in one
             self._late = [hook for path, each in self._fused for hook in self._hooked(path, each)]
@@ -179,6 +181,12 @@ class Watching:
             found = said_by(out, gradient)
             if found is not None:
                 call.said[path] = found
+
+
+def _half() -> bool:
+    """Whether what is computed here is autocast to float16, on whatever device."""
+    kinds = [kind for kind in ("cuda", "cpu", "mps") if torch.is_autocast_enabled(kind)]
+    return any(torch.get_autocast_dtype(kind) == torch.float16 for kind in kinds)
 
 
 def side_of(name: str) -> Literal["encoder", "decoder", ""]:
