@@ -169,7 +169,7 @@ class Watching:
 
     def _wanted(self, call: Call) -> bool:
         """Whether a call from within is looked at."""
-        kept = side_of(call.name) != "" or isinstance(call.module, nn.Embedding)
+        kept = side_of(call.name) != "" or isinstance(call.module, (nn.Embedding, nn.MultiheadAttention))
         return kept or (self.deep and isinstance(call.module, nn.Linear))
 
     def _gradient(self, call: Call, path: str, out: Tensor, gradient: Tensor) -> None:
