@@ -77,6 +77,7 @@ def _table(texts: Sequence[str], columns: int = COLUMNS) -> np.ndarray:
 def _by_words(texts: Sequence[str], most: float, words: int) -> np.ndarray | None:
     """(texts,) bool, two kinds that share few words; None where there are none such."""
     table = _table(texts)
+    table = table[:, table.mean(0) < COMMON]  # what all have tells nothing, such as a code of one language
     kept = table.sum(1) > 0
     if table.shape[1] < 2 * words or kept.mean() < COMMON:
         return None
