@@ -60,7 +60,8 @@ SYMPTOMS = (
         "loss low good falls decreases outputs wrong bad garbage bleu zero accuracy teacher forcing inference generate",
         "the loss is that of the next token after the right ones; outputs are not. Is the loss that of the labels, is"
         " the start token right, are outputs and references written alike?",
-        "DAT022..DAT024 DAT026 WIR006..WIR010 WIR021 WIR024 WIR025 DAT025 TRN011 TRN005 SRC001 OUT010 OUT011 OUT013 OUT009",
+        "DAT022..DAT024 DAT026 WIR006..WIR010 WIR021 WIR024 WIR025 DAT025 TRN011 TRN005 SRC001 OUT010 OUT011 OUT013"
+        " OUT009",
     ),
     Symptom(
         "loss does not fall",

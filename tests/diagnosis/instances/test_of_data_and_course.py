@@ -21,9 +21,9 @@ from sourcewise.integrations.collated import Collated, Speaker
 from sourcewise.integrations.finite import half_of
 from sourcewise.integrations.passing import First
 
-ENGLISH = "zero one two three four five six seven eight nine".split()
-FRENCH = "zéro un deux trois quatre cinq six sept huit neuf".split()
-GERMAN = "null eins zwei drei vier fünf sechs sieben acht neun".split()
+ENGLISH = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]
+FRENCH = ["zéro", "un", "deux", "trois", "quatre", "cinq", "six", "sept", "huit", "neuf"]
+GERMAN = ["null", "eins", "zwei", "drei", "vier", "fünf", "sechs", "sieben", "acht", "neun"]
 WORDS = [
     "<pad>",
     "</s>",

@@ -12,14 +12,14 @@ class TwoKindsOfTargets(Rule[Pairs]):
     language or form. So it is with two target languages behind one language code, and with sets of two conventions.
     ## Threshold and its origin
     Two kinds of at least {least:%} of {rows} targets or more, that differ in {most:%} of their words at most as shared
-    ones, each with {words:words} words and more; or, of {written:%} at least, in how they are written; and which of
+    ones, each with {words:words} words and more; or, of {styled:%} at least, in how they are written; and which of
     them it is, is told by the sources' words in no more than {guess:points} points over guessing. Ours.
     """
 
     code, name, level = "DAT026", "two kinds of targets, and nothing tells which is asked for", "warning"
     explained_by = "DAT003"
     explains = "OUT00* TRN011"
-    least, most, words, written = 0.15, 0.1, 8, 0.3  # of the targets, of their words, words, and of the targets
+    least, most, words, styled = 0.15, 0.1, 8, 0.3  # of the targets, of their words, words, and of the targets
     rows, guess = 200, 0.15  # targets, and of the sources
     cures = Cure(
         "Say in each source, or by the first token of each target, which is asked for: a prefix, a language code that "
@@ -43,7 +43,7 @@ class TwoKindsOfTargets(Rule[Pairs]):
         places = [int(i) for i in sample(len(part), SAMPLE)]
         rows = [(part.dataset[i].source, part.dataset[i].target, int(part.targets[i][0])) for i in places]
         for kinds in kinds_of(rows, self.most, self.words):
-            enough = self.least if kinds.by_words else self.written
+            enough = self.least if kinds.by_words else self.styled
             if kinds.share >= enough and kinds.told <= kinds.usual + self.guess and not kinds.first_tells:
                 return kinds
         return None
