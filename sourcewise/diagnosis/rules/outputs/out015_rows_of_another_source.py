@@ -13,7 +13,7 @@ class RowsOfAnotherSource(Rule[Outputs]):
     ## Threshold and its origin
     Warning from {warning:%} of {rows} rows or more: {nats} nats a token at least, {times:words} times those of the
     median row, and less than {gain:words} of what its own source gains the median row. Only of a model that gains
-    {reads} nats a token and more by its sources in the median row. Measured on healthy trainings of numbers: none.
+    {reads} nats a token and more by its sources in the median row. Ours.
     """
 
     code, name, level = "OUT015", "targets that belong to no source of theirs", "warning"
