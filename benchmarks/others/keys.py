@@ -6,7 +6,14 @@ finding's text count. Faults themselves stay as they were written.
 
 KEYS: dict[str, str] = {
     "new:references-off": "OUT013",
-    "new:language-code": "WIR024 WIR025",
+    "new:language-code": "WIR024 WIR025 DAT026",
     "new:generation-settings": "OUT014",
     "new:prefix": "DAT025",
+    "new:half-precision": "TRN001=half.precision WIR001=half.precision",
+    "new:zero-grad": "WIR029",
+    "new:probabilities": "WIR027",
+    "new:mask-inverted": "WIR005=inverted",
+    "new:start-token": "WIR010",
+    "new:new-tokens": "WIR023=frozen",
+    "new:too-few-steps": "TRN013 TRN014",
 }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from sourcewise.diagnosis.measures.first_step import FirstStep
@@ -36,12 +36,60 @@ class State:
 
 
 @dataclass(frozen=True, slots=True)
+class Gradients:
+    """What became of gradients between backward() and the optimizers' steps.
+
+    `left` is what earlier steps had left in the way, over what came, of the optimizer where that is most; `erased` that
+    gradients came and an optimizer found none; `untaken` how many steps went by without any step of an optimizer;
+    `strangers` how many of the `held` tensors of the optimizers no module has.
+    """
+
+    left: float = 0.0
+    erased: bool = False
+    untaken: int = 0
+    strangers: int = 0
+    held: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Edges:
+    """Where targets begin and end: rows, how many end with the commonest last label, how many of the others are as
+    long as the longest; whether lengths vary in a way that sources do not tell; and of the tokens that the decoder
+    reads first and never says, None where there are none such: how many different, how many rows have the commonest,
+    and in how many rows it is a label elsewhere.
+    """
+
+    rows: int
+    ended: int
+    full: int
+    vary: bool
+    first: tuple[int, int, int] | None
+    repeated: int = 0  # rows that end with the same label twice or more, padding that counts or not
+    pads: int = 0  # in the step that was looked at, labels of padding that count, or all where no padding is known
+    labels: int = 0  # that count there
+
+
+@dataclass(frozen=True, slots=True)
+class Moves:
+    """How far outputs move, over the largest: by themselves, with other sources; with other words in the later half of
+    the targets before these, where the first of them is to be said, and behind it; with more padding behind the
+    sources. None: not tried.
+    """
+
+    itself: float = 0.0
+    source: float | None = None
+    future: float | None = None
+    own: float | None = None
+    past: float | None = None
+    padding: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Observed:
     """What steps of a training showed: the last that was looked at, and what the loss takes the outputs for.
 
     `given` is what the loss is given, "" where that is not known; `spread` the standard deviation of the
-    log-probabilities over the vocabulary; `source` how far the outputs move with other sources, over the largest, None
-    where that was not tried.
+    log-probabilities over the vocabulary.
     """
 
     step: FirstStep | None = None
@@ -49,9 +97,12 @@ class Observed:
     loss: float = math.nan  # as the training has it
     nats: float = math.nan  # of a label that counts
     spread: float = math.nan
-    source: float | None = None
+    moves: Moves = field(default_factory=Moves)
     zeros: Zeros | None = None
     state: State | None = None
+    detached: str = ""  # what of the encoder is read without its gradient, in words
+    edges: Edges | None = None
+    gradients: Gradients = field(default_factory=Gradients)
     fading: Fading | None = None
     early: bool = False  # whether it is the first step, where a branch that starts at zero starves what is before it
     unheld: bool = False  # whether the optimizers are not known
@@ -60,4 +111,12 @@ class Observed:
     def paths(self) -> Paths:
         """As far as it shows."""
         spread = 0.0 if self.spread == 0 else math.nan  # what is usual at the start, of any module, is not known
-        return Paths(spread, source=self.source)
+        moves = self.moves
+        return Paths(
+            spread,
+            source=moves.source,
+            padding=moves.padding,
+            unpadded=moves.source,
+            future=moves.future,
+            past=moves.past,
+        )

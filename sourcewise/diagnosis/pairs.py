@@ -26,6 +26,8 @@ class Ids:
 
     ends: tuple[int, ...] = ()  # ids that a whole text ends with; (): it does not end them
     longest: int | None = None  # tokens that it keeps of a text
+    unknown: int | None = None  # what it says for what it does not know
+    whole_words: bool = False  # whether that is what its vocabulary has
 
 
 @dataclass(frozen=True, slots=True)

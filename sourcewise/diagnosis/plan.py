@@ -28,6 +28,7 @@ class Plan:
     fed_back: bool = False  # whether the decoder is fed more of its own words from step to step
     past: Collection[str] = ()  # parts that its sources go past
     best: str = "bleu"  # the figure that picks the best checkpoint
+    half: str = ""  # what is computed in float16, in words, where something is
     other_loss: str = ""  # why its loss is no cross-entropy, where it is none
 
 

@@ -60,14 +60,15 @@ SYMPTOMS = (
         "loss low good falls decreases outputs wrong bad garbage bleu zero accuracy teacher forcing inference generate",
         "the loss is that of the next token after the right ones; outputs are not. Is the loss that of the labels, is"
         " the start token right, are outputs and references written alike?",
-        "DAT022..DAT024 WIR006..WIR010 WIR021 WIR024 WIR025 DAT025 TRN011 TRN005 SRC001 OUT010 OUT011 OUT013 OUT009",
+        "DAT022..DAT024 DAT026 WIR006..WIR010 WIR021 WIR024 WIR025 DAT025 TRN011 TRN005 SRC001 OUT010 OUT011 OUT013"
+        " OUT009",
     ),
     Symptom(
         "loss does not fall",
         "loss stuck plateau flat constant not falling decreasing learning nothing chance log vocabulary",
         "does anything get a gradient, and is the rate right? A batch that cannot be learned by heart is a fault of the"
         " network, not of the data.",
-        "WIR001..WIR003 WIR011..WIR018 WIR023 WIR026 WIR027 TRN003 TRN004 TRN006 TRN009 TRN015 DAT003",
+        "WIR001..WIR003 WIR011..WIR018 WIR023 WIR026 WIR027 WIR029 WIR030 TRN003 TRN004 TRN006 TRN009 TRN015 DAT003",
     ),
     Symptom(
         "nan",
@@ -79,7 +80,7 @@ SYMPTOMS = (
         "gradients vanish or explode",
         "gradient gradients vanish vanishing vanished explode exploding zero norm clipped deep",
         "what is their size by part and layer, before the first step?",
-        "WIR012 WIR013 WIR015 WIR016 WIR020 TRN006..TRN009",
+        "WIR012 WIR013 WIR015 WIR016 WIR020 WIR029 WIR030 TRN006..TRN009",
     ),
     Symptom(
         "repetition",
@@ -115,7 +116,7 @@ SYMPTOMS = (
         "good in training, bad elsewhere",
         "overfit overfits overfitting generalise generalize test new unseen domain other speaker signer validation",
         "is the set like the training data, and was anything of it in there?",
-        "DAT022..DAT024 DAT008 DAT019..DAT021 DAT010 DAT015 TRN010 OUT012",
+        "DAT022..DAT024 DAT008 DAT019..DAT021 DAT010 DAT015 TRN010 OUT012 OUT015",
     ),
     Symptom(
         "too good to be true",

@@ -106,6 +106,8 @@ class Wiring:
     @cached_property
     def moved(self) -> float:
         """How far the logits are from one pass to the next, over the largest."""
+        if self.observed is not None:
+            return self.observed.moves.itself
         return between_passes(self.network, self.batch) if self.network is not None and self.batch is not None else 0.0
 
     def check_steady(self) -> None:

@@ -119,6 +119,15 @@ def local(tensor: Any) -> Any:
     return tensor.to_local() if hasattr(tensor, "to_local") else tensor
 
 
+def half_of(model: Any, autocast: bool = False) -> str:
+    """What of a model is float16, whose largest number is 65,504, in words; "" where nothing is."""
+    kinds = [p.dtype for p in model.parameters()]
+    count = sum(kind == torch.float16 for kind in kinds)
+    if count:
+        return f"{count} of {len(kinds)} weight tensors are float16"
+    return "the forward pass is autocast to float16" if autocast else ""
+
+
 def scales(optimizer: Any) -> bool:
     """Whether losses are scaled (fp16): steps that overflow are then left out, and the scale is lowered."""
     return getattr(optimizer, "scaler", None) is not None

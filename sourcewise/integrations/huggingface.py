@@ -67,7 +67,8 @@ class HuggingFaceDoctor(Doctor):
         plan = replace(plan_of(self.model, training), other_loss=other_loss)
         self.recorder = Recorder(plan, cure=self.host.not_finite)
         self.recorder.started()
-        self._first, self._pairs = First(EXAMPLES) if self.wiring else None, First(SAMPLE, slim=True)
+        bands = getattr(self.model.config, "num_mel_bins", None)
+        self._first, self._pairs = First(EXAMPLES) if self.wiring else None, First(SAMPLE, slim=True, bands=bands)
         if not self.wiring:
             self.tell({})
 

@@ -16,10 +16,12 @@ from torch import Tensor
 
 from sourcewise.data.batches import IGNORED
 from sourcewise.errors import RequestError
+from sourcewise.integrations import features
 from sourcewise.integrations.collated import LABELS, MASK, READ, TEXT, VECTORS, Collation
 
 Seen = Callable[[Any, bool], None]  # a batch, and whether it is trained on
 
+SPEECH = "input_features"
 KEPT = 8  # batches of an evaluation, at least, of which some examples are looked at
 
 
@@ -165,9 +167,9 @@ def _stacked(values: Sequence[Any], fill: int) -> Any:
 class First:
     """The first examples that pass, as many as are wanted."""
 
-    def __init__(self, wanted: int, *, slim: bool = False) -> None:
-        """`slim`: without all that the rules over pairs do not read."""
-        self.wanted, self.slim = wanted, slim
+    def __init__(self, wanted: int, *, slim: bool = False, bands: int | None = None) -> None:
+        """`slim`: without all that the rules over pairs do not read; `bands` see `features.kept`."""
+        self.wanted, self.slim, self.bands = wanted, slim, bands
         self.batches: list[dict[str, Any]] = []
 
     @property
@@ -184,14 +186,15 @@ class First:
         """Keep of this batch what is still wanted."""
         left = self.wanted - self.examples
         kept = some_of(batch, spread(size_of(batch), left)) if size_of(batch) > left else dict(batch)
-        self.batches.append(_slim(kept) if self.slim else kept)
+        self.batches.append(_slim(kept, self.bands) if self.slim else kept)
 
 
-def _slim(batch: Collation) -> dict[str, Any]:
-    """Ids, labels and mask on the CPU; of vectors their first dimension, which tells how many there are."""
+def _slim(batch: Collation, bands: int | None = None) -> dict[str, Any]:
+    """Ids, labels and mask on the CPU; of vectors and of features of speech a few mixtures of their dimensions."""
     kept = {name: batch[name] for name in (TEXT, LABELS, MASK, READ) if name in batch}
-    if TEXT not in kept and isinstance(batch.get(VECTORS), Tensor):
-        kept[VECTORS] = batch[VECTORS][..., :1]
+    given = next((batch[n] for n in (VECTORS, SPEECH) if isinstance(batch.get(n), Tensor) and batch[n].ndim == 3), None)
+    if TEXT not in kept and given is not None:
+        kept[VECTORS], kept[MASK] = features.kept(given.detach(), batch.get(MASK), bands)
     kept |= {name: None for name in batch if name not in kept}  # to be named where they are what is there instead
     return {name: value.detach().cpu() if isinstance(value, Tensor) else value for name, value in kept.items()}
 

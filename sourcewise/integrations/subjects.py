@@ -35,7 +35,7 @@ from sourcewise.integrations.collated import (
     with_prompts,
 )
 from sourcewise.integrations.fed import why_unfed
-from sourcewise.integrations.finite import broken_weights
+from sourcewise.integrations.finite import broken_weights, half_of
 from sourcewise.integrations.passing import joined, some_of
 from sourcewise.integrations.rates import groups, peaks, unknown
 from sourcewise.model.families.huggingface import is_computed, parts_of
@@ -61,6 +61,7 @@ class Training:
     own: str = ""
     taken: str = ""
     compiled: bool = False
+    fp16: bool = False  # autocast
 
 
 def plan_of(model: Any, training: Training) -> Plan:
@@ -83,6 +84,7 @@ def plan_of(model: Any, training: Training) -> Plan:
         clip=training.clip,
         taken=[("dropout", "dropout", dropout), ("smoothing", "label_smoothing_factor", training.smoothing)],
         first_moment=("adam_beta1", first),
+        half=half_of(model, training.fp16),
         other_loss=f"the loss is the training's own, {training.own}" if training.own else "",
     )
 
@@ -90,7 +92,7 @@ def plan_of(model: Any, training: Training) -> Plan:
 def wiring_of(model: Any, batches: Sequence[Collation], processing: Any, training: Training) -> Wiring:
     """The first batches of a training, as the model is to be given them. Raises RequestError."""
     if broken := broken_weights(model):
-        return Wiring(broken=f"not finite are the weights {broken}")
+        return Wiring(broken=f"not finite are the weights {broken}", plan=plan_of(model, training))
     if broken := broken_sources(batches):
         return Wiring(broken=f"not finite are sources of the first batches, {broken}")
     speaker = speaker_of(model, processing)
@@ -123,8 +125,21 @@ def pairs_of(model: Any, batches: Sequence[Collation], processing: Any) -> Pairs
     encoded = Collated(batches, speaker_of(model, processing), "training data", counted=True)
     ends = encoded.sources is not None and ends_texts(processing)
     tokenizer = encoded.tokenizer  # padding that no mask hides is no text cut off
-    ids = Ids((tokenizer.eos_id, tokenizer.pad_id) if ends else (), getattr(processing, "model_max_length", None))
+    stops = (tokenizer.eos_id, tokenizer.pad_id)
+    known = getattr(processing, "tokenizer", processing)  # of a processor
+    unknown = getattr(known, "unk_token_id", None)
+    ids = Ids(
+        stops if ends else (),
+        getattr(processing, "model_max_length", None),
+        None if unknown in stops else unknown,
+        whole_words=_is_of_words(known),
+    )
     return Pairs(encoded, ids=ids)
+
+
+def _is_of_words(tokenizer: Any) -> bool:
+    """Whether a tokenizer's vocabulary has whole words, and none of their pieces."""
+    return type(getattr(getattr(tokenizer, "backend_tokenizer", None), "model", None)).__name__ == "WordLevel"
 
 
 def speaker_of(model: Any, processing: Any) -> Speaker:

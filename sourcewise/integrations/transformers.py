@@ -81,6 +81,7 @@ class SourcewiseCallback(TrainerCallback):
             own_loss(self.trainer),
             taken_out(self.trainer, smoothing),
             compiled=args.torch_compile,
+            fp16=bool(args.fp16),
         )
         waits = bool(args.logging_nan_inf_filter)
         self.doctor.begin(training, other_loss(self.trainer, smoothing), waits=waits)

@@ -44,7 +44,7 @@ def source_table(network: Network, batch: Batch) -> Tensor | None:
         if not isinstance(module, nn.Embedding) or not isinstance(ids, Tensor) or ids.shape != tokens.shape:
             return
         if bool((ids.cpu() == tokens.cpu()).all()):
-            found.append(module.weight.detach())
+            found.append(module.weight)
 
     tables = [module for module in network.modules() if isinstance(module, nn.Embedding)]
     hooks = [module.register_forward_hook(seen) for module in tables]
@@ -55,7 +55,7 @@ def source_table(network: Network, batch: Batch) -> Tensor | None:
         for hook in hooks:
             hook.remove()
     if not found:  # looked up without a call of its module: the one that is as wide as the vocabulary
-        found = [each.weight.detach() for each in tables if each.num_embeddings == network.vocabulary]
+        found = [each.weight for each in tables if each.num_embeddings == network.vocabulary]
     return found[0] if found else None
 
 

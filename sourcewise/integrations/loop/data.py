@@ -11,6 +11,7 @@ from sourcewise.data.batches import IGNORED
 from sourcewise.diagnosis.pairs import FEWEST, SAMPLE, Ids, Pairs
 from sourcewise.errors import RequestError
 from sourcewise.integrations.collated import LABELS, MASK, TEXT, Collated, Speaker
+from sourcewise.integrations.features import projected
 from sourcewise.integrations.loop.batches import Named, examples_in
 from sourcewise.integrations.loop.understood import Understood
 
@@ -80,8 +81,8 @@ def _without_begin(collation: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def flat(named: Named, asked: object = None) -> Named:
-    """Tensors on the CPU; those of features keep their first dimension alone, which tells lengths."""
+    """Tensors on the CPU; of features a few mixtures of their dimensions."""
     return {
-        path: (each.detach()[..., :1] if each.ndim > 2 and each.is_floating_point() else each.detach()).cpu().clone()
+        path: (projected(each.detach()) if each.ndim > 2 and each.is_floating_point() else each.detach()).cpu().clone()
         for path, each in named.items()
     }

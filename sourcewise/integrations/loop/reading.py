@@ -20,6 +20,7 @@ from sourcewise.integrations.finite import local
 from sourcewise.integrations.loop.batches import Named, raw_tensors
 from sourcewise.integrations.loop.explained import Made
 from sourcewise.integrations.loop.modules import Named as Modules
+from sourcewise.integrations.loop.replay import changes
 from sourcewise.integrations.loop.understood import (
     Asked,
     Role,
@@ -181,8 +182,36 @@ def zeros_now(began: Mapping[str, tuple[Any, bool]], first: Sequence[Weight], st
     return Zeros(tuple(began), stuck, sum(table for _, table in began.values()), starved, steps)
 
 
+def detached_from(seen: Watching, weights: Sequence[Weight]) -> str:
+    """What a decoder reads of its encoder without the gradient, in words; "" where nothing shows that it does."""
+    learning = [w for w in weights if w.part == "encoder" and not w.frozen]
+    if not learning or any(weight.gradient for weight in learning):
+        return ""
+    calls = [*seen.calls, *seen.inner]
+    encoders = [call for call in calls if _is_outermost(call, "encoder")]
+    for call in calls:
+        for name, value in call.arguments.items() if encoders and call is not encoders[0] else ():
+            for path, tensor in raw_tensors(value, name):
+                if tensor.is_floating_point() and not tensor.requires_grad and (of := _made_by(encoders[0], tensor)):
+                    return f"{call.name} is given {of} of {encoders[0].name} detached, as {path}"
+    outside = [name for name in seen.ungraded if side_of(name.rpartition(".")[2]) == "encoder"]
+    if outside and not encoders and any(call.said for call in calls):
+        return f"{min(outside, key=len)} is called without gradients, as within torch.no_grad()"
+    return ""
+
+
+def _made_by(call: Call, tensor: Tensor) -> str:
+    """Which output of a call a tensor without a gradient is, whole, cut or turned; "" where it is none."""
+    for path, out in call.outputs.items():
+        if out.is_floating_point() and bool(tensor.any()) and changes(out, tensor):
+            return f"output {path}" if len(call.outputs) > 1 else "the output"
+    return ""
+
+
 def state_left(seen: Watching, weights: Sequence[Weight]) -> State | None:
     """An output of the encoder that the loss does not depend on, where it should; None where nothing shows that."""
+    if detached_from(seen, weights):
+        return None  # it is handed over, without its gradient
     calls = [*seen.calls, *seen.inner]
     encoders = [call for call in calls if _is_outermost(call, "encoder")]
     decoders = [call for call in calls if _is_outermost(call, "decoder")]

@@ -133,7 +133,7 @@ def _filled(
     """How an argument comes about; None where that is not known."""
     for back, call in enumerate(reversed(earlier)):
         for path, out in call.outputs.items():
-            for change in _changes(out, tensor):
+            for change in changes(out, tensor):
                 if token:  # the calls before it are those of the tokens before, then those made once
                     return _from_before(back, path, change, token)
                 return lambda n, given, t, p=len(earlier) - 1 - back, q=path, c=change: c(given[p][q])  # type: ignore[misc]
@@ -193,7 +193,7 @@ def _of_token(tensor: Tensor, named: Named, token: int) -> Fill | None:
     return None
 
 
-def _changes(out: Tensor, wanted: Tensor) -> list[Callable[[Tensor], Tensor]]:
+def changes(out: Tensor, wanted: Tensor) -> list[Callable[[Tensor], Tensor]]:
     """How an output of a call becomes an argument of another: as it is, detached, cut, turned, of two directions."""
     ways: list[Callable[[Tensor], Tensor]] = [
         lambda t: t,

@@ -28,6 +28,7 @@ class Stepping:
         self.guard = guard
         self.on = False
         self.taken = False  # whether an optimizer stepped since `on`
+        self.counts = [0 for _ in self.optimizers]  # steps of each so far
         self.gradients: dict[int, float] = {}  # parameter → root mean square
         self.updates: dict[int, float] = {}
         self._before: dict[int, Tensor] = {}
@@ -74,6 +75,7 @@ class Stepping:
     @torch.no_grad()
     def _left(self, optimizer: Any, *given: Any) -> None:
         self._within = False
+        self.counts[next(i for i, each in enumerate(self.optimizers) if each is optimizer)] += 1
         if not self.on:
             return
         with self.guard("the gradients and updates of the weights"):
@@ -90,7 +92,7 @@ class Stepping:
 @torch.no_grad()
 def weights_of(parts: Sequence[ParameterInfo], stepping: Stepping) -> tuple[Weight, ...]:
     """All parameters of a model in the step that was looked at last; those of no optimizer by their own gradient."""
-    held = stepping.held
+    held = stepping.held if stepping.taken else set()
     sizes = roots([_whole(info.parameter) for info in parts])
     left = [info.parameter for info in parts if id(info.parameter) not in held and info.parameter.grad is not None]
     own = dict(zip(map(id, left), roots([_whole(p.grad) for p in left]), strict=True))
@@ -105,7 +107,7 @@ def weights_of(parts: Sequence[ParameterInfo], stepping: Stepping) -> tuple[Weig
                 learns=True,
                 frozen=not parameter.requires_grad,
                 gradient=stepping.gradients.get(id(parameter), own.get(id(parameter))),
-                optimised=id(parameter) in held,
+                optimised=id(parameter) in stepping.held,
                 update=stepping.updates.get(id(parameter), 0.0),
                 part=info.part,
                 layer=info.layer,

@@ -25,21 +25,25 @@ from torch import Tensor, distributed, nn
 from sourcewise.diagnosis.answer import Diagnosis
 from sourcewise.diagnosis.measures.first_step import Weight
 from sourcewise.diagnosis.measures.signals import Fading
-from sourcewise.diagnosis.observed import Given, Observed
+from sourcewise.diagnosis.observed import Given, Moves, Observed
 from sourcewise.diagnosis.pairs import FEWEST
 from sourcewise.diagnosis.plan import Plan
 from sourcewise.diagnosis.rules import look
-from sourcewise.diagnosis.wiring import Wiring
+from sourcewise.diagnosis.wiring import Hidden, Wiring
 from sourcewise.errors import RequestError
 from sourcewise.integrations.collated import LABELS
 from sourcewise.integrations.cures import LOOP
 from sourcewise.integrations.doctor import Doctor, guarded
-from sourcewise.integrations.finite import broken_weights, local
+from sourcewise.integrations.finite import broken_weights, half_of, local
 from sourcewise.integrations.loop.batches import Named, examples_in, tensors_of
 from sourcewise.integrations.loop.data import Passed, flat
-from sourcewise.integrations.loop.evaluating import Reader, evaluated, some_batches, source_effect
+from sourcewise.integrations.loop.edges import edges_of
+from sourcewise.integrations.loop.evaluating import Reader, evaluated, some_batches
+from sourcewise.integrations.loop.gradients import UNTAKEN, Arrivals
 from sourcewise.integrations.loop.modules import named_modules, parts_of
+from sourcewise.integrations.loop.probing import hidden_by, moves_of
 from sourcewise.integrations.loop.reading import (
+    detached_from,
     fading_of,
     first_step,
     given_tensors,
@@ -120,9 +124,10 @@ class LoopDoctor(Doctor):
         self.asked, self.every, self.examples = asked, every, examples
         self.stepping = Stepping(optimizers_in(optimizer), self.guard)
         self.watching = Watching(self.modules, self.guard)
+        self.arrivals = Arrivals(self.stepping, self.guard)
         self.watching.begins = self.stepping.start  # what steps before belongs to the batch before
         self.passed = Passed()
-        self.plan = Plan(steps=steps, fresh=False, clip=0.0)
+        self.plan = Plan(steps=steps, fresh=False, clip=0.0, half=half_of(self.model))
         self.recorder = Recorder(self.plan, cure=LOOP.not_finite)
         self.recorder.started()
         self.understood: Understood | None = None
@@ -130,7 +135,7 @@ class LoopDoctor(Doctor):
         self._seen: Seen | None = None  # a watched step that may not be over
         self._first: tuple[Weight, ...] = ()
         self._reader: Reader | None = None
-        self._source: float | None = None  # how far another source moves the outputs
+        self._moves: Moves | None = None  # what moves the outputs, once it was tried
         self._zeros: dict[str, tuple[Any, bool]] = {}
         if self.looks:
             self._begin()
@@ -140,7 +145,7 @@ class LoopDoctor(Doctor):
         self._zeros = zeros_at_start(parts_of(self.modules), self.modules)
         if broken := broken_weights(self.model):
             self._broken = True
-            self.pieces["wiring"] = look(Wiring(broken=f"not finite are the weights {broken}"))
+            self.pieces["wiring"] = look(Wiring(broken=f"not finite are the weights {broken}", plan=self.plan))
             self.tell()
         self._watch()
 
@@ -160,6 +165,7 @@ class LoopDoctor(Doctor):
         if self.watching.on:
             self.watching.stop()
             self._seen = Seen(number, loss, batch)
+        self.arrivals.counted()
         self._settle()
         if self._seen is None and (number + 1 in AT_FIRST or (number + 1) % self.every == 0):
             self._watch()
@@ -188,15 +194,19 @@ class LoopDoctor(Doctor):
         """The next step is looked at."""
         self.watching.start()
         self.stepping.start()
+        self.arrivals.start()
 
     @guarded("what a step showed")
     def _settle(self, *, now: bool = False) -> None:
         """Judge the step that was watched, once its optimizers have moved the weights."""
         seen = self._seen
-        if seen is None or not (self.stepping.taken or not self.stepping.optimizers or now):
+        waits = self.stepping.optimizers and not self.stepping.taken and not now
+        if seen is None or (waits and (any(self.stepping.counts) or self.history.global_step < UNTAKEN)):
             return
         self._seen = None
+        self.recorder.plan = replace(self.recorder.plan, half=half_of(self.model, self.watching.half))
         self.stepping.stop()
+        self.arrivals.stop()
         self.judge_finite()
         if self.is_lost:
             return
@@ -240,14 +250,14 @@ class LoopDoctor(Doctor):
         form = seen.given(self.watching)
         return Reader(self.understood, form, replay, self.asked.logits, device)
 
-    @guarded("whether the source reaches the outputs")
+    @guarded("what moves the outputs")
     def _reach(self, seen: Seen) -> None:
-        """How far other sources move the outputs, once, when a first step has opened what begins at zero."""
-        if self._reader is None or self._source is not None or seen.number == 1 or seen.batch is None:
+        """How far other sources and words move the outputs, once, when a step has opened what begins at zero."""
+        if self._reader is None or self._moves is not None or seen.number == 1 or seen.batch is None:
             return
         with self.look():
             named, _ = with_functions(tensors_of(seen.batch), seen.batch, self.asked)
-            self._source = source_effect(self._reader, seen.batch, named)
+            self._moves = moves_of(self._reader, seen.batch, named, list(self.model))
 
     @guarded("the evaluation")
     def _evaluate(self, loader: Iterable[Any], name: str, figures: dict[str, Any]) -> None:
@@ -275,12 +285,22 @@ class LoopDoctor(Doctor):
             nats=seen.nats(self.watching),
             zeros=zeros_now(self._zeros, self._first, seen.number),
             state=state_left(self.watching, weights),
+            detached=detached_from(self.watching, weights),
+            edges=edges_of(self.passed.kept, self.understood, self.watching) if self.understood is not None else None,
+            gradients=self.arrivals.gradients(self.history.global_step, {id(p) for p in self.model.parameters()}),
             fading=self._fading(seen),
-            source=self._source,
+            moves=self._moves or Moves(),
             early=seen.number == 1,
             unheld=not self.stepping.optimizers,
         )
-        self.pieces["wiring"] = look(Wiring(plan=self.plan, observed=observed))
+        self.pieces["wiring"] = look(Wiring(plan=self.plan, observed=observed, hidden=self._hidden(seen)))
+
+    def _hidden(self, seen: Seen) -> Hidden | None:
+        """What masks hide of the batch, where it is known how it is read."""
+        if self.understood is None or self.understood.source is None or self.understood.labels is None:
+            return None
+        named, _ = with_functions(tensors_of(seen.batch), seen.batch, self.asked)
+        return hidden_by(self.watching, self.understood.collation(named)) if named else None
 
     def _fading(self, seen: Seen) -> Fading | None:
         """Gradients along the sources of the batch, where it is known how these are read."""

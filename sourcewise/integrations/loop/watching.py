@@ -89,8 +89,10 @@ class Watching:
         """The modules whose calls count, by name; `guard` keeps what goes wrong from whoever trains."""
         self.modules, self.guard = list(modules), guard
         self.begins: Callable[[], None] = lambda: None  # told of the first call of a step
+        self.half = False  # whether a call was autocast to float16
         self.deep = False  # whether outputs of inner layers may be what the loss takes labels for
         self.calls: list[Call] = []  # from outside
+        self.ungraded: set[str] = set()  # modules in training mode that were called without gradients
         self.inner: list[Call] = []  # of encoders and decoders within, and where `deep` of matrices
         self._hooks: list[Any] = []
         self._fused: Named = []
@@ -110,7 +112,7 @@ class Watching:
     def start(self) -> None:
         """From now on; what was seen before is forgotten."""
         self.stop()
-        self.calls, self.inner, self._open = [], [], []
+        self.calls, self.inner, self._open, self.ungraded = [], [], [], set()
         plain, self._fused = _within(self.modules)
         self._hooks = [hook for name, module in plain for hook in self._hooked(name, module)]
 
@@ -133,7 +135,7 @@ class Watching:
 
     def forget(self) -> None:
         """What was seen, which holds a step's tensors."""
-        self.calls, self.inner, self._open = [], [], []
+        self.calls, self.inner, self._open, self.ungraded = [], [], [], set()
 
     def _hooked(self, name: str, module: nn.Module) -> list[Any]:
         before, after = Hook(partial(self._before, name)), Hook(self._after)
@@ -144,8 +146,11 @@ class Watching:
 
     def _before(self, name: str, module: nn.Module, given: Any, named: dict[str, Any]) -> None:
         if not torch.is_grad_enabled():
+            if module.training:
+                self.ungraded.add(name)
             return
         if not self._open and not self.calls:
+            self.half = self.half or _half()
             self.begins()
         if not self._open and not self._late:  # a training step has begun: what is fused is not so in one
             self._late = [hook for path, each in self._fused for hook in self._hooked(path, each)]
@@ -175,7 +180,7 @@ class Watching:
 
     def _wanted(self, call: Call) -> bool:
         """Whether a call from within is looked at."""
-        kept = side_of(call.name) != "" or isinstance(call.module, nn.Embedding)
+        kept = side_of(call.name) != "" or isinstance(call.module, (nn.Embedding, nn.MultiheadAttention))
         return kept or (self.deep and isinstance(call.module, nn.Linear))
 
     def _gradient(self, call: Call, path: str, out: Tensor, gradient: Tensor) -> None:
@@ -187,6 +192,12 @@ class Watching:
             found = said_by(out, gradient)
             if found is not None:
                 call.said[path] = found
+
+
+def _half() -> bool:
+    """Whether what is computed here is autocast to float16, on whatever device."""
+    kinds = [kind for kind in ("cuda", "cpu", "mps") if torch.is_autocast_enabled(kind)]
+    return any(torch.get_autocast_dtype(kind) == torch.float16 for kind in kinds)
 
 
 def side_of(name: str) -> Literal["encoder", "decoder", ""]:

@@ -13,15 +13,22 @@ from sourcewise.diagnosis.measures.characters import (
     told,
     unsaid_targets,
 )
-from sourcewise.diagnosis.pairs import Pairs
+from sourcewise.diagnosis.pairs import Ids, Pairs
+from sourcewise.diagnosis.pairs import named as named_of
 from sourcewise.diagnosis.rule import Cure, Findings, Rule
+
+SIDES = Cure(
+    "Take a tokenizer that knows this language, and encode targets as targets: some have two vocabularies (Marian), "
+    "and tokenizer(target) without text_target= takes the wrong one:",
+    "tokenizer(source, text_target=target)",
+)
 
 
 class LostCharacters(Rule[Pairs]):
     """The share of characters that do not come back when texts are turned into ids and read again (case, spaces and
     Unicode's compatible forms apart), and the share of unknown tokens, of sources and of targets, up to {texts}. Of up
     to {targets} targets also how many do not come back exactly as written: line breaks, indents, joiners, other forms.
-    Of the training set, and of the validation set.
+    Of the training set, and of the validation set. Of texts that are there as ids only, the unknown tokens.
     ## Why that is bad
     What the tokenizer does not know can neither be read nor said, however long the training; and no output can equal a
     reference that the tokenizer changes.
@@ -46,6 +53,9 @@ class LostCharacters(Rule[Pairs]):
     )
 
     def check(self, pairs: Pairs) -> Findings:
+        if pairs.ids is not None and pairs.ids.unknown is not None:
+            for part in pairs.parts:
+                yield from self.of_ids(part, pairs.ids)
         pairs.check_written()
         for part in pairs.parts:
             yield from self.of(part, pairs.whole_words)
@@ -76,6 +86,18 @@ class LostCharacters(Rule[Pairs]):
                     level = "warning" if level == "error" or side == "targets" else "note"
                 text = f"{part.dataset.name}: {'; '.join(evidence)}"
                 yield self.finding(text, level, *(cures_of(part, unsaid) if unsaid else ()))
+
+    def of_ids(self, part: ExampleSet, known: Ids) -> Findings:
+        """Of texts that are there as ids only: the unknown ones."""
+        for side, rows in (("targets", part.targets), ("sources", part.sources)):
+            said = [[i for i in row if i not in known.ends] for row in rows or ()]
+            total, unknown = sum(map(len, said)), sum(i == known.unknown for row in said for i in row)
+            share = unknown / max(1, total)
+            level = self.of_words(share) if known.whole_words else self.from_on(share)
+            if level is not None:
+                whole = sum(bool(row) and all(i == known.unknown for i in row) for row in said)
+                evidence = f"{100 * share:.1f} % of the tokens of {len(said)} {side} are unknown (id {known.unknown})"
+                yield self.finding(named_of(part, f"{evidence}; {whole} {side} are nothing else"), level, SIDES)
 
     def of_words(self, share: float) -> Level | None:
         """How grave it is that so many characters are lost of whole words, of which the rarest are, by design."""

@@ -1,11 +1,18 @@
 from sourcewise.diagnosis.course import Course, Line
 from sourcewise.diagnosis.rule import Cure, Findings, Rule
 
+LARGEST = 65_504  # of float16
+HALF = Cure(
+    "T5 and its kin overflow in float16: train in bf16, which has the range of fp32, or in fp32. Where it must be fp16,"
+    " keep the weights in fp32 and scale the loss (torch.amp.GradScaler).",
+    {"train.precision": "fp32"},
+)
+
 
 class NotFinite(Rule[Course]):
     """Whether the loss of a step, the norm of its gradient and the weights after it are finite numbers. Where one is
     not, the tensor, the frame of features, or the part of the network that overflows is named. In a Trainer the weights
-    are looked at after such a step, at each evaluation and at the end.
+    are looked at after such a step, at each evaluation and at the end. What is in half precision is named beside.
     ## Why that is bad
     A NaN is in every weight after the next step. Our own training stops before that, and its last state is kept.
     Hugging Face's Trainer goes on, and logs 0.0 or the mean of the steps before (logging_nan_inf_filter): what it
@@ -38,7 +45,10 @@ class NotFinite(Rule[Course]):
         if before:
             norms = ", ".join(f"{n['gradient_norm']:.2g} at step {n['step']}" for n in before)
             evidence += f"; the norm before: {norms}"
-        yield self.finding(evidence, None, *([Cure(line["cure"])] if line.get("cure") else []))
+        cures = [Cure(line["cure"])] if line.get("cure") else []
+        if half := course.plan.half:
+            evidence, cures = f"{evidence}; {half}: half precision (fp16) ends at {LARGEST:,}", [HALF, *cures]
+        yield self.finding(evidence, None, *cures)
 
 
 def what_is_not_finite(line: Line) -> str:

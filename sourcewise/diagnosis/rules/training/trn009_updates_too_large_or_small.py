@@ -1,4 +1,4 @@
-from sourcewise.diagnosis.course import ENOUGH, FEW_LINES, SLOW, Course
+from sourcewise.diagnosis.course import ENOUGH, FEW_LINES, SLOW, Course, middle
 from sourcewise.diagnosis.rule import Cure, Findings, Rule
 
 HALF = 0.5  # of the steps, before which the rate has not done its work
@@ -13,13 +13,15 @@ class UpdatesTooLargeOrSmall(Rule[Course]):
     ## Threshold and its origin
     Above {warning} a warning, above {error} an error. Too small: from random weights, at the end, a sum below {way} of
     the part that moves most; an error where a step is below {slow}. Measured at a rate of 1e-3 on digits and dates:
-    1e-3 to 4e-3 a step, the sum 0.3 after 200 steps.
+    1e-3 to 4e-3 a step, the sum 0.3 after 200 steps. Of a model that was loaded a warning, after {trial} steps and
+    more: a sum below {moved}, and a loss that was {high} nats or more at first and fell by less than {fell:%}.
     """
 
     code, name, level, rank = "TRN009", "updates too large or too small", "error", 0.1
     explained_by = "WIR003 WIR012 WIR014"
     warning, error = 0.3, 1  # of the weights, in a step
     way, slow = 0.05, SLOW  # of the weights over a whole training, and in a step
+    trial, moved, high, fell = 100, 0.1, 1.0, 0.5  # steps; of the weights; nats; of the loss
     cures = Cure("A lower rate; from random weights about 1e-3, fine-tuning about 5e-5:", {"train.learning_rate": 1e-3})
 
     def check(self, course: Course) -> Findings:
@@ -32,9 +34,20 @@ class UpdatesTooLargeOrSmall(Rule[Course]):
             return
         way = max(course.way(name) for name in largest)
         planned = not course.total or course.step < HALF * course.total  # the rate is still to do its work
+        if course.stopped is None and not course.fresh and course.finished and way < self.moved:
+            yield from self.of_loaded(course, evidence, way)
         if course.stopped is not None or not course.fresh or planned or way >= self.way:
             return
         if most < self.slow or course.step >= ENOUGH:  # else the number of steps is at fault, not the rate
             cure = Cure("A higher rate; from random weights about 1e-3:", {"train.learning_rate": 1e-3})
             evidence += f"; {course.step} of them, all in one direction, by {way:.2g}"
             yield self.finding(evidence, "error" if most < self.slow else "warning", cure)
+
+    def of_loaded(self, course: Course, evidence: str, way: float) -> Findings:
+        """Of a model that was loaded: its loss was high at the start, and is so at the end."""
+        first, last = middle(course.losses[:1]), middle(course.losses[-3:])
+        if course.step < self.trial or first < self.high or last < (1 - self.fell) * first:
+            return
+        evidence += f"; {course.step} of them, all in one direction, by {way:.2g}; the loss went from {first:.2f} to "
+        cure = Cure("A higher rate, for T5 1e-4 to 3e-3, or more steps:", {"train.learning_rate": 1e-3})
+        yield self.finding(f"{evidence}{last:.2f} nats", "warning", cure)

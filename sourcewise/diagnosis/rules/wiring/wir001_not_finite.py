@@ -22,7 +22,8 @@ class NotFiniteValues(Rule[Wiring]):
 
     def check(self, wiring: Wiring) -> Findings:
         if wiring.broken:
-            yield self.finding(wiring.broken)
+            half = wiring.plan.half if wiring.plan is not None else ""
+            yield self.finding(wiring.broken + (f"; {half}, half precision (fp16)" if half else ""))
         if wiring.batch is not None and not wiring.all_paths.finite:
             yield self.finding(f"the logits of {len(wiring.batch)} examples are not all finite numbers")
             return

@@ -1,8 +1,16 @@
 from collections.abc import Collection, Sequence
 
+from sourcewise.diagnosis.finding import Finding
 from sourcewise.diagnosis.measures.first_step import Weight, counted
+from sourcewise.diagnosis.observed import Gradients
 from sourcewise.diagnosis.rule import CannotTell, Cure, Findings, Rule
 from sourcewise.diagnosis.wiring import Wiring
+
+STALE = Cure(
+    "Make the optimizer last: after .to(device), resize_token_embeddings, copies, adapters and loading, of the weights "
+    "that are then trained:",
+    "optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)",
+)
 
 
 class WeightsNotTrained(Rule[Wiring]):
@@ -25,7 +33,17 @@ class WeightsNotTrained(Rule[Wiring]):
         elif wiring.step is not None and wiring.plan is not None:
             if wiring.observed is not None and wiring.observed.unheld:
                 raise CannotTell("which weights no optimizer has", "no optimizer was given: doctor(model, optimizer)")
-            yield from self.of(wiring.step.weights, wiring.plan.fresh, wiring.plan.loaded)
+            found = self.of(wiring.step.weights, wiring.plan.fresh, wiring.plan.loaded)
+            yield from found if wiring.observed is None else self.with_strangers(found, wiring.observed.gradients)
+
+    def with_strangers(self, found: Findings, gradients: Gradients) -> Findings:
+        """The same; where the optimizer holds tensors that no module has instead, it was made of others."""
+        for said in found:
+            if isinstance(said, Finding) and "not in the optimizer" in said.evidence and gradients.strangers:
+                evidence = f"{said.evidence}; {gradients.strangers} of the {gradients.held} tensors that it has are of"
+                yield self.finding(f"{evidence} no module: it was made of other weights than are trained", None, STALE)
+            else:
+                yield said
 
     def of(self, weights: Sequence[Weight], fresh: bool, loaded: Collection[str]) -> Findings:
         """Of a network that is trained from random weights (`fresh`), but for the parts that were `loaded`."""

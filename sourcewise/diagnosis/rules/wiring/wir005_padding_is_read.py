@@ -14,7 +14,9 @@ class PaddingIsRead(Rule[Wiring]):
     ## Threshold and its origin
     More than {leak}, and more than {share:words} of what other content does. {measured}: at most 2.2e-7, the rounding
     of fp32, in which it is measured whatever the training rounds to. Where layers compute in bf16 or fp16 by
-    themselves: {steps:words} times the step of their numbers at 1 (measured: 0.9 of it).
+    themselves: {steps:words} times the step of their numbers at 1 (measured: 0.9 of it). In a loop of one's own padding
+    that is read is a warning, and nothing where recurrent layers or convolutions run over it; a mask that hides most of
+    what is real an error.
     """
 
     code, name, level = "WIR005", "padding is read", "error"
@@ -31,10 +33,10 @@ class PaddingIsRead(Rule[Wiring]):
             evidence = f"of {hidden.real} source positions of a batch the attention mask hides {hidden.hidden}"
             evidence += f", and of {hidden.padding} of padding it shows {hidden.shown}"
             if not hidden.masked:
-                evidence += "; the batch has no attention_mask"
+                evidence += "; it is given none" if wiring.observed else "; the batch has no attention_mask"
             elif 2 * hidden.hidden > hidden.real:
                 evidence += ": it looks inverted"
-            yield self.finding(evidence)
+            yield self.finding(evidence, "warning" if wiring.observed and not hidden.masked else "error")
         paths = wiring.paths
         if paths.padding is None or paths.padding <= max(paths.leak, self.share * (paths.unpadded or 0)):
             return
@@ -43,4 +45,4 @@ class PaddingIsRead(Rule[Wiring]):
             evidence += f"; other content in their real positions, by {paths.unpadded:.2g}"
             if FAR * paths.unpadded < paths.padding:
                 evidence += ", far less: the mask looks inverted"
-        yield self.finding(evidence)
+        yield self.finding(evidence, "error" if wiring.observed is None else "warning")

@@ -1,4 +1,4 @@
-from sourcewise.diagnosis.measures.wiring import MEASURED, ROUNDED, SAME_LOSS
+from sourcewise.diagnosis.measures.wiring import LEAK, MEASURED, ROUNDED, SAME_LOSS
 from sourcewise.diagnosis.rule import Cure, Findings, Rule
 from sourcewise.diagnosis.wiring import Wiring
 
@@ -19,12 +19,13 @@ class NotShiftedOnce(Rule[Wiring]):
     tried explains. {measured}: at most 2e-7. Autocast (bf16, fp16) is off while it is measured: it alone gives up to
     8e-4. Where layers compute in bf16 or fp16 by themselves: {rounded:words} the step of their numbers at 1. Labels
     that begin with the start token are a note where the tokenizer puts it before every text, as BERT's does with [CLS],
-    and they keep their end of text.
+    and they keep their end of text. In a loop of one's own: outputs that move by more than {leak} with the token that
+    they say, and not with later ones.
     """
 
     code, name, level = "WIR007", "labels are not shifted once", "error"
     explained_by = "WIR001 WIR010"
-    same, rounded, measured = SAME_LOSS, ROUNDED, MEASURED
+    same, rounded, leak, measured = SAME_LOSS, ROUNDED, LEAK, MEASURED
     cures = Cure(
         "Shift in one place only: labels are the target as it is, with its end of text and without a start "
         "token; the network makes the decoder's input of them."
@@ -33,6 +34,10 @@ class NotShiftedOnce(Rule[Wiring]):
     def check(self, wiring: Wiring) -> Findings:
         if wiring.unfed:
             yield self.finding(wiring.unfed, None, *UNFED)
+        moves = wiring.observed.moves if wiring.observed is not None else None
+        if moves is not None and moves.own is not None and moves.own > self.leak >= (moves.future or 0.0):
+            evidence = "the decoder reads the very token that it has to say: another one there moves the outputs by "
+            yield self.finding(f"{evidence}{moves.own:.2g} of the largest, and none before")
         labels = wiring.labels
         if labels is not None and wiring.network is not None and labels.begun == labels.rows:
             evidence = f"all {labels.rows} rows of labels begin with the start token"

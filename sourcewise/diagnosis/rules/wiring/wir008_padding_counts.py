@@ -11,16 +11,23 @@ class PaddingCounts(Rule[Wiring]):
     and hides what the targets do.
     ## Threshold and its origin
     {share:Words} of the rows (healthy sets have none: a text has one end), or a loss that is the same to {same}.
+    In a loop of one's own {repeated:words} of the rows, that end with the same label twice, where it has a gradient.
     """
 
     code, name, level = "WIR008", "padding counts as target", "error"
     explained_by = "WIR001"
-    share, same = 0.5, SAME_LOSS  # of the rows, and of a loss
+    share, same, repeated = 0.5, SAME_LOSS, 0.2  # of the rows, of a loss, and of the rows
     cures = Cure(
         "Labels of padded positions are -100, and only those: by length, not by id, where padding and end share one."
     )
 
     def check(self, wiring: Wiring) -> Findings:
+        edges = wiring.observed.edges if wiring.observed is not None else None
+        if edges is not None and edges.pads and edges.repeated >= self.repeated * edges.rows:
+            evidence = f"{edges.repeated} of {edges.rows} targets end with the same label twice and more, and it counts"
+            if edges.pads < edges.labels:
+                evidence += f"; in a batch {edges.pads} of {edges.labels} labels that count are padding"
+            yield self.finding(evidence)
         if wiring.plan is not None and wiring.plan.other_loss:
             raise CannotTell("whether padding counts as target", wiring.plan.other_loss)
         labels = wiring.labels

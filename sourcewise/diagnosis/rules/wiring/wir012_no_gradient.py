@@ -18,7 +18,7 @@ class NoGradient(Rule[Wiring]):
     code, name, level = "WIR012", "no gradient", "error"
     explained_by = "WIR001 WIR002 WIR003 WIR004 WIR011 WIR019"
     # Where the source does not reach the logits no gradient reaches it.
-    implied_by = "WIR002 WIR004 WIR011 WIR026:error WIR028:error"
+    implied_by = "WIR002 WIR004 WIR011 WIR026:error WIR028:error WIR030:error"
     measured = MEASURED
     cures = Cure("Look for detach(), no_grad() or .data between these weights and the loss.")
 
@@ -29,7 +29,11 @@ class NoGradient(Rule[Wiring]):
         parts = {part: [w for w in learning if w.part == part] for part in dict.fromkeys(w.part for w in learning)}
         silent = [w for rows in parts.values() if not any(w.gradient for w in rows) for w in rows if not first]
         unused = [w for w in learning if w.gradient is None]
-        if silent:
+        cut = wiring.observed.detached if wiring.observed is not None else ""
+        if cut:
+            rows = [w for w in learning if w.part == "encoder"]
+            yield self.finding(f"{cut}: the loss has no gradient by {counted(rows, weights)}")
+        elif silent:
             yield self.finding(f"the loss has no gradient by {counted(silent, weights)}")
         elif unused:
             yield self.finding(f"the loss does not depend on {counted(unused, weights)}", "warning")

@@ -4,6 +4,12 @@ from sourcewise.diagnosis.measures.vocabulary import alike, source_table
 from sourcewise.diagnosis.rule import Cure, Findings, Rule
 from sourcewise.diagnosis.wiring import Wiring
 
+FROZEN = Cure(
+    "Train the embeddings of the words that were added, beside the adapters:",
+    "LoraConfig(…, trainable_token_indices=[the new ids])  # or modules_to_save=['embed_tokens', 'lm_head']",
+    "model.get_input_embeddings().weight.requires_grad_(True)",
+)
+
 
 class TokensLookAlike(Rule[Wiring]):
     """How many of the tokens in a batch of sources are looked up as zeros, or as the same vector as another token.
@@ -40,4 +46,9 @@ class TokensLookAlike(Rule[Wiring]):
             return
         said = [f"{len(found.zero)} are zero"] if found.zero else []
         said += [f"{sum(map(len, found.equal))} share their vector with another one"] if found.equal else []
-        yield self.finding(f"of {len(ids)} tokens in a batch of sources {' and '.join(said)}", level)
+        evidence = f"of {len(ids)} tokens in a batch of sources {' and '.join(said)}"
+        if wiring.plan is not None and not table.requires_grad:
+            evidence += "; the embedding is frozen, so that they stay so, as words do that were added before adapters"
+            yield self.finding(evidence, level, FROZEN)
+        else:
+            yield self.finding(evidence, level)

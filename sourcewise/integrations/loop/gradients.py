@@ -1,0 +1,79 @@
+"""What becomes of a loop's gradients: whether they find others in their place, and whether an optimizer gets them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sourcewise.diagnosis.observed import Gradients
+from sourcewise.integrations.finite import local
+from sourcewise.integrations.loop.stepping import Stepping
+from sourcewise.integrations.loop.watching import Hook
+
+LOOKED = 2  # parameters of each optimizer: its first and its last
+UNTAKEN = 40  # steps of a loop without a step of an optimizer, from which on it is told (see WIR030)
+
+
+class Arrivals:
+    """Watches gradients on their way to a few parameters of each optimizer; no number is changed."""
+
+    def __init__(self, stepping: Stepping, guard: Callable[[str], Any]) -> None:
+        self.stepping, self.guard = stepping, guard
+        self._hooks: list[Any] = []
+        self._found: dict[int, tuple[int, Tensor, Tensor]] = {}  # parameter → optimizer, what was there, what came
+        self._counts = [[0, 0] for _ in stepping.optimizers]  # steps of each in the last two steps of the loop
+        self._before = [0 for _ in stepping.optimizers]
+
+    def start(self) -> None:
+        """From now on; what was seen before is forgotten."""
+        self.stop()
+        self._found = {}
+        for place, optimizer in enumerate(self.stepping.optimizers):
+            known = [p for group in optimizer.param_groups for p in group["params"] if _is_plain(p)]
+            for p in {id(p): p for p in (known[:1] + known[-1:])[:LOOKED]}.values():
+                self._hooks.append(p.register_hook(Hook(partial(self._came, place, p))))
+
+    def stop(self) -> None:
+        """No longer."""
+        for hook in self._hooks:
+            hook.remove()
+        self._hooks = []
+
+    def counted(self) -> None:
+        """A step of the loop is over."""
+        for place, count in enumerate(self.stepping.counts):
+            self._counts[place] = [self._counts[place][1], count - self._before[place]]
+            self._before[place] = count
+
+    @torch.no_grad()
+    def _came(self, place: int, parameter: Any, gradient: Tensor) -> None:
+        if id(parameter) in self._found:
+            return  # of several losses of a step, the first
+        with self.guard("gradients on their way"):
+            there = parameter.grad
+            size = gradient.new_zeros(()) if there is None else there.detach().float().norm()
+            self._found[id(parameter)] = place, size, gradient.detach().float().norm()
+
+    def gradients(self, steps: int, own: set[int]) -> Gradients:
+        """What was seen in the step that was watched last; `own` are the parameters that the modules have."""
+        found = {key: (place, float(there), float(came)) for key, (place, there, came) in self._found.items()}
+        each = [place for place, counts in enumerate(self._counts) if all(counts)]  # they step with every batch
+        left = [there / came for place, there, came in found.values() if came > 0 and place in each]
+        came_to = {place for place, _, came in found.values() if came > 0}
+        got = {place for key, (place, _, _) in found.items() if self.stepping.gradients.get(key)}
+        held = self.stepping.held
+        return Gradients(
+            max(left, default=0.0) if steps > 1 else 0.0,
+            erased=self.stepping.taken and bool((came_to & set(each)) - got),
+            untaken=steps if steps >= UNTAKEN and self.stepping.optimizers and not any(self.stepping.counts) else 0,
+            strangers=len(held - own),
+            held=len(held),
+        )
+
+
+def _is_plain(parameter: Any) -> bool:
+    return bool(parameter.requires_grad and parameter.is_leaf and local(parameter) is parameter)

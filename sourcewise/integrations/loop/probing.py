@@ -1,0 +1,137 @@
+"""What moves the outputs of a loop's modules, later words or padding, say; and what their masks hide."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from sourcewise.data.batches import IGNORED
+from sourcewise.diagnosis.observed import Moves
+from sourcewise.diagnosis.wiring import Hidden
+from sourcewise.integrations.collated import LABELS, MASK, TEXT, VECTORS
+from sourcewise.integrations.loop.batches import Named, exchanged
+from sourcewise.integrations.loop.evaluating import Reader, source_effect
+from sourcewise.integrations.loop.understood import Understood, of_target
+from sourcewise.integrations.loop.watching import Watching
+
+WIDER = 4  # padded positions that are added
+OF_ORDER = (nn.RNNBase, nn.RNNCellBase, nn.Conv1d, nn.Conv2d)  # what reads padding, as is usual and does little harm
+STACKS = (nn.TransformerEncoder, nn.TransformerDecoder)
+
+
+@torch.no_grad()
+def moves_of(reader: Reader, batch: Any, named: Named, modules: Sequence[nn.Module]) -> Moves:
+    """How far the outputs of a batch move, over the largest, when one thing of it is other than it was."""
+    collation = reader.understood.collation(named)
+    labels = collation[LABELS].to(reader.device)
+    real = labels != IGNORED
+    usual = reader.table(batch, named, labels)
+    centred = usual - usual.mean(-1, keepdim=True)
+    size = float(centred[real].abs().max())
+    if size == 0:
+        return Moves()
+
+    def moved(other: Any, tensors: Named) -> Tensor:
+        """(time,) how far, at each place of the targets."""
+        found = (reader.table(other, tensors or named, labels) - usual).abs().amax(-1) * real
+        return found.amax(0) / size
+
+    itself = float(moved(batch, named).max())
+    source = source_effect(reader, batch, named)
+    future, own, past = _of_later(reader.understood, batch, named, labels, moved)
+    padding = None
+    if not any(isinstance(each, OF_ORDER) for module in modules for each in module.modules()):
+        padding = _of_padding(reader.understood, batch, named, collation, moved)
+    return Moves(itself, source, future, own, past, padding)
+
+
+def _of_later(
+    understood: Understood, batch: Any, named: Named, labels: Tensor, moved: Any
+) -> tuple[float | None, float | None, float | None]:
+    """Other words in the later half of the targets: before them, at the first of them, behind it."""
+    assert understood.labels is not None
+    made, width = understood.labels, labels.shape[1]
+    middle, cut = width // 2, "1:]" in made.words
+    if middle < 1 or width < 3 or "flat" in made.words:
+        return None, None, None
+    goal, axis = named[made.path], int(understood.labels_turned == (".T" in made.words))
+
+    def change(path: str, tensor: Tensor) -> Tensor:
+        own = path == made.path
+        shifted = not own and tensor.ndim == 2 and not tensor.is_floating_point() and tensor.shape == goal.shape
+        if not own and not (shifted and of_target(path, tensor, goal, understood.labels_turned)):
+            return tensor
+        return _others(tensor, axis, middle + (cut if own else 1), understood.pad)
+
+    by_place = moved(exchanged(batch, change), {path: change(path, each) for path, each in named.items()})
+    future, own, past = (
+        float(by_place[part].max()) for part in (slice(middle), slice(middle, middle + 1), slice(middle + 1, None))
+    )
+    return (future, own, past) if max(future, own, past) > 0 else (None, None, None)
+
+
+def _others(ids: Tensor, axis: int, begin: int, pad: int | None) -> Tensor:
+    """Ids, from a place on each the next larger one that there is; padding stays."""
+    known = ids.unique()
+    known = known[known != pad] if pad is not None else known
+    place = torch.searchsorted(known, ids.contiguous()).clamp(max=len(known) - 1)
+    other = known[(place + 1) % len(known)]
+    later = torch.arange(ids.shape[axis], device=ids.device) >= begin
+    later = later[None] if axis == 1 else later[:, None]
+    return torch.where(later & (ids != pad if pad is not None else torch.ones_like(later)), other, ids)
+
+
+def _of_padding(
+    understood: Understood, batch: Any, named: Named, collation: dict[str, Tensor], moved: Any
+) -> float | None:
+    """More padding behind the sources; None where there is none, or another tensor goes with them."""
+    assert understood.source is not None
+    path, tensor = understood.source.path, named[understood.source.path]
+    beside = [p for p, each in named.items() if p != path and each.shape[:2] == tensor.shape[:2]]
+    goal = named[understood.labels.path] if understood.labels is not None else None
+    beside = [p for p in beside if not of_target(p, named[p], goal, understood.labels_turned) and named[p] is not goal]
+    if (understood.pad is None and TEXT in collation) or bool(collation[MASK].all()) or beside:
+        return None
+    fill = 0 if VECTORS in collation else understood.pad
+    sides = [0, 0] * (tensor.ndim - 2) + ([0, 0, 0, WIDER] if understood.source_turned else [0, WIDER])
+    wider = F.pad(tensor, sides, value=fill)  # type: ignore[arg-type]
+
+    def change(name: str, each: Tensor) -> Tensor:
+        return wider if name == path else each
+
+    try:
+        by_place = moved(exchanged(batch, change), {name: change(name, each) for name, each in named.items()})
+    except Exception:  # the loop made something for just this width, or there are no positions for more
+        return None
+    return float(by_place.max())
+
+
+def hidden_by(seen: Watching, collation: dict[str, Tensor]) -> Hidden | None:
+    """What padding masks of torch's own attention hide of the sources: most of them, or nothing; else None."""
+    real, bare = collation[MASK].bool(), None
+    for call in (*seen.calls, *seen.inner):
+        if isinstance(call.module, STACKS) and not any(_hides(v) for n, v in call.arguments.items() if _of_source(n)):
+            bare = Hidden(int(real.sum()), 0, int((~real).sum()), int((~real).sum()), False)
+        for name, value in call.arguments.items():
+            if not _of_source(name) or not isinstance(value, Tensor):
+                continue
+            if value.ndim != 2 or len(value) != len(real) or value.shape[1] < real.shape[1]:
+                continue
+            held = F.pad(real, (0, value.shape[1] - real.shape[1])).to(value.device)
+            hides = value if value.dtype == torch.bool else value < 0
+            if 2 * int((hides & held).sum()) > int(held.sum()):
+                shown = int((~hides & ~held).sum())
+                return Hidden(int(held.sum()), int((hides & held).sum()), int((~held).sum()), shown, True)
+    return bare if bare is not None and bare.padding else None
+
+
+def _of_source(name: str) -> bool:
+    return "key_padding_mask" in name and not name.startswith("tgt")
+
+
+def _hides(mask: Any) -> bool:
+    return isinstance(mask, Tensor) and bool((mask if mask.dtype == torch.bool else mask < 0).any())
