@@ -28,7 +28,7 @@ from sourcewise.model.finite import refuse_damaged, state_of
 from sourcewise.model.network import Seq2Seq
 from sourcewise.model.place import place
 from sourcewise.model.protocol import Network
-from sourcewise.model.weights.checkpoint import find_folder, generation_told, load_network
+from sourcewise.model.weights.checkpoint import find_folder, generation_told, load_network, tokenizer_folder
 from sourcewise.model.weights.generation_config import OPTIONS, shown
 from sourcewise.runtime.device import choose_device
 from sourcewise.runtime.notebook import table
@@ -252,7 +252,7 @@ def load(
     data, generation = recipe.data, recipe.generation
     if network.positions is not None:
         data, generation = _within(network.positions, data, generation, settings)
-    tokenizer = Tokenizer.load(folder)
+    tokenizer = Tokenizer.load(tokenizer_folder(folder))
     found = Model(network, tokenizer, str(name), data, generation, engine, settings, recipe.measuring)
     return found.limited(**limits)
 
