@@ -58,7 +58,7 @@ class LoraConfig(Options):
         description="ends of the names of the adapted modules as in transformers (q,v), all-linear, or a pattern",
     )
     save: list[Literal["bridge", "features"]] = Field(
-        default_factory=lambda: ["bridge", "features"],
+        ["bridge", "features"],
         description="parts that are trained whole, and saved with the adapters; all others stay as they are",
     )
 
@@ -132,6 +132,12 @@ class TrainConfig(Options):
     best: RunFigure = Field(
         "bleu",
         description="the figure that picks checkpoints/best, then the loss; tasks_mean: the mean of the tasks' own",
+    )
+    patience: Count = Field(
+        0, description="stop after so many evaluations without a better figure (train.best, then the loss); 0: never"
+    )
+    min_delta: float = Field(
+        0.0, ge=0, description="by how much that figure has to be better to count for patience; above 0 the loss is not"
     )
     average: Count = Field(0, description="average the weights of the last K evaluations at the end; 0 or 1: off")
     threads: Annotated[int, Field(gt=0, le=1024)] | None = Field(None, description="CPU threads (default: every core)")

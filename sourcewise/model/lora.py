@@ -21,6 +21,7 @@ from torch.nn.utils import parametrize
 from sourcewise.config import LoraConfig
 from sourcewise.errors import RequestError, tell
 from sourcewise.model.families import registry
+from sourcewise.model.inputs.source_encoder import SourceEncoder
 from sourcewise.model.network import Seq2Seq
 from sourcewise.model.weights.adapters import PREFIX, peft, targeted, write_adapter
 from sourcewise.model.weights.weight_files import some
@@ -38,9 +39,9 @@ class LowRank(nn.Module):
         super().__init__()
         self.names, self.rows = list(rows), list(rows.values())
         self.scale, self.dropout = scale, dropout
-        inputs, kind = weight.shape[1], {"device": weight.device, "dtype": torch.float32}
-        self.down = nn.ParameterList(torch.empty(rank, inputs, **kind) for _ in rows)  # A
-        self.up = nn.ParameterList(torch.zeros(s.stop - s.start, rank, **kind) for s in rows.values())  # B
+        inputs, device = weight.shape[1], weight.device
+        self.down = nn.ParameterList(torch.empty(rank, inputs, device=device) for _ in rows)  # A
+        self.up = nn.ParameterList(torch.zeros(s.stop - s.start, rank, device=device) for s in rows.values())  # B
         for down in self.down:
             nn.init.kaiming_uniform_(down, a=math.sqrt(5))
 
@@ -117,12 +118,37 @@ def adapt(network: Seq2Seq, options: LoraConfig, base: str, new: Collection[str]
         network.adapters = _of_peft(network.body, options, base)
     else:
         network.adapters = _of_ours(network.body, family, options, base)
+    encoder = encoder_of(network)
+    foreign = {id(p) for p in encoder.parameters()} if encoder is not None else set()
     for info in network.parts():
-        if info.part in options.save:
+        if info.part in options.save and id(info.parameter) not in foreign:
             info.parameter.requires_grad_(True)
     learns = sum(p.numel() for p in network.parameters() if p.requires_grad)
     whole = sum(p.numel() for p in network.parameters())
     tell(f"{network.adapters.note}; {learns:,} of {whole:,} parameters learn ({learns / whole:.1%})")
+
+
+def encoder_of(network: Seq2Seq) -> SourceEncoder | None:
+    """The pretrained encoder before a network's bridge, if it has one."""
+    encoder = None if network.bridge is None else network.bridge.encoder
+    return encoder if isinstance(encoder, SourceEncoder) else None
+
+
+def adapt_encoder(encoder: SourceEncoder, how: str, options: LoraConfig) -> None:
+    """Let an encoder learn `whole`, by `adapters`, or not (`frozen`). Raises RequestError if no module is a target."""
+    if how != "adapters":
+        encoder.settle(how)
+        return
+    if not options.rank:
+        raise RequestError("model.source_encoder.train: adapters have the rank of train.lora.rank; set it")
+    config = _config(options, encoder.name)
+    config.task_type = None
+    names = [name for name, m in encoder.model.named_modules() if isinstance(m, nn.Linear)]
+    if options.targets == [ALL]:
+        config.target_modules = sorted({name.split(".")[-1] for name in names})
+    if not any(targeted(config, name) for name in names):
+        raise _no_target(options, names)
+    encoder.settle(how, peft().PeftModel(encoder.model, config))
 
 
 def _of_ours(body: Any, family: registry.Family, options: LoraConfig, base: str) -> OfOurs:

@@ -20,7 +20,7 @@ from sourcewise.data.tokenizers.tokenizer import Tokenizer
 from sourcewise.errors import DataWarning, RequestError, tell
 from sourcewise.generation.settings import read_settings
 from sourcewise.model.builder import build_network
-from sourcewise.model.lora import adapt
+from sourcewise.model.lora import adapt, adapt_encoder, encoder_of
 from sourcewise.model.network import Seq2Seq
 from sourcewise.model.place import place
 from sourcewise.model.weights.checkpoint import find_folder, generation_told, model_folder, tokenizer_folder
@@ -75,9 +75,18 @@ def set_up(recipe: Recipe, tokenizer_of: Path | None = None) -> TrainingSetup:
 
 def _adapt(recipe: Recipe, tokenizer: Tokenizer, network: Seq2Seq) -> None:
     """Let adapters into a network, if the recipe asks for them. Raises RequestError if their base would be another."""
+    options, encoder = recipe.train.lora, encoder_of(network)
+    if options.rank:
+        _adapt_body(recipe, tokenizer, network)
+    if encoder is not None:
+        of = recipe.model.feature_encoder if recipe.model.feature_encoder.encoder else recipe.model.source_encoder
+        adapt_encoder(encoder, of.train, options)
+        if of.train != "frozen":
+            network.body.parallel = False  # its dropout draws from torch's one stream
+
+
+def _adapt_body(recipe: Recipe, tokenizer: Tokenizer, network: Seq2Seq) -> None:
     options, name = recipe.train.lora, recipe.model.weights
-    if not options.rank:
-        return
     if not name:
         raise RequestError("train.lora.rank: adapters are trained beside pretrained weights; name them with --model")
     if tokenizer.fresh:
@@ -88,7 +97,8 @@ def _adapt(recipe: Recipe, tokenizer: Tokenizer, network: Seq2Seq) -> None:
         problem = f"{name} is an adapter itself; merge it first (sourcewise export), or go on with it by --resume"
         raise RequestError(f"train.lora.rank: {problem}")
     had = (base / "sourcewise.json").is_file()
-    new = {info.part for info in network.parts()} & {"bridge", "features"} if not had else set()
+    parts = {info.part for info in network.parts()} & {"bridge", "features"}
+    new = set() if had else parts - ({"features"} if encoder_of(network) else set())
     adapt(network, options, str(base.resolve()) if Path(name).expanduser().exists() else name, new)
 
 

@@ -12,7 +12,6 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from sourcewise.errors import RequestError
 from sourcewise.generation.model import load
 from sourcewise.model.weights.checkpoint import save_network
 from sourcewise.training.learner import Learner

@@ -32,7 +32,6 @@ class Family:
     foreign: Callable[[dict[str, Any], Weights], str] = lambda config, weights: ""
 
 
-
 def _own(body: Any) -> Pairs:
     """The tensors of a body whose folders have our names."""
     return body.named_parameters()  # type: ignore[no-any-return]
@@ -43,7 +42,12 @@ FAMILIES = {
     "bart": Family(bart.Bart, bart.MODEL_TYPES, bart.make, bart.read, bart.write, bart.named, bart.foreign),
     "rnn": Family(recurrent.Recurrent, recurrent.MODEL_TYPES, recurrent.make, recurrent.read, recurrent.write, _own),
     "decoder": Family(
-        decoder_only.DecoderOnly, decoder_only.MODEL_TYPES, decoder_only.make, decoder_only.read, decoder_only.write, _own
+        decoder_only.DecoderOnly,
+        decoder_only.MODEL_TYPES,
+        decoder_only.make,
+        decoder_only.read,
+        decoder_only.write,
+        _own,
     ),
 }
 

@@ -88,6 +88,11 @@ def merged(base: Path, config: Mapping[str, Any], weights: Weights, folder: Path
     return found
 
 
+def add_to(model: Any, folder: Path) -> dict[str, Tensor]:
+    """The tensors of a model of transformers with the adapter of a folder added. Raises RequestError."""
+    return _by_peft(model, _state(folder), folder)
+
+
 def _state(folder: Path) -> Weights:
     """The tensors of an adapter."""
     file = folder / FILE

@@ -5,7 +5,8 @@ config.json  model.safetensors  generation_config.json      as transformers writ
 sourcewise.json  bridge.safetensors                         route and bridge, feature models only
 tokenizer.json ...                                          written by data/tokenizer.py
 ```
-Of a network with adapters only these are written, see `adapters.py`. Nothing is ever unpickled: safetensors, or `torch.load(weights_only=True)` for old folders.
+Of a network with adapters these are written in place of the weights, see `adapters.py`. Nothing is ever unpickled:
+safetensors, or `torch.load(weights_only=True)` for old folders.
 """
 
 from __future__ import annotations
@@ -18,7 +19,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
@@ -29,10 +29,11 @@ from sourcewise.errors import RequestError
 from sourcewise.model.families import registry as families
 from sourcewise.model.families import t5
 from sourcewise.model.generation_defaults import FIRST, GenerationDefaults
-from sourcewise.model.inputs.bridges import build_bridge
+from sourcewise.model.inputs.bridges import Bridge, behind, build_bridge
+from sourcewise.model.inputs.source_encoder import SourceEncoder
 from sourcewise.model.network import Seq2Seq
 from sourcewise.model.protocol import Network
-from sourcewise.model.weights import adapters
+from sourcewise.model.weights import adapters, source_encoders
 from sourcewise.model.weights.generation_config import EOS, IDS, OF_CLASS, PAD, START, Search, Told, read_told
 from sourcewise.model.weights.generation_config import write_search as search_settings
 from sourcewise.model.weights.interchange import check_finite
@@ -151,18 +152,25 @@ def _read_bridge(network: Seq2Seq, folder: Path) -> None:
     with _described(folder / "sourcewise.json"):
         network.route = {"encoder": "encoder", "bypass": "bypass"}[extra["route"]]  # type: ignore[assignment]
         before = FeatureEncoderConfig(**extra.get("feature_encoder", {}))
+        origin = extra.get("source_encoder")
         kind = extra["bridge"].get("kind")
         if kind not in bridge_kinds():
             known = ", ".join(bridge_kinds())
             problem = f"a bridge of kind {kind!r}, not {known}; a plug-in's?"
             raise RequestError(f"{folder / 'sourcewise.json'}: {problem}")
         bridge = BridgeConfig(**extra["bridge"])
-        network.bridge = build_bridge(bridge, extra["dims"], shape.d_model, shape.dropout, before)
+        if origin is None:
+            network.bridge = build_bridge(bridge, extra["dims"], shape.d_model, shape.dropout, before)
+        else:
+            encoder = source_encoders.reopen(origin, extra["dims"], folder, find_folder)
+            network.bridge = behind(encoder, bridge, shape.d_model, shape.dropout)
     _fill_bridge(network.bridge, folder)
 
 
-def _fill_bridge(bridge: torch.nn.Module, folder: Path) -> None:
+def _fill_bridge(bridge: Bridge, folder: Path) -> None:
     weights = _bridge_weights(folder)
+    if isinstance(bridge.encoder, SourceEncoder):  # which has files of its own
+        weights.update({f"encoder.{name}": tensor for name, tensor in bridge.encoder.state_dict().items()})
     try:
         bridge.load_state_dict(weights)
     except RuntimeError as error:
@@ -237,10 +245,14 @@ def save_network(
         if network.bridge is not None:
             bridge = network.bridge
             extra = {"route": network.route, "bridge": bridge.config.model_dump(), "dims": bridge.dims}
-            if bridge.encoder is not None:
-                extra["feature_encoder"] = bridge.encoder.config.model_dump(exclude={"weights"})
+            state = bridge.state_dict()
+            if isinstance(bridge.encoder, SourceEncoder):
+                extra["source_encoder"] = source_encoders.save(bridge.encoder, fresh)
+                state = {k: v for k, v in state.items() if not k.startswith("encoder.")}
+            elif bridge.encoder is not None:
+                extra["feature_encoder"] = bridge.encoder.config.model_dump(include={"layers", "width", "kernel"})
             _write_json(fresh / "sourcewise.json", extra)
-            state = {k: v.float().cpu().contiguous() for k, v in bridge.state_dict().items()}
+            state = {k: v.float().cpu().contiguous() for k, v in state.items()}
             save_file(state, fresh / "bridge.safetensors")
         if tokenizer is not None:
             tokenizer.save(fresh)
