@@ -94,7 +94,6 @@ class SourceEncoder(nn.Module):
         if self.processor is None:
             return self._called({self.reads: x[..., 0]})
         given = self.processor(samples, sampling_rate=RATE, return_tensors="pt")
-        given.pop("attention_mask", None)  # there is no padding, but what a fixed length asks for
         states = self._called({name: tensor.to(x.device) for name, tensor in given.items()})
         longest = getattr(self.processor, "n_samples", None)  # Whisper's 30 seconds
         if longest is None:
