@@ -151,13 +151,15 @@ def training(folder: Path, kind: str, train: str, **more: Any) -> Any:
     return set_up(recipe(folder, {"train": data}, {"learning_rate": 3e-3, **more}, **model))
 
 
-CASES = [("Wav2Vec2", "whole", 150), ("ViT", "frozen", 150)]
+CASES = [("Wav2Vec2", "whole", 3e-3, 150), ("ViT", "frozen", 1e-2, 250)]
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("kind", "train", "steps"), CASES)
-def test_a_small_task_is_learned_through_an_encoder(kind: str, train: str, steps: int, tmp_path: Path) -> None:
-    setup = training(tmp_path, kind, train)
+@pytest.mark.parametrize(("kind", "train", "rate", "steps"), CASES)
+def test_a_small_task_is_learned_through_an_encoder(
+    kind: str, train: str, rate: float, steps: int, tmp_path: Path
+) -> None:
+    setup = training(tmp_path, kind, train, learning_rate=rate)
     model = _learned(setup, steps)
     assert right(model, setup) >= 0.9
     save_network(setup.network, tmp_path / "out", setup.tokenizer, setup.recipe.generation)
