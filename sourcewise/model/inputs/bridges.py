@@ -368,14 +368,17 @@ def build_bridge(
     """
     if encoder is None or not encoder.layers:
         return _kind(config)(config, dims, d_model, p)
+    if _kind(config).exact:
+        problem = f"{encoder.layers}, but a bridge of kind {config.kind} reads the features as they are"
+        raise RequestError(f"model.feature_encoder.layers: {problem}; set 0")
     return behind(FeatureEncoder(encoder, dims, p), config, d_model, p)
 
 
 def behind(encoder: Any, config: BridgeConfig, d_model: int, p: float) -> Bridge:
     """The bridge of a recipe behind an encoder of the features. Raises RequestError as `build_bridge`."""
     if _kind(config).exact:
-        problem = f"{config.kind} reads the features as they are; leave the feature encoder out, or take another bridge"
-        raise RequestError(f"model.bridge.kind: {problem}")
+        problem = "reads the features as they are; leave the encoder before it out, or take another bridge"
+        raise RequestError(f"model.bridge.kind: {config.kind} {problem}")
     bridge = _kind(config)(config, encoder.width, d_model, p)
     bridge.encoder, bridge.dims = encoder, encoder.dims
     bridge.mean, bridge.deviation = bridge.mean.new_zeros(bridge.dims), bridge.deviation.new_ones(bridge.dims)
