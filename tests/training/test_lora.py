@@ -14,6 +14,7 @@ from torch import Tensor
 
 import sourcewise
 from sourcewise.cli import main
+from sourcewise.config import Recipe
 from sourcewise.data.batches import Source
 from sourcewise.errors import RequestError
 from sourcewise.generation.model import load
@@ -27,6 +28,7 @@ transformers = pytest.importorskip("transformers")
 peft = pytest.importorskip("peft")
 pytestmark = pytest.mark.filterwarnings("ignore")
 IDS = torch.tensor([[5, 9, 3, 1, 0], [7, 7, 2, 8, 1]])
+USES = ("train", "valid", "test")
 TARGETS = torch.tensor([[0, 4, 11], [0, 6, 2]])
 
 
@@ -258,3 +260,29 @@ def test_the_commands_take_a_folder_of_an_adapter(tmp_path: Path, capsys: pytest
     assert load(tmp_path / "whole").generate(setup.train.dataset) == outputs
     assert main(["export", out, "-o", str(tmp_path / "whole")]) == 2
     assert "whole: something is there" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_a_t5_reads_digits_through_a_bridge_by_adapters_alone(tmp_path: Path) -> None:
+    """Its base has read `d4 d0 d7` as text; now it reads scans, its weights untouched."""
+    words, draw = (
+        ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"],
+        np.random.default_rng(1),
+    )
+    rows = [draw.integers(0, 10, draw.integers(3, 7)) for _ in range(6000)]
+    lines = ("\t".join((" ".join(f"d{i}" for i in row), " ".join(words[i] for i in row))) for row in rows)
+    (tmp_path / "text.tsv").write_text("source\ttarget\n" + "\n".join(lines) + "\n")
+    shape = {"d_model": 96, "d_ff": 256, "heads": 3, "encoder_layers": 2, "decoder_layers": 2, "dropout": 0.0}
+    train = {"steps": 1000, "learning_rate": 2e-3, "warmup_steps": 50, "batch_size": 64, "threads": 1}
+    train |= {"preflight": False, "evaluate_every": 1000}
+    data = {"train": {"pairs": str(tmp_path / "text.tsv")}, "vocabulary": 64}
+    place = {"output": str(tmp_path / "runs")}
+    text = {"name": "text", **place, "data": data, "model": shape, "train": train}
+    base = sourcewise.train(Recipe.model_validate(text)).folder / "checkpoints" / "last"
+    before = (base / "model.safetensors").read_bytes()
+    digits = {use: {"builtin": "digits", "split": use, "limit": None if use == "train" else 200} for use in USES}
+    adapted = {**train, "batch_size": 32, "steps": 1200, "evaluate_every": 1200, "lora": {"rank": 16}}
+    scans = {"name": "scans", **place, "data": digits, "model": str(base), "train": adapted}
+    run = sourcewise.train(Recipe.model_validate({**scans, "generation": {"beams": 1, "max_new_tokens": 32}}))
+    assert run.evaluation is not None and run.evaluation.metrics["exact_match_pct"] >= 85
+    assert (base / "model.safetensors").read_bytes() == before
