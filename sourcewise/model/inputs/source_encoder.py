@@ -62,9 +62,8 @@ class SourceEncoder(nn.Module):
     def forward(self, x: Tensor, layout: Layout) -> tuple[Tensor, Layout]:
         """Features (batch, frames, dims) → (batch, positions, width), zero at padding, and their layout."""
         found: dict[int, Tensor] = {}
-        with torch.set_grad_enabled(torch.is_grad_enabled() and any(p.requires_grad for p in self.model.parameters())):
-            for rows, length in _by_length(layout):
-                found |= dict(zip(rows, self._encoded(x[rows, :length]), strict=True))
+        for rows, length in _by_length(layout):
+            found |= dict(zip(rows, self._encoded(x[rows, :length]), strict=True))
         positions = np.array([len(found[row]) for row in range(len(x))])
         out = nn.utils.rnn.pad_sequence([found[row] for row in range(len(x))], batch_first=True)
         return out, Layout(positions, out.shape[1])
