@@ -176,7 +176,6 @@ def overview() -> str:
             *rows,
             "",
             "example: sourcewise demo digits",
-            "",
             "`sourcewise COMMAND --help` tells more of one. Exit status: 0 done; 1 the answer",
             "is bad (diagnose, evaluate --require); 2 the request was wrong.",
         ]

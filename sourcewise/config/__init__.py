@@ -12,7 +12,7 @@ from sourcewise.config.evaluation import EvaluationConfig
 from sourcewise.config.model import BridgeConfig, FeatureEncoderConfig, ModelConfig
 from sourcewise.config.options import Options
 from sourcewise.config.recipe import GenerationConfig, Recipe
-from sourcewise.config.training import AugmentConfig, TextNoiseConfig, TrainConfig, UnfreezeConfig
+from sourcewise.config.training import AugmentConfig, LoraConfig, TextNoiseConfig, TrainConfig, UnfreezeConfig
 
 __all__ = [
     "AugmentConfig",
@@ -24,6 +24,7 @@ __all__ = [
     "EvaluationConfig",
     "FeatureEncoderConfig",
     "GenerationConfig",
+    "LoraConfig",
     "ModelConfig",
     "Options",
     "Recipe",

@@ -53,7 +53,36 @@ class FeatureEncoderConfig(Options):
     layers: Count = Field(0, description="convolutions; 0: no such encoder")
     width: Positive = Field(256, description="output dimensions")
     kernel: Positive = Field(5, description="frames a convolution sees")
-    weights: str | None = Field(None, description="start from the feature encoder of this run; its shape then holds")
+    weights: str | None = Field(
+        None, description="start from the feature encoder of this run; or, with `encoder`, from this file"
+    )
+    encoder: str | None = Field(
+        None, pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$", description="a class of your own, package.module:Class"
+    )
+    options: dict[str, Any] = Field(default_factory=dict, description="arguments of that class")
+    train: Literal["frozen", "whole"] = Field("frozen", description="whether the weights of that class learn")
+
+    @model_validator(mode="after")
+    def _class_has_weights(self) -> FeatureEncoderConfig:
+        if self.encoder and not self.weights:
+            raise ValueError("encoder names a class; name the file of its weights, too (.safetensors or .pt)")
+        if self.options and not self.encoder:
+            raise ValueError("options are those of a class; name it in encoder")
+        return self
+
+
+class SourceEncoderConfig(Options):
+    """A pretrained encoder of sounds or images before the bridge: a model of Hugging Face with last_hidden_state."""
+
+    name: str | None = Field(None, description="its folder or hub name: wav2vec2, HuBERT, Whisper, ViT, CLIP, DINOv2")
+    train: Literal["frozen", "adapters", "whole"] = Field(
+        "frozen", description="nothing of it learns; adapters, as train.lora says; or all of it"
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _shorthand(cls, value: Any) -> Any:
+        return {"name": value} if isinstance(value, str) else value
 
 
 class ModelConfig(Options):
@@ -102,6 +131,9 @@ class ModelConfig(Options):
     feature_encoder: FeatureEncoderConfig = Field(
         default_factory=FeatureEncoderConfig, description="convolutions over the features before the bridge"
     )
+    source_encoder: SourceEncoderConfig = Field(
+        default_factory=SourceEncoderConfig, description="a pretrained encoder of sounds or images before the bridge"
+    )
 
     @model_validator(mode="before")
     @classmethod
@@ -121,6 +153,8 @@ class ModelConfig(Options):
 
     @model_validator(mode="after")
     def _heads_divide(self) -> ModelConfig:
+        if self.source_encoder.name and (self.feature_encoder.layers or self.feature_encoder.weights):
+            raise ValueError("source_encoder and feature_encoder are both before the bridge; leave one out")
         if self.preset and self.weights:
             raise ValueError("preset is a shape to train from scratch, weights bring their own; leave one out")
         if self.family == "rnn" and self.d_model % 2:

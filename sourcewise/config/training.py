@@ -46,6 +46,36 @@ class UnfreezeConfig(Options):
         return {part: epoch for part, epoch in self.model_dump(exclude={"rate"}).items() if epoch is not None}
 
 
+class LoraConfig(Options):
+    """Low-rank adapters (LoRA, Hu et al. 2021): the pretrained weights stay as they are."""
+
+    rank: Count = Field(0, description="rank of the adapters; 0: none, all weights are trained")
+    alpha: float | None = Field(None, gt=0, description="their scale is alpha / rank (default: twice the rank)")
+    dropout: Rate = Field(0.0, description="dropout of what the adapters read")
+    targets: list[str] = Field(
+        default_factory=lambda: ["all-linear"],
+        min_length=1,
+        description="ends of the names of the adapted modules as in transformers (q,v), all-linear, or a pattern",
+    )
+    save: list[Literal["bridge", "features"]] = Field(
+        ["bridge", "features"],
+        description="parts that are trained whole, and saved with the adapters; all others stay as they are",
+    )
+
+    @property
+    def strength(self) -> float:
+        """`alpha`, or its default."""
+        return 2.0 * self.rank if self.alpha is None else self.alpha
+
+    @field_validator("targets", "save", mode="before")
+    @classmethod
+    def _words(cls, value: Any) -> Any:
+        """Accepts `q,v` as a list; a pattern may have commas."""
+        if not isinstance(value, str):
+            return value
+        return [value] if set(value) & set("\\^$*+?()[]{}|") else [w.strip() for w in value.split(",") if w.strip()]
+
+
 class TrainConfig(Options):
     """Options of the training."""
 
@@ -90,6 +120,7 @@ class TrainConfig(Options):
     augment: AugmentConfig = Field(default_factory=AugmentConfig, description="augmentation of training features")
     text_noise: TextNoiseConfig = Field(default_factory=TextNoiseConfig, description="noise on training texts")
     unfreeze: UnfreezeConfig = Field(default_factory=UnfreezeConfig, description="gradual unfreezing")
+    lora: LoraConfig = Field(default_factory=LoraConfig, description="adapters instead of all weights")
     freeze: list[Part] = Field(default_factory=list, description="parts that are not trained")
     preflight: bool = Field(True, description="check data and wiring before the first step; stop on an error")
     track: list[Literal["tensorboard", "wandb", "mlflow", "trackio"]] = Field(
@@ -104,6 +135,12 @@ class TrainConfig(Options):
     best: RunFigure = Field(
         "bleu",
         description="the figure that picks checkpoints/best, then the loss; tasks_mean: the mean of the tasks' own",
+    )
+    patience: Count = Field(
+        0, description="stop after so many evaluations without a better figure (train.best, then the loss); 0: never"
+    )
+    min_delta: float = Field(
+        0.0, ge=0, description="by how much that figure has to be better to count for patience; above 0 the loss is not"
     )
     average: Count = Field(0, description="average the weights of the last K evaluations at the end; 0 or 1: off")
     threads: Annotated[int, Field(gt=0, le=1024)] | None = Field(None, description="CPU threads (default: every core)")

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from sourcewise.data.encoding import ExampleSet
 from sourcewise.errors import RequestError
-from sourcewise.model.weights.checkpoint import find_folder
+from sourcewise.model.weights.checkpoint import find_folder, model_folder
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ def prefixes_of(name: str) -> list[str]:
     if not name or not Path(name).expanduser().is_dir():
         return []
     try:
-        told = json.loads((find_folder(name) / "config.json").read_text(encoding="utf-8"))
+        told = json.loads((model_folder(find_folder(name)) / "config.json").read_text(encoding="utf-8"))
     except (OSError, ValueError, RequestError):
         return []
     tasks = told.get("task_specific_params") or {}

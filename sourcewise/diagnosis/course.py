@@ -53,7 +53,10 @@ class Course:
         last = {line.get("kind"): line for line in lines}
         train = tuple(line for line in lines if line.get("kind") == "train" and line.get("loss") is not None)
         evaluations = tuple(line for line in lines if line.get("kind") == "evaluation")
-        known = last.get("stopped"), last.get("start"), plan or UNKNOWN, last.get("not_finite")
+        start, ended = last.get("start"), last.get("ended")
+        if start and ended and not any(line["step"] > ended["step"] for line in train):
+            start = {**start, "steps": ended["step"]}  # train.patience ended it: it was not to go further
+        known = last.get("stopped"), start, plan or UNKNOWN, last.get("not_finite")
         return cls(train, evaluations, *known, under_way)
 
     @property

@@ -24,6 +24,7 @@ from sourcewise.diagnosis.trained import Trained
 from sourcewise.diagnosis.wiring import Start, Summed, Wiring, one_batch
 from sourcewise.generation.model import Model
 from sourcewise.model.families.transformer import Transformer
+from sourcewise.model.lora import encoder_of
 from sourcewise.model.network import Seq2Seq
 from sourcewise.model.parts import OTHER, ParameterInfo
 from sourcewise.training.freezing import freeze
@@ -51,7 +52,7 @@ def plan_of(recipe: Recipe, examples: ExampleSet | None = None) -> Plan:
         epochs=epochs,
         warmup=train.warmup_steps,
         fresh=not model.weights,
-        loaded=("features",) if model.feature_encoder.weights else (),
+        loaded=("features",) if model.feature_encoder.weights or model.source_encoder.name else (),
         rate=train.learning_rate,
         weight_decay=train.weight_decay,
         standing="" if train.learning_rate else "train.learning_rate is 0: no weight will ever change",
@@ -142,7 +143,10 @@ def wiring_of(setup: TrainingSetup, plan: Plan) -> Wiring:
 def _optimizer(setup: TrainingSetup, never: Collection[str]) -> Optimizer:
     """What the training steps; parts that `never` thaw learn nothing."""
     network, train = setup.network, setup.recipe.train
-    learns = {id(p): p.requires_grad for p in network.parameters()}
+    pretrained = {id(p) for p in encoder.parameters()} if (encoder := encoder_of(network)) else set()
+    chosen = network.parameters() if network.adapters is not None else ()  # what adapters stand beside, and
+    learns = {id(p): p.requires_grad or id(p) in pretrained for p in network.parameters()}
+    learns |= {id(p): True for p in chosen}
     freeze(network, train.freeze)
     options = train.model_copy(update={"word_dropout": 0.0})
     objective = Objective(network, options, setup.tokenizer.unk_id).to(network.device).eval()

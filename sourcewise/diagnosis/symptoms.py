@@ -68,7 +68,7 @@ SYMPTOMS = (
         "loss stuck plateau flat constant not falling decreasing learning nothing chance log vocabulary",
         "does anything get a gradient, and is the rate right? A batch that cannot be learned by heart is a fault of the"
         " network, not of the data.",
-        "WIR001..WIR003 WIR011..WIR018 WIR023 WIR026 WIR027 WIR029 WIR030 TRN003 TRN004 TRN006 TRN009 TRN015 DAT003",
+        "WIR001..WIR003 WIR011..WIR018 WIR023 WIR026 WIR027 WIR029..WIR031 TRN003 TRN004 TRN006 TRN009 TRN015 DAT003",
     ),
     Symptom(
         "nan",

@@ -32,7 +32,13 @@ from sourcewise.model.finite import refuse_damaged, state_of
 from sourcewise.model.network import Seq2Seq
 from sourcewise.model.place import place
 from sourcewise.model.protocol import Network
-from sourcewise.model.weights.checkpoint import find_folder, generation_told, load_network
+from sourcewise.model.weights.checkpoint import (
+    find_folder,
+    generation_told,
+    load_network,
+    save_network,
+    tokenizer_folder,
+)
 from sourcewise.model.weights.generation_config import OPTIONS, shown
 from sourcewise.runtime.device import choose_device
 from sourcewise.runtime.notebook import table
@@ -126,6 +132,18 @@ class Model:
     def encode(self, sources: str | Sequence[str] | Dataset) -> Memories:
         """Encode sources once, for any number of later calls of `generate`."""
         return encode_batches(self.network, self._encoded(sources), self.generation)
+
+    def save(self, folder: str | Path) -> Path:
+        """Write the model as a Hugging Face folder, with its adapters merged; returns the folder.
+
+        transformers opens that of a T5, a BART or a model of its own. Raises RequestError if something is there.
+        """
+        path = Path(folder).expanduser()
+        if path.exists() and (not path.is_dir() or any(path.iterdir())):
+            raise RequestError(f"{path}: something is there; name a folder that is new or empty")
+        assert isinstance(self.network, Seq2Seq)
+        save_network(self.network, path, self.tokenizer, self.generation)
+        return path
 
     def stream(self, source: str | Dataset, **options: Any) -> Iterator[str]:
         """Yields the output of one source as it grows, greedy or sampled, whatever beams the recipe or folder has.
@@ -284,7 +302,7 @@ def load(
     data, generation = recipe.data, recipe.generation
     if network.positions is not None:
         data, generation = _within(network.positions, data, generation, settings)
-    tokenizer = Tokenizer.load(folder)
+    tokenizer = Tokenizer.load(tokenizer_folder(folder))
     found = Model(network, tokenizer, str(name), data, generation, engine, settings, recipe.measuring)
     return found.limited(**limits)
 

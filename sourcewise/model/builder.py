@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,8 @@ from sourcewise.data.examples import Dataset
 from sourcewise.data.tokenizers.tokenizer import Tokenizer
 from sourcewise.errors import RequestError
 from sourcewise.model.families.registry import FAMILIES
-from sourcewise.model.inputs.bridges import Bridge, build_bridge
+from sourcewise.model.inputs.bridges import Bridge, behind, build_bridge
+from sourcewise.model.inputs.source_encoder import PIXELS, SourceEncoder, make_encoder, open_encoder
 from sourcewise.model.network import Seq2Seq
 from sourcewise.model.weights.checkpoint import find_folder, load_feature_encoder, load_network
 from sourcewise.model.weights.initialization import initialize
@@ -45,6 +47,13 @@ def build_network(model: ModelConfig, tokenizer: Tokenizer, dataset: Dataset) ->
 
 def _bridge(model: ModelConfig, d_model: int, dataset: Dataset) -> Bridge:
     """A new bridge with the statistics of the features, behind a feature encoder, new or of another run."""
+    encoder = _source_encoder(model, dataset)
+    if encoder is not None:
+        bridge = behind(encoder, model.bridge, d_model, model.dropout)
+        bridge.encoder = None
+        initialize(bridge, model.initialization)
+        bridge.encoder = encoder
+        return bridge
     before, kept = model.feature_encoder, dict[str, torch.Tensor]()
     if before.weights:
         before, dims, kept = load_feature_encoder(find_folder(before.weights))
@@ -61,6 +70,24 @@ def _bridge(model: ModelConfig, d_model: int, dataset: Dataset) -> Bridge:
     if kept:
         bridge.load_state_dict(kept, strict=False)
     return bridge
+
+
+def _source_encoder(model: ModelConfig, dataset: Dataset) -> SourceEncoder | None:
+    """Somebody's pretrained encoder before the bridge, if the recipe names one. Raises RequestError."""
+    own = model.feature_encoder
+    if own.encoder:
+        assert own.weights
+        return make_encoder(own.encoder, own.options, Path(own.weights).expanduser(), dataset.dims)
+    if not model.source_encoder.name:
+        return None
+    name = model.source_encoder.name
+    folder = find_folder(name)
+    encoder = open_encoder(folder, str(folder.resolve()) if Path(name).expanduser().exists() else name, dataset.dims)
+    first = dataset.features(0)
+    if encoder.reads == PIXELS and encoder.processor is not None and 0 < first.max() <= 1 and (first % 1).any():
+        problem = f"{dataset.name}: pixels are between 0 and 1; its processor takes 0 to 255, so multiply them by 255"
+        raise RequestError(f"model.source_encoder: {problem}")
+    return encoder
 
 
 def feature_statistics(dataset: Dataset) -> tuple[np.ndarray, np.ndarray]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import fields, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -19,6 +19,9 @@ from sourcewise.model.inputs.bridges import Bridge
 from sourcewise.model.loss import LinearCrossEntropy
 from sourcewise.model.parts import PARTS, ParameterInfo, Stacks, belonging
 from sourcewise.model.protocol import PLAIN, Aims, LossParts, Pass, Route, shift_right
+
+if TYPE_CHECKING:
+    from sourcewise.model.lora import Adapters
 
 
 class Body(nn.Module):
@@ -121,6 +124,7 @@ class Seq2Seq(nn.Module):
     """A Network with a body; route `encoder`: bridge → encoder → decoder, `bypass`: bridge → decoder."""
 
     kind = "a network of ours"
+    adapters: Adapters | None = None  # what is trained and saved in place of the body; see `lora.py`
 
     def __init__(self, body: Body, bridge: Bridge | None = None, route: Route = "encoder") -> None:
         super().__init__()

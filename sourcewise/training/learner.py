@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from sourcewise.model.finite import damage
-from sourcewise.runtime.info import machine
+from sourcewise.runtime.info import machine, peak_memory
 from sourcewise.training.decoder_inputs import reference_share
 from sourcewise.training.events import Step
 from sourcewise.training.freezing import Unfreezing, freeze
@@ -124,6 +124,7 @@ class Learner:
             **taken.statistics,
             tokens_per_s=at.tokens / max(at.seconds - at.logged_at, 1e-9),
             seconds=at.seconds,
+            peak_mb=peak_memory(self.objective.network.device),
             reference_share=reference_share(at.step - 1, self.plan.total, self.config) if sampled else None,
         )
         at.logged()

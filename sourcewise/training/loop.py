@@ -7,15 +7,16 @@ from typing import Any, NoReturn
 
 from sourcewise.baselines.measure import Baselines
 from sourcewise.data.mixtures import spread
-from sourcewise.errors import NotFinite
+from sourcewise.errors import NotFinite, RequestError, tell
 from sourcewise.evaluation.beside import baselines_for
 from sourcewise.evaluation.evaluate import evaluate_encoded
 from sourcewise.evaluation.results import without_nan
 from sourcewise.evaluation.shown import write_shown
 from sourcewise.generation.model import Model
+from sourcewise.model.parts import size
 from sourcewise.runtime.signals import interrupts
 from sourcewise.training.checkpoints import Checkpoints
-from sourcewise.training.events import Evaluated, Listener, Started, Stopped
+from sourcewise.training.events import Ended, Evaluated, Listener, Started, Stopped, of
 from sourcewise.training.learner import Learner
 from sourcewise.training.not_finite import StepNotFinite
 from sourcewise.training.resuming import resume
@@ -34,6 +35,8 @@ class Training:
 
     def __init__(self, setup: TrainingSetup, run: Run, listeners: Sequence[Listener] = ()) -> None:
         self.setup, self.run, self.listeners = setup, run, listeners
+        if setup.recipe.train.patience and setup.valid is None:
+            raise RequestError("train.patience: nothing is evaluated without a validation set; name it in data.valid")
         self.learner = Learner(setup)
         self.checkpoints = Checkpoints(setup, run, self.learner)
         self.valid = None if setup.valid is None else spread(setup.valid, setup.recipe.train.evaluate_examples)
@@ -65,6 +68,9 @@ class Training:
     def _steps(self, interrupted: list[bool]) -> None:
         learner, plan = self.learner, self.learner.plan
         for batches in plan.steps(learner.at):
+            if self.checkpoints.patience_ended:
+                self._end_early()
+                break
             taken = learner.learn(batches)
             line = self.run.append(learner.line(taken)) if plan.logs(taken.step) else None
             for listener in self.listeners:
@@ -79,6 +85,15 @@ class Training:
             self._save()
         self._ended(finished=not interrupted)
 
+    def _end_early(self) -> None:
+        """Log and tell that train.patience ended the training."""
+        train, step = self.setup.recipe.train, self.learner.at.step
+        better = f" by more than {train.min_delta:g}" if train.min_delta else ""
+        why = f"no better {train.best}{better} in {train.patience} evaluations (train.patience)"
+        if not of(self.run.metrics(), Ended) or self.run.metrics()[-1].get("step") != step:
+            self.run.append(Ended(step=step, why=why))
+        tell(f"ended at step {step} of {self.learner.plan.total}: {why}; the best checkpoint is kept")
+
     def _ended(self, finished: bool) -> None:
         for listener in self.listeners:
             listener.stopped(self.run, finished=finished)
@@ -89,14 +104,24 @@ class Training:
         kept = resume(run, self.setup, learner.optimizer, learner.plan.first_saved, learner.machine())
         learner.at = kept or learner.at
         if kept is None and not run.metrics():
-            parameters = sum(p.numel() for p in self.setup.network.parameters())
-            entropy, machine = target_entropy(self.setup.train), learner.machine()
-            started = Started(steps=learner.plan.total, parameters=parameters, target_entropy=entropy, machine=machine)
-            run.append(started)
+            run.append(self._started())
         for listener in self.listeners:
             listener.started(run, learner.at.step, learner.plan.total)
         if learner.at.step and not run.last.is_dir():
             self.checkpoints.write(run.last)  # it was deleted; the state holds its weights
+
+    def _started(self) -> Started:
+        """The first line of the log."""
+        learner, network = self.learner, self.setup.network
+        whole = size(network)
+        learns = sum(p.numel() for p in network.parameters() if p.requires_grad)
+        return Started(
+            steps=learner.plan.total,
+            parameters=whole,
+            trainable=learns if learns < whole else None,
+            target_entropy=target_entropy(self.setup.train),
+            machine=learner.machine(),
+        )
 
     def _evaluate(self) -> None:
         """Evaluate on the validation examples, and save the checkpoints last and best, and the state."""

@@ -25,7 +25,7 @@ from sourcewise.training.state import Progress, load_state
 
 ELSEWHERE = ("name", "output")  # options that name the run
 SAME = ("device", "native code", "torch")  # properties of a machine that change the last digits of a step
-LONGER = ("train.steps", "train.epochs")  # options that may be increased
+LONGER = ("train.steps", "train.epochs", "train.patience")  # options that may be increased; 0: no end
 
 
 def resumed(asked: Recipe, kept: Recipe, overrides: dict[str, Any]) -> Recipe:
@@ -41,13 +41,13 @@ def resumed(asked: Recipe, kept: Recipe, overrides: dict[str, Any]) -> Recipe:
         wanted, has = (attrgetter(name)(recipe) for recipe in (asked, kept))
         if wanted == has:
             continue
-        if name not in LONGER or has is None or wanted is None or wanted < has:
+        if name not in LONGER or has is None or wanted is None or 0 < wanted < has:
             more = "; it can only be more" if name in LONGER and has is not None else ""
             raise RequestError(
                 f"--{key}: the run has {has}{more}; a resumed run keeps its recipe, so leave --{key} out"
             )
         longer[name.partition(".")[2]] = wanted
-        if kept.train.schedule == "cosine":
+        if kept.train.schedule == "cosine" and name != "train.patience":
             told = "the learning rate goes on as if it had been so from the beginning"
             warnings.warn(f"{key}: {wanted} instead of {has}; {told}", DataWarning, stacklevel=2)
     return kept.model_copy(update={"train": kept.train.model_copy(update=longer)}) if longer else kept

@@ -20,9 +20,10 @@ from sourcewise.data.tokenizers.tokenizer import Tokenizer
 from sourcewise.errors import DataWarning, RequestError, tell
 from sourcewise.generation.settings import read_settings
 from sourcewise.model.builder import build_network
+from sourcewise.model.lora import adapt, adapt_encoder, encoder_of
 from sourcewise.model.network import Seq2Seq
 from sourcewise.model.place import place
-from sourcewise.model.weights.checkpoint import find_folder, generation_told
+from sourcewise.model.weights.checkpoint import find_folder, generation_told, model_folder, tokenizer_folder
 from sourcewise.model.weights.generation_config import shown
 from sourcewise.runtime.device import choose_device
 
@@ -60,6 +61,7 @@ def set_up(recipe: Recipe, tokenizer_of: Path | None = None) -> TrainingSetup:
     tokenizer = Tokenizer.load(tokenizer_of) if tokenizer_of else open_tokenizer(recipe, train)
     torch.manual_seed(recipe.seed)
     network: Seq2Seq = place(build_network(recipe.model, tokenizer, join(train)), device)
+    _adapt(recipe, tokenizer, network)
     for note in network.body.notes:
         tell(note)
     tokenizer = _spoken(recipe, tokenizer, network, train)
@@ -69,6 +71,35 @@ def set_up(recipe: Recipe, tokenizer_of: Path | None = None) -> TrainingSetup:
     encoded = encode_training(train, tokenizer, recipe.data, recipe.seed)
     encoded_valid = encode_sets(valid, tokenizer, recipe.data) if valid else None
     return TrainingSetup(recipe, tokenizer, network, encoded, encoded_valid, test or valid)
+
+
+def _adapt(recipe: Recipe, tokenizer: Tokenizer, network: Seq2Seq) -> None:
+    """Let adapters into a network, if the recipe asks for them. Raises RequestError if their base would be another."""
+    options, encoder = recipe.train.lora, encoder_of(network)
+    if options.rank:
+        _adapt_body(recipe, tokenizer, network)
+    if encoder is not None:
+        of = recipe.model.feature_encoder if recipe.model.feature_encoder.encoder else recipe.model.source_encoder
+        adapt_encoder(encoder, of.train, options)
+        if of.train != "frozen":
+            network.body.parallel = False  # its dropout draws from torch's one stream
+
+
+def _adapt_body(recipe: Recipe, tokenizer: Tokenizer, network: Seq2Seq) -> None:
+    options, name = recipe.train.lora, recipe.model.weights
+    if not name:
+        raise RequestError("train.lora.rank: adapters are trained beside pretrained weights; name them with --model")
+    if tokenizer.fresh:
+        problem = f"{len(tokenizer.fresh)} new tokens have rows in the embedding, which adapters leave as it is"
+        raise RequestError(f"data.add_tokens: {problem}; leave one of the two out")
+    base = find_folder(name)
+    if model_folder(base) != base:
+        problem = f"{name} is an adapter itself; merge it first (sourcewise export), or go on with it by --resume"
+        raise RequestError(f"train.lora.rank: {problem}")
+    had = (base / "sourcewise.json").is_file()
+    parts = {info.part for info in network.parts()} & {"bridge", "features"}
+    new = set() if had else parts - ({"features"} if encoder_of(network) else set())
+    adapt(network, options, str(base.resolve()) if Path(name).expanduser().exists() else name, new)
 
 
 def open_tokenizer(recipe: Recipe, sets: Sequence[Dataset]) -> Tokenizer:
@@ -90,7 +121,7 @@ def _find_tokenizer(recipe: Recipe, sets: Sequence[Dataset]) -> Tokenizer:
     if recipe.data.tokenizer:
         return Tokenizer.load(recipe.data.tokenizer)
     if recipe.model.weights:
-        return Tokenizer.load(find_folder(recipe.model.weights))
+        return Tokenizer.load(tokenizer_folder(find_folder(recipe.model.weights)))
     texts = (text for example in join(sets) for text in (example.source, example.target) if text)
     special = max((special_tokens(each.plain, recipe.data) for each in sets if each.plain), key=len, default=[])
     return Tokenizer.train(texts, recipe.data.vocabulary, recipe.data.unit, special)

@@ -22,6 +22,8 @@ class Progress:
     position: int = 0  # trained batches of this epoch
     epoch_batches: int = 1  # of this epoch
     best: tuple[float, float] | None = None  # of the best checkpoint: lower is better
+    patient: tuple[float, float] | None = None  # of the last evaluation that counted as better for train.patience
+    waited: int = 0  # evaluations since then
     snapshots: list[str] = field(default_factory=list)  # files of weights to average at the end
     seconds: float = 0.0  # of all steps
     logged_at: float = 0.0  # `seconds` at the last log line; all fields below count from there
@@ -34,8 +36,8 @@ class Progress:
 
     @classmethod
     def of(cls, state: dict[str, Any]) -> Self:
-        """The progress in a saved state."""
-        return cls(**{each.name: state[each.name] for each in fields(cls)})
+        """The progress in a saved state; what an older version did not save is as at the start."""
+        return cls(**{each.name: state[each.name] for each in fields(cls) if each.name in state})
 
     @property
     def epochs(self) -> float:

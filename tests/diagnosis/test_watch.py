@@ -23,7 +23,7 @@ from tests.training.recipes import feature_recipe, recipe
 
 pytestmark = pytest.mark.pages
 
-TIMED = ("seconds", "tokens_per_s", "device", "began")
+TIMED = ("seconds", "tokens_per_s", "peak_mb", "device", "began")
 
 
 def logged(run: Run) -> list[dict[str, Any]]:

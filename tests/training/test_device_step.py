@@ -98,7 +98,7 @@ def test_a_training_is_the_same_whenever_its_steps_are_read(tmp_path: Path) -> N
     plain.listeners = ()
     plain.fit()
     assert unread == [1, 2, 3, 4, 0, 1, 1, 2, 3, 0, 1, 0]  # read at 5, 10 and 12, and where it saves, after 6
-    timed = {"seconds", "tokens_per_s", "began", "device"}
+    timed = {"seconds", "tokens_per_s", "peak_mb", "began", "device"}
     first, second = ([{k: v for k, v in li.items() if k not in timed} for li in t.run.metrics()] for t in (lazy, plain))
     assert [line["kind"] for line in first].count("train") == 3
     assert 0 < first[1]["clipped"] <= 1

@@ -22,7 +22,7 @@ from tests.training.stopping import Stops
 
 def exactly(run: Run) -> list[dict[str, object]]:
     """Its steps and evaluations, without how long they took."""
-    timed, kinds = ("seconds", "tokens_per_s"), ("train", "evaluation")
+    timed, kinds = ("seconds", "tokens_per_s", "peak_mb"), ("train", "evaluation")
     return [{k: v for k, v in line.items() if k not in timed} for line in run.metrics() if line["kind"] in kinds]
 
 

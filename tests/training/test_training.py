@@ -148,7 +148,7 @@ def test_killed_at_any_moment_and_resumed_the_weights_are_the_same(tmp_path: Pat
     assert same(weights(whole.folder), weights(run.folder))
     best = [load_file(r.best / "model.safetensors") for r in (whole, run)]
     assert same(*best)
-    timed = ("seconds", "tokens_per_s", "device", "began")
+    timed = ("seconds", "tokens_per_s", "peak_mb", "device", "began")
     logs = [[{k: v for k, v in line.items() if k not in timed} for line in r.metrics()] for r in (whole, run)]
     assert logs[0] == logs[1]
     assert not [p for p in run.folder.rglob(".*") if p.name != ".lock"]  # nothing half-written stays

@@ -6,6 +6,7 @@ The step is taken on copies of the weights; the network is afterwards as before.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
@@ -16,6 +17,8 @@ from sourcewise.data.batches import Batch
 from sourcewise.diagnosis.borrowing import borrowed
 from sourcewise.model.parts import ParameterInfo
 from sourcewise.model.protocol import Network
+
+ADAPTER = re.compile(r"\.lora_|\.parametrizations\.weight\.\d+\.(down|up)\.")  # names of adapters: peft's, and ours
 
 
 @dataclass(frozen=True, slots=True)

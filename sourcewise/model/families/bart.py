@@ -177,6 +177,12 @@ def write(bart: Bart) -> tuple[dict[str, Any], dict[str, Tensor]]:
     return _to_huggingface(bart.config), weights
 
 
+def named(bart: Bart) -> Iterator[tuple[str, Tensor]]:
+    """(Hugging Face's name, our tensor or a part of it) of every tensor."""
+    for name, tensor in _pairs(bart):
+        yield name if name in (HEAD, BIAS) else f"model.{name}", tensor
+
+
 def _sizes(d_model: int, heads: int) -> dict[str, Any]:
     """Options that follow from width and heads, and those that all these models share."""
     d_kv = d_model // heads

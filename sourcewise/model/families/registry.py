@@ -14,6 +14,7 @@ from torch import Tensor
 from sourcewise.config import ModelConfig
 from sourcewise.data.tokenizers.tokenizer import Tokenizer
 from sourcewise.model.families import bart, decoder_only, recurrent, t5
+from sourcewise.model.weights.interchange import Pairs
 from sourcewise.model.weights.weight_files import Weights
 
 
@@ -26,16 +27,27 @@ class Family:
     make: Callable[[ModelConfig, Tokenizer, bool], Any]  # recipe, tokenizer, whether it reads features → a fresh body
     read: Callable[[dict[str, Any], Weights], Any]  # config.json, weights → body
     write: Callable[[Any], tuple[dict[str, Any], dict[str, Tensor]]]  # body → config.json, fp32 weights on the CPU
+    named: Callable[[Any], Pairs]  # body → every tensor or part of one, with its name in a folder
     # config.json, weights → features of such a folder that the family does not compute, in words; may be empty.
     foreign: Callable[[dict[str, Any], Weights], str] = lambda config, weights: ""
 
 
+def _own(body: Any) -> Pairs:
+    """The tensors of a body whose folders have our names."""
+    return body.named_parameters()  # type: ignore[no-any-return]
+
+
 FAMILIES = {
-    "t5": Family(t5.Transformer, t5.MODEL_TYPES, t5.make, t5.read, t5.write, t5.foreign),
-    "bart": Family(bart.Bart, bart.MODEL_TYPES, bart.make, bart.read, bart.write, bart.foreign),
-    "rnn": Family(recurrent.Recurrent, recurrent.MODEL_TYPES, recurrent.make, recurrent.read, recurrent.write),
+    "t5": Family(t5.Transformer, t5.MODEL_TYPES, t5.make, t5.read, t5.write, t5.named, t5.foreign),
+    "bart": Family(bart.Bart, bart.MODEL_TYPES, bart.make, bart.read, bart.write, bart.named, bart.foreign),
+    "rnn": Family(recurrent.Recurrent, recurrent.MODEL_TYPES, recurrent.make, recurrent.read, recurrent.write, _own),
     "decoder": Family(
-        decoder_only.DecoderOnly, decoder_only.MODEL_TYPES, decoder_only.make, decoder_only.read, decoder_only.write
+        decoder_only.DecoderOnly,
+        decoder_only.MODEL_TYPES,
+        decoder_only.make,
+        decoder_only.read,
+        decoder_only.write,
+        _own,
     ),
 }
 

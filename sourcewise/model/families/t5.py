@@ -70,7 +70,7 @@ def read(config: dict[str, Any], weights: Weights) -> Transformer:
     transformer = Transformer(config_from_huggingface(config, weights, f"{weights.folder}/config.json"))
     if transformer.config.scaled:  # as if the head were the embedding
         interchange.tell_untied(weights)
-    interchange.fill(_pairs(transformer), weights, SPARE)
+    interchange.fill(named(transformer), weights, SPARE)
     return transformer
 
 
@@ -130,13 +130,13 @@ def config_to_huggingface(c: TransformerConfig) -> dict[str, Any]:
 def to_huggingface(transformer: Transformer) -> dict[str, Tensor]:
     """Our weights with Hugging Face's names, as contiguous fp32 copies on the CPU."""
     c = transformer.config
-    weights = interchange.copies(_pairs(transformer))
+    weights = interchange.copies(named(transformer))
     if c.tied and not c.scaled:  # older transformers would initialise the head of an untied configuration at random
         weights[HEAD] = weights[SHARED].clone()
     return weights
 
 
-def _pairs(t: Transformer) -> Iterator[tuple[str, Tensor]]:
+def named(t: Transformer) -> Iterator[tuple[str, Tensor]]:
     """(Hugging Face's name, our tensor or a part of it) of every tensor."""
     yield SHARED, t.embedding.weight
     if not t.config.tied:

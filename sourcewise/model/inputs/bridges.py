@@ -37,8 +37,11 @@ class FeatureEncoder(nn.Module):
     (`train.unfreeze.features`).
     """
 
+    exact = False  # whether it needs the features in float32
+
     def __init__(self, config: FeatureEncoderConfig, dims: int, p: float) -> None:
         super().__init__()
+        self.width = config.width
         self.config, self.dims, self.dropout = config, dims, nn.Dropout(p)
         self.enter = nn.Linear(dims, config.width)
         self.norms = nn.ModuleList(nn.LayerNorm(config.width) for _ in range(config.layers))
@@ -48,14 +51,18 @@ class FeatureEncoder(nn.Module):
         )
         self.out = nn.ModuleList(nn.Linear(config.width, config.width) for _ in range(config.layers))
 
-    def forward(self, x: Tensor, layout: Layout) -> Tensor:
-        """Features (batch, frames, dims) → (batch, frames, width), both zero at padding."""
+    def positions(self, features: Tensor) -> int:
+        """Number of vectors of one source, features (frames, dims)."""
+        return len(features)
+
+    def forward(self, x: Tensor, layout: Layout) -> tuple[Tensor, Layout]:
+        """Features (batch, frames, dims) → (batch, frames, width), both zero at padding, and their layout."""
         real = layout.on(x.device).mask.to(x.dtype)[..., None]
         x = self.enter(x) * real
         for norm, convolution, out in zip(self.norms, self.convolutions, self.out, strict=True):
             seen = convolution((norm(x) * real).transpose(1, 2)).transpose(1, 2)
             x = x + self.dropout(out(F.gelu(seen))) * real
-        return x
+        return x, layout
 
 
 class Bridge(nn.Module):
@@ -68,7 +75,7 @@ class Bridge(nn.Module):
     exact = False  # whether `slots` needs the features in float32, whatever the precision of the weights
     mean: Tensor  # (dims,) float32, whatever the precision of the weights
     deviation: Tensor
-    encoder: FeatureEncoder | None
+    encoder: Any  # before it: FeatureEncoder, SourceEncoder, or None
 
     def __init__(self, config: BridgeConfig, dims: int, d_model: int, p: float) -> None:
         super().__init__()
@@ -83,8 +90,9 @@ class Bridge(nn.Module):
         """Features (batch, frames, dims) float32 → slots (batch, slots, d_model) and their layout."""
         x = (features - self.mean).div_(self.deviation)
         x = _hide_padding(x, layout)
-        x = x if self.exact else x.to(self.norm.weight.dtype)
-        slots, layout = self.slots(x if self.encoder is None else self.encoder(x, layout), layout)
+        if self.encoder is not None:
+            x, layout = self.encoder(x if self.encoder.exact else x.to(self.norm.weight.dtype), layout)
+        slots, layout = self.slots(x if self.exact else x.to(self.norm.weight.dtype), layout)
         slots = self.norm(slots)
         if self.config.positions:
             slots = self.place(slots)
@@ -100,7 +108,9 @@ class Bridge(nn.Module):
     def spans(self, features: Tensor) -> list[tuple[int, int]] | None:
         """The frames [start, stop) of each slot of features (frames, dims); None if slots have no place in time."""
         stride, frames = self.config.stride, len(features)
-        return [(start, min(start + stride, frames)) for start in range(0, frames, stride)]
+        read = frames if self.encoder is None else self.encoder.positions(features)
+        starts, each = range(0, read, stride), frames / read
+        return [(int(i * each), min(frames, math.ceil((i + stride) * each))) for i in starts]
 
     def windows(self, x: Tensor, layout: Layout) -> tuple[Tensor, Layout, Tensor]:
         """Cut time into windows of `stride` frames: (batch, slots, stride, dims), layout of slots, frame mask."""
@@ -356,15 +366,27 @@ def build_bridge(
 
     Raises RequestError for the bridge of a plug-in that cannot be loaded, and for options that do not fit.
     """
+    if encoder is None or not encoder.layers:
+        return _kind(config)(config, dims, d_model, p)
+    if _kind(config).exact:
+        problem = f"{encoder.layers}, but a bridge of kind {config.kind} reads the features as they are"
+        raise RequestError(f"model.feature_encoder.layers: {problem}; set 0")
+    return behind(FeatureEncoder(encoder, dims, p), config, d_model, p)
+
+
+def behind(encoder: Any, config: BridgeConfig, d_model: int, p: float) -> Bridge:
+    """The bridge of a recipe behind an encoder of the features. Raises RequestError as `build_bridge`."""
+    if _kind(config).exact:
+        problem = "reads the features as they are; leave the encoder before it out, or take another bridge"
+        raise RequestError(f"model.bridge.kind: {config.kind} {problem}")
+    bridge = _kind(config)(config, encoder.width, d_model, p)
+    bridge.encoder, bridge.dims = encoder, encoder.dims
+    bridge.mean, bridge.deviation = bridge.mean.new_zeros(bridge.dims), bridge.deviation.new_ones(bridge.dims)
+    return bridge
+
+
+def _kind(config: BridgeConfig) -> type[Bridge]:
     known = bridges()
     if config.kind not in known:
         raise RequestError(f"model.bridge.kind: {config.kind}: its plug-in cannot be loaded")
-    if encoder is None or not encoder.layers:
-        return known[config.kind](config, dims, d_model, p)
-    if known[config.kind].exact:
-        problem = f"{encoder.layers}, but a bridge of kind {config.kind} reads the features as they are"
-        raise RequestError(f"model.feature_encoder.layers: {problem}; set 0")
-    bridge = known[config.kind](config, encoder.width, d_model, p)
-    bridge.encoder, bridge.dims = FeatureEncoder(encoder, dims, p), dims
-    bridge.mean, bridge.deviation = bridge.mean.new_zeros(dims), bridge.deviation.new_ones(dims)
-    return bridge
+    return known[config.kind]

@@ -5,7 +5,8 @@ config.json  model.safetensors  generation_config.json      as transformers writ
 sourcewise.json  bridge.safetensors                         route and bridge, feature models only
 tokenizer.json ...                                          written by data/tokenizer.py
 ```
-Nothing is ever unpickled: safetensors, or `torch.load(weights_only=True)` for old folders.
+Of a network with adapters these are written in place of the weights, see `adapters.py`. Nothing is ever unpickled:
+safetensors, or `torch.load(weights_only=True)` for old folders.
 """
 
 from __future__ import annotations
@@ -18,7 +19,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
@@ -29,15 +29,19 @@ from sourcewise.errors import RequestError
 from sourcewise.model.families import registry as families
 from sourcewise.model.families import t5
 from sourcewise.model.generation_defaults import FIRST, GenerationDefaults
-from sourcewise.model.inputs.bridges import build_bridge
+from sourcewise.model.inputs.bridges import Bridge, behind, build_bridge
+from sourcewise.model.inputs.source_encoder import SourceEncoder
 from sourcewise.model.network import Seq2Seq
 from sourcewise.model.protocol import Network
+from sourcewise.model.weights import adapters, source_encoders
 from sourcewise.model.weights.generation_config import EOS, IDS, OF_CLASS, PAD, START, Search, Told, read_told
 from sourcewise.model.weights.generation_config import write_search as search_settings
 from sourcewise.model.weights.interchange import check_finite
-from sourcewise.model.weights.peft_folders import is_adapter, refuse_adapter, refuse_quantised
+from sourcewise.model.weights.peft_folders import is_adapter, opens, refuse_adapter, refuse_quantised
 from sourcewise.model.weights.weight_files import Weights, first_line, read_json, read_safetensors, read_weights, some
 from sourcewise.runtime import hub
+
+TOKENIZERS = ("tokenizer.json", "tokenizer_config.json", "spiece.model", "sentencepiece.bpe.model", "vocab.json")
 
 
 def find_folder(name: str | Path) -> Path:
@@ -49,7 +53,7 @@ def find_folder(name: str | Path) -> Path:
     kept = [path / "checkpoints" / part for part in ("best", "last")]
     candidates = [path, *(place for folder in kept for place in (folder, _aside(folder)))]
     for candidate in candidates:
-        if (candidate / "config.json").is_file():
+        if opens(candidate) or (candidate / "config.json").is_file():
             return candidate
     if (path / "recipe.yaml").is_file():
         raise RequestError(f"{path}: no checkpoint yet; go on with: sourcewise train {path} --resume")
@@ -65,8 +69,6 @@ def _no_checkpoint(path: Path) -> str:
     """The reason why a path is no checkpoint, and a suggestion, in words."""
     if path.is_file():
         return f"{path}: a file; name the folder that it is in"
-    if is_adapter(path):
-        refuse_adapter(path)
     numbered = [p for p in path.glob("checkpoint-*/") if p.name.removeprefix("checkpoint-").isdecimal()]
     numbered.sort(key=lambda p: int(p.name.removeprefix("checkpoint-")))
     if numbered:
@@ -75,7 +77,7 @@ def _no_checkpoint(path: Path) -> str:
         return f"{path}: the output folder of a Trainer; its checkpoints are {count}{names}; name one: {numbered[-1]}"
     adapters = [p.name for p in sorted(path.glob("*/")) if is_adapter(p)]
     if adapters:
-        return f"{path}: holds adapters ({some(adapters)}) and no model; they are not opened yet: merge them into it"
+        return f"{path}: holds adapters ({some(adapters)}) and no model; name one: {path / adapters[0]}"
     return f"{path}: neither a run nor a Hugging Face folder (no config.json, no checkpoints/)"
 
 
@@ -100,27 +102,48 @@ def load_network(folder: Path) -> Network:
     Weights of our architectures are loaded into our own network, other seq2seq models into the Hugging Face adapter.
     Raises RequestError for files that are missing, truncated or of another shape.
     """
-    refuse_adapter(folder)
-    config = read_json(folder / "config.json")
-    refuse_quantised(folder, config)
+    base = model_folder(folder)
+    refuse_adapter(base)
+    config = read_json(base / "config.json")
+    refuse_quantised(base, config)
     family = families.of_model_type(config.get("model_type"))
-    weights = read_weights(folder, config)
-    with _described(folder / "config.json"):
+    weights = read_weights(base, config)
+    if base != folder:
+        weights = adapters.merged(base, config, weights, folder)
+    with _described(base / "config.json"):
         foreign = family.foreign(config, weights) if family else f"a {config.get('model_type')}"
     if family is None or foreign:
         from sourcewise.model.weights.huggingface_folders import load_huggingface_network
 
-        network: Seq2Seq = load_huggingface_network(folder, weights, foreign)
+        network: Seq2Seq = load_huggingface_network(base, weights, foreign, _with_settings(folder))
     else:
-        with _described(folder / "config.json"):
-            defaults = _read_defaults(folder, config)
+        with _described(base / "config.json"):
+            defaults = _read_defaults(_with_settings(folder), config)
             network = Seq2Seq(family.read(config, weights))
         network.defaults = defaults
-    if (folder / "sourcewise.json").is_file():
-        _read_bridge(network, folder)
-    elif (folder / "bridge.safetensors").is_file():
-        raise RequestError(f"{folder / 'sourcewise.json'}: missing; it describes the bridge of bridge.safetensors")
+    for place in dict.fromkeys((folder, base)):  # the bridge that was trained with an adapter, else that of its base
+        if (place / "sourcewise.json").is_file():
+            _read_bridge(network, place)
+            break
+        if (place / "bridge.safetensors").is_file():
+            raise RequestError(f"{place / 'sourcewise.json'}: missing; it describes the bridge of bridge.safetensors")
     return network.eval()
+
+
+def model_folder(folder: Path) -> Path:
+    """The folder of the model: of an adapter, that of its base. Raises RequestError if it is not found."""
+    return adapters.base_of(folder, find_folder) if opens(folder) else folder
+
+
+def tokenizer_folder(folder: Path) -> Path:
+    """The folder of a checkpoint's tokenizer: that of an adapter's base, if the adapter brings none."""
+    own = any((folder / name).is_file() for name in TOKENIZERS)
+    return folder if own else model_folder(folder)
+
+
+def _with_settings(folder: Path) -> Path:
+    """The folder whose generation settings hold: an adapter's, if it has any."""
+    return folder if (folder / "generation_config.json").is_file() else model_folder(folder)
 
 
 def _read_bridge(network: Seq2Seq, folder: Path) -> None:
@@ -129,18 +152,25 @@ def _read_bridge(network: Seq2Seq, folder: Path) -> None:
     with _described(folder / "sourcewise.json"):
         network.route = {"encoder": "encoder", "bypass": "bypass"}[extra["route"]]  # type: ignore[assignment]
         before = FeatureEncoderConfig(**extra.get("feature_encoder", {}))
+        origin = extra.get("source_encoder")
         kind = extra["bridge"].get("kind")
         if kind not in bridge_kinds():
             known = ", ".join(bridge_kinds())
             problem = f"a bridge of kind {kind!r}, not {known}; a plug-in's?"
             raise RequestError(f"{folder / 'sourcewise.json'}: {problem}")
         bridge = BridgeConfig(**extra["bridge"])
-        network.bridge = build_bridge(bridge, extra["dims"], shape.d_model, shape.dropout, before)
+        if origin is None:
+            network.bridge = build_bridge(bridge, extra["dims"], shape.d_model, shape.dropout, before)
+        else:
+            encoder = source_encoders.reopen(origin, extra["dims"], folder, find_folder)
+            network.bridge = behind(encoder, bridge, shape.d_model, shape.dropout)
     _fill_bridge(network.bridge, folder)
 
 
-def _fill_bridge(bridge: torch.nn.Module, folder: Path) -> None:
+def _fill_bridge(bridge: Bridge, folder: Path) -> None:
     weights = _bridge_weights(folder)
+    if isinstance(bridge.encoder, SourceEncoder):  # which has files of its own
+        weights.update({f"encoder.{name}": tensor for name, tensor in bridge.encoder.state_dict().items()})
     try:
         bridge.load_state_dict(weights)
     except RuntimeError as error:
@@ -158,7 +188,7 @@ def _bridge_weights(folder: Path) -> Weights:
 
 def generation_told(folder: Path) -> Told:
     """The generation settings of a checkpoint folder. Raises RequestError for a file that is no JSON object."""
-    return read_told(folder, read_json(folder / "config.json"))
+    return read_told(_with_settings(folder), read_json(model_folder(folder) / "config.json"))
 
 
 def load_feature_encoder(folder: Path) -> tuple[FeatureEncoderConfig, int, dict[str, Tensor]]:
@@ -215,10 +245,14 @@ def save_network(
         if network.bridge is not None:
             bridge = network.bridge
             extra = {"route": network.route, "bridge": bridge.config.model_dump(), "dims": bridge.dims}
-            if bridge.encoder is not None:
-                extra["feature_encoder"] = bridge.encoder.config.model_dump(exclude={"weights"})
+            state = bridge.state_dict()
+            if isinstance(bridge.encoder, SourceEncoder):
+                extra["source_encoder"] = source_encoders.save(bridge.encoder, fresh)
+                state = {k: v for k, v in state.items() if not k.startswith("encoder.")}
+            elif bridge.encoder is not None:
+                extra["feature_encoder"] = bridge.encoder.config.model_dump(include={"layers", "width", "kernel"})
             _write_json(fresh / "sourcewise.json", extra)
-            state = {k: v.float().cpu().contiguous() for k, v in bridge.state_dict().items()}
+            state = {k: v.float().cpu().contiguous() for k, v in state.items()}
             save_file(state, fresh / "bridge.safetensors")
         if tokenizer is not None:
             tokenizer.save(fresh)
@@ -233,19 +267,22 @@ def _save_body(network: Seq2Seq, folder: Path, options: GenerationConfig | None)
     """Write config.json, generation_config.json and the weights."""
     search = {} if options is None else search_settings(options, network.positions)
     family = families.of_body(network.body)
+    if network.adapters is not None:
+        network.adapters.save(folder)
     if family is None:
         from sourcewise.model.weights.huggingface_folders import save_body
 
         forced = {FIRST: network.defaults.write().get(FIRST)}  # the language of a training
-        save_body(network.body, {**forced, **search}, folder)  # type: ignore[arg-type]
+        save_body(network.body, {**forced, **search}, folder, whole=network.adapters is None)  # type: ignore[arg-type]
         return
     config, weights = family.write(network.body)
     ids: dict[str, Any] = {name: config[name] for name in IDS if config.get(name) is not None}
     if len(network.defaults.ends) > 1:
         ids[EOS] = list(network.defaults.ends)
-    _write_json(folder / "config.json", config)
+    if network.adapters is None:
+        _write_json(folder / "config.json", config)
+        save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
     _write_json(folder / "generation_config.json", {**ids, **network.defaults.write(), **search})
-    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
 
 
 def _replace_folder(fresh: Path, folder: Path) -> None:

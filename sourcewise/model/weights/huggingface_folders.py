@@ -27,15 +27,19 @@ REPORTED = {"output_loading_info": True, "ignore_mismatched_sizes": True}  # we 
 
 
 def load_huggingface_network(
-    folder: Path, weights: Weights | None = None, kind: str = "a model of Hugging Face"
+    folder: Path,
+    weights: Weights | None = None,
+    kind: str = "a model of Hugging Face",
+    settings: Path | None = None,
 ) -> HuggingFaceNetwork:
     """A seq2seq model of any architecture from a folder. Raises RequestError if transformers cannot open it.
 
     No code from the folder is run, and no tensor is initialised at random. `weights` are those of the folder, if read
-    already; `kind` names the model in words.
+    already; `kind` names the model in words. Generation settings are those of the folder `settings` if given.
     """
     import transformers
 
+    settings = settings or folder
     read = read_weights(folder, read_json(folder / "config.json")) if weights is None else weights
     try:
         with quiet():
@@ -43,24 +47,27 @@ def load_huggingface_network(
             model, found = _class_of(config).from_pretrained(
                 None, config=config, state_dict=dict(read), dtype=torch.float32, **REPORTED
             )
-            own = (folder / "generation_config.json").is_file()
+            own = (settings / "generation_config.json").is_file()
             place: dict[str, Any] = {} if own else {"config_file_name": "config.json", "_from_model_config": True}
             read_generation = transformers.GenerationConfig.from_pretrained
-            model.generation_config = read_generation(folder, local_files_only=True, **place)
+            model.generation_config = read_generation(settings, local_files_only=True, **place)
     except Exception as error:
         raise RequestError(f"{folder}: transformers cannot open it as a seq2seq model ({_reason(error)})") from None
     _check(model, found, read)
     raw = read_json(folder / CONFIG)
-    told = read_told(folder, raw)
+    told = read_told(settings, raw)
     default, of_decoder = settings_of(model.config), settings_of(model.config.get_text_config(decoder=True))
-    ids = Search(folder, told.settings, raw, spoken_ids(model), default, of_decoder).ids()
+    ids = Search(settings, told.settings, raw, spoken_ids(model), default, of_decoder).ids()
     return HuggingFaceNetwork(model, ids, told, kind).eval()
 
 
-def save_body(body: HuggingFaceBody, settings: dict[str, Any], folder: Path) -> None:
-    """Write a body as the folder that its class writes, with these generation settings beside its own."""
+def save_body(body: HuggingFaceBody, settings: dict[str, Any], folder: Path, *, whole: bool = True) -> None:
+    """Write a body as the folder that its class writes, with these generation settings beside its own.
+
+    Without `whole` only the generation settings are written.
+    """
     with quiet():
-        body.model.save_pretrained(folder)
+        (body.model if whole else body.model.generation_config).save_pretrained(folder)
     path = folder / FILE
     told = read_json(path) if path.is_file() else {}
     kept = {key: value for key, value in {**told, **settings}.items() if value is not None}

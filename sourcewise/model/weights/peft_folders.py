@@ -1,18 +1,18 @@
-"""Recognises folders and tensors of adapters (LoRA and others) and of quantised weights, and refuses them.
+"""Recognises folders and tensors of adapters (LoRA and others) and of quantised weights.
 
-They are not supported yet. A base model is never used silently in place of an adapter.
+Adapters of peft are opened by `adapters.py`; all others are refused here. A base model is never used silently in place
+of an adapter.
 """
 
 from __future__ import annotations
 
-import contextlib
 import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from sourcewise.errors import RequestError, tell
-from sourcewise.model.weights.weight_files import Weights, counted, read_json, some
+from sourcewise.model.weights.weight_files import INDEX, PICKLED, SAFETENSORS, Weights, counted, read_json, some
 
 CONFIG = "adapter_config.json"
 FILES = (  # of peft; of the library adapters (AdapterHub)
@@ -38,19 +38,32 @@ def is_adapter(folder: Path) -> bool:
     return any((folder / name).is_file() for name in FILES)
 
 
+def opens(folder: Path) -> bool:
+    """Whether a folder is an adapter without its model; raises RequestError for one that cannot be opened."""
+    if not is_adapter(folder) or _has_model(folder):
+        return False
+    kind, base, cure = _described(folder)
+    if not (folder / CONFIG).is_file() or cure:
+        raise RequestError(f"{folder}: is an adapter{kind} of {base}; {cure or f'its {CONFIG} is missing: copy it'}")
+    return True
+
+
 def refuse_adapter(folder: Path) -> None:
-    """Raises RequestError if a folder has an adapter, alone or beside its model; warns of those in subfolders."""
+    """Raises RequestError if a folder has a model and an adapter beside it; warns of adapters in subfolders."""
     if is_adapter(folder):
-        whole = (folder / "config.json").is_file()
         kind, base, cure = _described(folder)
-        if not whole:
-            raise RequestError(f"{folder}: is an adapter{kind} of {base}; adapters are not opened yet: {cure}")
         here = next(name for name in FILES if (folder / name).is_file())
-        alone = f"or move {here} and what belongs to it elsewhere to have the model without it"
-        raise RequestError(f"{folder}: a model with an adapter{kind} of {base} beside it ({here}); {cure}, {alone}")
+        alone = f"move {here} and what belongs to it elsewhere to have the model without it"
+        merge = f"{cure}, or " if cure else "copy the adapter's files elsewhere to open it, or "
+        raise RequestError(f"{folder}: a model with an adapter{kind} of {base} beside it ({here}); {merge}{alone}")
     below = [p.name for p in sorted(folder.glob("*/")) if is_adapter(p) and not p.name.startswith("checkpoint-")]
     if below:
         tell(f"{folder}: the model is opened without the adapters in its folders ({some(below)})")
+
+
+def _has_model(folder: Path) -> bool:
+    """Whether a folder has the weights of a model, beside those of an adapter."""
+    return any((folder / f"{name}{end}").is_file() for name in (SAFETENSORS, PICKLED) for end in ("", INDEX))
 
 
 def refuse_adapted(names: list[str], weights: Weights) -> None:
@@ -73,15 +86,19 @@ def refuse_quantised(folder: Path, config: Mapping[str, Any]) -> None:
 
 
 def _described(folder: Path) -> tuple[str, str, str]:
-    """(kind in brackets, base model, advice) of the adapter in a folder."""
-    said: dict[str, Any] = {}
-    with contextlib.suppress(RequestError):  # it is an adapter even without a readable file
-        said = read_json(folder / CONFIG)
+    """(kind in brackets, base model, why it cannot be opened and what to do) of the adapter in a folder."""
+    unnamed = "a model that it does not name"
+    try:
+        said = read_json(folder / CONFIG) if (folder / CONFIG).is_file() else {}
+    except RequestError:  # it is an adapter even without a readable file
+        return "", unnamed, f"its {CONFIG} is no JSON object: copy it again"
     if "peft_type" not in said and ("model_name" in said or "hidden_size" in said):  # AdapterHub
-        base = str(said.get("model_name") or "a model that it does not name")
+        base = str(said.get("model_name") or unnamed)
         return " of AdapterHub", base, "merge it (adapters: model.merge_adapter(NAME)) and save the model"
-    kind, base = said.get("peft_type"), str(said.get("base_model_name_or_path") or "a model that it does not name")
+    kind, base = said.get("peft_type"), str(said.get("base_model_name_or_path") or unnamed)
     if kind in UNMERGED:
         return f" ({kind})", base, f"such a one cannot be merged; train {base} itself, or with LoRA"
-    merged = f"AutoPeftModelForSeq2SeqLM.from_pretrained({str(folder)!r}).merge_and_unload()"
-    return f" ({kind})" if kind else "", base, f"merge it (peft: {merged}) and save that"
+    named = f" ({kind})" if kind else ""
+    if said and base == unnamed:
+        return named, base, f"write the folder of its model into base_model_name_or_path of {CONFIG}"
+    return named, base, "" if kind or not said else f"{CONFIG} has no peft_type: copy it again"

@@ -70,7 +70,7 @@ def read_weights(folder: Path, config: Mapping[str, Any]) -> Weights:
     weights = Weights({}, folder, {name: folder / shard for name, shard in placed.items()})
     weights.main = main
     for file in files:
-        held = read_safetensors(file) if file.suffix == ".safetensors" else _read_pickled(file)
+        held = read_safetensors(file) if file.suffix == ".safetensors" else read_pickled(file)
         weights.update(held)
         weights.files.update(dict.fromkeys(held, file))
     return weights
@@ -179,7 +179,7 @@ def _check_inside(where: Path, name: str) -> None:
         raise RequestError(f"{where}: names {name!r}, which is no file in its folder; no other is opened")
 
 
-def _read_pickled(path: Path) -> dict[str, Tensor]:
+def read_pickled(path: Path) -> dict[str, Tensor]:
     """The tensors of a file of torch.save; refuses anything that needs unpickling."""
     try:
         found = torch.load(path, map_location="cpu", weights_only=True)

@@ -1,7 +1,7 @@
 from collections.abc import Collection, Sequence
 
 from sourcewise.diagnosis.finding import Finding
-from sourcewise.diagnosis.measures.first_step import Weight, counted
+from sourcewise.diagnosis.measures.first_step import ADAPTER, Weight, counted
 from sourcewise.diagnosis.observed import Gradients
 from sourcewise.diagnosis.rule import CannotTell, Cure, Findings, Rule
 from sourcewise.diagnosis.wiring import Wiring
@@ -20,8 +20,9 @@ class WeightsNotTrained(Rule[Wiring]):
     They stay what they are. Where they are pretrained that may be wanted; where they are random it leaves the rest of
     the network to work around noise.
     ## Threshold and its origin
-    Any weight that the recipe does not freeze is an error. A part that the recipe freezes at its random initialisation
-    (no model.weights) is a warning; the bridge, and all parts together, an error.
+    Any weight that the recipe does not freeze is an error, unless adapters (LoRA) are trained in place of it. A part
+    that the recipe freezes at its random initialisation (no model.weights) is a warning; the bridge, and all parts
+    together, an error.
     """
 
     code, name, level = "WIR003", "weights that are not trained", "error"
@@ -47,8 +48,9 @@ class WeightsNotTrained(Rule[Wiring]):
 
     def of(self, weights: Sequence[Weight], fresh: bool, loaded: Collection[str]) -> Findings:
         """Of a network that is trained from random weights (`fresh`), but for the parts that were `loaded`."""
+        adapted = any(ADAPTER.search(w.name) and w.learns for w in weights)  # the rest is frozen on purpose
         for what, rows in (
-            ("are frozen, though not by train.freeze", [w for w in weights if not w.learns]),
+            ("are frozen, though not by train.freeze", [w for w in weights if not w.learns and not adapted]),
             ("are not in the optimizer", [w for w in weights if w.learns and not w.frozen and not w.optimised]),
         ):
             if rows:
