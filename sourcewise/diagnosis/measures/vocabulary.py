@@ -61,7 +61,7 @@ def source_table(network: Network, batch: Batch) -> Tensor | None:
 
 def alike(table: Tensor, ids: Sequence[int]) -> Alike:
     """Which rows of these ids are zero or equal."""
-    rows = table[torch.tensor(list(ids), device=table.device)].float().cpu()
+    rows = table.detach()[torch.tensor(list(ids), device=table.device)].float().cpu()
     sizes = rows.norm(dim=1)
     zero = [i for i, size in zip(ids, sizes.tolist(), strict=True) if size <= SAME * float(sizes.max())]
     grid = torch.round(rows / (SAME * float(sizes.max()) or 1.0))
