@@ -17,7 +17,10 @@ from sourcewise.data.profiles.profile import like, profile_of
 from sourcewise.data.tokenizers.tokenizer import Tokenizer
 from sourcewise.diagnosis.beside import Beside
 from sourcewise.diagnosis.course import Course
+from sourcewise.diagnosis.likelihood import Likelihood
 from sourcewise.diagnosis.measures.first_step import Optimizer, Stepped
+from sourcewise.diagnosis.measures.freshness import looks_trained
+from sourcewise.diagnosis.measures.turned import measure_likelihood
 from sourcewise.diagnosis.pairs import Pairs
 from sourcewise.diagnosis.plan import Plan
 from sourcewise.diagnosis.trained import Trained
@@ -184,12 +187,13 @@ def _learning(network: Seq2Seq, batch: Batch, rate: float) -> Iterator[float]:
         adam.zero_grad()
 
 
-def after(model: Model, encoded: ExampleSet) -> tuple[Wiring, Trained]:
+def after(model: Model, encoded: ExampleSet) -> tuple[Wiring, Trained, Likelihood]:
     """What can be looked at of a trained network, on a set."""
     network: Any = model.network
     network.eval()
     batch = one_batch(encoded)
-    return Wiring(network, batch, **_of_network(network, model.tokenizer)), Trained(network, encoded, batch)
+    likelihood = measure_likelihood(network, encoded, looks_trained(network))
+    return Wiring(network, batch, **_of_network(network, model.tokenizer)), Trained(network, encoded, batch), likelihood
 
 
 def _of_network(network: Any, tokenizer: Tokenizer) -> dict[str, Any]:

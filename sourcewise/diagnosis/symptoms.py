@@ -53,15 +53,15 @@ SYMPTOMS = (
         "source ignored",
         "ignores ignored unread hallucination hallucinates fluent unrelated language model prior wrong content",
         "what the model says with another source is the measure: source bits, and the gain of each token in a trace.",
-        f"{_UNREAD} TRN005 SRC002 SRC003 ATT002",
+        f"{_UNREAD} TRN005 SRC002..SRC005 ATT002",
     ),
     Symptom(
         "loss falls, outputs are wrong",
         "loss low good falls decreases outputs wrong bad garbage bleu zero accuracy teacher forcing inference generate",
         "the loss is that of the next token after the right ones; outputs are not. Is the loss that of the labels, is"
         " the start token right, are outputs and references written alike?",
-        "DAT022..DAT024 DAT026 WIR006..WIR010 WIR021 WIR024 WIR025 DAT025 TRN011 TRN005 SRC001 OUT010 OUT011 OUT013"
-        " OUT009",
+        "DAT022..DAT024 DAT026 WIR006..WIR010 WIR021 WIR024 WIR025 DAT025 TRN011 TRN005 SRC001 SRC004 SRC005 OUT010"
+        " OUT011 OUT013 OUT009",
     ),
     Symptom(
         "loss does not fall",

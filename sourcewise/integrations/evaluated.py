@@ -12,6 +12,7 @@ from sourcewise.config import EvaluationConfig, GenerationConfig
 from sourcewise.data.batches import IGNORED
 from sourcewise.data.encoding import ExampleSet
 from sourcewise.diagnosis.answer import Piece
+from sourcewise.diagnosis.measures.turned import measure_likelihood
 from sourcewise.diagnosis.outputs import Outputs
 from sourcewise.diagnosis.rules import absent, look
 from sourcewise.diagnosis.trained import Trained
@@ -36,9 +37,11 @@ PROMPTED = f"{READ} hold tokens that the labels hide (a prompt), which generatio
 
 
 def look_at_network(
-    model: Any, batches: Sequence[Collation], processing: Any, outputs: bool
+    model: Any, batches: Sequence[Collation], processing: Any, outputs: bool, trained: bool
 ) -> tuple[dict[str, Piece], dict[str, Any]]:
     """How a network reads the examples of some batches and, with `outputs`, what it says; findings and figures.
+
+    `trained` says whether its weights were trained before.
 
     Where only the model itself can read them, its source use alone. Where sources or logits are not finite that is all
     there is, without figures. Raises RequestError where they have no labels.
@@ -50,18 +53,18 @@ def look_at_network(
     if broken := broken_sources(labelled):
         return {"network": look(Wiring(broken=f"not finite are sources of the evaluation, {broken}"))}, {}
     try:
-        return _of_network(model, labelled, speaker_of(model, processing), outputs)
+        return _of_network(model, labelled, speaker_of(model, processing), outputs, trained)
     except NotFinite as problem:
         return {"network": look(Wiring(broken=f"at an evaluation {problem}"))}, {}
 
 
 def _of_network(
-    model: Any, labelled: Sequence[Collation], speaker: Speaker, outputs: bool
+    model: Any, labelled: Sequence[Collation], speaker: Speaker, outputs: bool, trained: bool
 ) -> tuple[dict[str, Piece], dict[str, Any]]:
     try:
         if any(with_prompts(batch, speaker.pad_id) for batch in labelled):
             raise RequestError(PROMPTED)
-        return _rich(model, labelled, speaker, outputs)
+        return _rich(model, labelled, speaker, outputs, trained)
     except NotFinite:
         raise
     except Exception as problem:  # a model of another kind: what its own call tells is still to be had
@@ -72,11 +75,12 @@ def _of_network(
 
 
 def _rich(
-    model: Any, batches: Sequence[Collation], speaker: Speaker, outputs: bool
+    model: Any, batches: Sequence[Collation], speaker: Speaker, outputs: bool, trained: bool
 ) -> tuple[dict[str, Piece], dict[str, Any]]:
     encoded = Collated(batches, speaker)
     network = CollatedNetwork(model, encoded.dataset.dims)
-    pieces = {"network": look(Trained(network, encoded, one_batch(encoded)))}
+    likelihood = measure_likelihood(network, encoded, trained)
+    pieces = {"network": look(Trained(network, encoded, one_batch(encoded)), likelihood)}
     if not outputs:
         references = [example.target for example in encoded.dataset]
         pieces["outputs"], figures = source_use(sets.source_bits(network, encoded), references)

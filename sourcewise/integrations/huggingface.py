@@ -15,6 +15,7 @@ from functools import partial
 from typing import Any
 
 from sourcewise.diagnosis.answer import Piece
+from sourcewise.diagnosis.measures.freshness import looks_trained
 from sourcewise.diagnosis.pairs import FEWEST, SAMPLE, Pairs
 from sourcewise.diagnosis.rules import absent, look
 from sourcewise.diagnosis.wiring import EXAMPLES, Wiring
@@ -54,6 +55,7 @@ class HuggingFaceDoctor(Doctor):
         self.kept = Spread(examples)  # of an evaluation
         self._labels: Any = None  # of the batch whose loss is still to come
         self._waits = False  # whether the training itself waits for each loss
+        self._trained = False  # whether the weights were trained before
         self._first: First | None = None
         self._pairs: First | None = None
         self._set = ""  # the evaluation set of the course
@@ -64,6 +66,7 @@ class HuggingFaceDoctor(Doctor):
         """A training begins, whose loss may be another than cross-entropy, and which may wait for each."""
         self.training, self._waits = training, waits
         self._steps, self._broken = Steps(), False
+        self._trained = looks_trained(self.model)
         plan = replace(plan_of(self.model, training), other_loss=other_loss)
         self.recorder = Recorder(plan, cure=self.host.not_finite)
         self.recorder.started()
@@ -148,7 +151,7 @@ class HuggingFaceDoctor(Doctor):
         if self.is_lost:
             raise RequestError("the weights are not finite numbers")
         with self.look():
-            found, figures = look_at_network(self.model, batches, self.processing, self.outputs)
+            found, figures = look_at_network(self.model, batches, self.processing, self.outputs, self._trained)
         self.pieces |= {f"{what} {name}".strip(): of_set(piece, name) for what, piece in found.items()}
         if figures:
             self._set = self._set or name or "eval"

@@ -14,7 +14,10 @@ from torch import Tensor
 from sourcewise.config import EvaluationConfig
 from sourcewise.data.batches import IGNORED
 from sourcewise.diagnosis.answer import Piece
+from sourcewise.diagnosis.likelihood import Likelihood
 from sourcewise.diagnosis.measures.objective import Form
+from sourcewise.diagnosis.measures.turned import likelier, turned_rows
+from sourcewise.diagnosis.rules import look
 from sourcewise.errors import RequestError
 from sourcewise.evaluation.one_batch import measured
 from sourcewise.evaluation.results import Row
@@ -152,11 +155,37 @@ def _sided(understood: Understood, path: str, tensor: Tensor, named: Named, neig
     return neighbour.get(path, tensor) if own or not kept else tensor
 
 
+@torch.no_grad()
+def turned_nats(reader: Reader, batch: Any, named: Named, collation: dict[str, Tensor]) -> np.ndarray | None:
+    """Nats of each target of a batch with its source turned from end to beginning; None where that changes none."""
+    understood, lengths = reader.understood, collation[MASK].sum(1)
+    path = understood.source.path if understood.source is not None else ""
+
+    def nats(kept: int) -> np.ndarray | None:
+        def change(name: str, tensor: Tensor) -> Tensor:
+            if name != path or tensor.ndim < 2:
+                return tensor
+            rows = tensor.transpose(0, 1) if understood.source_turned else tensor
+            out = turned_rows(rows, lengths, kept)
+            return out.transpose(0, 1) if understood.source_turned else out
+
+        tensors = {name: change(name, each) for name, each in named.items()}
+        if path not in tensors or torch.equal(tensors[path], named[path]):
+            return None
+        return np.asarray(reader.nats(exchanged(batch, change), tensors, collation).double().sum(1).cpu())
+
+    return likelier(nats)
+
+
 def evaluated(
-    reader: Reader, batches: Sequence[tuple[Any, Named]], generate: Callable[[Any], Any] | None
+    reader: Reader, batches: Sequence[tuple[Any, Named]], generate: Callable[[Any], Any] | None, *, trained: bool
 ) -> tuple[dict[str, Piece], dict[str, Any]]:
-    """Findings and figures of some batches. Raises RequestError where none of them can be read."""
+    """Findings and figures of some batches; `trained` says whether the weights were trained before.
+
+    Raises RequestError where none of them can be read.
+    """
     found, collations, outputs, problem = [], [], [], RequestError("the loader gives no batch")
+    turned: list[np.ndarray | None] = []
     for place, (batch, named) in enumerate(batches):
         try:
             bits, collation = bits_of(reader, batch, named, batches[place - 1])
@@ -165,6 +194,7 @@ def evaluated(
             continue
         found.append(bits)
         collations.append(collation)
+        turned.append(turned_nats(reader, batch, named, collation))
         if generate is not None:
             outputs += [*generate(batch)]
     if not found:
@@ -172,19 +202,23 @@ def evaluated(
     columns = ("nats", "shuffled", "tokens")
     nats, shuffled, tokens = (np.concatenate([getattr(part, name) for part in found]) for name in columns)
     bits = SourceBits(nats, shuffled, tokens)
+    own = [each.nats if other is None else other for each, other in zip(found, turned, strict=True)]
+    other = None if all(each is None for each in turned) else np.concatenate(own)
+    known = look(Likelihood(nats, tokens, other, reader.understood.vocabulary, trained))
     speaker = speaker_of(collations, reader.understood.pad)
     encoded = Collated(collations, speaker, counted=True)
     references = [example.target for example in encoded.dataset]
     if generate is None or len(outputs) != len(references):
         piece, figures = source_use(bits, references)
-        return {"outputs": piece}, figures
+        return {"outputs": piece, "likelihood": known}, figures
     rows = [
         Row(example.id, example.source, example.target, said_by(output, speaker), True, *of)
         for example, output, of in zip(
             encoded.dataset, outputs, zip(nats.tolist(), shuffled.tolist(), map(int, tokens), strict=True), strict=True
         )
     ]
-    return judged_outputs(encoded, rows, bits, EvaluationConfig())
+    pieces, figures = judged_outputs(encoded, rows, bits, EvaluationConfig())
+    return pieces | {"likelihood": known}, figures
 
 
 def said_by(output: Any, speaker: Speaker) -> str:

@@ -24,6 +24,7 @@ from torch import Tensor, distributed, nn
 
 from sourcewise.diagnosis.answer import Diagnosis
 from sourcewise.diagnosis.measures.first_step import Weight
+from sourcewise.diagnosis.measures.freshness import looks_trained
 from sourcewise.diagnosis.measures.signals import Fading
 from sourcewise.diagnosis.observed import Given, Moves, Observed
 from sourcewise.diagnosis.pairs import FEWEST
@@ -137,12 +138,14 @@ class LoopDoctor(Doctor):
         self._reader: Reader | None = None
         self._moves: Moves | None = None  # what moves the outputs, once it was tried
         self._zeros: dict[str, tuple[Any, bool]] = {}
+        self._trained = False  # by others, before this training
         if self.looks:
             self._begin()
 
     @guarded("the weights before the first step")
     def _begin(self) -> None:
         self._zeros = zeros_at_start(parts_of(self.modules), self.modules)
+        self._trained = looks_trained(self.model)
         if broken := broken_weights(self.model):
             self._broken = True
             self.pieces["wiring"] = look(Wiring(broken=f"not finite are the weights {broken}", plan=self.plan))
@@ -266,7 +269,8 @@ class LoopDoctor(Doctor):
         with self.look():
             batches = some_batches(loader, self.examples, lambda batch: examples_in(tensors_of(batch)))
             tensors = [with_functions(tensors_of(batch), batch, self.asked)[0] for batch in batches]
-            found, measured = evaluated(self._reader, list(zip(batches, tensors, strict=True)), self.asked.generate)
+            read = list(zip(batches, tensors, strict=True))
+            found, measured = evaluated(self._reader, read, self.asked.generate, trained=self._trained)
         self.pieces |= {f"{what} {name}".strip(): of_set(piece, name) for what, piece in found.items()}
         figures |= measured
         self.recorder.evaluated(measured, self.history.global_step)

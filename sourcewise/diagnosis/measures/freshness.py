@@ -1,0 +1,52 @@
+"""Whether weights are those that a network begins with, or were trained.
+
+What networks begin with shows: norms are all ones, biases are all zero, and tables of linear and recurrent layers end
+at the bound that their rule of initialisation sets. A training moves every one of these.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from itertools import islice
+
+import torch
+from torch import Tensor, nn
+
+EDGE = 1.02  # times the bound of a uniform initialisation
+MOST = 64  # layers that are asked
+
+
+def looks_trained(model: nn.Module) -> bool:
+    """Whether few layers of a network are as networks begin; False where there is nothing to tell by."""
+    signs = list(islice(_signs(model.modules()), MOST))
+    return bool(signs) and sum(signs) < len(signs) / 2
+
+
+def _signs(modules: Iterable[nn.Module]) -> Iterator[bool]:
+    """For each layer that tells: whether it is as at the beginning."""
+    for module in modules:
+        held = {name: _here(each.detach()) for name, each in module.named_parameters(recurse=False)}
+        own = {name: each for name, each in held.items() if each.numel() > 1}
+        kind = type(module).__name__.lower()
+        if "norm" in kind and "weight" in own:
+            yield _constant(own["weight"])
+        elif isinstance(module, (nn.RNNBase, nn.RNNCellBase)) and own:
+            bound = EDGE / float(module.hidden_size) ** 0.5
+            yield all(float(each.abs().max()) <= bound for each in own.values())
+        elif isinstance(module, (nn.Linear, nn.Conv1d, nn.Conv2d)) and own.keys() >= {"weight", "bias"}:
+            yield _constant(own["bias"]) or _bounded(own["weight"])
+
+
+def _here(table: Tensor) -> Tensor:
+    """What this process holds of a table that may be sharded."""
+    return table.to_local() if hasattr(table, "to_local") else table
+
+
+def _constant(table: Tensor) -> bool:
+    return bool(torch.equal(table, table.flatten()[0].expand_as(table)))
+
+
+def _bounded(weight: Tensor) -> bool:
+    """Whether a table (out, in, …) ends at the bound of torch's own rule, as a uniform distribution does."""
+    bound = 1 / float(weight[0].numel()) ** 0.5
+    return 0.9 * bound <= float(weight.abs().max()) <= EDGE * bound
