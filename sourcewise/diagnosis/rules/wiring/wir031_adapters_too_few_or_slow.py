@@ -10,8 +10,8 @@ class AdaptersTooFewOrSlow(Rule[Wiring]):
     are read as well as before, and the decoder learns to do without. Adapters start at zero and are few; at the rate of
     a whole model they hardly move.
     ## Threshold and its origin
-    Warning where the encoder has none and the decoder has some, or where the peak rate is below {slow}. LoRA takes
-    about ten times the rate of all weights (peft's examples 1e-4 to 1e-3; all weights 1e-5 to 5e-5).
+    Warning where the encoder has none and the decoder has some, or where the peak rate is below {slow}. In use:
+    the examples of peft take 1e-4 to 1e-3, and trainings of all weights 1e-5 to 5e-5.
     """
 
     code, name, level = "WIR031", "adapters in one part only, or at the rate of a whole model", "warning"
