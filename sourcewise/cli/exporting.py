@@ -16,7 +16,7 @@ from sourcewise.cli.parser import argument, command, path
     argument("-o", "--output", required=True, type=path, metavar="FOLDER", help="a folder that is new or empty"),
 )
 def export(arguments: Namespace) -> int:
-    """Write a run's best checkpoint, or any model, as one folder that transformers opens.
+    """Write a run's best checkpoint, or any model, as one Hugging Face folder.
 
     Adapters are merged into their base. A bridge is kept in files of its own.
     """

@@ -378,5 +378,6 @@ def test_targets_that_begin_with_their_source(tmp_path: Path) -> None:
 def test_every_rule_of_the_data_is_planted() -> None:
     here = Path(__file__).parent
     files = [Path(__file__), here / "test_settings.py", *(here / "rules").glob("test_*.py")]
+    files += (here / "instances").glob("test_*.py")
     source = "".join(file.read_text(encoding="utf-8") for file in files)
     assert [code for code in RULES if code.startswith("DAT") and f'"{code}"' not in source] == []

@@ -344,7 +344,7 @@ class Detached(Pair):
         return self.decoder(y, (state.detach(), torch.zeros_like(state)))[0]  # type: ignore[no-any-return]
 
 
-@ill("WIR028")
+@ill("WIR012")
 def detached_state() -> Ran:
     return of_pair(Detached())
 

@@ -139,9 +139,10 @@ def test_stragglers_go_on_with_those_of_other_batches(kind: Kind, sizes: list[in
         together = search(net, [(list(range(len(sizes))), net.encode(source))], options)
         entering = search(net, [(c, net.encode(rows(source, c))) for c in crowds], options)
     assert sorted(entering) == list(range(len(sizes)))
-    for i, hypothesis in together.items():
-        assert entering[i].ids == hypothesis.ids
-        assert entering[i].score == pytest.approx(hypothesis.score, abs=1e-3)
+    for i, (hypothesis,) in together.items():
+        (other,) = entering[i]
+        assert other.ids == hypothesis.ids
+        assert other.score == pytest.approx(hypothesis.score, abs=1e-3)
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=str)

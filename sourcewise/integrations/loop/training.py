@@ -26,7 +26,7 @@ from sourcewise.diagnosis.answer import Diagnosis
 from sourcewise.diagnosis.measures.first_step import Weight
 from sourcewise.diagnosis.measures.freshness import looks_trained
 from sourcewise.diagnosis.measures.signals import Fading
-from sourcewise.diagnosis.observed import Given, Moves, Observed
+from sourcewise.diagnosis.observed import Edges, Given, Moves, Observed
 from sourcewise.diagnosis.pairs import FEWEST
 from sourcewise.diagnosis.plan import Plan
 from sourcewise.diagnosis.rules import look
@@ -290,7 +290,7 @@ class LoopDoctor(Doctor):
             zeros=zeros_now(self._zeros, self._first, seen.number),
             state=state_left(self.watching, weights),
             detached=detached_from(self.watching, weights),
-            edges=edges_of(self.passed.kept, self.understood, self.watching) if self.understood is not None else None,
+            edges=self._edges(),
             gradients=self.arrivals.gradients(self.history.global_step, {id(p) for p in self.model.parameters()}),
             fading=self._fading(seen),
             moves=self._moves or Moves(),
@@ -298,6 +298,13 @@ class LoopDoctor(Doctor):
             unheld=not self.stepping.optimizers,
         )
         self.pieces["wiring"] = look(Wiring(plan=self.plan, observed=observed, hidden=self._hidden(seen)))
+
+    def _edges(self) -> Edges | None:
+        """With which tokens labels begin and end, where it is known how batches are read."""
+        known = self.understood
+        if known is None or known.source is None or known.labels is None:
+            return None
+        return edges_of(self.passed.kept, known, self.watching)
 
     def _hidden(self, seen: Seen) -> Hidden | None:
         """What masks hide of the batch, where it is known how it is read."""

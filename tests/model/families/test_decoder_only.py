@@ -256,9 +256,10 @@ def test_stragglers_go_on_with_those_of_other_batches(kind: str, sizes: list[int
     with torch.inference_mode():
         together = search(net, [(list(range(len(sizes))), net.encode(source))], options)
         entering = search(net, [(c, net.encode(rows(source, c))) for c in crowds], options)
-    for i, hypothesis in together.items():
-        assert entering[i].ids == hypothesis.ids
-        assert entering[i].score == pytest.approx(hypothesis.score, abs=1e-3)
+    for i, (hypothesis,) in together.items():
+        (other,) = entering[i]
+        assert other.ids == hypothesis.ids
+        assert other.score == pytest.approx(hypothesis.score, abs=1e-3)
 
 
 @settings(max_examples=20, deadline=None)
