@@ -1,5 +1,6 @@
 # make demo   train the demo on handwritten digits, evaluate it, write its report
-# make test   everything a change must pass, but the slow ones
+# make test   style, types, and all tests that take less than two seconds
+# make test-longer   whole trainings: a change must pass these too
 # make test-slow   the tests that take more than ten seconds
 # make bench DATA=FOLDER/multi30k   speed beside the peers, quickly: a look, not a measurement
 #
@@ -11,7 +12,7 @@ BIN := .venv/bin
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --maxprocesses 8 --dist loadfile
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: help demo test test-slow lint bench clean
+.PHONY: help demo test test-longer test-slow lint bench clean
 
 help:
 	@sed -n 's/^# \{0,1\}//p' Makefile
@@ -20,7 +21,10 @@ demo: .venv/installed
 	@$(BIN)/sourcewise demo digits
 
 test: lint
-	$(PYTEST) -m "not slow"
+	$(PYTEST) -m "not slow and not longer"
+
+test-longer: .venv/installed
+	$(PYTEST) -m "longer and not slow"
 
 test-slow: .venv/installed
 	$(PYTEST) -m slow

@@ -14,6 +14,16 @@ from tests.commands import TINY, Models, NoPages, tree, write_features
 from tests.training.recipes import recipe
 
 
+LONGER = frozenset((Path(__file__).parent / "longer.txt").read_text(encoding="utf-8").splitlines())
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what takes more than two seconds; see scripts/longer_tests.py."""
+    for item in items:
+        if item.nodeid in LONGER:
+            item.add_marker(pytest.mark.longer)
+
+
 @pytest.fixture(scope="session", autouse=True)
 def ctrl_c_is_heard() -> Iterator[None]:
     """Under a runner that ignores SIGINT (`nohup`, `command &`) the children would inherit that, and hear no Ctrl-C."""
