@@ -13,7 +13,6 @@ from sourcewise.cli import main
 from tests.commands import TINY, Models, NoPages, tree, write_features
 from tests.training.recipes import recipe
 
-
 LONGER = frozenset((Path(__file__).parent / "longer.txt").read_text(encoding="utf-8").splitlines())
 
 

@@ -21,5 +21,10 @@ def test_every_line_names_a_test() -> None:
 
 
 def test_it_is_read_off_what_pytest_prints() -> None:
-    log = ["  2.31s call     tests/a.py::b[x y]", "9.00s setup    tests/a.py::c", "1.99s call     tests/a.py::d", "5 passed"]
+    log = [
+        "  2.31s call     tests/a.py::b[x y]",
+        "9.00s setup    tests/a.py::c",
+        "1.99s call     tests/a.py::d",
+        "5 passed",
+    ]
     assert longer(log) == ["tests/a.py::b[x y]"]

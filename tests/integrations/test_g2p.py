@@ -86,11 +86,17 @@ def test_a_state_that_is_zeroed_is_named() -> None:
     assert diagnosis.cause == "WIR028" and figures["source_bits"] == 0
 
 
-@pytest.mark.parametrize(("fault", "cause"), [("permuted", "SRC005"), ("backwards", "SRC004")])
-def test_letters_in_a_wrong_place_are_named(fault: str, cause: str) -> None:
-    diagnosis, figures, _ = looked_at(model(fault))
-    assert diagnosis.verdict == "ill" and diagnosis.cause == cause
+def test_letters_that_are_read_backwards_are_named() -> None:
+    diagnosis, figures, _ = looked_at(model("backwards"))
+    assert diagnosis.verdict == "ill" and diagnosis.cause == "SRC004"
     assert figures["loss"] > 5
+
+
+def test_permuted_rows_are_named() -> None:
+    """As a note first: after eleven steps nobody can say whether a training has just begun on something new."""
+    diagnosis, figures, _ = looked_at(model("permuted"))
+    assert diagnosis.verdict == "undecided" and diagnosis.findings[0].code == "SRC005"
+    assert figures["loss"] > 9
 
 
 def test_what_each_phone_was_read_from() -> None:

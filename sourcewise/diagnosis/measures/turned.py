@@ -21,19 +21,28 @@ def measure_likelihood(network: Network, encoded: ExampleSet, trained: bool, bat
     """The nats of up to `MOST` examples, spread over a set; `trained` says whether the network is."""
     chosen = encoded.select(np.linspace(0, len(encoded) - 1, min(MOST, len(encoded))).astype(int).tolist())
     own, turned, tokens = np.zeros(len(chosen)), np.zeros(len(chosen)), np.zeros(len(chosen))
-    changed = False
+    changed, begins = False, _begun(network, chosen)
     for rows in sorted_batches(chosen.source_lengths, chosen.target_lengths, Budget(batch_tokens)):
         batch = chosen.batch(rows)
         labels = batch.labels.to(network.device)
+        labels = torch.cat((labels.new_tensor(begins).expand(len(labels), -1), labels), 1)
 
         def nats(source: Source, labels: Tensor = labels) -> np.ndarray:
             found = token_nats(network, network.encode(source), labels) * (labels != IGNORED)
-            return np.asarray(found.double().sum(1).cpu())
+            return np.asarray(found[:, len(begins) :].double().sum(1).cpu())
 
         own[rows], tokens[rows] = nats(batch.source), (batch.labels != IGNORED).sum(1)
         other = batch.source.turned()
         turned[rows], changed = own[rows] if other is None else nats(other), changed or other is not None
     return Likelihood(own, tokens, turned if changed else None, network.vocabulary, trained)
+
+
+def _begun(network: Network, encoded: ExampleSet) -> list[int]:
+    """The token that outputs are forced to begin with, where targets do not hold it, such as a language's code."""
+    forced = list(network.defaults.forced_bos)
+    if len(forced) != 1 or any(len(ids) and int(ids[0]) == forced[0] for ids in encoded.targets):
+        return []
+    return forced
 
 
 def turned_rows(table: Tensor, lengths: Tensor, kept: int) -> Tensor:

@@ -15,8 +15,9 @@ class WorseThanGuessing(Rule[Likelihood]):
     """
 
     code, name, level, rank = "SRC005", "worse than guessing", "error", 0.08
-    explained_by = "WIR001 WIR007 WIR010 WIR011 WIR028 SRC004 DAT003 OUT013 DAT022..DAT024"
-    explains = "OUT00* SRC001..SRC003 TRN003..TRN005 TRN011"
+    learned = True  # a training on a new task begins so
+    explained_by = "WIR* TRN001..TRN009 TRN015 SRC004 DAT003 DAT006 OUT013 DAT022..DAT026"
+    explains = "OUT00* SRC001..SRC003"
     above = 1.0
     cures = Cure(
         "Weights and ids do not belong together. Compare the tokenizer's vocabulary with the one of the training, row "

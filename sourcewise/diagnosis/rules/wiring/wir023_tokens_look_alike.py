@@ -18,7 +18,7 @@ class TokensLookAlike(Rule[Wiring]):
     ## Threshold and its origin
     Error from {error:%} of the tokens, warning from {warning:%}, and {least:words} of them at least. Random and trained
     tables have none; a table that was resized with zeros, cut, or filled with its mean has many. The padding does not
-    count.
+    count. A warning where a training may still move them apart.
     """
 
     code, name, level = "WIR023", "tokens that look alike", "error"
@@ -50,5 +50,7 @@ class TokensLookAlike(Rule[Wiring]):
         if wiring.plan is not None and not table.requires_grad:
             evidence += "; the embedding is frozen, so that they stay so, as words do that were added before adapters"
             yield self.finding(evidence, level, FROZEN)
+        elif wiring.plan is not None:
+            yield self.finding(f"{evidence}; they are trained, and may come apart", "warning")
         else:
             yield self.finding(evidence, level)
