@@ -180,7 +180,9 @@ def test_a_fault_is_at_fault_and_its_mended_form_is_not(tmp_path: Path) -> None:
     assert mended["at_fault"] is True and mended["figure"] - broken["figure"] >= broken["gap"]
 
 
-def test_the_unseen_half_is_asked_for_by_its_folder() -> None:
-    words = [sys.executable, str(BENCHMARKS / "others_faults.py"), "--half", "unseen"]
-    done = subprocess.run(words, capture_output=True, text=True)
-    assert done.returncode == 2 and "--more" in done.stderr
+def test_both_halves_are_here(exam: ModuleType) -> None:
+    known = exam.cases(BENCHMARKS / "others" / "held_back")
+    faults = [case.name for case in known.values() if not case.control]
+    there = set(exam.cases(None))
+    assert len(faults) == 50 and len(there.intersection(faults)) == 25
+    assert exam.halves(known.values()) == {name: "seen" if name in there else "unseen" for name in known}
