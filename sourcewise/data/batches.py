@@ -31,6 +31,14 @@ def length_mask(lengths: Tensor, width: int) -> Tensor:
     return torch.arange(width, device=lengths.device) < lengths[:, None]
 
 
+def turned_rows(table: Tensor, lengths: Tensor, kept: int) -> Tensor:
+    """Rows (batch, time, …) from their ends to their beginnings, `kept` last places and padding left as they are."""
+    out = table.clone()
+    for i, length in enumerate(lengths.tolist()):
+        out[i, : max(0, length - kept)] = table[i, : max(0, length - kept)].flip(0)
+    return out
+
+
 @dataclass(slots=True)
 class Source:
     """The sources of a batch: tokens, or features with an optional prompt in `tokens`."""
@@ -78,10 +86,7 @@ class Source:
 
     def turned(self) -> Source | None:
         """Each source's content from its end to its beginning, ends of text left in place; None if that is the same."""
-        kept = 1 if self.features is None else 0
-        table = self.content.clone()
-        for i, length in enumerate(self.lengths.tolist()):
-            table[i, : max(0, length - kept)] = self.content[i, : max(0, length - kept)].flip(0)
+        table = turned_rows(self.content, self.lengths, 1 if self.features is None else 0)
         return None if torch.equal(table, self.content) else self.with_content(table)
 
     def exchanged(self) -> Source | None:

@@ -45,14 +45,6 @@ def _begun(network: Network, encoded: ExampleSet) -> list[int]:
     return forced
 
 
-def turned_rows(table: Tensor, lengths: Tensor, kept: int) -> Tensor:
-    """Rows (batch, time, …) from their ends to their beginnings, `kept` last places and padding left as they are."""
-    out = table.clone()
-    for i, length in enumerate(lengths.tolist()):
-        out[i, : max(0, length - kept)] = table[i, : max(0, length - kept)].flip(0)
-    return out
-
-
 def likelier(nats: Callable[[int], np.ndarray | None]) -> np.ndarray | None:
     """Of the ways to turn sources around, with the last token left in its place or not, the one that is likelier."""
     found = [each for each in (nats(kept) for kept in (1, 0)) if each is not None]

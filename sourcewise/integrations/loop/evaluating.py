@@ -12,11 +12,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from sourcewise.config import EvaluationConfig
-from sourcewise.data.batches import IGNORED
+from sourcewise.data.batches import IGNORED, turned_rows
 from sourcewise.diagnosis.answer import Piece
 from sourcewise.diagnosis.likelihood import Likelihood
 from sourcewise.diagnosis.measures.objective import Form
-from sourcewise.diagnosis.measures.turned import likelier, turned_rows
+from sourcewise.diagnosis.measures.turned import likelier
 from sourcewise.diagnosis.rules import look
 from sourcewise.errors import RequestError
 from sourcewise.evaluation.one_batch import measured

@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from sourcewise.data.batches import turned_rows
 from sourcewise.diagnosis.likelihood import Likelihood
 from sourcewise.diagnosis.measures.freshness import looks_trained
-from sourcewise.diagnosis.measures.turned import turned_rows
 from sourcewise.diagnosis.rules import look
 
 
