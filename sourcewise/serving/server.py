@@ -61,6 +61,7 @@ def serve(
     with bind(host, port) as bound:  # before the slow loading of the model
         config = uvicorn.Config(
             create_app(_opened(name, precision, search or {}, read), limits, token),
+            log_config=None,  # uvicorn's own would close every handler of logging that the process has
             log_level="warning",
             access_log=False,
             server_header=False,

@@ -59,7 +59,9 @@ class Gate:
 def listening(app: FastAPI, grace: int = 10) -> Iterator[tuple[int, uvicorn.Server]]:
     """A real server in a thread: its port, and itself; `grace` seconds are given to what is in flight at its end."""
     with bind("127.0.0.1", 0) as bound:
-        server = uvicorn.Server(uvicorn.Config(app, log_level="error", timeout_graceful_shutdown=grace))
+        server = uvicorn.Server(
+            uvicorn.Config(app, log_config=None, log_level="error", timeout_graceful_shutdown=grace)
+        )
         thread = threading.Thread(target=server.run, kwargs={"sockets": [bound]})
         thread.start()
         try:

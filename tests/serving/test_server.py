@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import ctypes
+import io
 import itertools
 import json
+import logging
 import os
 import signal
 import socket
@@ -273,6 +275,18 @@ def test_the_token_of_the_command_line_is_before_that_of_the_environment(monkeyp
         monkeypatch.setitem(os.environ, "SOURCEWISE_TOKEN", environment)
         serving.serve(Namespace(**arguments, token=given))
     assert seen == ["mine", "theirs", None]
+
+
+def test_what_others_log_to_stays_open(models: Models, monkeypatch: pytest.MonkeyPatch) -> None:
+    from sourcewise.serving import server
+
+    monkeypatch.setattr(server, "Server", lambda _: SimpleNamespace(run=lambda **_: None))
+    written = io.StringIO()
+    handler = logging.StreamHandler(written)
+    monkeypatch.setattr(handler, "close", written.close)
+    server.serve(str(models.text), "127.0.0.1", 0, None, "fp32", 8)
+    handler.emit(logging.LogRecord("a", logging.WARNING, "a.py", 1, "still here", None, None))
+    assert written.getvalue() == "still here\n"
 
 
 def machine_code(capfd: pytest.CaptureFixture[str], work: Callable[[], object]) -> int:
