@@ -14,6 +14,7 @@ import numpy as np
 SAMPLE = 10_000  # texts that are looked at, spread evenly
 CHARACTERS = 2000  # of a text, its beginning
 HELD = 10  # of which every so manieth text is held back, to see how much is new in any text of the same kind
+CLOSED = 100  # fewer distinct texts are a list that is complete, such as labels: there a text that comes twice is usual
 COMMON = 0.95  # of the texts have a trigram that nearly all have
 SHAPES = 3000  # most shapes that are kept, the commonest
 _NOT_LATIN = re.compile(r"[^\W\d_A-Za-z\u00aa\u00ba\u00c0-\u024f\u0250-\u02ff\u1d00-\u1eff]")
@@ -60,19 +61,19 @@ class TextProfile:
 def profile_texts(texts: Sequence[str]) -> TextProfile:
     """The look of texts, of which at least one is needed."""
     some = sampled(texts)
-    each = [hashed(text) for text in some]
-    held, kept = each[::HELD], [grams for i, grams in enumerate(each) if i % HELD]
-    shapes = [shape(text) for text in some]
-    others = {known for i, known in enumerate(shapes) if i % HELD}
-    held_shapes = shapes[::HELD]
+    distinct = list(dict.fromkeys(some))  # a text that comes twice would find itself among the others
+    asked = some if len(distinct) < CLOSED else distinct
+    held, kept = asked[::HELD], [text for i, text in enumerate(asked) if i % HELD]
+    known, others = _all([hashed(text) for text in kept]), {shape(text) for text in kept}
+    held_grams = [hashed(text) for text in held]
     return TextProfile(
         len(some),
-        _all(each),
-        _share_of_new(held, _all(kept)) if kept else 1.0,
+        _all([known, *held_grams]),
+        _share_of_new(held_grams, known) if kept else 1.0,
         common_trigrams(some),
         habits(some),
-        {known: count / len(some) for known, count in Counter(shapes).most_common(SHAPES)},
-        sum(known not in others for known in held_shapes) / len(held_shapes) if kept else 1.0,
+        {each: count / len(some) for each, count in Counter(map(shape, some)).most_common(SHAPES)},
+        sum(shape(text) not in others for text in held) / len(held) if kept else 1.0,
         float(np.mean([len(text.split()) for text in some])),
         [text[:80] for text in some[:: max(1, len(some) // 3)]][:3],
     )

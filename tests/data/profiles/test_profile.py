@@ -63,6 +63,18 @@ def test_held_back_texts_say_how_much_is_new() -> None:
     assert noise.fresh > 0.5 and same.fresh == 0 and same.odd == 0
 
 
+def test_texts_that_come_several_times_do_not_say_that_nothing_is_new() -> None:
+    rng = np.random.default_rng(1)
+    dates = [
+        f"{rng.integers(1, 29)} {''.join(rng.choice(list('abcdefghijklm'), 4))} {rng.integers(1900, 2100)}"
+        for _ in range(400)
+    ]
+    once, thrice = profile_texts(dates), profile_texts([text for text in dates for _ in range(3)])
+    assert thrice.fresh == pytest.approx(once.fresh, rel=0.2) and thrice.fresh > 0.02
+    labels = profile_texts([f"label {i}" for i in range(10) for _ in range(40)])
+    assert labels.fresh == 0 and labels.unseen(["quite another"]) > 0.5
+
+
 def test_a_set_is_held_against_its_task() -> None:
     one, other = (profile_of(Dataset([Example("0", "a", "b")], "x", task=Task(name))) for name in ("one", "two"))
     asked = Dataset([Example("0", "c", "d")], "y", task=Task("two"))
