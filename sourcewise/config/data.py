@@ -182,6 +182,10 @@ class DataConfig(Options):
     )
     skip_bad: bool = Field(False, description="leave out rows that cannot be used, and note them, instead of stopping")
     cache_gb: float = Field(4.0, ge=0, description="features up to this many GB are checked fully and kept in memory")
+    memory_mb: float = Field(
+        64.0, ge=0, description="a table of pairs of this many MB or more is kept on disk as ids, not in memory"
+    )
+    store: str = Field("", description="folder for such tables, used again (default: sourcewise/sets in the cache)")
     chat: ChatConfig = Field(default_factory=ChatConfig, description="how conversations become text")
 
     @field_validator("group")

@@ -6,6 +6,7 @@ import copy
 import hashlib
 import warnings
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import numpy as np
@@ -152,6 +153,33 @@ class Spoken:
         return [openings[pair] for pair in self.of]
 
 
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """How many texts, or matrices, of one side are cut to an option, and the longest of them."""
+
+    side: str
+    option: str
+    most: int
+    unit: str
+    beyond: int
+    of: int
+    longest: int
+
+    def joined(self, other: Cut) -> Cut:
+        """The same of more examples."""
+        beyond, of, longest = self.beyond + other.beyond, self.of + other.of, max(self.longest, other.longest)
+        return replace(self, beyond=beyond, of=of, longest=longest)
+
+    def note(self, dataset: Dataset, tokenizer: Tokenizer) -> Note | None:
+        """A note on them; None if none is cut."""
+        if not self.beyond:
+            return None
+        count = f"{self.beyond:,} of {self.of:,} {self.side} {'is' if self.beyond == 1 else 'are'} cut"
+        side = " from the left" if self.unit == "tokens" and tokenizer.cuts_left else ""
+        what = f"{count}{side} to {self.option} {self.most:,}; the longest has {self.longest:,} {self.unit}"
+        return Note(dataset.name, "", what)
+
+
 class Encoded(ExampleSet):
     """A tokenised data set; matrices are read when a batch needs them.
 
@@ -167,6 +195,7 @@ class Encoded(ExampleSet):
         max_source, max_target = dataset.task.max_source or data.max_source, dataset.task.max_target or data.max_target
         sides = [example.source for example in dataset], [example.target for example in dataset]
         self.notes = list(dataset.notes)
+        self.cuts: list[Cut] = []
         spoken = Spoken(tokenizer, dataset, data)
         said, self.begins = spoken.encode(sides[1], target=True), spoken.begins()
         self.targets: Ids = [tokenizer.shorten(ids, max_target, target=True) for ids in said]
@@ -191,12 +220,10 @@ class Encoded(ExampleSet):
 
     def _note_cut(self, side: str, lengths: np.ndarray, most: int, option: str, unit: str) -> None:
         """Add a note with the number of lengths (examples,) above a limit, and the longest of them."""
-        beyond = int((lengths > most).sum())
-        if beyond:
-            count = f"{beyond:,} of {len(lengths):,} {side} {'is' if beyond == 1 else 'are'} cut"
-            side = " from the left" if unit == "tokens" and self.tokenizer.cuts_left else ""
-            what = f"{count}{side} to {option} {most:,}; the longest has {int(lengths.max()):,} {unit}"
-            self.notes = [*self.notes, Note(self.dataset.name, "", what)]
+        beyond, longest = int((lengths > most).sum()), int(lengths.max(initial=0))
+        self.cuts.append(Cut(side, option, most, unit, beyond, len(lengths), longest))
+        note = self.cuts[-1].note(self.dataset, self.tokenizer)
+        self.notes = [*self.notes, note] if note else self.notes
 
     def _fit_conversations(self, whole: Ids, said: Ids, max_source: int, max_target: int) -> None:
         """Truncate long histories on the left instead of the right, with notes."""

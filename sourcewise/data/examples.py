@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import chain
+from pathlib import Path
 from typing import overload
 
 import numpy as np
 
 from sourcewise.config import DatasetConfig
+from sourcewise.data.sequences import BLOCK, Changed
 from sourcewise.errors import RequestError
 
 Group = Mapping[str, str]  # kind (recording, signer, speaker, group, …) → which one
@@ -62,6 +66,64 @@ class Task:
     max_target: int | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Rows(Sequence[Example]):
+    """Text examples that are made on access from columns of equal length."""
+
+    ids: Sequence[str]
+    targets: Sequence[str]
+    sources: Sequence[str]
+    wheres: Sequence[str]
+    others: Sequence[tuple[str, ...]]
+    groups: Sequence[Group]
+    languages: Sequence[tuple[str, str]]
+
+    def changed(self, source: Callable[[str], str] | None, both: Callable[[str], str] | None = None) -> Rows:
+        """The same with `both` applied to all texts, then `source` to the sources."""
+        sources, targets, others = self.sources, self.targets, self.others
+        if both is not None:
+            sources, targets = Changed(sources, both), Changed(targets, both)
+            others = Changed(others, lambda texts: tuple(map(both, texts)))
+        return replace(self, sources=Changed(sources, source) if source else sources, targets=targets, others=others)
+
+    @overload
+    def __getitem__(self, index: int) -> Example: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Example]: ...
+    def __getitem__(self, index: int | slice) -> Example | list[Example]:
+        if not isinstance(index, slice):
+            place = range(len(self))[index]
+            return self._block(slice(place, place + 1))[0]
+        return self._block(index)
+
+    def __iter__(self) -> Iterator[Example]:
+        for start in range(0, len(self), BLOCK):
+            yield from self._block(slice(start, start + BLOCK))
+
+    def __len__(self) -> int:
+        return len(self.targets)
+
+    def _block(self, some: slice) -> list[Example]:
+        columns = (self.ids, self.targets, self.sources, self.wheres, self.others, self.languages, self.groups)
+        rows = zip(*(column[some] for column in columns), strict=True)
+        return [
+            Example(name, target, source, 0, where, others=others, languages=languages, group=group)
+            for name, target, source, where, others, languages, group in rows
+        ]
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """Where a set is kept on disk, and a digest of its examples, by which what is made of them is kept there too."""
+
+    folder: Path
+    key: str
+
+    def changed(self, *how: object) -> Kept:
+        """The same for examples that are changed in a way."""
+        return replace(self, key=hashlib.blake2b(repr((self.key, *how)).encode(), digest_size=12).hexdigest())
+
+
 @dataclass(slots=True)
 class Dataset(Sequence[Example]):
     """Examples in the order of the file; feature sets also read matrices.
@@ -76,6 +138,21 @@ class Dataset(Sequence[Example]):
     task: Task = field(default_factory=Task)
     notes: list[Note] = field(default_factory=list)
     plain: DatasetConfig | None = None  # of plain text: the options of denoising; targets are documents
+    kept: Kept | None = None  # of a set that is too large for the memory
+
+    def texts(self) -> Iterator[str]:
+        """Yields the source and the target of each example."""
+        if isinstance(self.examples, Rows):
+            yield from chain.from_iterable(zip(self.examples.sources, self.examples.targets, strict=True))
+            return
+        for example in self.examples:
+            yield from (example.source, example.target)
+
+    def languages(self) -> set[tuple[str, str]]:
+        """The languages of (source, target) that occur."""
+        if isinstance(self.examples, Rows):
+            return set(self.examples.languages)
+        return {example.languages for example in self.examples}
 
     def features(self, index: int) -> np.ndarray:
         """The (frames, dims) float32 matrix of one example."""
@@ -94,12 +171,16 @@ class Dataset(Sequence[Example]):
 
     def select(self, indices: Sequence[int]) -> Dataset:
         """A set of only these examples, in this order."""
-        chosen = list(indices)
-        read = self.read
+        chosen, read = list(indices), self.read
+        if isinstance(indices, range) and indices.step == 1:
+            some = self.examples[indices.start : indices.stop]
+        else:
+            some = [self.examples[i] for i in chosen]
         return replace(
             self,
-            examples=[self.examples[i] for i in chosen],
+            examples=some,
             read=None if read is None else (lambda k: read(chosen[k])),
+            kept=None,
         )
 
     def __len__(self) -> int:

@@ -19,8 +19,9 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from sourcewise.data.examples import Dataset, Group, Note
+from sourcewise.data.examples import Dataset, Group, Note, Rows
 from sourcewise.data.readers.cells import as_texts
+from sourcewise.data.sequences import Same
 
 GROUP = "group"
 _NAMED = {
@@ -56,11 +57,11 @@ def group_columns(names: Collection[str], used: Collection[str] = ()) -> dict[st
 
 def read_groups(
     columns: Mapping[str, Sequence[Any]], count: int, used: Collection[str] = ()
-) -> tuple[list[Group], list[tuple[int, str]]]:
+) -> tuple[Sequence[Group], list[tuple[int, str]]]:
     """The groups of the first `count` rows, and remarks (row, words) on cells that name none."""
     named = group_columns(columns, used)
     if not named:
-        return [{}] * count, []
+        return Same({}, count), []
     remarks: list[tuple[int, str]] = []
     cells: list[list[str]] = []
     for column in named.values():
@@ -84,20 +85,22 @@ def with_group(dataset: Dataset, pattern: str) -> Dataset:
 
     Ids without a match are noted, and keep the `group` of their column.
     """
-    compiled = re.compile(pattern)
-    examples, unmatched = [], []
-    for example in dataset:
-        found = compiled.search(example.id)
+    compiled, rows = re.compile(pattern), dataset.examples
+    named = zip(rows.ids, rows.groups, strict=True) if isinstance(rows, Rows) else ((e.id, e.group) for e in rows)
+    groups, unmatched = list[Group](), list[str]()
+    for name, group in named:
+        found = compiled.search(name)
         value = found and (found[1] if compiled.groups else found[0])
-        if value:
-            example = replace(example, group={**example.group, GROUP: value})
-        else:
-            unmatched.append(example.id)
-        examples.append(example)
+        groups.append({**group, GROUP: value} if value else group)
+        if not value:
+            unmatched.append(name)
     notes = list(dataset.notes)
     if unmatched:
-        count = f"{len(unmatched):,} of {len(examples):,} ids"
+        count = f"{len(unmatched):,} of {len(groups):,} ids"
         notes.append(Note(dataset.name, "", f"data.group finds nothing in {count}, such as {unmatched[0]!r}"))
+    if isinstance(rows, Rows):
+        return replace(dataset, examples=replace(rows, groups=groups), notes=notes)
+    examples = [replace(example, group=group) for example, group in zip(rows, groups, strict=True)]
     return replace(dataset, examples=examples, notes=notes)
 
 

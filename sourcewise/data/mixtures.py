@@ -17,7 +17,8 @@ import numpy as np
 from sourcewise.config import DataConfig
 from sourcewise.data.encoding import ExampleSet
 from sourcewise.data.examples import Dataset, Example
-from sourcewise.data.readers.plain_text import Lazy, encode_set
+from sourcewise.data.readers.plain_text import encode_set
+from sourcewise.data.sequences import Lazy
 from sourcewise.data.tokenizers.tokenizer import Tokenizer
 from sourcewise.errors import RequestError
 

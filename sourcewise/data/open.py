@@ -6,13 +6,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path, PurePath
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
 from sourcewise.config import ChatConfig, DataConfig, DatasetConfig
 from sourcewise.config.data import OF_COLUMN
-from sourcewise.data.examples import Dataset, Example, Note, Task, unnamed
+from sourcewise.data.examples import Dataset, Example, Kept, Note, Rows, Task, unnamed
 from sourcewise.data.formats.registry import ending_of
 from sourcewise.data.groups import GROUP, with_group
 from sourcewise.data.readers.conversations import are_conversations, opening, read_conversations
@@ -29,6 +29,9 @@ from sourcewise.data.readers.places import streams_of
 from sourcewise.data.readers.plain_text import read_documents
 from sourcewise.data.readers.several import join_sources
 from sourcewise.data.readers.tables import endings, no_column
+from sourcewise.data.sequences import Same
+from sourcewise.data.stored.pairs import stored_pairs
+from sourcewise.data.stored.store import Store
 from sourcewise.errors import RequestError
 
 Use = Literal["train", "valid", "test"]
@@ -224,19 +227,21 @@ def _read(config: DatasetConfig, data: DataConfig, split: str) -> Dataset:
     assert config.pairs
     if config.prompt:
         raise RequestError(f"{config.pairs}: prompt goes with a manifest; for pairs use prefix")
-    from_hub = config.pairs.startswith(HUB)
-    return read_pairs(
-        config.pairs if from_hub else data.path(config.pairs),
-        source=config.source or "source",
-        target=config.target or "target",
-        split="validation" if split == "valid" and not config.split else split,
-        subset=config.subset,
-        limit=config.limit,
-        quoting=config.quoting,
-        need_source=not config.prefix.strip(),
-        skip_bad=data.skip_bad,
-        languages=languages,
-    )
+    options: dict[str, Any] = {
+        "source": config.source or "source",
+        "target": config.target or "target",
+        "split": "validation" if split == "valid" and not config.split else split,
+        "subset": config.subset,
+        "limit": config.limit,
+        "quoting": config.quoting,
+        "need_source": not config.prefix.strip(),
+        "skip_bad": data.skip_bad,
+        "languages": languages,
+    }
+    if config.pairs.startswith(HUB):
+        return read_pairs(config.pairs, **options)
+    path, store = data.path(config.pairs), Store.of(data.store, data.memory_mb)
+    return stored_pairs(path, store, **options) if store.takes(path) else read_pairs(path, **options)
 
 
 def _dressed(dataset: Dataset, prefix: str, lowercase: bool, languages: tuple[str, str] = ("", "")) -> Dataset:
@@ -244,30 +249,37 @@ def _dressed(dataset: Dataset, prefix: str, lowercase: bool, languages: tuple[st
 
     Raises RequestError if a column should name these, and none was read.
     """
-    if any(languages) and not any(any(example.languages) for example in dataset):
+    if isinstance(dataset.examples, Rows) and dataset.kept:
+        return _dressed_rows(dataset, dataset.examples, dataset.kept, prefix, lowercase, languages)
+    if any(languages) and not any(map(any, dataset.languages())):
         by_column = next((name for name in languages if name.startswith(OF_COLUMN)), None)
         if by_column:
             raise unnamed(dataset.name, by_column)
         dataset = replace(dataset, examples=[replace(each, languages=languages) for each in dataset])
     if not prefix and not lowercase:
         return dataset
+    return replace(dataset, examples=[_spelled(each, prefix, lowercase) for each in dataset])
+
+
+def _dressed_rows(
+    dataset: Dataset, rows: Rows, kept: Kept, prefix: str, lowercase: bool, languages: tuple[str, str]
+) -> Dataset:
+    """The same for a set that is kept on disk; languages by column were read with it."""
+    if any(languages) and not any(map(any, dataset.languages())):
+        rows = replace(rows, languages=Same(languages, len(rows)))
+    rows = rows.changed(prefix.__add__ if prefix else None, str.lower if lowercase else None)
+    return replace(dataset, examples=rows, kept=kept.changed(prefix, lowercase, languages))
+
+
+def _spelled(example: Example, prefix: str, lowercase: bool) -> Example:
+    """An example in lower case, if asked for, with the prefix before its source."""
+    source, target, turns, others = example.source, example.target, example.turns, example.others
     if lowercase:
-        examples = [
-            replace(
-                e,
-                source=e.source.lower(),
-                target=e.target.lower(),
-                turns=tuple(t.lower() for t in e.turns),
-                others=tuple(t.lower() for t in e.others),
-            )
-            for e in dataset
-        ]
-        dataset = replace(dataset, examples=examples)
-    if prefix:
-        heads = [(prefix + e.turns[0], *e.turns[1:]) if e.turns else () for e in dataset]
-        examples = [replace(e, source=prefix + e.source, turns=t) for e, t in zip(dataset, heads, strict=True)]
-        dataset = replace(dataset, examples=examples)
-    return dataset
+        source, target = source.lower(), target.lower()
+        turns, others = tuple(map(str.lower, turns)), tuple(map(str.lower, others))
+    if prefix and turns:
+        turns = (prefix + turns[0], *turns[1:])
+    return replace(example, source=prefix + source, target=target, turns=turns, others=others)
 
 
 def _file(config: DatasetConfig) -> str:

@@ -30,7 +30,7 @@ def _targets(config: DatasetConfig, data: DataConfig) -> list[str]:
     if config.manifest:
         found = target_texts(path, config.target, config.quoting, config.file)[: config.limit]
     elif config.pairs:
-        found = read_targets(read_table(path, config.quoting), config.target or "target", config.limit)[0]
+        found = list(read_targets(read_table(path, config.quoting), config.target or "target", config.limit)[0])
     else:
         return [example.target for example in open_dataset(config, data)]
     return [text.lower() for text in found] if config.lowercase else found

@@ -150,7 +150,8 @@ def _table(columns: tuple[str, ...], rows: list[list[str]]) -> str:
 def _quotes_stay(text: str, columns: int) -> bool:
     """Whether a reader of tables keeps the quotes of these rows without a warning."""
     try:
-        return are_csv(text, TRANSLATIONS_FILE, "\t", columns, text.index("\n") + 1) == (False, None)
+        rows = [text[text.index("\n") + 1 :]]
+        return are_csv(lambda: rows, TRANSLATIONS_FILE, "\t", columns, 1) == (False, None)
     except RequestError:
         return False
 

@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sourcewise.errors import tell
+from sourcewise.runtime.files import user_cache
 
 FLAGS = (
     *("-std=c++17", "-O3", "-march=native", "-fno-math-errno", "-fno-trapping-math", "-shared", "-fPIC"),
@@ -65,7 +66,7 @@ def _loaded(source: Path, needs: tuple[str, ...]) -> ctypes.CDLL | str:
         return f"no C++ compiler ({', '.join(COMPILERS)})"
     texts = (path.read_text(encoding="utf-8") for path in sorted(source.parent.glob("*.[ch]*")))
     of = "\n".join((*texts, compiler, *FLAGS, *OF_GCC, processor, platform.platform()))
-    kept = _cache() / f"{source.stem}-{hashlib.sha256(of.encode()).hexdigest()[:24]}.so"
+    kept = user_cache() / f"{source.stem}-{hashlib.sha256(of.encode()).hexdigest()[:24]}.so"
     try:
         if not kept.is_file():
             _compile(compiler, source, kept)
@@ -117,12 +118,6 @@ def _clear(kept: Path) -> None:
         with contextlib.suppress(OSError):
             if other != kept and time.time() - other.stat().st_mtime > DAYS * 86_400:
                 other.unlink()
-
-
-def _cache() -> Path:
-    """Where compiled code is kept: only the user may write there, since it is run."""
-    home = os.environ.get("SOURCEWISE_CACHE") or Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "sourcewise"
-    return Path(home).expanduser()
 
 
 @functools.cache

@@ -97,7 +97,7 @@ def read_outputs(path: str, known: ReferenceSet, column: str | None = None) -> t
         table = read_table(path)
         name = _column(table, column, OUTPUTS, "--output")
         texts = _texts(table, name)
-        return _in_order(path, texts, table.text("id") if "id" in table.columns else [], known)
+        return _in_order(path, texts, list(table.text("id")) if "id" in table.columns else [], known)
     texts = _lines(path)
     _check_count(path, len(texts), known, bool(texts) and not texts[-1])
     return texts, []
@@ -148,10 +148,10 @@ def _references_of(path: str, target: str | None, groups: Sequence[str]) -> Refe
     first, others = read_targets(table, name)
     _no_bad_rows(table)
     found = ReferenceSet(path, [(text, *more) for text, more in zip(first, others, strict=True)])
-    found.ids = table.text("id") if "id" in table.columns else []
-    found.sources = table.text("source") if "source" in table.columns and name != "source" else []
+    found.ids = list(table.text("id")) if "id" in table.columns else []
+    found.sources = list(table.text("source")) if "source" in table.columns and name != "source" else []
     named = dict.fromkeys([*groups, *group_columns(table.names(), (name, "id", "source")).values()])
-    found.groups = {each: table.text(each) for each in named}
+    found.groups = {each: list(table.text(each)) for each in named}
     found.remarks = [f"{path}: {note.where}: {note.what}" for note in table.notes]
     _no_bad_rows(table)
     return found
@@ -178,7 +178,7 @@ def _lines(path: str) -> list[str]:
 
 
 def _texts(table: Table, name: str) -> list[str]:
-    texts = table.text(name)
+    texts = list(table.text(name))
     _no_bad_rows(table)
     return texts
 

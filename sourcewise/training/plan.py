@@ -27,10 +27,22 @@ class Plan:
         self.examples, self.epoch = setup.train, 0  # as this epoch draws them
         self._augment, self._noise = _augmenter(setup), _text_noise(setup)
         self._partners = Partners(setup.train, self.seed) if self.config.contrastive else None
-        epochs = 1 if self.config.steps else self.config.epochs
-        counts = [math.ceil(len(self.batches(epoch)) / self.config.accumulate) for epoch in range(epochs)]
-        self.total = self.config.steps or sum(counts)
-        self.evaluate_every = self.config.evaluate_every or counts[0]
+        first = self._count(0)
+        self.total = self.config.steps or self._total(first)
+        self.evaluate_every = self.config.evaluate_every or first
+
+    def _count(self, epoch: int) -> int:
+        """Number of steps of an epoch."""
+        return math.ceil(len(self.batches(epoch)) / self.config.accumulate)
+
+    def _total(self, first: int) -> int:
+        """Number of steps of all epochs; of a set on disk each epoch is taken to have as many as the first.
+
+        The drawn orders differ in a few of thousands of batches, and laying out millions of examples takes long.
+        """
+        if any(part.dataset.kept for part in self.examples.parts):
+            return first * self.config.epochs
+        return first + sum(self._count(epoch) for epoch in range(1, self.config.epochs))
 
     def steps(self, at: Progress) -> Iterator[list[np.ndarray]]:
         """Yields the batches of each remaining step from `at` on, which the caller advances."""
@@ -61,8 +73,9 @@ class Plan:
 
     def parts(self, rows: np.ndarray, count: int, target_cost: float = 1.0) -> list[Part]:
         """A batch in at most `count` parts of similar cost; a target token costs `target_cost` source tokens."""
-        sizes = self.examples.source_lengths + target_cost * self.examples.target_lengths
-        return [partial(self.batch, part) for part in shares(rows, sizes, count)]
+        places = np.arange(len(rows))
+        sizes = self.examples.source_lengths[rows] + target_cost * self.examples.target_lengths[rows]
+        return [partial(self.batch, rows[part]) for part in shares(places, sizes, count)]
 
     def batch(self, rows: np.ndarray) -> Batch:
         """The batch of these examples, with this epoch's augmentation and noise."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -102,6 +102,16 @@ def _adapt_body(recipe: Recipe, tokenizer: Tokenizer, network: Seq2Seq) -> None:
     adapt(network, options, str(base.resolve()) if Path(name).expanduser().exists() else name, new)
 
 
+class Texts(Iterable[str]):
+    """The sources and targets of sets, which can be read several times."""
+
+    def __init__(self, sets: Sequence[Dataset]) -> None:
+        self.sets = sets
+
+    def __iter__(self) -> Iterator[str]:
+        return (text for each in self.sets for text in each.texts())
+
+
 def open_tokenizer(recipe: Recipe, sets: Sequence[Dataset]) -> Tokenizer:
     """The tokenizer of the recipe, of the pretrained model, or a new one trained on the training sets."""
     return _find_tokenizer(recipe, sets).add([_meant(entry, sets) for entry in recipe.data.add_tokens])
@@ -110,8 +120,7 @@ def open_tokenizer(recipe: Recipe, sets: Sequence[Dataset]) -> Tokenizer:
 def _meant(entry: str, sets: Sequence[Dataset]) -> str:
     r"""A new entry; `\n` and the like as two characters become one if only that one occurs in the texts."""
     meant = entry.replace(r"\n", "\n").replace(r"\t", "\t").replace(r"\r", "\r")
-    texts = [text for each in sets for example in each for text in (example.source, example.target)]
-    if meant == entry or any(entry in text for text in texts) or not any(meant in text for text in texts):
+    if meant == entry or any(entry in text for text in Texts(sets)) or not any(meant in text for text in Texts(sets)):
         return entry
     warnings.warn(f"data.add_tokens: {entry} is read as the character it stands for", DataWarning, stacklevel=2)
     return meant
@@ -122,9 +131,8 @@ def _find_tokenizer(recipe: Recipe, sets: Sequence[Dataset]) -> Tokenizer:
         return Tokenizer.load(recipe.data.tokenizer)
     if recipe.model.weights:
         return Tokenizer.load(tokenizer_folder(find_folder(recipe.model.weights)))
-    texts = (text for example in join(sets) for text in (example.source, example.target) if text)
     special = max((special_tokens(each.plain, recipe.data) for each in sets if each.plain), key=len, default=[])
-    return Tokenizer.train(texts, recipe.data.vocabulary, recipe.data.unit, special)
+    return Tokenizer.train(Texts(sets), recipe.data.vocabulary, recipe.data.unit, special)
 
 
 def _spoken(recipe: Recipe, tokenizer: Tokenizer, network: Seq2Seq, train: Sequence[Dataset]) -> Tokenizer:
@@ -134,7 +142,7 @@ def _spoken(recipe: Recipe, tokenizer: Tokenizer, network: Seq2Seq, train: Seque
     language is chosen, and the tokenizer's is not that of the network's outputs.
     """
     default = recipe.data.languages()
-    pairs = {each.languages if any(each.languages) else default for dataset in train for each in dataset}
+    pairs = {pair if any(pair) else default for dataset in train for pair in dataset.languages()}
     if not any(target for _, target in pairs):
         _check_language(recipe, tokenizer, network)
         return tokenizer.in_languages(*pairs.pop()) if len(pairs) == 1 else tokenizer

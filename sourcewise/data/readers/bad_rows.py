@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from operator import methodcaller
 
 from sourcewise.data.examples import Note
+from sourcewise.data.sequences import blocks
 from sourcewise.errors import FaultyData, RequestError
 
 LEFT_OUT = "left out (skip_bad)"  # beginning of a row's note
@@ -20,8 +21,11 @@ _seen = methodcaller("strip", _SPACES + _UNSEEN)
 
 def blank_rows(texts: Sequence[str]) -> list[int]:
     """Indices of blank texts: of spaces and characters without a glyph."""
-    seen = list(map(_seen, texts))  # in C, since sets are long
-    return [row for row, text in enumerate(seen) if not text] if "" in seen else []
+    found: list[int] = []
+    for start, block in blocks(texts):
+        seen = list(map(_seen, block))  # in C, since sets are long
+        found += [start + row for row, text in enumerate(seen) if not text] if "" in seen else []
+    return found
 
 
 @dataclass(slots=True)
@@ -40,7 +44,7 @@ class BadRows:
         for row in blank_rows(texts):
             self.add(row, FaultyData(f"{wheres[row]}: {kind}; {cure}", kind))
 
-    def settle(self, wheres: Sequence[str], skip: bool = False) -> tuple[list[int], list[Note]]:
+    def settle(self, wheres: Sequence[str], skip: bool = False) -> tuple[Sequence[int], list[Note]]:
         """(rows to keep, notes on skipped rows); `wheres` has the place of every row.
 
         Unless `skip`, raises RequestError that counts the bad rows, names the first few, and says how to skip them;
@@ -51,7 +55,7 @@ class BadRows:
         if bad and (not skip or len(bad) == count):
             raise self._error(bad, wheres)
         notes = [Note(self.name, wheres[row], f"{LEFT_OUT}: {error.kind}") for row, error in bad.items()]
-        return [row for row in range(count) if row not in bad], notes
+        return [row for row in range(count) if row not in bad] if bad else range(count), notes
 
     def _error(self, bad: dict[int, RequestError], wheres: Sequence[str]) -> RequestError:
         message = str(next(iter(bad.values())))

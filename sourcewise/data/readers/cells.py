@@ -7,10 +7,13 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any
+
+from sourcewise.data.sequences import blocks
+from sourcewise.data.stored.columns import Column, Gathered, InMemory
 
 ABSENT = object()  # a JSON line without this key
 _MISSING = frozenset(  # missing values as pandas, R, databases and spreadsheets write them
@@ -39,28 +42,60 @@ class Written(float):
 class Cells:
     """A column as texts; `wrong` maps rows without a text to the reason, `remarks` are on converted cells."""
 
-    texts: list[str]
+    texts: Sequence[str]
     wrong: dict[int, str] = field(default_factory=dict)
     remarks: list[tuple[int, str]] = field(default_factory=list)  # (row, words)
 
 
-def as_texts(values: Sequence[Any], name: str) -> Cells:
-    """The texts of the column `name`; a wrong cell becomes an empty text."""
-    kinds = set(map(type, values))
-    if kinds <= {str}:
-        return _remarked(Cells(list(values)), name)
-    found = Cells([""] * len(values))
-    numbers = [i for i, value in enumerate(values) if _is_number(value) and math.isfinite(value)]
-    whole = _all_whole([values[i] for i in numbers])
-    for i, value in enumerate(values):
+@dataclass(slots=True)
+class _Numbers:
+    """The finite numbers of a column, with the row of the first one and of the first float."""
+
+    count: int = 0
+    first: int = 0
+    floats: int = 0
+    first_float: int = 0
+    whole: bool = True
+    texts: int = 0
+
+    def see(self, row: int, value: Any) -> None:
+        """Count a cell."""
         if type(value) is str:
-            found.texts[i] = value
+            self.texts += 1
         elif _is_number(value) and math.isfinite(value):
-            found.texts[i] = str(int(value)) if whole else _as_written(value)
-        elif not _is_missing(value):
-            found.wrong[i] = _wrong(value, name)
-    _tell_of_numbers(values, numbers, whole, name, found)
+            self.first = self.first if self.count else row
+            self.count, self.whole = self.count + 1, self.whole and _is_whole(value)
+            if isinstance(value, float):
+                self.first_float = self.first_float if self.floats else row
+                self.floats += 1
+
+
+def as_texts(values: Sequence[Any], name: str, gathered: Gathered | None = None) -> Cells:
+    """The texts of the column `name`, as a column that `gathered` makes; a wrong cell becomes an empty text."""
+    if values.is_text if isinstance(values, Column) else set(map(type, values)) <= {str}:
+        return _remarked(Cells(values), name)
+    numbers, wrong = _Numbers(), dict[int, str]()
+    for row, value in enumerate(values):
+        numbers.see(row, value)
+
+    def texts() -> Iterator[list[str]]:
+        for start, block in blocks(values):
+            found = [_text_of(value, numbers.whole) for value in block]
+            wrong.update({start + i: _wrong(block[i], name) for i, text in enumerate(found) if text is None})
+            yield [text or "" for text in found]
+
+    found = Cells((gathered or InMemory(ABSENT)).column(texts()), wrong)
+    _tell_of_numbers(numbers, name, found)
     return _remarked(found, name)
+
+
+def _text_of(value: Any, whole: bool) -> str | None:
+    """The text of a cell; None if it has none."""
+    if type(value) is str:
+        return value
+    if _is_number(value) and math.isfinite(value):
+        return str(int(value)) if whole else _as_written(value)
+    return "" if _is_missing(value) else None
 
 
 def _is_number(value: Any) -> bool:
@@ -72,8 +107,8 @@ def _is_missing(value: Any) -> bool:
     return value is None or (_is_number(value) and math.isnan(value)) or type(value).__name__ in ("NaTType", "NAType")
 
 
-def _all_whole(numbers: Sequence[Any]) -> bool:
-    return all(isinstance(n, int) or (isinstance(n, float) and n.is_integer() and abs(n) <= _EXACT) for n in numbers)
+def _is_whole(number: Any) -> bool:
+    return isinstance(number, int) or (isinstance(number, float) and number.is_integer() and abs(number) <= _EXACT)
 
 
 def _as_written(value: Any) -> str:
@@ -88,15 +123,13 @@ def _wrong(value: Any, name: str) -> str:
     return f"{name!r} is a {type(value).__name__}; it should be text"
 
 
-def _tell_of_numbers(values: Sequence[Any], numbers: list[int], whole: bool, name: str, found: Cells) -> None:
-    floats = [i for i in numbers if isinstance(values[i], float)]
-    if whole and floats:
-        what = f"{len(floats):,} whole numbers of {name!r} are floats: written without .0"
-        found.remarks.append((floats[0], what))
-    if numbers and any(type(value) is str for value in values):
-        texts = sum(type(value) is str for value in values)
-        what = f"{name!r} has {texts:,} texts and {len(numbers):,} numbers; the numbers are read as text"
-        found.remarks.append((numbers[0], what))
+def _tell_of_numbers(numbers: _Numbers, name: str, found: Cells) -> None:
+    if numbers.whole and numbers.floats:
+        what = f"{numbers.floats:,} whole numbers of {name!r} are floats: written without .0"
+        found.remarks.append((numbers.first_float, what))
+    if numbers.count and numbers.texts:
+        what = f"{name!r} has {numbers.texts:,} texts and {numbers.count:,} numbers; the numbers are read as text"
+        found.remarks.append((numbers.first, what))
 
 
 def _remarked(found: Cells, name: str) -> Cells:

@@ -78,8 +78,12 @@ def line_windows(stream: BinaryIO, name: str, size: int) -> Iterator[list[str]]:
 
 def line_ends_are_plain(data: bytes) -> bool:
     """Whether a binary stream splits lines correctly: UTF-8 with no line ends but \\n and \\r\\n."""
-    marked = any(data.startswith(mark) for mark, _ in _MARKS)
-    return not marked and data.count(b"\r") == data.count(b"\r\n")
+    return not marked(data) and data.count(b"\r") == data.count(b"\r\n")
+
+
+def marked(data: bytes) -> bool:
+    """Whether bytes begin with the byte order mark of UTF-16 or UTF-32."""
+    return any(data.startswith(mark) for mark, _ in _MARKS)
 
 
 def decode_lines(data: bytes, name: str, before: int = 0, *, nul: bool = False) -> list[str]:

@@ -131,25 +131,26 @@ def _targets(
     """Targets, and further references of each row."""
     name = target or next((name for name in layout.targets if name in table.columns), None)
     if name or needed:
-        return read_targets(table, name or layout.targets[0], count)
+        found, others = read_targets(table, name or layout.targets[0], count)
+        return list(found), list(others)
     return [""] * count, [()] * count
 
 
 def _groups(table: Table, layout: Layout, count: int, named: tuple[str, ...]) -> list[Group]:
     """The groups of the rows; columns that hold something else name none."""
-    return table.groups(count, (layout.file, *layout.targets, layout.prompt, *named, *_IDS))
+    return list(table.groups(count, (layout.file, *layout.targets, layout.prompt, *named, *_IDS)))
 
 
 def _optional(table: Table, name: str) -> list[str]:
-    return table.text(name) if name and name in table.columns else []
+    return list(table.text(name)) if name and name in table.columns else []
 
 
 def _ids(table: Table, layout: Layout) -> list[str]:
     """Names of the examples: of their own column, else of their files."""
     named = next((name for name in _IDS if name in table.columns), None)
     if named is not None and (named == "id" or named == layout.file or layout.holds):
-        return table.text(named)
-    names = table.text(layout.file)
+        return list(table.text(named))
+    names = list(table.text(layout.file))
     if layout.holds:
         return [str(line) for line in table.lines]
     return [_stem(name) for name in names] if not layout.bare else names

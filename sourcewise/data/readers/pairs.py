@@ -3,20 +3,55 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from sourcewise.data.examples import Dataset, Example
+from sourcewise.data.examples import Dataset, Example, Group, Note
 from sourcewise.data.readers.bad_rows import blank_rows
 from sourcewise.data.readers.delimited import Quoting
 from sourcewise.data.readers.several import read_targets
 from sourcewise.data.readers.tables import Table, read_table
+from sourcewise.data.sequences import Same
 from sourcewise.errors import RequestError
 from sourcewise.runtime import hub
 
 HUB = "hub:"
 
 
-def read_pairs(
+@dataclass(frozen=True, slots=True)
+class Pairs:
+    """The pairs of a table as columns of one length; those of the rows `kept` are used."""
+
+    name: str  # the file or set
+    ids: Sequence[str] | None  # None: they count from 1
+    sources: Sequence[str]
+    targets: Sequence[str]
+    others: Sequence[tuple[str, ...]]
+    groups: Sequence[Group]
+    languages: Sequence[tuple[str, str]]
+    lines: Sequence[int]
+    kept: Sequence[int]
+    notes: list[Note]
+
+
+def read_pairs(path: str | Path, **options: Any) -> Dataset:
+    """The pairs of a file, or of `hub:NAME`, as a set in memory; the options and errors are those of `read_columns`."""
+    found = read_columns(path, **options)
+    ids = found.ids if found.ids is not None else [str(row + 1) for row in range(len(found.sources))]
+    wheres = [f"{found.name}:{line}" for line in found.lines]
+    rows = zip(ids, found.targets, found.sources, wheres, found.others, found.groups, found.languages, strict=False)
+    examples = [
+        Example(name, reply, text, 0, where, others=more, group=group, languages=pair)
+        for name, reply, text, where, more, group, pair in rows
+    ]
+    if len(found.kept) < len(examples):
+        examples = [examples[row] for row in found.kept]
+    return Dataset(examples, name=found.name, notes=found.notes)
+
+
+def read_columns(
     path: str | Path,
     *,
     source: str = "source",
@@ -28,8 +63,9 @@ def read_pairs(
     need_source: bool = True,
     skip_bad: bool = False,
     languages: tuple[str, str] = ("", ""),
-) -> Dataset:
-    """Text pairs of a file, or of `hub:NAME` with its `split` and `subset`.
+    into: Path | None = None,
+) -> Pairs:
+    """Text pairs of a file, or of `hub:NAME` with its `split` and `subset`; columns are files in the folder `into`.
 
     `source` and `target` name columns; `translation.en` selects a key in a column of mappings. A target may be a
     list, and columns such as `target2` hold more: the first is the target, the others are references. With
@@ -41,29 +77,22 @@ def read_pairs(
     if str(path).startswith(HUB):
         table = _read_hub(str(path)[len(HUB) :], split, subset)
     else:
-        table = read_table(path, quoting)
+        table = read_table(path, quoting, into)
     sources = table.text(source, limit)
-    targets, others = read_targets(table, target, limit) if target else ([""] * len(sources), [()] * len(sources))
-    ids = table.text("id", limit) if "id" in table.columns else [str(i + 1) for i in range(len(sources))]
-    wheres, spoken = table.wheres(len(sources)), table.languages(languages, len(sources))
+    count = len(sources)
+    targets, others = read_targets(table, target, limit) if target else (Same("", count), Same((), count))
+    ids = table.text("id", limit) if "id" in table.columns else None
+    wheres, spoken = table.wheres(count), table.languages(languages, count)
     if target:
         table.bad.add_blank(targets, wheres, "the target is empty", "every example needs a text to produce")
         _look_for_blank(sources, wheres, table, need_source)
     kept, left_out = table.bad.settle(wheres, skip_bad)
-    groups = table.groups(
-        len(sources), ("id", source, target or "", source.split(".")[0], (target or "").split(".")[0])
-    )
-    rows = zip(ids, targets, sources, wheres, others, groups, spoken, strict=True)
-    examples = [
-        Example(name, reply, text, 0, where, others=more, group=group, languages=pair)
-        for name, reply, text, where, more, group, pair in rows
-    ]
-    if left_out:
-        examples = [examples[row] for row in kept]
-    return Dataset(examples, name=table.name, notes=[*table.notes, *left_out])
+    groups = table.groups(count, ("id", source, target or "", source.split(".")[0], (target or "").split(".")[0]))
+    notes = [*table.notes, *left_out]
+    return Pairs(table.name, ids, sources, targets, others, groups, spoken, table.lines[:count], kept, notes)
 
 
-def _look_for_blank(sources: list[str], wheres: list[str], table: Table, needed: bool) -> None:
+def _look_for_blank(sources: Sequence[str], wheres: Sequence[str], table: Table, needed: bool) -> None:
     if needed:
         table.bad.add_blank(sources, wheres, "the source is empty", "every example needs something to read")
         return

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import TypeVar, overload
 
 import numpy as np
 
@@ -16,32 +15,14 @@ from sourcewise.data.examples import Dataset, Example
 from sourcewise.data.noise.denoising import MODES, corrupt, denoisers
 from sourcewise.data.readers.lines import read_lines
 from sourcewise.data.readers.tables import Table, endings, read_table
+from sourcewise.data.sequences import Lazy
+from sourcewise.data.stored.encoded import encode_stored
 from sourcewise.data.tokenizers.backends import SENTINEL
 from sourcewise.data.tokenizers.tokenizer import Tokenizer
 from sourcewise.errors import RequestError
 
-Item = TypeVar("Item")
 CHUNK = 4096  # documents tokenised at a time
 REMEMBERED = 1024  # cached corrupted pieces, since a batch reads its targets first, then its sources
-
-
-class Lazy(Sequence[Item]):
-    """A sequence whose items are computed on access."""
-
-    def __init__(self, make: Callable[[int], Item], size: int) -> None:
-        self._make, self._size = make, size
-
-    @overload
-    def __getitem__(self, index: int) -> Item: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[Item]: ...
-    def __getitem__(self, index: int | slice) -> Item | list[Item]:
-        if isinstance(index, slice):
-            return [self._make(i) for i in range(*index.indices(self._size))]
-        return self._make(range(self._size)[index])
-
-    def __len__(self) -> int:
-        return self._size
 
 
 def read_documents(path: Path, config: DatasetConfig) -> Dataset:
@@ -54,7 +35,9 @@ def read_documents(path: Path, config: DatasetConfig) -> Dataset:
     table = read_table(path, config.quoting) if path.suffix.lower() in endings() else None
     if table is None and named:
         raise RequestError(f"{path}: has no column {named[0]!r}: of a .txt each line is a document; leave it out")
-    columns = [read_lines(path)] if table is None else _columns(table, named or ["text"], config.limit)
+    columns: list[Sequence[str]] = (
+        [read_lines(path)] if table is None else _columns(table, named or ["text"], config.limit)
+    )
     rows = len(columns[0][: config.limit])
     texts = [text for column in columns for text in column[:rows]]
     filled = np.array([place for place, text in enumerate(texts) if text.strip()], dtype=np.int64)
@@ -68,7 +51,7 @@ def read_documents(path: Path, config: DatasetConfig) -> Dataset:
     return Dataset(Lazy(document, len(filled)), str(path), plain=config, notes=table.notes if table else [])
 
 
-def _columns(table: Table, names: Sequence[str], limit: int | None) -> list[list[str]]:
+def _columns(table: Table, names: Sequence[str], limit: int | None) -> list[Sequence[str]]:
     columns = [table.text(name, limit) for name in names]
     table.bad.settle(table.wheres(len(columns[0])))
     return columns
@@ -76,6 +59,8 @@ def _columns(table: Table, names: Sequence[str], limit: int | None) -> list[list
 
 def encode_set(dataset: Dataset, tokenizer: Tokenizer, data: DataConfig, seed: int = 0) -> ExampleSet:
     """A set as ids: plain text as spoiled pieces of it, drawn from `seed`, all else as it is. Raises RequestError."""
+    if dataset.kept is not None:
+        return encode_stored(dataset, tokenizer, data)
     if dataset.plain is None:
         return Encoded(dataset, tokenizer, data)
     return Denoised(dataset, tokenizer, data, seed)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import csv
 import io
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 from sourcewise.errors import RequestError
@@ -54,18 +54,31 @@ class Quotes:
         return self.needed + self.idle
 
 
-def look(text: str, separator: str, columns: int, start: int = 0) -> Quotes:
-    """Classify all quotes of a table with `columns` columns, from `start` on; lines without quotes are skipped fast."""
-    found = Quotes()
-    cell = _cell_of(separator)
-    line, at = 1 + text.count("\n", 0, start), text.find('"', start)
+def look(texts: Iterable[str], separator: str, columns: int) -> Quotes:
+    """Classify all quotes of a table with `columns` columns, without its header; lines without quotes are skipped fast.
+
+    `texts` are pieces of whole lines. A cell may go on in the next piece. Lines count from the first one.
+    """
+    found, cell, rest, line = Quotes(), _cell_of(separator), "", 1
+    for text in texts:
+        text, found.open_line = rest + text, 0
+        opened = _look_at_rows(text, line, cell, separator, columns, found)
+        line, rest = line + text.count("\n", 0, opened), text[opened:]
+    return found
+
+
+def _look_at_rows(text: str, line: int, cell: re.Pattern[str], separator: str, columns: int, found: Quotes) -> int:
+    """Count the quotes of a text that begins in a line; returns where a row begins that does not close, or the end."""
+    start, at = 0, text.find('"')
     while at >= 0:
         begin = text.rfind("\n", start, at) + 1 or start
         line += text.count("\n", start, begin)
         end = _look_at_row(text, begin, line, cell, separator, columns, found)
+        if found.open_line:
+            return begin
         line += text.count("\n", begin, end)
         start, at = end, text.find('"', end)
-    return found
+    return len(text)
 
 
 def _cell_of(separator: str) -> re.Pattern[str]:
@@ -113,52 +126,73 @@ def _count(quoted: list[str], line: int, separator: str, found: Quotes) -> None:
             found.void += not inside
 
 
-def are_csv(text: str, name: str, separator: str, columns: int, start: int) -> tuple[bool, tuple[int, str] | None]:
-    """Whether the quotes of a table's rows, from `start` on, are to be removed; and a remark (line, words) or None.
+def are_csv(
+    texts: Callable[[], Iterable[str]], name: str, separator: str, columns: int, before: int = 0
+) -> tuple[bool, tuple[int, str] | None]:
+    """Whether the quotes of a table's rows are to be removed; and a remark (line, words) or None.
 
-    Raises RequestError with the line if some quotes are a CSV writer's and others are not.
+    `texts` gives the rows in pieces of whole lines, `before` is the number of lines before them. Raises RequestError
+    with the line if some quotes are a CSV writer's and others are not.
     """
-    found = look(text, separator, columns, start)
+    found = look(texts(), separator, columns)
     others = found.idle + found.stray + bool(found.open_line)
     if found.is_csv:
         if found.broken:  # without the quotes the rows would have a wrong number of columns
             return True, None
-        return True, (found.first, f"quotes around {found.closed:,} cells taken off, as a CSV writer's; {SETTLE}")
-    if found.idle and not (found.stray or found.open_line) and _quoted_by_habit(text[start:], separator, found):
-        return True, (found.first, f"quotes around {found.closed:,} cells taken off: all such are quoted; {SETTLE}")
+        line = before + found.first
+        return True, (line, f"quotes around {found.closed:,} cells taken off, as a CSV writer's; {SETTLE}")
+    if found.idle and not (found.stray or found.open_line) and _quoted_by_habit(texts(), separator, found):
+        line = before + found.first
+        return True, (line, f"quotes around {found.closed:,} cells taken off: all such are quoted; {SETTLE}")
     if found.needed and found.needed >= others:
         if found.open_line:
-            raise RequestError(f"{name}:{found.open_line}: a quote opens in this row and does not close; {SETTLE}")
+            line = before + found.open_line
+            raise RequestError(f"{name}:{line}: a quote opens in this row and does not close; {SETTLE}")
         raise RequestError(
-            f"{name}:{found.stray_line or found.idle_line}: this quote is part of a text, that of line "
-            f"{found.needed_line} seems a CSV writer's; {SETTLE}"
+            f"{name}:{before + (found.stray_line or found.idle_line)}: this quote is part of a text, that of line "
+            f"{before + found.needed_line} seems a CSV writer's; {SETTLE}"
         )
+    return False, _kept(found, texts, before)
+
+
+def _kept(found: Quotes, texts: Callable[[], Iterable[str]], before: int) -> tuple[int, str] | None:
+    """A remark on quotes that are kept, if they may surprise."""
     if found.needed:
         remark = f"{found.needed:,} cells in quotes as a CSV writer's, kept with them as all others; {SETTLE}"
-        return False, (found.needed_line, remark)
+        return before + found.needed_line, remark
     if found.open_line:
-        return False, (found.open_line, f"a quote opens and does not close, taken as text; {SETTLE}")
-    if found.void or 2 * found.idle > text.count("\n", start):
+        return before + found.open_line, f"a quote opens and does not close, taken as text; {SETTLE}"
+    if found.void or (found.idle and 2 * found.idle > sum(text.count("\n") for text in texts())):
         remark = f"{found.idle:,} cells in quotes, kept with them: no CSV writer would have put these; {SETTLE}"
-        return False, (found.idle_line, remark)
-    return False, None
+        return before + found.idle_line, remark
+    return None
 
 
-def _quoted_by_habit(rows: str, separator: str, found: Quotes) -> bool:
+def _quoted_by_habit(texts: Iterable[str], separator: str, found: Quotes) -> bool:
     """Whether all cells are quoted or, as by Excel with tabs, exactly those with a comma."""
-    outside = _CLOSED.sub("", rows)
-    if not outside.strip(f"{separator}\r\n"):
-        return separator in outside
-    return found.idle == found.commas >= 3 and separator == "\t" and "," not in outside
+    bare, separated, commas = False, False, False
+    rest = ""
+    for text in texts:
+        text = rest + text
+        if text.count('"') % 2:  # a cell goes on in the next piece
+            rest = text
+            continue
+        outside, rest = _CLOSED.sub("", text), ""
+        bare = bare or bool(outside.strip(f"{separator}\r\n"))
+        separated, commas = separated or separator in outside, commas or "," in outside
+    if not bare:
+        return separated
+    return found.idle == found.commas >= 3 and separator == "\t" and not commas
 
 
-def csv_rows(text: str, name: str, separator: str, before: int = 0) -> Iterator[Row]:
-    """The rows of a quoted table without empty lines; `before` is the number of earlier lines.
+def csv_rows(texts: Iterable[str], name: str, separator: str, before: int = 0) -> Iterator[Row]:
+    """The rows of a quoted table, given in pieces of whole lines, without empty lines; `before` lines were earlier.
 
     Raises RequestError with the line of a quote that is not closed, or is closed before the end of its cell.
     """
-    csv.field_size_limit(max(csv.field_size_limit(), len(text) + 1))
-    rows = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
+    csv.field_size_limit(2**31 - 1)
+    lines = (line for text in texts for line in io.StringIO(text, newline=""))
+    rows = csv.reader(lines, delimiter=separator, strict=True)
     while True:
         line = before + rows.line_num + 1
         try:

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from itertools import count as numbers
 from typing import Any
 
 from sourcewise.data.examples import Dataset
-from sourcewise.data.readers.tables import Table
+from sourcewise.data.readers.tables import Table, first
+from sourcewise.data.sequences import Same
+from sourcewise.data.stored.columns import Column
 from sourcewise.errors import RequestError
 
-Others = list[tuple[str, ...]]  # of every row its further targets; empty where there is one
+Others = Sequence[tuple[str, ...]]  # of every row its further targets; empty where there is one
 
 
-def read_targets(table: Table, name: str, limit: int | None = None) -> tuple[list[str], Others]:
+def read_targets(table: Table, name: str, limit: int | None = None) -> tuple[Sequence[str], Others]:
     """The first targets of a column, and the others of each row; empty cells of numbered columns are none.
 
     Rows with a list that is empty or holds anything but texts are bad. What is read as several targets is noted.
@@ -21,8 +24,10 @@ def read_targets(table: Table, name: str, limit: int | None = None) -> tuple[lis
     """
     lists = _lists(table, name, limit)
     firsts = table.text(name, limit)
-    others: Others = [lists.get(row, ()) for row in range(len(firsts))]
     columns = _numbered(table, name)
+    if not lists and not columns:
+        return firsts, Same((), len(firsts))
+    others: Others = [lists.get(row, ()) for row in range(len(firsts))]
     for column in columns:
         more = table.text(column, limit)
         others = [(*each, text) if text.strip() else each for each, text in zip(others, more, strict=True)]
@@ -65,11 +70,14 @@ def _numbered(table: Table, name: str) -> list[str]:
 def _lists(table: Table, name: str, limit: int | None) -> dict[int, tuple[str, ...]]:
     """Row → further texts of its list; the column then holds the first ones."""
     values = table.columns.get(name)
-    if values is None or not any(isinstance(value, (list, tuple)) for value in values[:limit]):
+    if values is None or (isinstance(values, Column) and values.is_text):
+        return {}
+    values = first(values, limit)
+    if not any(isinstance(value, (list, tuple)) for value in values):
         return {}
     found: dict[int, tuple[str, ...]] = {}
     column: list[Any] = list(values)
-    for row, value in enumerate(values[:limit]):
+    for row, value in enumerate(values):
         if not isinstance(value, (list, tuple)):
             continue
         if value and all(isinstance(each, str) for each in value):

@@ -6,6 +6,7 @@ import difflib
 import functools
 import json
 import re
+from array import array
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,9 +17,12 @@ from sourcewise.data.examples import Group, Note
 from sourcewise.data.groups import read_groups
 from sourcewise.data.readers.bad_rows import BadRows
 from sourcewise.data.readers.cells import ABSENT, Written, as_texts
-from sourcewise.data.readers.delimited import DELIMITED, Quoting, read_delimited
+from sourcewise.data.readers.delimited import DELIMITED, Delimited, Quoting
 from sourcewise.data.readers.escapes import are_ours, unescaped
-from sourcewise.data.readers.lines import read_lines
+from sourcewise.data.readers.lines import split_lines
+from sourcewise.data.readers.pieces import Pieces
+from sourcewise.data.sequences import BLOCK, Lazy, Same, blocks
+from sourcewise.data.stored.columns import Column, Gathered, InMemory, OnDisk
 from sourcewise.errors import RequestError
 from sourcewise.runtime.plugins import plugins
 
@@ -49,13 +53,15 @@ class Reader:
 class Table:
     """Columns of equal length; `lines[i]` is the line of row i in the file, counted from 1.
 
-    `bad` are the unusable rows found so far; `notes` are remarks on data that is not used as it stands.
+    `bad` are the unusable rows found so far; `notes` are remarks on data that is not used as it stands. `gathered`
+    makes further columns: lists, or files where the columns are files.
     """
 
     name: str  # the file or set, for messages
-    columns: dict[str, list[Any]]
-    lines: list[int]
+    columns: dict[str, Any]  # sequences of cells
+    lines: Sequence[int]
     notes: list[Note] = field(default_factory=list)
+    gathered: Gathered = field(default_factory=lambda: InMemory(ABSENT))
     bad: BadRows = field(init=False)
 
     def __post_init__(self) -> None:
@@ -68,9 +74,9 @@ class Table:
         """`file:line` of a row."""
         return f"{self.name}:{self.lines[row]}"
 
-    def wheres(self, count: int) -> list[str]:
+    def wheres(self, count: int) -> Sequence[str]:
         """`file:line` of the first `count` rows."""
-        return [f"{self.name}:{line}" for line in self.lines[:count]]
+        return Lazy(self.where, count)
 
     def note(self, line: int, what: str) -> None:
         """Add a note on data that is not used as it stands, once."""
@@ -86,31 +92,33 @@ class Table:
             found += [f"{name}.{key}" for key in first] if isinstance(first, dict) else [name]
         return found
 
-    def text(self, name: str, limit: int | None = None) -> list[str]:
+    def text(self, name: str, limit: int | None = None) -> Sequence[str]:
         """The first `limit` texts of a column; null and NaN are empty. `a.b` selects a key in a column of mappings.
 
         Rows with other cells than texts and numbers are bad. Raises RequestError if there is no such column.
         """
-        cells = as_texts(self._values(name)[:limit], name)
+        cells = as_texts(first(self._values(name), limit), name, self.gathered)
         for row, what in cells.wrong.items():
             self.bad.add(row, RequestError(f"{self.where(row)}: {what}", what.partition(";")[0]))
         for row, what in cells.remarks:
             self.note(self.lines[row], what)
         return cells.texts
 
-    def groups(self, count: int, used: Iterable[str]) -> list[Group]:
+    def groups(self, count: int, used: Iterable[str]) -> Sequence[Group]:
         """The groups of the first `count` rows; the columns in `used` hold something else. Doubtful cells are noted."""
         found, remarks = read_groups(self.columns, count, set(used))
         for row, what in remarks:
             self.note(self.lines[row], what)
         return found
 
-    def languages(self, named: tuple[str, str], count: int) -> list[tuple[str, str]]:
+    def languages(self, named: tuple[str, str], count: int) -> Sequence[tuple[str, str]]:
         """The languages of sources and targets of the first `count` rows; `column:NAME` names a column."""
-        sides = []
+        if not any(name.startswith(OF_COLUMN) for name in named):
+            return Same(named, count)
+        sides: list[Sequence[str]] = []
         for name in named:
             of_column, column = name.startswith(OF_COLUMN), name.removeprefix(OF_COLUMN)
-            sides.append(self.text(column, count) if of_column else [name] * count)
+            sides.append(self.text(column, count) if of_column else Same(name, count))
             if of_column:
                 self.bad.add_blank(sides[-1], self.wheres(count), f"{column} is empty", "it names the language")
         return list(zip(*sides, strict=True))
@@ -119,7 +127,8 @@ class Table:
         values = self.columns.get(name)
         if values is None and "." in name and name.split(".")[0] in self.columns:
             head, *keys = name.split(".")
-            values = [_descend(value, keys) for value in self.columns[head]]
+            under = ([_descend(value, keys) for value in block] for _, block in blocks(self.columns[head]))
+            values = self.gathered.column(under)
             if all(v is ABSENT for v in values):
                 values = None
         if values is None and not self.columns and not self.lines:
@@ -127,6 +136,13 @@ class Table:
         if values is None:
             raise no_column(self.name, name, self.names())
         return values
+
+
+def first(values: Sequence[Any], count: int | None) -> Sequence[Any]:
+    """The first values of a column, or all."""
+    if count is None or count >= len(values):
+        return values
+    return values.head(count) if isinstance(values, Column) else values[:count]
 
 
 def no_column(file: str, name: str, known: Sequence[str]) -> RequestError:
@@ -155,17 +171,21 @@ def listed(columns: Iterable[str]) -> str:
     return ", ".join(shown) + (f", … ({len(known):,} columns)" if len(known) > MANY else "") if known else "none"
 
 
-def read_table(path: str | Path, quoting: Quoting = "auto") -> Table:
-    """Read a .tsv, .csv, .jsonl or .parquet file, or a plug-in's kind, by its ending. Raises RequestError."""
+def read_table(path: str | Path, quoting: Quoting = "auto", into: Path | None = None) -> Table:
+    """Read a .tsv, .csv, .jsonl or .parquet file, or a plug-in's kind, by its ending. Raises RequestError.
+
+    The columns are lists, or files in the folder `into`, so that a table of any size can be read.
+    """
     ending = Path(path).suffix.lower()
+    gathered: Gathered = InMemory(ABSENT) if into is None else OnDisk(into, ABSENT, Written)
     if ending in DELIMITED:
-        return read_tsv(path, quoting)
+        return read_tsv(path, quoting, gathered)
     if ending == ".jsonl":
-        return _read_jsonl(path)
+        return _read_jsonl(path, gathered)
     if ending == ".parquet":
-        return _read_parquet(path)
+        return _read_parquet(path, gathered)
     if ending in readers():
-        return _read_by(readers()[ending], Path(path))
+        return _read_by(readers()[ending], Path(path), gathered)
     hint = "; two files of lines make one: paste SOURCES TARGETS > x.tsv, below a line that names the columns"
     if ending == ".json":
         hint = "; a list of records is made such by pandas: to_json('x.jsonl', orient='records', lines=True)"
@@ -192,7 +212,7 @@ def _taken(found: object) -> Reader:
     return found
 
 
-def _read_by(reader: Reader, path: Path) -> Table:
+def _read_by(reader: Reader, path: Path, gathered: Gathered) -> Table:
     """Read a file by a plug-in's reader; rows count from 1. Raises RequestError."""
     if not path.is_file():
         raise RequestError(f"{path}: no such file")
@@ -201,22 +221,26 @@ def _read_by(reader: Reader, path: Path) -> Table:
     except (ValueError, TypeError, OSError) as error:
         said = str(error).splitlines() or [type(error).__name__]
         raise RequestError(f"{path}: not read ({said[0]})") from None
-    return _of_rows(path, rows, list(range(1, len(rows) + 1)))
+    _gather(rows, gathered)
+    return Table(str(path), gathered.columns(), range(1, len(rows) + 1), gathered=gathered)
 
 
-def _of_rows(path: str | Path, rows: Sequence[Mapping[str, Any]], numbers: list[int]) -> Table:
+def _gather(rows: Sequence[Mapping[str, Any]], gathered: Gathered) -> None:
     names = dict.fromkeys(name for row in rows for name in row)
-    return Table(str(path), {name: [row.get(name, ABSENT) for row in rows] for name in names}, numbers)
+    gathered.add({name: [row.get(name, ABSENT) for row in rows] for name in names}, len(rows))
 
 
-def read_tsv(path: str | Path, quoting: Quoting = "auto") -> Table:
-    """Read a .tsv or .csv by `read_delimited`; rows with too few or too many cells are bad.
+def read_tsv(path: str | Path, quoting: Quoting = "auto", gathered: Gathered | None = None) -> Table:
+    """Read a .tsv or .csv by `Delimited`; rows with too few or too many cells are bad.
 
     The escapes of translations.tsv, which `evaluate` writes, are undone. Raises RequestError.
     """
-    found = read_delimited(path, quoting)
-    columns: dict[str, list[Any]] = {name: [row[i] for row in found.rows] for i, name in enumerate(found.header)}
-    table = Table(str(path), columns, found.lines)
+    found, gathered, numbers = Delimited(path, quoting), gathered or InMemory(ABSENT), array("q")
+    gathered.add({name: [] for name in found.header}, 0)
+    for rows, lines in found.windows():
+        gathered.add(dict(zip(found.header, zip(*rows, strict=True), strict=True)) if rows else {}, len(rows))
+        numbers.extend(lines)
+    table = Table(str(path), gathered.columns(), numbers, gathered=gathered)
     for row, what in found.ragged.items():
         table.bad.add(row, RequestError(f"{table.where(row)}: {what}", "not as many fields as the header"))
     for line, what in found.remarks:
@@ -235,14 +259,17 @@ def _undo_escapes(table: Table) -> None:
         table.note(table.lines[min(changed)], what)
 
 
-def _read_jsonl(path: str | Path) -> Table:
-    rows, numbers = [], []
-    for number, line in enumerate(read_lines(path), start=1):
-        if not line.strip():
-            continue
-        rows.append(_parsed(line, f"{path}:{number}"))
-        numbers.append(number)
-    return _of_rows(path, rows, numbers)
+def _read_jsonl(path: str | Path, gathered: Gathered) -> Table:
+    numbers, before = array("q"), 0
+    for text in Pieces(path):
+        lines = split_lines(text, str(path), before)
+        filled = [(number, line) for number, line in enumerate(lines, before + 1) if line.strip()]
+        for start in range(0, len(filled), BLOCK):
+            some = filled[start : start + BLOCK]
+            _gather([_parsed(line, f"{path}:{number}") for number, line in some], gathered)
+            numbers.extend(number for number, _ in some)
+        before += len(lines)
+    return Table(str(path), gathered.columns(), numbers, gathered=gathered)
 
 
 def _parsed(line: str, where: str) -> dict[str, Any]:
@@ -272,10 +299,11 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 _JSON = json.JSONDecoder(parse_float=Written, object_pairs_hook=_object)  # made once, since there are many lines
 
 
-def _read_parquet(path: str | Path) -> Table:
+def _read_parquet(path: str | Path, gathered: Gathered) -> Table:
     import pyarrow
     import pyarrow.parquet
 
+    count = 0
     if Path(path).is_dir():
         raise RequestError(f"{path}: a folder of parts, not a file; name a part, or write them as one file")
     if not Path(path).is_file():
@@ -285,11 +313,14 @@ def _read_parquet(path: str | Path) -> Table:
         if len(set(names)) < len(names):
             twice = next(name for name in names if names.count(name) > 1)
             raise RequestError(f"{path}: two columns are called {twice!r}; name each once")
-        read = pyarrow.parquet.read_table(path)
+        gathered.add({name: [] for name in names}, 0)
+        with pyarrow.parquet.ParquetFile(path) as file:
+            for batch in file.iter_batches(BLOCK):
+                gathered.add({name: _values_of(batch.column(name)) for name in batch.schema.names}, batch.num_rows)
+                count += batch.num_rows
     except (pyarrow.ArrowException, OSError) as error:
         raise RequestError(f"{path}: not a readable Parquet file ({str(error).splitlines()[0]})") from None
-    columns = {name: _values_of(read.column(name)) for name in read.column_names}
-    return Table(str(path), columns, list(range(1, read.num_rows + 1)))
+    return Table(str(path), gathered.columns(), range(1, count + 1), gathered=gathered)
 
 
 def _values_of(column: Any) -> list[Any]:

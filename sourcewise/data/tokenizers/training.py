@@ -13,7 +13,8 @@ from __future__ import annotations
 import io
 import math
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
 from typing import Literal
 
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, normalizers, pre_tokenizers, processors
@@ -37,6 +38,7 @@ LAYOUT = ("\n", "\t", "\r")  # single ids if texts have them: code, lists, table
 FIRST = r"\A "  # the space at the beginning of a text, which is doubled
 KINDS: dict[Unit, Literal["unigram", "char"]] = {"subwords": "unigram", "characters": "char"}
 END, UNK = "</s>", "<unk>"
+SOME = 10_000  # texts that are looked at together
 SAMPLE = 1_000_000  # texts for training; of more, every n-th is used
 SPECIAL = [("<pad>", 0.0, CONTROL), (END, 0.0, CONTROL), (UNK, 0.0, UNKNOWN)]
 # A run of letters or one other character, with the space before it; or a single space.
@@ -50,11 +52,11 @@ def train(
     special: Sequence[str] = (),
 ) -> Tokenizer:
     """A `tokenizers.Tokenizer` in T5's layout: pad 0, end of text 1, unknown 2, `special` last. Raises RequestError."""
-    lines = [text for text in texts if text]
-    characters = set().union(*lines) - {" "} if lines else set()
-    if not any(line.strip() for line in lines):
+    texts = list(texts) if isinstance(texts, Iterator) else texts  # read twice
+    count, characters = _seen(texts)
+    if not any(map(str.strip, characters)):
         raise RequestError("tokenizer: no text to train on; the training set's sources and targets are empty")
-    sample = lines[:: -(-len(lines) // SAMPLE)]
+    sample = list(islice(filter(None, texts), 0, None, -(-count // SAMPLE)))
     if unit == "words":
         tokenizer = _words(sample, vocabulary)
     else:
@@ -62,6 +64,15 @@ def train(
     # They stand between words, so that no space is kept before them.
     tokenizer.add_special_tokens([AddedToken(name, lstrip=True, normalized=True, special=True) for name in special])
     return tokenizer
+
+
+def _seen(texts: Iterable[str]) -> tuple[int, set[str]]:
+    """The number of texts that are not empty, and their characters but for the space."""
+    count, characters, filled = 0, set[str](), filter(None, texts)
+    while some := list(islice(filled, SOME)):
+        count += len(some)
+        characters.update("".join(some))
+    return count, characters - {" "}
 
 
 def _tokenizer(model: Model) -> Tokenizer:
