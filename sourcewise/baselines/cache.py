@@ -42,6 +42,9 @@ def _key(dataset: Dataset, training: Sequence[Dataset], measure: Measure, why_no
     digest = hashlib.blake2b(f"{VERSION}\0{measure}\0{why_not}\0{len(training)}".encode(), digest_size=16)
     for each in (dataset, *training):
         digest.update(f"\0{each.name}\0{len(each)}\0{each.dims}".encode())
+        if each.kept:  # its key is made of the file
+            digest.update(each.kept.key.encode())
+            continue
         for example in each:
             for text in (example.source, *example.references):
                 digest.update(f"{len(text)}\0{text}".encode("utf-8", "surrogatepass"))

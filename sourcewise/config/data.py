@@ -89,6 +89,11 @@ class DatasetConfig(Options):
         False, description="of valid or test: rows of one source text are one example with several references"
     )
     limit: Positive | None = Field(None, description="use only the first N examples")
+    stream: bool = Field(
+        False,
+        description="of pairs in Parquet, a file or a folder of them, in train: read data.stream_examples at a "
+        "time, and never keep all of them",
+    )
 
     @model_validator(mode="after")
     def _one_kind(self) -> DatasetConfig:
@@ -101,6 +106,8 @@ class DatasetConfig(Options):
                 raise ValueError(f"{name} goes with a manifest; give manifest too")
         if not self.text and any(getattr(self, k) != type(self).model_fields[k].default for k in OF_TEXT):
             raise ValueError(f"{', '.join(OF_TEXT[:-1])} and {OF_TEXT[-1]} go with text; give text too")
+        if self.stream and (not self.pairs or self.pairs.startswith("hub:")):
+            raise ValueError("stream reads pairs from a Parquet file or a folder of them")
         if self.text and (self.prefix or self.prompt):
             raise ValueError("text has no sources to put a prefix or prompt before; leave it out")
         if self.denoise == "ul2" and (self.noise_density, self.mean_span) != (0.15, 3.0):
@@ -185,6 +192,7 @@ class DataConfig(Options):
     memory_mb: float = Field(
         64.0, ge=0, description="a table of pairs of this many MB or more is kept on disk as ids, not in memory"
     )
+    stream_examples: Positive = Field(100_000, description="examples of a stream that are shuffled together")
     store: str = Field("", description="folder for such tables, used again (default: sourcewise/sets in the cache)")
     chat: ChatConfig = Field(default_factory=ChatConfig, description="how conversations become text")
 
@@ -201,6 +209,12 @@ class DataConfig(Options):
     def _training_joins_nothing(self) -> DataConfig:
         if any(each.join_sources for each in self.sets("train")):
             raise ValueError("join_sources is for valid and test: of a source in train all but one target would go")
+        return self
+
+    @model_validator(mode="after")
+    def _only_training_is_streamed(self) -> DataConfig:
+        if any(each.stream for use in ("valid", "test") for each in self.sets(use)):  # type: ignore[arg-type]
+            raise ValueError("stream is for train: an evaluation reads all examples; name a file of those that count")
         return self
 
     @model_validator(mode="after")

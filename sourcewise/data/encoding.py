@@ -42,6 +42,7 @@ class ExampleSet:
     target_lengths: np.ndarray
     weights: np.ndarray | None = None  # (examples,) how often each is drawn in training; None: once per epoch
     notes: Sequence[Note] = ()  # on data that is not used as it stands
+    rounds: int = 1  # of a stream: windows of one pass over it, of which `at` gives each
     drawn: ClassVar[bool] = False  # whether the pairs are made from plain text, anew in each epoch
 
     def __len__(self) -> int:

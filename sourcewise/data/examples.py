@@ -139,6 +139,8 @@ class Dataset(Sequence[Example]):
     notes: list[Note] = field(default_factory=list)
     plain: DatasetConfig | None = None  # of plain text: the options of denoising; targets are documents
     kept: Kept | None = None  # of a set that is too large for the memory
+    windows: Callable[[int], Dataset] | None = None  # of a stream: its n-th window; the examples are those of the first
+    rounds: int = 1  # of a stream: windows of one pass over it
 
     def texts(self) -> Iterator[str]:
         """Yields the source and the target of each example."""
@@ -181,6 +183,7 @@ class Dataset(Sequence[Example]):
             examples=some,
             read=None if read is None else (lambda k: read(chosen[k])),
             kept=None,
+            windows=None,
         )
 
     def __len__(self) -> int:

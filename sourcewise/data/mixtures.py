@@ -18,12 +18,13 @@ from sourcewise.config import DataConfig
 from sourcewise.data.encoding import ExampleSet
 from sourcewise.data.examples import Dataset, Example
 from sourcewise.data.readers.plain_text import encode_set
-from sourcewise.data.sequences import Lazy
+from sourcewise.data.sequences import Lazy, evenly
 from sourcewise.data.tokenizers.tokenizer import Tokenizer
-from sourcewise.errors import RequestError
+from sourcewise.errors import RequestError, tell
 
 Item = TypeVar("Item")
 Part = TypeVar("Part", bound=Sized)
+LOOKED_AT = 100_000  # examples of a set on disk that are looked at closely
 
 
 def mixing_rates(sizes: Sequence[int], weights: Sequence[float], data: DataConfig) -> np.ndarray:
@@ -65,6 +66,7 @@ class EncodedMixture(ExampleSet):
         self.source_lengths = np.concatenate([part.source_lengths for part in parts])
         self.target_lengths = np.concatenate([part.target_lengths for part in parts])
         self.notes = [note for part in parts for note in part.notes]
+        self.rounds = max(part.rounds for part in parts)
         if rates is not None:
             weights = np.repeat(np.asarray(rates) / [len(part) for part in parts], [len(part) for part in parts])
             self.weights = None if np.allclose(weights, weights[0], rtol=1e-9) else weights
@@ -111,6 +113,21 @@ def spread(encoded: ExampleSet, count: int) -> ExampleSet:
         return encoded
     selected = [part.select(places) for part, places in zip(parts, chosen, strict=True)]
     return selected[0] if len(selected) == 1 else EncodedMixture(selected)
+
+
+def looked_at(encoded: ExampleSet, most: int = LOOKED_AT) -> ExampleSet:
+    """The same with at most `most` examples of each set on disk, evenly spread: what checks of the data look at."""
+    parts = [
+        part.select(evenly(len(part), most).tolist()) if part.dataset.kept and len(part) > most else part
+        for part in encoded.parts
+    ]
+    if all(one is other for one, other in zip(parts, encoded.parts, strict=True)):
+        return encoded
+    for one, other in zip(parts, encoded.parts, strict=True):
+        if one is not other:
+            size = f"{len(one):,} of {len(other):,} examples, evenly spread"
+            tell(f"{one.dataset.name}: checks of the data look at {size}; what only the others share is not seen")
+    return parts[0] if len(parts) == 1 else EncodedMixture(parts, getattr(encoded, "rates", None))
 
 
 def join(sets: Sequence[Dataset]) -> Dataset:

@@ -32,7 +32,8 @@ from sourcewise.data.readers.tables import endings, no_column
 from sourcewise.data.sequences import Same
 from sourcewise.data.stored.pairs import stored_pairs
 from sourcewise.data.stored.store import Store
-from sourcewise.errors import RequestError
+from sourcewise.data.streams import Stream
+from sourcewise.errors import RequestError, tell
 
 Use = Literal["train", "valid", "test"]
 USES: tuple[Use, ...] = ("test", "valid", "train")  # the first ones are the best model of a user's own sources
@@ -50,7 +51,20 @@ def open_dataset(config: DatasetConfig, data: DataConfig | None = None, split_de
     are skipped and noted.
     """
     data = data or DataConfig()
-    dataset = _read(config, data, config.split or split_default)
+    if config.stream:
+        path = data.path(config.pairs or "")
+        stream = Stream(path, data.stream_examples, config.limit, **_pair_options(config, data))
+        tell(f"{path}: {stream.rows:,} pairs, streamed {data.stream_examples:,} at a time; checks look at the first")
+        return replace(_prepared(stream.window(0), config, data), windows=partial(_window, stream, config, data))
+    return _prepared(_read(config, data, config.split or split_default), config, data)
+
+
+def _window(stream: Stream, config: DatasetConfig, data: DataConfig, number: int) -> Dataset:
+    return _prepared(stream.window(number), config, data)
+
+
+def _prepared(dataset: Dataset, config: DatasetConfig, data: DataConfig) -> Dataset:
+    """A set as its options say. Raises RequestError if it is empty."""
     if not len(dataset):
         raise RequestError(f"{dataset.name}: no examples; a set needs at least one")
     if config.join_sources:
@@ -227,21 +241,23 @@ def _read(config: DatasetConfig, data: DataConfig, split: str) -> Dataset:
     assert config.pairs
     if config.prompt:
         raise RequestError(f"{config.pairs}: prompt goes with a manifest; for pairs use prefix")
-    options: dict[str, Any] = {
-        "source": config.source or "source",
-        "target": config.target or "target",
-        "split": "validation" if split == "valid" and not config.split else split,
-        "subset": config.subset,
-        "limit": config.limit,
-        "quoting": config.quoting,
-        "need_source": not config.prefix.strip(),
-        "skip_bad": data.skip_bad,
-        "languages": languages,
-    }
+    options = _pair_options(config, data) | {"limit": config.limit, "quoting": config.quoting}
     if config.pairs.startswith(HUB):
-        return read_pairs(config.pairs, **options)
+        of_hub = "validation" if split == "valid" and not config.split else split
+        return read_pairs(config.pairs, **options, split=of_hub, subset=config.subset)
     path, store = data.path(config.pairs), Store.of(data.store, data.memory_mb)
     return stored_pairs(path, store, **options) if store.takes(path) else read_pairs(path, **options)
+
+
+def _pair_options(config: DatasetConfig, data: DataConfig) -> dict[str, Any]:
+    """How the rows of a table become pairs."""
+    return {
+        "source": config.source or "source",
+        "target": config.target or "target",
+        "need_source": not config.prefix.strip(),
+        "skip_bad": data.skip_bad,
+        "languages": data.languages(config),
+    }
 
 
 def _dressed(dataset: Dataset, prefix: str, lowercase: bool, languages: tuple[str, str] = ("", "")) -> Dataset:

@@ -12,6 +12,7 @@ import torch
 from sourcewise.config import DataConfig, Recipe, TrainConfig
 from sourcewise.data.batches import Batch
 from sourcewise.data.encoding import ExampleSet
+from sourcewise.data.mixtures import looked_at
 from sourcewise.data.noise.features import Augmenter
 from sourcewise.data.profiles.profile import like, profile_of
 from sourcewise.data.tokenizers.tokenizer import Tokenizer
@@ -74,7 +75,7 @@ def planned(recipe: Recipe, examples: ExampleSet) -> tuple[int, float]:
     train = recipe.train
     tokens = int(examples.source_lengths.sum() + examples.target_lengths.sum())
     batches = max(tokens / train.batch_tokens, len(examples) / (train.batch_size or len(examples)))
-    epoch = max(1.0, batches / train.accumulate)
+    epoch = max(1.0, batches / train.accumulate) * examples.rounds
     if train.steps:
         return train.steps, train.steps / epoch
     return max(1, math.ceil(epoch * train.epochs)), float(train.epochs)
@@ -108,7 +109,7 @@ def pairs_of(setup: TrainingSetup, plan: Plan) -> Pairs:
         config = recipe.train.augment.model_copy(update={"speed": 0.0})
         augmenter = Augmenter(config, mean.numpy(), deviation.numpy())
     return Pairs(
-        setup.train,
+        looked_at(setup.train),
         setup.valid,
         setup.test,
         plan=plan,

@@ -12,6 +12,7 @@ from sourcewise.config import TrainConfig
 from sourcewise.data.batches import Batch, Budget, Source, shares, training_batches
 from sourcewise.data.noise.features import Augmenter
 from sourcewise.data.noise.text import TextNoise
+from sourcewise.errors import RequestError
 from sourcewise.model.builder import feature_statistics
 from sourcewise.training.contrastive import Partners
 from sourcewise.training.setup import TrainingSetup
@@ -25,11 +26,21 @@ class Plan:
     def __init__(self, setup: TrainingSetup) -> None:
         self.config, self.seed = setup.recipe.train, setup.recipe.seed
         self.examples, self.epoch = setup.train, 0  # as this epoch draws them
+        if any(part.dataset.windows for part in self.examples.parts):
+            self._check_stream()
         self._augment, self._noise = _augmenter(setup), _text_noise(setup)
         self._partners = Partners(setup.train, self.seed) if self.config.contrastive else None
         first = self._count(0)
         self.total = self.config.steps or self._total(first)
         self.evaluate_every = self.config.evaluate_every or first
+
+    def _check_stream(self) -> None:
+        """Raises RequestError for options that need all examples at once."""
+        if not self.config.steps and self.examples.rounds > 1:
+            raise RequestError("train.steps: missing; a stream is not read to its end before, so say how many steps")
+        for name in ("contrastive", "resample_below"):
+            if getattr(self.config, name):
+                raise RequestError(f"train.{name}: chooses among all examples, of which a stream knows some; set 0")
 
     def _count(self, epoch: int) -> int:
         """Number of steps of an epoch."""
@@ -49,7 +60,7 @@ class Plan:
         while at.step < self.total:
             batches = self.batches(at.epoch)
             self.examples, self.epoch = self.examples.at(at.epoch), at.epoch
-            at.epoch_batches = len(batches)
+            at.epoch_batches, at.rounds = len(batches), self.examples.rounds
             while at.position < len(batches) and at.step < self.total:
                 yield batches[at.position : at.position + self.config.accumulate]
             if at.position >= len(batches):

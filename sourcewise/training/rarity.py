@@ -62,7 +62,8 @@ def resample(examples: ExampleSet, below: float) -> None:
     """
     if not below:
         return
-    if any(part.at(1) is not part for part in examples.parts):
-        raise RequestError("train.resample_below: the targets of plain text are drawn anew each epoch; set 0")
+    if any(part.drawn or part.dataset.windows for part in examples.parts):
+        problem = "the targets of plain text and of streams are other ones in each epoch"
+        raise RequestError(f"train.resample_below: {problem}; set 0")
     factors = repeat_factors(examples, below)
     examples.weights = factors if examples.weights is None else factors * examples.weights

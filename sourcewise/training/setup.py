@@ -15,6 +15,7 @@ from sourcewise.data.examples import Dataset
 from sourcewise.data.mixtures import encode_sets, encode_training, join
 from sourcewise.data.noise.denoising import special_tokens
 from sourcewise.data.open import open_sets
+from sourcewise.data.stored.tokenizer import kept_tokenizer
 from sourcewise.data.tokenizers.languages import check_language
 from sourcewise.data.tokenizers.tokenizer import Tokenizer
 from sourcewise.errors import DataWarning, RequestError, tell
@@ -132,7 +133,10 @@ def _find_tokenizer(recipe: Recipe, sets: Sequence[Dataset]) -> Tokenizer:
     if recipe.model.weights:
         return Tokenizer.load(tokenizer_folder(find_folder(recipe.model.weights)))
     special = max((special_tokens(each.plain, recipe.data) for each in sets if each.plain), key=len, default=[])
-    return Tokenizer.train(Texts(sets), recipe.data.vocabulary, recipe.data.unit, special)
+    kept = [each.kept for each in sets if each.kept]
+    if len(kept) < len(sets):
+        return Tokenizer.train(Texts(sets), recipe.data.vocabulary, recipe.data.unit, special)
+    return kept_tokenizer(kept, Texts(sets), recipe.data.vocabulary, recipe.data.unit, special)
 
 
 def _spoken(recipe: Recipe, tokenizer: Tokenizer, network: Seq2Seq, train: Sequence[Dataset]) -> Tokenizer:

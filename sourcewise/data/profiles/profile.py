@@ -15,11 +15,13 @@ import numpy as np
 from sourcewise.data.examples import Dataset
 from sourcewise.data.profiles.features import FeatureProfile, profile_features
 from sourcewise.data.profiles.texts import TextProfile, profile_texts
+from sourcewise.data.sequences import evenly
 from sourcewise.errors import RequestError
 from sourcewise.runtime.files import write_atomically
 
 PROFILE_FILE = "profile.npz"  # in a run folder
 VERSION = 1
+LOOKED_AT = 20_000  # examples of a set on disk: twice what the look of texts is taken from
 LONG_ENOUGH = 3  # characters of a target that a source may hold
 
 
@@ -39,12 +41,18 @@ class Profile:
 
 
 def profile_of(dataset: Dataset) -> Profile:
-    """The profile of a set with at least one example. Raises RequestError where a matrix cannot be read."""
+    """The profile of a set with at least one example. Raises RequestError where a matrix cannot be read.
+
+    Of a set on disk it is that of `LOOKED_AT` examples, evenly spread.
+    """
+    name, task = dataset.name, dataset.task.name
+    if dataset.kept and len(dataset) > LOOKED_AT:
+        dataset = dataset.select(evenly(len(dataset), LOOKED_AT).tolist())
     sources = [example.source for example in dataset]
     told = [len(each.target.strip()) >= LONG_ENOUGH and each.target.strip() in each.source for each in dataset]
     return Profile(
-        dataset.name,
-        dataset.task.name,
+        name,
+        task,
         profile_texts([example.target for example in dataset]),
         profile_texts(sources) if any(sources) else None,
         profile_features(dataset) if dataset.dims else None,

@@ -38,7 +38,11 @@ class Pairs:
 
 def read_pairs(path: str | Path, **options: Any) -> Dataset:
     """The pairs of a file, or of `hub:NAME`, as a set in memory; the options and errors are those of `read_columns`."""
-    found = read_columns(path, **options)
+    return in_memory(read_columns(path, **options))
+
+
+def in_memory(found: Pairs) -> Dataset:
+    """These pairs as a set in memory."""
     ids = found.ids if found.ids is not None else [str(row + 1) for row in range(len(found.sources))]
     wheres = [f"{found.name}:{line}" for line in found.lines]
     rows = zip(ids, found.targets, found.sources, wheres, found.others, found.groups, found.languages, strict=False)
@@ -54,30 +58,40 @@ def read_pairs(path: str | Path, **options: Any) -> Dataset:
 def read_columns(
     path: str | Path,
     *,
-    source: str = "source",
-    target: str | None = "target",
     split: str = "train",
     subset: str | None = None,
-    limit: int | None = None,
     quoting: Quoting = "auto",
-    need_source: bool = True,
-    skip_bad: bool = False,
-    languages: tuple[str, str] = ("", ""),
     into: Path | None = None,
+    **options: Any,
 ) -> Pairs:
     """Text pairs of a file, or of `hub:NAME` with its `split` and `subset`; columns are files in the folder `into`.
 
-    `source` and `target` name columns; `translation.en` selects a key in a column of mappings. A target may be a
-    list, and columns such as `target2` hold more: the first is the target, the others are references. With
-    `target=None` every target is empty. Ids come from a column `id`, else they count from 1. `quoting` is that of a
-    .tsv or .csv. Rows with a blank source or target are bad; without `need_source`, or without targets, blank
-    sources are only noted. Raises RequestError that names the file, counts the bad rows and names the first; with
-    `skip_bad` bad rows are skipped and noted. `languages` are those of sources and targets, or `column:NAME`.
+    `quoting` is that of a .tsv or .csv; the other options are those of `pairs_of`. Raises RequestError.
     """
     if str(path).startswith(HUB):
-        table = _read_hub(str(path)[len(HUB) :], split, subset)
-    else:
-        table = read_table(path, quoting, into)
+        return pairs_of(_read_hub(str(path)[len(HUB) :], split, subset), **options)
+    return pairs_of(read_table(path, quoting, into), **options)
+
+
+def pairs_of(
+    table: Table,
+    *,
+    source: str = "source",
+    target: str | None = "target",
+    limit: int | None = None,
+    need_source: bool = True,
+    skip_bad: bool = False,
+    languages: tuple[str, str] = ("", ""),
+) -> Pairs:
+    """The pairs of a table.
+
+    `source` and `target` name columns; `translation.en` selects a key in a column of mappings. A target may be a
+    list, and columns such as `target2` hold more: the first is the target, the others are references. With
+    `target=None` every target is empty. Ids come from a column `id`, else they count from 1. Rows with a blank source
+    or target are bad; without `need_source`, or without targets, blank sources are only noted. Raises RequestError
+    that names the file, counts the bad rows and names the first; with `skip_bad` bad rows are skipped and noted.
+    `languages` are those of sources and targets, or `column:NAME`.
+    """
     sources = table.text(source, limit)
     count = len(sources)
     targets, others = read_targets(table, target, limit) if target else (Same("", count), Same((), count))

@@ -17,6 +17,7 @@ from sourcewise.data.readers.lines import read_lines
 from sourcewise.data.readers.tables import Table, endings, read_table
 from sourcewise.data.sequences import Lazy
 from sourcewise.data.stored.encoded import encode_stored
+from sourcewise.data.streams import Streamed
 from sourcewise.data.tokenizers.backends import SENTINEL
 from sourcewise.data.tokenizers.tokenizer import Tokenizer
 from sourcewise.errors import RequestError
@@ -61,6 +62,8 @@ def encode_set(dataset: Dataset, tokenizer: Tokenizer, data: DataConfig, seed: i
     """A set as ids: plain text as spoiled pieces of it, drawn from `seed`, all else as it is. Raises RequestError."""
     if dataset.kept is not None:
         return encode_stored(dataset, tokenizer, data)
+    if dataset.windows is not None:
+        return Streamed(dataset, tokenizer, data)
     if dataset.plain is None:
         return Encoded(dataset, tokenizer, data)
     return Denoised(dataset, tokenizer, data, seed)

@@ -316,14 +316,14 @@ def _read_parquet(path: str | Path, gathered: Gathered) -> Table:
         gathered.add({name: [] for name in names}, 0)
         with pyarrow.parquet.ParquetFile(path) as file:
             for batch in file.iter_batches(BLOCK):
-                gathered.add({name: _values_of(batch.column(name)) for name in batch.schema.names}, batch.num_rows)
+                gathered.add({name: values_of(batch.column(name)) for name in batch.schema.names}, batch.num_rows)
                 count += batch.num_rows
     except (pyarrow.ArrowException, OSError) as error:
         raise RequestError(f"{path}: not a readable Parquet file ({str(error).splitlines()[0]})") from None
     return Table(str(path), gathered.columns(), range(1, count + 1), gathered=gathered)
 
 
-def _values_of(column: Any) -> list[Any]:
+def values_of(column: Any) -> list[Any]:
     """The Python values of an Arrow column; short floats are rounded to their precision (0.1, not 0.100000001)."""
     import pyarrow
 

@@ -1,4 +1,4 @@
-"""Where large sets are kept on disk: a folder per set, made whole or not at all, and made anew when its file changes."""
+"""Where large sets are kept on disk: a folder per set, made whole or not at all, and anew when its file changes."""
 
 from __future__ import annotations
 

@@ -39,7 +39,7 @@ FIRST = r"\A "  # the space at the beginning of a text, which is doubled
 KINDS: dict[Unit, Literal["unigram", "char"]] = {"subwords": "unigram", "characters": "char"}
 END, UNK = "</s>", "<unk>"
 SOME = 10_000  # texts that are looked at together
-SAMPLE = 1_000_000  # texts for training; of more, every n-th is used
+SAMPLE = 500_000  # texts for training; of more, every n-th is used
 SPECIAL = [("<pad>", 0.0, CONTROL), (END, 0.0, CONTROL), (UNK, 0.0, UNKNOWN)]
 # A run of letters or one other character, with the space before it; or a single space.
 WORD = r" ?(?:[\p{L}\p{M}]+|[^\p{L}\p{M} ])| "
