@@ -15,6 +15,7 @@ from sourcewise.config import DatasetConfig
 from sourcewise.data.sequences import BLOCK, Changed
 from sourcewise.errors import RequestError
 
+FIRST_OF_STREAM = 250_000  # examples that a tokenizer is trained on
 Group = Mapping[str, str]  # kind (recording, signer, speaker, group, …) → which one
 
 
@@ -143,7 +144,12 @@ class Dataset(Sequence[Example]):
     rounds: int = 1  # of a stream: windows of one pass over it
 
     def texts(self) -> Iterator[str]:
-        """Yields the source and the target of each example."""
+        """Yields the source and the target of each example; of a stream, of the first `FIRST_OF_STREAM`."""
+        if self.windows is not None:
+            count = min(self.rounds, -(-FIRST_OF_STREAM // len(self.examples)))
+            for number in range(count):
+                yield from (self.windows(number) if number else replace(self, windows=None)).texts()
+            return
         if isinstance(self.examples, Rows):
             yield from chain.from_iterable(zip(self.examples.sources, self.examples.targets, strict=True))
             return
