@@ -19,6 +19,7 @@ from sourcewise.runtime.files import user_cache, write_atomically
 VERSION = 1  # of the files: folders of another one are made anew
 RECORD = "set.json"
 PROBES, PROBE = 16, 65_536  # parts of a file that its identity depends on, and their bytes
+ROW = 100  # bytes of a pair; equal cells are one in a Parquet file
 IDS_KEPT = 4  # tokenisations of a set, the newest
 
 
@@ -111,13 +112,14 @@ def _made(folder: Path) -> Iterator[Path]:
 
 
 def _size(path: Path) -> int:
-    """Bytes of a file; of a Parquet file, unpacked."""
+    """Bytes of a file; of a Parquet file, unpacked, where a row has at least `ROW`."""
     if path.suffix.lower() == ".parquet":
         import pyarrow.parquet
 
         with contextlib.suppress(pyarrow.ArrowException, OSError):  # told when it is read
             known = pyarrow.parquet.read_metadata(path)
-            return sum(known.row_group(i).total_byte_size for i in range(known.num_row_groups))
+            unpacked = sum(known.row_group(i).total_byte_size for i in range(known.num_row_groups))
+            return max(unpacked, ROW * known.num_rows)
     return path.stat().st_size
 
 
