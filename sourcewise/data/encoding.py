@@ -42,7 +42,7 @@ class ExampleSet:
     target_lengths: np.ndarray
     weights: np.ndarray | None = None  # (examples,) how often each is drawn in training; None: once per epoch
     notes: Sequence[Note] = ()  # on data that is not used as it stands
-    rounds: int = 1  # of a stream: windows of one pass over it, of which `at` gives each
+    per_pass: int = 1  # of a stream: windows of one pass over it, of which `at` gives each
     drawn: ClassVar[bool] = False  # whether the pairs are made from plain text, anew in each epoch
 
     def __len__(self) -> int:
@@ -103,7 +103,7 @@ class ExampleSet:
     ) -> Batch:
         """The padded batch of these examples; `augment` changes each truncated (frames, dims) matrix.
 
-        `coarse` rounds widths up, so that there are few shapes in training.
+        `coarse` per_pass widths up, so that there are few shapes in training.
         """
         chosen = [int(i) for i in indices]
         labels, _ = pad([self.targets[i] for i in chosen], IGNORED, TOKENS if coarse else 1)

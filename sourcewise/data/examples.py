@@ -141,12 +141,12 @@ class Dataset(Sequence[Example]):
     plain: DatasetConfig | None = None  # of plain text: the options of denoising; targets are documents
     kept: Kept | None = None  # of a set that is too large for the memory
     windows: Callable[[int], Dataset] | None = None  # of a stream: its n-th window; the examples are those of the first
-    rounds: int = 1  # of a stream: windows of one pass over it
+    per_pass: int = 1  # of a stream: windows of one pass over it
 
     def texts(self) -> Iterator[str]:
         """Yields the source and the target of each example; of a stream, of the first `FIRST_OF_STREAM`."""
         if self.windows is not None:
-            count = min(self.rounds, -(-FIRST_OF_STREAM // len(self.examples)))
+            count = min(self.per_pass, -(-FIRST_OF_STREAM // len(self.examples)))
             for number in range(count):
                 yield from (self.windows(number) if number else replace(self, windows=None)).texts()
             return

@@ -66,7 +66,7 @@ class EncodedMixture(ExampleSet):
         self.source_lengths = np.concatenate([part.source_lengths for part in parts])
         self.target_lengths = np.concatenate([part.target_lengths for part in parts])
         self.notes = [note for part in parts for note in part.notes]
-        self.rounds = max(part.rounds for part in parts)
+        self.per_pass = max(part.per_pass for part in parts)
         if rates is not None:
             weights = np.repeat(np.asarray(rates) / [len(part) for part in parts], [len(part) for part in parts])
             self.weights = None if np.allclose(weights, weights[0], rtol=1e-9) else weights

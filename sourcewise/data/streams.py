@@ -52,11 +52,11 @@ class Stream:
         self.rows = sum(group.rows for group in self.groups)
         if not self.rows:
             raise RequestError(f"{path}: no examples; a set needs at least one")
-        self.rounds = -(-self.rows // size)
+        self.per_pass = -(-self.rows // size)
 
     def window(self, number: int) -> Dataset:
-        """The examples of a window; those of `rounds` windows are a pass."""
-        once, place = divmod(number, self.rounds)
+        """The examples of a window; those of `per_pass` windows are a pass."""
+        once, place = divmod(number, self.per_pass)
         order = np.random.default_rng([ORDER, once]).permutation(len(self.groups))
         groups = [self.groups[i] for i in order]
         start, stop = place * self.size, min(self.rows, (place + 1) * self.size)
@@ -67,7 +67,7 @@ class Stream:
                 parts.append(self._read(group, first, last))
         examples = [example for part in parts for example in part]
         notes = [note for part in parts for note in part.notes]
-        return Dataset(examples, str(self.path), notes=notes, rounds=self.rounds)
+        return Dataset(examples, str(self.path), notes=notes, per_pass=self.per_pass)
 
     def _read(self, group: Group, first: int, last: int) -> Dataset:
         """The rows first … last − 1 of a row group."""
@@ -134,7 +134,7 @@ class Streamed(Encoded):
         self, dataset: Dataset, tokenizer: Tokenizer, data: DataConfig, windows: Windows | None = None
     ) -> None:
         super().__init__(dataset, tokenizer, data)
-        self.rounds = dataset.rounds
+        self.per_pass = dataset.per_pass
         self.windows = windows or Windows(self, data)
 
     def at(self, epoch: int) -> Streamed:
@@ -143,7 +143,7 @@ class Streamed(Encoded):
 
     def contents(self) -> Iterator[np.ndarray]:
         """See ExampleSet: of the first window, and how many there are."""
-        yield np.array([self.rounds])
+        yield np.array([self.per_pass])
         yield from super().contents()
 
 

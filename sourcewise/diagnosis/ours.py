@@ -75,7 +75,7 @@ def planned(recipe: Recipe, examples: ExampleSet) -> tuple[int, float]:
     train = recipe.train
     tokens = int(examples.source_lengths.sum() + examples.target_lengths.sum())
     batches = max(tokens / train.batch_tokens, len(examples) / (train.batch_size or len(examples)))
-    epoch = max(1.0, batches / train.accumulate) * examples.rounds
+    epoch = max(1.0, batches / train.accumulate) * examples.per_pass
     if train.steps:
         return train.steps, train.steps / epoch
     return max(1, math.ceil(epoch * train.epochs)), float(train.epochs)

@@ -21,7 +21,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sourcewise.errors import tell
-from sourcewise.runtime.files import user_cache
 
 FLAGS = (
     *("-std=c++17", "-O3", "-march=native", "-fno-math-errno", "-fno-trapping-math", "-shared", "-fPIC"),
@@ -118,6 +117,12 @@ def _clear(kept: Path) -> None:
         with contextlib.suppress(OSError):
             if other != kept and time.time() - other.stat().st_mtime > DAYS * 86_400:
                 other.unlink()
+
+
+def user_cache() -> Path:
+    """The folder for what can be made again: only the user may write there, since compiled code is run from it."""
+    home = os.environ.get("SOURCEWISE_CACHE") or Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "sourcewise"
+    return Path(home).expanduser()
 
 
 @functools.cache

@@ -14,12 +14,6 @@ STREAMS = ("/dev", "/proc")  # paths below these are never replaced, though /dev
 WRITERS = itertools.count()  # two threads that write one path have a file each until the last one replaces it
 
 
-def user_cache() -> Path:
-    """The folder for what can be made again: only the user may write there, since compiled code is run from it."""
-    home = os.environ.get("SOURCEWISE_CACHE") or Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "sourcewise"
-    return Path(home).expanduser()
-
-
 def write_atomically(path: Path, content: str | bytes) -> None:
     """Write a complete file or none: no reader sees half of it, even after a kill. Raises RequestError."""
     with writing(path) as write:

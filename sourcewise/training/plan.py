@@ -36,7 +36,7 @@ class Plan:
 
     def _check_stream(self) -> None:
         """Raises RequestError for options that need all examples at once."""
-        if not self.config.steps and self.examples.rounds > 1:
+        if not self.config.steps and self.examples.per_pass > 1:
             raise RequestError("train.steps: missing; a stream is not read to its end before, so say how many steps")
         for name in ("contrastive", "resample_below"):
             if getattr(self.config, name):
@@ -60,7 +60,7 @@ class Plan:
         while at.step < self.total:
             batches = self.batches(at.epoch)
             self.examples, self.epoch = self.examples.at(at.epoch), at.epoch
-            at.epoch_batches, at.rounds = len(batches), self.examples.rounds
+            at.epoch_batches, at.per_pass = len(batches), self.examples.per_pass
             while at.position < len(batches) and at.step < self.total:
                 yield batches[at.position : at.position + self.config.accumulate]
             if at.position >= len(batches):

@@ -18,7 +18,7 @@ class Progress:
     """Progress of a training: all counters of its state, beside weights, moments and random states."""
 
     step: int = 0
-    rounds: int = 1  # of a stream: windows of one pass, each of which `epoch` counts
+    per_pass: int = 1  # of a stream: windows of one pass, each of which `epoch` counts
     epoch: int = 0
     position: int = 0  # trained batches of this epoch
     epoch_batches: int = 1  # of this epoch
@@ -43,7 +43,7 @@ class Progress:
     @property
     def epochs(self) -> float:
         """Number of trained epochs, with a fraction."""
-        return (self.epoch + min(1.0, self.position / self.epoch_batches)) / self.rounds
+        return (self.epoch + min(1.0, self.position / self.epoch_batches)) / self.per_pass
 
     def logged(self) -> None:
         """Reset the counts after a log line."""

@@ -142,7 +142,7 @@ def parquet(folder: Path, size: int, name: str = "stream.parquet", **columns: li
 
 def test_a_pass_over_a_stream_has_every_row_once_in_another_order(tmp_path: Path) -> None:
     stream = streams.Stream(parquet(tmp_path, 430), 100)
-    assert (stream.rows, stream.rounds) == (430, 5)
+    assert (stream.rows, stream.per_pass) == (430, 5)
     passes = [[e.where for n in range(5) for e in stream.window(n + 5 * once)] for once in range(2)]
     assert sorted(passes[0]) == sorted(passes[1]) == sorted(f"{stream.path}:{i + 1}" for i in range(430))
     assert passes[0] != passes[1]
@@ -158,14 +158,14 @@ def test_a_folder_of_shards_is_a_stream(tmp_path: Path) -> None:
         names = [f"{number}/{i}" for i in range(80)]
         parquet(tmp_path, 80, f"shards/{number}.parquet", id=names)
     stream = streams.Stream(tmp_path / "shards", 100, limit=200)
-    found = [example.id for n in range(stream.rounds) for example in stream.window(n)]
+    found = [example.id for n in range(stream.per_pass) for example in stream.window(n)]
     assert sorted(found) == sorted(f"{n}/{i}" for n in range(3) for i in range(80) if n < 2 or i < 40)
     train = {"pairs": "shards", "stream": True, "prefix": "say: "}
     run = sourcewise.train(
         recipe(tmp_path, data__root=str(tmp_path), data__train=train, data__stream_examples=64, train__preflight=True)
     )
     state = load_state(run.state)
-    assert state is not None and state["rounds"] == 4
+    assert state is not None and state["per_pass"] == 4
     passes = (state["epoch"] + state["position"] / state["epoch_batches"]) / 4
     assert run.metrics()[-1]["epoch"] == round(passes, 3) > 0.25
 

@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from sourcewise.errors import RequestError
-from sourcewise.runtime.files import user_cache, write_atomically
+from sourcewise.native.compiled import user_cache
+from sourcewise.runtime.files import write_atomically
 
 VERSION = 1  # of the files: folders of another one are made anew
 RECORD = "set.json"

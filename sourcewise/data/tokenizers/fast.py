@@ -102,7 +102,7 @@ class Fast:
     def encode(self, texts: Sequence[str], target: bool = False) -> list[list[int]]:
         """See Backend."""
         before, after = self._frames[target]
-        rows = self._tokenizer.encode_batch(list(texts), add_special_tokens=False)
+        rows = self._tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)  # without places
         return [[*before, *row.ids, *after] for row in rows]
 
     def frame(self, target: bool = False) -> Frame:
