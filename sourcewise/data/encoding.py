@@ -103,7 +103,7 @@ class ExampleSet:
     ) -> Batch:
         """The padded batch of these examples; `augment` changes each truncated (frames, dims) matrix.
 
-        `coarse` per_pass widths up, so that there are few shapes in training.
+        `coarse` rounds widths up, so that there are few shapes in training.
         """
         chosen = [int(i) for i in indices]
         labels, _ = pad([self.targets[i] for i in chosen], IGNORED, TOKENS if coarse else 1)
