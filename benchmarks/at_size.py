@@ -4,6 +4,9 @@
     python benchmarks/at_size.py --pairs 20000000 --stream       # Parquet, streamed
     options: --folder FOLDER  --steps 50  --shape small|tiny  --json FILE
 
+Seconds of processors are those until the first step ended: of the process, and of those that it started. On two cores
+with nothing else to do, the first step comes after those of the process and half of the others.
+
 The pairs are made: words drawn by Zipf's law, the target has them in the other order. Memory is that of the process and
 of those it starts, sampled twenty times a second; pages of files are not counted, since the system takes them back.
 """
@@ -13,6 +16,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import resource
 import subprocess
 import sys
 import threading
@@ -88,16 +92,18 @@ def trained(options: argparse.Namespace) -> dict[str, Any]:
     steps = watch.last - first[0]
     return {
         "first_step_s": round(first[0] - began(), 1),
+        "processor_s": watch.processor,
         "step_s": round(steps / (options.steps - 1), 3),
         "reading_share": round((seconds["reading"] - watch.before) / steps, 4),
     }
 
 
 class FirstStep:
-    """A listener that notes when the first and the last step ended."""
+    """A listener that notes when the first and the last step ended, and the seconds of processors until the first."""
 
     def __init__(self, first: list[float], seconds: dict[str, float]) -> None:
         self.first, self.seconds, self.last, self.before = first, seconds, 0.0, 0.0
+        self.processor: dict[str, float] = {}
 
     def started(self, run: Any, step: int, total: int) -> None:
         """See Listener."""
@@ -108,6 +114,9 @@ class FirstStep:
         if not self.first:
             self.first.append(self.last)
             self.before = self.seconds["reading"]
+            used = {"own": resource.RUSAGE_SELF, "started": resource.RUSAGE_CHILDREN}
+            spent = {name: resource.getrusage(whose) for name, whose in used.items()}
+            self.processor = {name: round(each.ru_utime + each.ru_stime, 1) for name, each in spent.items()}
 
     def evaluated(self, line: Any) -> None:
         """See Listener."""

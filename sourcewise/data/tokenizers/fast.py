@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from sourcewise.data.tokenizers.languages import Languages, coded, refuse_language
+from sourcewise.data.tokenizers.words import FEW, Words, words_of
 from sourcewise.errors import RequestError
 
 PAD, EOS, UNK = "<pad>", "</s>", "<unk>"  # T5's names and, in this order, its ids
@@ -102,8 +104,15 @@ class Fast:
     def encode(self, texts: Sequence[str], target: bool = False) -> list[list[int]]:
         """See Backend."""
         before, after = self._frames[target]
-        rows = self._tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)  # without places
-        return [[*before, *row.ids, *after] for row in rows]
+        rows = self._words.encode(texts) if len(texts) >= FEW and self._words else self._encode(list(texts))
+        return [[*before, *ids, *after] for ids in rows]
+
+    def _encode(self, texts: list[str]) -> list[list[int]]:
+        return [row.ids for row in self._tokenizer.encode_batch_fast(texts, add_special_tokens=False)]
+
+    @cached_property
+    def _words(self) -> Words | None:
+        return words_of(self._text, self._encode)
 
     def frame(self, target: bool = False) -> Frame:
         """See Backend."""
