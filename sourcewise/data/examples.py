@@ -144,17 +144,14 @@ class Dataset(Sequence[Example]):
     per_pass: int = 1  # of a stream: windows of one pass over it
 
     def texts(self) -> Iterator[str]:
-        """Yields the source and the target of each example; of a stream, of the first `FIRST_OF_STREAM`."""
+        """The source and the target of each example; of a stream, of the first `FIRST_OF_STREAM`."""
         if self.windows is not None:
-            count = min(self.per_pass, -(-FIRST_OF_STREAM // len(self.examples)))
-            for number in range(count):
-                yield from (self.windows(number) if number else replace(self, windows=None)).texts()
-            return
+            count, first = min(self.per_pass, -(-FIRST_OF_STREAM // len(self.examples))), replace(self, windows=None)
+            windows = (self.windows(number) if number else first for number in range(count))
+            return chain.from_iterable(window.texts() for window in windows)
         if isinstance(self.examples, Rows):
-            yield from chain.from_iterable(zip(self.examples.sources, self.examples.targets, strict=True))
-            return
-        for example in self.examples:
-            yield from (example.source, example.target)
+            return chain.from_iterable(zip(self.examples.sources, self.examples.targets, strict=True))
+        return (text for example in self.examples for text in (example.source, example.target))
 
     def languages(self) -> set[tuple[str, str]]:
         """The languages of (source, target) that occur."""

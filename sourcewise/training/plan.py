@@ -26,6 +26,7 @@ class Plan:
     def __init__(self, setup: TrainingSetup) -> None:
         self.config, self.seed = setup.recipe.train, setup.recipe.seed
         self.examples, self.epoch = setup.train, 0  # as this epoch draws them
+        self._laid_out: tuple[int, list[np.ndarray]] = (-1, [])  # (epoch, its batches)
         if any(part.dataset.windows for part in self.examples.parts):
             self._check_stream()
         self._augment, self._noise = _augmenter(setup), _text_noise(setup)
@@ -68,15 +69,18 @@ class Plan:
 
     def batches(self, epoch: int) -> list[np.ndarray]:
         """The batches of an epoch in order, each as indices of examples."""
-        examples = self.examples.at(epoch)
-        return training_batches(
-            examples.source_lengths,
-            examples.target_lengths,
-            Budget(self.config.batch_tokens, self.config.batch_size),
-            seed=self.seed,
-            epoch=epoch,
-            weights=examples.weights,
-        )
+        if self._laid_out[0] != epoch:  # laying out millions of examples takes seconds
+            examples = self.examples.at(epoch)
+            batches = training_batches(
+                examples.source_lengths,
+                examples.target_lengths,
+                Budget(self.config.batch_tokens, self.config.batch_size),
+                seed=self.seed,
+                epoch=epoch,
+                weights=examples.weights,
+            )
+            self._laid_out = (epoch, batches)
+        return self._laid_out[1]
 
     def targets(self, batches: Sequence[np.ndarray]) -> int:
         """Number of target tokens in these batches."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 
 import torch
@@ -110,7 +111,7 @@ class Texts(Iterable[str]):
         self.sets = sets
 
     def __iter__(self) -> Iterator[str]:
-        return (text for each in self.sets for text in each.texts())
+        return chain.from_iterable(each.texts() for each in self.sets)
 
 
 def open_tokenizer(recipe: Recipe, sets: Sequence[Dataset]) -> Tokenizer:

@@ -12,7 +12,6 @@ from typing import Any, Protocol, overload
 import numpy as np
 
 from sourcewise.data.sequences import BLOCK
-from sourcewise.errors import RequestError
 
 TEXT, WRITTEN, MISSING, JSON, ODD = range(5)  # kinds of cells
 
@@ -64,7 +63,7 @@ class OnDisk:
         self._made = 0
 
     def add(self, columns: Mapping[str, Sequence[Any]], count: int) -> None:
-        """See Gathered. Raises RequestError if the disk is full."""
+        """See Gathered."""
         for name in columns:
             if name not in self._open:
                 self._open[name] = self._new()
@@ -74,7 +73,7 @@ class OnDisk:
         self._count += count
 
     def column(self, cells: Iterator[Sequence[Any]]) -> Column:
-        """See Gathered. Raises RequestError if the disk is full."""
+        """See Gathered."""
         writer = self._new()
         for block in cells:
             writer.add(block)
@@ -99,17 +98,15 @@ class ColumnWriter:
         self._write(1, np.zeros(1, dtype=np.int64).tobytes())
 
     def add(self, cells: Sequence[Any]) -> None:
-        """Append cells. Raises RequestError if the disk is full."""
-        kinds = np.zeros(len(cells), dtype=np.uint8)
-        if set(map(type, cells)) <= {str}:
-            said = [cell.encode("utf-8", "surrogatepass") for cell in cells]
-        else:
-            self._only_text, pairs = False, [self._bytes_of(cell) for cell in cells]
-            kinds, said = np.array([kind for kind, _ in pairs], dtype=np.uint8), [each for _, each in pairs]
-        ends = self._size + np.cumsum(np.fromiter(map(len, said), np.int64, len(said)))
-        self._size = int(ends[-1]) if len(ends) else self._size
-        for place, data in enumerate((b"".join(said), ends.tobytes(), kinds.tobytes())):
-            self._write(place, data)
+        """Append cells."""
+        kinds, texts = np.zeros(len(cells), dtype=np.uint8), cells
+        if not set(map(type, cells)) <= {str}:
+            self._only_text, pairs = False, [self._text_of(cell) for cell in cells]
+            kinds, texts = np.array([kind for kind, _ in pairs], dtype=np.uint8), [text for _, text in pairs]
+        data, ends = _joined(texts)
+        for place, part in enumerate((data, (self._size + ends).tobytes(), kinds.tobytes())):
+            self._write(place, part)
+        self._size += len(data)
 
     def done(self) -> Column:
         """The finished column."""
@@ -119,23 +116,21 @@ class ColumnWriter:
             self.path.with_suffix(".kinds").unlink(missing_ok=True)
         return Column(self.path, self._absent, self._written, self._odd)
 
-    def _bytes_of(self, cell: Any) -> tuple[int, bytes]:
+    def _text_of(self, cell: Any) -> tuple[int, str]:
+        """The kind of a cell, and the text from which it is made again."""
         if type(cell) is str:
-            return TEXT, cell.encode("utf-8", "surrogatepass")
+            return TEXT, cell
         if cell is self._absent:
-            return MISSING, b""
+            return MISSING, ""
         if type(cell) is self._written and hasattr(cell, "text"):
-            return WRITTEN, cell.text.encode()
+            return WRITTEN, cell.text
         if _is_plain(cell):
-            return JSON, json.dumps(cell).encode()
+            return JSON, json.dumps(cell)
         self._odd.append(cell)
-        return ODD, str(len(self._odd) - 1).encode()
+        return ODD, str(len(self._odd) - 1)
 
     def _write(self, place: int, data: bytes) -> None:
-        try:
-            self._files[place].write(data)
-        except OSError as error:
-            raise RequestError(f"{self.path.parent}: cannot be written ({error.strerror})") from None
+        self._files[place].write(data)
 
 
 def _is_plain(cell: Any) -> bool:
@@ -145,6 +140,21 @@ def _is_plain(cell: Any) -> bool:
     if type(cell) is list:
         return all(map(_is_plain, cell))
     return type(cell) is dict and all(type(key) is str and _is_plain(each) for key, each in cell.items())
+
+
+def _joined(texts: Sequence[str]) -> tuple[bytes, np.ndarray]:
+    """Texts as UTF-8, one after another, and (texts,) int64 where each ends. All at once: there are millions."""
+    sizes = (len(text) if text.isascii() else len(text.encode("utf-8", "surrogatepass")) for text in texts)
+    return "".join(texts).encode("utf-8", "surrogatepass"), np.cumsum(np.fromiter(sizes, np.int64, len(texts)))
+
+
+def _parted(data: bytes, places: np.ndarray) -> list[str]:
+    """The texts between consecutive `places` of UTF-8."""
+    whole = data.decode("utf-8", "surrogatepass")
+    if len(data) != len(whole):
+        inside = np.flatnonzero((np.frombuffer(data, dtype=np.uint8) & 0xC0) == 0x80)  # bytes that begin no character
+        places = places - np.searchsorted(inside, places)
+    return [whole[a:b] for a, b in pairwise(places.tolist())]
 
 
 class Column(Sequence[Any]):
@@ -193,9 +203,7 @@ class Column(Sequence[Any]):
         if stop <= start:
             return []
         first = int(self._offsets[start])
-        data = self._data[first : int(self._offsets[stop])]
-        ends = (self._offsets[start : stop + 1] - first).tolist()
-        texts = [data[a:b].decode("utf-8", "surrogatepass") for a, b in pairwise(ends)]
+        texts = _parted(self._data[first : int(self._offsets[stop])], self._offsets[start : stop + 1] - first)
         if self._kinds is None:
             return texts
         return [self._cell(kind, text) for kind, text in zip(self._kinds[start:stop].tolist(), texts, strict=True)]
