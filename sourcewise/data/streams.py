@@ -135,11 +135,22 @@ class Streamed(Encoded):
     ) -> None:
         super().__init__(dataset, tokenizer, data)
         self.per_pass = dataset.per_pass
+        self._note_unknown()
         self.windows = windows or Windows(self, data)
 
     def at(self, epoch: int) -> Streamed:
         """See ExampleSet. Raises RequestError for bad rows in the window."""
         return self.windows[epoch]
+
+    def _note_unknown(self) -> None:
+        """Add a note with the number of texts that the tokenizer cannot say: it was trained on the first ones."""
+        unknown = self.tokenizer.unk_id
+        if unknown in (*self.tokenizer.around, self.tokenizer.pad_id):
+            return  # a tokenizer of bytes, which knows all
+        for side, rows in (("sources", self.sources or ()), ("targets", self.targets)):
+            if count := sum(unknown in ids for ids in rows):
+                what = f"{count:,} of {len(rows):,} {side} of a window hold what the tokenizer does not know"
+                self.notes = [*self.notes, Note(self.dataset.name, "", what)]
 
     def contents(self) -> Iterator[np.ndarray]:
         """See ExampleSet: of the first window, and how many there are."""

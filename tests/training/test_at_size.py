@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 import warnings
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,8 @@ import pytest
 
 import sourcewise
 from sourcewise.config import Recipe
-from sourcewise.data import mixtures, streams
+from sourcewise.data import examples, mixtures, streams
+from sourcewise.data.open import open_dataset
 from sourcewise.data.stored import encoded as stored
 from sourcewise.data.stored import pairs, tokenizer
 from sourcewise.data.stored.store import Store
@@ -229,3 +231,26 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "store").write_text("a file in the way")
     with pytest.raises(RequestError, match=r"store: cannot be written .*data\.store names another folder"):
         sourcewise.train(on_disk(tmp_path, "disk"))
+
+
+@pytest.mark.parametrize("most", [2_000, 40_000])
+def test_a_full_disk_is_one_line(tmp_path: Path, most: int) -> None:
+    """The system refuses to let a file grow: of texts, or of ids."""
+    planned = on_disk(tmp_path, "disk", train__steps=1)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (most, before[1]))
+    try:
+        with pytest.raises(RequestError, match=r"store.*: cannot be written \(.*\); data\.store names another folder"):
+            open_dataset(planned.data.sets("train")[0], planned.data)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert not list((tmp_path / "store").iterdir())
+
+
+def test_a_stream_tells_of_characters_that_come_late(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(examples, "FIRST_OF_STREAM", 64)
+    rows = [line.split("\t") for line in pairs_file(tmp_path, "rows.tsv", 400, 7).read_text().splitlines()[1:]]
+    path = parquet(tmp_path, 400, source=[f"{row[0]} ж" if i > 200 else row[0] for i, row in enumerate(rows)])
+    changes = {"data__train": {"pairs": str(path), "stream": True, "limit": 400}, "data__stream_examples": 64}
+    with pytest.warns(Notice, match=r"\d+ of 64 sources of a window hold what the tokenizer does not know"):
+        sourcewise.train(recipe(tmp_path, train__steps=60, **changes))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
@@ -21,6 +22,7 @@ VERSION = 1  # of the files: folders of another one are made anew
 RECORD = "set.json"
 PROBES, PROBE = 16, 65_536  # parts of a file that its identity depends on, and their bytes
 ROW = 100  # bytes of a pair; equal cells are one in a Parquet file
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # numbers of errors: no room left
 IDS_KEPT = 4  # tokenisations of a set, the newest
 
 
@@ -93,15 +95,22 @@ def _record(folder: Path, identity: str) -> Any | None:
 
 @contextlib.contextmanager
 def _made(folder: Path) -> Iterator[Path]:
-    """Within: an empty folder, which takes the other's place when the block ends without an error."""
+    """Within: an empty folder, which takes the other's place when the block ends without an error.
+
+    Raises RequestError if it cannot be made, or the disk is full.
+    """
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         part = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=".part", dir=folder.parent))
     except OSError as error:
-        where = f"{folder.parent}: cannot be written ({error.strerror})"
-        raise RequestError(f"{where}; data.store names another folder for large sets") from None
+        raise _not_written(folder.parent, error) from None
     try:
-        yield part
+        try:
+            yield part
+        except OSError as error:
+            if error.errno in FULL:
+                raise _not_written(folder.parent, error) from None
+            raise
         old = part.with_suffix(".old")
         with contextlib.suppress(OSError):
             folder.rename(old)
@@ -110,6 +119,12 @@ def _made(folder: Path) -> Iterator[Path]:
         shutil.rmtree(old, ignore_errors=True)
     finally:
         shutil.rmtree(part, ignore_errors=True)
+
+
+def _not_written(folder: Path, error: OSError) -> RequestError:
+    return RequestError(
+        f"{folder}: cannot be written ({error.strerror}); data.store names another folder for large sets"
+    )
 
 
 def _size(path: Path) -> int:
