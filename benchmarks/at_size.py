@@ -32,6 +32,7 @@ SHAPES = {  # small is that of docs/performance.md
     "small": {"d_model": 256, "d_kv": 64, "d_ff": 1024, "heads": 4, "encoder_layers": 4, "decoder_layers": 4},
 }
 WORDS, BLOCK = 50_000, 50_000
+DISTINCT = 20  # blocks of a Parquet file, which come again and again: a stream keeps none of them
 
 
 def main() -> None:
@@ -189,21 +190,22 @@ def made(path: Path, count: int, seed: int = 0) -> None:
     spelling = np.random.default_rng(7)
     words = ["".join(spelling.choice(letters, spelling.integers(2, 10))) for _ in range(WORDS)]
     part = path.with_suffix(".part")
-    blocks = (pairs(rng, words, min(BLOCK, count - start)) for start in range(0, count, BLOCK))
+    sizes = [min(BLOCK, count - start) for start in range(0, count, BLOCK)]
     if path.suffix == ".tsv":
         with part.open("w", encoding="utf-8") as file:
             file.write("source\ttarget\n")
-            for block in blocks:
-                file.writelines(f"{source}\t{target}\n" for source, target in block)
+            for size in sizes:
+                file.writelines(f"{source}\t{target}\n" for source, target in pairs(rng, words, size))
     else:
         import pyarrow
         import pyarrow.parquet
 
         schema = pyarrow.schema([("source", pyarrow.string()), ("target", pyarrow.string())])
+        distinct = [pairs(rng, words, size) for size in sizes[:DISTINCT]]
+        blocks = [pyarrow.table(list(map(list, zip(*some, strict=True))), schema=schema) for some in distinct]
         with pyarrow.parquet.ParquetWriter(part, schema) as file:
-            for block in blocks:
-                columns = [list(column) for column in zip(*block, strict=True)]
-                file.write_table(pyarrow.table(columns, schema=schema))
+            for number, size in enumerate(sizes):
+                file.write_table(blocks[number % len(blocks)].slice(0, size))
     part.replace(path)
 
 
