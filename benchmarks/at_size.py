@@ -8,7 +8,7 @@ Seconds of processors are those until the first step ended: of the process, and 
 with nothing else to do, the first step comes after those of the process and half of the others.
 
 The pairs are made: words drawn by Zipf's law, the target has them in the other order. Memory is that of the process and
-of those it starts, sampled twenty times a second; pages of files are not counted, since the system takes them back.
+of those it starts, sampled four times a second; pages of files are not counted, since the system takes them back.
 """
 
 from __future__ import annotations
@@ -156,7 +156,7 @@ def watched(root: int) -> Callable[[], float]:
             most[0] = max(most[0], now / 1024)
             if not now:
                 return
-            time.sleep(0.05)
+            time.sleep(0.25)
 
     thread = threading.Thread(target=look, daemon=True)
     thread.start()
