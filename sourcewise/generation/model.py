@@ -302,7 +302,7 @@ def load(
     data, generation = recipe.data, recipe.generation
     if network.positions is not None:
         data, generation = _within(network.positions, data, generation, settings)
-    tokenizer = Tokenizer.load(tokenizer_folder(folder))
+    tokenizer = Tokenizer.load(tokenizer_folder(folder), asked=bool(limits.get("target_language")))
     found = Model(network, tokenizer, str(name), data, generation, engine, settings, recipe.measuring)
     return found.limited(**limits)
 

@@ -118,10 +118,11 @@ def _meant(entry: str, sets: Sequence[Dataset]) -> str:
 
 
 def _find_tokenizer(recipe: Recipe, sets: Sequence[Dataset]) -> Tokenizer:
+    asked = any(target for config in recipe.data.sets("train") for _, target in [recipe.data.languages(config)])
     if recipe.data.tokenizer:
-        return Tokenizer.load(recipe.data.tokenizer)
+        return Tokenizer.load(recipe.data.tokenizer, asked=asked)
     if recipe.model.weights:
-        return Tokenizer.load(tokenizer_folder(find_folder(recipe.model.weights)))
+        return Tokenizer.load(tokenizer_folder(find_folder(recipe.model.weights)), asked=asked)
     texts = (text for example in join(sets) for text in (example.source, example.target) if text)
     special = max((special_tokens(each.plain, recipe.data) for each in sets if each.plain), key=len, default=[])
     return Tokenizer.train(texts, recipe.data.vocabulary, recipe.data.unit, special)

@@ -34,14 +34,16 @@ class Tokenizer:
         self.notes: list[str] = []
 
     @classmethod
-    def load(cls, path: str | Path) -> Tokenizer:
+    def load(cls, path: str | Path, *, asked: bool = False) -> Tokenizer:
         """Open a tokenizer.json, a SentencePiece .model, a folder with either, or a hub name.
 
-        The folder of a Hugging Face model is opened by its tokenizer class if plain files are not enough.
+        The folder of a Hugging Face model is opened by its tokenizer class if plain files are not enough. Its languages
+        are a note unless others are `asked` for.
         Raises RequestError if it is missing or corrupt, or has no end of text.
         """
         opened = cls(open_backend(path))
-        opened.notes = [*opened._backend.notes, *([opened.languages.said] if opened.languages else [])]
+        spoken = None if asked else opened.languages
+        opened.notes = [*opened._backend.notes, *([spoken.said] if spoken else [])]
         for what in opened.notes:
             warnings.warn(f"{path}: {what}", DataWarning, stacklevel=2)
         return opened
