@@ -76,6 +76,7 @@ class Dataset(Sequence[Example]):
     task: Task = field(default_factory=Task)
     notes: list[Note] = field(default_factory=list)
     plain: DatasetConfig | None = None  # of plain text: the options of denoising; targets are documents
+    image: tuple[int, int, int] | None = None  # height, width and channels of the images that frames are, if known
 
     def features(self, index: int) -> np.ndarray:
         """The (frames, dims) float32 matrix of one example."""

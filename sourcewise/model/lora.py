@@ -21,7 +21,7 @@ from torch.nn.utils import parametrize
 from sourcewise.config import LoraConfig
 from sourcewise.errors import RequestError, tell
 from sourcewise.model.families import registry
-from sourcewise.model.inputs.source_encoder import SourceEncoder
+from sourcewise.model.inputs.source_encoder import SourceEncoder, encoder_of
 from sourcewise.model.network import Seq2Seq
 from sourcewise.model.weights.adapters import PREFIX, peft, targeted, write_adapter
 from sourcewise.model.weights.weight_files import some
@@ -126,12 +126,6 @@ def adapt(network: Seq2Seq, options: LoraConfig, base: str, new: Collection[str]
     learns = sum(p.numel() for p in network.parameters() if p.requires_grad)
     whole = sum(p.numel() for p in network.parameters())
     tell(f"{network.adapters.note}; {learns:,} of {whole:,} parameters learn ({learns / whole:.1%})")
-
-
-def encoder_of(network: Seq2Seq) -> SourceEncoder | None:
-    """The pretrained encoder before a network's bridge, if it has one."""
-    encoder = None if network.bridge is None else network.bridge.encoder
-    return encoder if isinstance(encoder, SourceEncoder) else None
 
 
 def adapt_encoder(encoder: SourceEncoder, how: str, options: LoraConfig) -> None:

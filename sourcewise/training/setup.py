@@ -20,11 +20,13 @@ from sourcewise.data.tokenizers.tokenizer import Tokenizer
 from sourcewise.errors import DataWarning, RequestError, tell
 from sourcewise.generation.settings import read_settings
 from sourcewise.model.builder import build_network
-from sourcewise.model.lora import adapt, adapt_encoder, encoder_of
+from sourcewise.model.inputs.source_encoder import encoder_of
+from sourcewise.model.lora import adapt, adapt_encoder
 from sourcewise.model.network import Seq2Seq
 from sourcewise.model.place import place
 from sourcewise.model.weights.checkpoint import find_folder, generation_told, model_folder, tokenizer_folder
 from sourcewise.model.weights.generation_config import shown
+from sourcewise.model.weights.hearing import refuse_images, sounds_for
 from sourcewise.runtime.device import choose_device
 
 
@@ -52,12 +54,14 @@ def set_up(recipe: Recipe, tokenizer_of: Path | None = None) -> TrainingSetup:
     """
     torch.set_num_threads(recipe.train.threads or torch.get_num_threads())
     device = choose_device(recipe.train.device)
+    recipe = _hearing(recipe)
     train, valid, test = (open_sets(recipe.data, use) for use in ("train", "valid", "test"))
     for other in (*valid, *test):
         if other.dims != train[0].dims:
             raise RequestError(
                 f"{other.name}: its sources are {_kind(other)}, those of {train[0].name} {_kind(train[0])}"
             )
+        refuse_images(train[0].image, other.image, other.name)
     tokenizer = Tokenizer.load(tokenizer_of) if tokenizer_of else open_tokenizer(recipe, train)
     torch.manual_seed(recipe.seed)
     network: Seq2Seq = place(build_network(recipe.model, tokenizer, join(train)), device)
@@ -71,6 +75,12 @@ def set_up(recipe: Recipe, tokenizer_of: Path | None = None) -> TrainingSetup:
     encoded = encode_training(train, tokenizer, recipe.data, recipe.seed)
     encoded_valid = encode_sets(valid, tokenizer, recipe.data) if valid else None
     return TrainingSetup(recipe, tokenizer, network, encoded, encoded_valid, test or valid)
+
+
+def _hearing(recipe: Recipe) -> Recipe:
+    """The recipe with recordings read as its model takes them, unless it says how. Raises RequestError."""
+    heard = recipe.data.sounds or sounds_for(recipe.model)
+    return recipe.model_copy(update={"data": recipe.data.model_copy(update={"sounds": heard})})
 
 
 def _adapt(recipe: Recipe, tokenizer: Tokenizer, network: Seq2Seq) -> None:

@@ -78,10 +78,10 @@ def width_of(model: Any) -> int:
     if name == SAMPLES:
         return 1
     for config in (model.config, getattr(model.config, "encoder", None)):
-        found = _at(config, of_type(config).width if config is not None else "")
+        found = value_at(config, of_type(config).width if config is not None else "")
         if found:
             return int(found)
-    return int(_at(model.config, "encoder.feature_projection_input_dim") or 0) or _unknown(model)
+    return int(value_at(model.config, "encoder.feature_projection_input_dim") or 0) or _unknown(model)
 
 
 def _unknown(model: Any) -> int:
@@ -90,7 +90,7 @@ def _unknown(model: Any) -> int:
 
 def fixed_frames(model: Any) -> int:
     """The number of frames that a model always reads; 0: any."""
-    return 2 * int(_at(model.config, of_type(model.config).frames) or 0)
+    return 2 * int(value_at(model.config, of_type(model.config).frames) or 0)
 
 
 def shaped(model: Any, features: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
@@ -119,7 +119,7 @@ def shortened(mask: Tensor, width: int) -> Tensor:
     return torch.arange(width, device=mask.device) < lengths[:, None]
 
 
-def _at(config: Any, path: str) -> Any:
+def value_at(config: Any, path: str) -> Any:
     """A value in a configuration and its sections; None if there is none."""
     for name in path.split("."):
         config = getattr(config, name, None)
