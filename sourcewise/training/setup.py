@@ -20,6 +20,7 @@ from sourcewise.data.tokenizers.tokenizer import Tokenizer
 from sourcewise.errors import DataWarning, RequestError, tell
 from sourcewise.generation.settings import read_settings
 from sourcewise.model.builder import build_network
+from sourcewise.model.families.huggingface import HuggingFaceNetwork
 from sourcewise.model.inputs.source_encoder import encoder_of
 from sourcewise.model.lora import adapt, adapt_encoder
 from sourcewise.model.network import Seq2Seq
@@ -159,7 +160,10 @@ def _spoken(recipe: Recipe, tokenizer: Tokenizer, network: Seq2Seq, train: Seque
         network.begin_with(int(starts.pop() or 0))
     begins = tuple(next(iter(spoken.values())).opening[:1]) if len(targets) == 1 else ()
     network.defaults = replace(network.defaults, forced_bos=begins)
-    return next(iter(spoken.values())) if len(spoken) == 1 else tokenizer
+    one = next(iter(spoken.values()))
+    if len(targets) == 1 and one.prompt and isinstance(network, HuggingFaceNetwork):
+        network.speak(one.name(one.prompt[0]))
+    return one if len(spoken) == 1 else tokenizer
 
 
 def _check_language(recipe: Recipe, tokenizer: Tokenizer, network: Seq2Seq) -> None:

@@ -94,6 +94,11 @@ class Tokenizer:
         return list(self._backend.frame(True).before) if self.languages is not None else []
 
     @property
+    def prompt(self) -> list[int]:
+        """The ids that every output begins with: of a Whisper its language, its task and no timestamps; else []."""
+        return self.opening_of_target if getattr(self._backend, "prompted", False) else []
+
+    @property
     def opening_of_target(self) -> list[int]:
         """The special ids at the beginning of every target; [] if there are none."""
         return list(self._backend.frame(True).before)
