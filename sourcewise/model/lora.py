@@ -70,6 +70,7 @@ class Adapters(Protocol):
     """The adapters of a network in training."""
 
     note: str  # what is adapted, in words
+    base: str  # digest of the base's weights
 
     def save(self, folder: Path) -> None:
         """Write adapter_config.json and adapter_model.safetensors as peft does."""
@@ -82,11 +83,12 @@ class OfOurs:
     config: Any
     adapted: list[LowRank]
     note: str
+    base: str = ""  # digest of the base's weights
 
     def save(self, folder: Path) -> None:
         """See Adapters."""
         state = {PREFIX + name: tensor for each in self.adapted for name, tensor in each.state()}
-        write_adapter(folder, self.config, state)
+        write_adapter(folder, self.config, state, self.base)
 
 
 @dataclass
@@ -95,11 +97,12 @@ class OfPeft:
 
     wrapper: Any  # of peft, around the model; outside of the network, whose names stay
     note: str
+    base: str = ""  # digest of the base's weights
 
     def save(self, folder: Path) -> None:
         """See Adapters."""
         config = self.wrapper.peft_config["default"]
-        write_adapter(folder, config, peft().get_peft_model_state_dict(self.wrapper))
+        write_adapter(folder, config, peft().get_peft_model_state_dict(self.wrapper), self.base)
 
 
 def adapt(network: Seq2Seq, options: LoraConfig, base: str, new: Collection[str] = ()) -> None:

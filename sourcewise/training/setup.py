@@ -25,9 +25,11 @@ from sourcewise.model.inputs.source_encoder import encoder_of
 from sourcewise.model.lora import adapt, adapt_encoder
 from sourcewise.model.network import Seq2Seq
 from sourcewise.model.place import place
+from sourcewise.model.weights.adapters import digest
 from sourcewise.model.weights.checkpoint import find_folder, generation_told, model_folder, tokenizer_folder
 from sourcewise.model.weights.generation_config import shown
 from sourcewise.model.weights.hearing import refuse_images, sounds_for
+from sourcewise.model.weights.weight_files import read_json, read_weights
 from sourcewise.runtime.device import choose_device
 
 
@@ -111,6 +113,8 @@ def _adapt_body(recipe: Recipe, tokenizer: Tokenizer, network: Seq2Seq) -> None:
     parts = {info.part for info in network.parts()} & {"bridge", "features"}
     new = set() if had else parts - ({"features"} if encoder_of(network) else set())
     adapt(network, options, str(base.resolve()) if Path(name).expanduser().exists() else name, new)
+    if network.adapters is not None:
+        network.adapters.base = digest(read_weights(base, read_json(base / "config.json")))
 
 
 def open_tokenizer(recipe: Recipe, sets: Sequence[Dataset]) -> Tokenizer:
