@@ -309,6 +309,7 @@ def load(
     if network.positions is not None:
         data, generation = _within(network.positions, data, generation, settings)
     tokenizer = Tokenizer.load(tokenizer_folder(folder), asked=bool(limits.get("target_language")))
+    tokenizer = tokenizer.led_by(network.defaults.forced_bos)
     found = Model(network, tokenizer, str(name), data, generation, engine, settings, recipe.measuring)
     return found.limited(**limits)
 

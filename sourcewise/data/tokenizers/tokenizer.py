@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Literal
 
 from sourcewise.data.tokenizers.backends import SENTINEL, Backend, open_backend, read_backend
-from sourcewise.data.tokenizers.languages import Languages
+from sourcewise.data.tokenizers.fast import Fast
+from sourcewise.data.tokenizers.languages import Languages, is_code
 from sourcewise.errors import DataWarning
 from sourcewise.runtime.files import write_atomically
 
@@ -92,6 +93,19 @@ class Tokenizer:
     def opening(self) -> list[int]:
         """The ids before a target that name its language, or task; [] if there are none."""
         return list(self._backend.frame(True).before) if self.languages is not None else []
+
+    def led_by(self, forced: Sequence[int]) -> Tokenizer:
+        """A tokenizer whose targets begin with the language code that outputs are forced to begin with, if it is one.
+
+        It is for tokenizers whose class knows no languages; others encode targets in theirs.
+        """
+        code = forced[0] if len(forced) == 1 and is_code(self._backend.name(forced[0])) else None
+        own = self.languages is not None and self.languages.switches
+        if code is None or own or code in self.opening_of_target or not isinstance(self._backend, Fast):
+            return self
+        other = Tokenizer(self._backend.led_by(code))
+        other.fresh, other.notes = self.fresh, self.notes
+        return other
 
     @property
     def prompt(self) -> list[int]:
