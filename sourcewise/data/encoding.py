@@ -147,9 +147,12 @@ class Spoken:
         return rows
 
     def begins(self) -> Ids | None:
-        """What each output begins with, where a target's language was chosen; None: it was for none."""
-        if not any(target for _, target in self.tokenizers):
+        """What each output begins with, where a target's language was chosen, or its class says so; None: neither."""
+        prompted = any(tokenizer.prompt for tokenizer in self.tokenizers.values())
+        if not prompted and not any(target for _, target in self.tokenizers):
             return None
+        if prompted:
+            return [self.tokenizers[pair].prompt for pair in self.of]
         openings = {pair: tokenizer.opening for pair, tokenizer in self.tokenizers.items()}
         return [openings[pair] for pair in self.of]
 

@@ -139,6 +139,7 @@ class Dataset(Sequence[Example]):
     task: Task = field(default_factory=Task)
     notes: list[Note] = field(default_factory=list)
     plain: DatasetConfig | None = None  # of plain text: the options of denoising; targets are documents
+    image: tuple[int, int, int] | None = None  # height, width and channels of the images that frames are, if known
     kept: Kept | None = None  # of a set that is too large for the memory
     windows: Callable[[int], Dataset] | None = None  # of a stream: its n-th window; the examples are those of the first
     per_pass: int = 1  # of a stream: windows of one pass over it

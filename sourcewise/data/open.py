@@ -11,7 +11,7 @@ from typing import Any, Literal
 import numpy as np
 
 from sourcewise.config import ChatConfig, DataConfig, DatasetConfig
-from sourcewise.config.data import OF_COLUMN
+from sourcewise.config.data import OF_COLUMN, Sounds
 from sourcewise.data.examples import Dataset, Example, Kept, Note, Rows, Task, unnamed
 from sourcewise.data.formats.registry import ending_of
 from sourcewise.data.groups import GROUP, with_group
@@ -19,6 +19,7 @@ from sourcewise.data.readers.conversations import are_conversations, opening, re
 from sourcewise.data.readers.dates import read_dates
 from sourcewise.data.readers.delimited import DELIMITED, Quoting, read_header
 from sourcewise.data.readers.digits import read_digits
+from sourcewise.data.readers.images import as_frames, image_of
 from sourcewise.data.readers.layouts import layout_of
 from sourcewise.data.readers.lines import read_lines
 from sourcewise.data.readers.manifest_rows import are_rows, is_ssvp
@@ -189,12 +190,14 @@ def open_sources(
     quoting: Quoting = "auto",
     languages: tuple[str, str] = ("", ""),
     file: str | None = None,
+    sounds: Sounds | None = None,
 ) -> Dataset:
     """Sources for generation, in order; targets may be empty. `languages` are those of sources and outputs.
 
     `given` is a path (a manifest, a .tsv/.csv/.jsonl/.parquet table with a source column, a .json of conversations, a
     file of matrices such as an .npy or .h5, or another file with one text per line), a list of texts, or a list of
-    (frames, dims) matrices. `file` names a manifest's column of files. With `chat` a text is the first turn of a human.
+    (frames, dims) matrices. `file` names a manifest's column of files, `sounds` what recordings become. With `chat` a
+    text is the first turn of a human.
     Raises RequestError that names file and line.
     """
     alone = not isinstance(given, (str, Path)) or not (Path(given).suffix.lower() in DELIMITED or are_rows(Path(given)))
@@ -203,10 +206,11 @@ def open_sources(
         raise RequestError(f"{name}: a folder of features goes with a manifest, which is a .tsv or .csv")
     if isinstance(given, (str, Path)):
         path = Path(given).expanduser()
-        how = {"prompt": prompt, "need_target": False, "cache_gb": cache_gb, "quoting": quoting, "languages": languages}
+        how = {"prompt": prompt, "need_target": False, "cache_gb": cache_gb, "quoting": quoting}
+        how |= {"languages": languages, "sounds": sounds}
         read = partial(read_manifest, path, **how)  # type: ignore[arg-type]
         dataset = _sources_of_file(
-            path, partial(read, features, file=file), source, chat, quoting, languages, features, file
+            path, partial(read, features, file=file), source, chat, quoting, languages, features, file, sounds
         )
     elif len(given) and not isinstance(given[0], str):
         dataset = _matrices([np.asarray(matrix, dtype=np.float32) for matrix in given])
@@ -233,6 +237,7 @@ def _read(config: DatasetConfig, data: DataConfig, split: str) -> Dataset:
             quoting=config.quoting,
             skip_bad=data.skip_bad,
             languages=languages,
+            sounds=data.sounds,
         )
     if config.conversations:
         return read_conversations(data.path(config.conversations), data.chat, limit=config.limit)
@@ -312,6 +317,7 @@ def _sources_of_file(
     languages: tuple[str, str],
     features: str | Path | None,
     file: str | None,
+    sounds: Sounds | None,
 ) -> Dataset:
     """Sources in a file; `read` reads it as a manifest."""
     suffix = path.suffix.lower()
@@ -320,7 +326,7 @@ def _sources_of_file(
     if are_rows(path):
         return read()
     if ending_of(path.name) and suffix not in endings():
-        return read_matrices(path)
+        return read_matrices(path, sounds)
     if suffix not in endings():
         return _texts(read_lines(path, nul=True), str(path), chat)
     if suffix in DELIMITED:
@@ -334,13 +340,19 @@ def _sources_of_file(
 
 
 def _matrices(given: list[np.ndarray]) -> Dataset:
+    images = {image_of(each.shape) for each in given}
+    if images != {None}:
+        if len(images) > 1:
+            sizes = ", ".join(sorted(" × ".join(map(str, each.shape[1:])) for each in given))
+            raise RequestError(f"sources: have images of several sizes, {sizes}; all must be alike")
+        given = [as_frames(each) for each in given]
     for i, matrix in enumerate(given, 1):
         if matrix.ndim != 2 or not len(matrix) or matrix.shape[1] != given[0].shape[-1]:
             raise RequestError(f"source {i}: has shape {matrix.shape}; each is (frames, dims), with the same dims")
         if not np.isfinite(matrix).all():
             raise RequestError(f"source {i}: has NaN or infinity")
     examples = [Example(str(i), "", frames=len(m), where=f"source {i}") for i, m in enumerate(given, 1)]
-    return Dataset(examples, "sources", given[0].shape[1], lambda i: given[i].copy())
+    return Dataset(examples, "sources", given[0].shape[1], lambda i: given[i].copy(), image=images.pop())
 
 
 def _texts(lines: Sequence[str], name: str, chat: ChatConfig | None) -> Dataset:

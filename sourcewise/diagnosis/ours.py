@@ -28,7 +28,7 @@ from sourcewise.diagnosis.trained import Trained
 from sourcewise.diagnosis.wiring import Start, Summed, Wiring, one_batch
 from sourcewise.generation.model import Model
 from sourcewise.model.families.transformer import Transformer
-from sourcewise.model.lora import encoder_of
+from sourcewise.model.inputs.source_encoder import encoder_of
 from sourcewise.model.network import Seq2Seq
 from sourcewise.model.parts import OTHER, ParameterInfo
 from sourcewise.training.freezing import freeze

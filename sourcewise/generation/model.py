@@ -29,6 +29,7 @@ from sourcewise.generation.scores import scored
 from sourcewise.generation.settings import LENGTHS, Settings, read_settings
 from sourcewise.model.ensemble import Ensemble
 from sourcewise.model.finite import refuse_damaged, state_of
+from sourcewise.model.inputs.source_encoder import PIXELS, encoder_of
 from sourcewise.model.network import Seq2Seq
 from sourcewise.model.place import place
 from sourcewise.model.protocol import Network
@@ -40,6 +41,7 @@ from sourcewise.model.weights.checkpoint import (
     tokenizer_folder,
 )
 from sourcewise.model.weights.generation_config import OPTIONS, shown
+from sourcewise.model.weights.hearing import refuse_images, sounds_of_width
 from sourcewise.runtime.device import choose_device
 from sourcewise.runtime.notebook import table
 from sourcewise.runtime.random import host_kept
@@ -253,6 +255,9 @@ class Model:
             given = f"features {dataset.dims} wide" if dataset.dims else "text"
             wanted = f"features {reads} wide" if reads else "text"
             raise RequestError(f"{dataset.name}: its sources are {given}; {self.name or 'this model'} reads {wanted}")
+        encoder = encoder_of(self.network) if isinstance(self.network, Seq2Seq) else None
+        if encoder is not None and encoder.reads == PIXELS:
+            refuse_images(encoder.image, dataset.image, dataset.name)
         encoded = encode_set(dataset, self.tokenizer, self.data)
         for side, rows, size in (
             ("source", encoded.sources or [], self.network.vocabulary),
@@ -299,10 +304,12 @@ def load(
     engine = _engine(network, target, str(name)) if precision == "int8" else None
     place(network, target, DTYPES[beside if engine else precision])
     recipe, settings = _asked_by(folder)
-    data, generation = recipe.data, recipe.generation
+    heard = recipe.data.sounds or sounds_of_width(network.dims)
+    data, generation = recipe.data.model_copy(update={"sounds": heard}), recipe.generation
     if network.positions is not None:
         data, generation = _within(network.positions, data, generation, settings)
-    tokenizer = Tokenizer.load(tokenizer_folder(folder))
+    tokenizer = Tokenizer.load(tokenizer_folder(folder), asked=bool(limits.get("target_language")))
+    tokenizer = tokenizer.led_by(network.defaults.forced_bos)
     found = Model(network, tokenizer, str(name), data, generation, engine, settings, recipe.measuring)
     return found.limited(**limits)
 

@@ -28,6 +28,8 @@ INERT = (  # settings without influence on outputs: how to compute, what else to
     *("use_cache", "use_mtp", "low_memory", "is_assistant", "speculation_type", "return_legacy_cache"),
     *("return_dict_in_generate", "prefill_chunk_size", "max_matching_ngram_size", "target_lookbehind"),
     *("transformers_version", "_from_model_config", "_commit_hash"),
+    *("lang_to_id", "task_to_id", "is_multilingual", "no_timestamps_token_id", "prev_sot_token_id"),  # Whisper's words
+    *("alignment_heads", "language", "task", "forced_decoder_ids", "return_timestamps", "max_initial_timestamp_index"),
 )
 INERT_FIRST = (  # beginnings of the names of such settings
     *("output_", "cache_", "max_cache_", "assistant_", "num_assistant_", "prompt_lookup_"),

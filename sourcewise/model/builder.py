@@ -82,7 +82,8 @@ def _source_encoder(model: ModelConfig, dataset: Dataset) -> SourceEncoder | Non
         return None
     name = model.source_encoder.name
     folder = find_folder(name)
-    encoder = open_encoder(folder, str(folder.resolve()) if Path(name).expanduser().exists() else name, dataset.dims)
+    told = str(folder.resolve()) if Path(name).expanduser().exists() else name
+    encoder = open_encoder(folder, told, dataset.dims, dataset.image)
     first = dataset.features(0)
     if encoder.reads == PIXELS and encoder.processor is not None and 0 < first.max() <= 1 and (first % 1).any():
         problem = f"{dataset.name}: pixels are between 0 and 1; its processor takes 0 to 255, so multiply them by 255"

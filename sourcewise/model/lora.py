@@ -21,7 +21,7 @@ from torch.nn.utils import parametrize
 from sourcewise.config import LoraConfig
 from sourcewise.errors import RequestError, tell
 from sourcewise.model.families import registry
-from sourcewise.model.inputs.source_encoder import SourceEncoder
+from sourcewise.model.inputs.source_encoder import SourceEncoder, encoder_of
 from sourcewise.model.network import Seq2Seq
 from sourcewise.model.weights.adapters import PREFIX, peft, targeted, write_adapter
 from sourcewise.model.weights.weight_files import some
@@ -70,6 +70,7 @@ class Adapters(Protocol):
     """The adapters of a network in training."""
 
     note: str  # what is adapted, in words
+    base: str  # digest of the base's weights
 
     def save(self, folder: Path) -> None:
         """Write adapter_config.json and adapter_model.safetensors as peft does."""
@@ -82,11 +83,12 @@ class OfOurs:
     config: Any
     adapted: list[LowRank]
     note: str
+    base: str = ""  # digest of the base's weights
 
     def save(self, folder: Path) -> None:
         """See Adapters."""
         state = {PREFIX + name: tensor for each in self.adapted for name, tensor in each.state()}
-        write_adapter(folder, self.config, state)
+        write_adapter(folder, self.config, state, self.base)
 
 
 @dataclass
@@ -95,11 +97,12 @@ class OfPeft:
 
     wrapper: Any  # of peft, around the model; outside of the network, whose names stay
     note: str
+    base: str = ""  # digest of the base's weights
 
     def save(self, folder: Path) -> None:
         """See Adapters."""
         config = self.wrapper.peft_config["default"]
-        write_adapter(folder, config, peft().get_peft_model_state_dict(self.wrapper))
+        write_adapter(folder, config, peft().get_peft_model_state_dict(self.wrapper), self.base)
 
 
 def adapt(network: Seq2Seq, options: LoraConfig, base: str, new: Collection[str] = ()) -> None:
@@ -126,12 +129,6 @@ def adapt(network: Seq2Seq, options: LoraConfig, base: str, new: Collection[str]
     learns = sum(p.numel() for p in network.parameters() if p.requires_grad)
     whole = sum(p.numel() for p in network.parameters())
     tell(f"{network.adapters.note}; {learns:,} of {whole:,} parameters learn ({learns / whole:.1%})")
-
-
-def encoder_of(network: Seq2Seq) -> SourceEncoder | None:
-    """The pretrained encoder before a network's bridge, if it has one."""
-    encoder = None if network.bridge is None else network.bridge.encoder
-    return encoder if isinstance(encoder, SourceEncoder) else None
 
 
 def adapt_encoder(encoder: SourceEncoder, how: str, options: LoraConfig) -> None:

@@ -41,6 +41,7 @@ class Body(nn.Module):
     mixed = False  # whether its weights stay in fp32 in training, while its products are computed in `products`
     products = torch.float32
     notes: tuple[str, ...] = ()  # what a training should tell of it
+    edges = False  # whether its encoder reads some of the padding behind a source
     dims = 0  # width of the features that it reads itself, without a bridge; 0: it reads tokens
     attends = True  # whether the decoder attends to the memory
 

@@ -22,11 +22,16 @@ from sourcewise.data.tokenizers.tokenizer import Tokenizer
 from sourcewise.errors import DataWarning, RequestError, tell
 from sourcewise.generation.settings import read_settings
 from sourcewise.model.builder import build_network
-from sourcewise.model.lora import adapt, adapt_encoder, encoder_of
+from sourcewise.model.families.huggingface import HuggingFaceNetwork
+from sourcewise.model.inputs.source_encoder import encoder_of
+from sourcewise.model.lora import adapt, adapt_encoder
 from sourcewise.model.network import Seq2Seq
 from sourcewise.model.place import place
+from sourcewise.model.weights.adapters import digest
 from sourcewise.model.weights.checkpoint import find_folder, generation_told, model_folder, tokenizer_folder
 from sourcewise.model.weights.generation_config import shown
+from sourcewise.model.weights.hearing import refuse_images, sounds_for
+from sourcewise.model.weights.weight_files import read_json, read_weights
 from sourcewise.runtime.device import choose_device
 
 
@@ -54,12 +59,14 @@ def set_up(recipe: Recipe, tokenizer_of: Path | None = None) -> TrainingSetup:
     """
     torch.set_num_threads(recipe.train.threads or torch.get_num_threads())
     device = choose_device(recipe.train.device)
+    recipe = _hearing(recipe)
     train, valid, test = (open_sets(recipe.data, use) for use in ("train", "valid", "test"))
     for other in (*valid, *test):
         if other.dims != train[0].dims:
             raise RequestError(
                 f"{other.name}: its sources are {_kind(other)}, those of {train[0].name} {_kind(train[0])}"
             )
+        refuse_images(train[0].image, other.image, other.name)
     tokenizer = Tokenizer.load(tokenizer_of) if tokenizer_of else open_tokenizer(recipe, train)
     torch.manual_seed(recipe.seed)
     network: Seq2Seq = place(build_network(recipe.model, tokenizer, join(train)), device)
@@ -73,6 +80,12 @@ def set_up(recipe: Recipe, tokenizer_of: Path | None = None) -> TrainingSetup:
     encoded = encode_training(train, tokenizer, recipe.data, recipe.seed)
     encoded_valid = encode_sets(valid, tokenizer, recipe.data) if valid else None
     return TrainingSetup(recipe, tokenizer, network, encoded, encoded_valid, test or valid)
+
+
+def _hearing(recipe: Recipe) -> Recipe:
+    """The recipe with recordings read as its model takes them, unless it says how. Raises RequestError."""
+    heard = recipe.data.sounds or sounds_for(recipe.model)
+    return recipe.model_copy(update={"data": recipe.data.model_copy(update={"sounds": heard})})
 
 
 def _adapt(recipe: Recipe, tokenizer: Tokenizer, network: Seq2Seq) -> None:
@@ -102,6 +115,8 @@ def _adapt_body(recipe: Recipe, tokenizer: Tokenizer, network: Seq2Seq) -> None:
     parts = {info.part for info in network.parts()} & {"bridge", "features"}
     new = set() if had else parts - ({"features"} if encoder_of(network) else set())
     adapt(network, options, str(base.resolve()) if Path(name).expanduser().exists() else name, new)
+    if network.adapters is not None:
+        network.adapters.base = digest(read_weights(base, read_json(base / "config.json")))
 
 
 class Texts(Iterable[str]):
@@ -129,10 +144,11 @@ def _meant(entry: str, sets: Sequence[Dataset]) -> str:
 
 
 def _find_tokenizer(recipe: Recipe, sets: Sequence[Dataset]) -> Tokenizer:
+    asked = any(target for config in recipe.data.sets("train") for _, target in [recipe.data.languages(config)])
     if recipe.data.tokenizer:
-        return Tokenizer.load(recipe.data.tokenizer)
+        return Tokenizer.load(recipe.data.tokenizer, asked=asked)
     if recipe.model.weights:
-        return Tokenizer.load(tokenizer_folder(find_folder(recipe.model.weights)))
+        return Tokenizer.load(tokenizer_folder(find_folder(recipe.model.weights)), asked=asked)
     special = max((special_tokens(each.plain, recipe.data) for each in sets if each.plain), key=len, default=[])
     kept = [each.kept for each in sets if each.kept]
     if len(kept) < len(sets):
@@ -161,7 +177,10 @@ def _spoken(recipe: Recipe, tokenizer: Tokenizer, network: Seq2Seq, train: Seque
         network.begin_with(int(starts.pop() or 0))
     begins = tuple(next(iter(spoken.values())).opening[:1]) if len(targets) == 1 else ()
     network.defaults = replace(network.defaults, forced_bos=begins)
-    return next(iter(spoken.values())) if len(spoken) == 1 else tokenizer
+    one = next(iter(spoken.values()))
+    if len(targets) == 1 and one.prompt and isinstance(network, HuggingFaceNetwork):
+        network.speak(one.name(one.prompt[0]))
+    return one if len(spoken) == 1 else tokenizer
 
 
 def _check_language(recipe: Recipe, tokenizer: Tokenizer, network: Seq2Seq) -> None:

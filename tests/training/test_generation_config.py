@@ -6,13 +6,19 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import transformers
 
 import sourcewise
+from sourcewise.config import Recipe
 from sourcewise.errors import DataWarning
+from sourcewise.model.weights.checkpoint import save_network
+from sourcewise.training.learner import Learner
+from sourcewise.training.setup import set_up
 from tests.generation.folders import change, write_folder
+from tests.model.families.zoo import folder_of, task, tokenizer
 
 SHAPE = {"d_model": 16, "d_ff": 32, "heads": 2, "encoder_layers": 1, "decoder_layers": 1, "positions": 48}
 SEARCHES: dict[str, dict[str, Any]] = {
@@ -55,11 +61,11 @@ def trained(folder: Path, generation: dict[str, Any], **model: Any) -> sourcewis
 
 
 @torch.inference_mode()
-def generated(folder: Path) -> list[str]:
+def generated(folder: Path, sources: list[str] = SOURCES) -> list[str]:
     """What transformers' `generate` gives, asked for nothing."""
     model = transformers.AutoModelForSeq2SeqLM.from_pretrained(folder).eval()
     tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
-    rows = [model.generate(tokenizer(text, return_tensors="pt").input_ids)[0] for text in SOURCES]
+    rows = [model.generate(tokenizer(text, return_tensors="pt").input_ids)[0] for text in sources]
     return [tokenizer.decode(row, skip_special_tokens=True) for row in rows]
 
 
@@ -100,3 +106,38 @@ def test_what_the_weights_were_said_with_is_told_and_its_ids_stay(tmp_path: Path
     assert said["forced_eos_token_id"] == 1 and said["num_beams"] == 4 and "length_penalty" not in said
     assert sourcewise.load(run.folder).network.defaults.ends == (1, 12)
     assert generated(run.last) == sourcewise.load(run.folder).generate(SOURCES)
+
+
+STRANGE = {  # settings of the folder that a training begins with, which are not the recipe's
+    "num_beams": 6,
+    "length_penalty": 2.0,
+    "max_length": 9,
+    "min_length": 7,
+    "no_repeat_ngram_size": 1,
+    "repetition_penalty": 1.9,
+    "num_return_sequences": 2,
+    "suppress_tokens": [10],
+}
+
+
+@pytest.mark.parametrize("search", SEARCHES)
+@pytest.mark.parametrize("kind", ["m2m_100", "pegasus", "encoder-decoder (BERT2GPT)"])
+def test_so_does_a_model_that_transformers_computes(kind: str, search: str, tmp_path: Path) -> None:
+    torch.manual_seed(1)
+    start = tmp_path / "start"
+    folder_of(kind, start)
+    tokenizer(start)
+    change(start, **STRANGE)
+    data = {"train": task(tmp_path, "text"), "max_source": 40, "max_target": 40}
+    generation = {"max_new_tokens": 30} | SEARCHES[search]
+    train = {"steps": 2, "learning_rate": 1e-3, "warmup_steps": 1, "precision": "fp32"}
+    recipe = {"model": {"weights": str(start)}, "data": data, "train": train, "generation": generation}
+    setup = set_up(Recipe.model_validate(recipe))
+    learner = Learner(setup)
+    for _ in range(2):
+        learner.learn([np.arange(len(setup.train))])
+    save_network(setup.network, tmp_path / "out", setup.tokenizer, setup.recipe.generation)
+    texts = [f"s{i} s{(i * 7) % 20} s{i}" for i in range(4)]
+    outputs = sourcewise.load(tmp_path / "out").generate(texts)
+    assert generated(tmp_path / "out", texts) == outputs and len({*outputs}) > 1
+    assert "s6" not in " ".join(outputs).split()  # its suppressed token is no setting of the search

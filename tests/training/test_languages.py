@@ -183,3 +183,38 @@ def test_training_tells_a_stored_truncation(tmp_path: Path) -> None:
     assert done.returncode == 0 and "tokenizer.json holds truncation (to 2)" in done.stderr
     kept = json.loads((tmp_path / "runs/x/checkpoints/last/tokenizer.json").read_text())
     assert kept["truncation"] is None
+
+
+@pytest.mark.parametrize("tokenizer", ["end", "code before"])
+def test_a_code_that_a_folder_forces_stands_before_the_targets_that_are_measured(
+    tokenizer: str, tmp_path: Path
+) -> None:
+    """Of a tokenizer whose class knows no languages; the code is the first word of every output."""
+    (tmp_path / "model").mkdir()
+    folder = model_folder(
+        tmp_path / "model", "M2M100", tokenizer, decoder_start_token_id="</s>", forced_bos_token_id="yy_YY"
+    )
+    model = sourcewise.load(folder)
+    theirs = transformers.AutoTokenizer.from_pretrained(folder)
+    code, network = theirs.convert_tokens_to_ids("yy_YY"), transformers.AutoModelForSeq2SeqLM.from_pretrained(folder)
+    total = tokens = 0.0
+    for source, target in zip(ENGLISH, GERMAN, strict=True):
+        plain = [*theirs(target, add_special_tokens=False)["input_ids"], theirs.eos_token_id]
+        assert model.tokenizer.encode(target, target=True) == [code, *plain]
+        assert model.tokenizer.encode(source) == theirs(source)["input_ids"]
+        labels = torch.tensor([[code, *plain]])
+        with torch.no_grad():
+            loss = network(input_ids=torch.tensor([theirs(source)["input_ids"]]), labels=labels).loss
+        total, tokens = total + float(loss) * labels.shape[1], tokens + labels.shape[1]
+    found = sourcewise.evaluate(model, pairs(tmp_path)).metrics
+    assert found["loss"] == pytest.approx(total / tokens, abs=1e-4)
+    assert all(each.best.ids[0] == code for each in model.generate(ENGLISH).of)
+
+
+def test_an_ordinary_word_that_is_forced_stands_before_no_target(tmp_path: Path) -> None:
+    (tmp_path / "model").mkdir()
+    folder = model_folder(
+        tmp_path / "model", "M2M100", "end", decoder_start_token_id="</s>", forced_bos_token_id=GERMAN[0].split()[0]
+    )
+    ids = sourcewise.load(folder).tokenizer.encode(GERMAN[1], target=True)
+    assert ids == transformers.AutoTokenizer.from_pretrained(folder)(GERMAN[1])["input_ids"]

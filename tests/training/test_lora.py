@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -147,6 +148,27 @@ def test_a_base_is_found_beside_its_adapter_and_named_where_it_is_not(tmp_path: 
         with pytest.raises(RequestError, match=line) as refused:
             load(tmp_path / "out")
         assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize("kind", ["t5", "m2m_100"])
+def test_a_base_that_is_not_the_one_of_the_training_is_told(kind: str, tmp_path: Path) -> None:
+    folder = folder_of(kind, tmp_path)
+    trained(folder, steps=2)
+
+    def told() -> list[str]:
+        with warnings.catch_warnings(record=True) as found:
+            warnings.simplefilter("always")
+            load(folder / "out")
+        return [str(each.message) for each in found if "is not the base" in str(each.message)]
+
+    assert not told()
+    file = folder / "model" / "model.safetensors"
+    weights = load_file(file)
+    halves = {name: tensor.double().float().clone() for name, tensor in weights.items()}  # the same, written anew
+    save_file(halves, file, metadata={"format": "pt"})
+    assert not told()
+    save_file({name: tensor + 1e-3 for name, tensor in weights.items()}, file, metadata={"format": "pt"})
+    assert len(told()) == 1 and "\n" not in told()[0] and str(folder / "model") in told()[0]
 
 
 def test_an_adapter_of_another_model_is_refused_in_a_line(tmp_path: Path) -> None:

@@ -1,11 +1,12 @@
-"""Recordings as log-mel features: Whisper's, by transformers' own extractor, without weights.
+"""Recordings as samples, or as log-mel features: Whisper's, by transformers' own extractor, without weights.
 
-80 mel bands, 16,000 samples a second, a frame each 10 ms. Other rates are resampled, channels are averaged; both are
-told by the readers. Frames are counted from the header of the file.
+80 or 128 mel bands, 16,000 samples a second, a frame each 10 ms. Other rates are resampled, channels are averaged; both
+are told by the readers. Frames are counted from the header of the file.
 """
 
 from __future__ import annotations
 
+import copy
 import functools
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,7 +23,9 @@ MELS = 80
 
 
 class AudioFile:
-    """One array of (frames, mel bands)."""
+    """One array of (frames, mel bands), or (samples, 1)."""
+
+    _width = MELS
 
     def __init__(self, source: Source) -> None:
         self._source = source
@@ -44,6 +47,12 @@ class AudioFile:
         """One, without a name; a part has the key START:END, in seconds."""
         return [""]
 
+    def heard(self, width: int) -> AudioFile:
+        """The same recording as frames of this width: 1 for samples, else as many mel bands."""
+        other = copy.copy(self)
+        other._width = width
+        return other
+
     def _samples(self, key: str) -> tuple[int, int]:
         """The first sample of a part, and the one after its last."""
         if not key:
@@ -57,14 +66,19 @@ class AudioFile:
     def header(self, key: str) -> Header:
         """Shape and type, from the number of samples."""
         start, stop = self._samples(key)
-        return Header((-(-(stop - start) * RATE // self._rate) // HOP, MELS), np.dtype(np.float32), self._remarks)
+        count = -(-(stop - start) * RATE // self._rate)
+        what = "samples" if self._width == 1 else f"Whisper's log-mel features of {self._width} bands"
+        remarks = (f"are recordings: read as {what}", *self._remarks)
+        frames = count if self._width == 1 else count // HOP
+        return Header((frames, self._width), np.dtype(np.float32), remarks)
 
     def read(self, key: str, rows: slice) -> np.ndarray:
         """These frames; the whole part is read for them, since its loudest frame sets the scale."""
         start, stop = self._samples(key)
         file = _readable(self._source)
         samples, _ = soundfile.read(file, start=start, stop=stop, dtype="float32", always_2d=True)
-        return log_mel(resampled(samples.mean(axis=1), self._rate))[rows]
+        heard = resampled(samples.mean(axis=1), self._rate)
+        return heard[rows, None] if self._width == 1 else log_mel(heard, self._width)[rows]
 
 
 def _readable(source: Source) -> Any:
@@ -85,18 +99,17 @@ def resampled(samples: np.ndarray, rate: int) -> np.ndarray:
     return found
 
 
-def log_mel(samples: np.ndarray) -> np.ndarray:
-    """The (frames, 80) log-mel features of samples (one channel, 16,000 a second), without padding."""
+def log_mel(samples: np.ndarray, bands: int = MELS) -> np.ndarray:
+    """The (frames, bands) log-mel features of samples (one channel, 16,000 a second), without padding."""
     if len(samples) < HOP:
-        return np.zeros((0, MELS), np.float32)
-    found: np.ndarray = _extractor()(samples, sampling_rate=RATE, padding=False, truncation=False, return_tensors="np")[
-        "input_features"
-    ][0]
+        return np.zeros((0, bands), np.float32)
+    plain = {"padding": False, "truncation": False, "return_tensors": "np"}
+    found: np.ndarray = _extractor(bands)(samples, sampling_rate=RATE, **plain)["input_features"][0]
     return np.ascontiguousarray(found.T, np.float32)
 
 
 @functools.cache
-def _extractor() -> Any:
+def _extractor(bands: int) -> Any:
     from transformers import WhisperFeatureExtractor
 
-    return WhisperFeatureExtractor(feature_size=MELS, sampling_rate=RATE, hop_length=HOP)
+    return WhisperFeatureExtractor(feature_size=bands, sampling_rate=RATE, hop_length=HOP)

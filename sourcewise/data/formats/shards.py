@@ -5,6 +5,7 @@ Nothing is extracted: members are read where they lie in the file.
 
 from __future__ import annotations
 
+import copy
 import io
 import tarfile
 from collections.abc import Sequence
@@ -14,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from sourcewise.data.formats.registry import open_bytes
-from sourcewise.data.formats.store import Header, Store
+from sourcewise.data.formats.store import Header, Store, heard
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,8 +40,16 @@ class Member:
 class Members:
     """The array of each of these members, by key."""
 
+    _width = 0  # of recordings; 0: as their format reads them
+
     def __init__(self, members: dict[str, Member]) -> None:
         self._members = members
+
+    def heard(self, width: int) -> Members:
+        """The same, with recordings as frames of this width."""
+        other = copy.copy(self)
+        other._width = width
+        return other
 
     def keys(self) -> Sequence[str]:
         """The keys, in order."""
@@ -49,6 +58,7 @@ class Members:
     def _store(self, key: str) -> tuple[Store, str]:
         member = self._members[key]
         store = open_bytes(io.BytesIO(member.read()), member.ending)
+        store = heard(store, self._width) if self._width else store
         keys = store.keys()
         if len(keys) != 1:
             raise ValueError(f"holds {len(keys):,} arrays; a member of a shard should hold one")

@@ -44,6 +44,12 @@ class Store(Protocol):
         """These rows (of the first axis) of an array, as stored. Raises as `header`."""
 
 
+def heard(store: Store, width: int) -> Store:
+    """A store whose recordings are frames of this width (1: samples, 80 or 128: mel bands); other arrays stay."""
+    found: Store = store.heard(width) if hasattr(store, "heard") else store
+    return found
+
+
 @dataclass(frozen=True, slots=True)
 class Format:
     """A kind of file: its endings, and a function that opens one as a `Store`.

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from pathlib import Path, PurePosixPath
 
+from sourcewise.config.data import Sounds
 from sourcewise.data.examples import Dataset, Example, Group
 from sourcewise.data.readers.clips import Clips, find_clips, in_the_rows
 from sourcewise.data.readers.delimited import Quoting
@@ -35,6 +36,7 @@ def read_manifest(
     quoting: Quoting = "auto",
     skip_bad: bool = False,
     languages: tuple[str, str] = ("", ""),
+    sounds: Sounds | None = None,
 ) -> Dataset:
     """The examples of a manifest, with checked matrices (all their numbers, if they fit into `cache_gb`).
 
@@ -43,13 +45,14 @@ def read_manifest(
     `features`, beside the manifest or one folder up. `target`, `prompt` and `file` name columns instead of the
     layout's own. Raises RequestError that counts the bad rows and names manifest, line and file of the first; with
     `skip_bad` bad rows are skipped and noted. `languages` are those of prompts and targets, or `column:NAME`.
+    Recordings are read as `sounds` says, by default as log-mel features.
     """
     rows = read_rows(Path(path), quoting, file)
     table, layout = rows.table, rows.layout
     count = len(table) if limit is None else min(limit, len(table))
     targets, others = _targets(table, layout, target, need_target, count)
     prompts = table.text(prompt, count) if prompt else _optional(table, layout.prompt)
-    store, places = _matrices(rows, count, features, cache_gb * 1e9)
+    store, places = _matrices(rows, count, features, cache_gb * 1e9, sounds)
     wheres, spoken = table.wheres(count), table.languages(languages, count)
     if need_target:
         table.bad.add_blank(targets, wheres, "the target is empty", "every example needs a text to produce")
@@ -71,7 +74,7 @@ def read_manifest(
         for i in kept
     ]
     notes = [*table.notes, *left_out]
-    return Dataset(examples, str(path), store.dims, lambda k: store(places[kept[k]]), notes=notes)
+    return Dataset(examples, str(path), store.dims, lambda k: store(places[kept[k]]), notes=notes, image=store.image)
 
 
 def target_texts(
@@ -83,14 +86,14 @@ def target_texts(
 
 
 def _matrices(
-    rows: ManifestRows, count: int, features: Features | None, cache_bytes: float
+    rows: ManifestRows, count: int, features: Features | None, cache_bytes: float, sounds: Sounds | None
 ) -> tuple[MatrixStore | JoinedStore, dict[int, int]]:
     """The matrices of a manifest, and row → place among them."""
     streams = streams_of(features)
     found = {name: _clips(rows, count, each) for name, each in streams.items()}
     usable = [row for row in range(count) if all(row in clips.of for clips in found.values())]
     stores = {
-        name: MatrixStore([clips.of[row] for row in usable], cache_bytes / len(found), clips.stores)
+        name: MatrixStore([clips.of[row] for row in usable], cache_bytes / len(found), clips.stores, sounds)
         for name, clips in found.items()
     }
     store = next(iter(stores.values())) if len(stores) == 1 else JoinedStore(stores)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import difflib
-import functools
 import io
+import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -14,11 +14,13 @@ from typing import TypeVar
 
 import numpy as np
 
+from sourcewise.config.data import SOUNDS, Sounds
 from sourcewise.data.examples import Dataset, Example, Note
 from sourcewise.data.formats.npy import NPY, NpyFile
 from sourcewise.data.formats.registry import ending_of, open_bytes, open_store
-from sourcewise.data.formats.store import Header, Store
+from sourcewise.data.formats.store import Header, Store, heard
 from sourcewise.data.readers.feature_files import NO_FILE
+from sourcewise.data.readers.images import Image, as_frames, image_of, in_words
 from sourcewise.errors import FaultyData, RequestError
 
 _THREADS = 8  # they wait for files, not for cores
@@ -65,7 +67,7 @@ class Clip:
 
 @dataclass(frozen=True, slots=True)
 class _Matrix:
-    """An array that was found to be (frames, dims), or a vector (dims,), which is one frame."""
+    """An array that was found to be (frames, dims), images, or a vector (dims,), which is one frame."""
 
     header: Header
     key: str
@@ -80,8 +82,12 @@ class _Matrix:
         return 1 if self.vector else self.header.shape[0]
 
     @property
+    def image(self) -> Image | None:
+        return image_of(self.header.shape)
+
+    @property
     def dims(self) -> int:
-        return self.header.shape[-1]
+        return math.prod(self.image or self.header.shape[-1:])
 
     def read(self, clip: Clip, start: int, stop: int) -> np.ndarray:
         """Frames [start, stop), as stored. Raises RequestError."""
@@ -92,31 +98,39 @@ class _Matrix:
             raise clip.unreadable(error) from None
         except (ValueError, KeyError) as error:  # the file is another than it was
             raise clip.wrong(str(error)) from None
-        return values[None][start:stop] if self.vector else values
+        return values[None][start:stop] if self.vector else as_frames(values) if self.image else values
 
 
 class MatrixStore:
     """The matrices of a set; `store(i)` is a new copy of clip i's (frames, dims) float32 matrix.
 
     If all files fit into `cache_bytes`, they are read, checked and kept as stored; else only headers are checked at
-    once, and numbers when they are read. `bad` maps unusable clips, which have 0 frames, to errors that name manifest,
+    once, and numbers when they are read. `sounds` says what recordings become; `image` is the size of the images that
+    the frames are, or None. `bad` maps unusable clips, which have 0 frames, to errors that name manifest,
     line and file.
     """
 
-    def __init__(self, clips: Sequence[Clip], cache_bytes: float, stores: Mapping[Path, Store] | None = None) -> None:
+    def __init__(
+        self,
+        clips: Sequence[Clip],
+        cache_bytes: float,
+        stores: Mapping[Path, Store] | None = None,
+        sounds: Sounds | None = None,
+    ) -> None:
         self.clips = list(clips)
         self.bad: dict[int, RequestError] = {}
         files: dict[_Key, Clip] = {}
         for clip in self.clips:
             files.setdefault(_key(clip), clip)
-        opened = _in_threads(lambda clip: _find(clip, (stores or {}).get(clip.path)), list(files.values()))
+        width = SOUNDS[sounds or "log-mel"]
+        opened = _in_threads(lambda clip: _find(clip, (stores or {}).get(clip.path), width), list(files.values()))
         wrong = {key: each for key, each in zip(files, opened, strict=True) if isinstance(each, RequestError)}
         self._found = {key: each for key, each in zip(files, opened, strict=True) if not isinstance(each, RequestError)}
         self.cached = sum(each.header.nbytes for each in self._found.values()) <= cache_bytes
         self._values: dict[_Key, np.ndarray] = {}
         if self.cached:
             wrong |= self._read_all(files)
-        self.dims, others = self._one_width(files)
+        self.dims, self.image, others = self._one_width(files)
         self._ranges = self._checked(wrong | others, files)
         self.frames = [stop - start for start, stop in self._ranges]
 
@@ -146,14 +160,15 @@ class MatrixStore:
         for place, clip in enumerate(self.clips):
             each = self._found.get(_key(clip))
             remarks = each.header.remarks if each else ()
+            remarks += (in_words(each.image),) if each and each.image else ()
             if each and not np.can_cast(each.header.dtype, np.float32):
                 remarks += (f"hold {each.header.dtype}: rounded to float32",)
             for remark in remarks:
                 converted.setdefault(remark, []).append(place)
         return found + [(places[0], f"{len(places):,} clips {what}") for what, places in converted.items()]
 
-    def _one_width(self, files: dict[_Key, Clip]) -> tuple[int, dict[_Key, RequestError]]:
-        """The most frequent width, and errors of the files with another."""
+    def _one_width(self, files: dict[_Key, Clip]) -> tuple[int, Image | None, dict[_Key, RequestError]]:
+        """The most frequent width, the images that it is of, and errors of the files with others."""
         widths = [found.dims for found in self._found.values()]
         counts = Counter(widths)
         usual = max(counts, key=counts.__getitem__) if widths else 0  # the first of equally frequent ones
@@ -161,7 +176,16 @@ class MatrixStore:
         if self._look_transposed():
             problem += "; all have one number of rows and many widths: are they (dims, frames)? Save matrix.T"
         others = {key: found.dims for key, found in self._found.items() if found.dims != usual}
-        return usual, {key: files[key].wrong(f"is {dims} {problem}", "another width") for key, dims in others.items()}
+        wrong = {key: files[key].wrong(f"is {dims} {problem}", "another width") for key, dims in others.items()}
+        images = [found.image for key, found in self._found.items() if key not in wrong]
+        image = images[0] if images else None
+        for key, found in self._found.items():
+            if key not in wrong and found.image != image:
+                size = " × ".join(map(str, found.image)) if found.image else "no images"
+                like = " × ".join(map(str, image)) if image else "no images"
+                problem = f"holds {size}; its neighbours hold {like}, and all must be alike"
+                wrong[key] = files[key].wrong(f"{problem} (height × width × channels)", "images of another size")
+        return usual, image, wrong
 
     def _look_transposed(self) -> bool:
         """Whether what should be frames is the same in all files, and what should be dims is not."""
@@ -197,7 +221,7 @@ class MatrixStore:
         return len(self.clips)
 
 
-def read_matrices(path: Path) -> Dataset:
+def read_matrices(path: Path, sounds: Sounds | None = None) -> Dataset:
     """The matrices of a file, each a source without a target, in its order. Raises RequestError that names the file."""
     first = Clip(path, "source")
     try:
@@ -208,7 +232,8 @@ def read_matrices(path: Path) -> Dataset:
         raise first.unreadable(error) from None
     except ValueError as error:
         raise first.wrong(str(error)) from None
-    store = MatrixStore([Clip(path, "source", key=key) for key in keys] if len(keys) > 1 else [first], 4e9)
+    clips = [Clip(path, "source", key=key) for key in keys] if len(keys) > 1 else [first]
+    store = MatrixStore(clips, 4e9, sounds=sounds)
     for wrong in store.bad.values():
         raise wrong
     ids = keys if len(keys) > 1 else [path.stem]
@@ -216,7 +241,7 @@ def read_matrices(path: Path) -> Dataset:
         Example(name, "", frames=frames, where=str(path)) for name, frames in zip(ids, store.frames, strict=True)
     ]
     notes = [Note(str(path), "", what) for _, what in store.notes()]
-    return Dataset(examples, str(path), store.dims, store, notes=notes)
+    return Dataset(examples, str(path), store.dims, store, notes=notes, image=store.image)
 
 
 def parse_matrix(data: bytes, where: str, name: str) -> np.ndarray:
@@ -226,7 +251,7 @@ def parse_matrix(data: bytes, where: str, name: str) -> np.ndarray:
         store = NpyFile(io.BytesIO(data))
     except ValueError as error:
         raise clip.wrong(str(error)) from None
-    found = _find(clip, store)
+    found = _find(clip, store, SOUNDS["log-mel"])
     values = found.read(clip, 0, found.frames)
     _check_finite(clip, values, 0)
     return values.astype(np.float32)
@@ -259,15 +284,19 @@ def _in_threads(work: Callable[[Clip], T], clips: list[Clip]) -> list[T | Reques
         pool.shutdown(cancel_futures=True)
 
 
-def _find(clip: Clip, store: Store | None) -> _Matrix:
-    """The array of a clip, by its header. `store` is its file where it is open already. Raises RequestError."""
+def _find(clip: Clip, store: Store | None, width: int) -> _Matrix:
+    """The array of a clip, by its header. `store` is its file where it is open already. Raises RequestError.
+
+    Recordings are frames of this width.
+    """
     try:
         if store is None and clip.span:
             store = _in_archive(clip.path, clip.span)
         elif store is None and _is_npy(clip):
             store = NpyFile(clip.path)
-        opened = (lambda: store) if store is not None else functools.partial(open_store, clip.path)
-        found = store or opened()
+        given = heard(store, width) if store is not None else None
+        opened = (lambda: given) if given is not None else (lambda: heard(open_store(clip.path), width))
+        found = opened()
         key = _key_of(found, clip)
         header = found.header(key)
     except OSError as error:
@@ -321,10 +350,10 @@ def _check_shape(clip: Clip, header: Header) -> None:
         raise clip.wrong("holds objects, not numbers; save it as float16 or float32")
     if dtype.kind not in "fiub":
         raise clip.wrong(f"holds {dtype}, not numbers; save it as float16 or float32")
-    if len(shape) not in (1, 2):
+    if len(shape) not in (1, 2) and not image_of(shape):
         hint = "; save its only part, x[0]" if len(shape) == 3 and shape[0] == 1 else ""
         raise clip.wrong(f"has shape {shape}; a feature matrix is (frames, dims){hint}")
-    if len(shape) == 2 and shape[0] < 1:
+    if len(shape) > 1 and shape[0] < 1:
         raise clip.wrong("has no frames; remove its line or extract its features again")
     if shape[-1] < 1:
         raise clip.wrong("has frames of width 0; extract its features again")

@@ -21,6 +21,7 @@ class JoinedStore:
         first = next(iter(self._streams.values()))
         self.clips = first.clips
         self.bad: dict[int, RequestError] = {}
+        self.image = None
         self.dims = sum(store.dims for store in self._streams.values())
         self.frames = list(first.frames)
         self.cached = all(store.cached for store in self._streams.values())

@@ -6,6 +6,7 @@ import contextlib
 import copy
 import warnings
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -37,10 +38,12 @@ def open_class(name: str) -> Fast | Slow:
     if len(set(theirs.get_vocab()) - set(theirs.all_special_tokens)) < 2:
         # if the vocabulary's files are missing, transformers makes a tokenizer of special tokens alone
         raise RequestError(f"{name}: its tokenizer has no vocabulary; tokenizer.json or spiece.model is missing")
+    prompted = _prompt(theirs, Path(name)) if hasattr(theirs, WHISPERS) else ""
     languages = _settle(theirs, Path(name))
     opened: Engine | Slow = Engine(theirs, name) if _has_engine(theirs) else Slow(theirs, name)
     if languages is not None:
         opened.languages = languages
+    opened.notes = (*opened.notes, prompted) if prompted else opened.notes
     return opened
 
 
@@ -58,6 +61,7 @@ class Engine(Fast):
     """The engine of a transformers tokenizer, with the class's special tokens around targets; saved as that class."""
 
     pair: Pair | None = None  # chosen languages of sources and targets, as the class names them
+    prompted = False  # whether outputs always begin with what stands before targets (Whisper)
 
     def __init__(self, theirs: Any, name: str) -> None:
         self._theirs, self._where = theirs, name
@@ -69,12 +73,15 @@ class Engine(Fast):
             theirs.tgt_lang = kept  # some classes take the source's language otherwise
             target = _unstarted(framed(whole, engine.encode(PROBE, add_special_tokens=False).ids), theirs)
         elif hasattr(theirs, WHISPERS):
+            self.prompted = True
             target = _unstarted(_framed_by(theirs, "text"), theirs)
         engine.no_truncation()  # nor is any saved
         engine.no_padding()
         names = {role: str(getattr(theirs, role) or "") for role in ROLES}
         cleans = bool(theirs.clean_up_tokenization_spaces)
         super().__init__(engine.to_str(pretty=True), name, names, target=target, cleans=cleans)
+        if self.prompted and self.languages is not None:
+            self.languages = replace(self.languages, chosen="its folder", switches=True)
         self.cuts_left = theirs.truncation_side == "left"
         whole = Path(name).expanduser() / "tokenizer.json"
         if whole.is_file():
@@ -105,6 +112,22 @@ class Engine(Fast):
         """See Backend."""
         with switched(self._theirs, self.pair):
             self._theirs.save_pretrained(str(folder))
+
+
+def _prompt(theirs: Any, folder: Path) -> str:
+    """Let a Whisper begin its targets as its folder says: by its tokenizer, else by its generation_config.json.
+
+    Returns a note if that has several languages and none is chosen.
+    """
+    told = read_json(folder / "generation_config.json")
+    known, language = told.get("lang_to_id") or {}, told.get("language")
+    forced = [pair[1] for pair in told.get("forced_decoder_ids") or () if isinstance(pair, list) and len(pair) == 2]
+    if language is None:
+        language = next((name for name, code in known.items() if code in forced), None)
+    if theirs.language is None and isinstance(language, str):
+        theirs.set_prefix_tokens(language=language.strip("<|>"), task=told.get("task") or "transcribe")
+    many = theirs.language is None and bool(known) and told.get("is_multilingual", True)
+    return "no target language is set, and no language is recognised here: outputs may be in any" if many else ""
 
 
 def _has_engine(theirs: Any) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import shutil
 from collections.abc import Callable, Sequence
@@ -9,7 +10,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from sourcewise.data.tokenizers.languages import Languages, coded, refuse_language
+from sourcewise.data.tokenizers.languages import Languages, coded, is_code, refuse_language
 from sourcewise.data.tokenizers.words import FEW, Words, words_of
 from sourcewise.errors import RequestError
 
@@ -113,6 +114,16 @@ class Fast:
     @cached_property
     def _words(self) -> Words | None:
         return words_of(self._text, self._encode)
+
+    def led_by(self, code: int) -> Fast:
+        """The same with this language code before targets, in the place of another."""
+        before, after = self._frames[True]
+        kept = [i for i in before if not is_code(self.name(i))]
+        other = copy.copy(self)
+        other._frames = (self._frames[False], Frame([code, *kept], after))
+        source = next((self.name(i) for i in self._frames[False].before if is_code(self.name(i))), self.name(code))
+        other.languages = Languages(source, self.name(code), "forced_bos_token_id", switches=False)
+        return other
 
     def frame(self, target: bool = False) -> Frame:
         """See Backend."""

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Literal
 
 from sourcewise.data.tokenizers.backends import SENTINEL, Backend, open_backend, read_backend
-from sourcewise.data.tokenizers.languages import Languages
+from sourcewise.data.tokenizers.fast import Fast
+from sourcewise.data.tokenizers.languages import Languages, is_code
 from sourcewise.errors import DataWarning
 from sourcewise.runtime.files import write_atomically
 
@@ -34,14 +35,16 @@ class Tokenizer:
         self.notes: list[str] = []
 
     @classmethod
-    def load(cls, path: str | Path) -> Tokenizer:
+    def load(cls, path: str | Path, *, asked: bool = False) -> Tokenizer:
         """Open a tokenizer.json, a SentencePiece .model, a folder with either, or a hub name.
 
-        The folder of a Hugging Face model is opened by its tokenizer class if plain files are not enough.
+        The folder of a Hugging Face model is opened by its tokenizer class if plain files are not enough. Its languages
+        are a note unless others are `asked` for.
         Raises RequestError if it is missing or corrupt, or has no end of text.
         """
         opened = cls(open_backend(path))
-        opened.notes = [*opened._backend.notes, *([opened.languages.said] if opened.languages else [])]
+        spoken = None if asked else opened.languages
+        opened.notes = [*opened._backend.notes, *([spoken.said] if spoken else [])]
         for what in opened.notes:
             warnings.warn(f"{path}: {what}", DataWarning, stacklevel=2)
         return opened
@@ -90,6 +93,24 @@ class Tokenizer:
     def opening(self) -> list[int]:
         """The ids before a target that name its language, or task; [] if there are none."""
         return list(self._backend.frame(True).before) if self.languages is not None else []
+
+    def led_by(self, forced: Sequence[int]) -> Tokenizer:
+        """A tokenizer whose targets begin with the language code that outputs are forced to begin with, if it is one.
+
+        It is for tokenizers whose class knows no languages; others encode targets in theirs.
+        """
+        code = forced[0] if len(forced) == 1 and is_code(self._backend.name(forced[0])) else None
+        own = self.languages is not None and self.languages.switches
+        if code is None or own or code in self.opening_of_target or not isinstance(self._backend, Fast):
+            return self
+        other = Tokenizer(self._backend.led_by(code))
+        other.fresh, other.notes = self.fresh, self.notes
+        return other
+
+    @property
+    def prompt(self) -> list[int]:
+        """The ids that every output begins with: of a Whisper its language, its task and no timestamps; else []."""
+        return self.opening_of_target if getattr(self._backend, "prompted", False) else []
 
     @property
     def opening_of_target(self) -> list[int]:

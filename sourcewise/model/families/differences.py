@@ -24,26 +24,29 @@ class Difference:
     width: str = ""  # path in the configuration to the width of the features that it reads
     turned: bool = False  # features are (batch, dims, frames)
     frames: str = ""  # path to half of the number of frames that it always reads; shorter sources are padded
+    block: str = ""  # path in its encoder to the number of samples of which it reads whole multiples
     maskless: bool = False  # the encoder has no mask of padding
     changes: bool = False  # the decoder adds to the encoder's output in place
     asks_tokens: bool = False  # without a cache, the decoder masks its future only if the call has `input_ids`
+    edges: bool = False  # convolutions of the encoder read some of the padding behind a source
     streams: bool = False  # attention has the main stream, then those that predict, as scores before the softmax
     untrained: str = ""  # parts of its own loss beside the cross-entropy, which are not trained
     refused: str = ""  # why it cannot be used
 
 
 EXPERTS = Difference(untrained="the losses that balance its experts")
-SEAMLESS = Difference(width="feature_projection_input_dim")
+SEAMLESS = Difference(width="feature_projection_input_dim", edges=True)
 DIFFERENCES = {
     "whisper": Difference(width="num_mel_bins", turned=True, frames="max_source_positions", maskless=True),
-    "speech_to_text": Difference(width="input_feat_per_channel"),
+    "speech_to_text": Difference(width="input_feat_per_channel", edges=True),
+    "speecht5": Difference(edges=True),
     "seamless_m4t": SEAMLESS,
     "seamless_m4t_v2": SEAMLESS,
     "cohere_asr": Difference(width="encoder_config.num_mel_bins"),
     "canary": Difference(width="encoder_config.num_mel_bins"),
     "nllb-moe": EXPERTS,
     "switch_transformers": EXPERTS,
-    "moonshine_streaming": Difference(changes=True),
+    "moonshine_streaming": Difference(changes=True, block="embedder.frame_len"),
     "fsmt": Difference(asks_tokens=True),
     "prophetnet": Difference(streams=True, untrained="the n-gram predictions of its loss (as with disable_ngram_loss)"),
     "dia": Difference(refused="it writes sound, not text"),
@@ -78,10 +81,10 @@ def width_of(model: Any) -> int:
     if name == SAMPLES:
         return 1
     for config in (model.config, getattr(model.config, "encoder", None)):
-        found = _at(config, of_type(config).width if config is not None else "")
+        found = value_at(config, of_type(config).width if config is not None else "")
         if found:
             return int(found)
-    return int(_at(model.config, "encoder.feature_projection_input_dim") or 0) or _unknown(model)
+    return int(value_at(model.config, "encoder.feature_projection_input_dim") or 0) or _unknown(model)
 
 
 def _unknown(model: Any) -> int:
@@ -90,15 +93,18 @@ def _unknown(model: Any) -> int:
 
 def fixed_frames(model: Any) -> int:
     """The number of frames that a model always reads; 0: any."""
-    return 2 * int(_at(model.config, of_type(model.config).frames) or 0)
+    return 2 * int(value_at(model.config, of_type(model.config).frames) or 0)
 
 
 def shaped(model: Any, features: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
     """Features (batch, frames, dims) and their mask as a model's encoder reads them.
 
-    A fixed number of frames is filled with each source's least value, which is silence in a log-mel spectrogram.
+    A fixed number of frames is filled with each source's least value, which is silence in a log-mel spectrogram, and
+    blocks of samples with zeros, as processors do.
     """
     difference, longest = of_type(model.config), fixed_frames(model)
+    block = int(value_at(model.get_encoder(), difference.block) or 1)
+    features, mask = (F.pad(each, (0, 0) * (each.ndim - 2) + (0, -each.shape[1] % block)) for each in (features, mask))
     if longest:
         more = longest - features.shape[1]
         if more < 0 and bool(mask[:, longest:].any()):
@@ -119,8 +125,8 @@ def shortened(mask: Tensor, width: int) -> Tensor:
     return torch.arange(width, device=mask.device) < lengths[:, None]
 
 
-def _at(config: Any, path: str) -> Any:
-    """A value in a configuration and its sections; None if there is none."""
+def value_at(config: Any, path: str) -> Any:
+    """A value in a configuration, or a module, and its sections; None if there is none."""
     for name in path.split("."):
         config = getattr(config, name, None)
     return config

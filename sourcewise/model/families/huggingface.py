@@ -107,14 +107,20 @@ class HuggingFaceBody(Body):
         ends = ids.ends[0] if ids.ends else NO_END
         embedded, width = int(model.get_input_embeddings().num_embeddings), _width(model)
         self.config = Shape(embedded, width, _dropout(model.config), False, ids.pad, ends, ids.start)
+        self.edges = bool(self.dims) and of_type(model.config).edges
         self.positions, self.spoken = _positions(model.config), spoken_ids(model)
 
     @property
     def notes(self) -> tuple[str, ...]:  # type: ignore[override]
         """What a training should tell of it."""
         kind, untrained = self.model.config.model_type, of_type(self.model.config).untrained
+        reads = f"model type {kind}: its encoder reads some of the padding behind a source: what is in its batch counts"
         slower = f"model type {kind}: computed by transformers' own classes, slower than the families t5 and bart"
-        return (slower, *([f"model type {kind}: {untrained} are not trained"] if untrained else []))
+        return (
+            slower,
+            *([reads] if self.edges else []),
+            *([f"model type {kind}: {untrained} are not trained"] if untrained else []),
+        )
 
     @property
     def stacks(self) -> Stacks:
@@ -256,6 +262,11 @@ class HuggingFaceNetwork(Seq2Seq):
     def model(self) -> Any:
         """The model of transformers."""
         return self.body.model
+
+    def speak(self, language: str) -> None:
+        """Let its generation settings name a language's token and transcription, as Whisper's `generate` takes them."""
+        for name, value in {"language": language, "task": "transcribe", "forced_decoder_ids": None}.items():
+            setattr(self.model.generation_config, name, value)
 
 
 def stacks_of(model: Any) -> Stacks:

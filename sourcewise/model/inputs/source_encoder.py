@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import importlib
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ SAMPLES, SPECTRA, PIXELS = "input_values", "input_features", "pixel_values"
 TOGETHER = 64  # images that are computed at once
 CLASS = ("cls_token", "class_embedding")  # ends of the names of an image's own vector
 UNUSED = ("pooler", "masked_spec_embed", "mask_token", "post_layernorm")  # weights that last_hidden_state needs not
+SQUARE = "square ones unless they are stored as (time, channel, height, width)"
 SPLIT = "features are (frames × height · width · channels), the channels last"
 
 
@@ -38,7 +39,10 @@ class SourceEncoder(nn.Module):
     exact = True  # it needs the features in float32
 
     def __init__(self, model: nn.Module, processor: Any, origin: dict[str, Any], dims: int) -> None:
-        """`origin` says where it is from, for a checkpoint: its `name`, or the arguments of `make_encoder`."""
+        """`origin` says where it is from, for a checkpoint: its `name`, or the arguments of `make_encoder`.
+
+        It may have `image`, the size (height, width, channels) of its images; without it they are squares.
+        """
         super().__init__()
         self.model, self.origin, self.dims = model, origin, dims
         self.name = str(origin.get("name") or origin.get("encoder"))
@@ -85,6 +89,12 @@ class SourceEncoder(nn.Module):
         return self._spectra(x)
 
     @property
+    def image(self) -> tuple[int, int, int]:
+        """Height, width and channels of its images."""
+        size = self.origin.get("image")
+        return (int(size[0]), int(size[1]), int(size[2])) if size else _square(self.dims, self.model.config)
+
+    @property
     def _dtype(self) -> torch.dtype:
         return next((p.dtype for p in self.model.parameters()), torch.float32)
 
@@ -115,8 +125,7 @@ class SourceEncoder(nn.Module):
         return states[:, : math.ceil(x.shape[1] / 2)]
 
     def _images(self, x: Tensor) -> Tensor:
-        side, channels = _image(self.dims, self.model.config)
-        images = x.flatten(0, 1).view(-1, side, side, channels)
+        images = x.flatten(0, 1).view(-1, *self.image)
         if self.processor is None:
             pixels = images.permute(0, 3, 1, 2)
         else:
@@ -134,7 +143,7 @@ class SourceEncoder(nn.Module):
     def _width(self) -> int:
         """Width of its vectors, by a short source of zeros. Raises RequestError if it cannot read such features."""
         if self.reads in (SPECTRA, SAMPLES, PIXELS):
-            _check_dims(self.model.config, self.reads, self.dims, self.processor, self.name)
+            _check_dims(self.model.config, self.reads, self.dims, self.processor, self.name, self.origin.get("image"))
         frames = RATE // 4 if self.dims == 1 and self.reads in (SAMPLES, SPECTRA) else 8
         try:
             with torch.no_grad():
@@ -169,13 +178,14 @@ def _by_length(layout: Layout) -> Iterator[tuple[list[int], int]]:
         yield np.flatnonzero(lengths == length).tolist(), int(length)
 
 
-def _image(dims: int, config: Any) -> tuple[int, int]:
-    """Side and channels of square images of so many values."""
+def _square(dims: int, config: Any) -> tuple[int, int, int]:
+    """Height, width and channels of square images of so many values."""
     channels = int(getattr(config, "num_channels", 3) or 3)
-    return math.isqrt(dims // channels), channels
+    side = math.isqrt(dims // channels)
+    return side, side, channels
 
 
-def _check_dims(config: Any, reads: str, dims: int, processor: Any, name: str) -> None:
+def _check_dims(config: Any, reads: str, dims: int, processor: Any, name: str, image: Sequence[int] | None) -> None:
     """Raises RequestError unless features of this width are something that the encoder reads."""
     problem = ""
     if reads == SAMPLES and dims != 1:
@@ -186,16 +196,26 @@ def _check_dims(config: Any, reads: str, dims: int, processor: Any, name: str) -
     elif reads == SPECTRA and processor is None:
         problem = "reads spectrograms, and has no preprocessor_config.json to make them from samples"
     elif reads == PIXELS:
-        side, channels = _image(dims, config)
-        problem = f"reads square images of {channels} channels ({SPLIT})" if side * side * channels != dims else ""
+        channels = _square(dims, config)[2]
+        fits = image[2] == channels if image else math.prod(_square(dims, config)) == dims
+        problem = "" if fits else f"reads images of {channels} channels, {SQUARE} ({SPLIT})"
     if processor is not None and getattr(processor, "sampling_rate", RATE) != RATE:
         problem = f"reads {processor.sampling_rate:,} samples a second, not {RATE:,}"
     if problem:
         raise RequestError(f"model.source_encoder: {name} {problem}; the features are {dims} wide")
 
 
-def open_encoder(folder: Path, name: str, dims: int) -> SourceEncoder:
-    """The encoder of a folder of Hugging Face, with its processor; raises RequestError if it is none."""
+def encoder_of(network: Any) -> SourceEncoder | None:
+    """The pretrained encoder before a network's bridge, if it has one."""
+    encoder = getattr(getattr(network, "bridge", None), "encoder", None)
+    return encoder if isinstance(encoder, SourceEncoder) else None
+
+
+def open_encoder(folder: Path, name: str, dims: int, image: Sequence[int] | None = None) -> SourceEncoder:
+    """The encoder of a folder of Hugging Face, with its processor; raises RequestError if it is none.
+
+    `image` is the size of the images that it will read: height, width, channels.
+    """
     import transformers
 
     from sourcewise.model.families.huggingface import quiet
@@ -222,7 +242,8 @@ def open_encoder(folder: Path, name: str, dims: int) -> SourceEncoder:
         problem = f"{len(left)} weights of its encoder are missing ({some(left)})"
         raise RequestError(f"model.source_encoder: {folder}: {problem}; they would be random")
     _without_noise(model.config)
-    return SourceEncoder(model, _processor(folder, str(model.main_input_name)), {"name": name}, dims)
+    origin = {"name": name, **({"image": list(image)} if image and model.main_input_name == PIXELS else {})}
+    return SourceEncoder(model, _processor(folder, str(model.main_input_name)), origin, dims)
 
 
 def _without_noise(config: Any) -> None:

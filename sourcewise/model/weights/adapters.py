@@ -8,16 +8,18 @@ sourcewise.json  bridge.safetensors                 route and bridge that were t
 
 from __future__ import annotations
 
+import hashlib
 import importlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import safetensors
 import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from sourcewise.errors import RequestError
+from sourcewise.errors import RequestError, tell
 from sourcewise.model.weights.interchange import check_finite
 from sourcewise.model.weights.peft_folders import CONFIG, opens
 from sourcewise.model.weights.weight_files import (
@@ -29,6 +31,8 @@ from sourcewise.model.weights.weight_files import (
     read_safetensors,
 )
 
+BASE = "base"  # in the metadata of the adapter's file
+VALUES = 64  # of each tensor in a digest
 FILE, PICKLED = "adapter_model.safetensors", "adapter_model.bin"
 PREFIX = "base_model.model."  # before the names of the model's modules
 OURS = "sourcewise-"  # beginning of model types that transformers does not know
@@ -48,13 +52,13 @@ def targeted(config: Any, name: str) -> bool:
     return bool(importlib.import_module("peft.tuners.tuners_utils").check_target_module_exists(config, name))
 
 
-def write_adapter(folder: Path, config: Any, state: Mapping[str, Tensor]) -> None:
-    """Write an adapter as peft does, in fp32."""
+def write_adapter(folder: Path, config: Any, state: Mapping[str, Tensor], base: str = "") -> None:
+    """Write an adapter as peft does, in fp32; `base` is the digest of the weights that it was trained beside."""
     inference, config.inference_mode = config.inference_mode, True
     config.save_pretrained(str(folder))
     config.inference_mode = inference
     kept = {name: tensor.detach().float().cpu().contiguous().clone() for name, tensor in state.items()}
-    save_file(kept, folder / FILE, metadata={"format": "pt"})
+    save_file(kept, folder / FILE, metadata={"format": "pt", **({BASE: base} if base else {})})
 
 
 def base_of(folder: Path, find: Callable[[str | Path], Path]) -> Path:
@@ -78,6 +82,7 @@ def base_of(folder: Path, find: Callable[[str | Path], Path]) -> Path:
 def merged(base: Path, config: Mapping[str, Any], weights: Weights, folder: Path) -> Weights:
     """The weights of a base with the adapter of a folder added. Raises RequestError if they do not fit."""
     state = _state(folder)
+    _tell_of_base(base, weights, folder)
     if str(config.get("model_type")).startswith(OURS):
         return _added(weights, state, folder)
     from sourcewise.model.weights.huggingface_folders import load_huggingface_network
@@ -86,6 +91,29 @@ def merged(base: Path, config: Mapping[str, Any], weights: Weights, folder: Path
     found = Weights(_by_peft(model, state, folder), base, weights.files)
     found.main = weights.main
     return found
+
+
+def digest(weights: Mapping[str, Tensor]) -> str:
+    """A digest of a model's weights, in any precision that holds them: of some numbers of each tensor."""
+    found = hashlib.blake2b(digest_size=16)
+    for name, tensor in sorted(weights.items()):
+        found.update(f"{name} {tuple(tensor.shape)}".encode())
+        flat = tensor.detach().flatten()
+        some = torch.linspace(0, max(0, len(flat) - 1), min(len(flat), VALUES)).long()
+        found.update(flat[some].float().cpu().numpy().tobytes())
+    return found.hexdigest()
+
+
+def _tell_of_base(base: Path, weights: Weights, folder: Path) -> None:
+    """Warn if the base of an adapter that was trained here has other weights than then."""
+    if not (folder / FILE).is_file():
+        return
+    with safetensors.safe_open(folder / FILE, "pt") as file:
+        had = (file.metadata() or {}).get(BASE)
+    if had and had != digest(weights):
+        tell(
+            f"{folder}: {base} is not the base as the adapter was trained with it: its weights are others; put it back"
+        )
 
 
 def add_to(model: Any, folder: Path) -> dict[str, Tensor]:

@@ -273,7 +273,7 @@ def _save_body(network: Seq2Seq, folder: Path, options: GenerationConfig | None)
         from sourcewise.model.weights.huggingface_folders import save_body
 
         forced = {FIRST: network.defaults.write().get(FIRST)}  # the language of a training
-        save_body(network.body, {**forced, **search}, folder, whole=network.adapters is None)  # type: ignore[arg-type]
+        save_body(network.body, forced, search, folder, whole=network.adapters is None)  # type: ignore[arg-type]
         return
     config, weights = family.write(network.body)
     ids: dict[str, Any] = {name: config[name] for name in IDS if config.get(name) is not None}

@@ -18,8 +18,9 @@ from sourcewise.model.families.huggingface import (
     settings_of,
     spoken_ids,
 )
+from sourcewise.model.generation_defaults import KEYS
 from sourcewise.model.weights import interchange
-from sourcewise.model.weights.generation_config import CONFIG, FILE, Search, read_told
+from sourcewise.model.weights.generation_config import CONFIG, FILE, NEUTRAL, Search, read_told
 from sourcewise.model.weights.interchange import BIAS, SPARE
 from sourcewise.model.weights.weight_files import Weights, read_json, read_weights
 
@@ -61,16 +62,20 @@ def load_huggingface_network(
     return HuggingFaceNetwork(model, ids, told, kind).eval()
 
 
-def save_body(body: HuggingFaceBody, settings: dict[str, Any], folder: Path, *, whole: bool = True) -> None:
-    """Write a body as the folder that its class writes, with these generation settings beside its own.
+def save_body(
+    body: HuggingFaceBody, ids: dict[str, Any], search: dict[str, Any], folder: Path, *, whole: bool = True
+) -> None:
+    """Write a body as the folder that its class writes, with these forced ids in its generation settings.
 
-    Without `whole` only the generation settings are written.
+    The settings of a search are replaced by `search`, if there are any. Without `whole` only generation settings are
+    written.
     """
     with quiet():
         (body.model if whole else body.model.generation_config).save_pretrained(folder)
     path = folder / FILE
-    told = read_json(path) if path.is_file() else {}
-    kept = {key: value for key, value in {**told, **settings}.items() if value is not None}
+    told = {**(read_json(path) if path.is_file() else {}), **ids}
+    own = {key: value for key, value in told.items() if not search or key not in NEUTRAL or key in KEYS}
+    kept = {key: value for key, value in {**own, **search}.items() if value is not None}
     path.write_text(json.dumps(kept, indent=2) + "\n", encoding="utf-8")
 
 

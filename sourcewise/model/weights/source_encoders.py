@@ -43,7 +43,7 @@ def reopen(origin: dict[str, Any], dims: int, folder: Path, find: Callable[[str 
         if "encoder" in origin:
             encoder = make_encoder(origin["encoder"], origin["options"], Path(origin["weights"]), dims)
         else:
-            encoder = open_encoder(find(origin["name"]), origin["name"], dims)
+            encoder = open_encoder(find(origin["name"]), origin["name"], dims, origin.get("image"))
     except RequestError as error:
         told = f"{folder / 'sourcewise.json'}: its source encoder cannot be opened"
         raise RequestError(f"{told} ({error}); put it back, or write its new place there") from None

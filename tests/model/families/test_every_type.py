@@ -3,31 +3,35 @@
 from __future__ import annotations
 
 import runpy
+import shutil
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 
-from sourcewise.config import GenerationConfig, Recipe
+from sourcewise.config import GenerationConfig
 from sourcewise.data.batches import Batch, Source, length_mask
 from sourcewise.errors import RequestError
-from sourcewise.generation.model import Model
+from sourcewise.generation.rules import ReadSource
+from sourcewise.generation.settings import read_settings
 from sourcewise.model.families.differences import shaped, why_refused
 from sourcewise.model.families.huggingface import HuggingFaceNetwork
 from sourcewise.model.network import Seq2Seq
 from sourcewise.model.protocol import shift_right
-from sourcewise.model.weights.checkpoint import load_network, save_network
-from sourcewise.training.learner import Learner
-from sourcewise.training.setup import set_up
+from sourcewise.model.weights.checkpoint import generation_told, load_network, save_network
+from tests.generation.folders import change
 from tests.generation.searching import beam_search, greedy_or_sample
-from tests.model.families.zoo import EOS, KINDS, PAD, SIZE, folder_of, task, tokenizer
+from tests.model.families.learning import learned, recorded
+from tests.model.families.zoo import EOS, KINDS, PAD, SIZE, folder_of
 
 transformers = pytest.importorskip("transformers")
 pytestmark = pytest.mark.filterwarnings("ignore")
 SOURCES, STEPS = 6, 10
 ROOT = Path(__file__).parents[3]
+SLOW = ("speecht5",)
+SLOWER = pytest.mark.xfail(reason="60 % of the small task after 150 steps: not understood yet", strict=False)
 GENERIC = [name for name, kind in KINDS.items() if not kind.native]
 
 
@@ -88,29 +92,55 @@ def test_loss_and_gradients_are_the_own_of_the_class(pair: tuple[Any, Any, Path]
         parameter.grad = own.grad = None
 
 
+SETTINGS: dict[str, dict[str, Any]] = {  # of a folder's generation_config.json
+    "none": {},
+    "penalties": {
+        "length_penalty": 2.0,
+        "no_repeat_ngram_size": 2,
+        "repetition_penalty": 1.3,
+        "suppress_tokens": [5, 9, 20],
+        "begin_suppress_tokens": [*range(4, SIZE, 2)],
+    },
+    "forced": {
+        "forced_bos_token_id": 11,
+        "forced_eos_token_id": EOS,
+        "eos_token_id": [EOS, 9, 12, 40],
+        "early_stopping": True,
+        "length_penalty": 0.3,
+        "min_new_tokens": 3,
+    },
+}
+
+
 @torch.inference_mode()
-def test_searches_are_those_of_generate(pair: tuple[Any, Any, Path]) -> None:
-    theirs, ours, _ = pair
+@pytest.mark.parametrize("settings", SETTINGS)
+def test_searches_are_those_of_generate_with_the_settings_of_the_folder(
+    settings: str, pair: tuple[Any, Any, Path], tmp_path: Path
+) -> None:
+    theirs, _, folder = pair
+    shutil.copytree(folder, tmp_path / "model")
+    change(tmp_path / "model", max_new_tokens=STEPS, max_length=..., **SETTINGS[settings])
+    ours: Any = load_network(tmp_path / "model")
+    told = read_settings(generation_told(tmp_path / "model"))
     source = sources(ours)
-    memory = ours.encode(source)
-    for beams in (1, 4):
-        options = GenerationConfig(beams=beams, max_new_tokens=STEPS)
-        if beams == 1:
-            found = greedy_or_sample(ours, memory, options, list(range(SOURCES)))
-        else:
-            found = [best[0] for best in beam_search(ours, memory, options)]
-        expected = transformers.GenerationMixin.generate(  # Whisper's own is for hours of sound
-            theirs,
-            **given(theirs, ours, source),
-            num_beams=beams,
-            do_sample=False,
-            max_new_tokens=STEPS,
-            max_length=None,
-            length_penalty=1.0,
-            early_stopping=False,
-        )
-        for hypothesis, row in zip(found, expected[:, 1:].tolist(), strict=True):
-            assert hypothesis.ids == row[: row.index(EOS) if EOS in row else STEPS]
+    memory, rows = ours.encode(source), source.tokens
+    tokens = None if rows is None else ReadSource(lambda i: rows[i, : source.token_lengths[i]].tolist())
+    before = theirs.generation_config
+    theirs.generation_config = transformers.GenerationConfig.from_pretrained(tmp_path / "model")
+    try:
+        for beams in (1, 4):
+            options = GenerationConfig(**{**told.options, "beams": beams})
+            if beams == 1:
+                found = greedy_or_sample(ours, memory, options, list(range(SOURCES)), tokens)
+            else:
+                found = [best[0] for best in beam_search(ours, memory, options, tokens)]
+            read = given(theirs, ours, source)
+            expected = transformers.GenerationMixin.generate(theirs, **read, num_beams=beams)  # Whisper's is another
+            for hypothesis, row in zip(found, expected[:, 1:].tolist(), strict=True):
+                end = next((i for i, token in enumerate(row) if token in ours.defaults.ends), STEPS)
+                assert hypothesis.said == row[: end + 1]
+    finally:
+        theirs.generation_config = before
 
 
 @torch.inference_mode()
@@ -126,6 +156,23 @@ def test_it_is_saved_as_the_folder_that_it_came_from(pair: tuple[Any, Any, Path]
 
 
 @torch.inference_mode()
+@pytest.mark.parametrize("name", [name for name, kind in KINDS.items() if kind.reads == "sounds"])
+def test_sounds_of_any_length_are_read(name: str, tmp_path: Path) -> None:
+    """Each alone and in a batch of others, as the model reads it alone."""
+    ours: Any = load_network(folder_of(name, tmp_path))
+    draw, counts = torch.Generator().manual_seed(2), (33, 40) if ours.dims > 1 else (1203, 1337)
+    each = [torch.randn(1, count, ours.dims, generator=draw) for count in counts]
+    tokens = labels()[:1].clamp(min=0)
+    for features in each:
+        length = torch.tensor([features.shape[1]])
+        alone = ours.decode(tokens, ours.encode(Source(None, None, features, length)))
+        longer = Source(None, None, F.pad(features, (0, 0, 0, 3)), length)
+        assert alone.isfinite().all()
+        if not ours.body.edges:
+            torch.testing.assert_close(ours.decode(tokens, ours.encode(longer)), alone, atol=1e-3, rtol=1e-3)
+
+
+@torch.inference_mode()
 def test_attention_is_a_share_of_the_source(pair: tuple[Any, Any, Path]) -> None:
     _, ours, _ = pair
     memory = ours.encode(sources(ours))
@@ -137,25 +184,15 @@ def test_attention_is_a_share_of_the_source(pair: tuple[Any, Any, Path]) -> None
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", GENERIC)
+@pytest.mark.parametrize("name", [pytest.param(name, marks=SLOWER) if name in SLOW else name for name in KINDS])
 def test_a_small_task_is_learned_in_150_steps(name: str, tmp_path: Path) -> None:
-    torch.manual_seed(0)
-    KINDS[name].make().save_pretrained(tmp_path / "model")
-    tokenizer(tmp_path / "model")
-    data = task(tmp_path, KINDS[name].reads, load_network(tmp_path / "model").dims)
-    train = {"steps": 150, "learning_rate": 1e-2, "warmup_steps": 20, "precision": "fp32", "batch_tokens": 100_000}
-    generation = {"beams": 1, "max_new_tokens": 8}
-    recipe = {"model": {"weights": str(tmp_path / "model")}, "train": train, "generation": generation}
-    sets = {"train": data, "valid": data, "max_source": 60, "max_target": 60}
-    setup = set_up(Recipe.model_validate({**recipe, "data": sets}))
-    learner = Learner(setup)
-    for _ in range(150):
-        learner.learn([np.arange(len(setup.train))])
-    assert setup.valid is not None
-    model = Model(setup.network.eval(), setup.tokenizer, data=setup.recipe.data, generation=setup.recipe.generation)
-    outputs = model.generate(setup.valid.dataset)
-    right = [output == example.target for output, example in zip(outputs, setup.valid.dataset, strict=True)]
-    assert np.mean(right) >= 0.9
+    """What is saved answers, reads its source, is traced, and has no fault; docs/models.md has the figures."""
+    found = learned(name, tmp_path)
+    told = recorded()[name]
+    assert found.figures.exact >= 90 and told.exact >= 90
+    assert found.figures.source_bits == pytest.approx(told.source_bits, abs=1) and told.source_bits > 2
+    assert found.trace.output == found.target and min(step.bits for step in found.trace.steps[:2]) > 0
+    assert not [finding for finding in found.diagnosis.findings if finding.level == "error"]
 
 
 def listed() -> dict[str, Any]:

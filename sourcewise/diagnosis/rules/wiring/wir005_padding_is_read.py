@@ -1,5 +1,5 @@
 from sourcewise.diagnosis.measures.wiring import LEAK, MEASURED, STEPS
-from sourcewise.diagnosis.rule import Cure, Findings, Rule
+from sourcewise.diagnosis.rule import CannotTell, Cure, Findings, Rule
 from sourcewise.diagnosis.wiring import Wiring
 
 FAR = 10  # times what real positions do: then the mask looks inverted
@@ -40,6 +40,8 @@ class PaddingIsRead(Rule[Wiring]):
         paths = wiring.paths
         if paths.padding is None or paths.padding <= max(paths.leak, self.share * (paths.unpadded or 0)):
             return
+        if getattr(getattr(wiring.network, "body", None), "edges", False):
+            raise CannotTell("whether padding is read", "convolutions of this model's encoder read some in any case")
         evidence = f"garbage in the sources' padding moves the logits by {paths.padding:.2g} of the largest"
         if paths.unpadded is not None:
             evidence += f"; other content in their real positions, by {paths.unpadded:.2g}"

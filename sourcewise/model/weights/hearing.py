@@ -1,0 +1,86 @@
+"""What recordings are read as for a model: samples or log-mel features, as its first layers take them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from sourcewise.config import ModelConfig
+from sourcewise.config.data import SOUNDS, Sounds
+from sourcewise.errors import RequestError
+from sourcewise.model.families.differences import SAMPLES, TOKENS, of_type, value_at
+from sourcewise.model.weights.checkpoint import find_folder, model_folder
+from sourcewise.model.weights.weight_files import read_json
+
+
+def sounds_of_width(dims: int) -> Sounds | None:
+    """What recordings are read as for frames of this width; None: the usual log-mel features."""
+    return next((name for name, width in SOUNDS.items() if width == dims), None)
+
+
+def sounds_for(model: ModelConfig) -> Sounds | None:
+    """The same for the model of a recipe, before it is opened; None if it does not say.
+
+    Raises RequestError if a folder is not found.
+    """
+    if model.source_encoder.name:
+        return _of_encoder(find_folder(model.source_encoder.name))
+    if not model.weights:
+        return None
+    folder = find_folder(model.weights)
+    for place in (folder, model_folder(folder)):
+        if (place / "sourcewise.json").is_file():
+            return sounds_of_width(int(read_json(place / "sourcewise.json").get("dims") or 0))
+    config = _config(model_folder(folder))
+    return None if config is None else _of_body(config)
+
+
+def _of_encoder(folder: Path) -> Sounds | None:
+    """What a source encoder reads: samples, also where its own processor makes spectrograms from them; Whisper's own.
+
+    Whisper's spectrograms are those that recordings become anyway, and shorter than samples.
+    """
+    config = _config(folder)
+    reads = "" if config is None else _input(config)
+    if config is not None and config.model_type == "whisper":
+        return sounds_of_width(config.num_mel_bins)
+    prepared = (folder / "preprocessor_config.json").is_file()
+    return "samples" if reads == SAMPLES or (prepared and reads == "input_features") else None
+
+
+def _of_body(config: Any) -> Sounds | None:
+    """What a model of transformers reads that has an encoder of sounds itself."""
+    encoder = getattr(config, "encoder", None) if config.model_type == "speech-encoder-decoder" else config
+    reads = _input(encoder)
+    if reads in (TOKENS, ""):
+        return None
+    return "samples" if reads == SAMPLES else sounds_of_width(int(value_at(config, of_type(config).width) or 0))
+
+
+def _config(folder: Path) -> Any:
+    """The configuration of a folder; None if transformers knows none, which is told when it is opened."""
+    import transformers
+
+    try:
+        return transformers.AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    except Exception:
+        return None
+
+
+def _input(config: Any) -> str:
+    """The name of what a model of this configuration reads; "" if transformers knows no such model."""
+    import transformers
+
+    speech = transformers.MODEL_FOR_SPEECH_SEQ_2_SEQ_MAPPING
+    kind = next((known[type(config)] for known in (speech, transformers.MODEL_MAPPING) if type(config) in known), None)
+    kind = kind[0] if isinstance(kind, tuple) else kind
+    return str(getattr(kind, "main_input_name", ""))
+
+
+def refuse_images(asked: tuple[int, int, int] | None, has: tuple[int, int, int] | None, name: str) -> None:
+    """Raises RequestError if a set has images of another size than a model was trained with."""
+    if asked and has and asked != has:
+        sizes = (" × ".join(map(str, each)) for each in (has, asked))
+        raise RequestError(
+            f"{name}: its images are {next(sizes)} (height × width × channels), the model's {next(sizes)}"
+        )
