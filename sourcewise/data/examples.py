@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import overload
+from typing import Any, overload
 
 import numpy as np
 
@@ -75,6 +75,7 @@ class Dataset(Sequence[Example]):
     read: Callable[[int], np.ndarray] | None = None
     task: Task = field(default_factory=Task)
     notes: list[Note] = field(default_factory=list)
+    made: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # stream → how its features were made
     plain: DatasetConfig | None = None  # of plain text: the options of denoising; targets are documents
 
     def features(self, index: int) -> np.ndarray:

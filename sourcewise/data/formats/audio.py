@@ -61,10 +61,20 @@ class AudioFile:
 
     def read(self, key: str, rows: slice) -> np.ndarray:
         """These frames; the whole part is read for them, since its loudest frame sets the scale."""
+        return log_mel(self.samples(key))[rows]
+
+    def samples(self, key: str = "") -> np.ndarray:
+        """The samples (n,) of a part: one channel, float32, 16,000 a second."""
         start, stop = self._samples(key)
         file = _readable(self._source)
         samples, _ = soundfile.read(file, start=start, stop=stop, dtype="float32", always_2d=True)
-        return log_mel(resampled(samples.mean(axis=1), self._rate))[rows]
+        return resampled(samples.mean(axis=1), self._rate)
+
+
+def read_samples(path: Path) -> tuple[np.ndarray, tuple[str, ...]]:
+    """The samples (n,) of a recording, as `AudioFile.samples`, and what was converted. Raises ValueError, OSError."""
+    file = AudioFile(path)
+    return file.samples(), file.header("").remarks
 
 
 def _readable(source: Source) -> Any:
