@@ -174,6 +174,10 @@ class DataConfig(Options):
     target_language: str | None = Field(
         None, min_length=1, description="language of the targets, in the same way; outputs begin with its code"
     )
+    sounds: Literal["whisper", "fbank", "samples"] = Field(
+        "whisper",
+        description="features of recordings: whisper (its 80 log-mel), fbank (Kaldi's 80), or samples, 16,000 a second",
+    )
     max_source: Positive = Field(512, description="longest source in tokens; longer ones are cut")
     max_frames: Positive = Field(4096, description="longest source in frames; longer ones are cut")
     max_target: Positive = Field(256, description="longest target in tokens, end of text included")

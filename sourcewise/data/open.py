@@ -172,6 +172,7 @@ def open_sources(
     quoting: Quoting = "auto",
     languages: tuple[str, str] = ("", ""),
     file: str | None = None,
+    sounds: str = "whisper",
 ) -> Dataset:
     """Sources for generation, in order; targets may be empty. `languages` are those of sources and outputs.
 
@@ -187,9 +188,10 @@ def open_sources(
     if isinstance(given, (str, Path)):
         path = Path(given).expanduser()
         how = {"prompt": prompt, "need_target": False, "cache_gb": cache_gb, "quoting": quoting, "languages": languages}
+        how["sounds"] = sounds
         read = partial(read_manifest, path, **how)  # type: ignore[arg-type]
         dataset = _sources_of_file(
-            path, partial(read, features, file=file), source, chat, quoting, languages, features, file
+            path, partial(read, features, file=file), source, chat, quoting, languages, features, file, sounds
         )
     elif len(given) and not isinstance(given[0], str):
         dataset = _matrices([np.asarray(matrix, dtype=np.float32) for matrix in given])
@@ -216,6 +218,7 @@ def _read(config: DatasetConfig, data: DataConfig, split: str) -> Dataset:
             quoting=config.quoting,
             skip_bad=data.skip_bad,
             languages=languages,
+            sounds=data.sounds,
         )
     if config.conversations:
         return read_conversations(data.path(config.conversations), data.chat, limit=config.limit)
@@ -284,6 +287,7 @@ def _sources_of_file(
     languages: tuple[str, str],
     features: str | Path | None,
     file: str | None,
+    sounds: str,
 ) -> Dataset:
     """Sources in a file; `read` reads it as a manifest."""
     suffix = path.suffix.lower()
@@ -292,7 +296,7 @@ def _sources_of_file(
     if are_rows(path):
         return read()
     if ending_of(path.name) and suffix not in endings():
-        return read_matrices(path)
+        return read_matrices(path, sounds)
     if suffix not in endings():
         return _texts(read_lines(path, nul=True), str(path), chat)
     if suffix in DELIMITED:

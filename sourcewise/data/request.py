@@ -46,6 +46,7 @@ class SourceRequest:
             chat=self.data.chat if like.conversations else None,
             languages=self.data.languages(like),
             file=like.file,
+            sounds=self.data.sounds,
         )
 
     def examples(self, path: str) -> Dataset:

@@ -75,7 +75,7 @@ def _dims(folder: Path, kind: str, name: str) -> int:
     config = read_json(folder / "config.json")
     config = config.get("vision_config") or config
     side, channels = config.get("image_size"), int(config.get("num_channels") or 3)
-    side = side[0] if isinstance(side, list) and side else side
+    side: Any = side[0] if isinstance(side, list) and side else side
     pictures = type(side) is int
     if pictures != (kind == "video"):
         raise RequestError(f"--with {name}: reads {'pictures' if pictures else 'no pictures'}; these are {WHAT[kind]}")

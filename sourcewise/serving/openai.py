@@ -240,7 +240,7 @@ def _heard(model: Model, limits: Limits, data: bytes, filename: str, fields: dic
         path = Path(folder, f"recording{suffix}")
         path.write_bytes(data)
         try:
-            matrix = open_sources(str(path)).features(0)
+            matrix = open_sources(str(path), sounds=model.data.sounds).features(0)
         except RequestError as error:
             raise Refusal(422, str(error).replace(str(path), "file")) from None
     given: dict[str, Any] = {"features": matrix}

@@ -14,7 +14,7 @@ import pyarrow.parquet
 
 from sourcewise.data.formats.npy import NPY
 from sourcewise.data.formats.registry import ending_of, open_bytes
-from sourcewise.data.formats.store import Arrays, Header, Store
+from sourcewise.data.formats.store import Arrays, Header, Store, heard
 
 _GROUPS = 4  # row groups that are kept
 
@@ -65,8 +65,12 @@ class ArrowFile:
 class ArrowColumn:
     """The arrays of one column by row ("0", "1", …); parts of the file are read when they are used."""
 
-    def __init__(self, file: ArrowFile, name: str) -> None:
-        self._file, self._name = file, name
+    def __init__(self, file: ArrowFile, name: str, sounds: str = "whisper") -> None:
+        self._file, self._name, self._sounds = file, name, sounds
+
+    def heard(self, sounds: str) -> ArrowColumn:
+        """The same column, recordings as other features."""
+        return ArrowColumn(self._file, self._name, sounds)
 
     @functools.cached_property
     def _valid(self) -> set[str]:
@@ -82,7 +86,8 @@ class ArrowColumn:
         if key not in self._valid:
             raise KeyError(key)
         part = int(np.searchsorted(self._file.begins, int(key), "right")) - 1
-        return _store_of(self._file.group(part, self._name)[int(key) - int(self._file.begins[part])])
+        found = _store_of(self._file.group(part, self._name)[int(key) - int(self._file.begins[part])])
+        return heard(found, self._sounds)
 
     def header(self, key: str) -> Header:
         """Shape and type."""

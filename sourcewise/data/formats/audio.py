@@ -1,13 +1,20 @@
-"""Recordings as log-mel features: Whisper's, by transformers' own extractor, without weights.
+"""Recordings as log-mel features of Whisper's, as Kaldi's filter banks, or as samples.
 
-80 mel bands, 16,000 samples a second, a frame each 10 ms. Other rates are resampled, channels are averaged; both are
-told by the readers. Frames are counted from the header of the file.
+16,000 samples a second; other rates are resampled, channels are averaged; both are told by the readers. Frames are
+counted from the header of the file.
+
+- `whisper`: 80 log-mel features each 10 ms, by transformers' own extractor, without weights.
+- `fbank`: 80 Kaldi filter banks of 25 ms each 10 ms, of samples from -32768 to 32767, without dither: those of
+  fairseq, ESPnet and Kaldi.
+- `samples`: frames of width 1, for a pretrained encoder before the bridge.
 """
 
 from __future__ import annotations
 
+import copy
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +26,15 @@ from sourcewise.data.formats.store import Header, Source, seconds_of
 RATE = 16_000
 HOP = 160  # samples a frame
 MELS = 80
+SHORTEST = 200  # samples that Whisper's extractor, which mirrors as many, cannot read
+WINDOW = 400  # samples of Kaldi's window; those of an incomplete one are left out
+FULL_SCALE = 32768  # Kaldi reads 16-bit numbers
 
 
 class AudioFile:
-    """One array of (frames, mel bands)."""
+    """One array of (frames, mel bands), or (samples, 1)."""
+
+    _sounds = "whisper"
 
     def __init__(self, source: Source) -> None:
         self._source = source
@@ -44,6 +56,12 @@ class AudioFile:
         """One, without a name; a part has the key START:END, in seconds."""
         return [""]
 
+    def heard(self, sounds: str) -> AudioFile:
+        """The same recording as other features, one of SOUNDS."""
+        other = copy.copy(self)
+        other._sounds = sounds
+        return other
+
     def _samples(self, key: str) -> tuple[int, int]:
         """The first sample of a part, and the one after its last."""
         if not key:
@@ -57,11 +75,12 @@ class AudioFile:
     def header(self, key: str) -> Header:
         """Shape and type, from the number of samples."""
         start, stop = self._samples(key)
-        return Header((-(-(stop - start) * RATE // self._rate) // HOP, MELS), np.dtype(np.float32), self._remarks)
+        shape = SOUNDS[self._sounds].shape(-(-(stop - start) * RATE // self._rate))
+        return Header(shape, np.dtype(np.float32), self._remarks)
 
     def read(self, key: str, rows: slice) -> np.ndarray:
         """These frames; the whole part is read for them, since its loudest frame sets the scale."""
-        return log_mel(self.samples(key))[rows]
+        return SOUNDS[self._sounds].of(self.samples(key))[rows]
 
     def samples(self, key: str = "") -> np.ndarray:
         """The samples (n,) of a part: one channel, float32, 16,000 a second."""
@@ -97,12 +116,44 @@ def resampled(samples: np.ndarray, rate: int) -> np.ndarray:
 
 def log_mel(samples: np.ndarray) -> np.ndarray:
     """The (frames, 80) log-mel features of samples (one channel, 16,000 a second), without padding."""
-    if len(samples) < HOP:
+    if len(samples) <= SHORTEST:
         return np.zeros((0, MELS), np.float32)
     found: np.ndarray = _extractor()(samples, sampling_rate=RATE, padding=False, truncation=False, return_tensors="np")[
         "input_features"
     ][0]
     return np.ascontiguousarray(found.T, np.float32)
+
+
+def filter_banks(samples: np.ndarray) -> np.ndarray:
+    """The (frames, 80) log filter banks of Kaldi, of samples between -1 and 1 (one channel, 16,000 a second)."""
+    try:
+        import kaldi_native_fbank as kaldi
+    except ImportError:
+        message = "as fbank takes kaldi-native-fbank, which is not installed: pip install 'sourcewise[audio]'"
+        raise ValueError(message) from None
+    options = kaldi.FbankOptions()
+    options.frame_opts.samp_freq, options.frame_opts.dither = RATE, 0
+    options.mel_opts.num_bins = MELS
+    computed = kaldi.OnlineFbank(options)
+    computed.accept_waveform(RATE, (samples * FULL_SCALE).tolist())
+    computed.input_finished()
+    found = [computed.get_frame(i) for i in range(computed.num_frames_ready)]
+    return np.stack(found).astype(np.float32) if found else np.zeros((0, MELS), np.float32)
+
+
+@dataclass(frozen=True, slots=True)
+class Sounds:
+    """A way to read samples (n,) as frames: the shape that n samples give, and the frames."""
+
+    shape: Callable[[int], tuple[int, int]]
+    of: Callable[[np.ndarray], np.ndarray]
+
+
+SOUNDS = {
+    "whisper": Sounds(lambda n: (n // HOP if n > SHORTEST else 0, MELS), log_mel),
+    "fbank": Sounds(lambda n: (max(0, 1 + (n - WINDOW) // HOP), MELS), filter_banks),
+    "samples": Sounds(lambda n: (n, 1), lambda samples: samples[:, None].astype(np.float32)),
+}
 
 
 @functools.cache

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from sourcewise.data.formats.registry import open_bytes
-from sourcewise.data.formats.store import Header, Store
+from sourcewise.data.formats.store import Header, Store, heard
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,8 +39,12 @@ class Member:
 class Members:
     """The array of each of these members, by key."""
 
-    def __init__(self, members: dict[str, Member]) -> None:
-        self._members = members
+    def __init__(self, members: dict[str, Member], sounds: str = "whisper") -> None:
+        self._members, self._sounds = members, sounds
+
+    def heard(self, sounds: str) -> Members:
+        """The same members, recordings as other features."""
+        return Members(self._members, sounds)
 
     def keys(self) -> Sequence[str]:
         """The keys, in order."""
@@ -48,7 +52,7 @@ class Members:
 
     def _store(self, key: str) -> tuple[Store, str]:
         member = self._members[key]
-        store = open_bytes(io.BytesIO(member.read()), member.ending)
+        store = heard(open_bytes(io.BytesIO(member.read()), member.ending), self._sounds)
         keys = store.keys()
         if len(keys) != 1:
             raise ValueError(f"holds {len(keys):,} arrays; a member of a shard should hold one")

@@ -69,6 +69,12 @@ def seconds_of(key: str) -> tuple[float, float | None]:
     return float(times[1]), float(times[2]) if times[2] else None
 
 
+def heard(store: Store, sounds: str) -> Store:
+    """The same store with its recordings as these features (see `audio.SOUNDS`), if it holds any."""
+    make = getattr(store, "heard", None)
+    return store if make is None else make(sounds)  # type: ignore[no-any-return]
+
+
 class Arrays:
     """A store of arrays in memory."""
 

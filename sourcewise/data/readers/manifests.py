@@ -36,6 +36,7 @@ def read_manifest(
     quoting: Quoting = "auto",
     skip_bad: bool = False,
     languages: tuple[str, str] = ("", ""),
+    sounds: str = "whisper",
 ) -> Dataset:
     """The examples of a manifest, with checked matrices (all their numbers, if they fit into `cache_gb`).
 
@@ -43,14 +44,15 @@ def read_manifest(
     whose frames are joined. By default it is the folder that the row names, or a usual one: `features/NAME`,
     `features`, beside the manifest or one folder up. `target`, `prompt` and `file` name columns instead of the
     layout's own. Raises RequestError that counts the bad rows and names manifest, line and file of the first; with
-    `skip_bad` bad rows are skipped and noted. `languages` are those of prompts and targets, or `column:NAME`.
+    `skip_bad` bad rows are skipped and noted. Recordings become the features `sounds`.
+    `languages` are those of prompts and targets, or `column:NAME`.
     """
     rows = read_rows(Path(path), quoting, file)
     table, layout = rows.table, rows.layout
     count = len(table) if limit is None else min(limit, len(table))
     targets, others = _targets(table, layout, target, need_target, count)
     prompts = table.text(prompt, count) if prompt else _optional(table, layout.prompt)
-    store, places, made = _matrices(rows, count, features, cache_gb * 1e9)
+    store, places, made = _matrices(rows, count, features, cache_gb * 1e9, sounds)
     wheres, spoken = table.wheres(count), table.languages(languages, count)
     if need_target:
         table.bad.add_blank(targets, wheres, "the target is empty", "every example needs a text to produce")
@@ -84,14 +86,14 @@ def target_texts(
 
 
 def _matrices(
-    rows: ManifestRows, count: int, features: Features | None, cache_bytes: float
+    rows: ManifestRows, count: int, features: Features | None, cache_bytes: float, sounds: str
 ) -> tuple[MatrixStore | JoinedStore, dict[int, int], dict[str, Record]]:
     """The matrices of a manifest, row → place among them, and how those of each stream were made, where it is known."""
     streams = streams_of(features)
     found = {name: _clips(rows, count, each) for name, each in streams.items()}
     usable = [row for row in range(count) if all(row in clips.of for clips in found.values())]
     stores = {
-        name: MatrixStore([clips.of[row] for row in usable], cache_bytes / len(found), clips.stores)
+        name: MatrixStore([clips.of[row] for row in usable], cache_bytes / len(found), clips.stores, sounds)
         for name, clips in found.items()
     }
     store = next(iter(stores.values())) if len(stores) == 1 else JoinedStore(stores)

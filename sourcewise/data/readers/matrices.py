@@ -17,7 +17,7 @@ import numpy as np
 from sourcewise.data.examples import Dataset, Example, Note
 from sourcewise.data.formats.npy import NPY, NpyFile
 from sourcewise.data.formats.registry import ending_of, open_bytes, open_store
-from sourcewise.data.formats.store import Header, Store
+from sourcewise.data.formats.store import Header, Store, heard
 from sourcewise.data.readers.feature_files import NO_FILE
 from sourcewise.errors import FaultyData, RequestError
 
@@ -99,17 +99,23 @@ class MatrixStore:
     """The matrices of a set; `store(i)` is a new copy of clip i's (frames, dims) float32 matrix.
 
     If all files fit into `cache_bytes`, they are read, checked and kept as stored; else only headers are checked at
-    once, and numbers when they are read. `bad` maps unusable clips, which have 0 frames, to errors that name manifest,
-    line and file.
+    once, and numbers when they are read. Recordings become the features `sounds`. `bad` maps unusable clips, which have
+    0 frames, to errors that name manifest, line and file.
     """
 
-    def __init__(self, clips: Sequence[Clip], cache_bytes: float, stores: Mapping[Path, Store] | None = None) -> None:
+    def __init__(
+        self,
+        clips: Sequence[Clip],
+        cache_bytes: float,
+        stores: Mapping[Path, Store] | None = None,
+        sounds: str = "whisper",
+    ) -> None:
         self.clips = list(clips)
         self.bad: dict[int, RequestError] = {}
         files: dict[_Key, Clip] = {}
         for clip in self.clips:
             files.setdefault(_key(clip), clip)
-        opened = _in_threads(lambda clip: _find(clip, (stores or {}).get(clip.path)), list(files.values()))
+        opened = _in_threads(lambda clip: _find(clip, (stores or {}).get(clip.path), sounds), list(files.values()))
         wrong = {key: each for key, each in zip(files, opened, strict=True) if isinstance(each, RequestError)}
         self._found = {key: each for key, each in zip(files, opened, strict=True) if not isinstance(each, RequestError)}
         self.cached = sum(each.header.nbytes for each in self._found.values()) <= cache_bytes
@@ -197,7 +203,7 @@ class MatrixStore:
         return len(self.clips)
 
 
-def read_matrices(path: Path) -> Dataset:
+def read_matrices(path: Path, sounds: str = "whisper") -> Dataset:
     """The matrices of a file, each a source without a target, in its order. Raises RequestError that names the file."""
     first = Clip(path, "source")
     try:
@@ -208,7 +214,9 @@ def read_matrices(path: Path) -> Dataset:
         raise first.unreadable(error) from None
     except ValueError as error:
         raise first.wrong(str(error)) from None
-    store = MatrixStore([Clip(path, "source", key=key) for key in keys] if len(keys) > 1 else [first], 4e9)
+    store = MatrixStore(
+        [Clip(path, "source", key=key) for key in keys] if len(keys) > 1 else [first], 4e9, None, sounds
+    )
     for wrong in store.bad.values():
         raise wrong
     ids = keys if len(keys) > 1 else [path.stem]
@@ -259,7 +267,7 @@ def _in_threads(work: Callable[[Clip], T], clips: list[Clip]) -> list[T | Reques
         pool.shutdown(cancel_futures=True)
 
 
-def _find(clip: Clip, store: Store | None) -> _Matrix:
+def _find(clip: Clip, store: Store | None, sounds: str = "whisper") -> _Matrix:
     """The array of a clip, by its header. `store` is its file where it is open already. Raises RequestError."""
     try:
         if store is None and clip.span:
@@ -267,7 +275,8 @@ def _find(clip: Clip, store: Store | None) -> _Matrix:
         elif store is None and _is_npy(clip):
             store = NpyFile(clip.path)
         opened = (lambda: store) if store is not None else functools.partial(open_store, clip.path)
-        found = store or opened()
+        hears = functools.partial(_heard, opened, sounds)
+        found = hears()
         key = _key_of(found, clip)
         header = found.header(key)
     except OSError as error:
@@ -277,7 +286,11 @@ def _find(clip: Clip, store: Store | None) -> _Matrix:
     except KeyError:
         raise clip.wrong(_no_key(found, clip), "no such key") from None
     _check_shape(clip, header)
-    return _Matrix(header, key, opened)
+    return _Matrix(header, key, hears)
+
+
+def _heard(opened: Callable[[], Store], sounds: str) -> Store:
+    return heard(opened(), sounds)
 
 
 def _in_archive(path: Path, span: tuple[int, int]) -> Store:
