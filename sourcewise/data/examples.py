@@ -76,6 +76,7 @@ class Dataset(Sequence[Example]):
     task: Task = field(default_factory=Task)
     notes: list[Note] = field(default_factory=list)
     made: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # stream → how its features were made
+    streams: Mapping[str, int] = field(default_factory=dict)  # name → width of each of several named streams, in order
     plain: DatasetConfig | None = None  # of plain text: the options of denoising; targets are documents
 
     def features(self, index: int) -> np.ndarray:

@@ -74,8 +74,8 @@ def _dims(folder: Path, kind: str, name: str) -> int:
     """
     config = read_json(folder / "config.json")
     config = config.get("vision_config") or config
-    side, channels = config.get("image_size"), int(config.get("num_channels") or 3)
-    side: Any = side[0] if isinstance(side, list) and side else side
+    side: Any = config.get("image_size")
+    side, channels = side[0] if isinstance(side, list) and side else side, int(config.get("num_channels") or 3)
     pictures = type(side) is int
     if pictures != (kind == "video"):
         raise RequestError(f"--with {name}: reads {'pictures' if pictures else 'no pictures'}; these are {WHAT[kind]}")
@@ -86,7 +86,8 @@ def _checked_layer(encoder: SourceEncoder, layer: int | None, name: str) -> int 
     if layer is None:
         return None
     config: Any = encoder.model.config
-    count = int(getattr(config, "encoder_layers", None) or getattr(config, "num_hidden_layers", 0))
+    stated: Any = getattr(config, "encoder_layers", None) or getattr(config, "num_hidden_layers", None)
+    count = int(stated or 0)
     if not 0 <= layer <= count:
         raise RequestError(f"--layer {layer}: {name} has the layers 1 to {count}, and 0 before them")
     return layer

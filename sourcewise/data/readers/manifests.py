@@ -74,7 +74,9 @@ def read_manifest(
         for i in kept
     ]
     notes = [*table.notes, *left_out]
-    return Dataset(examples, str(path), store.dims, lambda k: store(places[kept[k]]), notes=notes, made=made)
+    widths = store.widths if isinstance(store, JoinedStore) else {}
+    read = lambda k: store(places[kept[k]])  # noqa: E731
+    return Dataset(examples, str(path), store.dims, read, notes=notes, made=made, streams=widths)
 
 
 def target_texts(
