@@ -152,8 +152,10 @@ class MatrixStore:
         for place, clip in enumerate(self.clips):
             each = self._found.get(_key(clip))
             remarks = each.header.remarks if each else ()
-            if each and not np.can_cast(each.header.dtype, np.float32):
-                remarks += (f"hold {each.header.dtype}: rounded to float32",)
+            if each and each.header.dtype != np.float32:
+                exactly = np.can_cast(each.header.dtype, np.float32)
+                how = "read as float32, without loss" if exactly else "rounded to float32"
+                remarks += (f"hold {each.header.dtype}: {how}",)
             for remark in remarks:
                 converted.setdefault(remark, []).append(place)
         return found + [(places[0], f"{len(places):,} clips {what}") for what, places in converted.items()]
