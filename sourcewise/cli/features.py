@@ -15,8 +15,8 @@ from sourcewise.cli.parser import argument, command, filled, path
     "FILES… --with MODEL -o FOLDER [options]",
     [
         "sourcewise features clips --with facebook/dinov2-base -o features",
-        "sourcewise features a.wav b.wav --with facebook/hubert-base-ls960 --layer 9 -o hubert",
-        "sourcewise features videos/train --with openai/clip-vit-base-patch32 --rate 12.5 -o clip/train",
+        "sourcewise features wav --with facebook/hubert-base-ls960 --layer 9 -o hubert",
+        "sourcewise features videos --with openai/clip-vit-base-patch32 --rate 12.5 -o clip",
     ],
     argument("files", nargs="+", type=path, metavar="FILES", help="recordings or videos, or folders of them"),
     argument("--with", dest="model", required=True, type=path, metavar="MODEL", help="wav2vec2, HuBERT, Whisper; ViT, "
