@@ -188,11 +188,9 @@ def open_sources(
     if isinstance(given, (str, Path)):
         path = Path(given).expanduser()
         how = {"prompt": prompt, "need_target": False, "cache_gb": cache_gb, "quoting": quoting, "languages": languages}
-        how["sounds"] = sounds
         read = partial(read_manifest, path, **how)  # type: ignore[arg-type]
-        dataset = _sources_of_file(
-            path, partial(read, features, file=file), source, chat, quoting, languages, features, file, sounds
-        )
+        read = partial(read, features, file=file, sounds=sounds)
+        dataset = _sources_of_file(path, read, source, chat, quoting, languages, features, file, sounds)
     elif len(given) and not isinstance(given[0], str):
         dataset = _matrices([np.asarray(matrix, dtype=np.float32) for matrix in given])
     else:
