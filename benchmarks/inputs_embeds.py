@@ -31,7 +31,7 @@ from sourcewise.config import BridgeConfig, GenerationConfig
 from sourcewise.data.batches import Source
 from sourcewise.evaluation.results import METRICS_FILE
 from sourcewise.generation.sampling import greedy_or_sample
-from sourcewise.model.inputs.bridges import build_bridge
+from sourcewise.model.inputs.registry import build_bridge
 from sourcewise.model.network import Seq2Seq
 from sourcewise.model.weights.checkpoint import find_folder, load_network
 

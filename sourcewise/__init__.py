@@ -10,6 +10,7 @@
     sourcewise.score("test.de", ["a.de", "b.de"], paired="bootstrap").systems   # of outputs that exist
     sourcewise.diagnose(model, "valid.tsv").findings
     doctor = sourcewise.doctor(module, optimizer)           # in any training loop: doctor.step(loss, batch)
+    sourcewise.export("runs/digits", "digits-onnx", to="onnx").check
     sourcewise.trace(model, "a source").steps               # each token's probability, source bits and attention
     sourcewise.source_bits(any_model, batch).bits           # of any torch module, one batch
 
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from sourcewise.diagnosis.diagnose import diagnose
     from sourcewise.evaluation.evaluate import evaluate
     from sourcewise.evaluation.one_batch import source_bits
+    from sourcewise.exporting.export import export
     from sourcewise.generation.model import load
     from sourcewise.generation.tracing import trace
     from sourcewise.integrations.loop import doctor
@@ -41,6 +43,7 @@ __all__ = [
     "diagnose",
     "doctor",
     "evaluate",
+    "export",
     "load",
     "preflight",
     "score",
@@ -60,6 +63,7 @@ _HOMES = {
     "source_bits": "sourcewise.evaluation.one_batch",
     "score": "sourcewise.scoring.score",
     "trace": "sourcewise.generation.tracing",
+    "export": "sourcewise.exporting.export",
 }
 
 

@@ -18,7 +18,7 @@ LAYERS = (
     ("integrations", "reporting"),
     ("diagnosis",),
     ("comparison",),
-    ("training", "scoring"),
+    ("training", "scoring", "exporting", "extraction"),
     ("evaluation",),
     ("baselines",),
     ("generation",),

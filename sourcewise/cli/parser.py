@@ -176,8 +176,7 @@ def overview() -> str:
             *rows,
             "",
             "example: sourcewise demo digits",
-            "`sourcewise COMMAND --help` tells more of one. Exit status: 0 done; 1 the answer",
-            "is bad (diagnose, evaluate --require); 2 the request was wrong.",
+            "`sourcewise COMMAND --help` says more. Exit: 0 done; 1 bad answer; 2 bad request",
         ]
     )
 

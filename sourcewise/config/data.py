@@ -152,8 +152,8 @@ def _named_apart(sets: list[DatasetConfig]) -> list[DatasetConfig]:
     return sets
 
 
-Sounds = Literal["log-mel", "log-mel-128", "samples"]
-SOUNDS: dict[Sounds, int] = {"log-mel": 80, "log-mel-128": 128, "samples": 1}  # the width of their frames
+Sounds = Literal["log-mel", "log-mel-128", "fbank", "samples"]
+SOUNDS: dict[Sounds, int] = {"log-mel": 80, "log-mel-128": 128, "fbank": 80, "samples": 1}  # the width of their frames
 Mixture = Annotated[list[DatasetConfig], Field(min_length=1), AfterValidator(_named_apart)]
 
 
@@ -188,8 +188,8 @@ class DataConfig(Options):
     max_target: Positive = Field(256, description="longest target in tokens, end of text included")
     sounds: Sounds | None = Field(
         None,
-        description="what recordings (.wav, …) are read as: log-mel (80 bands), log-mel-128, or samples, 16,000 a "
-        "second (default: what the model reads, else log-mel)",
+        description="what recordings (.wav, …) are read as: log-mel (Whisper's 80 bands), log-mel-128, fbank (Kaldi's "
+        "80 bands), or samples, 16,000 a second (default: what the model reads, else log-mel)",
     )
     group: str | None = Field(
         None, min_length=1, description="regular expression on ids: its first group says what belongs to one split"

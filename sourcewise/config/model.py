@@ -34,8 +34,10 @@ class BridgeConfig(Options):
     )
     streams: list[Positive] = Field(
         default_factory=list,
-        description="widths of the parts of a frame that have units of their own (units); default: one part",
+        description="widths of the parts of a frame that have units of their own (units), or a bridge each; default: "
+        "one part, or the set's named streams",
     )
+    per_stream: bool = Field(False, description="a bridge for each stream; a slot is the sum of theirs")
     positions: bool = Field(True, description="add sinusoidal positions to the memory positions")
     normalize: bool = Field(True, description="standardise each dimension with the training set's mean and deviation")
 

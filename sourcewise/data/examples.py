@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain
 from pathlib import Path
-from typing import overload
+from typing import Any, overload
 
 import numpy as np
 
@@ -138,6 +138,8 @@ class Dataset(Sequence[Example]):
     read: Callable[[int], np.ndarray] | None = None
     task: Task = field(default_factory=Task)
     notes: list[Note] = field(default_factory=list)
+    made: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # stream → how its features were made
+    streams: Mapping[str, int] = field(default_factory=dict)  # name → width of each of several named streams, in order
     plain: DatasetConfig | None = None  # of plain text: the options of denoising; targets are documents
     image: tuple[int, int, int] | None = None  # height, width and channels of the images that frames are, if known
     kept: Kept | None = None  # of a set that is too large for the memory

@@ -151,6 +151,8 @@ def join(sets: Sequence[Dataset]) -> Dataset:
         dims=sets[0].dims,
         read=features if sets[0].dims else None,
         notes=[note for s in sets for note in s.notes],
+        made=sets[0].made,
+        streams=sets[0].streams if all(s.streams == sets[0].streams for s in sets) else {},
     )
 
 

@@ -206,12 +206,10 @@ def open_sources(
         raise RequestError(f"{name}: a folder of features goes with a manifest, which is a .tsv or .csv")
     if isinstance(given, (str, Path)):
         path = Path(given).expanduser()
-        how = {"prompt": prompt, "need_target": False, "cache_gb": cache_gb, "quoting": quoting}
+        how: dict[str, Any] = {"prompt": prompt, "need_target": False, "cache_gb": cache_gb, "quoting": quoting}
         how |= {"languages": languages, "sounds": sounds}
-        read = partial(read_manifest, path, **how)  # type: ignore[arg-type]
-        dataset = _sources_of_file(
-            path, partial(read, features, file=file), source, chat, quoting, languages, features, file, sounds
-        )
+        read = partial(read_manifest, path, features, file=file, **how)
+        dataset = _sources_of_file(path, read, source, chat, quoting, languages, features, file, sounds)
     elif len(given) and not isinstance(given[0], str):
         dataset = _matrices([np.asarray(matrix, dtype=np.float32) for matrix in given])
     else:

@@ -14,7 +14,8 @@ from sourcewise.data.examples import Dataset
 from sourcewise.data.tokenizers.tokenizer import Tokenizer
 from sourcewise.errors import RequestError
 from sourcewise.model.families.registry import FAMILIES
-from sourcewise.model.inputs.bridges import Bridge, behind, build_bridge
+from sourcewise.model.inputs.bridges import Bridge
+from sourcewise.model.inputs.registry import behind, build_bridge
 from sourcewise.model.inputs.source_encoder import PIXELS, SourceEncoder, make_encoder, open_encoder
 from sourcewise.model.network import Seq2Seq
 from sourcewise.model.weights.checkpoint import find_folder, load_feature_encoder, load_network
@@ -60,7 +61,10 @@ def _bridge(model: ModelConfig, d_model: int, dataset: Dataset) -> Bridge:
         if dims != dataset.dims:
             problem = f"{model.feature_encoder.weights} reads {dims} dims, {dataset.name} has {dataset.dims}"
             raise RequestError(f"model.feature_encoder.weights: {problem}")
-    bridge = build_bridge(model.bridge, dataset.dims, d_model, model.dropout, before)
+    config = model.bridge
+    if config.per_stream and not config.streams:
+        config = config.model_copy(update={"streams": list(dataset.streams.values())})
+    bridge = build_bridge(config, dataset.dims, d_model, model.dropout, before)
     initialize(bridge, model.initialization)
     if model.bridge.normalize:
         mean, deviation = feature_statistics(dataset)

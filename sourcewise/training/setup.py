@@ -16,6 +16,7 @@ from sourcewise.data.examples import Dataset
 from sourcewise.data.mixtures import encode_sets, encode_training, join
 from sourcewise.data.noise.denoising import special_tokens
 from sourcewise.data.open import open_sets
+from sourcewise.data.readers.feature_record import told_apart
 from sourcewise.data.stored.tokenizer import kept_tokenizer
 from sourcewise.data.tokenizers.languages import check_language
 from sourcewise.data.tokenizers.tokenizer import Tokenizer
@@ -67,6 +68,8 @@ def set_up(recipe: Recipe, tokenizer_of: Path | None = None) -> TrainingSetup:
                 f"{other.name}: its sources are {_kind(other)}, those of {train[0].name} {_kind(train[0])}"
             )
         refuse_images(train[0].image, other.image, other.name)
+    for line in told_apart([(each.name, each.made) for each in (*train, *valid, *test)]):
+        tell(line)
     tokenizer = Tokenizer.load(tokenizer_of) if tokenizer_of else open_tokenizer(recipe, train)
     torch.manual_seed(recipe.seed)
     network: Seq2Seq = place(build_network(recipe.model, tokenizer, join(train)), device)

@@ -12,7 +12,7 @@ from sourcewise.data.batches import Batch, Source
 from sourcewise.data.examples import Dataset, Example
 from sourcewise.model.families.bart import Bart, BartConfig
 from sourcewise.model.families.transformer import Transformer, TransformerConfig
-from sourcewise.model.inputs.bridges import build_bridge
+from sourcewise.model.inputs.registry import build_bridge
 from sourcewise.model.network import Seq2Seq
 from sourcewise.model.protocol import Aims
 

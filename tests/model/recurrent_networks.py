@@ -15,7 +15,7 @@ from sourcewise.data.batches import Source
 from sourcewise.data.tokenizers.tokenizer import Tokenizer
 from sourcewise.model.blocks.recurrent_layers import AttentiveLayer
 from sourcewise.model.families.recurrent import Recurrent, RecurrentConfig
-from sourcewise.model.inputs.bridges import build_bridge
+from sourcewise.model.inputs.registry import build_bridge
 from sourcewise.model.network import Seq2Seq
 from tests.model.networks import DIMS, VOCABULARY, feature_source, text_source
 

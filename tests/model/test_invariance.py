@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from sourcewise.config import GenerationConfig
 from sourcewise.data.batches import IGNORED, Batch, Source
 from sourcewise.generation.generate import search
-from sourcewise.model.inputs.bridges import BRIDGES
+from sourcewise.model.inputs.registry import BRIDGES
 from sourcewise.model.network import Seq2Seq
 from sourcewise.model.protocol import token_nats
 from tests.generation.searching import beam_search, greedy_or_sample

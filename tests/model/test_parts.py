@@ -12,7 +12,7 @@ from torch import nn
 
 from sourcewise.config import BridgeConfig, FeatureEncoderConfig
 from sourcewise.model.families.huggingface import HuggingFaceNetwork, parts_of, stacks_of
-from sourcewise.model.inputs.bridges import build_bridge
+from sourcewise.model.inputs.registry import build_bridge
 from sourcewise.model.network import Seq2Seq
 from sourcewise.model.parts import OTHER, PARTS
 from tests.model.networks import network

@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow
 import pyarrow.parquet
 
+from sourcewise.config.data import Sounds
 from sourcewise.data.formats.npy import NPY
 from sourcewise.data.formats.registry import ending_of, open_bytes
 from sourcewise.data.formats.store import Arrays, Header, Store, heard
@@ -65,14 +66,12 @@ class ArrowFile:
 class ArrowColumn:
     """The arrays of one column by row ("0", "1", …); parts of the file are read when they are used."""
 
-    def __init__(self, file: ArrowFile, name: str) -> None:
-        self._file, self._name, self._width = file, name, 0
+    def __init__(self, file: ArrowFile, name: str, sounds: Sounds = "log-mel") -> None:
+        self._file, self._name, self._sounds = file, name, sounds
 
-    def heard(self, width: int) -> ArrowColumn:
-        """The same, with recordings as frames of this width."""
-        other = ArrowColumn(self._file, self._name)
-        other._width = width
-        return other
+    def heard(self, sounds: Sounds) -> ArrowColumn:
+        """The same column, with recordings as these frames."""
+        return ArrowColumn(self._file, self._name, sounds)
 
     @functools.cached_property
     def _valid(self) -> set[str]:
@@ -88,8 +87,8 @@ class ArrowColumn:
         if key not in self._valid:
             raise KeyError(key)
         part = int(np.searchsorted(self._file.begins, int(key), "right")) - 1
-        store = _store_of(self._file.group(part, self._name)[int(key) - int(self._file.begins[part])])
-        return heard(store, self._width) if self._width else store
+        found = _store_of(self._file.group(part, self._name)[int(key) - int(self._file.begins[part])])
+        return heard(found, self._sounds)
 
     def header(self, key: str) -> Header:
         """Shape and type."""

@@ -1,31 +1,41 @@
-"""Recordings as samples, or as log-mel features: Whisper's, by transformers' own extractor, without weights.
+"""Recordings as samples, as log-mel features of Whisper's, or as Kaldi's filter banks.
 
-80 or 128 mel bands, 16,000 samples a second, a frame each 10 ms. Other rates are resampled, channels are averaged; both
-are told by the readers. Frames are counted from the header of the file.
+16,000 samples a second; other rates are resampled, channels are averaged; both are told by the readers. Frames are
+counted from the header of the file.
+
+- `log-mel`, `log-mel-128`: 80 or 128 features each 10 ms, by transformers' own extractor, without weights.
+- `fbank`: 80 Kaldi filter banks of 25 ms each 10 ms, of samples from -32768 to 32767, without dither: those of
+  fairseq, ESPnet and Kaldi.
+- `samples`: frames of width 1, for a model or an encoder that reads them.
 """
 
 from __future__ import annotations
 
 import copy
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import soundfile
 
+from sourcewise.config.data import Sounds
 from sourcewise.data.formats.store import Header, Source, seconds_of
 
 RATE = 16_000
 HOP = 160  # samples a frame
 MELS = 80
+SHORTEST = 200  # samples that Whisper's extractor, which mirrors as many, cannot read
+WINDOW = 400  # samples of Kaldi's window; those of an incomplete one are left out
+FULL_SCALE = 32768  # Kaldi reads 16-bit numbers
 
 
 class AudioFile:
     """One array of (frames, mel bands), or (samples, 1)."""
 
-    _width = MELS
+    _sounds: Sounds = "log-mel"
 
     def __init__(self, source: Source) -> None:
         self._source = source
@@ -37,20 +47,20 @@ class AudioFile:
                     pass
             raise ValueError(f"is no readable recording ({error.error_string})") from None
         self._rate, self._count = found.samplerate, found.frames
-        self._remarks: tuple[str, ...] = ()
+        self.converted: tuple[str, ...] = ()
         if found.samplerate != RATE:
-            self._remarks += (f"are sampled at {found.samplerate:,} Hz: resampled to {RATE:,}",)
+            self.converted += (f"are sampled at {found.samplerate:,} Hz: resampled to {RATE:,}",)
         if found.channels > 1:
-            self._remarks += (f"have {found.channels} channels: averaged",)
+            self.converted += (f"have {found.channels} channels: averaged",)
 
     def keys(self) -> Sequence[str]:
         """One, without a name; a part has the key START:END, in seconds."""
         return [""]
 
-    def heard(self, width: int) -> AudioFile:
-        """The same recording as frames of this width: 1 for samples, else as many mel bands."""
+    def heard(self, sounds: Sounds) -> AudioFile:
+        """The same recording as other frames."""
         other = copy.copy(self)
-        other._width = width
+        other._sounds = sounds
         return other
 
     def _samples(self, key: str) -> tuple[int, int]:
@@ -66,19 +76,26 @@ class AudioFile:
     def header(self, key: str) -> Header:
         """Shape and type, from the number of samples."""
         start, stop = self._samples(key)
-        count = -(-(stop - start) * RATE // self._rate)
-        what = "samples" if self._width == 1 else f"Whisper's log-mel features of {self._width} bands"
-        remarks = (f"are recordings: read as {what}", *self._remarks)
-        frames = count if self._width == 1 else count // HOP
-        return Header((frames, self._width), np.dtype(np.float32), remarks)
+        kind = KINDS[self._sounds]
+        shape = kind.shape(-(-(stop - start) * RATE // self._rate))
+        return Header(shape, np.dtype(np.float32), (f"are recordings: read as {kind.what}", *self.converted))
 
     def read(self, key: str, rows: slice) -> np.ndarray:
         """These frames; the whole part is read for them, since its loudest frame sets the scale."""
+        return KINDS[self._sounds].of(self.samples(key))[rows]
+
+    def samples(self, key: str = "") -> np.ndarray:
+        """The samples (n,) of a part: one channel, float32, 16,000 a second."""
         start, stop = self._samples(key)
         file = _readable(self._source)
         samples, _ = soundfile.read(file, start=start, stop=stop, dtype="float32", always_2d=True)
-        heard = resampled(samples.mean(axis=1), self._rate)
-        return heard[rows, None] if self._width == 1 else log_mel(heard, self._width)[rows]
+        return resampled(samples.mean(axis=1), self._rate)
+
+
+def read_samples(path: Path) -> tuple[np.ndarray, tuple[str, ...]]:
+    """The samples (n,) of a recording, as `AudioFile.samples`, and what was converted. Raises ValueError, OSError."""
+    file = AudioFile(path)
+    return file.samples(), file.converted
 
 
 def _readable(source: Source) -> Any:
@@ -101,11 +118,50 @@ def resampled(samples: np.ndarray, rate: int) -> np.ndarray:
 
 def log_mel(samples: np.ndarray, bands: int = MELS) -> np.ndarray:
     """The (frames, bands) log-mel features of samples (one channel, 16,000 a second), without padding."""
-    if len(samples) < HOP:
+    if len(samples) <= SHORTEST:
         return np.zeros((0, bands), np.float32)
     plain = {"padding": False, "truncation": False, "return_tensors": "np"}
     found: np.ndarray = _extractor(bands)(samples, sampling_rate=RATE, **plain)["input_features"][0]
     return np.ascontiguousarray(found.T, np.float32)
+
+
+def filter_banks(samples: np.ndarray) -> np.ndarray:
+    """The (frames, 80) log filter banks of Kaldi, of samples between -1 and 1 (one channel, 16,000 a second)."""
+    try:
+        import kaldi_native_fbank as kaldi
+    except ImportError:
+        message = "as fbank takes kaldi-native-fbank, which is not installed: pip install 'sourcewise[audio]'"
+        raise ValueError(message) from None
+    options = kaldi.FbankOptions()
+    options.frame_opts.samp_freq, options.frame_opts.dither = RATE, 0
+    options.mel_opts.num_bins = MELS
+    computed = kaldi.OnlineFbank(options)
+    computed.accept_waveform(RATE, (samples * FULL_SCALE).tolist())
+    computed.input_finished()
+    found = [computed.get_frame(i) for i in range(computed.num_frames_ready)]
+    return np.stack(found).astype(np.float32) if found else np.zeros((0, MELS), np.float32)
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """A way to read samples (n,) as frames: its name in words, the shape that n samples give, and the frames."""
+
+    what: str
+    shape: Callable[[int], tuple[int, int]]
+    of: Callable[[np.ndarray], np.ndarray]
+
+
+def _log_mel_of(bands: int) -> Kind:
+    what = f"Whisper's log-mel features of {bands} bands"
+    return Kind(what, lambda n: (n // HOP if n > SHORTEST else 0, bands), functools.partial(log_mel, bands=bands))
+
+
+KINDS: dict[Sounds, Kind] = {
+    "log-mel": _log_mel_of(80),
+    "log-mel-128": _log_mel_of(128),
+    "fbank": Kind("Kaldi's 80 filter banks", lambda n: (max(0, 1 + (n - WINDOW) // HOP), MELS), filter_banks),
+    "samples": Kind("samples", lambda n: (n, 1), lambda samples: samples[:, None].astype(np.float32)),
+}
 
 
 @functools.cache

@@ -5,7 +5,6 @@ Nothing is extracted: members are read where they lie in the file.
 
 from __future__ import annotations
 
-import copy
 import io
 import tarfile
 from collections.abc import Sequence
@@ -14,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
+from sourcewise.config.data import Sounds
 from sourcewise.data.formats.registry import open_bytes
 from sourcewise.data.formats.store import Header, Store, heard
 
@@ -40,16 +40,12 @@ class Member:
 class Members:
     """The array of each of these members, by key."""
 
-    _width = 0  # of recordings; 0: as their format reads them
+    def __init__(self, members: dict[str, Member], sounds: Sounds = "log-mel") -> None:
+        self._members, self._sounds = members, sounds
 
-    def __init__(self, members: dict[str, Member]) -> None:
-        self._members = members
-
-    def heard(self, width: int) -> Members:
-        """The same, with recordings as frames of this width."""
-        other = copy.copy(self)
-        other._width = width
-        return other
+    def heard(self, sounds: Sounds) -> Members:
+        """The same members, with recordings as these frames."""
+        return Members(self._members, sounds)
 
     def keys(self) -> Sequence[str]:
         """The keys, in order."""
@@ -57,8 +53,7 @@ class Members:
 
     def _store(self, key: str) -> tuple[Store, str]:
         member = self._members[key]
-        store = open_bytes(io.BytesIO(member.read()), member.ending)
-        store = heard(store, self._width) if self._width else store
+        store = heard(open_bytes(io.BytesIO(member.read()), member.ending), self._sounds)
         keys = store.keys()
         if len(keys) != 1:
             raise ValueError(f"holds {len(keys):,} arrays; a member of a shard should hold one")

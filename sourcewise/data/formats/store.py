@@ -14,6 +14,8 @@ from typing import Any, BinaryIO, Protocol
 
 import numpy as np
 
+from sourcewise.config.data import Sounds
+
 Source = Path | BinaryIO  # a file, or the bytes of one inside an archive
 
 
@@ -44,12 +46,6 @@ class Store(Protocol):
         """These rows (of the first axis) of an array, as stored. Raises as `header`."""
 
 
-def heard(store: Store, width: int) -> Store:
-    """A store whose recordings are frames of this width (1: samples, 80 or 128: mel bands); other arrays stay."""
-    found: Store = store.heard(width) if hasattr(store, "heard") else store
-    return found
-
-
 @dataclass(frozen=True, slots=True)
 class Format:
     """A kind of file: its endings, and a function that opens one as a `Store`.
@@ -73,6 +69,12 @@ def seconds_of(key: str) -> tuple[float, float | None]:
     if times is None:
         raise KeyError(key)
     return float(times[1]), float(times[2]) if times[2] else None
+
+
+def heard(store: Store, sounds: Sounds) -> Store:
+    """The same store with its recordings as these frames (see `audio.KINDS`), if it holds any."""
+    found: Store = store.heard(sounds) if hasattr(store, "heard") else store
+    return found
 
 
 class Arrays:

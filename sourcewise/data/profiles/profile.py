@@ -5,8 +5,8 @@ from __future__ import annotations
 import io
 import json
 import zipfile
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +38,7 @@ class Profile:
     sources: TextProfile | None = None
     features: FeatureProfile | None = None
     answered: float = 0.0  # share of examples whose source text holds their target
+    made: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # stream → how its features were made
 
 
 def profile_of(dataset: Dataset) -> Profile:
@@ -57,6 +58,7 @@ def profile_of(dataset: Dataset) -> Profile:
         profile_texts(sources) if any(sources) else None,
         profile_features(dataset) if dataset.dims else None,
         sum(told) / len(told),
+        dataset.made,
     )
 
 
@@ -65,7 +67,7 @@ def write_profiles(profiles: Sequence[Profile], path: Path) -> None:
     arrays: dict[str, np.ndarray] = {}
     trees = []
     for i, profile in enumerate(profiles):
-        tree: dict[str, Any] = {name: getattr(profile, name) for name in NAMED}
+        tree: dict[str, Any] = {name: getattr(profile, name) for name in (*NAMED, "made")}
         for side in ("targets", "sources"):
             texts: TextProfile | None = getattr(profile, side)
             if texts is not None:
@@ -115,7 +117,8 @@ def _read(tree: dict[str, Any], i: int, arrays: Any) -> Profile:
     if targets is None:
         raise KeyError("targets")
     of_it = {name: tree[name] for name in NAMED}
-    return Profile(targets=targets, sources=texts["sources"], features=features, **of_it)
+    made = tree.get("made", {})  # files of before have none
+    return Profile(targets=targets, sources=texts["sources"], features=features, made=made, **of_it)
 
 
 def like(profiles: Sequence[Profile], dataset: Dataset) -> Profile | None:

@@ -124,6 +124,8 @@ def _in_folders(
     finder = FileFinder(folders, bare=bare, ending=ending)
     found = finder.find(names)
     _tell_of_files(table, {row: place.file for row, place in places.items()}, found)
+    if bare:
+        _tell_of_others(table, names, found, ending)
     spans, frames = read_spans(table, layout, count), read_numbers(table, layout.frames, count)
     clips = Clips()
     for row, place in places.items():
@@ -179,6 +181,25 @@ def _tell_of_files(table: Table, files: dict[int, str], found: FoundFiles) -> No
             f"{len(found.respelled):,} names are spelled otherwise than their files: {found.paths[name]} is {name!r}"
         )
         table.note(table.lines[row], remark)
+
+
+def _tell_of_others(table: Table, names: Sequence[str], found: FoundFiles, ending: str) -> None:
+    """Note files of the same names with other endings, which are not read."""
+    beside: dict[str, int] = {}
+    listed: dict[Path, set[str]] = {}
+    for path in {found.paths[name] for name in names if name not in found.wrong}:
+        if not path.name.lower().endswith(ending):
+            continue
+        if path.parent not in listed:
+            listed[path.parent] = {entry.name for entry in path.parent.iterdir()}
+        stem = path.name[: -len(ending)]
+        for other in formats():
+            if other != ending and stem + other in listed[path.parent]:
+                beside[other] = beside.get(other, 0) + 1
+    for other, count in beside.items():
+        told = f"{count:,} of {len(names):,} names have a file in {other}, too: {ending} is read"
+        remark = f"{told}; `features: FOLDER/{{id}}{other}` reads the other"
+        table.note(table.lines[0], remark)
 
 
 def _stem(name: str) -> str:

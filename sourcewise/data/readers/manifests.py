@@ -11,6 +11,7 @@ from sourcewise.config.data import Sounds
 from sourcewise.data.examples import Dataset, Example, Group
 from sourcewise.data.readers.clips import Clips, find_clips, in_the_rows
 from sourcewise.data.readers.delimited import Quoting
+from sourcewise.data.readers.feature_record import Record, made_of
 from sourcewise.data.readers.layouts import Layout
 from sourcewise.data.readers.manifest_rows import ManifestRows, read_rows
 from sourcewise.data.readers.matrices import Clip, MatrixStore
@@ -52,7 +53,7 @@ def read_manifest(
     count = len(table) if limit is None else min(limit, len(table))
     targets, others = _targets(table, layout, target, need_target, count)
     prompts = table.text(prompt, count) if prompt else _optional(table, layout.prompt)
-    store, places = _matrices(rows, count, features, cache_gb * 1e9, sounds)
+    store, places, made = _matrices(rows, count, features, cache_gb * 1e9, sounds)
     wheres, spoken = table.wheres(count), table.languages(languages, count)
     if need_target:
         table.bad.add_blank(targets, wheres, "the target is empty", "every example needs a text to produce")
@@ -74,7 +75,17 @@ def read_manifest(
         for i in kept
     ]
     notes = [*table.notes, *left_out]
-    return Dataset(examples, str(path), store.dims, lambda k: store(places[kept[k]]), notes=notes, image=store.image)
+    widths = store.widths if isinstance(store, JoinedStore) else {}
+    return Dataset(
+        examples,
+        str(path),
+        store.dims,
+        lambda k: store(places[kept[k]]),
+        notes=notes,
+        made=made,
+        streams=widths,
+        image=store.image,
+    )
 
 
 def target_texts(
@@ -87,8 +98,8 @@ def target_texts(
 
 def _matrices(
     rows: ManifestRows, count: int, features: Features | None, cache_bytes: float, sounds: Sounds | None
-) -> tuple[MatrixStore | JoinedStore, dict[int, int]]:
-    """The matrices of a manifest, and row → place among them."""
+) -> tuple[MatrixStore | JoinedStore, dict[int, int], dict[str, Record]]:
+    """The matrices of a manifest, row → place among them, and how those of each stream were made, where it is known."""
     streams = streams_of(features)
     found = {name: _clips(rows, count, each) for name, each in streams.items()}
     usable = [row for row in range(count) if all(row in clips.of for clips in found.values())]
@@ -98,7 +109,8 @@ def _matrices(
     }
     store = next(iter(stores.values())) if len(stores) == 1 else JoinedStore(stores)
     _look_at_matrices(rows.table, usable, store)
-    return store, {row: place for place, row in enumerate(usable)}
+    made = made_of({name: each.clips[0].path for name, each in stores.items() if each.clips})
+    return store, {row: place for place, row in enumerate(usable)}, made
 
 
 def _clips(rows: ManifestRows, count: int, features: str | Path | None) -> Clips:

@@ -14,7 +14,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from sourcewise.config.data import SOUNDS, Sounds
+from sourcewise.config.data import Sounds
 from sourcewise.data.examples import Dataset, Example, Note
 from sourcewise.data.formats.npy import NPY, NpyFile
 from sourcewise.data.formats.registry import ending_of, open_bytes, open_store
@@ -105,9 +105,9 @@ class MatrixStore:
     """The matrices of a set; `store(i)` is a new copy of clip i's (frames, dims) float32 matrix.
 
     If all files fit into `cache_bytes`, they are read, checked and kept as stored; else only headers are checked at
-    once, and numbers when they are read. `sounds` says what recordings become; `image` is the size of the images that
-    the frames are, or None. `bad` maps unusable clips, which have 0 frames, to errors that name manifest,
-    line and file.
+    once, and numbers when they are read. Recordings become what `sounds` says; `image` is the size of the images that
+    the frames are, or None. `bad` maps unusable clips, which have 0 frames, to errors that name manifest, line and
+    file.
     """
 
     def __init__(
@@ -122,8 +122,8 @@ class MatrixStore:
         files: dict[_Key, Clip] = {}
         for clip in self.clips:
             files.setdefault(_key(clip), clip)
-        width = SOUNDS[sounds or "log-mel"]
-        opened = _in_threads(lambda clip: _find(clip, (stores or {}).get(clip.path), width), list(files.values()))
+        kind = sounds or "log-mel"
+        opened = _in_threads(lambda clip: _find(clip, (stores or {}).get(clip.path), kind), list(files.values()))
         wrong = {key: each for key, each in zip(files, opened, strict=True) if isinstance(each, RequestError)}
         self._found = {key: each for key, each in zip(files, opened, strict=True) if not isinstance(each, RequestError)}
         self.cached = sum(each.header.nbytes for each in self._found.values()) <= cache_bytes
@@ -161,8 +161,10 @@ class MatrixStore:
             each = self._found.get(_key(clip))
             remarks = each.header.remarks if each else ()
             remarks += (in_words(each.image),) if each and each.image else ()
-            if each and not np.can_cast(each.header.dtype, np.float32):
-                remarks += (f"hold {each.header.dtype}: rounded to float32",)
+            if each and each.header.dtype != np.float32:
+                exactly = np.can_cast(each.header.dtype, np.float32)
+                how = "read as float32, without loss" if exactly else "rounded to float32"
+                remarks += (f"hold {each.header.dtype}: {how}",)
             for remark in remarks:
                 converted.setdefault(remark, []).append(place)
         return found + [(places[0], f"{len(places):,} clips {what}") for what, places in converted.items()]
@@ -251,7 +253,7 @@ def parse_matrix(data: bytes, where: str, name: str) -> np.ndarray:
         store = NpyFile(io.BytesIO(data))
     except ValueError as error:
         raise clip.wrong(str(error)) from None
-    found = _find(clip, store, SOUNDS["log-mel"])
+    found = _find(clip, store, "log-mel")
     values = found.read(clip, 0, found.frames)
     _check_finite(clip, values, 0)
     return values.astype(np.float32)
@@ -284,18 +286,18 @@ def _in_threads(work: Callable[[Clip], T], clips: list[Clip]) -> list[T | Reques
         pool.shutdown(cancel_futures=True)
 
 
-def _find(clip: Clip, store: Store | None, width: int) -> _Matrix:
+def _find(clip: Clip, store: Store | None, sounds: Sounds) -> _Matrix:
     """The array of a clip, by its header. `store` is its file where it is open already. Raises RequestError.
 
-    Recordings are frames of this width.
+    Recordings are read as `sounds`.
     """
     try:
         if store is None and clip.span:
             store = _in_archive(clip.path, clip.span)
         elif store is None and _is_npy(clip):
             store = NpyFile(clip.path)
-        given = heard(store, width) if store is not None else None
-        opened = (lambda: given) if given is not None else (lambda: heard(open_store(clip.path), width))
+        given = heard(store, sounds) if store is not None else None
+        opened = (lambda: given) if given is not None else (lambda: heard(open_store(clip.path), sounds))
         found = opened()
         key = _key_of(found, clip)
         header = found.header(key)

@@ -22,7 +22,8 @@ class JoinedStore:
         self.clips = first.clips
         self.bad: dict[int, RequestError] = {}
         self.image = None
-        self.dims = sum(store.dims for store in self._streams.values())
+        self.widths = {name: store.dims for name, store in self._streams.items()}
+        self.dims = sum(self.widths.values())
         self.frames = list(first.frames)
         self.cached = all(store.cached for store in self._streams.values())
         for place, clip in enumerate(self.clips):

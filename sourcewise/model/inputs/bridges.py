@@ -5,7 +5,6 @@ Here a position is called a slot. Every bridge masks padding, so that a slot nev
 
 from __future__ import annotations
 
-import functools
 import itertools
 import math
 from collections.abc import Iterator, Sequence
@@ -17,14 +16,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sourcewise.config import BridgeConfig, FeatureEncoderConfig
-from sourcewise.config.model import BRIDGES as GROUP
-from sourcewise.config.model import bridge_kinds
 from sourcewise.data.examples import Dataset
 from sourcewise.data.layout import Layout
 from sourcewise.errors import RequestError
 from sourcewise.model.blocks.positions import SinusoidalPositions
 from sourcewise.model.inputs.units import changes, find_units, link_units, nearest, runs, sequences
-from sourcewise.runtime.plugins import plugins
 
 TABLES = (("centres", ""), ("vectors.", ".weight"))  # of units, by stream: names of the tensors
 
@@ -332,61 +328,3 @@ def _factors(stride: int) -> list[int]:
         factors.append(factor)
         stride //= factor
     return factors
-
-
-BRIDGES: dict[str, type[Bridge]] = {
-    "projection": Projection,
-    "attention": AttentionPooling,
-    "perceiver": Perceiver,
-    "convolution": Convolution,
-    "units": Units,
-}
-
-
-@functools.cache
-def bridges() -> dict[str, type[Bridge]]:
-    """Kind → bridge class, those of plug-ins (`sourcewise.bridges`) last."""
-    return BRIDGES | {bridge.kind: bridge for bridge in plugins(GROUP, _taken)}
-
-
-def _taken(found: object) -> type[Bridge]:
-    """A plug-in's bridge. Raises TypeError or ValueError if it is no bridge, or if its kind is taken."""
-    if not (isinstance(found, type) and issubclass(found, Bridge)):
-        raise TypeError(f"it is no subclass of sourcewise.model.inputs.bridges.Bridge but {found!r}")
-    kind = getattr(found, "kind", None)
-    if not isinstance(kind, str) or kind in BRIDGES or kind not in bridge_kinds():
-        raise ValueError(f"its kind is {kind!r}: it should be the name of its entry point, and none of ours")
-    return found
-
-
-def build_bridge(
-    config: BridgeConfig, dims: int, d_model: int, p: float, encoder: FeatureEncoderConfig | None = None
-) -> Bridge:
-    """The bridge of a recipe, behind a feature encoder if that has layers.
-
-    Raises RequestError for the bridge of a plug-in that cannot be loaded, and for options that do not fit.
-    """
-    if encoder is None or not encoder.layers:
-        return _kind(config)(config, dims, d_model, p)
-    if _kind(config).exact:
-        problem = f"{encoder.layers}, but a bridge of kind {config.kind} reads the features as they are"
-        raise RequestError(f"model.feature_encoder.layers: {problem}; set 0")
-    return behind(FeatureEncoder(encoder, dims, p), config, d_model, p)
-
-
-def behind(encoder: Any, config: BridgeConfig, d_model: int, p: float) -> Bridge:
-    """The bridge of a recipe behind an encoder of the features. Raises RequestError as `build_bridge`."""
-    if _kind(config).exact:
-        problem = "reads the features as they are; leave the encoder before it out, or take another bridge"
-        raise RequestError(f"model.bridge.kind: {config.kind} {problem}")
-    bridge = _kind(config)(config, encoder.width, d_model, p)
-    bridge.encoder, bridge.dims = encoder, encoder.dims
-    bridge.mean, bridge.deviation = bridge.mean.new_zeros(bridge.dims), bridge.deviation.new_ones(bridge.dims)
-    return bridge
-
-
-def _kind(config: BridgeConfig) -> type[Bridge]:
-    known = bridges()
-    if config.kind not in known:
-        raise RequestError(f"model.bridge.kind: {config.kind}: its plug-in cannot be loaded")
-    return known[config.kind]

@@ -47,6 +47,7 @@ class SourceEncoder(nn.Module):
         self.model, self.origin, self.dims = model, origin, dims
         self.name = str(origin.get("name") or origin.get("encoder"))
         self.processor, self.how, self.adapters = processor, "frozen", Adapted(None)
+        self.layer: int | None = None  # whose states are the vectors, 0 before the first; None: the output
         self.reads = str(getattr(model, "main_input_name", "")) if hasattr(model, "config") else ""
         self.width = self._width()
 
@@ -129,16 +130,30 @@ class SourceEncoder(nn.Module):
         if self.processor is None:
             pixels = images.permute(0, 3, 1, 2)
         else:
-            given = list(images.clamp(0, 255).to(torch.uint8).numpy(force=True))
-            pixels = self.processor(given, return_tensors="pt", input_data_format="channels_last")[PIXELS].to(x.device)
+            pixels = self._processed(list(images.clamp(0, 255).to(torch.uint8).numpy(force=True))).to(x.device)
+        return self._vectors(pixels).view(*x.shape[:2], -1)
+
+    def of_images(self, images: list[np.ndarray]) -> Tensor:
+        """Images (height, width, channels) uint8 of any size → (images, width), prepared by the encoder's processor."""
+        device = next(self.model.parameters()).device
+        return self._vectors(self._processed(images).to(device))
+
+    def _processed(self, images: list[np.ndarray]) -> Tensor:
+        found: Tensor = self.processor(images, return_tensors="pt", input_data_format="channels_last")[PIXELS]
+        return found
+
+    def _vectors(self, pixels: Tensor) -> Tensor:
+        """Pixels (images, channels, height, width) → one vector each: the model's own, or the mean of its patches."""
         own = any(name.endswith(CLASS) for name, _ in self.model.named_parameters())
         states = [self._called({PIXELS: part}) for part in pixels.split(TOGETHER)]
-        vectors = torch.cat([each[:, 0] if own else _mean(each) for each in states])
-        return vectors.view(*x.shape[:2], -1)
+        return torch.cat([each[:, 0] if own else _mean(each) for each in states])
 
     def _called(self, given: dict[str, Tensor]) -> Tensor:
         typed = {name: each.to(self._dtype) if each.is_floating_point() else each for name, each in given.items()}
-        return self.model(**typed, return_dict=True).last_hidden_state  # type: ignore[no-any-return]
+        if self.layer is None:
+            return self.model(**typed, return_dict=True).last_hidden_state  # type: ignore[no-any-return]
+        out = self.model(**typed, return_dict=True, output_hidden_states=True)
+        return out.hidden_states[self.layer]  # type: ignore[no-any-return]
 
     def _width(self) -> int:
         """Width of its vectors, by a short source of zeros. Raises RequestError if it cannot read such features."""

@@ -29,7 +29,8 @@ from sourcewise.errors import RequestError
 from sourcewise.model.families import registry as families
 from sourcewise.model.families import t5
 from sourcewise.model.generation_defaults import FIRST, GenerationDefaults
-from sourcewise.model.inputs.bridges import Bridge, behind, build_bridge
+from sourcewise.model.inputs.bridges import Bridge
+from sourcewise.model.inputs.registry import behind, build_bridge
 from sourcewise.model.inputs.source_encoder import SourceEncoder
 from sourcewise.model.network import Seq2Seq
 from sourcewise.model.protocol import Network

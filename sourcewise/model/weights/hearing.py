@@ -12,6 +12,8 @@ from sourcewise.model.families.differences import SAMPLES, TOKENS, of_type, valu
 from sourcewise.model.weights.checkpoint import find_folder, model_folder
 from sourcewise.model.weights.weight_files import read_json
 
+FILTER_BANKS = ("speech_to_text",)  # types whose own extractor computes Kaldi's filter banks
+
 
 def sounds_of_width(dims: int) -> Sounds | None:
     """What recordings are read as for frames of this width; None: the usual log-mel features."""
@@ -27,7 +29,11 @@ def sounds_for(model: ModelConfig) -> Sounds | None:
         return _of_encoder(find_folder(model.source_encoder.name))
     if not model.weights:
         return None
-    folder = find_folder(model.weights)
+    return sounds_of(find_folder(model.weights))
+
+
+def sounds_of(folder: Path) -> Sounds | None:
+    """The same for the model in a folder."""
     for place in (folder, model_folder(folder)):
         if (place / "sourcewise.json").is_file():
             return sounds_of_width(int(read_json(place / "sourcewise.json").get("dims") or 0))
@@ -54,6 +60,8 @@ def _of_body(config: Any) -> Sounds | None:
     reads = _input(encoder)
     if reads in (TOKENS, ""):
         return None
+    if config.model_type in FILTER_BANKS:
+        return "fbank"
     return "samples" if reads == SAMPLES else sounds_of_width(int(value_at(config, of_type(config).width) or 0))
 
 
@@ -72,7 +80,8 @@ def _input(config: Any) -> str:
     import transformers
 
     speech = transformers.MODEL_FOR_SPEECH_SEQ_2_SEQ_MAPPING
-    kind = next((known[type(config)] for known in (speech, transformers.MODEL_MAPPING) if type(config) in known), None)
+    classes = (known[type(config)] for known in (speech, transformers.MODEL_MAPPING) if type(config) in known)
+    kind: Any = next(classes, None)
     kind = kind[0] if isinstance(kind, tuple) else kind
     return str(getattr(kind, "main_input_name", ""))
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -209,7 +211,33 @@ def test_rounded_numbers_are_told(home):
     for name, kind in zip(CLIPS, ("float64", "float64", "float16"), strict=True):
         np.save(f"{name}.npy", CLIPS[name].astype(kind))
     said = [note.what for note in read_manifest("m.tsv", ".").notes]
-    assert said == ["2 clips hold float64: rounded to float32"]
+    assert said == ["2 clips hold float64: rounded to float32", "1 clips hold float16: read as float32, without loss"]
+
+
+@pytest.mark.parametrize("kind", ["uint8", "int16", "bool", "float16", "int64", ">f8"])
+def test_every_conversion_is_told(home, kind):
+    for name, array in CLIPS.items():
+        np.save(f"{name}.npy", np.ones_like(array).astype(kind))
+    exact = kind not in ("int64", ">f8")
+    how = "read as float32, without loss" if exact else "rounded to float32"
+    assert [note.what for note in read_manifest("m.tsv", ".").notes] == [f"3 clips hold {np.dtype(kind)}: {how}"]
+
+
+@pytest.mark.parametrize(("count", "others"), [(3, (".pt",)), (1, (".npz",)), (2, (".pt", ".h5"))])
+def test_files_of_other_endings_beside_are_told(home, count, others):
+    """Made by another version of the extraction, say: which of them is read must not be a secret."""
+    for name, array in CLIPS.items():
+        np.save(f"{name}.npy", array)
+    for other in others:
+        for name in list(CLIPS)[:count]:
+            FILES[other](Path(f"{name}{other}"), 2 * CLIPS[name])
+    found = read_manifest("m.tsv", ".")
+    for other in others:
+        said = f"{count} of 3 names have a file in {other}, too: .npy is read; `features: FOLDER/{{id}}{other}` reads"
+        assert any(note.what.startswith(said) for note in found.notes), found.notes
+    np.testing.assert_array_equal(found.features(0), next(iter(CLIPS.values())))
+    named = read_manifest("m.tsv", "{id}" + others[0]) if count == 3 else None
+    assert named is None or not any("too" in note.what for note in named.notes)
 
 
 def test_transposed_matrices_are_suspected(home):

@@ -22,7 +22,7 @@ from sourcewise.generation.generate import search
 from sourcewise.model.blocks.positions import sinusoids
 from sourcewise.model.families import decoder_only, t5
 from sourcewise.model.families.decoder_only import DecoderOnly, DecoderOnlyConfig, size
-from sourcewise.model.inputs.bridges import build_bridge
+from sourcewise.model.inputs.registry import build_bridge
 from sourcewise.model.network import Seq2Seq
 from sourcewise.model.protocol import shift_right
 from sourcewise.model.weights.checkpoint import load_network, save_network

@@ -12,7 +12,7 @@ import sourcewise
 from sourcewise.config import BridgeConfig, FeatureEncoderConfig
 from sourcewise.data.layout import Layout
 from sourcewise.errors import RequestError
-from sourcewise.model.inputs.bridges import build_bridge
+from sourcewise.model.inputs.registry import build_bridge
 from sourcewise.model.weights.checkpoint import find_folder, load_network
 from tests.commands import write_features
 from tests.model.networks import DIMS, feature_source

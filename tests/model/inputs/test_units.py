@@ -13,7 +13,8 @@ from sourcewise.config import BridgeConfig, FeatureEncoderConfig
 from sourcewise.data.examples import Dataset, Example
 from sourcewise.data.layout import Layout
 from sourcewise.errors import RequestError
-from sourcewise.model.inputs.bridges import Units, build_bridge
+from sourcewise.model.inputs.bridges import Units
+from sourcewise.model.inputs.registry import build_bridge
 from sourcewise.model.inputs.units import find_units, link_units
 from sourcewise.model.weights.checkpoint import find_folder, load_network
 from tests.training.recipes import feature_recipe, recipe

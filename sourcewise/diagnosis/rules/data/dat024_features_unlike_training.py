@@ -1,3 +1,4 @@
+from sourcewise.data.readers.feature_record import differences
 from sourcewise.diagnosis.beside import Beside
 from sourcewise.diagnosis.measures.unlike import APART, LESS, RATE, SCALE, SHIFT, TREND, features_unlike
 from sourcewise.diagnosis.rule import Cure, Findings, Rule
@@ -6,7 +7,8 @@ from sourcewise.diagnosis.rule import Cure, Findings, Rule
 class FeaturesUnlikeTraining(Rule[Beside]):
     """How the features of a set differ from those of training, of which a run keeps a profile: level and spread of each
     dimension, correlations of dimensions, correlation of neighbouring frames, movement from the beginning of a clip to
-    its end, frames per word of the target.
+    its end, frames per word of the target. Where `sourcewise features` made both, their records are compared, too:
+    model, weights, layer, preprocessing, stride, rate.
     ## Why that is bad
     A model reads features at the scale, in the order and at the frame rate of training. Scaled, standardised, shuffled
     or turned ones are noise to it.
@@ -31,5 +33,7 @@ class FeaturesUnlikeTraining(Rule[Beside]):
         theirs, own = beside.trained.features, beside.own.features
         if theirs is None or own is None:
             return
-        if found := list(features_unlike(theirs, own)):
+        made = list(differences(beside.own.made, beside.trained.made))
+        told = [f"made otherwise than those of training: {'; '.join(made)}"] if made else []
+        if found := [*told, *features_unlike(theirs, own)]:
             yield self.finding(f"{beside.dataset.name}: " + "; ".join(found))
