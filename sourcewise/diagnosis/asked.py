@@ -20,6 +20,7 @@ class Asking:
     shortest: int
     longest: int
     prefixes: Sequence[str] = ()
+    told: str = ""  # where the length is set, in words; "": the settings of our own search, or of a folder
 
     about = "how outputs are asked for"
 

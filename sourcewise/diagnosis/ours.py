@@ -21,6 +21,7 @@ from sourcewise.diagnosis.likelihood import Likelihood
 from sourcewise.diagnosis.measures.first_step import Optimizer, Stepped
 from sourcewise.diagnosis.measures.freshness import looks_trained
 from sourcewise.diagnosis.measures.turned import measure_likelihood
+from sourcewise.diagnosis.moved import Moved
 from sourcewise.diagnosis.pairs import Pairs
 from sourcewise.diagnosis.plan import Plan
 from sourcewise.diagnosis.trained import Trained
@@ -187,13 +188,14 @@ def _learning(network: Seq2Seq, batch: Batch, rate: float) -> Iterator[float]:
         adam.zero_grad()
 
 
-def after(model: Model, encoded: ExampleSet) -> tuple[Wiring, Trained, Likelihood]:
+def after(model: Model, encoded: ExampleSet) -> tuple[Wiring, Trained, Likelihood, Moved]:
     """What can be looked at of a trained network, on a set."""
     network: Any = model.network
     network.eval()
-    batch = one_batch(encoded)
-    likelihood = measure_likelihood(network, encoded, looks_trained(network))
-    return Wiring(network, batch, **_of_network(network, model.tokenizer)), Trained(network, encoded, batch), likelihood
+    batch, trained = one_batch(encoded), looks_trained(network)
+    likelihood, moved = measure_likelihood(network, encoded, trained), Moved(network, encoded, trained)
+    wiring = Wiring(network, batch, **_of_network(network, model.tokenizer))
+    return wiring, Trained(network, encoded, batch), likelihood, moved
 
 
 def _of_network(network: Any, tokenizer: Tokenizer) -> dict[str, Any]:

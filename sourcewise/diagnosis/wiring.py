@@ -13,6 +13,7 @@ import numpy as np
 from sourcewise.data.batches import Batch
 from sourcewise.data.encoding import ExampleSet
 from sourcewise.diagnosis.measures.first_step import FirstStep, Optimizer, measure_first_step
+from sourcewise.diagnosis.measures.laid import Laid
 from sourcewise.diagnosis.measures.signals import Learning
 from sourcewise.diagnosis.measures.wiring import (
     STEADY,
@@ -87,6 +88,8 @@ class Wiring:
     width: int | None = None  # d_model
     bypass: str = ""
     hidden: Hidden | None = None
+    laid: Laid | None = None
+    where: str = ""  # of which batches that is, " of the evaluation"; "" for those of the training
     unfed: str = ""  # why the decoder does not read the targets, where that is known
     broken: str = ""
     unlabelled: int = 0

@@ -55,6 +55,7 @@ from sourcewise.integrations.loop.reading import (
     zeros_now,
 )
 from sourcewise.integrations.loop.replay import replay_of
+from sourcewise.integrations.loop.sides import look_at_sides
 from sourcewise.integrations.loop.stepping import Stepping, by_part, optimizers_in, weights_of
 from sourcewise.integrations.loop.understood import Asked, Understood
 from sourcewise.integrations.loop.watching import Watching
@@ -92,6 +93,16 @@ class Seen:
         said = [each for call in seen.saying for each in call.said.values()]
         tokens = sum(each.tokens for each in said)
         return float(sum(each.nats.sum() for each in said)) / tokens if tokens else math.nan
+
+    def scale(self, seen: Watching) -> float:
+        """What the loss was multiplied by before backward(); NaN where the outputs do not tell."""
+        weighed = [each.weighed for call in seen.saying for each in call.said.values()]
+        return sum(weighed) / self.value if weighed and self.value > 0 else math.nan
+
+    def counted(self, seen: Watching) -> tuple[int, int]:
+        """Labels that count, and all."""
+        said = [each for call in seen.saying for each in call.said.values()]
+        return sum(each.tokens for each in said), sum(each.labels.numel() for each in said)
 
     def given(self, seen: Watching) -> Given:
         """What the loss is given, by most of the outputs."""
@@ -271,6 +282,7 @@ class LoopDoctor(Doctor):
             tensors = [with_functions(tensors_of(batch), batch, self.asked)[0] for batch in batches]
             read = list(zip(batches, tensors, strict=True))
             found, measured = evaluated(self._reader, read, self.asked.generate, trained=self._trained)
+            found["layout"] = look_at_sides(self._reader, self.passed.kept, read)
         self.pieces |= {f"{what} {name}".strip(): of_set(piece, name) for what, piece in found.items()}
         figures |= measured
         self.recorder.evaluated(measured, self.history.global_step)
@@ -282,11 +294,15 @@ class LoopDoctor(Doctor):
         step = first_step(weights, seen.nats(self.watching))
         if seen.number > 1 and not math.isfinite(step.norm):
             return  # the loss of the next step tells
+        tokens, places = seen.counted(self.watching)
         observed = Observed(
             step,
             given=seen.given(self.watching),
             loss=seen.value,
             nats=seen.nats(self.watching),
+            scale=seen.scale(self.watching),
+            tokens=tokens,
+            places=places,
             zeros=zeros_now(self._zeros, self._first, seen.number),
             state=state_left(self.watching, weights),
             detached=detached_from(self.watching, weights),
@@ -294,6 +310,7 @@ class LoopDoctor(Doctor):
             gradients=self.arrivals.gradients(self.history.global_step, {id(p) for p in self.model.parameters()}),
             fading=self._fading(seen),
             moves=self._moves or Moves(),
+            first=self._first,
             early=seen.number == 1,
             unheld=not self.stepping.optimizers,
         )
