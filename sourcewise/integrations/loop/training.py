@@ -57,6 +57,7 @@ from sourcewise.integrations.loop.reading import (
 from sourcewise.integrations.loop.replay import replay_of
 from sourcewise.integrations.loop.sides import look_at_sides
 from sourcewise.integrations.loop.stepping import Stepping, by_part, optimizers_in, weights_of
+from sourcewise.integrations.loop.tracing import ReadBy, traced
 from sourcewise.integrations.loop.understood import Asked, Understood
 from sourcewise.integrations.loop.watching import Watching
 from sourcewise.integrations.recorder import Recorder
@@ -69,6 +70,7 @@ EVERY = 10  # steps, from one that is watched to the next
 AT_FIRST = (1, 2, 5)  # steps that are watched besides
 PATIENT = 5  # steps, in which it need not show yet what the loss is the loss of
 FRESH = 0.7  # of the nats that guessing has: who begins above knows nothing yet
+UNREAD = "no step has told how a batch is read: call doctor.step(loss, batch) in the loop before"
 SAME = 0.01  # relative: a loss that is so near to the nats of a token is their mean
 
 
@@ -125,7 +127,16 @@ class LoopDoctor(Doctor):
     """Looks at a training of torch modules; see `doctor`."""
 
     def __init__(
-        self, model: Any, optimizer: Any, asked: Asked, *, steps: int, every: int, examples: int, trackers: Trackers
+        self,
+        model: Any,
+        optimizer: Any,
+        asked: Asked,
+        *,
+        steps: int,
+        every: int,
+        examples: int,
+        trackers: Trackers,
+        trained: bool = False,
     ) -> None:
         super().__init__(Told(), LOOP)
         self.told.trackers = trackers
@@ -139,7 +150,7 @@ class LoopDoctor(Doctor):
         self.arrivals = Arrivals(self.stepping, self.guard)
         self.watching.begins = self.stepping.start  # what steps before belongs to the batch before
         self.passed = Passed()
-        self.plan = Plan(steps=steps, fresh=False, clip=0.0, half=half_of(self.model))
+        self.plan = Plan(steps=steps, fresh=False, trained=trained, clip=0.0, half=half_of(self.model))
         self.recorder = Recorder(self.plan, cure=LOOP.not_finite)
         self.recorder.started()
         self.understood: Understood | None = None
@@ -156,7 +167,7 @@ class LoopDoctor(Doctor):
     @guarded("the weights before the first step")
     def _begin(self) -> None:
         self._zeros = zeros_at_start(parts_of(self.modules), self.modules)
-        self._trained = looks_trained(self.model)
+        self._trained = self.plan.trained or looks_trained(self.model)
         if broken := broken_weights(self.model):
             self._broken = True
             self.pieces["wiring"] = look(Wiring(broken=f"not finite are the weights {broken}", plan=self.plan))
@@ -197,6 +208,14 @@ class LoopDoctor(Doctor):
         self._evaluate(loader, name, figures)
         self.tell({f"{PREFIX}{key}": value for key, value in figures.items() if isinstance(value, (int, float))})
         return figures
+
+    def trace(self, batch: Any) -> list[ReadBy]:
+        """What each example of a batch is read from, token by token; no attention is needed. Raises RequestError."""
+        self._settle(now=True)
+        if self._reader is None:
+            raise RequestError(UNREAD)
+        with self.look():
+            return traced(self._reader, batch, with_functions(tensors_of(batch), batch, self.asked)[0])
 
     @property
     def diagnosis(self) -> Diagnosis:
@@ -276,7 +295,7 @@ class LoopDoctor(Doctor):
     @guarded("the evaluation")
     def _evaluate(self, loader: Iterable[Any], name: str, figures: dict[str, Any]) -> None:
         if self._reader is None:
-            raise RequestError("no step has told how a batch is read: call doctor.step(loss, batch) in the loop before")
+            raise RequestError(UNREAD)
         with self.look():
             batches = some_batches(loader, self.examples, lambda batch: examples_in(tensors_of(batch)))
             tensors = [with_functions(tensors_of(batch), batch, self.asked)[0] for batch in batches]
@@ -353,7 +372,7 @@ class LoopDoctor(Doctor):
         if not math.isfinite(nats):
             return
         if not self.recorder.lines[1:] and self.understood is not None and self.understood.vocabulary:
-            fresh = nats >= FRESH * math.log(self.understood.vocabulary)
+            fresh = not self.plan.trained and nats >= FRESH * math.log(self.understood.vocabulary)
             self.recorder.plan = replace(self.recorder.plan, fresh=fresh)
         norms, ratios = by_part(weights)
         whole = math.sqrt(sum(norm**2 for norm in norms.values()))

@@ -35,8 +35,9 @@ class DrawnForAnotherWidth(Rule[Wiring]):
 
     def check(self, wiring: Wiring) -> Findings:
         observed, plan = wiring.observed, wiring.plan
-        begins = observed.early if observed is not None else plan is not None and plan.fresh
-        weights = wiring.step.weights if wiring.step is not None and begins else ()
+        weights = observed.first if observed is not None else ()
+        if observed is None and wiring.step is not None and plan is not None and plan.fresh:
+            weights = wiring.step.weights
         some = [w for w in weights if w.width > 1 and w.value > 0 and not any(word in w.name for word in TABLES)]
         if len(some) < FEW:
             return
