@@ -15,11 +15,13 @@ from sourcewise.data.encoding import ExampleSet
 from sourcewise.data.noise.features import Augmenter
 from sourcewise.data.profiles.profile import like, profile_of
 from sourcewise.data.tokenizers.tokenizer import Tokenizer
+from sourcewise.diagnosis.asked import pads_on_the_left
 from sourcewise.diagnosis.beside import Beside
 from sourcewise.diagnosis.course import Course
 from sourcewise.diagnosis.likelihood import Likelihood
 from sourcewise.diagnosis.measures.first_step import Optimizer, Stepped
 from sourcewise.diagnosis.measures.freshness import looks_trained
+from sourcewise.diagnosis.measures.laid import Laid
 from sourcewise.diagnosis.measures.turned import measure_likelihood
 from sourcewise.diagnosis.moved import Moved
 from sourcewise.diagnosis.pairs import Pairs
@@ -194,7 +196,10 @@ def after(model: Model, encoded: ExampleSet) -> tuple[Wiring, Trained, Likelihoo
     network.eval()
     batch, trained = one_batch(encoded), looks_trained(network)
     likelihood, moved = measure_likelihood(network, encoded, trained), Moved(network, encoded, trained)
-    wiring = Wiring(network, batch, **_of_network(network, model.tokenizer))
+    laid = None
+    if batch.source.features is None and network.positions is not None and pads_on_the_left(model.name):
+        laid = Laid("tokenizer_config.json", "left", "right")
+    wiring = Wiring(network, batch, laid=laid, **_of_network(network, model.tokenizer))
     return wiring, Trained(network, encoded, batch), likelihood, moved
 
 

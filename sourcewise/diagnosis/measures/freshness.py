@@ -12,6 +12,8 @@ from itertools import islice
 import torch
 from torch import Tensor, nn
 
+from sourcewise.model.parts import ParameterInfo
+
 FEWEST = 12  # rows and columns of a matrix that tells whether it was drawn
 SOME = 192  # of these that are looked at
 LOOSE = 2.5  # deviations of the largest singular value of a drawn matrix, about
@@ -46,6 +48,17 @@ def is_drawn(table: Tensor) -> bool:
     largest = float(torch.linalg.matrix_norm(some, 2))
     usual = deviation * (m**0.5 + n**0.5)
     return usual / (1 + LOOSE) <= largest <= usual * (1 + LOOSE * min(m, n) ** (-2 / 3))
+
+
+def drawn_by_part(infos: Iterable[ParameterInfo]) -> dict[str, tuple[int, int, int, int]]:
+    """Part → how many of up to `MOST` matrices look as drawn, of how many; and the same of all other parts."""
+    found: dict[str, list[bool]] = {}
+    for info in infos:
+        known, table = found.setdefault(info.part, []), info.parameter
+        if table.ndim > 1 and min(table.flatten(1).shape) >= FEWEST and len(known) < MOST:
+            known.append(is_drawn(table))
+    total, drawn = sum(map(len, found.values())), sum(map(sum, found.values()))
+    return {part: (sum(own), len(own), drawn - sum(own), total - len(own)) for part, own in found.items()}
 
 
 def _signs(modules: Iterable[nn.Module]) -> Iterator[bool]:
