@@ -13,8 +13,9 @@ class CutAtOneLength(Rule[Outputs]):
     the rest. Generation of Hugging Face ends after 20 tokens unless it is told; loops of one's own often have a number
     in them.
     ## Threshold and its origin
-    At least {many:words} of the outputs as long as the longest, {longer:%} of their references longer, and
-    {right:words} of their words right, place by place, so that an undertrained model is none of these.
+    At least {many:words} of the outputs as long as the longest, {longer:%} of their references longer and not all of one
+    length, and {right:words} of their words right, place by place, so that an undertrained model is none of these.
+    Outputs that are known to have reached the limit are told by OUT007.
     """
 
     code, name, level, rank = "OUT016", "outputs are cut at one length", "error", 0.2
@@ -35,6 +36,8 @@ class CutAtOneLength(Rule[Outputs]):
         longest = max(lengths)
         cut = [(said, wanted) for said, wanted in pairs if len(said) == longest]
         beyond = sum(len(wanted) > longest for _, wanted in cut)
+        if outputs.cut or len({len(wanted) for _, wanted in cut}) == 1:
+            return  # OUT007 tells; and one word too few of every output may be anything
         if not longest or len(cut) < self.many * len(pairs) or beyond < self.longer * len(cut):
             return
         same = sum(a == b for said, wanted in cut for a, b in zip(said, wanted, strict=False))

@@ -13,9 +13,9 @@ class OtherNamesOfTokens(Rule[Outputs]):
     of another model, its vocabulary was sorted anew, or rows were added before others. Every figure is that of a
     failure.
     ## Threshold and its origin
-    At least {told:%} of the words told by the word of the reference in their place, by at least {kinds} words with as
-    many different ones, {known:%} of which references have elsewhere, and at most {same:%} of them right. Measured
-    where ids were permuted: 90 % and more; a model that has learned nothing says few words for all.
+    At least {told:%} of {fewest} words or more told by the word of the reference in their place, by at least {kinds}
+    words with as many different ones, {known:%} of which references have elsewhere, and at most {same:%} of them right.
+    Measured where ids were permuted: 90 % and more; a model that has learned nothing says few words for all.
     """
 
     code, name, level, rank = "OUT017", "each word has another one in its place", "error", 0.3

@@ -37,11 +37,11 @@ class WeightsNotTrained(Rule[Wiring]):
     together, an error. In a training of others: a part that is frozen, or in no optimizer, and all of whose matrices
     look as they were drawn, an error: no singular value is larger than those of independent numbers, which any training
     changes. And an error where of a loaded model only vectors learn, less than {few:%} of its weights and less than
-    half of its vectors: adapters whose targets name no module leave that (all biases, or all norms, are a method).
+    {vectors:words} of its vectors: adapters whose targets name no module leave that (all biases, or all norms, are a method).
     """
 
     code, name, level = "WIR003", "weights that are not trained", "error"
-    few = 0.01  # of all weights
+    few, vectors = 0.01, 0.5  # of all weights, and of their vectors
     cures = Cure("Train every part, or start from pretrained weights.", {"train.freeze": []})
 
     def check(self, wiring: Wiring) -> Findings:
@@ -76,7 +76,12 @@ class WeightsNotTrained(Rule[Wiring]):
         learning = [w for w in weights if w.learns and not w.frozen and w.optimised]
         vectors = sum(not w.matrix for w in weights)
         share = sum(w.size for w in learning) / max(1, sum(w.size for w in weights))
-        if learning and share < self.few and not any(w.matrix for w in learning) and 2 * len(learning) < vectors:
+        if (
+            learning
+            and share < self.few
+            and not any(w.matrix for w in learning)
+            and len(learning) < self.vectors * vectors
+        ):
             yield self.finding(
                 f"nothing learns but {counted(learning, weights)}: no adapter, no matrix", None, NAMELESS
             )

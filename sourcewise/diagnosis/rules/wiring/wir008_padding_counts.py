@@ -20,7 +20,8 @@ class PaddingCounts(Rule[Wiring]):
     ## Threshold and its origin
     {share:Words} of the rows (healthy sets have none: a text has one end), or a loss that is the same to {same}. In a
     loop of one's own {repeated:words} of the rows, that end with the same label twice, where it has a gradient; and, as
-    a warning, a loss that is the nats of the labels that count, divided by the number of all: {same_mean:%} near.
+    a warning, a loss that is the nats of the labels that count, divided by the number of all, to
+    {same_mean:%}, where at most {fewer:%} count.
     """
 
     code, name, level = "WIR008", "padding counts as target", "error"
