@@ -13,8 +13,8 @@ class CutAtOneLength(Rule[Outputs]):
     the rest. Generation of Hugging Face ends after 20 tokens unless it is told; loops of one's own often have a number
     in them.
     ## Threshold and its origin
-    At least {many:words} of the outputs as long as the longest, {longer:%} of their references longer and not all of one
-    length, and {right:words} of their words right, place by place, so that an undertrained model is none of these.
+    At least {many:words} of the outputs as long as the longest, {longer:%} of their references longer and not all of
+    one length, and {right:words} of their words right, place by place, so that an undertrained model is none of these.
     Outputs that are known to have reached the limit are told by OUT007.
     """
 

@@ -37,7 +37,8 @@ class WeightsNotTrained(Rule[Wiring]):
     together, an error. In a training of others: a part that is frozen, or in no optimizer, and all of whose matrices
     look as they were drawn, an error: no singular value is larger than those of independent numbers, which any training
     changes. And an error where of a loaded model only vectors learn, less than {few:%} of its weights and less than
-    {vectors:words} of its vectors: adapters whose targets name no module leave that (all biases, or all norms, are a method).
+    {vectors:words} of its vectors: adapters whose targets name no module leave that (all biases, or all norms, are a
+    method).
     """
 
     code, name, level = "WIR003", "weights that are not trained", "error"

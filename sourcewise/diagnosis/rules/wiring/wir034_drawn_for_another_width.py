@@ -15,9 +15,9 @@ class DrawnForAnotherWidth(Rule[Wiring]):
     A deviation of 0.02 (init_std, initializer_range) is drawn for a width of 768 and more; at a width of 64 it is a
     sixth of what it should be. A gain far above 1 saturates attention and the softmax.
     ## Threshold and its origin
-    Below {low} or above {high}, of {few:words} matrices or more, a warning. Measured: 0.8 to 1 by Xavier's rule, 0.58 by torch's own, 1.4 by He's, 0.55 to
-    0.64 in BART and BERT of published widths. Measured on a BART of three layers and width 64: with a deviation of 0.02
-    (0.16) it reads nothing after 200 steps, with 0.1 (0.8) it makes no mistake.
+    Below {low} or above {high}, of {few:words} matrices or more, a warning. Measured: 0.8 to 1 by Xavier's rule, 0.58
+    by torch's own, 1.4 by He's, 0.55 to 0.64 in BART and BERT of published widths. Measured on a BART of three layers
+    and width 64: with a deviation of 0.02 (0.16) it reads nothing after 200 steps, with 0.1 (0.8) it makes no mistake.
     """
 
     code, name, level, rank = "WIR034", "weights drawn for another width", "warning", 12.1
