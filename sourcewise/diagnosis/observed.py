@@ -112,6 +112,7 @@ class Observed:
     edges: Edges | None = None
     gradients: Gradients = field(default_factory=Gradients)
     fading: Fading | None = None
+    began: tuple[Weight, ...] = ()  # before the first step
     first: tuple[Weight, ...] = ()  # in the first step that was looked at
     early: bool = False  # whether it is the first step, where a branch that starts at zero starves what is before it
     unheld: bool = False  # whether the optimizers are not known

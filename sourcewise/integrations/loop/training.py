@@ -15,9 +15,8 @@ from __future__ import annotations
 
 import math
 import sys
-from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any
 
 from torch import Tensor, distributed, nn
@@ -26,7 +25,7 @@ from sourcewise.diagnosis.answer import Diagnosis
 from sourcewise.diagnosis.measures.first_step import Weight
 from sourcewise.diagnosis.measures.freshness import looks_trained
 from sourcewise.diagnosis.measures.signals import Fading
-from sourcewise.diagnosis.observed import Edges, Given, Moves, Observed
+from sourcewise.diagnosis.observed import Edges, Moves, Observed
 from sourcewise.diagnosis.pairs import FEWEST
 from sourcewise.diagnosis.plan import Plan
 from sourcewise.diagnosis.rules import look
@@ -55,6 +54,7 @@ from sourcewise.integrations.loop.reading import (
     zeros_now,
 )
 from sourcewise.integrations.loop.replay import replay_of
+from sourcewise.integrations.loop.seen import History, Seen
 from sourcewise.integrations.loop.sides import look_at_sides
 from sourcewise.integrations.loop.stepping import Stepping, by_part, optimizers_in, weights_of
 from sourcewise.integrations.loop.tracing import ReadBy, traced
@@ -72,55 +72,6 @@ PATIENT = 5  # steps, in which it need not show yet what the loss is the loss of
 FRESH = 0.7  # of the nats that guessing has: who begins above knows nothing yet
 UNREAD = "no step has told how a batch is read: call doctor.step(loss, batch) in the loop before"
 SAME = 0.01  # relative: a loss that is so near to the nats of a token is their mean
-
-
-@dataclass
-class Seen:
-    """A step that was watched: its number, its loss as the loop has it, and its batch."""
-
-    number: int
-    loss: Any
-    batch: Any
-
-    @property
-    def value(self) -> float:
-        """The loss; NaN where it is no number."""
-        try:
-            return float(self.loss)
-        except (TypeError, ValueError, RuntimeError):
-            return math.nan
-
-    def nats(self, seen: Watching) -> float:
-        """Nats of a label that counts, by the outputs; NaN where these do not tell."""
-        said = [each for call in seen.saying for each in call.said.values()]
-        tokens = sum(each.tokens for each in said)
-        return float(sum(each.nats.sum() for each in said)) / tokens if tokens else math.nan
-
-    def scale(self, seen: Watching) -> float:
-        """What the loss was multiplied by before backward(); NaN where the outputs do not tell."""
-        weighed = [each.weighed for call in seen.saying for each in call.said.values()]
-        return sum(weighed) / self.value if weighed and self.value > 0 else math.nan
-
-    def counted(self, seen: Watching) -> tuple[int, int]:
-        """Labels that count, and all."""
-        said = [each for call in seen.saying for each in call.said.values()]
-        return sum(each.tokens for each in said), sum(each.labels.numel() for each in said)
-
-    def given(self, seen: Watching) -> Given:
-        """What the loss is given, by most of the outputs."""
-        forms = Counter(each.form for call in seen.saying for each in call.said.values())
-        form = forms.most_common(1)[0][0] if forms else ""
-        if form == "softmax" and self.value > 0:
-            return "again"  # NLLLoss of probabilities is negative
-        return "softmax" if form == "logits" and self.value < 0 else form
-
-
-@dataclass
-class History:
-    """The last step, and what was written of it: figures and findings, as a Trainer's state has them."""
-
-    global_step: int = 0
-    log_history: list[dict[str, Any]] = field(default_factory=list)
 
 
 class LoopDoctor(Doctor):
@@ -156,6 +107,7 @@ class LoopDoctor(Doctor):
         self.understood: Understood | None = None
         self._losses: list[Tensor] = []  # since the last line of the log
         self._seen: Seen | None = None  # a watched step that may not be over
+        self._began: tuple[Weight, ...] = ()
         self._first: tuple[Weight, ...] = ()
         self._reader: Reader | None = None
         self._moves: Moves | None = None  # what moves the outputs, once it was tried
@@ -173,6 +125,7 @@ class LoopDoctor(Doctor):
             self.pieces["wiring"] = look(Wiring(broken=f"not finite are the weights {broken}", plan=self.plan))
             self.tell()
         self._watch()
+        self._began = weights_of(parts_of(self.modules), self.stepping)
 
     @guarded("the step")
     def step(self, loss: Any, batch: Any = None) -> None:
@@ -329,6 +282,7 @@ class LoopDoctor(Doctor):
             gradients=self.arrivals.gradients(self.history.global_step, {id(p) for p in self.model.parameters()}),
             fading=self._fading(seen),
             moves=self._moves or Moves(),
+            began=self._began,
             first=self._first,
             early=seen.number == 1,
             unheld=not self.stepping.optimizers,

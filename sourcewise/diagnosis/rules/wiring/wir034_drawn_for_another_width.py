@@ -34,7 +34,7 @@ class DrawnForAnotherWidth(Rule[Wiring]):
 
     def check(self, wiring: Wiring) -> Findings:
         observed, plan = wiring.observed, wiring.plan
-        weights = observed.first if observed is not None else ()
+        weights = observed.began if observed is not None else ()
         if observed is None and wiring.step is not None and plan is not None and plan.fresh:
             weights = wiring.step.weights
         some = [w for w in weights if w.width > 1 and w.value > 0 and not any(word in w.name for word in TABLES)]
