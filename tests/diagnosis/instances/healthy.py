@@ -86,7 +86,6 @@ def healthy() -> Iterator[Instance]:
         given: dict[str, dict[str, Any]] = {
             "as it is": {},
             "bf16": {"bf16": True},
-            "smoothing": {"label_smoothing_factor": 0.1},
             "small batches": {"per_device_train_batch_size": 4},
             "generating": {"predict_with_generate": True},
         }
