@@ -82,6 +82,8 @@ class Course:
     @property
     def going_on(self) -> bool:
         """Whether it is under way; or ended while its loss still fell, where no earlier evaluation tells more."""
+        if self.plan.trained:
+            return False
         if self.stopped is not None or self.under_way or 0 < self.step < self.total:
             return self.stopped is None
         earlier = any(int(line["step"]) <= (1 - LAST) * self.step for line in self.evaluations)
@@ -189,7 +191,7 @@ def too_early(course: Course) -> str:
     While its loss falls or its source bits rise; as long as a source need not be read yet; and at its first evaluation
     with hardly a line of its loss. One that has ended, only if it was short, and got better or begins to read.
     """
-    if course.stopped is not None or not course.step:
+    if course.stopped is not None or not course.step or course.plan.trained:
         return ""
     better = getting_better(course, FALLS)
     looked = int(course.evaluations[-1]["step"]) if course.evaluations else course.step

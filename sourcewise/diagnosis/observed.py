@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass, field
 from typing import Literal
 
-from sourcewise.diagnosis.measures.first_step import FirstStep
+from sourcewise.diagnosis.measures.first_step import FirstStep, Weight
 from sourcewise.diagnosis.measures.objective import Form
 from sourcewise.diagnosis.measures.signals import Fading
 from sourcewise.diagnosis.measures.wiring import Paths
@@ -41,7 +41,8 @@ class Gradients:
 
     `left` is what earlier steps had left in the way, over what came, of the optimizer where that is most; `erased` that
     gradients came and an optimizer found none; `untaken` how many steps went by without any step of an optimizer;
-    `strangers` how many of the `held` tensors of the optimizers no module has.
+    `strangers` how many of the `held` tensors of the optimizers no module has; `kept` what share of a gradient that
+    came an optimizer found, NaN where not known, and `adaptive` whether it divides by their size, as Adam does.
     """
 
     left: float = 0.0
@@ -49,6 +50,8 @@ class Gradients:
     untaken: int = 0
     strangers: int = 0
     held: int = 0
+    kept: float = math.nan
+    adaptive: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +76,7 @@ class Edges:
 class Moves:
     """How far outputs move, over the largest: by themselves, with other sources; with other words in the later half of
     the targets before these, where the first of them is to be said, and behind it; with more padding behind the
-    sources. None: not tried.
+    sources; with other rows in the batch, and where in the modules rows begin to read each other. None: not tried.
     """
 
     itself: float = 0.0
@@ -82,6 +85,8 @@ class Moves:
     own: float | None = None
     past: float | None = None
     padding: float | None = None
+    company: float | None = None
+    mixed: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +101,9 @@ class Observed:
     given: Given = ""
     loss: float = math.nan  # as the training has it
     nats: float = math.nan  # of a label that counts
+    scale: float = math.nan  # times the loss, of which backward() makes gradients
+    tokens: int = 0  # labels that count in this step
+    places: int = 0  # labels, those that do not count among them
     spread: float = math.nan
     moves: Moves = field(default_factory=Moves)
     zeros: Zeros | None = None
@@ -104,6 +112,8 @@ class Observed:
     edges: Edges | None = None
     gradients: Gradients = field(default_factory=Gradients)
     fading: Fading | None = None
+    began: tuple[Weight, ...] = ()  # before the first step
+    first: tuple[Weight, ...] = ()  # in the first step that was looked at
     early: bool = False  # whether it is the first step, where a branch that starts at zero starves what is before it
     unheld: bool = False  # whether the optimizers are not known
 
@@ -119,4 +129,6 @@ class Observed:
             unpadded=moves.source,
             future=moves.future,
             past=moves.past,
+            company=moves.company,
+            mixed=moves.mixed,
         )

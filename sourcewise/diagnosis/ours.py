@@ -16,12 +16,15 @@ from sourcewise.data.mixtures import looked_at
 from sourcewise.data.noise.features import Augmenter
 from sourcewise.data.profiles.profile import like, profile_of
 from sourcewise.data.tokenizers.tokenizer import Tokenizer
+from sourcewise.diagnosis.asked import pads_on_the_left
 from sourcewise.diagnosis.beside import Beside
 from sourcewise.diagnosis.course import Course
 from sourcewise.diagnosis.likelihood import Likelihood
 from sourcewise.diagnosis.measures.first_step import Optimizer, Stepped
 from sourcewise.diagnosis.measures.freshness import looks_trained
+from sourcewise.diagnosis.measures.laid import Laid
 from sourcewise.diagnosis.measures.turned import measure_likelihood
+from sourcewise.diagnosis.moved import Moved
 from sourcewise.diagnosis.pairs import Pairs
 from sourcewise.diagnosis.plan import Plan
 from sourcewise.diagnosis.trained import Trained
@@ -188,13 +191,17 @@ def _learning(network: Seq2Seq, batch: Batch, rate: float) -> Iterator[float]:
         adam.zero_grad()
 
 
-def after(model: Model, encoded: ExampleSet) -> tuple[Wiring, Trained, Likelihood]:
+def after(model: Model, encoded: ExampleSet) -> tuple[Wiring, Trained, Likelihood, Moved]:
     """What can be looked at of a trained network, on a set."""
     network: Any = model.network
     network.eval()
-    batch = one_batch(encoded)
-    likelihood = measure_likelihood(network, encoded, looks_trained(network))
-    return Wiring(network, batch, **_of_network(network, model.tokenizer)), Trained(network, encoded, batch), likelihood
+    batch, trained = one_batch(encoded), looks_trained(network)
+    likelihood, moved = measure_likelihood(network, encoded, trained), Moved(network, encoded, trained)
+    laid = None
+    if batch.source.features is None and network.positions is not None and pads_on_the_left(model.name):
+        laid = Laid("tokenizer_config.json", "left", "right")
+    wiring = Wiring(network, batch, laid=laid, **_of_network(network, model.tokenizer))
+    return wiring, Trained(network, encoded, batch), likelihood, moved
 
 
 def _of_network(network: Any, tokenizer: Tokenizer) -> dict[str, Any]:

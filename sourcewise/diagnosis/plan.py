@@ -16,6 +16,7 @@ class Plan:
     epochs: float = 0.0
     warmup: int = 0  # steps
     fresh: bool = True  # from random weights
+    trained: bool = False  # whether it is over already: what its weights have not learned by now is a fault
     loaded: Collection[str] = ()  # parts that are not random all the same
     rate: float = 0.0  # at its peak, of the weights that decay most
     weight_decay: float = 0.0

@@ -38,8 +38,8 @@ class Symptom:
 
 
 _UNREAD = (
-    "DAT002 DAT003 DAT011..DAT014 DAT018 WIR003 WIR004 WIR011..WIR013 WIR019 WIR022 WIR023 WIR026 WIR028 MEM001 ATT001 "
-    "SRC001"
+    "DAT002 DAT003 DAT011..DAT014 DAT018 WIR003 WIR004 WIR011..WIR013 WIR019 WIR022 WIR023 WIR026 WIR028 WIR032 WIR034 "
+    "WIR036 MEM001 ATT001 SRC001"
 )
 SYMPTOMS = (
     Symptom(
@@ -60,15 +60,16 @@ SYMPTOMS = (
         "loss low good falls decreases outputs wrong bad garbage bleu zero accuracy teacher forcing inference generate",
         "the loss is that of the next token after the right ones; outputs are not. Is the loss that of the labels, is"
         " the start token right, are outputs and references written alike?",
-        "DAT022..DAT024 DAT026 WIR006..WIR010 WIR021 WIR024 WIR025 DAT025 TRN011 TRN005 SRC001 SRC004 SRC005 OUT010"
-        " OUT011 OUT013 OUT009",
+        "DAT022..DAT024 DAT026 WIR006..WIR010 WIR021 WIR024 WIR025 WIR033 WIR036 DAT025 TRN011 TRN005 SRC001"
+        " SRC004..SRC006 OUT010 OUT011 OUT013 OUT016 OUT017 OUT009",
     ),
     Symptom(
         "loss does not fall",
         "loss stuck plateau flat constant not falling decreasing learning nothing chance log vocabulary",
         "does anything get a gradient, and is the rate right? A batch that cannot be learned by heart is a fault of the"
         " network, not of the data.",
-        "WIR001..WIR003 WIR011..WIR018 WIR023 WIR026 WIR027 WIR029..WIR031 TRN003 TRN004 TRN006 TRN009 TRN015 DAT003",
+        "WIR001..WIR003 WIR011..WIR018 WIR023 WIR026 WIR027 WIR029..WIR032 WIR034 WIR035 TRN003 TRN004 TRN006 TRN009"
+        " TRN015 DAT003",
     ),
     Symptom(
         "nan",
@@ -80,7 +81,7 @@ SYMPTOMS = (
         "gradients vanish or explode",
         "gradient gradients vanish vanishing vanished explode exploding zero norm clipped deep",
         "what is their size by part and layer, before the first step?",
-        "WIR012 WIR013 WIR015 WIR016 WIR020 WIR029 WIR030 TRN006..TRN009",
+        "WIR012 WIR013 WIR015 WIR016 WIR020 WIR029 WIR030 WIR034 WIR035 TRN006..TRN009",
     ),
     Symptom(
         "repetition",
@@ -92,7 +93,7 @@ SYMPTOMS = (
         "outputs never end",
         "never end ends endless stop eos runs on maximum length cut truncated too long",
         "is the end of text in the labels, and does it count in the loss?",
-        "DAT007 WIR007..WIR009 OUT014 OUT007 OUT005",
+        "DAT007 WIR007..WIR009 OUT014 OUT016 OUT007 OUT005",
     ),
     Symptom(
         "empty outputs",
@@ -134,7 +135,7 @@ SYMPTOMS = (
         "outputs depend on the batch",
         "batch size padding different results random noise changes nondeterministic evaluation",
         "is padding masked everywhere, and is everything in eval mode?",
-        "WIR005 WIR008 WIR021 OUT013",
+        "WIR005 WIR008 WIR021 WIR032 WIR033 OUT013",
     ),
 )
 _LEAST, _BESIDE = 0.5, 0.6  # score of the best; share of it from which on others are shown beside it

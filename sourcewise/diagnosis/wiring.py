@@ -13,6 +13,8 @@ import numpy as np
 from sourcewise.data.batches import Batch
 from sourcewise.data.encoding import ExampleSet
 from sourcewise.diagnosis.measures.first_step import FirstStep, Optimizer, measure_first_step
+from sourcewise.diagnosis.measures.freshness import drawn_by_part
+from sourcewise.diagnosis.measures.laid import Laid
 from sourcewise.diagnosis.measures.signals import Learning
 from sourcewise.diagnosis.measures.wiring import (
     STEADY,
@@ -87,6 +89,8 @@ class Wiring:
     width: int | None = None  # d_model
     bypass: str = ""
     hidden: Hidden | None = None
+    laid: Laid | None = None
+    where: str = ""  # of which batches that is, " of the evaluation"; "" for those of the training
     unfed: str = ""  # why the decoder does not read the targets, where that is known
     broken: str = ""
     unlabelled: int = 0
@@ -102,6 +106,11 @@ class Wiring:
         if self.network is None or self.batch is None:
             return Paths(math.nan, finite=False)
         return measure_paths(self.network, self.batch)
+
+    @cached_property
+    def drawn(self) -> dict[str, tuple[int, int, int, int]]:
+        """By part: how many of its matrices look as drawn, of how many; and the same of those of all other parts."""
+        return {} if self.network is None else drawn_by_part(self.network.parts())
 
     @cached_property
     def moved(self) -> float:

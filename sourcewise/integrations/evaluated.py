@@ -12,6 +12,8 @@ from sourcewise.config import EvaluationConfig, GenerationConfig
 from sourcewise.data.batches import IGNORED
 from sourcewise.data.encoding import ExampleSet
 from sourcewise.diagnosis.answer import Piece
+from sourcewise.diagnosis.asked import Asking
+from sourcewise.diagnosis.measures.laid import Side
 from sourcewise.diagnosis.measures.turned import measure_likelihood
 from sourcewise.diagnosis.outputs import Outputs
 from sourcewise.diagnosis.rules import absent, look
@@ -27,6 +29,7 @@ from sourcewise.evaluation.source_bits import SourceBits
 from sourcewise.evaluation.tasks import set_figures
 from sourcewise.evaluation.verdict import verdict_of
 from sourcewise.integrations.collated import LABELS, READ, Collated, CollatedNetwork, Collation, Speaker, with_prompts
+from sourcewise.integrations.laid import look_at_layout
 from sourcewise.integrations.passing import joined, size_of
 from sourcewise.integrations.subjects import broken_sources, speaker_of
 from sourcewise.integrations.telling import said as in_words
@@ -37,11 +40,11 @@ PROMPTED = f"{READ} hold tokens that the labels hide (a prompt), which generatio
 
 
 def look_at_network(
-    model: Any, batches: Sequence[Collation], processing: Any, outputs: bool, trained: bool
+    model: Any, batches: Sequence[Collation], processing: Any, outputs: bool, trained: bool, side: Side = ""
 ) -> tuple[dict[str, Piece], dict[str, Any]]:
     """How a network reads the examples of some batches and, with `outputs`, what it says; findings and figures.
 
-    `trained` says whether its weights were trained before.
+    `trained` says whether its weights were trained before, `side` where sources are padded in training.
 
     Where only the model itself can read them, its source use alone. Where sources or logits are not finite that is all
     there is, without figures. Raises RequestError where they have no labels.
@@ -53,9 +56,27 @@ def look_at_network(
     if broken := broken_sources(labelled):
         return {"network": look(Wiring(broken=f"not finite are sources of the evaluation, {broken}"))}, {}
     try:
-        return _of_network(model, labelled, speaker_of(model, processing), outputs, trained)
+        speaker = speaker_of(model, processing)
+        pieces, figures = _of_network(model, labelled, speaker, outputs, trained)
+        return pieces | {"layout": _layout(model, labelled, speaker, side)}, figures
     except NotFinite as problem:
         return {"network": look(Wiring(broken=f"at an evaluation {problem}"))}, {}
+
+
+def look_at_lengths(batches: Sequence[Collation], speaker: Speaker, longest: int, told: str) -> Piece:
+    """Whether outputs of so many tokens at most can be as long as the labels of some batches."""
+    try:
+        return look(Asking(Collated(batches, speaker, counted=True), 0, longest, told=told))
+    except RequestError as problem:
+        return Piece((), [absent(Asking, in_words(problem))])
+
+
+def _layout(model: Any, batches: Sequence[Collation], speaker: Speaker, side: Side) -> Piece:
+    """How the batches are laid out; a line why, where that cannot be looked at."""
+    try:
+        return look_at_layout(model, batches, speaker, side)
+    except Exception as problem:  # a model or a batch of another kind
+        return Piece((), [f"padding and masks of the evaluation: {in_words(problem)}"])
 
 
 def _of_network(

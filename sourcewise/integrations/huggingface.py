@@ -16,6 +16,7 @@ from typing import Any
 
 from sourcewise.diagnosis.answer import Piece
 from sourcewise.diagnosis.measures.freshness import looks_trained
+from sourcewise.diagnosis.measures.laid import Side
 from sourcewise.diagnosis.pairs import FEWEST, SAMPLE, Pairs
 from sourcewise.diagnosis.rules import absent, look
 from sourcewise.diagnosis.wiring import EXAMPLES, Wiring
@@ -23,12 +24,13 @@ from sourcewise.errors import RequestError
 from sourcewise.integrations.collated import LABELS, CollatedNetwork
 from sourcewise.integrations.cures import TRAINER
 from sourcewise.integrations.doctor import Doctor, guarded
-from sourcewise.integrations.evaluated import look_at_network
+from sourcewise.integrations.evaluated import look_at_lengths, look_at_network
 from sourcewise.integrations.fed import why_unfed
 from sourcewise.integrations.finite import Steps, scales
+from sourcewise.integrations.laid import side_in
 from sourcewise.integrations.passing import First, Passing, Spread, as_tensors, joined
 from sourcewise.integrations.recorder import Recorder
-from sourcewise.integrations.subjects import Training, pairs_of, plan_of, wiring_of
+from sourcewise.integrations.subjects import Training, pairs_of, plan_of, speaker_of, wiring_of
 from sourcewise.integrations.telling import Told, of_set
 from sourcewise.runtime.device import is_host
 from sourcewise.training.statistics import target_entropy
@@ -58,7 +60,9 @@ class HuggingFaceDoctor(Doctor):
         self._trained = False  # whether the weights were trained before
         self._first: First | None = None
         self._pairs: First | None = None
+        self.lengths: tuple[int, str] | None = None  # the most tokens of the training's own outputs, and who says so
         self._set = ""  # the evaluation set of the course
+        self._side: Side = ""  # where sources are padded in training
 
     # ── what a host tells ─────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -151,7 +155,11 @@ class HuggingFaceDoctor(Doctor):
         if self.is_lost:
             raise RequestError("the weights are not finite numbers")
         with self.look():
-            found, figures = look_at_network(self.model, batches, self.processing, self.outputs, self._trained)
+            found, figures = look_at_network(
+                self.model, batches, self.processing, self.outputs, self._trained, self._side
+            )
+        if self.lengths is not None:
+            found["lengths"] = look_at_lengths(batches, speaker_of(self.model, self.processing), *self.lengths)
         self.pieces |= {f"{what} {name}".strip(): of_set(piece, name) for what, piece in found.items()}
         if figures:
             self._set = self._set or name or "eval"
@@ -170,6 +178,7 @@ class HuggingFaceDoctor(Doctor):
             return
         if self.training.own == "compute_loss" and not self.training.compiled:
             self.passing.next_call(self.model, partial(self._look_at_call, first.batches))
+        self._side = side_in(first.batches, speaker_of(self.model, self.processing).pad_id)
         with self.look():
             wiring = wiring_of(self.model, first.batches, self.processing, self.training)
             self.pieces["wiring"] = look(wiring)
@@ -194,6 +203,7 @@ class HuggingFaceDoctor(Doctor):
         waited, self._pairs = self._pairs, None
         if waited is None or self._unseen(waited):
             return
+        self._side = self._side or side_in(waited.batches, speaker_of(self.model, self.processing).pad_id)
         with self.look():
             pairs = pairs_of(self.model, waited.batches, self.processing)
             count = len(pairs.train)

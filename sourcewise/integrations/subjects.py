@@ -17,6 +17,7 @@ from torch import Tensor
 
 from sourcewise.data.batches import IGNORED, Batch
 from sourcewise.diagnosis.measures.first_step import Optimizer, Stepped
+from sourcewise.diagnosis.measures.laid import on_side, side_of
 from sourcewise.diagnosis.pairs import Ids, Pairs
 from sourcewise.diagnosis.plan import Plan
 from sourcewise.diagnosis.wiring import Hidden, Start, Summed, Wiring
@@ -101,7 +102,7 @@ def wiring_of(model: Any, batches: Sequence[Collation], processing: Any, trainin
     if not counts.any():
         return Wiring(unlabelled=len(counts))
     batch = some_of(batch, (real.any(1) & counts.any(1)).nonzero()[:, 0].numpy())
-    batch = with_prompts(batch, speaker.pad_id) or batch
+    batch = on_the_right(with_prompts(batch, speaker.pad_id) or batch, speaker.pad_id)
     encoded = Collated([batch], speaker)
     network, hidden = CollatedNetwork(model, encoded.dataset.dims), hidden_of(batch, speaker)
     as_collated, plan = SummedByModel(network, batch), plan_of(model, training)
@@ -118,6 +119,15 @@ def wiring_of(model: Any, batches: Sequence[Collation], processing: Any, trainin
         hidden=hidden,
         unfed=why_unfed(network, batch, batch.keys() - {LABELS}, training.taken) if training.taken else "",
     )
+
+
+def on_the_right(batch: Collation, pad_id: int) -> Collation:
+    """The same batch with sources padded on the right, as `Collated` lays them out."""
+    real = parts(batch, pad_id)[1]
+    if side_of(real) != "left":
+        return batch
+    moved = {n: on_side(batch[n], real, "right") for n in (TEXT, VECTORS, MASK) if isinstance(batch.get(n), Tensor)}
+    return {**batch, **moved}
 
 
 def pairs_of(model: Any, batches: Sequence[Collation], processing: Any) -> Pairs:
@@ -175,7 +185,7 @@ def hidden_of(collation: Collation, speaker: Speaker) -> Hidden | None:
     """What the attention mask hides, where it is not that of the padding."""
     tokens, mask = collation.get(TEXT), collation.get(MASK)
     if tokens is None:
-        if mask is not None:
+        if mask is not None or VECTORS not in collation:
             return None  # whatever it hides: vectors do not tell
         zeros = (collation[VECTORS] == 0).all(-1)
         padded = zeros.flip(1).cumprod(1).flip(1).bool()  # zeros to the end are no frames

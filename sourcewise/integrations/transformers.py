@@ -27,6 +27,7 @@ from sourcewise.integrations.telling import PREFIX, Told, set_name
 from sourcewise.tracking import Tracker, Trackers
 from sourcewise.tracking.kinds import TensorBoard, active
 
+USUAL = 20  # tokens that transformers' generate() gives where nobody says how many
 HAND_OVER = "hand the trainer over: SourcewiseCallback(trainer)"
 
 
@@ -83,6 +84,7 @@ class SourcewiseCallback(TrainerCallback):
             compiled=args.torch_compile,
             fp16=bool(args.fp16),
         )
+        self.doctor.lengths = _longest(args, self.doctor.model)
         waits = bool(args.logging_nan_inf_filter)
         self.doctor.begin(training, other_loss(self.trainer, smoothing), waits=waits)
 
@@ -173,6 +175,22 @@ def _alerted(trainer: Any, names: Any) -> Iterator[Tracker]:
     for name in ("wandb", "mlflow", "trackio") if trainer is not None else ():
         if name in (names or ()) and name in sys.modules and (found := active(name)) is not None:
             yield found
+
+
+def _longest(args: Any, model: Any) -> tuple[int, str] | None:
+    """The most tokens that the Trainer's own generation gives, and what says so; None where it does not generate."""
+    if not getattr(args, "predict_with_generate", False):
+        return None
+    config = getattr(args, "generation_config", None) or getattr(model, "generation_config", None)
+    given = getattr(args, "generation_max_length", None)
+    new = getattr(config, "max_new_tokens", None)
+    if given is None and isinstance(new, int):
+        return new, f"max_new_tokens of the generation_config is {new}"
+    known = given or getattr(config, "max_length", None)
+    if isinstance(known, int):
+        where = "generation_max_length" if given else "max_length of the generation_config"
+        return known - 1, f"{where} is {known}, the start token among them"
+    return USUAL - 1, f"generation_max_length is not set, and generation stops after its default max_length of {USUAL}"
 
 
 def _inner(model: Any) -> Any:

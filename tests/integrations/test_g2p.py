@@ -36,11 +36,17 @@ def pairs() -> list[tuple[str, str]]:
     return g2p.words(FOLDER)
 
 
-def looked_at(made: g2p.G2P) -> tuple[Diagnosis, dict[str, Any], str]:
+def looked_at(made: g2p.G2P, *, trained: bool = False) -> tuple[Diagnosis, dict[str, Any], str]:
     """A few careful steps more of its training, watched, and an evaluation."""
+    doctor, figures = watched(made, trained=trained)
+    assert doctor.understood is not None
+    return doctor.diagnosis, figures, doctor.understood.words
+
+
+def watched(made: g2p.G2P, *, trained: bool) -> tuple[Any, dict[str, Any]]:
     words = pairs()
     optimizer = torch.optim.SGD(made.parameters(), lr=1e-4)
-    doctor = sourcewise.doctor(made, optimizer, generate=lambda batch: made.generate(batch[0]))
+    doctor = sourcewise.doctor(made, optimizer, generate=lambda batch: made.generate(batch[0]), trained=trained)
     for at in range(0, len(words) - HELD_OUT - 24, 24):
         batch = g2p.batch(words[at : at + 24])
         logits = made(*batch)
@@ -50,9 +56,7 @@ def looked_at(made: g2p.G2P) -> tuple[Diagnosis, dict[str, Any], str]:
         optimizer.step()
         doctor.step(loss, batch)
     rest = words[-HELD_OUT:]
-    figures = doctor.evaluate([g2p.batch(rest[at : at + 24]) for at in range(0, HELD_OUT, 24)])
-    assert doctor.understood is not None
-    return doctor.diagnosis, figures, doctor.understood.words
+    return doctor, doctor.evaluate([g2p.batch(rest[at : at + 24]) for at in range(0, HELD_OUT, 24)])
 
 
 def test_it_is_the_packages_own() -> None:
@@ -99,15 +103,18 @@ def test_permuted_rows_are_named() -> None:
     assert figures["loss"] > 9
 
 
+@pytest.mark.parametrize(("fault", "cause"), [("", None), ("permuted", "SRC005"), ("zeroed", "WIR028")])
+def test_a_finished_model_is_judged_at_once(fault: str, cause: str | None) -> None:
+    diagnosis, _, _ = looked_at(model(fault), trained=True)
+    assert (diagnosis.verdict, diagnosis.cause) == ("ill" if cause else "healthy", cause)
+
+
 def test_what_each_phone_was_read_from() -> None:
-    """Another letter changes the phones from its place on, hardly those before."""
-    made, word = model(), "abstract"
-    said = g2p.batch([(word, "AE0 B S T R AE1 K T")])[1]
-    with torch.no_grad():
-        usual = torch.log_softmax(made(g2p.batch([(word, "")])[0], said), -1)
-        moved = []
-        for place in (1, 6):  # b, c
-            other = word[:place] + "m" + word[place + 1 :]
-            logs = torch.log_softmax(made(g2p.batch([(other, "")])[0], said), -1)
-            moved.append((usual - logs).gather(-1, said[:, 1:, None])[0, :, 0])
-    assert int(moved[0].argmax()) in (0, 1, 2) and int(moved[1].argmax()) in (5, 6, 7)
+    """A network without attention: each phone is read from the letters at its place."""
+    doctor, _ = watched(model(), trained=True)
+    said = [("abstract", "AE0 B S T R AE1 K T"), ("zebra", "Z IY1 B R AH0"), ("public", "P AH1 B L IH0 K")]
+    abstract, zebra, public = doctor.trace(g2p.batch(said))
+    assert [abs(place - own) <= 1 for own, place in enumerate(abstract.most[:8])].count(False) <= 1
+    assert zebra.most[2] == 2 and zebra.most[0] == 0 and public.most[:3] == [0, 1, 2]  # b; z; p, u, b
+    assert float(abstract.nats.max()) > 5 and abstract.nats.shape == (9, 9)
+    assert str(zebra).splitlines()[0].startswith(f"{zebra.target[0]} read from {zebra.source[0]} at 0: ")

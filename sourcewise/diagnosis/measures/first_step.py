@@ -15,6 +15,7 @@ from torch import Tensor
 
 from sourcewise.data.batches import Batch
 from sourcewise.diagnosis.borrowing import borrowed
+from sourcewise.diagnosis.measures.freshness import is_drawn
 from sourcewise.model.parts import ParameterInfo
 from sourcewise.model.protocol import Network
 
@@ -57,6 +58,8 @@ class Weight:
     part: str = "other"  # of the network that it belongs to, as `train.freeze` names them
     layer: tuple[str, int] | None = None  # the stack and the place in it; None for what is in no stack
     matrix: bool = False  # whether it is one, or has more dimensions
+    width: int = 0  # numbers that each output of a matrix is a sum of
+    drawn: bool = False  # whether it is a frozen matrix that looks as it was drawn
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,13 +104,20 @@ def _stepped(weight: Stepped, gradient: Tensor | None, clipped: float) -> Weight
         _rms(info.parameter),
         weight.learns,
         frozen=weight.learns and (weight.frozen or not info.parameter.requires_grad),
+        drawn=(weight.frozen or weight.rate is None or not info.parameter.requires_grad) and is_drawn(info.parameter),
         gradient=None if gradient is None else _rms(gradient),
         optimised=weight.rate is not None,
         update=update,
         part=info.part,
         layer=info.layer,
         matrix=info.parameter.ndim > 1,
+        width=width_of(info.parameter),
     )
+
+
+def width_of(parameter: Tensor) -> int:
+    """Numbers that each output of a matrix (out, in, …) is a sum of; 0 for a vector."""
+    return parameter[0].numel() if parameter.ndim > 1 and len(parameter) else 0
 
 
 def layers(weights: Iterable[Weight]) -> dict[str, list[float]]:

@@ -12,6 +12,11 @@ from itertools import islice
 import torch
 from torch import Tensor, nn
 
+from sourcewise.model.parts import ParameterInfo
+
+FEWEST = 12  # rows and columns of a matrix that tells whether it was drawn
+SOME = 192  # of these that are looked at
+LOOSE = 2.5  # deviations of the largest singular value of a drawn matrix, about
 EDGE = 1.02  # times the bound of a uniform initialisation
 MOST = 64  # layers that are asked
 
@@ -20,6 +25,40 @@ def looks_trained(model: nn.Module) -> bool:
     """Whether few layers of a network are as networks begin; False where there is nothing to tell by."""
     signs = list(islice(_signs(model.modules()), MOST))
     return bool(signs) and sum(signs) < len(signs) / 2
+
+
+@torch.no_grad()
+def is_drawn(table: Tensor) -> bool:
+    """Whether a matrix looks as drawn at random, number by number; False where it is too small to tell.
+
+    The largest singular value of m × n such numbers is their deviation times √m + √n (Marchenko & Pastur 1967). What a
+    training adds is alike in many rows, and larger. A matrix that is all zeros or whose rows are sinusoids is none.
+    """
+    if table.ndim < 2 or not table.is_floating_point() or table.numel() == 0:
+        return False
+    flat = _here(table.detach()).flatten(1)
+    if min(flat.shape) < FEWEST:
+        return False
+    rows, columns = (max(1, size // SOME) for size in flat.shape)
+    some = flat[::rows, ::columns][:SOME, :SOME].float().cpu()
+    deviation = float(some.std())
+    if deviation <= 0 or abs(float(some.mean())) > deviation / 2:
+        return False
+    m, n = some.shape
+    largest = float(torch.linalg.matrix_norm(some, 2))
+    usual = deviation * (m**0.5 + n**0.5)
+    return usual / (1 + LOOSE) <= largest <= usual * (1 + LOOSE * min(m, n) ** (-2 / 3))
+
+
+def drawn_by_part(infos: Iterable[ParameterInfo]) -> dict[str, tuple[int, int, int, int]]:
+    """Part → how many of up to `MOST` matrices look as drawn, of how many; and the same of all other parts."""
+    found: dict[str, list[bool]] = {}
+    for info in infos:
+        known, table = found.setdefault(info.part, []), info.parameter
+        if table.ndim > 1 and min(table.flatten(1).shape) >= FEWEST and len(known) < MOST:
+            known.append(is_drawn(table))
+    total, drawn = sum(map(len, found.values())), sum(map(sum, found.values()))
+    return {part: (sum(own), len(own), drawn - sum(own), total - len(own)) for part, own in found.items()}
 
 
 def _signs(modules: Iterable[nn.Module]) -> Iterator[bool]:

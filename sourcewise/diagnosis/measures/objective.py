@@ -7,6 +7,7 @@ loss was given are logits, log-probabilities or, by mistake, probabilities: what
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -38,6 +39,7 @@ class Said:
     nats: Tensor  # of each label, 0 where it does not count
     spread: float  # standard deviation of the log-probabilities over the vocabulary, averaged
     vocabulary: int
+    weighed: float = math.nan  # nats, each times what backward() weighs it with; not known for every form
 
     @property
     def tokens(self) -> int:
@@ -75,7 +77,19 @@ def _said(out: Tensor, gradient: Tensor) -> Said | None:
     kept = logs[chosen]
     spread = float(kept.clamp(min=-30).std(-1).mean())
     shape = out.shape[:-1]
-    return Said(form, labels.view(shape), counts.view(shape), nats.view(shape), spread, out.shape[-1])
+    weighed = float((_weights(table, slope, labels, form) * nats).sum())
+    return Said(form, labels.view(shape), counts.view(shape), nats.view(shape), spread, out.shape[-1], weighed)
+
+
+def _weights(table: Tensor, slope: Tensor, labels: Tensor, form: Form) -> Tensor:
+    """What each token's nats (rows,) are multiplied by in the loss that was differentiated; NaN where not known."""
+    at = slope.gather(-1, labels[:, None])[:, 0]
+    if form == "log-probabilities":
+        return -at
+    if form != "logits":
+        return torch.full_like(at, math.nan)
+    rest = torch.softmax(table, -1).scatter_add(-1, labels[:, None], torch.full_like(at, -1.0)[:, None])
+    return (slope * rest).sum(-1) / rest.square().sum(-1).clamp(min=1e-20)
 
 
 def _logs(table: Tensor, form: Form) -> Tensor:

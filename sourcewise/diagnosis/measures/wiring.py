@@ -14,10 +14,11 @@ from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from sourcewise.data.batches import IGNORED, Batch, Source
 from sourcewise.diagnosis.borrowing import Rounding, borrowed, draws, rounding
+from sourcewise.diagnosis.measures.company import FEWEST, kept, twins, where_rows_mix
 from sourcewise.model.protocol import Network
 
 WIDER = 8  # padded positions added to a source
@@ -56,6 +57,8 @@ class Paths:
     unpadded: float | None = None  # other source content beside that garbage
     future: float | None = None  # other target tokens, before them
     past: float | None = None  # other target tokens, after them
+    company: float | None = None  # other rows in the batch
+    mixed: str = ""  # where rows begin to read each other, in words
 
     @property
     def reached(self) -> bool:
@@ -158,6 +161,8 @@ def measure_paths(network: Network, batch: Batch) -> Paths:
             changed = padded.exchanged()
             if changed is not None:
                 found["unpadded"] = moved(logits(changed), beside=beside)
+        if len(tokens) >= FEWEST:
+            found |= _company(network, source, tokens, usual, real, size)
         if tokens.shape[1] > 1:
             found |= _target_paths(
                 network, tokens, real, lambda read: (logits(source, read) - usual).abs().amax(-1) / size
@@ -210,6 +215,20 @@ def _target_paths(
     other = torch.where(later, (tokens + network.vocabulary // 2) % network.vocabulary, tokens)
     by_position = moved(other) * real
     return {"future": float(by_position[:, :middle].max()), "past": float(by_position[:, middle:].max())}
+
+
+def _company(
+    network: Network, source: Source, tokens: Tensor, usual: Tensor, real: Tensor, size: float
+) -> dict[str, Any]:
+    """How far rows move with others beside them, and where in the network they begin to."""
+    rows = twins(len(tokens))
+    beside, read = source.select(rows), tokens[rows.to(tokens.device)]
+    apart = kept((_logits(network, beside, read) - usual) * real[..., None])
+    moved = float(apart.abs().max()) / size
+    if moved <= LEAK or not isinstance(network, nn.Module):
+        return {"company": moved}
+    passes = [lambda: _logits(network, source, tokens), lambda: _logits(network, beside, read)]
+    return {"company": moved, "mixed": where_rows_mix(network.named_modules(), passes, len(tokens))}
 
 
 def _encoder_path(network: Network, moved: Callable[[], float]) -> dict[str, float]:

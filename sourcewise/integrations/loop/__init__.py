@@ -29,6 +29,7 @@ def doctor(
     steps: int = 0,
     every: int = EVERY,
     examples: int = 96,
+    trained: bool = False,
     track: Any = (),
 ) -> LoopDoctor:
     """A doctor for a training loop in plain PyTorch: `doctor.step(loss, batch)`, once for each batch, is all it needs.
@@ -42,7 +43,8 @@ def doctor(
     dims) features; `pad` is the id of padding; `logits` a function from a batch to (batch, time, vocabulary) outputs,
     with the true tokens before each; `generate` one from a batch to a text, or ids, for each example. `steps` is how
     many there are to be, `every` how many lie between two that are watched, `examples` how many an evaluation reads.
-    `track` is where findings and figures go, too: a SummaryWriter, a run of W&B or trackio, or "wandb", "mlflow" or
+    `trained` says that the model is a finished one: what it has not learned by now is a fault, and no note. `track` is
+    where findings and figures go, too: a SummaryWriter, a run of W&B or trackio, or "wandb", "mlflow" or
     "trackio" for the run that is open; or several of these.
 
     Raises RequestError where `model` is no module, `optimizer` no optimizer, or `track` no tracker.
@@ -52,4 +54,5 @@ def doctor(
         raise RequestError(f"doctor: every is {every}; it is a number of steps, 1 or more")
     asked = Asked(source, target, pad, logits, generate)
     trackers = Trackers(map(tracker_of, track if isinstance(track, (list, tuple)) else [track]))
-    return LoopDoctor(model, optimizer, asked, steps=steps, every=every, examples=examples, trackers=trackers)
+    options: dict[str, Any] = {"steps": steps, "every": every, "examples": examples, "trackers": trackers}
+    return LoopDoctor(model, optimizer, asked, trained=trained, **options)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -33,7 +34,7 @@ class Arrivals:
         self.stop()
         self._found = {}
         for place, optimizer in enumerate(self.stepping.optimizers):
-            known = [p for group in optimizer.param_groups for p in group["params"] if _is_plain(p)]
+            known = [p for p in _parameters(optimizer) if _is_plain(p)]
             for p in {id(p): p for p in (known[:1] + known[-1:])[:LOOKED]}.values():
                 self._hooks.append(p.register_hook(Hook(partial(self._came, place, p))))
 
@@ -66,13 +67,25 @@ class Arrivals:
         came_to = {place for place, _, came in found.values() if came > 0}
         got = {place for key, (place, _, _) in found.items() if self.stepping.gradients.get(key)}
         held = self.stepping.held
+        sizes = {id(p): p.numel() ** 0.5 for each in self.stepping.optimizers for p in _parameters(each)}
+        kept = [
+            self.stepping.gradients[k] * sizes[k] / came
+            for k, (_, there, came) in found.items()
+            if came > 0 == there and self.stepping.gradients.get(k)
+        ]
         return Gradients(
             max(left, default=0.0) if steps > 1 else 0.0,
             erased=self.stepping.taken and bool((came_to & set(each)) - got),
             untaken=steps if steps >= UNTAKEN and self.stepping.optimizers and not any(self.stepping.counts) else 0,
             strangers=len(held - own),
             held=len(held),
+            kept=max(kept, default=math.nan),
+            adaptive=all("betas" in each.param_groups[0] for each in self.stepping.optimizers),
         )
+
+
+def _parameters(optimizer: Any) -> list[Any]:
+    return [p for group in optimizer.param_groups for p in group["params"]]
 
 
 def _is_plain(parameter: Any) -> bool:

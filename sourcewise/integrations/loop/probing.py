@@ -10,6 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sourcewise.data.batches import IGNORED
+from sourcewise.diagnosis.measures.company import FEWEST, kept, twins, where_rows_mix
+from sourcewise.diagnosis.measures.wiring import LEAK
 from sourcewise.diagnosis.observed import Moves
 from sourcewise.diagnosis.wiring import Hidden
 from sourcewise.integrations.collated import LABELS, MASK, TEXT, VECTORS
@@ -46,7 +48,46 @@ def moves_of(reader: Reader, batch: Any, named: Named, modules: Sequence[nn.Modu
     padding = None
     if not any(isinstance(each, OF_ORDER) for module in modules for each in module.modules()):
         padding = _of_padding(reader.understood, batch, named, collation, moved)
-    return Moves(itself, source, future, own, past, padding)
+    company, mixed = _of_company(reader, batch, named, labels, usual, modules)
+    return Moves(itself, source, future, own, past, padding, company, mixed)
+
+
+def _of_company(
+    reader: Reader, batch: Any, named: Named, labels: Tensor, usual: Tensor, modules: Sequence[nn.Module]
+) -> tuple[float | None, str]:
+    """How far rows move with others beside them, and where they begin to read each other; None where not known."""
+    size, known = len(labels), reader.understood
+    rows = twins(size)
+    assert known.source is not None and known.labels is not None
+
+    def change(path: str, tensor: Tensor) -> Tensor:
+        turned = known.source_turned if path == known.source.path else known.labels_turned  # type: ignore[union-attr]
+        axes = [axis for axis in ((1, 0) if turned else (0, 1)) if axis < tensor.ndim and tensor.shape[axis] == size]
+        return tensor.index_select(axes[0], rows.to(tensor.device)) if axes else tensor
+
+    other, tensors = exchanged(batch, change), {path: change(path, each) for path, each in named.items()}
+    if size < FEWEST or all(torch.equal(tensors[path], each) for path, each in named.items()):
+        return None, ""
+    try:
+        found = reader.table(other, tensors, labels)
+    except Exception:  # the loop made something for just these rows
+        return None, ""
+    apart = kept((found - usual).abs().amax(-1) * (labels != IGNORED))
+    moved = float(apart.max() / (usual - usual.mean(-1, keepdim=True))[labels != IGNORED].abs().max())
+    if moved <= LEAK:
+        return moved, ""
+    passes = [lambda: reader.table(batch, named, labels), lambda: reader.table(other, tensors, labels)]
+    return moved, where_rows_mix(_paths(modules), passes, size)
+
+
+def _paths(modules: Sequence[nn.Module]) -> list[tuple[str, nn.Module]]:
+    """All modules by their paths; of several that were given, with the class of each before."""
+    several = len(modules) > 1
+    return [
+        (".".join(filter(None, (type(each).__name__ if several else "", path))) or type(each).__name__, inner)
+        for each in modules
+        for path, inner in each.named_modules()
+    ]
 
 
 def _of_later(

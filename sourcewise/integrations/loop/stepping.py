@@ -11,7 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sourcewise.diagnosis.measures.first_step import Weight
+from sourcewise.diagnosis.measures.first_step import Weight, width_of
+from sourcewise.diagnosis.measures.freshness import is_drawn
 from sourcewise.errors import RequestError
 from sourcewise.integrations.finite import local
 from sourcewise.integrations.loop.watching import Hook
@@ -112,6 +113,8 @@ def weights_of(parts: Sequence[ParameterInfo], stepping: Stepping) -> tuple[Weig
                 part=info.part,
                 layer=info.layer,
                 matrix=parameter.ndim > 1,
+                width=width_of(parameter),
+                drawn=(not parameter.requires_grad or id(parameter) not in stepping.held) and is_drawn(parameter),
             )
         )
     return tuple(found)

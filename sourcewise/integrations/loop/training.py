@@ -15,9 +15,8 @@ from __future__ import annotations
 
 import math
 import sys
-from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any
 
 from torch import Tensor, distributed, nn
@@ -26,7 +25,7 @@ from sourcewise.diagnosis.answer import Diagnosis
 from sourcewise.diagnosis.measures.first_step import Weight
 from sourcewise.diagnosis.measures.freshness import looks_trained
 from sourcewise.diagnosis.measures.signals import Fading
-from sourcewise.diagnosis.observed import Edges, Given, Moves, Observed
+from sourcewise.diagnosis.observed import Edges, Moves, Observed
 from sourcewise.diagnosis.pairs import FEWEST
 from sourcewise.diagnosis.plan import Plan
 from sourcewise.diagnosis.rules import look
@@ -55,7 +54,10 @@ from sourcewise.integrations.loop.reading import (
     zeros_now,
 )
 from sourcewise.integrations.loop.replay import replay_of
+from sourcewise.integrations.loop.seen import History, Seen
+from sourcewise.integrations.loop.sides import look_at_sides
 from sourcewise.integrations.loop.stepping import Stepping, by_part, optimizers_in, weights_of
+from sourcewise.integrations.loop.tracing import ReadBy, traced
 from sourcewise.integrations.loop.understood import Asked, Understood
 from sourcewise.integrations.loop.watching import Watching
 from sourcewise.integrations.recorder import Recorder
@@ -68,53 +70,24 @@ EVERY = 10  # steps, from one that is watched to the next
 AT_FIRST = (1, 2, 5)  # steps that are watched besides
 PATIENT = 5  # steps, in which it need not show yet what the loss is the loss of
 FRESH = 0.7  # of the nats that guessing has: who begins above knows nothing yet
+UNREAD = "no step has told how a batch is read: call doctor.step(loss, batch) in the loop before"
 SAME = 0.01  # relative: a loss that is so near to the nats of a token is their mean
-
-
-@dataclass
-class Seen:
-    """A step that was watched: its number, its loss as the loop has it, and its batch."""
-
-    number: int
-    loss: Any
-    batch: Any
-
-    @property
-    def value(self) -> float:
-        """The loss; NaN where it is no number."""
-        try:
-            return float(self.loss)
-        except (TypeError, ValueError, RuntimeError):
-            return math.nan
-
-    def nats(self, seen: Watching) -> float:
-        """Nats of a label that counts, by the outputs; NaN where these do not tell."""
-        said = [each for call in seen.saying for each in call.said.values()]
-        tokens = sum(each.tokens for each in said)
-        return float(sum(each.nats.sum() for each in said)) / tokens if tokens else math.nan
-
-    def given(self, seen: Watching) -> Given:
-        """What the loss is given, by most of the outputs."""
-        forms = Counter(each.form for call in seen.saying for each in call.said.values())
-        form = forms.most_common(1)[0][0] if forms else ""
-        if form == "softmax" and self.value > 0:
-            return "again"  # NLLLoss of probabilities is negative
-        return "softmax" if form == "logits" and self.value < 0 else form
-
-
-@dataclass
-class History:
-    """The last step, and what was written of it: figures and findings, as a Trainer's state has them."""
-
-    global_step: int = 0
-    log_history: list[dict[str, Any]] = field(default_factory=list)
 
 
 class LoopDoctor(Doctor):
     """Looks at a training of torch modules; see `doctor`."""
 
     def __init__(
-        self, model: Any, optimizer: Any, asked: Asked, *, steps: int, every: int, examples: int, trackers: Trackers
+        self,
+        model: Any,
+        optimizer: Any,
+        asked: Asked,
+        *,
+        steps: int,
+        every: int,
+        examples: int,
+        trackers: Trackers,
+        trained: bool = False,
     ) -> None:
         super().__init__(Told(), LOOP)
         self.told.trackers = trackers
@@ -128,12 +101,13 @@ class LoopDoctor(Doctor):
         self.arrivals = Arrivals(self.stepping, self.guard)
         self.watching.begins = self.stepping.start  # what steps before belongs to the batch before
         self.passed = Passed()
-        self.plan = Plan(steps=steps, fresh=False, clip=0.0, half=half_of(self.model))
+        self.plan = Plan(steps=steps, fresh=False, trained=trained, clip=0.0, half=half_of(self.model))
         self.recorder = Recorder(self.plan, cure=LOOP.not_finite)
         self.recorder.started()
         self.understood: Understood | None = None
         self._losses: list[Tensor] = []  # since the last line of the log
         self._seen: Seen | None = None  # a watched step that may not be over
+        self._began: tuple[Weight, ...] = ()
         self._first: tuple[Weight, ...] = ()
         self._reader: Reader | None = None
         self._moves: Moves | None = None  # what moves the outputs, once it was tried
@@ -145,12 +119,13 @@ class LoopDoctor(Doctor):
     @guarded("the weights before the first step")
     def _begin(self) -> None:
         self._zeros = zeros_at_start(parts_of(self.modules), self.modules)
-        self._trained = looks_trained(self.model)
+        self._trained = self.plan.trained or looks_trained(self.model)
         if broken := broken_weights(self.model):
             self._broken = True
             self.pieces["wiring"] = look(Wiring(broken=f"not finite are the weights {broken}", plan=self.plan))
             self.tell()
         self._watch()
+        self._began = weights_of(parts_of(self.modules), self.stepping)
 
     @guarded("the step")
     def step(self, loss: Any, batch: Any = None) -> None:
@@ -186,6 +161,14 @@ class LoopDoctor(Doctor):
         self._evaluate(loader, name, figures)
         self.tell({f"{PREFIX}{key}": value for key, value in figures.items() if isinstance(value, (int, float))})
         return figures
+
+    def trace(self, batch: Any) -> list[ReadBy]:
+        """What each example of a batch is read from, token by token; no attention is needed. Raises RequestError."""
+        self._settle(now=True)
+        if self._reader is None:
+            raise RequestError(UNREAD)
+        with self.look():
+            return traced(self._reader, batch, with_functions(tensors_of(batch), batch, self.asked)[0])
 
     @property
     def diagnosis(self) -> Diagnosis:
@@ -265,12 +248,13 @@ class LoopDoctor(Doctor):
     @guarded("the evaluation")
     def _evaluate(self, loader: Iterable[Any], name: str, figures: dict[str, Any]) -> None:
         if self._reader is None:
-            raise RequestError("no step has told how a batch is read: call doctor.step(loss, batch) in the loop before")
+            raise RequestError(UNREAD)
         with self.look():
             batches = some_batches(loader, self.examples, lambda batch: examples_in(tensors_of(batch)))
             tensors = [with_functions(tensors_of(batch), batch, self.asked)[0] for batch in batches]
             read = list(zip(batches, tensors, strict=True))
             found, measured = evaluated(self._reader, read, self.asked.generate, trained=self._trained)
+            found["layout"] = look_at_sides(self._reader, self.passed.kept, read)
         self.pieces |= {f"{what} {name}".strip(): of_set(piece, name) for what, piece in found.items()}
         figures |= measured
         self.recorder.evaluated(measured, self.history.global_step)
@@ -282,11 +266,15 @@ class LoopDoctor(Doctor):
         step = first_step(weights, seen.nats(self.watching))
         if seen.number > 1 and not math.isfinite(step.norm):
             return  # the loss of the next step tells
+        tokens, places = seen.counted(self.watching)
         observed = Observed(
             step,
             given=seen.given(self.watching),
             loss=seen.value,
             nats=seen.nats(self.watching),
+            scale=seen.scale(self.watching),
+            tokens=tokens,
+            places=places,
             zeros=zeros_now(self._zeros, self._first, seen.number),
             state=state_left(self.watching, weights),
             detached=detached_from(self.watching, weights),
@@ -294,6 +282,8 @@ class LoopDoctor(Doctor):
             gradients=self.arrivals.gradients(self.history.global_step, {id(p) for p in self.model.parameters()}),
             fading=self._fading(seen),
             moves=self._moves or Moves(),
+            began=self._began,
+            first=self._first,
             early=seen.number == 1,
             unheld=not self.stepping.optimizers,
         )
@@ -336,7 +326,7 @@ class LoopDoctor(Doctor):
         if not math.isfinite(nats):
             return
         if not self.recorder.lines[1:] and self.understood is not None and self.understood.vocabulary:
-            fresh = nats >= FRESH * math.log(self.understood.vocabulary)
+            fresh = not self.plan.trained and nats >= FRESH * math.log(self.understood.vocabulary)
             self.recorder.plan = replace(self.recorder.plan, fresh=fresh)
         norms, ratios = by_part(weights)
         whole = math.sqrt(sum(norm**2 for norm in norms.values()))

@@ -170,22 +170,27 @@ def _called_with(left: Named, calls: Sequence[Call]) -> list[str]:
 
 
 def time_first(source: Tensor | None, labels: Tensor, modules: Sequence[nn.Module], counts: Tensor) -> bool | None:
-    """Whether labels are (time, batch): by the sizes, by how the modules lie, by where padding is; None: not told."""
+    """Whether labels are (time, batch): by the sizes, by where padding is, by how the modules lie; None: not told."""
     if source is not None:
         rows, columns = source.shape[0], source.shape[1]
         fits = [labels.shape[0] in (rows, columns), labels.shape[1] in (rows, columns)]
         if fits[0] != fits[1]:
             return fits[1]
+    ends = [_ends_in_padding(counts.T), _ends_in_padding(counts)]
+    if ends[0] != ends[1]:
+        return ends[0]
     told = {
         bool(each.batch_first)
         for module in modules
         for each in module.modules()
         if isinstance(getattr(each, "batch_first", None), bool)
     }
-    if len(told) == 1:
-        return not told.pop()
-    ends = [bool((~counts[-1]).any() and counts[0].all()), bool((~counts[:, -1]).any() and counts[:, 0].all())]
-    return ends[0] if ends[0] != ends[1] else None
+    return not told.pop() if len(told) == 1 else None
+
+
+def _ends_in_padding(counts: Tensor) -> bool:
+    """Whether every row begins with what counts, and some end with what does not."""
+    return bool(counts[:, 0].all()) and not bool(counts.all()) and bool((counts[:, 1:] <= counts[:, :-1]).all())
 
 
 def pad_of(named: Named, target: Made | None, counts: Tensor, models: Sequence[nn.Module]) -> tuple[int | None, bool]:

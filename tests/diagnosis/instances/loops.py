@@ -60,14 +60,17 @@ class Loop:
         for each in self.optimizers:
             each.step()
 
+    def loss(self, said: Tensor, labels: Tensor) -> Tensor:
+        """Of logits (batch, time, vocabulary)."""
+        return nn.functional.cross_entropy(said.reshape(-1, SIZE), labels.reshape(-1), ignore_index=self.ignored)
+
     def run(self, **options: Any) -> LoopDoctor:
         doctor = sourcewise.doctor(self.modules, self.optimizers, **options)
-        criterion = nn.CrossEntropyLoss(ignore_index=self.ignored)
         pairs = Apart().pairs
         for src, tgt in [self.batch(*both) for both in batches(pairs, begin=self.begin)][: self.steps]:
             read, labels = self.cut(tgt)
             said = self.logits(src, read)
-            loss = criterion(said.reshape(-1, SIZE), labels.reshape(-1))
+            loss = self.loss(said, labels)
             self.update(loss)
             doctor.step(loss, (src, tgt))
         return doctor

@@ -6,7 +6,8 @@ from sourcewise.diagnosis.rule import Cure, Findings, Rule
 
 class SearchThatNoReferenceFits(Rule[Asking]):
     """The shortest and longest outputs that the search allows (min_new_tokens and max_new_tokens, or min_length and
-    max_length of a folder's generation_config.json), beside the lengths of the references in tokens.
+    max_length of a folder's generation_config.json; generation_max_length of a Trainer, or 20 tokens), beside the
+    lengths of the references in tokens.
     ## Why that is bad
     Where the end of text is forbidden until after a reference ends, every output is too long, and what fills it is made
     up. Where it is cut before, none can be complete. Such settings stay in a folder from its former task.
@@ -35,6 +36,6 @@ class SearchThatNoReferenceFits(Rule[Asking]):
         for key, bound, beyond, words in bounds:
             share = float(beyond.mean())
             if level := self.from_on(share):
-                said = f"{key} is {bound} (min_length or max_length of a folder, where it has that)"
+                said = asking.told or f"{key} is {bound} (min_length or max_length of a folder, where it has that)"
                 rest = f"{100 * share:.0f} % of the references are {words}, their median is {int(np.median(lengths))}"
                 yield self.finding(f"{said}; {rest} tokens", level)

@@ -4,6 +4,13 @@ from sourcewise.diagnosis.rule import Cure, Findings, Rule
 HALF = 0.5  # of the steps, before which the rate has not done its work
 
 
+WARM = Cure(
+    "A lower rate, and a warm-up; deep stacks with norms behind the residuals need both:",
+    {"train.learning_rate": 1e-4, "train.warmup_steps": 1000},
+    "torch.nn.Transformer(..., norm_first=True)",
+)
+
+
 class UpdatesTooLargeOrSmall(Rule[Course]):
     """How far a step near the peak rate moves the weights, as a share of their size: the median over the tensors of
     each part, and all these steps added up.
@@ -14,19 +21,26 @@ class UpdatesTooLargeOrSmall(Rule[Course]):
     Above {warning} a warning, above {error} an error. Too small: from random weights, at the end, a sum below {way} of
     the part that moves most; an error where a step is below {slow}. Measured at a rate of 1e-3 on digits and dates:
     1e-3 to 4e-3 a step, the sum 0.3 after 200 steps. Of a model that was loaded a warning, after {trial} steps and
-    more: a sum below {moved}, and a loss that was {high} nats or more at first and fell by less than {fell:%}.
+    more: a sum below {moved}, and a loss that was {high} nats or more at first and fell by less than {fell:%}. And an
+    error where the gradient of a part has fallen below {gone} of what it was at first, while the loss is no lower than
+    {entropy:words} of what the tokens' frequencies give: deep stacks without warm-up collapse so, whatever the size of
+    a step.
     """
 
     code, name, level, rank = "TRN009", "updates too large or too small", "error", 0.1
     explained_by = "WIR003 WIR012 WIR014"
     warning, error = 0.3, 1  # of the weights, in a step
     way, slow = 0.05, SLOW  # of the weights over a whole training, and in a step
+    gone, entropy = 1e-3, 0.9  # of the first gradient; of the target tokens' entropy
     trial, moved, high, fell = 100, 0.1, 1.0, 0.5  # steps; of the weights; nats; of the loss
     cures = Cure("A lower rate; from random weights about 1e-3, fine-tuning about 5e-5:", {"train.learning_rate": 1e-3})
 
     def check(self, course: Course) -> Findings:
         largest, evidence = course.at_the_peak
         if len(course.train) < FEW_LINES or not largest:
+            return
+        if collapsed := self.collapsed(course):
+            yield self.finding(collapsed, "error", WARM)
             return
         most = max(largest.values())
         if most > self.warning:
@@ -42,6 +56,25 @@ class UpdatesTooLargeOrSmall(Rule[Course]):
             cure = Cure("A higher rate; from random weights about 1e-3:", {"train.learning_rate": 1e-3})
             evidence += f"; {course.step} of them, all in one direction, by {way:.2g}"
             yield self.finding(evidence, "error" if most < self.slow else "warning", cure)
+
+    def collapsed(self, course: Course) -> str:
+        """Which part's gradient has gone while nothing was learned, in words; "" where none has."""
+        entropy, last = course.target_entropy, middle(course.losses[-3:])
+        if course.broken or not entropy or last < self.entropy * entropy or len(course.train) < 2 * FEW_LINES:
+            return ""
+        for part in course.parts("gradient_norms"):
+            norms = course.values("gradient_norms", part)
+            if part == "other" or len(norms) < 2 * FEW_LINES:
+                continue
+            first, now = float(norms[:FEW_LINES].max()), middle(norms[-FEW_LINES:])
+            if first > 0 and now < self.gone * first:
+                said = (
+                    f"the gradient of {part} had a norm of {first:.1e} at first and has {now:.1e} at step {course.step}"
+                )
+                rate = course.values("learning_rate")
+                said += f", the loss {last:.2f} nats; frequencies alone give {entropy:.2f}: the network has collapsed"
+                return f"{said}. The rate was {rate.max():.2g}" if len(rate) else said
+        return ""
 
     def of_loaded(self, course: Course, evidence: str, way: float) -> Findings:
         """Of a model that was loaded: its loss was high at the start, and is so at the end."""

@@ -1,6 +1,6 @@
 from collections.abc import Mapping
 
-from sourcewise.diagnosis.course import EARLY, FALLS, FELL, LEAST_BITS, LEAST_NATS, PLATEAU, RISE, Course
+from sourcewise.diagnosis.course import EARLY, FALLS, FELL, FIRST_STEPS, LEAST_BITS, LEAST_NATS, PLATEAU, RISE, Course
 from sourcewise.diagnosis.finding import Level
 from sourcewise.diagnosis.rule import CannotTell, Cure, Findings, Rule
 
@@ -18,14 +18,17 @@ class StillLearning(Rule[Course]):
     ## Threshold and its origin
     A loss that is lower by {fell:words} and by {nats} nats, or source bits that rose by {rise:words}, and by {bits} or
     beyond their 95 % interval. Digits that end at a WER of 0.9 lost 43 % of their loss in that third, those that end at
-    0.07 as many: whether it is good enough, the loss alone does not say.
+    0.07 as many: whether it is good enough, the loss alone does not say. A warning where a training of {trial} steps
+    and more ended with source bits below {unread}.
     """
 
-    code, name, level, rank = "TRN014", "still learning at its end", "note", 1.5
+    code, name, level, rank = "TRN014", "still learning at its end", "warning", 1.5
     gets_better = True
-    excuses, softens = "OUT003..OUT005 OUT007", "OUT* -OUT009 SRC001"  # loops, and what comes of them; the rest
+    excuses, softens = "OUT003..OUT005 OUT007", "OUT* -OUT009 -OUT014 SRC001"  # loops, and what comes of them; the rest
     fell, nats = FELL, LEAST_NATS  # of the loss, at the end
     rise, bits = RISE, LEAST_BITS  # of the source bits
+    trial = FIRST_STEPS
+    unread = 0.5  # source bits, below which it has hardly begun to read
     falls, early, plateau = FALLS, EARLY, PLATEAU  # while the training goes on
     cures = Cure("More steps, which also keep the rate up for longer:", {"train.steps": 1000})
 
@@ -34,7 +37,10 @@ class StillLearning(Rule[Course]):
             last = f"step {course.step} of {course.total} is the last that was logged"
             raise CannotTell("the rest of the training", last)
         if better := course.better_at_the_end:
-            yield self.finding(better)
+            bits = course.by_step("source_bits")
+            short = course.step >= FIRST_STEPS and bits and bits[-1][1] < self.unread
+            said = f"{better}; source bits are {bits[-1][1]:.2f} after all {course.step} steps" if short else better
+            yield self.finding(said, "warning" if short else "note")
 
     def excusing(self, found: Mapping[str, Level]) -> bool:
         """Not where the source is unread, and source bits do not rise."""

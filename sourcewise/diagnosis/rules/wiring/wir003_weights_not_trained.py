@@ -13,6 +13,18 @@ STALE = Cure(
 )
 
 
+UNMATCHED = Cure(
+    "Look at what load_state_dict(..., strict=False) returns: its missing_keys should be none of this part. A prefix "
+    "such as module., model. or _orig_mod. is to be taken off:",
+    'state = {name.removeprefix("module."): table for name, table in state.items()}',
+    "print(model.load_state_dict(state, strict=False))",
+)
+NAMELESS = Cure(
+    "Adapters whose target_modules name no module leave nothing to learn. Take the names from the model itself:",
+    "print({name.rpartition('.')[2] for name, m in model.named_modules() if isinstance(m, torch.nn.Linear)})",
+)
+
+
 class WeightsNotTrained(Rule[Wiring]):
     """Which weights would not be changed by the first step: frozen by the recipe, frozen by something else, or missing
     from the optimizer.
@@ -22,10 +34,15 @@ class WeightsNotTrained(Rule[Wiring]):
     ## Threshold and its origin
     Any weight that the recipe does not freeze is an error, unless adapters (LoRA) are trained in place of it. A part
     that the recipe freezes at its random initialisation (no model.weights) is a warning; the bridge, and all parts
-    together, an error.
+    together, an error. In a training of others: a part that is frozen, or in no optimizer, and all of whose matrices
+    look as they were drawn, an error: no singular value is larger than those of independent numbers, which any training
+    changes. And an error where of a loaded model only vectors learn, less than {few:%} of its weights and less than
+    {vectors:words} of its vectors: adapters whose targets name no module leave that (all biases, or all norms, are a
+    method).
     """
 
     code, name, level = "WIR003", "weights that are not trained", "error"
+    few, vectors = 0.01, 0.5  # of all weights, and of their vectors
     cures = Cure("Train every part, or start from pretrained weights.", {"train.freeze": []})
 
     def check(self, wiring: Wiring) -> Findings:
@@ -35,6 +52,8 @@ class WeightsNotTrained(Rule[Wiring]):
             if wiring.observed is not None and wiring.observed.unheld:
                 raise CannotTell("which weights no optimizer has", "no optimizer was given: doctor(model, optimizer)")
             found = self.of(wiring.step.weights, wiring.plan.fresh, wiring.plan.loaded)
+            if not wiring.plan.fresh:
+                yield from self.left(wiring.step.weights)
             yield from found if wiring.observed is None else self.with_strangers(found, wiring.observed.gradients)
 
     def with_strangers(self, found: Findings, gradients: Gradients) -> Findings:
@@ -45,6 +64,28 @@ class WeightsNotTrained(Rule[Wiring]):
                 yield self.finding(f"{evidence} no module: it was made of other weights than are trained", None, STALE)
             else:
                 yield said
+
+    def left(self, weights: Sequence[Weight]) -> Findings:
+        """Of a network that may have been trained before: what is frozen as it was drawn, and how little learns."""
+        matrices = [w for w in weights if w.matrix]
+        parts = dict.fromkeys(w.part for w in matrices if w.drawn)
+        drawn = [part for part in parts if all(w.drawn for w in matrices if w.part == part)]
+        rows = [w for w in weights if w.part in drawn]
+        if rows and any(w.part in ("encoder", "decoder", "features", "bridge") for w in rows):
+            evidence = f"{counted(rows, weights)} are not trained, and look as they were drawn"
+            yield self.finding(f"{evidence}: no checkpoint was loaded into them", None, UNMATCHED)
+        learning = [w for w in weights if w.learns and not w.frozen and w.optimised]
+        vectors = sum(not w.matrix for w in weights)
+        share = sum(w.size for w in learning) / max(1, sum(w.size for w in weights))
+        if (
+            learning
+            and share < self.few
+            and not any(w.matrix for w in learning)
+            and len(learning) < self.vectors * vectors
+        ):
+            yield self.finding(
+                f"nothing learns but {counted(learning, weights)}: no adapter, no matrix", None, NAMELESS
+            )
 
     def of(self, weights: Sequence[Weight], fresh: bool, loaded: Collection[str]) -> Findings:
         """Of a network that is trained from random weights (`fresh`), but for the parts that were `loaded`."""

@@ -30,7 +30,8 @@ class PaddingIsRead(Rule[Wiring]):
 
     def check(self, wiring: Wiring) -> Findings:
         if hidden := wiring.hidden:
-            evidence = f"of {hidden.real} source positions of a batch the attention mask hides {hidden.hidden}"
+            evidence = f"of {hidden.real} source positions{wiring.where or ' of a batch'} the attention mask hides "
+            evidence += str(hidden.hidden)
             evidence += f", and of {hidden.padding} of padding it shows {hidden.shown}"
             if not hidden.masked:
                 evidence += "; it is given none" if wiring.observed else "; the batch has no attention_mask"

@@ -1,6 +1,14 @@
+import math
+
 from sourcewise.diagnosis.measures.wiring import SAME_LOSS
+from sourcewise.diagnosis.observed import Observed
 from sourcewise.diagnosis.rule import CannotTell, Cure, Findings, Rule
 from sourcewise.diagnosis.wiring import Wiring
+
+MEAN = Cure(
+    "Divide by the number of labels that count:",
+    "loss = (losses * mask).sum() / mask.sum()",
+)
 
 
 class PaddingCounts(Rule[Wiring]):
@@ -10,13 +18,16 @@ class PaddingCounts(Rule[Wiring]):
     Most of the loss is then the padding's, which is learned in no time: the loss looks good, depends on the batch size,
     and hides what the targets do.
     ## Threshold and its origin
-    {share:Words} of the rows (healthy sets have none: a text has one end), or a loss that is the same to {same}.
-    In a loop of one's own {repeated:words} of the rows, that end with the same label twice, where it has a gradient.
+    {share:Words} of the rows (healthy sets have none: a text has one end), or a loss that is the same to {same}. In a
+    loop of one's own {repeated:words} of the rows, that end with the same label twice, where it has a gradient; and, as
+    a warning, a loss that is the nats of the labels that count, divided by the number of all, to
+    {same_mean:%}, where at most {fewer:%} count.
     """
 
     code, name, level = "WIR008", "padding counts as target", "error"
     explained_by = "WIR001"
     share, same, repeated = 0.5, SAME_LOSS, 0.2  # of the rows, of a loss, and of the rows
+    same_mean, fewer = 0.01, 0.95  # of the loss; labels that count, of all
     cures = Cure(
         "Labels of padded positions are -100, and only those: by length, not by id, where padding and end share one."
     )
@@ -28,6 +39,8 @@ class PaddingCounts(Rule[Wiring]):
             if edges.pads < edges.labels:
                 evidence += f"; in a batch {edges.pads} of {edges.labels} labels that count are padding"
             yield self.finding(evidence)
+        if wiring.observed is not None:
+            yield from self.of_mean(wiring.observed)
         if wiring.plan is not None and wiring.plan.other_loss:
             raise CannotTell("whether padding counts as target", wiring.plan.other_loss)
         labels = wiring.labels
@@ -41,3 +54,15 @@ class PaddingCounts(Rule[Wiring]):
             yield self.finding(f"{evidence} does", "warning")
         elif not padded and (loss := next((loss for loss in wiring.losses if loss.fault == "padding"), None)):
             yield self.finding(loss.evidence)
+
+    def of_mean(self, observed: Observed) -> Findings:
+        """Whether the loss is averaged over padding, too."""
+        tokens, places = observed.tokens, observed.places
+        if not 0 < tokens <= self.fewer * places or not math.isfinite(observed.loss * observed.nats):
+            return
+        if abs(observed.loss * places - observed.nats * tokens) <= self.same_mean * observed.nats * tokens:
+            evidence = (
+                f"the loss is {observed.loss:.3g}: that of the {tokens} labels that count ({observed.nats:.3g} nats "
+            )
+            evidence += f"each) divided by all {places}, padding among them"
+            yield self.finding(f"{evidence}; it falls with the length of the batch's longest target", "warning", MEAN)

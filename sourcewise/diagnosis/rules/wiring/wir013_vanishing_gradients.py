@@ -13,8 +13,8 @@ class VanishingGradients(Rule[Wiring]):
     ## Threshold and its origin
     Error below {epsilon}, and {drowned:words} of the largest layer's: AdamW divides by the gradient's root mean square
     plus its epsilon of {epsilon}, below which updates shrink with it. Warning where a layer has less than
-    {drowned:words} of the largest of its own stack. {measured}: 6e-6 and more, and within a stack at least a tenth (30
-    GRU layers).
+    {drowned:words} of the largest of its own stack. In a loop of one's own only where it is so from the first step on.
+    {measured}: 6e-6 and more, and within a stack at least a tenth (30 GRU layers).
     """
 
     code, name, level, rank = "WIR013", "vanishing gradients", "error", 10.1
@@ -30,10 +30,13 @@ class VanishingGradients(Rule[Wiring]):
 
     def check(self, wiring: Wiring) -> Findings:
         stacks = layers(wiring.step.weights) if wiring.step is not None else {}
+        began = layers(wiring.observed.first) if wiring.observed is not None else {}
         largest = max((max(stack) for stack in stacks.values()), default=0.0)
         for name, stack in stacks.items():
             least = min(stack)
             drowned = least < min(self.epsilon, self.drowned * largest)
+            if max(stack) and began.get(name) and min(began[name]) >= self.drowned * max(began[name]):
+                continue  # they came at first: what has become of them is the rate's doing (TRN009)
             if max(stack) and (drowned or least < self.drowned * max(stack)):
                 evidence = f"layer {stack.index(least)} of {name} has a gradient of {least:.1e}"
                 evidence += f", layer {stack.index(max(stack))} of the {len(stack)} one of {max(stack):.1e}"
