@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
-from sourcewise.errors import Notice, RequestError, printable
+from sourcewise.errors import ElsewhereError, Notice, RequestError, printable
 
 ABOUT = """\
 Trains, runs, measures and debugs encoder-decoder models, on text and on feature
@@ -154,6 +154,8 @@ def main(words: list[str]) -> int:
     except KeyboardInterrupt as stop:  # a training's message says how to continue
         _tell(str(stop) or "interrupted")
         return 130
+    except ElsewhereError as error:  # the other process tells it
+        return error.status
     except Exception as error:
         if os.environ.get("SOURCEWISE_TRACEBACK"):
             raise

@@ -10,10 +10,19 @@ import torch
 from sourcewise.errors import RequestError
 
 
-def choose_device(name: str) -> torch.device:
-    """`auto` is the accelerator where there is one, else the CPU. Raises RequestError for one that is not there."""
+def choose_device(name: str, place: int | None = None) -> torch.device:
+    """`auto` is the accelerator where there is one, else the CPU. Raises RequestError for one that is not there.
+
+    `place` is the number of the accelerator of one of several processes.
+    """
     if name == "auto":
-        return torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
+        found = torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
+        name = found.type
+    if place is not None and name not in ("cpu", "mps"):
+        if ":" in name:
+            raise RequestError(f"train.device {name}: one accelerator for several processes; set {name.split(':')[0]}")
+        torch.accelerator.set_device_index(place)
+        name = f"{name}:{place}"
     try:
         device = torch.device(name)
         torch.empty(0, device=device)

@@ -41,7 +41,7 @@ def refuse_ranks() -> None:
     """Raises RequestError in one of several processes of a launcher such as torchrun: each would do the whole work."""
     started = os.environ.get("WORLD_SIZE", "1")
     if started.isdecimal() and int(started) > 1:
-        problem = f"started {started} times (WORLD_SIZE), by torchrun or the like; a training is one process"
+        problem = f"started {started} times (WORLD_SIZE), by torchrun or the like; a comparison is started once"
         raise RequestError(f"{problem}: start it without, or unset WORLD_SIZE; for several at a time: compare --jobs")
 
 

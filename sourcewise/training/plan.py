@@ -14,9 +14,9 @@ from sourcewise.data.noise.features import Augmenter
 from sourcewise.data.noise.text import TextNoise
 from sourcewise.model.builder import feature_statistics
 from sourcewise.training.contrastive import Partners
+from sourcewise.training.parts import Part, part_seed
 from sourcewise.training.setup import TrainingSetup
 from sourcewise.training.state import Progress
-from sourcewise.training.step import Part
 
 
 class Plan:
@@ -59,10 +59,21 @@ class Plan:
         """Number of target tokens in these batches."""
         return int(sum(self.examples.target_lengths[rows].sum() for rows in batches))
 
-    def parts(self, rows: np.ndarray, count: int, target_cost: float = 1.0) -> list[Part]:
-        """A batch in at most `count` parts of similar cost; a target token costs `target_cost` source tokens."""
+    def parts(
+        self, batches: Sequence[np.ndarray], step: int, count: int, target_cost: float = 1.0
+    ) -> list[list[Part]]:
+        """The batches of a step (from 0), each in at most `count` parts of similar cost, dealt to threads or processes.
+
+        A target token costs `target_cost` source tokens.
+        """
         sizes = self.examples.source_lengths + target_cost * self.examples.target_lengths
-        return [partial(self.batch, part) for part in shares(rows, sizes, count)]
+        return [
+            [
+                Part(partial(self.batch, part), part_seed(self.seed, step, number * count + place), sizes[part].sum())
+                for place, part in enumerate(shares(rows, sizes, count))
+            ]
+            for number, rows in enumerate(batches)
+        ]
 
     def batch(self, rows: np.ndarray) -> Batch:
         """The batch of these examples, with this epoch's augmentation and noise."""

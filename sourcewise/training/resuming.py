@@ -16,7 +16,7 @@ from sourcewise.errors import DataWarning, NotFinite, RequestError, tell
 from sourcewise.evaluation.results import METRICS_FILE
 from sourcewise.model.finite import damage
 from sourcewise.runtime.files import write_atomically
-from sourcewise.runtime.random import restore_random_states
+from sourcewise.runtime.ranks import Ranks
 from sourcewise.training.events import started
 from sourcewise.training.optimizer import MasterAdamW, moments_of
 from sourcewise.training.run import Run
@@ -54,22 +54,33 @@ def resumed(asked: Recipe, kept: Recipe, overrides: dict[str, Any]) -> Recipe:
 
 
 def resume(
-    run: Run, setup: TrainingSetup, optimizer: MasterAdamW, first_saved: int, machine: Mapping[str, str]
+    run: Run,
+    setup: TrainingSetup,
+    optimizer: MasterAdamW,
+    first_saved: int,
+    machine: Mapping[str, str],
+    ranks: Ranks,
 ) -> Progress | None:
     """Load a run's state exactly; None if it has none yet and starts anew.
 
     `first_saved` is the step of the first saved state. Raises RequestError, or NotFinite, if the run cannot continue.
     """
-    check_state(run, first_saved)
-    check_origin(run, setup)
-    state = load_state(run.state)
-    run.rewind(state["step"] if state else 0)
+
+    def check() -> None:
+        check_state(run, first_saved)
+        check_origin(run, setup)
+
+    ranks.first(check)
+    with ranks.agreed():
+        state = load_state(run.state)
+    ranks.first(lambda: run.rewind(state["step"] if state else 0))
     if state is None:
         return None
     tell_of_machine(run, machine)
-    check_weights(run, state["optimizer"], optimizer.state_dict())
+    wanted = optimizer.state_dict()
+    with ranks.agreed():
+        check_weights(run, state["optimizer"], wanted)
     optimizer.load_state_dict(state["optimizer"])
-    restore_random_states(state["random"])
     return Progress.of(state)
 
 

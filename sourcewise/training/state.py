@@ -10,17 +10,17 @@ from typing import Any, Self
 import torch
 
 from sourcewise.errors import RequestError
-from sourcewise.runtime.random import random_states
 
 
 @dataclass
 class Progress:
-    """Progress of a training: all counters of its state, beside weights, moments and random states."""
+    """Progress of a training: all counters of its state, beside weights and moments."""
 
     step: int = 0
     epoch: int = 0
     position: int = 0  # trained batches of this epoch
     epoch_batches: int = 1  # of this epoch
+    parts: int = 0  # of each batch, to which random draws belong; 0: not known, of an older version
     best: tuple[float, float] | None = None  # of the best checkpoint: lower is better
     patient: tuple[float, float] | None = None  # of the last evaluation that counted as better for train.patience
     waited: int = 0  # evaluations since then
@@ -72,7 +72,7 @@ def save_state(state: dict[str, Any], path: Path) -> None:
 
 def save_progress(at: Progress, optimizer: dict[str, Any], path: Path) -> None:
     """Write the complete state of a run; `optimizer` is the optimizer's state. Raises RequestError as `save_state`."""
-    save_state({**vars(at), "optimizer": optimizer, "random": random_states()}, path)
+    save_state({**vars(at), "optimizer": optimizer}, path)
 
 
 def load_state(path: Path) -> dict[str, Any] | None:
