@@ -33,8 +33,8 @@ from sourcewise.reporting.progress import LiveReport, TrainingProgress
 from sourcewise.reporting.terminal import print_findings, print_notes
 from sourcewise.reporting.tracked import Tracked
 from sourcewise.runtime.processes import refuse_ranks
-from sourcewise.runtime.ranks import Ranks, joined
 from sourcewise.runtime.random import host_kept
+from sourcewise.runtime.ranks import Ranks, joined
 from sourcewise.tracking import check_installed
 from sourcewise.training.events import Listener
 from sourcewise.training.loop import Interrupted, Training

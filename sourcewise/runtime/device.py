@@ -17,15 +17,19 @@ def choose_device(name: str, place: int | None = None) -> torch.device:
     """
     if name == "auto":
         found = torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
+        if place is None or is_host(found):
+            return found
         name = found.type
     if place is not None and name not in ("cpu", "mps"):
         if ":" in name:
-            raise RequestError(f"train.device {name}: one accelerator for several processes; set {name.split(':')[0]}")
-        torch.accelerator.set_device_index(place)
+            problem = f"{name}: one accelerator for several processes"
+            raise RequestError(f"train.device {problem}; set {name.partition(':')[0]}")
         name = f"{name}:{place}"
     try:
         device = torch.device(name)
         torch.empty(0, device=device)
+        if place is not None and not is_host(device):
+            torch.accelerator.set_device_index(device)
     except (RuntimeError, AssertionError) as error:
         raise RequestError(f"device {name}: not available here ({str(error).splitlines()[0][:120]})") from None
     return device

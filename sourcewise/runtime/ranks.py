@@ -13,10 +13,13 @@ long another one works. A training of one process imports nothing of `torch.dist
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import os
+import signal
 import threading
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from datetime import timedelta
@@ -25,11 +28,13 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from sourcewise.errors import ElsewhereError, RequestError, tell
+from sourcewise.errors import ElsewhereError, Notice, RequestError, tell
 
 Result = TypeVar("Result")
 BEAT = 1.0  # seconds between two signs of life
+PATIENCE = 10.0  # seconds to end in by itself, where torchrun is gone
 SILENT = 3.5  # seconds without one after which a process is gone, where a collective operation has failed
+MEETINGS = itertools.count()  # each has its keys in the store
 LAUNCHED = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT", "TORCHELASTIC_RUN_ID")
 
 
@@ -216,9 +221,18 @@ class SeveralRanks(Ranks):
         while not self._done.is_set():
             try:
                 store.add(f"beat/{self.rank}", 1)
-            except Exception:  # torchrun is gone; whoever waits finds out
+            except Exception:
+                self._end()
                 return
             self._done.wait(BEAT)
+
+    def _end(self) -> None:
+        """End this process, as by two Ctrl-C: torchrun is gone, and with it the store. Called on another thread."""
+        for _ in range(2):
+            if not self._done.wait(BEAT / 2):
+                os.kill(os.getpid(), signal.SIGTERM)
+        if not self._done.wait(PATIENCE):
+            os._exit(130)
 
     def _beats(self) -> list[int]:
         return [self.store.add(f"beat/{rank}", 0) for rank in range(self.world)]
@@ -240,7 +254,7 @@ def joined() -> Iterator[Ranks]:
 
     Variables of a launcher that are set without it are told, and not followed.
     """
-    if not all(os.environ.get(name) for name in LAUNCHED):
+    if not launched():
         _tell_of_variables()
         yield Ranks()
         return
@@ -251,7 +265,8 @@ def joined() -> Iterator[Ranks]:
     ranks = _meet()
     status = 70
     try:
-        yield ranks
+        with _silent() if ranks.rank else contextlib.nullcontext():
+            yield ranks
         status = 0
     except RuntimeError as error:
         raised = ranks.explain(error)
@@ -267,6 +282,24 @@ def joined() -> Iterator[Ranks]:
         ranks.leave(status)
 
 
+def launched() -> bool:
+    """Whether torchrun has started this process."""
+    return all(os.environ.get(name) for name in LAUNCHED)
+
+
+def told_here() -> bool:
+    """Whether this process tells the user of a training: it is alone, or the first."""
+    return not launched() or os.environ["RANK"] == "0"
+
+
+@contextlib.contextmanager
+def _silent() -> Iterator[None]:
+    """Within: no notices, which the first process gives."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", Notice)
+        yield
+
+
 def _meet() -> SeveralRanks:
     """Reach the store of torchrun. Raises RequestError if that fails."""
     import torch.distributed as dist
@@ -275,12 +308,13 @@ def _meet() -> SeveralRanks:
         store, rank, world = next(iter(dist.rendezvous("env://", timeout=timedelta(seconds=120))))
     except (RuntimeError, ValueError) as error:
         where = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
-        problem = str(error).splitlines()[0][:120]
-        raise RequestError(f"{where} (MASTER_ADDR, MASTER_PORT): the other processes are not there: {problem}") from None
-    return SeveralRanks(rank, world, dist.PrefixStore("sourcewise", store))
+        problem = f"the other processes are not there: {str(error).splitlines()[0][:120]}"
+        raise RequestError(f"{where} (MASTER_ADDR, MASTER_PORT): {problem}") from None
+    return SeveralRanks(rank, world, dist.PrefixStore(f"sourcewise-{next(MEETINGS)}", store))
 
 
 def _tell_of_variables() -> None:
     given = [f"{name}={os.environ[name]}" for name in ("RANK", "WORLD_SIZE") if os.environ.get(name)]
     if given and "WORLD_SIZE=1" not in given:
-        tell(f"{', '.join(given)}: set, but not by torchrun, so this process trains alone; for several: train --ranks N")
+        told = "set, but not by torchrun, so this process trains alone"
+        tell(f"{', '.join(given)}: {told}; for several: sourcewise train --ranks N")

@@ -24,9 +24,9 @@ from sourcewise.training.optimizer import MasterAdamW
 from sourcewise.training.plan import Plan, learning_rate
 from sourcewise.training.rarity import resample, token_weights
 from sourcewise.training.setup import TrainingSetup
+from sourcewise.training.sharding import set_up_ranks
 from sourcewise.training.state import Progress
 from sourcewise.training.statistics import gradient_norms, update_ratios
-from sourcewise.training.sharding import set_up_ranks
 from sourcewise.training.step import StepEngine, engine_for, target_cost
 
 PRECISIONS = {"bf16": torch.bfloat16, "fp32": torch.float32}

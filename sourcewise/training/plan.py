@@ -59,9 +59,7 @@ class Plan:
         """Number of target tokens in these batches."""
         return int(sum(self.examples.target_lengths[rows].sum() for rows in batches))
 
-    def parts(
-        self, batches: Sequence[np.ndarray], step: int, count: int, target_cost: float = 1.0
-    ) -> list[list[Part]]:
+    def parts(self, batches: Sequence[np.ndarray], step: int, count: int, target_cost: float = 1.0) -> list[list[Part]]:
         """The batches of a step (from 0), each in at most `count` parts of similar cost, dealt to threads or processes.
 
         A target token costs `target_cost` source tokens.

@@ -191,9 +191,13 @@ class ShardedAdamW(MasterAdamW):
         """The whole of a tensor of which each process has a shard, as of a parameter."""
         if self.mesh.shards == 1 or not own.ndim:
             return own
-        return type(piece.data).from_local(  # type: ignore[no-any-return]
-            own, piece.device_mesh, piece.placements, shape=piece.shape, stride=piece.stride()
-        ).full_tensor()
+        return (
+            type(piece.data)
+            .from_local(  # type: ignore[no-any-return]
+                own, piece.device_mesh, piece.placements, shape=piece.shape, stride=piece.stride()
+            )
+            .full_tensor()
+        )
 
     @torch.no_grad()
     def set_weights(self, weights: dict[str, Tensor]) -> None:

@@ -38,7 +38,13 @@ def found(objective: Objective, shares: list[list[int]], seed: int = 0) -> Gradi
     try:
         parameters = [p for p in objective.parameters() if p.requires_grad]
         workers = WorkerThreads(torch.device("cpu"))
-        return gradients(objective, parameters, [Part(partial(part, rows), seed + 7 * i) for i, rows in enumerate(shares)], 28, workers)
+        return gradients(
+            objective,
+            parameters,
+            [Part(partial(part, rows), seed + 7 * i) for i, rows in enumerate(shares)],
+            28,
+            workers,
+        )
     finally:
         torch.set_num_threads(kept)
 
