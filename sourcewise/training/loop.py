@@ -23,7 +23,8 @@ from sourcewise.training.not_finite import StepNotFinite
 from sourcewise.training.resuming import resume
 from sourcewise.training.run import Run
 from sourcewise.training.setup import TrainingSetup
-from sourcewise.training.state import save_progress
+from sourcewise.training.sharding import is_sharded, save_shards
+from sourcewise.training.state import is_saved, save_progress
 from sourcewise.training.statistics import target_entropy
 
 
@@ -185,14 +186,17 @@ class Training:
 
     def _save(self) -> None:
         self.learner.check()
-        at, state = self.learner.at, self.learner.optimizer.state_dict()
-        self.ranks.first(lambda: save_progress(at, state, self.run.state))
+        at, optimizer = self.learner.at, self.learner.optimizer
+        if is_sharded(optimizer):
+            save_shards(at, optimizer, self.run.state, self.ranks)
+        else:
+            self.ranks.first(lambda: save_progress(at, optimizer.state_dict(), self.run.state))
 
     def _stop(self, broken: StepNotFinite) -> NoReturn:
         """End the training at a value that is not finite; the last saved checkpoint and state are kept."""
         self.run.append(Stopped(step=broken.step, why=f"{broken.said}: {broken.why}", **broken.figures))
         self._ended(finished=False)
-        kept = "the last state is kept" if self.run.state.is_file() else "nothing was saved before it"
+        kept = "the last state is kept" if is_saved(self.run.state) else "nothing was saved before it"
         raise NotFinite(
             f"step {broken.step}: {broken.said}; {kept}: {broken.why} (sourcewise explain TRN001)"
         ) from None

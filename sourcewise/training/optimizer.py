@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import inspect
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -205,6 +205,33 @@ class MasterAdamW:
         for name, saved in state["frozen"].items():
             self.frozen[name][1].copy_(self.cut(saved))
         self._publish_frozen()
+
+    def tensors(self, steps: Mapping[str, float] | None = None) -> dict[str, Tensor]:
+        """All tensors of the state by name, to be written; with the `steps` of a saved one, to be filled from it."""
+        for name, master in zip(self.names, self.masters, strict=True) if steps is not None else ():
+            moments = {key: torch.zeros_like(master, requires_grad=False) for key in ("exp_avg", "exp_avg_sq")}
+            known = steps is not None and name in steps
+            self.adamw.state[master] = {"step": torch.tensor(steps[name]), **moments} if steps and known else {}
+        found = {}
+        for name, master in zip(self.names, self.masters, strict=True):
+            moments = {key: value for key, value in self.adamw.state[master].items() if key != "step"}
+            for key, value in {"masters": master.detach(), **moments}.items():
+                found[f"{key}.{name}"] = self.spread(name, value)
+        return found | {f"frozen.{name}": self.spread(name, exact) for name, (_, exact) in self.frozen.items()}
+
+    def steps(self) -> dict[str, float]:
+        """Parameter → number of its updates, of those that had any."""
+        states = {name: self.adamw.state.get(m, {}) for name, m in zip(self.names, self.masters, strict=True)}
+        return {name: float(state["step"]) for name, state in states.items() if "step" in state}
+
+    def filled(self) -> None:
+        """After `tensors` were filled: copy the weights into the network."""
+        self.publish()
+        self._publish_frozen()
+
+    def spread(self, name: str, own: Tensor) -> Tensor:
+        """A tensor of this process as what it is of all processes: the whole."""
+        return own
 
     def cut(self, whole: Tensor) -> Tensor:
         """What this process updates of a whole tensor: all of it."""

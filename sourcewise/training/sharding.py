@@ -10,9 +10,11 @@ from __future__ import annotations
 import contextlib
 import copy
 import math
+import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -22,10 +24,12 @@ from sourcewise.config import TrainConfig
 from sourcewise.errors import RequestError
 from sourcewise.model.families.transformer import Transformer
 from sourcewise.model.parts import ParameterInfo
+from sourcewise.model.weights.weight_files import first_line
 from sourcewise.runtime.ranks import Ranks
 from sourcewise.training.objective import Objective
 from sourcewise.training.optimizer import MasterAdamW
 from sourcewise.training.parts import Part, dealt, drawing
+from sourcewise.training.state import Progress, make_current
 from sourcewise.training.step import Found
 
 
@@ -179,25 +183,13 @@ class ShardedAdamW(MasterAdamW):
         """Name → whole master weight; all processes have to call it together."""
         return {name: self.gathered(self.pieces[name]) for name in self.names}
 
-    def state_dict(self) -> dict[str, Any]:
-        """See MasterAdamW; whole tensors, so all processes have to call it together."""
-        state = super().state_dict()
-        for name, moments in state["moments"].items():
-            state["moments"][name] = {k: self._joined(v, self.pieces[name]) for k, v in moments.items()}
-        state["frozen"] = {name: self.gathered(self.pieces[name]) for name in state["frozen"]}
-        return state
-
-    def _joined(self, own: Tensor, piece: Any) -> Tensor:
-        """The whole of a tensor of which each process has a shard, as of a parameter."""
-        if self.mesh.shards == 1 or not own.ndim:
+    def spread(self, name: str, own: Tensor) -> Tensor:
+        """See MasterAdamW: a DTensor of which this is the shard, as of the parameter of that name."""
+        if self.mesh.shards == 1:
             return own
-        return (
-            type(piece.data)
-            .from_local(  # type: ignore[no-any-return]
-                own, piece.device_mesh, piece.placements, shape=piece.shape, stride=piece.stride()
-            )
-            .full_tensor()
-        )
+        piece: Any = self.pieces[name].detach()
+        of = {"shape": piece.shape, "stride": piece.stride()}
+        return type(piece).from_local(own, piece.device_mesh, piece.placements, **of)  # type: ignore[no-any-return]
 
     @torch.no_grad()
     def set_weights(self, weights: dict[str, Tensor]) -> None:
@@ -269,3 +261,59 @@ def set_up_ranks(
     optimizer = ShardedAdamW(module, objective, mesh, train, precision, module.network.parts())
     parts = -(-ranks.world // train.accumulate)
     return module, optimizer, ShardedEngine(module, optimizer, ranks, parts, target_cost)
+
+
+def save_shards(at: Progress, optimizer: MasterAdamW, state: Path, ranks: Ranks) -> None:
+    """Write the state of a sharded training into a new folder beside `state`, as safetensors, and make it the current.
+
+    Each process writes its shards. Raises RequestError if the disk is full or the folder cannot be written.
+    """
+    import torch.distributed.checkpoint as dcp
+
+    new = state.with_name(f"step-{at.step}")
+    ranks.first(lambda: _make_anew(new))
+    with ranks.agreed():
+        try:
+            dcp.save(optimizer.tensors(), storage_writer=dcp.HuggingFaceStorageWriter(str(new), save_distributed=True))
+        except (OSError, RuntimeError, dcp.api.CheckpointException) as error:
+            raise RequestError(f"{new}: cannot be written ({first_line(error)}); the state before is kept") from None
+    steps = optimizer.steps()
+    ranks.first(lambda: make_current(at, steps, new, state))
+
+
+def _make_anew(folder: Path) -> None:
+    shutil.rmtree(folder, ignore_errors=True)  # left by a kill
+    try:
+        folder.mkdir(parents=True)
+    except OSError as error:
+        raise RequestError(f"{folder}: cannot be made ({error.strerror}); the state before is kept") from None
+
+
+def load_shards(folder: Path, steps: dict[str, float], optimizer: MasterAdamW) -> None:
+    """Fill an optimizer from a folder that `save_shards` wrote, by however many processes.
+
+    Raises RequestError for a damaged folder, and one of another network.
+    """
+    import torch.distributed.checkpoint as dcp
+
+    reader, wanted = dcp.HuggingFaceStorageReader(str(folder)), optimizer.tensors(steps)
+    try:
+        there: Any = reader.read_metadata().state_dict_metadata
+        had = {name: tuple(each.size) for name, each in there.items()}
+    except Exception as error:  # of a damaged file, anything
+        raise RequestError(f"{folder}: damaged ({first_line(error)}); train again with --overwrite") from None
+    has = {name: tuple(tensor.shape) for name, tensor in wanted.items()}
+    if differ := [name for name in dict.fromkeys((*has, *had)) if had.get(name) != has.get(name)]:
+        sizes = (str(of.get(differ[0], "not there")) for of in (had, has))
+        problem = f"{differ[0]} is {next(sizes)} in it, and {next(sizes)} in the network"
+        raise RequestError(f"{folder}: not the state of the network that recipe.yaml describes: {problem}")
+    try:
+        dcp.load(wanted, storage_reader=reader, no_dist=not is_sharded(optimizer))
+    except Exception as error:
+        raise RequestError(f"{folder}: damaged ({first_line(error)}); train again with --overwrite") from None
+    optimizer.filled()
+
+
+def is_sharded(optimizer: MasterAdamW) -> bool:
+    """Whether several processes hold the weights together."""
+    return isinstance(optimizer, ShardedAdamW) and optimizer.mesh.shards > 1
