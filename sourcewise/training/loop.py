@@ -118,6 +118,10 @@ class Training:
             learner.go_on(kept)
         if kept is None and self.ranks.leads and not run.metrics():
             run.append(self._started())
+        dealt = learner.at.parts * self.setup.recipe.train.accumulate
+        if dealt < self.ranks.world:
+            idle = f"{self.ranks.world - dealt} of {self.ranks.world} processes have nothing to compute"
+            tell(f"train.parts: a step of this run has {dealt} part{'s'[: dealt != 1]}, so {idle}")
         for listener in self.listeners:
             listener.started(run, learner.at.step, learner.plan.total)
         if learner.at.step and not self.ranks.first(run.last.is_dir):
