@@ -153,7 +153,8 @@ def main(words: list[str]) -> int:
         _drop_output()
         return 141
     except KeyboardInterrupt as stop:  # a training's message says how to continue
-        _tell(str(stop) or "interrupted")
+        if not _another_tells():
+            _tell(str(stop) or "interrupted")
         return 130
     except ElsewhereError as error:  # the other process tells it
         return error.status

@@ -33,6 +33,7 @@ def demo(arguments: Namespace) -> int:
     """
     from sourcewise.config.files import load_recipe
     from sourcewise.reporting.terminal import print_run
+    from sourcewise.runtime.ranks import told_here
 
     if arguments.set is None:
         if arguments.output or arguments.overrides:
@@ -46,7 +47,8 @@ def demo(arguments: Namespace) -> int:
     if "name" not in arguments.overrides:
         recipe = recipe.model_copy(update={"name": _free_name(Path(recipe.output), recipe.name)})
     run = sourcewise.train(recipe)
-    print_run(run.folder, run.evaluation)
+    if told_here():
+        print_run(run.folder, run.evaluation)
     return 0
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import signal
 import sys
 import uuid
@@ -11,7 +12,7 @@ from collections.abc import Sequence
 from sourcewise.errors import RequestError
 from sourcewise.runtime.ranks import launched
 
-SHUTDOWN = 120  # seconds to save in after a Ctrl-C; a second one ends at once
+SHUTDOWN = 60  # seconds to save in after a Ctrl-C; a second one ends at once
 
 
 def launch(words: Sequence[str], count: int) -> int:
@@ -25,7 +26,8 @@ def launch(words: Sequence[str], count: int) -> int:
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
-    logging.getLogger("torch.distributed").setLevel(logging.CRITICAL)  # the processes tell what happened
+    logging.disable()  # the processes tell what happened
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # of the processes: no stack where a store is gone
     config = LaunchConfig(
         min_nodes=1,
         max_nodes=1,
@@ -47,4 +49,6 @@ def launch(words: Sequence[str], count: int) -> int:
             names = ", ".join(sorted({signal.Signals(-status).name for status in statuses}))
             raise RequestError(f"all processes were killed ({names}); go on with --resume") from None
         return told[0] if told else 128 - statuses[0]
+    finally:
+        logging.disable(logging.NOTSET)
     return 0

@@ -25,6 +25,7 @@ import torch
 
 from sourcewise.errors import RequestError
 from sourcewise.runtime.device import is_host
+from sourcewise.runtime.ranks import launched
 
 _function: Callable[[int], Any] | None = None  # in a worker process: the mapped function
 
@@ -33,7 +34,8 @@ def worker_count(device: torch.device) -> int:
     """How many processes share work on this device."""
     may_fork = sys.platform == "linux" and _function is None and not multiprocessing.current_process().daemon
     # A fork from another thread would copy the locks and sockets that the main thread is using.
-    may_fork = may_fork and threading.current_thread() is threading.main_thread()
+    # So would one in a process that is connected to others of a training.
+    may_fork = may_fork and threading.current_thread() is threading.main_thread() and not launched()
     return torch.get_num_threads() if is_host(device) and may_fork else 1
 
 

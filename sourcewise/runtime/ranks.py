@@ -72,6 +72,10 @@ class Ranks:
         """The sum over all processes, in place."""
         return tensor
 
+    def gather(self, piece: Result) -> list[Result]:
+        """What each process has, in their order."""
+        return [piece]
+
     def connect(self, device: torch.device, timeout: float) -> None:
         """Connect the processes for `sum` and `any`; an operation that takes longer than `timeout` seconds fails."""
 
@@ -132,6 +136,14 @@ class SeveralRanks(Ranks):
 
         dist.all_reduce(tensor)
         return tensor
+
+    def gather(self, piece: Result) -> list[Result]:
+        """See Ranks."""
+        import torch.distributed as dist
+
+        found: list[Any] = [None] * self.world
+        dist.all_gather_object(found, piece)
+        return found
 
     def connect(self, device: torch.device, timeout: float) -> None:
         """See Ranks."""
@@ -271,6 +283,8 @@ def joined() -> Iterator[Ranks]:
     except RuntimeError as error:
         raised = ranks.explain(error)
         status = status_of(raised)
+        if raised is error:
+            raise
         raise raised from error
     except Exception as error:
         status = status_of(error)

@@ -11,6 +11,7 @@ from sourcewise.errors import NotFinite, RequestError, tell
 from sourcewise.evaluation.beside import baselines_for
 from sourcewise.evaluation.evaluate import evaluate_encoded
 from sourcewise.evaluation.results import without_nan
+from sourcewise.evaluation.shared import Found, found_by_all
 from sourcewise.evaluation.shown import write_shown
 from sourcewise.generation.model import Model
 from sourcewise.model.parts import size
@@ -161,16 +162,25 @@ class Training:
         if self.valid is None:
             return {}
         with self.learner.optimizer.rounded():
-            return self.ranks.first(self._figures)
+            network, known = self.setup.network.eval(), None
+            if self.ranks.world > 1:
+                known = found_by_all(network, self.valid, self.options, self.ranks)
+            return self.ranks.first(lambda: self._figures(known))
 
-    def _figures(self) -> dict[str, Any]:
+    def _figures(self, known: Found | None) -> dict[str, Any]:
         assert self.valid is not None
-        network, tokenizer, recipe = self.setup.network.eval(), self.setup.tokenizer, self.setup.recipe
+        network, tokenizer, recipe = self.setup.network, self.setup.tokenizer, self.setup.recipe
         if self._beside is None:
             sets, measuring = self.setup.pairs, recipe.measuring
             self._beside = baselines_for(self.valid, run=self.run.folder, training=sets, measuring=measuring)
         evaluation = evaluate_encoded(
-            network, tokenizer, self.valid, self.options, measuring=recipe.measuring, baselines=self._beside
+            network,
+            tokenizer,
+            self.valid,
+            self.options,
+            measuring=recipe.measuring,
+            baselines=self._beside,
+            known=known,
         )
         evaluation.write_translations(self.run.folder)
         write_shown(Model(network, tokenizer, recipe.name, recipe.data, self.options), self.valid, self.run.folder)

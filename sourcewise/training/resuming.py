@@ -178,12 +178,14 @@ def check_weights(run: Run, saved: dict[str, Any], optimizer: MasterAdamW) -> No
 
 
 def tell_of_machine(run: Run, now: Mapping[str, str]) -> None:
-    """Warn if a run continues with another device, number of threads, native code or torch than at its start.
+    """Warn if a run continues with another device, threads, processes, native code or torch than at its start.
 
-    Its steps then differ: sums are in another order, and dropout is drawn for other parts of a batch.
+    Its steps then differ in their last digits, since sums are in another order.
     """
     began = started(run.metrics())
-    other = [f"{key} {now[key]} instead of {began[key]}" for key in SAME if key in began and began[key] != now[key]]
+    pairs = {key: (now[key], began[key]) for key in SAME if key in began}
+    pairs["processes"] = now.get("processes", "1"), began.get("processes", "1")
+    other = [f"{key} {has} instead of {had}" for key, (has, had) in pairs.items() if has != had]
     if other:
         tell(f"{run.folder}: resumed elsewhere than it began: {'; '.join(other)}; its steps differ a little from there")
 
