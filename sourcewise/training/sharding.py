@@ -85,6 +85,9 @@ def sharded(objective: Objective, mesh: Mesh, precision: torch.dtype) -> Objecti
     body = objective.network.body
     if mesh.shards > 1 and not isinstance(body, Transformer):
         raise RequestError(f"train.shard: {type(body).__name__} is not sharded, only T5 and BART are; set 1")
+    if mesh.shards > 1 and (objective.guided[0] or objective.mass):  # reads attention past the blocks' own outputs
+        key = "guided_attention" if objective.guided[0] else "attention_mass"
+        raise RequestError(f"train.{key}: is not for weights in shards; set 0, or train.shard 1")
     copied = copy.deepcopy(objective).float()
     policy = MixedPrecisionPolicy(
         param_dtype=None if precision == torch.float32 else precision,

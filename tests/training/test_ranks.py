@@ -68,11 +68,8 @@ def test_every_number_of_processes_gives_the_curve_of_one(world: int, alone: Pat
 @pytest.mark.slow
 @pytest.mark.parametrize(("world", "shards"), [(2, 2), (3, 3), (4, 2)])
 def test_shards_change_nothing(world: int, shards: int, alone: Path, tmp_path: Path) -> None:
-    names = ["plain", "everything", "untied", "bart"]
-    paths = written(tmp_path, names)
-    for path in paths:
-        path.write_text(path.read_text().replace("train:\n", f"train:\n  shard: {shards}\n"))
-    done = torchrun(world, "tests.training.launched", *paths)
+    names = ["plain", "everything", "contrastive", "untied"]
+    done = torchrun(world, "tests.training.launched", *written(tmp_path, names, shard=shards))
     assert done.returncode == 0, done.stderr[-2000:]
     for name in names:
         loss, relative = furthest(alone / name, tmp_path / "runs" / name)
@@ -104,6 +101,7 @@ def test_a_request_that_is_wrong_is_told_in_one_line(tmp_path: Path) -> None:
         (("--data.valid.pairs", "/none.tsv"), "/none.tsv: no such file"),
         (("--train.shard", "3"), "train.shard: 3 shards do not divide 2 processes"),
         (("--train.shard", "2", "--model.family", "rnn"), "train.shard: Recurrent is not sharded"),
+        (("--train.shard", "2", "--train.attention_mass", "0.1"), "train.attention_mass: is not for weights in shards"),
     ):
         done = sourcewise_command("train", path, "--ranks", "2", *words)
         (line,) = [line for line in done.stderr.splitlines() if line]

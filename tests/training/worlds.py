@@ -57,13 +57,14 @@ MADE: dict[str, Callable[[Path], Recipe]] = {
 }
 
 
-def written(folder: Path, names: Sequence[str]) -> list[Path]:
-    """The recipes of these names as files in a folder."""
+def written(folder: Path, names: Sequence[str], **options: Any) -> list[Path]:
+    """The recipes of these names as files in a folder; `options` are those of the training."""
     folder.mkdir(parents=True, exist_ok=True)
     paths = []
     for name in names:
         paths.append(folder / f"{name}.yaml")
-        save_recipe(MADE[name](folder), paths[-1])
+        made = MADE[name](folder)
+        save_recipe(made.model_copy(update={"train": made.train.model_copy(update=options)}), paths[-1])
     return paths
 
 
