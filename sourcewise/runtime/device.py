@@ -20,10 +20,10 @@ def choose_device(name: str, place: int | None = None) -> torch.device:
         if place is None or is_host(found):
             return found
         name = found.type
-    if place is not None and name not in ("cpu", "mps"):
-        if ":" in name:
+    if place is not None and name != "cpu":
+        if ":" in name or name == "mps":
             problem = f"{name}: one accelerator for several processes"
-            raise RequestError(f"train.device {problem}; set {name.partition(':')[0]}")
+            raise RequestError(f"train.device {problem}; set {'cpu' if name == 'mps' else name.partition(':')[0]}")
         name = f"{name}:{place}"
     try:
         device = torch.device(name)

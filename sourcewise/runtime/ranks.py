@@ -150,7 +150,7 @@ class SeveralRanks(Ranks):
         import torch.distributed as dist
 
         self.timeout = timeout
-        backend = "gloo" if device.type == "cpu" else f"cpu:gloo,{device.type}:nccl"
+        backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
         store = dist.PrefixStore("group", self.store.clone())
         dist.init_process_group(
             backend, store=store, rank=self.rank, world_size=self.world, timeout=timedelta(seconds=timeout)

@@ -72,7 +72,10 @@ def share_weights(objective: nn.Module) -> None:
     import torch.distributed as dist
 
     for tensor in (*objective.parameters(), *objective.buffers()):
-        dist.broadcast(tensor.data, 0)
+        if tensor.is_floating_point():
+            own = tensor.data.contiguous()
+            dist.broadcast(own, 0)
+            tensor.data.copy_(own)
 
 
 def sharded(objective: Objective, mesh: Mesh, precision: torch.dtype) -> Objective:
