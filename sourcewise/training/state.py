@@ -44,7 +44,8 @@ class Progress:
     def of(cls, state: dict[str, Any]) -> Self:
         """The progress in a saved state; what an older version did not save is as at the start."""
         known = {each.name: state[each.name] for each in fields(cls) if each.name in state}
-        return cls(**{name: tuple(value) if name in PAIRS and value else value for name, value in known.items()})
+        pairs: dict[str, Any] = {name: tuple(value) for name, value in known.items() if name in PAIRS and value}
+        return cls(**known | pairs)
 
     @property
     def epochs(self) -> float:

@@ -339,3 +339,15 @@ def test_a_run_whose_processes_are_killed_goes_on_to_the_bit(tmp_path: Path) -> 
     for kept in ("last", "best"):
         one, two = ((run / "checkpoints" / kept / "model.safetensors").read_bytes() for run in (whole, other))
         assert one == two
+
+
+@pytest.mark.slow
+def test_one_process_imports_nothing_of_several() -> None:
+    """Not more than torch itself does."""
+    parts = ("fsdp", "checkpoint", "launcher", "tensor", "elastic", "device_mesh")
+    listed = f"print([m for m in sys.modules if m.startswith(tuple('torch.distributed.' + p for p in {parts}))])"
+    found = []
+    for imported in ("torch, torch.nn.utils", "sourcewise.api, sourcewise.cli"):
+        called = [sys.executable, "-c", f"import sys, {imported}\n{listed}"]
+        found.append(subprocess.run(called, env=environment(), capture_output=True, text=True, check=True).stdout)
+    assert found[0] == found[1]
