@@ -281,8 +281,8 @@ def save_shards(at: Progress, optimizer: MasterAdamW, state: Path, ranks: Ranks)
     with ranks.agreed():
         try:
             dcp.save(optimizer.tensors(), storage_writer=dcp.HuggingFaceStorageWriter(str(new), save_distributed=True))
-        except (OSError, RuntimeError, dcp.api.CheckpointException) as error:
-            raise RequestError(f"{new}: cannot be written ({first_line(error)}); the state before is kept") from None
+        except (OSError, RuntimeError, dcp.CheckpointException) as error:
+            raise RequestError(f"{new}: cannot be written ({_reason(error)}); the state before is kept") from None
     steps = optimizer.steps()
     ranks.first(lambda: make_current(at, steps, new, state))
 
@@ -315,9 +315,16 @@ def load_shards(folder: Path, steps: dict[str, float], optimizer: MasterAdamW) -
         raise RequestError(f"{folder}: not the state of the network that recipe.yaml describes: {problem}")
     try:
         dcp.load(wanted, storage_reader=reader, no_dist=not is_sharded(optimizer))
-    except Exception as error:
-        raise RequestError(f"{folder}: damaged ({first_line(error)}); train again with --overwrite") from None
+    except (Exception, dcp.CheckpointException) as error:
+        raise RequestError(f"{folder}: damaged ({_reason(error)}); train again with --overwrite") from None
     optimizer.filled()
+
+
+def _reason(error: BaseException) -> str:
+    """Why a state was not written or read: the first failure of any process, in a line."""
+    failures = getattr(error, "failures", {})
+    cause = next((found for found, _ in failures.values()), error)
+    return first_line(cause) if isinstance(cause, Exception) else type(cause).__name__
 
 
 def is_sharded(optimizer: MasterAdamW) -> bool:
