@@ -324,7 +324,9 @@ def _meet() -> SeveralRanks:
         where = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
         problem = f"the other processes are not there: {str(error).splitlines()[0][:120]}"
         raise RequestError(f"{where} (MASTER_ADDR, MASTER_PORT): {problem}") from None
-    return SeveralRanks(rank, world, dist.PrefixStore(f"sourcewise-{next(MEETINGS)}", store))
+    # The store outlives processes that torchrun starts anew, with all that they said.
+    restart = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+    return SeveralRanks(rank, world, dist.PrefixStore(f"sourcewise/{restart}/{world}/{next(MEETINGS)}", store))
 
 
 def _tell_of_variables() -> None:
