@@ -62,7 +62,7 @@ def train(
     and evaluates. After a restart by torchrun it goes on from the saved state, if there is one.
     """
     with joined() as ranks:
-        going_on = resume or ranks.restarted
+        going_on = resume or ranks.began_before
         with ranks.agreed():
             recipe = _with(recipe, overrides) if isinstance(recipe, Recipe) else load_recipe(recipe, overrides)
             check_installed(recipe.train.track)
@@ -91,6 +91,7 @@ def _train(
     ranks.first(check)
     training = _training(setup, run, before[0] if before else None, listeners, ranks)
     ranks.first(lambda: _begin(setup, run, overwrite=overwrite))
+    ranks.begins()
     training.fit()
     ranks.first(lambda: _end(setup, run))
     return run

@@ -42,7 +42,7 @@ class Ranks:
     """The processes of a training; this class is a process that is alone."""
 
     rank, world, local_world = 0, 1, 1
-    restarted = False  # whether torchrun started these processes anew, after one of them had ended
+    began_before = False  # whether torchrun started these processes anew, after others had begun this training
 
     @property
     def leads(self) -> bool:
@@ -79,15 +79,18 @@ class Ranks:
     def connect(self, device: torch.device, timeout: float) -> None:
         """Connect the processes for `sum` and `any`; an operation that takes longer than `timeout` seconds fails."""
 
+    def begins(self) -> None:
+        """Note that the training has its files, so that processes that are started anew go on with it."""
+
 
 class SeveralRanks(Ranks):
     """One of several processes."""
 
-    def __init__(self, rank: int, world: int, store: Any) -> None:
-        """`store` is a store of torch's that all processes reach."""
-        self.rank, self.world, self.store = rank, world, store
+    def __init__(self, rank: int, world: int, store: Any, kept: Any = None) -> None:
+        """`store` is a store of torch's that all processes reach; `kept` also those that are started anew."""
+        self.rank, self.world, self.store, self.kept = rank, world, store, kept or store
         self.local_world = int(os.environ.get("LOCAL_WORLD_SIZE", world))
-        self.restarted = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
+        self.began_before = self.kept.check(["begun"])
         self.timeout, self.turn, self.connected = 600.0, 0, False
         self._done = threading.Event()
         threading.Thread(target=self._beat, args=(store.clone(),), daemon=True).start()
@@ -156,6 +159,10 @@ class SeveralRanks(Ranks):
             backend, store=store, rank=self.rank, world_size=self.world, timeout=timedelta(seconds=timeout)
         )
         self.connected = True
+
+    def begins(self) -> None:
+        """See Ranks."""
+        self.kept.set("begun", "")
 
     def leave(self, status: int = 0) -> None:
         """End of this process's part: the others may know that it ended by itself."""
@@ -325,8 +332,9 @@ def _meet() -> SeveralRanks:
         problem = f"the other processes are not there: {str(error).splitlines()[0][:120]}"
         raise RequestError(f"{where} (MASTER_ADDR, MASTER_PORT): {problem}") from None
     # The store outlives processes that torchrun starts anew, with all that they said.
+    kept = dist.PrefixStore(f"sourcewise/{next(MEETINGS)}", store)
     restart = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
-    return SeveralRanks(rank, world, dist.PrefixStore(f"sourcewise/{restart}/{world}/{next(MEETINGS)}", store))
+    return SeveralRanks(rank, world, dist.PrefixStore(f"{restart}/{world}", kept), kept)
 
 
 def _tell_of_variables() -> None:

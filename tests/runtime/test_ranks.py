@@ -106,6 +106,17 @@ def test_nobody_waits_for_a_process_that_is_silent() -> None:
     assert len(told) == 1 and told[0].startswith("process 1 of 3 (counted from 0) is gone, or did not answer for 0.5 s")
 
 
+def test_those_who_are_started_anew_know_what_began_and_hear_nobody_of_before() -> None:
+    kept = dist.HashStore()
+    before = [SeveralRanks(rank, 2, dist.PrefixStore("0", kept), kept) for rank in range(2)]
+    assert not before[0].began_before
+    assert at_once(before, lambda ranks: ranks.first(lambda: "old")) == ["old"] * 2
+    before[0].begins()
+    after = [SeveralRanks(rank, 2, dist.PrefixStore("1", kept), kept) for rank in range(2)]
+    assert all(ranks.began_before for ranks in after)
+    assert at_once(after, lambda ranks: ranks.first(lambda: "new")) == ["new"] * 2
+
+
 def test_a_slow_process_is_waited_for_as_long_as_it_is_heard() -> None:
     def does(ranks: SeveralRanks) -> Any:
         ranks.timeout = 0.2
