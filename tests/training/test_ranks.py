@@ -24,7 +24,7 @@ from sourcewise.training.run import Run
 from sourcewise.training.state import load_state, shards_of
 from tests.commands import Bomb
 from tests.training.recipes import recipe
-from tests.training.worlds import MADE, environment, features, furthest, lines, text, torchrun, weights, written
+from tests.training.worlds import MADE, environment, furthest, lines, text, torchrun, weights, written
 
 NATS, RELATIVE = 1e-4, 1e-5  # of a step's loss · of the weights after ten steps
 
@@ -111,23 +111,10 @@ def test_a_request_that_is_wrong_is_told_in_one_line(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_a_file_that_one_process_misses_ends_all(tmp_path: Path) -> None:
-    rng = np.random.default_rng(0)
-    (tmp_path / "features").mkdir()
-    rows = [f"clip{i}\t{6 + i}\tword {i}\n" for i in range(12)]
-    for i in range(12):
-        np.save(tmp_path / "features" / f"clip{i}.npy", rng.standard_normal((6 + i, 4)).astype("float32"))
-    (tmp_path / "m.tsv").write_text("id\tn_frames\ttext\n" + "".join(rows))
-    data = {"train": {"manifest": str(tmp_path / "m.tsv"), "features": str(tmp_path / "features")}, "vocabulary": 64}
-    made = features(tmp_path, name="two", data=data, train__steps=100_000, train__evaluate_every=100_000)
-    log = tmp_path / "runs" / "two" / "metrics.jsonl"
-    called = [sys.executable, "-m", "sourcewise", "train", str(saved(made, tmp_path)), "--ranks", "2"]
-    with subprocess.Popen(called, env=environment(), stderr=subprocess.PIPE, text=True) as process:
-        wait_for(log, 20, process)
-        (tmp_path / "features" / "clip7.npy").unlink()
-        said = process.stderr.read() if process.stderr else ""
-    assert process.returncode == 2
-    (line,) = [line for line in said.splitlines() if "error" in line]
-    assert "clip7.npy" in line
+    done = torchrun(2, "tests.training.failing", saved(text(tmp_path, name="two", train__steps=1000), tmp_path))
+    told = [line for line in done.stderr.splitlines() if line.startswith("sourcewise: error")]
+    assert told == ["sourcewise: error: clip7.npy: no such file"]
+    assert "exitcode  : 2 " in done.stderr and "exitcode  : 1 " not in done.stderr
 
 
 @pytest.mark.parametrize("words", [["--ranks", "0"], ["--ranks", "-2"]])
