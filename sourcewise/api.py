@@ -22,7 +22,7 @@ from sourcewise.diagnosis.finding import Finding
 from sourcewise.diagnosis.preflight import before_training
 from sourcewise.diagnosis.preflight import preflight as diagnosed
 from sourcewise.diagnosis.watch import Watch
-from sourcewise.errors import Notice, RequestError
+from sourcewise.errors import Notice, RequestError, tell
 from sourcewise.evaluation.evaluate import evaluate_model
 from sourcewise.evaluation.results import Evaluation
 from sourcewise.evaluation.shown import write_shown
@@ -34,6 +34,7 @@ from sourcewise.reporting.terminal import print_findings, print_notes
 from sourcewise.reporting.tracked import Tracked
 from sourcewise.runtime.processes import refuse_ranks
 from sourcewise.runtime.random import host_kept
+from sourcewise.runtime.ranks import Ranks, joined
 from sourcewise.tracking import check_installed
 from sourcewise.training.events import Listener
 from sourcewise.training.loop import Interrupted, Training
@@ -56,39 +57,72 @@ def train(
     `overrides` are options such as {"train.steps": 100}. With `resume` the run continues exactly from its saved state
     with its own recipe; overrides may only add steps or epochs. `listeners` are called with the training's events.
     Raises RequestError, and Interrupted if the training was saved after a Ctrl-C.
+
+    Started several times by torchrun it is one training by all of these processes, of which the first writes the files
+    and evaluates. After a restart by torchrun it goes on from the saved state, if there is one.
     """
-    refuse_ranks()
-    recipe = _with(recipe, overrides) if isinstance(recipe, Recipe) else load_recipe(recipe, overrides)
-    check_installed(recipe.train.track)
-    run = create_run(recipe, resume=resume, overwrite=overwrite)
-    if resume:
-        recipe = resumed(recipe, run.recipe, overrides or {})
-    with locked(run.folder):
-        setup = set_up(recipe, run.tokenizer if resume and run.has_tokenizer else None)
-        before = None if resume or not recipe.train.preflight else _without_errors(before_training(setup))
-        training = _training(setup, run, before, listeners)
-        if overwrite and not resume:
-            run.clear()
-        write_recipe(run, recipe)  # only now: a refused request leaves all files unchanged
-        if not run.has_tokenizer:
-            setup.tokenizer.save(run.tokenizer)
-        seen = [each.notes for each in (setup.train, setup.valid, *setup.test) if each is not None]
-        notes = list(dict.fromkeys(note for each in seen for note in each))  # valid may be train
-        run.write_notes(notes)
-        print_notes(notes, run.notes)
-        if not run.profile.is_file():
-            write_profiles([profile_of(each) for each in setup.pairs], run.profile)
-        training.fit()
-        try:
-            run.evaluation = evaluate_run(run, setup.test, setup.pairs) if setup.test else None
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", Notice)  # printed above; the report reads the same data again
-                LiveReport().done(run)
-        except KeyboardInterrupt:
-            LiveReport().interrupted(run)
-            problem = "trained, but not evaluated"
-            raise Interrupted(f"{problem}; go on with: sourcewise train {run.folder} --resume") from None
+    with joined() as ranks:
+        going_on = resume or ranks.began_before
+        with ranks.agreed():
+            recipe = _with(recipe, overrides) if isinstance(recipe, Recipe) else load_recipe(recipe, overrides)
+            check_installed(recipe.train.track)
+            run, found = create_run(recipe, resume=going_on, overwrite=overwrite), False
+            if going_on and (found := run.exists):
+                recipe = resumed(recipe, run.recipe, overrides or {})
+            elif resume:
+                tell(f"{run.folder}: no run to resume is there, so it begins")
+        with ranks.led(lambda: locked(run.folder)):
+            return _train(recipe, run, ranks, listeners, resume=found, overwrite=overwrite and not found)
+
+
+def _train(
+    recipe: Recipe, run: Run, ranks: Ranks, listeners: Sequence[Listener], *, resume: bool, overwrite: bool
+) -> Run:
+    """`train` for a run, by all processes; its folder is locked."""
+    with ranks.agreed():
+        setup = set_up(recipe, run.tokenizer if resume and run.has_tokenizer else None, ranks.local_world)
+    ranks.connect(setup.network.device, recipe.train.timeout)
+    before: list[Piece] = []
+
+    def check() -> None:
+        if not resume and recipe.train.preflight:
+            before.append(_without_errors(before_training(setup)))
+
+    ranks.first(check)
+    training = _training(setup, run, before[0] if before else None, listeners, ranks)
+    ranks.first(lambda: _begin(setup, run, overwrite=overwrite))
+    ranks.begins()
+    training.fit()
+    ranks.first(lambda: _end(setup, run))
     return run
+
+
+def _begin(setup: TrainingSetup, run: Run, *, overwrite: bool) -> None:
+    """Write what a training writes before its first step: only now, a refused request leaves all files unchanged."""
+    if overwrite:
+        run.clear()
+    write_recipe(run, setup.recipe)
+    if not run.has_tokenizer:
+        setup.tokenizer.save(run.tokenizer)
+    seen = [each.notes for each in (setup.train, setup.valid, *setup.test) if each is not None]
+    notes = list(dict.fromkeys(note for each in seen for note in each))  # valid may be train
+    run.write_notes(notes)
+    print_notes(notes, run.notes)
+    if not run.profile.is_file():
+        write_profiles([profile_of(each) for each in setup.pairs], run.profile)
+
+
+def _end(setup: TrainingSetup, run: Run) -> None:
+    """Evaluate the best checkpoint of a finished training, and write its report."""
+    try:
+        run.evaluation = evaluate_run(run, setup.test, setup.pairs) if setup.test else None
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Notice)  # printed above; the report reads the same data again
+            LiveReport().done(run)
+    except KeyboardInterrupt:
+        LiveReport().interrupted(run)
+        problem = "trained, but not evaluated"
+        raise Interrupted(f"{problem}; go on with: sourcewise train {run.folder} --resume") from None
 
 
 def _with(recipe: Recipe, overrides: dict[str, Any] | None) -> Recipe:
@@ -110,7 +144,11 @@ def prepare(recipe: Recipe, run: Run, *, resume: bool = False) -> Training:
 
 
 def _training(
-    setup: TrainingSetup, run: Run, before: Piece | None = None, listeners: Sequence[Listener] = ()
+    setup: TrainingSetup,
+    run: Run,
+    before: Piece | None = None,
+    listeners: Sequence[Listener] = (),
+    ranks: Ranks | None = None,
 ) -> Training:
     """The training with its listeners; `before` is the report of its pre-flight check."""
     progress, tracked = TrainingProgress(), Tracked(setup.recipe)
@@ -120,7 +158,7 @@ def _training(
         tracked.found(step, finding)
 
     watching: tuple[Listener, ...] = (progress, tracked, Watch(setup.recipe, found, before), LiveReport(), *listeners)
-    return Training(setup, run, watching)
+    return Training(setup, run, watching, ranks)
 
 
 def _without_errors(before: Piece) -> Piece:
@@ -170,6 +208,7 @@ def compare(
     folder as Markdown, HTML, CSV and JSON. Raises RequestError that names the variant and the key, and Interrupted
     after a Ctrl-C, when all running trainings are saved.
     """
+    refuse_ranks()
     comparison = load_comparison(recipe, overrides)
     states = settle(comparison, overwrite=overwrite)
     progress = ComparisonProgress(comparison, states)

@@ -41,6 +41,17 @@ class NotFinite(RequestError):
     """A weight, a logit or a loss that is NaN or infinite, so that no figure computed from it means anything."""
 
 
+class ElsewhereError(RequestError):
+    """The end of this process since another process of the same training failed, which tells why.
+
+    `status` is the exit status of both.
+    """
+
+    def __init__(self, status: int = 2) -> None:
+        super().__init__("another process of this training failed, and tells why")
+        self.status = status
+
+
 class Notice(UserWarning):
     """A warning to the user; the work goes on, and the command line prints it on standard error."""
 

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
-from sourcewise.errors import Notice, RequestError, printable
+from sourcewise.errors import ElsewhereError, Notice, RequestError, printable
 
 ABOUT = """\
 Trains, runs, measures and debugs encoder-decoder models, on text and on feature
@@ -79,7 +79,7 @@ class Command:
 
     def parse(self, words: list[str]) -> Namespace:
         """Words → arguments, options and positions in any order. Raises RequestError."""
-        parser = self.parser()
+        parser, given = self.parser(), list(words)
         overrides: list[str] = []
         script: list[str] = []
         if "--" in words and any(word.partition("=")[0] in self.passes_on for word in words[: words.index("--")]):
@@ -96,6 +96,7 @@ class Command:
             arguments.overrides = parse_overrides(overrides)
         if self.passes_on:
             arguments.passed_on = script
+        arguments.words = given
         return arguments
 
 
@@ -152,8 +153,11 @@ def main(words: list[str]) -> int:
         _drop_output()
         return 141
     except KeyboardInterrupt as stop:  # a training's message says how to continue
-        _tell(str(stop) or "interrupted")
+        if not _another_tells():
+            _tell(str(stop) or "interrupted")
         return 130
+    except ElsewhereError as error:  # the other process tells it
+        return error.status
     except Exception as error:
         if os.environ.get("SOURCEWISE_TRACEBACK"):
             raise
@@ -199,7 +203,14 @@ def _dispatch(words: list[str]) -> int:
         arguments = chosen.parse(words[1:])
     except SystemExit as stop:  # --help
         return int(stop.code or 0)
+    except RequestError as error:
+        raise (ElsewhereError() if _another_tells() else error) from None
     return chosen.run(arguments)
+
+
+def _another_tells() -> bool:
+    """Whether torchrun has started this command several times, and this is not the first of its processes."""
+    return "TORCHELASTIC_RUN_ID" in os.environ and os.environ.get("RANK", "0") != "0"
 
 
 def _set_overrides_apart(words: list[str], flags: list[str]) -> tuple[list[str], list[str]]:
@@ -216,6 +227,13 @@ def _set_overrides_apart(words: list[str], flags: list[str]) -> tuple[list[str],
         if "=" not in word and rest and not rest[0].startswith("--"):
             overrides.append(rest.pop(0))
     return own, overrides
+
+
+def without(words: list[str], flag: str) -> list[str]:
+    """The words of a command without an option and its value."""
+    places = [place for place, word in enumerate(words) if word == flag]
+    gone = {*places, *(place + 1 for place in places)}
+    return [word for i, word in enumerate(words) if i not in gone and not word.startswith(f"{flag}=")]
 
 
 def _status_and_message(error: Exception) -> tuple[int, str]:

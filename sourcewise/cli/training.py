@@ -6,7 +6,7 @@ from argparse import Namespace
 from pathlib import Path
 
 import sourcewise
-from sourcewise.cli.parser import argument, command, path
+from sourcewise.cli.parser import argument, command, path, without
 from sourcewise.errors import RequestError
 
 DEMOS = {
@@ -33,6 +33,7 @@ def demo(arguments: Namespace) -> int:
     """
     from sourcewise.config.files import load_recipe
     from sourcewise.reporting.terminal import print_run
+    from sourcewise.runtime.ranks import told_here
 
     if arguments.set is None:
         if arguments.output or arguments.overrides:
@@ -46,13 +47,14 @@ def demo(arguments: Namespace) -> int:
     if "name" not in arguments.overrides:
         recipe = recipe.model_copy(update={"name": _free_name(Path(recipe.output), recipe.name)})
     run = sourcewise.train(recipe)
-    print_run(run.folder, run.evaluation)
+    if told_here():
+        print_run(run.folder, run.evaluation)
     return 0
 
 
 @command(
     "train a model from a recipe, or from options alone",
-    "[RECIPE] [--section.key VALUE]… [--resume | --overwrite]",
+    "[RECIPE] [--section.key VALUE]… [--resume | --overwrite] [--ranks N]",
     [
         "sourcewise train digits --train.steps 500",
         "sourcewise train my.yaml --name second --seed 1",
@@ -65,6 +67,7 @@ def demo(arguments: Namespace) -> int:
     ),
     argument("--resume", action="store_true", help="go on with an interrupted run, exactly"),
     argument("--overwrite", action="store_true", help="replace the run of that name"),
+    argument("--ranks", type=int, default=1, metavar="N", help="train by N processes of this machine (default: 1)"),
     argument("--options", action="store_true", help="list every --section.key with its default"),
     overrides=True,
 )
@@ -76,6 +79,8 @@ def train(arguments: Namespace) -> int:
     """
     from sourcewise.config.files import options, shipped_recipes
     from sourcewise.reporting.terminal import print_options, print_run
+    from sourcewise.runtime.launch import launch
+    from sourcewise.runtime.ranks import told_here
 
     if arguments.options:
         print_options(options())
@@ -83,9 +88,14 @@ def train(arguments: Namespace) -> int:
     if arguments.recipe is None and not arguments.overrides:
         shipped = ", ".join(shipped_recipes())
         raise RequestError(f"nothing to train on: name a RECIPE ({shipped}, a file), or set --data.train.pairs FILE")
+    if arguments.ranks < 1:
+        raise RequestError(f"--ranks should be 1 or more, not {arguments.ranks}")
+    if arguments.ranks > 1:
+        return launch(["train", *without(arguments.words, "--ranks")], arguments.ranks)
     overrides = {key.replace("-", "_"): value for key, value in arguments.overrides.items()}
     run = sourcewise.train(arguments.recipe, overrides, resume=arguments.resume, overwrite=arguments.overwrite)
-    print_run(run.folder, run.evaluation)
+    if told_here():
+        print_run(run.folder, run.evaluation)
     return 0
 
 

@@ -84,6 +84,9 @@ class TrainConfig(Options):
     batch_tokens: Positive = Field(4096, description="memory positions + target tokens per batch, with padding")
     batch_size: Positive | None = Field(None, description="at most this many examples per batch")
     accumulate: Positive = Field(1, description="batches per step, weighted by their target tokens")
+    parts: Positive | None = Field(
+        None, description="parts of each batch, for threads and processes (default: one for each at the start)"
+    )
     learning_rate: float = Field(1e-3, ge=0, description="peak learning rate")
     scale_updates: bool = Field(
         False, description="scale updates by each tensor's root mean square, as in T5's training; rate ~1e-2"
@@ -144,6 +147,10 @@ class TrainConfig(Options):
     )
     average: Count = Field(0, description="average the weights of the last K evaluations at the end; 0 or 1: off")
     threads: Annotated[int, Field(gt=0, le=1024)] | None = Field(None, description="CPU threads (default: every core)")
+    shard: Positive = Field(
+        1, description="processes that hold the weights together, a shard each; 1: each process holds them whole"
+    )
+    timeout: float = Field(600.0, ge=5, description="seconds that processes wait for one that does not answer")
     device: str = Field("auto", pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$", description="auto, cpu, cuda, cuda:1 or mps")
 
     @field_validator("freeze", "track", mode="before")

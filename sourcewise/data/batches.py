@@ -1,7 +1,7 @@
 """Batches of examples as tensors, and the order of batches.
 
-The order is a function of (seed, epoch, rank, world size) alone, so that a run resumes exactly and several machines
-need no communication about their batches.
+The order is a function of (seed, epoch) alone, so that a run resumes exactly, and several processes know each other's
+batches without a word.
 """
 
 from __future__ import annotations
@@ -249,15 +249,12 @@ def training_batches(
     *,
     seed: int,
     epoch: int,
-    rank: int = 0,
-    world: int = 1,
     weights: np.ndarray | None = None,
 ) -> list[np.ndarray]:
     """One epoch's batches of example indices, of similar lengths inside, in random order.
 
     Lengths are jittered before sorting so that neighbours differ from epoch to epoch. With `weights`
     (a mixture) the epoch draws as many examples as there are, with replacement, in proportion.
-    Every rank gets the same number of batches.
     """
     rng = np.random.default_rng([seed, epoch])
     size = len(source)
@@ -270,7 +267,4 @@ def training_batches(
     fine = target[chosen] + rng.uniform(0, 1, size)
     order = chosen[np.lexsort((np.where(coarse % 2 == 0, fine, -fine), coarse))]
     batches = list(budget.split(order, source, target, EXAMPLES))
-    order_of_batches = rng.permutation(len(batches))
-    # If the ranks do not divide the batches, the last few are left out; fewer batches than ranks are used repeatedly.
-    even = max(world, len(batches) - len(batches) % world)
-    return [batches[i] for i in np.resize(order_of_batches, even)[rank::world]]
+    return [batches[i] for i in rng.permutation(len(batches))]

@@ -18,6 +18,7 @@ from sourcewise.data.tokenizers.tokenizer import Tokenizer
 from sourcewise.evaluation.beside import baselines_for, run_folder
 from sourcewise.evaluation.by_group import add_parts
 from sourcewise.evaluation.results import Evaluation, Row
+from sourcewise.evaluation.shared import Found
 from sourcewise.evaluation.source_bits import SourceBits, source_bits
 from sourcewise.evaluation.tasks import set_figures, task_figures
 from sourcewise.evaluation.verdict import verdict_of
@@ -129,9 +130,11 @@ def evaluate_encoded(
     progress: Progress | None = None,
     measuring: EvaluationConfig | None = None,
     baselines: Sequence[Baselines | None] | None = None,
+    known: Found | None = None,
 ) -> Evaluation:
     """`evaluate` for a network and a tokenised set; a mixture has figures per task in addition.
 
+    `known` are its outputs and source bits, where several processes have found them.
     `measuring` says how outputs are measured, by default as a recipe that says nothing of it. `baselines` are those of
     the set's parts; by default they are taken from the other examples of the set.
     """
@@ -141,9 +144,9 @@ def evaluate_encoded(
     def report(what: str) -> Callable[[int, int], None] | None:
         return None if progress is None else lambda done, of: progress(what, done, of)
 
-    hypotheses = generate(network, encoded, options, report("generating"))
+    hypotheses = known.hypotheses if known else generate(network, encoded, options, report("generating"))
     outputs = tokenizer.decode_batch([h.said for h in hypotheses])
-    bits = source_bits(network, encoded, progress=report("source bits"))
+    bits = known.bits if known else source_bits(network, encoded, progress=report("source bits"))
     rows = _rows(encoded, outputs, hypotheses, bits)
     beside = baselines_for(encoded, measuring=measuring) if baselines is None else baselines
     metrics = set_figures(encoded, rows, bits, measuring, beside) | task_figures(encoded, rows, bits, measuring, beside)

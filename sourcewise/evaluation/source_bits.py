@@ -106,14 +106,18 @@ def source_bits(
     encoded: ExampleSet,
     batch_tokens: int = 8192,
     progress: Callable[[int, int], None] | None = None,
+    share: tuple[int, int] = (0, 1),
 ) -> SourceBits:
-    """Teacher-forced nats of every example with its own source and with its partner's."""
+    """Teacher-forced nats of every example with its own source and with its partner's.
+
+    With a `share` (k, n) only every n-th batch from the k-th on: other examples count 0, for a sum over all shares.
+    """
     other = partners(encoded)
     size = len(encoded)
-    nats, shuffled = np.zeros(size), np.full(size, np.nan)
+    nats, shuffled = np.zeros(size), np.where(other >= 0, 0.0, np.nan)
     done = 0
     batches = sorted_batches(encoded.source_lengths, encoded.target_lengths, Budget(batch_tokens))
-    for indices in batches:
+    for indices in batches[share[0] :: share[1]]:
         batch = encoded.batch(indices)
         memory = network.encode(batch.source)
         labels = batch.labels.to(memory.mask.device)

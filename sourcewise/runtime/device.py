@@ -10,13 +10,26 @@ import torch
 from sourcewise.errors import RequestError
 
 
-def choose_device(name: str) -> torch.device:
-    """`auto` is the accelerator where there is one, else the CPU. Raises RequestError for one that is not there."""
+def choose_device(name: str, place: int | None = None) -> torch.device:
+    """`auto` is the accelerator where there is one, else the CPU. Raises RequestError for one that is not there.
+
+    `place` is the number of the accelerator of one of several processes.
+    """
     if name == "auto":
-        return torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
+        found = torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
+        if place is None or is_host(found):
+            return found
+        name = found.type
+    if place is not None and name != "cpu":
+        if ":" in name or name == "mps":
+            problem = f"{name}: one accelerator for several processes"
+            raise RequestError(f"train.device {problem}; set {'cpu' if name == 'mps' else name.partition(':')[0]}")
+        name = f"{name}:{place}"
     try:
         device = torch.device(name)
         torch.empty(0, device=device)
+        if place is not None and not is_host(device):
+            torch.accelerator.set_device_index(device)
     except (RuntimeError, AssertionError) as error:
         raise RequestError(f"device {name}: not available here ({str(error).splitlines()[0][:120]})") from None
     return device

@@ -25,6 +25,7 @@ import torch
 
 from sourcewise.errors import RequestError
 from sourcewise.runtime.device import is_host
+from sourcewise.runtime.ranks import launched
 
 _function: Callable[[int], Any] | None = None  # in a worker process: the mapped function
 
@@ -33,7 +34,8 @@ def worker_count(device: torch.device) -> int:
     """How many processes share work on this device."""
     may_fork = sys.platform == "linux" and _function is None and not multiprocessing.current_process().daemon
     # A fork from another thread would copy the locks and sockets that the main thread is using.
-    may_fork = may_fork and threading.current_thread() is threading.main_thread()
+    # So would one in a process that is connected to others of a training.
+    may_fork = may_fork and threading.current_thread() is threading.main_thread() and not launched()
     return torch.get_num_threads() if is_host(device) and may_fork else 1
 
 
@@ -41,7 +43,7 @@ def refuse_ranks() -> None:
     """Raises RequestError in one of several processes of a launcher such as torchrun: each would do the whole work."""
     started = os.environ.get("WORLD_SIZE", "1")
     if started.isdecimal() and int(started) > 1:
-        problem = f"started {started} times (WORLD_SIZE), by torchrun or the like; a training is one process"
+        problem = f"started {started} times (WORLD_SIZE), by torchrun or the like; a comparison is started once"
         raise RequestError(f"{problem}: start it without, or unset WORLD_SIZE; for several at a time: compare --jobs")
 
 

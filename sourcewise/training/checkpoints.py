@@ -20,13 +20,14 @@ class Checkpoints:
     """The checkpoints of a run: checkpoints/last, checkpoints/best, and snapshots beside the state."""
 
     def __init__(self, setup: TrainingSetup, run: Run, learner: Learner) -> None:
-        self.setup, self.run, self.learner = setup, run, learner
+        self.setup, self.run, self.learner, self.ranks = setup, run, learner, learner.ranks
 
     def write(self, folder: Path) -> None:
         """Write the fp32 master weights as a checkpoint folder. Raises NotFinite if one is not finite."""
         self.learner.check()
+        network, tokenizer, options = self.setup.network, self.setup.tokenizer, self.setup.recipe.generation
         with self.learner.optimizer.in_full():
-            save_network(self.setup.network, folder, self.setup.tokenizer, self.setup.recipe.generation)
+            self.ranks.first(lambda: save_network(network, folder, tokenizer, options))
 
     def consider(self, metrics: dict[str, Any]) -> bool | None:
         """Save the weights as the best checkpoint if no evaluation was better: returns True then, else None.
@@ -69,11 +70,16 @@ class Checkpoints:
             return
         at = self.learner.at
         path = self.run.state.with_name(f"weights-{at.step}.pt")
-        save_state(self.learner.optimizer.weights(), path)
+        weights = self.learner.optimizer.weights()
         at.snapshots = [*at.snapshots, path.name][-self.setup.recipe.train.average :]
-        for old in path.parent.glob("weights-*.pt"):
-            if old.name not in at.snapshots:
-                old.unlink()
+
+        def write() -> None:
+            save_state(weights, path)
+            for old in path.parent.glob("weights-*.pt"):
+                if old.name not in at.snapshots:
+                    old.unlink()
+
+        self.ranks.first(write)
 
     def average(self) -> tuple[dict[str, Tensor], int] | None:
         """The mean of the last snapshots (Vaswani et al. 2017) and their number; None for fewer than two."""

@@ -85,12 +85,13 @@ def _with_own(network: Seq2Seq, memory: object, tokens: Tensor, own: Tensor) -> 
 
     The parallel form (Mihaylova & Martins 2019; Duckworth et al. 2019): one pass over the reference, with dropout,
     predicts all tokens at once, each the likeliest as in greedy search. Predictions that no search continues from (end
-    of text, padding, start, suppressed ids) are not used.
+    of text, padding, start, suppressed ids) are not used. The pass is taken even for no prediction: processes that hold
+    the weights together have to take as many.
     """
     places = own.flatten().nonzero().squeeze(1)
+    states = network.body.run_decoder(tokens, memory).flatten(0, 1)
     if not len(places):
         return tokens
-    states = network.body.run_decoder(tokens, memory).flatten(0, 1)
     said = _top_one(network, states, places - 1)
     defaults = network.defaults
     never = torch.tensor([*defaults.ends, network.pad_id, network.start_id, *defaults.suppressed], device=said.device)

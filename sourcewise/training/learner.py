@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import NoReturn
 
 import numpy as np
 import torch
@@ -13,6 +14,7 @@ from torch import Tensor
 
 from sourcewise.model.finite import damage
 from sourcewise.runtime.info import machine, peak_memory
+from sourcewise.runtime.ranks import Ranks
 from sourcewise.training.decoder_inputs import reference_share
 from sourcewise.training.events import Step
 from sourcewise.training.freezing import Unfreezing, freeze
@@ -22,9 +24,10 @@ from sourcewise.training.optimizer import MasterAdamW
 from sourcewise.training.plan import Plan, learning_rate
 from sourcewise.training.rarity import resample, token_weights
 from sourcewise.training.setup import TrainingSetup
+from sourcewise.training.sharding import set_up_ranks
 from sourcewise.training.state import Progress
 from sourcewise.training.statistics import gradient_norms, update_ratios
-from sourcewise.training.step import StepEngine, engine_for
+from sourcewise.training.step import StepEngine, engine_for, target_cost
 
 PRECISIONS = {"bf16": torch.bfloat16, "fp32": torch.float32}
 
@@ -44,21 +47,40 @@ class Taken:
 class Learner:
     """The network with its objective, step engine and optimizer."""
 
-    def __init__(self, setup: TrainingSetup) -> None:
+    def __init__(self, setup: TrainingSetup, ranks: Ranks | None = None) -> None:
+        """`ranks` are the processes of the training; all have to make a learner together."""
         config, network = setup.recipe.train, setup.network
         freeze(network, config.freeze)
         resample(setup.train, config.resample_below)
-        self.config, self.plan, self.at = config, Plan(setup), Progress()
+        self.config, self.plan, self.at, self.ranks = config, Plan(setup), Progress(), ranks or Ranks()
         rarity = token_weights(setup.train, network.vocabulary, config)
         self.objective = Objective(network, config, setup.tokenizer.unk_id, rarity).to(network.device)
         self.objective.others = self.plan.others
         precision = PRECISIONS[config.precision]
         if network.body.mixed:
             network.body.products, precision = precision, torch.float32
-        self.optimizer = MasterAdamW(self.objective, config, precision, network.parts())
+        self._spread(precision)
         self.unfreezing = Unfreezing(self.optimizer.parts, config.unfreeze)
-        self.engine: StepEngine = engine_for(self.objective, self.optimizer, config.batch_tokens)
+        self.at.parts = config.parts or self.engine.parts
         self.unread: list[Taken] = []
+
+    def _spread(self, precision: torch.dtype) -> None:
+        """Make optimizer and engine: of this process, or of its share of the work of several."""
+        self.module, ranks = self.objective, self.ranks  # what the engine calls
+        self.optimizer: MasterAdamW
+        self.engine: StepEngine
+        if ranks.world > 1:
+            cost = target_cost(self.objective.network)
+            made = set_up_ranks(self.objective, ranks, self.config, precision, cost)
+            self.module, self.optimizer, self.engine = made
+            return
+        self.optimizer = MasterAdamW(self.objective, self.config, precision, self.objective.network.parts())
+        self.engine = engine_for(self.objective, self.optimizer, self.config.batch_tokens)
+
+    def go_on(self, kept: Progress) -> None:
+        """Go on from a saved progress, with the parts of batches that its random draws belong to."""
+        kept.parts = self.config.parts or kept.parts or self.at.parts
+        self.at = kept
 
     def learn(self, batches: Sequence[np.ndarray]) -> Taken:
         """Take one optimizer step from these batches, weighted by their target tokens.
@@ -68,12 +90,13 @@ class Learner:
         """
         started = time.perf_counter()
         at, plan, engine, optimizer = self.at, self.plan, self.engine, self.optimizer
-        self.objective.train()
+        self.module.train()
         targets, reference = plan.targets(batches), reference_share(at.step, plan.total, self.config)
-        parts = [plan.parts(rows, engine.workers, engine.target_cost) for rows in batches]
+        parts = plan.parts(batches, at.step, at.parts, engine.target_cost)
         nats, source_tokens = engine.gradients(parts, targets, reference)
         logged = plan.logs(at.step + 1)
-        norms = gradient_norms(optimizer.parts, [master.grad for master in optimizer.masters]) if logged else {}
+        gradients = [master.grad for master in optimizer.masters]
+        norms = gradient_norms(optimizer.parts, gradients, optimizer.norm) if logged else {}
         rate = learning_rate(at.step, plan.total, self.config)
         norm = optimizer.step(rate, self.unfreezing.factors(at.epochs))
         at.step, at.position = at.step + 1, at.position + len(batches)
@@ -97,18 +120,24 @@ class Learner:
             for nats in taken.nats:
                 at.nats += sum(float(each) for each in nats)
             if not (math.isfinite(at.nats) and math.isfinite(norm)):
-                why = why_not_finite(self.objective, self.optimizer, self.plan.examples, taken.batches)
-                loss = at.nats / at.targets
-                said = f"the loss is {loss:.4g}, the norm of its gradient {norm:.4g}"
-                raise StepNotFinite(taken.step, said, why, loss=loss, gradient_norm=norm)
+                self._refuse(taken, norm)
             at.clipped += bool(self.config.clip) and norm > self.config.clip
             at.largest_norm = max(at.largest_norm, norm)
+
+    def _refuse(self, taken: Taken, norm: float) -> NoReturn:
+        """Raises NotFinite on one process, and ends the others."""
+        with self.ranks.agreed(), self.optimizer.rounded():
+            why = why_not_finite(self.objective, self.optimizer, self.plan.examples, taken.batches)
+            loss = self.at.nats / self.at.targets
+            said = f"the loss is {loss:.4g}, the norm of its gradient {norm:.4g}"
+            raise StepNotFinite(taken.step, said, why, loss=loss, gradient_norm=norm)
 
     def check(self) -> None:
         """Raises NotFinite if a weight is NaN or infinite; called before anything is saved."""
         self.read()
-        if (found := damage(self.optimizer.exact())) is not None:
-            raise StepNotFinite(self.at.step, "its update left weights that are not finite", found)
+        with self.ranks.agreed():
+            if (found := damage(self.optimizer.exact())) is not None:
+                raise StepNotFinite(self.at.step, "its update left weights that are not finite", found)
 
     def line(self, taken: Taken) -> Step:
         """The log line of the steps since the previous one; resets the counts."""
@@ -135,4 +164,7 @@ class Learner:
         threads = torch.get_num_threads() // self.engine.workers
         network = self.objective.network
         known = machine(network.device, self.config.precision, threads)
+        if self.ranks.world > 1:
+            shards = f", {self.config.shard} shards of the weights" if self.config.shard > 1 else ""
+            known |= {"processes": f"{self.ranks.world}{shards}"}
         return known | {"native code": "none (transformers' own classes compute)"} if network.body.mixed else known

@@ -11,18 +11,21 @@ from sourcewise.errors import NotFinite, RequestError, tell
 from sourcewise.evaluation.beside import baselines_for
 from sourcewise.evaluation.evaluate import evaluate_encoded
 from sourcewise.evaluation.results import without_nan
+from sourcewise.evaluation.shared import Found, found_by_all
 from sourcewise.evaluation.shown import write_shown
 from sourcewise.generation.model import Model
 from sourcewise.model.parts import size
+from sourcewise.runtime.ranks import Ranks
 from sourcewise.runtime.signals import interrupts
 from sourcewise.training.checkpoints import Checkpoints
-from sourcewise.training.events import Ended, Evaluated, Listener, Started, Stopped, of
+from sourcewise.training.events import Ended, Evaluated, Event, Line, Listener, Started, Stopped, of
 from sourcewise.training.learner import Learner
 from sourcewise.training.not_finite import StepNotFinite
 from sourcewise.training.resuming import resume
 from sourcewise.training.run import Run
 from sourcewise.training.setup import TrainingSetup
-from sourcewise.training.state import save_progress
+from sourcewise.training.sharding import is_sharded, save_shards
+from sourcewise.training.state import is_saved, save_progress
 from sourcewise.training.statistics import target_entropy
 
 
@@ -31,16 +34,21 @@ class Interrupted(KeyboardInterrupt):
 
 
 class Training:
-    """The training of one network on one machine."""
+    """The training of one network, by one process or by several, of which the first writes the files."""
 
-    def __init__(self, setup: TrainingSetup, run: Run, listeners: Sequence[Listener] = ()) -> None:
-        self.setup, self.run, self.listeners = setup, run, listeners
+    def __init__(
+        self, setup: TrainingSetup, run: Run, listeners: Sequence[Listener] = (), ranks: Ranks | None = None
+    ) -> None:
+        """`listeners` are called in the first process. All processes have to make a training together."""
+        self.setup, self.run, self.ranks = setup, run, ranks or Ranks()
+        self.listeners = listeners if self.ranks.leads else ()
         if setup.recipe.train.patience and setup.valid is None:
             raise RequestError("train.patience: nothing is evaluated without a validation set; name it in data.valid")
-        self.learner = Learner(setup)
+        self.learner = Learner(setup, self.ranks)
         self.checkpoints = Checkpoints(setup, run, self.learner)
         self.valid = None if setup.valid is None else spread(setup.valid, setup.recipe.train.evaluate_examples)
         self._beside: list[Baselines | None] | None = None  # the baselines of `valid`, taken at the first evaluation
+        self.stopped = False  # by a signal, at the same step in all processes
         self.options = setup.recipe.generation.model_copy(update={"beams": 1, "sample": False})
 
     def fit(self) -> None:
@@ -54,7 +62,7 @@ class Training:
             with interrupts() as interrupted:
                 self._begin()
                 self._steps(interrupted)
-                if interrupted:
+                if self.stopped:
                     raise Interrupted(f"saved at step {self.learner.at.step}; {go_on}")
             self._average()
         except StepNotFinite as broken:
@@ -72,25 +80,30 @@ class Training:
                 self._end_early()
                 break
             taken = learner.learn(batches)
-            line = self.run.append(learner.line(taken)) if plan.logs(taken.step) else None
+            line = self._log(learner.line(taken)) if plan.logs(taken.step) else None
             for listener in self.listeners:
                 listener.stepped(taken.step, line)
             if plan.evaluates(taken.step):
                 self._evaluate()
             elif plan.saves(taken.step):
                 self._save()
-            if interrupted:
+            self.stopped = self.ranks.any(bool(interrupted))
+            if self.stopped:
                 break
-        if interrupted:
+        if self.stopped:
             self._save()
-        self._ended(finished=not interrupted)
+        self._ended(finished=not self.stopped)
+
+    def _log(self, event: Event) -> Line:
+        """The line of an event, which the first process appends to the log."""
+        return self.run.append(event) if self.ranks.leads else event.line()
 
     def _end_early(self) -> None:
         """Log and tell that train.patience ended the training."""
         train, step = self.setup.recipe.train, self.learner.at.step
         better = f" by more than {train.min_delta:g}" if train.min_delta else ""
         why = f"no better {train.best}{better} in {train.patience} evaluations (train.patience)"
-        if not of(self.run.metrics(), Ended) or self.run.metrics()[-1].get("step") != step:
+        if self.ranks.leads and (not of(self.run.metrics(), Ended) or self.run.metrics()[-1].get("step") != step):
             self.run.append(Ended(step=step, why=why))
         tell(f"ended at step {step} of {self.learner.plan.total}: {why}; the best checkpoint is kept")
 
@@ -101,13 +114,18 @@ class Training:
     def _begin(self) -> None:
         """Load the run's saved state, or log that a training begins."""
         learner, run = self.learner, self.run
-        kept = resume(run, self.setup, learner.optimizer, learner.plan.first_saved, learner.machine())
-        learner.at = kept or learner.at
-        if kept is None and not run.metrics():
+        kept = resume(run, self.setup, learner.optimizer, learner.plan.first_saved, learner.machine(), self.ranks)
+        if kept is not None:
+            learner.go_on(kept)
+        if kept is None and self.ranks.leads and not run.metrics():
             run.append(self._started())
+        dealt = learner.at.parts * self.setup.recipe.train.accumulate
+        if dealt < self.ranks.world:
+            idle = f"{self.ranks.world - dealt} of {self.ranks.world} processes have nothing to compute"
+            tell(f"train.parts: a step of this run has {dealt} part{'s'[: dealt != 1]}, so {idle}")
         for listener in self.listeners:
             listener.started(run, learner.at.step, learner.plan.total)
-        if learner.at.step and not run.last.is_dir():
+        if learner.at.step and not self.ranks.first(run.last.is_dir):
             self.checkpoints.write(run.last)  # it was deleted; the state holds its weights
 
     def _started(self) -> Started:
@@ -129,7 +147,7 @@ class Training:
         metrics = self._measure()
         best = self.checkpoints.consider(metrics)
         self.checkpoints.snapshot()
-        line = self.run.append(self._evaluated(metrics, best))
+        line = self._log(self._evaluated(metrics, best))
         self._save()
         for listener in self.listeners:
             listener.evaluated(line)
@@ -143,12 +161,26 @@ class Training:
         """Figures of the validation examples by greedy search, without texts; empty if there are no examples."""
         if self.valid is None:
             return {}
-        network, tokenizer, recipe = self.setup.network.eval(), self.setup.tokenizer, self.setup.recipe
+        with self.learner.optimizer.rounded():
+            network, known = self.setup.network.eval(), None
+            if self.ranks.world > 1:
+                known = found_by_all(network, self.valid, self.options, self.ranks)
+            return self.ranks.first(lambda: self._figures(known))
+
+    def _figures(self, known: Found | None) -> dict[str, Any]:
+        assert self.valid is not None
+        network, tokenizer, recipe = self.setup.network, self.setup.tokenizer, self.setup.recipe
         if self._beside is None:
             sets, measuring = self.setup.pairs, recipe.measuring
             self._beside = baselines_for(self.valid, run=self.run.folder, training=sets, measuring=measuring)
         evaluation = evaluate_encoded(
-            network, tokenizer, self.valid, self.options, measuring=recipe.measuring, baselines=self._beside
+            network,
+            tokenizer,
+            self.valid,
+            self.options,
+            measuring=recipe.measuring,
+            baselines=self._beside,
+            known=known,
         )
         evaluation.write_translations(self.run.folder)
         write_shown(Model(network, tokenizer, recipe.name, recipe.data, self.options), self.valid, self.run.folder)
@@ -157,24 +189,28 @@ class Training:
     def _average(self) -> None:
         """Evaluate the mean of the last snapshots, which becomes the best checkpoint if it is better."""
         found, optimizer = self.checkpoints.average(), self.learner.optimizer
-        if found is None or self.run.metrics()[-1].get("averaged"):
+        if found is None or self.ranks.first(lambda: bool(self.run.metrics()[-1].get("averaged"))):
             return
         kept = {name: weight.clone() for name, weight in optimizer.weights().items()}
         optimizer.set_weights(found[0])
         metrics = self._measure()
         best = self.checkpoints.consider(metrics)
         optimizer.set_weights(kept)
-        self.run.append(self._evaluated(metrics, best, averaged=found[1]))
+        self._log(self._evaluated(metrics, best, averaged=found[1]))
 
     def _save(self) -> None:
         self.learner.check()
-        save_progress(self.learner.at, self.learner.optimizer.state_dict(), self.run.state)
+        at, optimizer = self.learner.at, self.learner.optimizer
+        if is_sharded(optimizer):
+            save_shards(at, optimizer, self.run.state, self.ranks)
+        else:
+            self.ranks.first(lambda: save_progress(at, optimizer.state_dict(), self.run.state))
 
     def _stop(self, broken: StepNotFinite) -> NoReturn:
         """End the training at a value that is not finite; the last saved checkpoint and state are kept."""
         self.run.append(Stopped(step=broken.step, why=f"{broken.said}: {broken.why}", **broken.figures))
         self._ended(finished=False)
-        kept = "the last state is kept" if self.run.state.is_file() else "nothing was saved before it"
+        kept = "the last state is kept" if is_saved(self.run.state) else "nothing was saved before it"
         raise NotFinite(
             f"step {broken.step}: {broken.said}; {kept}: {broken.why} (sourcewise explain TRN001)"
         ) from None

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import inspect
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -49,11 +49,9 @@ class MasterAdamW:
         self.names = [name for name, _ in named]
         self.parameters = [parameter for _, parameter in named]
         self.parts = [part_of.get(id(parameter), OTHER) for parameter in self.parameters]
-        self.masters = [nn.Parameter(p.detach().float().clone()) for p in self.parameters]
-        self.room = [torch.empty_like(m, requires_grad=False) for m in self.masters]  # for their gradients
-        self.frozen = {n: (p, p.detach().float()) for n, p in module.named_parameters() if not p.requires_grad}
-        for parameter in module.parameters():
-            parameter.data = parameter.data.to(precision)
+        self.masters = [nn.Parameter(self._own(p)) for p in self.parameters]
+        self.frozen = {n: (p, self._own(p)) for n, p in module.named_parameters() if not p.requires_grad}
+        self._make_room(module, precision)
         self.clip, self.scaled = train.clip, train.scale_updates
         self.groups = self._groups(train)
         self.adamw = PlainAdamW(
@@ -66,6 +64,15 @@ class MasterAdamW:
         self.lazy = not is_host(device)  # steps do not wait for the device's answer whether a gradient is finite
         self.lost = torch.zeros((), device=device)  # if lazy: 1 after the first gradient that was not finite
         self.zero_grad()
+
+    def _own(self, parameter: Tensor) -> Tensor:
+        """The fp32 weights of a parameter that this process updates."""
+        return parameter.detach().float().clone()
+
+    def _make_room(self, module: nn.Module, precision: torch.dtype) -> None:
+        self.room = [torch.empty_like(m, requires_grad=False) for m in self.masters]  # for their gradients
+        for parameter in module.parameters():
+            parameter.data = parameter.data.to(precision)
 
     def _groups(self, train: TrainConfig) -> list[tuple[list[int], float]]:
         """Indices of the tensors of each group of AdamW, and its decay; one group per tensor if rates differ."""
@@ -100,13 +107,14 @@ class MasterAdamW:
         for master, factor in zip(self.masters, factors or [], strict=factors is not None):
             if not factor:
                 master.grad = None
-        norm = torch.nn.utils.get_total_norm([m.grad for m in self.masters if m.grad is not None])
+        norm = self.norm([m.grad for m in self.masters if m.grad is not None])
         if not self.lazy and not bool(norm.isfinite()):
             return norm
         self._scale_gradients(norm)
+        scales = self._scales()
         for group, (places, _) in zip(self.adamw.param_groups, self.groups, strict=True):
             first = places[0]
-            group["lr"] = rate * self._scale(self.masters[first]) * (factors[first] if factors else 1.0)
+            group["lr"] = rate * scales[first] * (factors[first] if factors else 1.0)
         self.adamw.step()
         self.publish()
         return norm
@@ -122,12 +130,23 @@ class MasterAdamW:
             excess = None
         self.adamw.grad_scale = excess  # type: ignore[attr-defined]
 
-    def _scale(self, master: Tensor) -> float:
-        """Factor on an update: 1, or the root mean square of the weights (Shazeer & Stern 2018, section 8).
+    def norm(self, tensors: Sequence[Tensor]) -> Tensor:
+        """The norm of gradients as a whole."""
+        return torch.nn.utils.get_total_norm(tensors)
+
+    def norms(self, tensors: Sequence[Tensor]) -> Tensor:
+        """(tensors,) the norm of each."""
+        return torch.stack([tensor.norm() for tensor in tensors])
+
+    def _scales(self) -> list[float]:
+        """Factor on the update of each tensor: 1, or the root mean square of the weights (Shazeer & Stern 2018, 8).
 
         T5's initial weights range from 0.01 (queries) to 1.0 (embeddings), so that no absolute rate fits both.
         """
-        return max(LEAST_RMS, float(master.detach().norm()) / math.sqrt(master.numel())) if self.scaled else 1.0
+        if not self.scaled:
+            return [1.0] * len(self.masters)
+        norms = self.norms([master.detach() for master in self.masters]).tolist()
+        return [max(LEAST_RMS, n / math.sqrt(p.numel())) for n, p in zip(norms, self.parameters, strict=True)]
 
     @torch.no_grad()
     def publish(self) -> None:
@@ -147,6 +166,11 @@ class MasterAdamW:
         finally:
             for (parameter, _), data in zip(everything, rounded, strict=True):
                 parameter.data = data
+
+    @contextlib.contextmanager
+    def rounded(self) -> Iterator[None]:
+        """Within: the network holds whole weights in its own precision, as always."""
+        yield
 
     def exact(self) -> Iterator[tuple[str, Tensor]]:
         """Name in the network → weight: the fp32 masters, and frozen weights."""
@@ -176,10 +200,46 @@ class MasterAdamW:
         self.set_weights(state["masters"])
         moments = moments_of(state)
         for name, master in zip(self.names, self.masters, strict=True):
-            self.adamw.state[master] = {key: value.to(master.device) for key, value in moments.get(name, {}).items()}
+            own = moments.get(name, {}).items()
+            self.adamw.state[master] = {key: self.cut(value).to(master.device) for key, value in own}
         for name, saved in state["frozen"].items():
-            parameter, exact = self.frozen[name]
-            exact.copy_(saved)
+            self.frozen[name][1].copy_(self.cut(saved))
+        self._publish_frozen()
+
+    def tensors(self, steps: Mapping[str, float] | None = None) -> dict[str, Tensor]:
+        """All tensors of the state by name, to be written; with the `steps` of a saved one, to be filled from it."""
+        for name, master in zip(self.names, self.masters, strict=True) if steps is not None else ():
+            moments = {key: torch.zeros_like(master, requires_grad=False) for key in ("exp_avg", "exp_avg_sq")}
+            known = steps is not None and name in steps
+            self.adamw.state[master] = {"step": torch.tensor(steps[name]), **moments} if steps and known else {}
+        found = {}
+        for name, master in zip(self.names, self.masters, strict=True):
+            moments = {key: value for key, value in self.adamw.state[master].items() if key != "step"}
+            for key, value in {"masters": master.detach(), **moments}.items():
+                found[f"{key}.{name}"] = self.spread(name, value)
+        return found | {f"frozen.{name}": self.spread(name, exact) for name, (_, exact) in self.frozen.items()}
+
+    def steps(self) -> dict[str, float]:
+        """Parameter → number of its updates, of those that had any."""
+        states = {name: self.adamw.state.get(m, {}) for name, m in zip(self.names, self.masters, strict=True)}
+        return {name: float(state["step"]) for name, state in states.items() if "step" in state}
+
+    def filled(self) -> None:
+        """After `tensors` were filled: copy the weights into the network."""
+        self.publish()
+        self._publish_frozen()
+
+    def spread(self, name: str, own: Tensor) -> Tensor:
+        """A tensor of this process as what it is of all processes: the whole."""
+        return own
+
+    def cut(self, whole: Tensor) -> Tensor:
+        """What this process updates of a whole tensor: all of it."""
+        return whole
+
+    @torch.no_grad()
+    def _publish_frozen(self) -> None:
+        for parameter, exact in self.frozen.values():
             parameter.copy_(exact)
 
 

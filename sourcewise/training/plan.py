@@ -15,9 +15,9 @@ from sourcewise.data.noise.text import TextNoise
 from sourcewise.errors import RequestError
 from sourcewise.model.builder import feature_statistics
 from sourcewise.training.contrastive import Partners
+from sourcewise.training.parts import Part, part_seed
 from sourcewise.training.setup import TrainingSetup
 from sourcewise.training.state import Progress
-from sourcewise.training.step import Part
 
 
 class Plan:
@@ -86,11 +86,19 @@ class Plan:
         """Number of target tokens in these batches."""
         return int(sum(self.examples.target_lengths[rows].sum() for rows in batches))
 
-    def parts(self, rows: np.ndarray, count: int, target_cost: float = 1.0) -> list[Part]:
-        """A batch in at most `count` parts of similar cost; a target token costs `target_cost` source tokens."""
-        places = np.arange(len(rows))
-        sizes = self.examples.source_lengths[rows] + target_cost * self.examples.target_lengths[rows]
-        return [partial(self.batch, rows[part]) for part in shares(places, sizes, count)]
+    def parts(self, batches: Sequence[np.ndarray], step: int, count: int, target_cost: float = 1.0) -> list[list[Part]]:
+        """The batches of a step (from 0), each in at most `count` parts of similar cost, dealt to threads or processes.
+
+        A target token costs `target_cost` source tokens.
+        """
+        found = []
+        for number, rows in enumerate(batches):
+            sizes = self.examples.source_lengths[rows] + target_cost * self.examples.target_lengths[rows]
+            cut = shares(np.arange(len(rows)), sizes, count)
+            seeds = [part_seed(self.seed, step, number * count + place) for place in range(len(cut))]
+            parts = zip(cut, seeds, strict=True)
+            found.append([Part(partial(self.batch, rows[part]), seed, sizes[part].sum()) for part, seed in parts])
+        return found
 
     def batch(self, rows: np.ndarray) -> Batch:
         """The batch of these examples, with this epoch's augmentation and noise."""

@@ -16,15 +16,17 @@ from sourcewise.errors import DataWarning, NotFinite, RequestError, tell
 from sourcewise.evaluation.results import METRICS_FILE
 from sourcewise.model.finite import damage
 from sourcewise.runtime.files import write_atomically
-from sourcewise.runtime.random import restore_random_states
+from sourcewise.runtime.ranks import Ranks
 from sourcewise.training.events import started
 from sourcewise.training.optimizer import MasterAdamW, moments_of
 from sourcewise.training.run import Run
 from sourcewise.training.setup import TrainingSetup
-from sourcewise.training.state import Progress, load_state
+from sourcewise.training.sharding import load_shards
+from sourcewise.training.state import Progress, is_saved, load_progress, load_state, shards_of
 
 ELSEWHERE = ("name", "output")  # options that name the run
 SAME = ("device", "native code", "torch")  # properties of a machine that change the last digits of a step
+OF_MACHINES = ("train.shard", "train.timeout")  # options that may be others on other machines
 LONGER = ("train.steps", "train.epochs", "train.patience")  # options that may be increased; 0: no end
 
 
@@ -33,13 +35,16 @@ def resumed(asked: Recipe, kept: Recipe, overrides: dict[str, Any]) -> Recipe:
 
     Raises RequestError for other differing options, which a resumed run would ignore.
     """
-    longer: dict[str, int] = {}
+    longer: dict[str, float] = {}
     for key in overrides:
         name = key.replace("-", "_")
         if name in ELSEWHERE:
             continue
         wanted, has = (attrgetter(name)(recipe) for recipe in (asked, kept))
         if wanted == has:
+            continue
+        if name in OF_MACHINES:
+            longer[name.partition(".")[2]] = wanted
             continue
         if name not in LONGER or has is None or wanted is None or 0 < wanted < has:
             more = "; it can only be more" if name in LONGER and has is not None else ""
@@ -54,22 +59,38 @@ def resumed(asked: Recipe, kept: Recipe, overrides: dict[str, Any]) -> Recipe:
 
 
 def resume(
-    run: Run, setup: TrainingSetup, optimizer: MasterAdamW, first_saved: int, machine: Mapping[str, str]
+    run: Run,
+    setup: TrainingSetup,
+    optimizer: MasterAdamW,
+    first_saved: int,
+    machine: Mapping[str, str],
+    ranks: Ranks,
 ) -> Progress | None:
     """Load a run's state exactly; None if it has none yet and starts anew.
 
     `first_saved` is the step of the first saved state. Raises RequestError, or NotFinite, if the run cannot continue.
     """
-    check_state(run, first_saved)
-    check_origin(run, setup)
-    state = load_state(run.state)
-    run.rewind(state["step"] if state else 0)
+
+    def check() -> None:
+        check_state(run, first_saved)
+        check_origin(run, setup)
+
+    ranks.first(check)
+    shards = shards_of(run.state)
+    with ranks.agreed():
+        state = load_state(run.state) if shards is None else load_progress(shards)
+    ranks.first(lambda: run.rewind(state["step"] if state else 0))
     if state is None:
         return None
     tell_of_machine(run, machine)
-    check_weights(run, state["optimizer"], optimizer.state_dict())
-    optimizer.load_state_dict(state["optimizer"])
-    restore_random_states(state["random"])
+    with ranks.agreed():
+        if shards is None:
+            check_weights(run, state["optimizer"], optimizer)
+            optimizer.load_state_dict(state["optimizer"])
+        else:
+            load_shards(shards, state["steps"], optimizer)
+        if found := damage(optimizer.exact()):
+            raise NotFinite(f"{shards or run.state}: {found}; nothing can go on from it: train again with --overwrite")
     return Progress.of(state)
 
 
@@ -78,7 +99,7 @@ def check_state(run: Run, first_saved: int) -> None:
 
     Likewise if it has a state but no log to continue. If nothing was ever saved it starts again, with a warning.
     """
-    if run.state.is_file():
+    if is_saved(run.state):
         if not run.metrics():
             problem = "no such file, or empty, so the course of the run before its last state is lost"
             raise RequestError(f"{run.log}: {problem}; put it back, or {_anew(run)}")
@@ -104,7 +125,7 @@ def check_origin(run: Run, setup: TrainingSetup) -> None:
         "tokenizer": setup.tokenizer.digest(),
         "train": _origin(setup.train),
         "valid": setup.valid and _origin(setup.valid),
-        "options": {name: value for name, value in options.items() if name not in (*ELSEWHERE, *LONGER)},
+        "options": {name: value for name, value in options.items() if name not in (*ELSEWHERE, *LONGER, *OF_MACHINES)},
     }
     if not path.is_file() or not run.metrics():
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -127,15 +148,15 @@ def check_origin(run: Run, setup: TrainingSetup) -> None:
     _tell_of_options(run, before.get("options"), now["options"])
 
 
-def check_weights(run: Run, saved: dict[str, Any], wanted: dict[str, Any]) -> None:
+def check_weights(run: Run, saved: dict[str, Any], optimizer: MasterAdamW) -> None:
     """Raises RequestError if the saved state of the optimizer does not fit the recipe's network.
 
     Raises NotFinite if it has NaN or infinity.
     """
-    had, has = (
-        {(part, name): tuple(tensor.shape) for part in ("masters", "frozen") for name, tensor in state[part].items()}
-        for state in (saved, wanted)
-    )
+    had = {(part, name): tuple(each.shape) for part in ("masters", "frozen") for name, each in saved[part].items()}
+    named = zip(optimizer.names, optimizer.parameters, strict=True)
+    has = {("masters", name): tuple(parameter.shape) for name, parameter in named}
+    has |= {("frozen", name): tuple(parameter.shape) for name, (parameter, _) in optimizer.frozen.items()}
     differ = [key for key in dict.fromkeys((*has, *had)) if had.get(key) != has.get(key)]
     if differ:
         part, name = differ[0]
@@ -157,12 +178,14 @@ def check_weights(run: Run, saved: dict[str, Any], wanted: dict[str, Any]) -> No
 
 
 def tell_of_machine(run: Run, now: Mapping[str, str]) -> None:
-    """Warn if a run continues with another device, number of threads, native code or torch than at its start.
+    """Warn if a run continues with another device, threads, processes, native code or torch than at its start.
 
-    Its steps then differ: sums are in another order, and dropout is drawn for other parts of a batch.
+    Its steps then differ in their last digits, since sums are in another order.
     """
     began = started(run.metrics())
-    other = [f"{key} {now[key]} instead of {began[key]}" for key in SAME if key in began and began[key] != now[key]]
+    pairs = {key: (now[key], began[key]) for key in SAME if key in began}
+    pairs["processes"] = now.get("processes", "1"), began.get("processes", "1")
+    other = [f"{key} {has} instead of {had}" for key, (has, had) in pairs.items() if has != had]
     if other:
         tell(f"{run.folder}: resumed elsewhere than it began: {'; '.join(other)}; its steps differ a little from there")
 

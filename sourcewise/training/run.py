@@ -42,6 +42,11 @@ class Run:
         self.log = self.folder / LINES_FILE  # one line per event
 
     @property
+    def exists(self) -> bool:
+        """Whether a run is in its folder."""
+        return (self.folder / "recipe.yaml").is_file()
+
+    @property
     def has_tokenizer(self) -> bool:
         """Whether the tokenizer's folder is complete; its configuration is written last."""
         return (self.tokenizer / "tokenizer_config.json").is_file()
@@ -91,13 +96,11 @@ class Run:
 def create_run(recipe: Recipe, *, resume: bool = False, overwrite: bool = False) -> Run:
     """The run of a recipe, new or to be resumed; nothing is written or deleted yet.
 
-    Raises RequestError if the folder holds a run and neither `resume` nor `overwrite` is set, and if it holds other
-    files.
+    With `resume` it may not be there yet, and begins. Raises RequestError if the folder holds a run and neither
+    `resume` nor `overwrite` is set, and if it holds other files.
     """
     folder = Path(recipe.output).expanduser() / recipe.name
-    if resume:
-        if not (folder / "recipe.yaml").is_file():
-            raise RequestError(f"{folder}: no run to resume here")
+    if resume and (folder / "recipe.yaml").is_file():
         return Run(folder)
     if folder.exists() and not folder.is_dir():
         raise RequestError(f"{folder}: a file is in the way; set --name or --output")

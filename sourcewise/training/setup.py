@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -53,13 +54,16 @@ class TrainingSetup:
         return [part.dataset for part in self.train.parts if not part.drawn]
 
 
-def set_up(recipe: Recipe, tokenizer_of: Path | None = None) -> TrainingSetup:
+def set_up(recipe: Recipe, tokenizer_of: Path | None = None, beside: int = 1) -> TrainingSetup:
     """Set up a training, beginning with the steps in which errors are found fastest.
 
-    The tokenizer is that of the folder `tokenizer_of` if given. Raises RequestError.
+    The tokenizer is that of the folder `tokenizer_of` if given. `beside` processes of the training share this
+    machine's cores, and have an accelerator each. Raises RequestError.
     """
-    torch.set_num_threads(recipe.train.threads or torch.get_num_threads())
-    device = choose_device(recipe.train.device)
+    # torchrun sets one thread per process; of several processes each has its share of the cores
+    cores = torch.get_num_threads() if beside == 1 else max(1, (os.cpu_count() or 1) // beside)
+    torch.set_num_threads(recipe.train.threads or cores)
+    device = choose_device(recipe.train.device, int(os.environ.get("LOCAL_RANK", "0")) if beside > 1 else None)
     recipe = _hearing(recipe)
     train, valid, test = (open_sets(recipe.data, use) for use in ("train", "valid", "test"))
     for other in (*valid, *test):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import shutil
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Self
@@ -10,18 +12,22 @@ from typing import Any, Self
 import torch
 
 from sourcewise.errors import RequestError
-from sourcewise.runtime.random import random_states
+from sourcewise.runtime.files import write_atomically
+
+PAIRS = ("best", "patient")  # fields that JSON keeps as lists
+PROGRESS = "progress.json"  # in the folder of a sharded state
 
 
 @dataclass
 class Progress:
-    """Progress of a training: all counters of its state, beside weights, moments and random states."""
+    """Progress of a training: all counters of its state, beside weights and moments."""
 
     step: int = 0
     per_pass: int = 1  # of a stream: windows of one pass, each of which `epoch` counts
     epoch: int = 0
     position: int = 0  # trained batches of this epoch
     epoch_batches: int = 1  # of this epoch
+    parts: int = 0  # of each batch, to which random draws belong; 0: not known, of an older version
     best: tuple[float, float] | None = None  # of the best checkpoint: lower is better
     patient: tuple[float, float] | None = None  # of the last evaluation that counted as better for train.patience
     waited: int = 0  # evaluations since then
@@ -38,7 +44,9 @@ class Progress:
     @classmethod
     def of(cls, state: dict[str, Any]) -> Self:
         """The progress in a saved state; what an older version did not save is as at the start."""
-        return cls(**{each.name: state[each.name] for each in fields(cls) if each.name in state})
+        known = {each.name: state[each.name] for each in fields(cls) if each.name in state}
+        pairs: dict[str, Any] = {name: tuple(value) for name, value in known.items() if name in PAIRS and value}
+        return cls(**known | pairs)
 
     @property
     def epochs(self) -> float:
@@ -71,9 +79,49 @@ def save_state(state: dict[str, Any], path: Path) -> None:
         part.unlink(missing_ok=True)
 
 
+def shards_of(state: Path) -> Path | None:
+    """The folder of the current sharded state beside state.pt; None: there is none."""
+    try:
+        name = state.with_name("current").read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError):
+        return None
+    folder = state.with_name(name)
+    return folder if name.startswith("step-") and name == folder.name and folder.is_dir() else None
+
+
+def is_saved(state: Path) -> bool:
+    """Whether there is a state, in one file or in shards."""
+    return state.is_file() or shards_of(state) is not None
+
+
+def make_current(at: Progress, steps: dict[str, float], new: Path, state: Path) -> None:
+    """Finish the folder of a sharded state, which becomes the current one, and delete those before it."""
+    write_atomically(new / PROGRESS, json.dumps({**vars(at), "steps": steps}))
+    write_atomically(state.with_name("current"), new.name + "\n")
+    state.unlink(missing_ok=True)
+    _delete_shards(state, but=new)
+
+
+def _delete_shards(state: Path, but: Path | None = None) -> None:
+    for folder in state.parent.glob("step-*"):
+        if folder != but:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def load_progress(folder: Path) -> dict[str, Any]:
+    """Progress and AdamW's steps of a sharded state. Raises RequestError for a damaged file."""
+    try:
+        return dict(json.loads((folder / PROGRESS).read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError):
+        raise RequestError(f"{folder / PROGRESS}: damaged or missing; train again with --overwrite") from None
+
+
 def save_progress(at: Progress, optimizer: dict[str, Any], path: Path) -> None:
     """Write the complete state of a run; `optimizer` is the optimizer's state. Raises RequestError as `save_state`."""
-    save_state({**vars(at), "optimizer": optimizer, "random": random_states()}, path)
+    save_state({**vars(at), "optimizer": optimizer}, path)
+    if (current := path.with_name("current")).is_file():  # of a training in shards before
+        current.unlink()
+        _delete_shards(path)
 
 
 def load_state(path: Path) -> dict[str, Any] | None:

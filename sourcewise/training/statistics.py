@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import statistics
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -16,13 +16,17 @@ ENTRIES = 16_384  # entries per tensor for the update ratio
 EXAMPLES = 5_000  # examples whose target tokens are counted
 
 
-def gradient_norms(parts: Sequence[str], gradients: Sequence[Tensor | None]) -> dict[str, float]:
-    """Part → norm of its gradient; `parts` has the part of each tensor."""
+def gradient_norms(
+    parts: Sequence[str],
+    gradients: Sequence[Tensor | None],
+    norm: Callable[[Sequence[Tensor]], Tensor] = torch.nn.utils.get_total_norm,
+) -> dict[str, float]:
+    """Part → norm of its gradient; `parts` has the part of each tensor, `norm` knows shards of other processes."""
     found: dict[str, list[Tensor]] = {part: [] for part in parts}
     for part, gradient in zip(parts, gradients, strict=True):
         if gradient is not None:
             found[part].append(gradient)
-    return {part: float(torch.nn.utils.get_total_norm(grads)) for part, grads in found.items()}
+    return {part: float(norm(grads)) for part, grads in found.items()}
 
 
 @torch.no_grad()
@@ -30,7 +34,8 @@ def update_ratios(parts: Sequence[str], weights: Sequence[Tensor], adam: torch.o
     """Part → size of Adam's last update relative to its weights.
 
     Root mean square of the update divided by that of the tensor, the median over the tensors of a part; without weight
-    decay, from up to `ENTRIES` entries spread over each tensor. Tensors of zeros are left out.
+    decay, from up to `ENTRIES` entries spread over each tensor. Tensors of zeros are left out. Of a network in shards
+    they are those of this process's.
     """
     found: dict[str, list[float]] = {part: [] for part in parts}
     groups = {id(weight): group for group in adam.param_groups for weight in group["params"]}
@@ -64,4 +69,4 @@ def _some(tensor: Tensor) -> Tensor:
 
 
 def _rms(tensor: Tensor) -> float:
-    return float(tensor.norm()) / math.sqrt(tensor.numel())
+    return float(tensor.norm()) / math.sqrt(tensor.numel()) if tensor.numel() else 0.0

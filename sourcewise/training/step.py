@@ -17,15 +17,14 @@ from torch import Tensor, nn
 from sourcewise.data.batches import Batch
 from sourcewise.model.network import Seq2Seq
 from sourcewise.native.training import kernels
-from sourcewise.native.training.draws import dropout_seed
 from sourcewise.native.training.lookups import Lookup, lookups, put_lookups
 from sourcewise.runtime.device import is_host
 from sourcewise.runtime.threads import WorkerThreads
 from sourcewise.training.objective import Objective
 from sourcewise.training.optimizer import MasterAdamW
+from sourcewise.training.parts import Part, drawing
 
 LEAST_FLOPS = 5e10  # per batch; below, worker threads lose more by waiting for the interpreter than they gain
-Part = Callable[[], Batch]  # makes a part of a batch when called, on any thread
 Found = tuple[list[list[Tensor]], int]  # nats per batch and part, where they were computed; source tokens
 
 
@@ -44,7 +43,8 @@ class Gradients:
 class StepEngine(Protocol):
     """Interface of the computation of a step's gradients, which adds them to the optimizer's."""
 
-    workers: int  # best number of parts of a batch
+    workers: int  # parts that are computed at the same time in this process
+    parts: int  # best number of parts of a batch
     target_cost: float  # cost of a target token relative to a source token
 
     def gradients(self, batches: Sequence[Sequence[Part]], targets: int, reference: float) -> Found:
@@ -61,7 +61,8 @@ class ThreadedEngine:
         self, objective: nn.Module, optimizer: MasterAdamW, workers: WorkerThreads, target_cost: float = 1.0
     ) -> None:
         self.objective, self.optimizer, self.threads = objective, optimizer, workers
-        self.workers, self.target_cost = workers.count, target_cost if workers.count > 1 else 1.0
+        self.workers = self.parts = workers.count
+        self.target_cost = target_cost if workers.count > 1 else 1.0
 
     def gradients(self, batches: Sequence[Sequence[Part]], targets: int, reference: float) -> Found:
         """See StepEngine."""
@@ -82,7 +83,7 @@ class DeviceEngine:
     `module` is the objective or a wrapper of it (DistributedDataParallel, FSDP2), whose gradient hooks run.
     """
 
-    workers, target_cost = 1, 1.0
+    workers, parts, target_cost = 1, 1, 1.0
 
     def __init__(self, module: nn.Module, optimizer: MasterAdamW) -> None:
         self.module, self.optimizer = module, optimizer
@@ -91,8 +92,8 @@ class DeviceEngine:
         """See StepEngine."""
         summed, source_tokens, parameters = [], 0, self.optimizer.parameters
         for part in (part for parts in batches for part in parts):
-            with dropout_seed(_seeds(1)[0]):
-                batch = part()
+            with drawing(part.seed, parameters[0].device):
+                batch = part.make()
                 minimised, nats = self.module(batch, reference=reference)
                 (minimised * (1 / targets)).backward()
             self.optimizer.add([parameter.grad for parameter in parameters])
@@ -111,10 +112,10 @@ def engine_for(objective: Objective, optimizer: MasterAdamW, batch_tokens: int) 
     # Approximate cost of a full batch: 6 FLOPs per parameter and token (Kaplan et al. 2020).
     flops = 6.0 * sum(p.numel() for p in objective.parameters()) * batch_tokens
     workers = WorkerThreads(device if flops > LEAST_FLOPS and objective.network.body.parallel else None)
-    return ThreadedEngine(objective, optimizer, workers, _target_cost(objective.network))
+    return ThreadedEngine(objective, optimizer, workers, target_cost(objective.network))
 
 
-def _target_cost(network: Seq2Seq) -> float:
+def target_cost(network: Seq2Seq) -> float:
     """Approximate cost of a target token relative to a source token, by the number of parameters that each uses."""
     sizes = Counter[str]()
     for info in network.parts():
@@ -135,28 +136,22 @@ def gradients(
 ) -> Gradients:
     """Gradients of the parts' loss per target token; `targets` is the number of target tokens in the step.
 
-    `objective` returns the loss and the cross-entropy of a part, in nats summed over its target tokens. Its random
-    draws (dropout, decoder inputs) have a seed per part, drawn here, so that the order of threads does not matter.
-    Sums over several parts are in fp32, in the tensors of `room` if given, one per parameter.
+    `objective` returns the loss and the cross-entropy of a part, in nats summed over its target tokens. Sums over
+    several parts are in fp32, in the tensors of `room` if given, one per parameter.
     """
     share = 1 / targets if len(parts) == 1 else 1.0  # else the sums are scaled, without an additional pass
 
-    def run(work: tuple[Part, int]) -> Gradients:
-        part, seed = work
-        with dropout_seed(seed), lookups() as looked_up:
-            batch = part()
+    def run(part: Part) -> Gradients:
+        with drawing(part.seed, parameters[0].device if workers.pool is None else None), lookups() as looked_up:
+            batch = part.make()
             minimised, nats = objective(batch)
             wanted = [*parameters, *(look.vectors for look in looked_up)]
             found = torch.autograd.grad(minimised * share, wanted, allow_unused=True)
         return Gradients(_with_lookups(parameters, found, looked_up), [nats.detach()], int(batch.source.lengths.sum()))
 
-    found = list(workers.map(run, zip(parts, _seeds(len(parts)), strict=True)))
+    found = list(workers.map(run, parts))
     of = found[0].of if len(found) == 1 else _summed([each.of for each in found], 1 / targets, workers, room)
     return Gradients(of, [nats for each in found for nats in each.nats], sum(each.source_tokens for each in found))
-
-
-def _seeds(count: int) -> list[int]:
-    return torch.empty(count, dtype=torch.int64).random_().tolist()
 
 
 def _summed(

@@ -65,16 +65,6 @@ def test_batches_come_in_few_shapes():
     assert pad([[1, 2, 3]], 0, 2)[0].shape == (1, 4) and pad_features([np.ones((9, 2))], 8)[0].shape == (1, 16, 2)
 
 
-@given(pairs=lengths, budget=budgets, world=st.integers(1, 4))
-def test_ranks_share_an_epoch_evenly(pairs, budget, world):
-    source, target = _columns(pairs)
-    ranks = [training_batches(source, target, budget, seed=1, epoch=2, rank=r, world=world) for r in range(world)]
-    taken = [i for rank in ranks for batch in rank for i in batch.tolist()]
-    assert len({len(rank) for rank in ranks}) == 1
-    if len(training_batches(source, target, budget, seed=1, epoch=2)) >= world:  # else some are dealt twice
-        assert len(taken) == len(set(taken))
-
-
 @given(pairs=lengths, budget=budgets)
 def test_sorted_batches_begin_with_the_longest(pairs, budget):
     source, target = _columns(pairs)

@@ -13,6 +13,7 @@ import torch
 
 from sourcewise.cli import main
 from sourcewise.runtime.processes import map_in_processes, refuse_ranks, worker_count
+from sourcewise.runtime.ranks import LAUNCHED
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="workers are forked on Linux only")
 
@@ -43,6 +44,10 @@ def test_a_worker_has_no_workers_and_an_accelerator_none() -> None:
 def test_beside_another_main_thread_nothing_is_forked(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch, "get_num_threads", lambda: 4)
     assert worker_count(torch.device("cpu")) == 4
+    with monkeypatch.context() as patch:  # as torchrun sets them: a fork would copy the sockets of the processes
+        for name in LAUNCHED:
+            patch.setenv(name, "2")
+        assert worker_count(torch.device("cpu")) == 1
     with ThreadPoolExecutor(1) as pool:
         assert pool.submit(worker_count, torch.device("cpu")).result() == 1
 
@@ -54,13 +59,14 @@ def test_an_error_is_raised_and_a_death_is_told() -> None:
         list(map_in_processes(lambda _: os.kill(os.getpid(), signal.SIGKILL), 2, 2))
 
 
-def test_a_training_that_a_launcher_starts_many_times_is_refused(
+def test_a_comparison_that_a_launcher_starts_many_times_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("WORLD_SIZE", "4")
-    assert main(["train", "digits"]) == 2
-    assert "started 4 times (WORLD_SIZE), by torchrun or the like; a training is one process" in capsys.readouterr().err
+    assert main(["compare", "bridges"]) == 2
+    told = "started 4 times (WORLD_SIZE), by torchrun or the like; a comparison is started once"
+    assert told in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
     monkeypatch.setenv("WORLD_SIZE", "1")  # as torchrun --nproc-per-node 1 has it
     refuse_ranks()

@@ -17,6 +17,7 @@ from sourcewise.runtime.threads import WorkerThreads
 from sourcewise.training.loop import Training
 from sourcewise.training.objective import Objective
 from sourcewise.training.optimizer import MasterAdamW
+from sourcewise.training.parts import Part
 from sourcewise.training.run import Run
 from sourcewise.training.step import DeviceEngine, StepEngine, ThreadedEngine, engine_for
 from tests.model.networks import network
@@ -34,8 +35,7 @@ def summed(precision: torch.dtype, device: bool) -> tuple[list[torch.Tensor], fl
     optimizer = MasterAdamW(objective, config(), precision)
     threads = ThreadedEngine(objective, optimizer, WorkerThreads(None))
     engine: StepEngine = DeviceEngine(objective, optimizer) if device else threads
-    torch.manual_seed(6)
-    found, read = engine.gradients([[partial(part, rows)] for rows in BATCHES], 28, 1.0)
+    found, read = engine.gradients([[Part(partial(part, rows), 6)] for rows in BATCHES], 28, 1.0)
     assert all(parameter.grad is None for parameter in optimizer.parameters)
     gradients = [torch.zeros(()) if m.grad is None else m.grad for m in optimizer.masters]
     return gradients, sum(float(nats) for batch in found for nats in batch), read
@@ -64,7 +64,7 @@ def test_hooks_see_what_goes_through_the_module() -> None:
         parameter.grad.zero_()
 
     weight.register_post_accumulate_grad_hook(silence)
-    DeviceEngine(objective, optimizer).gradients([[partial(part, rows)] for rows in BATCHES], 28, 1.0)
+    DeviceEngine(objective, optimizer).gradients([[Part(partial(part, rows), 6)] for rows in BATCHES], 28, 1.0)
     assert seen == ["forward", "gradient"] * 2
     (of_weight,) = (m.grad for p, m in zip(optimizer.parameters, optimizer.masters, strict=True) if p is weight)
     assert of_weight is not None and not of_weight.any()

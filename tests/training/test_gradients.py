@@ -13,6 +13,7 @@ from sourcewise.data.batches import IGNORED, Batch
 from sourcewise.model.place import place
 from sourcewise.runtime.threads import WorkerThreads
 from sourcewise.training.objective import Objective
+from sourcewise.training.parts import Part
 from sourcewise.training.step import Gradients, gradients
 from tests.model.networks import network, text_source
 from tests.training.test_optimizer import config
@@ -34,11 +35,16 @@ def found(objective: Objective, shares: list[list[int]], seed: int = 0) -> Gradi
     place(objective, "cpu")
     kept = torch.get_num_threads()
     torch.set_num_threads(2)
-    torch.manual_seed(seed)
     try:
         parameters = [p for p in objective.parameters() if p.requires_grad]
         workers = WorkerThreads(torch.device("cpu"))
-        return gradients(objective, parameters, [partial(part, rows) for rows in shares], 28, workers)
+        return gradients(
+            objective,
+            parameters,
+            [Part(partial(part, rows), seed + 7 * i) for i, rows in enumerate(shares)],
+            28,
+            workers,
+        )
     finally:
         torch.set_num_threads(kept)
 
@@ -68,7 +74,7 @@ def test_shares_add_up_to_the_whole(precision: torch.dtype, tolerance: float) ->
 def test_sums_are_put_where_they_are_wanted() -> None:
     objective = Objective(network(dropout=0.0, attention_dropout=0.0).train(), config()).bfloat16()
     room = [torch.full_like(p, math.nan, dtype=torch.float32) for p in objective.parameters()]
-    parts = [partial(part, rows) for rows in ([3, 1], [0, 4, 2])]
+    parts = [Part(partial(part, rows), 0) for rows in ([3, 1], [0, 4, 2])]
     summed = gradients(objective, list(objective.parameters()), parts, 28, WorkerThreads(None), room)
     for to, one in zip(room, summed.of, strict=True):
         assert (one is None and to.isnan().all()) or (one is to and to.isfinite().all())

@@ -218,7 +218,7 @@ def test_a_state_of_values_that_are_no_numbers_is_refused(run: Run, kind: str, v
 def test_on_another_number_of_threads_it_learns_from_the_same_batches(
     began: int, goes_on: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Batches, their order and the rates hold; sums are in another order. Dropout would be drawn for other parts."""
+    """Batches are cut into the parts that it began with: even dropout is the same, and the order of sums."""
     monkeypatch.setattr(step, "LEAST_FLOPS", 0)  # threads share even such small batches
     monkeypatch.setattr(os, "cpu_count", lambda: 2)
     options = {
@@ -227,6 +227,7 @@ def test_on_another_number_of_threads_it_learns_from_the_same_batches(
         "train__save_every": 5,
         "train__log_every": 1,
         "train__threads": None,
+        "model__dropout": 0.1,
     }
     kept = torch.get_num_threads()
     try:
@@ -242,11 +243,7 @@ def test_on_another_number_of_threads_it_learns_from_the_same_batches(
     finally:
         torch.set_num_threads(kept)
     first, second = (exactly(run) for run in (whole, parts))
-    assert first[:5] == second[:5] and first[5:] != second[5:]
-    for one, other in zip(first, second, strict=True):
-        assert [one[key] for key in ("kind", "step", "epoch")] == [other[key] for key in ("kind", "step", "epoch")]
-        assert one.get("learning_rate") == other.get("learning_rate")
-        assert one["loss"] == pytest.approx(other["loss"], rel=1e-4)
+    assert first == second
 
 
 def test_what_was_changed_in_its_recipe_holds_from_there_on(tmp_path: Path) -> None:

@@ -6,14 +6,12 @@ import math
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
 
 import sourcewise
 from sourcewise.config import Recipe
-from sourcewise.data.batches import Budget, training_batches
 from sourcewise.errors import RequestError
 from sourcewise.training.objective import Objective
 from tests.training.recipes import feature_recipe, recipe
@@ -114,12 +112,3 @@ def test_one_example_has_no_source_bits_and_the_log_is_json_all_the_same(tmp_pat
     run = sourcewise.train(recipe(tmp_path, data=data, train__steps=2, train__best="source_bits"))
     assert "NaN" not in (run.folder / "metrics.jsonl").read_text()
     assert run.metrics()[-1]["source_bits_ci95"] == [None, None]
-
-
-@pytest.mark.parametrize(("examples", "world"), [(3, 4), (10, 3), (12, 4), (1, 7)])
-def test_every_rank_has_as_many_batches_as_the_others(examples: int, world: int) -> None:
-    lengths = np.arange(1, examples + 1)
-    dealt = [
-        training_batches(lengths, lengths, Budget(1), seed=0, epoch=0, rank=rank, world=world) for rank in range(world)
-    ]
-    assert len({len(batches) for batches in dealt}) == 1 and dealt[0]
