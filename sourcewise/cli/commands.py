@@ -1,5 +1,5 @@
 """The commands, in the order of the help: one short function each. Heavy modules are imported when a command runs."""
 
-from sourcewise.cli import training, compare, generation, diagnosis, scoring, splitting, exporting  # isort: skip
+from sourcewise.cli import training, compare, generation, diagnosis, scoring, splitting, exporting, importing  # isort: skip
 
-__all__ = ["compare", "diagnosis", "exporting", "generation", "scoring", "splitting", "training"]
+__all__ = ["compare", "diagnosis", "exporting", "generation", "importing", "scoring", "splitting", "training"]
