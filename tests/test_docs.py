@@ -28,6 +28,7 @@ from sourcewise.config import messages as schema
 from sourcewise.config.files import checked, load_recipe, set_option
 from sourcewise.data.readers import digits
 from sourcewise.data.readers.manifests import read_manifest
+from sourcewise.importing import imported
 from tests.generation.folders import TOKENIZER, t5
 from tests.test_layers import LAYERS
 
@@ -36,7 +37,8 @@ pytestmark = pytest.mark.pages
 ROOT = Path(__file__).parents[1]
 DECISIONS = sorted((ROOT / "docs" / "decisions").glob("*.md"))
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md")), *DECISIONS]
-PAGES += sorted((ROOT / "docs" / "migration").glob("*.md"))
+MIGRATION = sorted((ROOT / "docs" / "migration").glob("*.md"))
+PAGES += MIGRATION
 RULES = sorted((ROOT / "docs" / "rules").glob("*.md"))
 FEATURES = (ROOT / "docs" / "features.md").read_text(encoding="utf-8")
 START = (ROOT / "docs" / "index.md").read_text(encoding="utf-8")
@@ -112,6 +114,18 @@ def test_every_option_is_one(page: Path) -> None:
         section, *rest = option.split(".")
         root, path = (CompareConfig, rest) if section == "compare" else (Recipe, [section, *rest])
         assert schema.field_at(root, path) is not None, option
+
+
+@pytest.mark.parametrize("page", MIGRATION, ids=lambda page: page.name)
+def test_every_option_beside_another_toolkits_is_one(page: Path) -> None:
+    """Options in the second column of its table; its recipe is read by another test."""
+    text = page.read_text(encoding="utf-8")
+    named = re.findall(r"`((?:data|model|train|generation|evaluation)\.[a-z_.]+)`", text)
+    for option in named:
+        assert schema.field_at(Recipe, option.split(".")) is not None, option
+    is_of_options = page.name not in ("README.md", "text2text_pipeline.md")
+    assert len(named) >= 5 or not is_of_options
+    assert len([block for block in blocks(text, "yaml") if block.startswith("# ")]) == is_of_options
 
 
 @each_page
@@ -322,3 +336,9 @@ def test_the_paths_of_the_start_page_work(
     assert "error DAT003" in said and len(Path("outputs.txt").read_text().splitlines()) == 40
     clips = json.loads(Path("runs/clips/metrics.json").read_text())
     assert clips["exact_match_pct"] > 50 and Path("trace.html").is_file()
+
+
+def test_the_configuration_of_joeynmt_becomes_the_recipe_beside_it(tmp_path: Path) -> None:
+    theirs, ours = blocks((ROOT / "docs" / "migration" / "joeynmt.md").read_text(encoding="utf-8"), "yaml")
+    (tmp_path / "joey.yaml").write_text(theirs)
+    assert imported(tmp_path / "joey.yaml", tmp_path / "recipe.yaml").tree == yaml.safe_load(ours)
