@@ -40,7 +40,7 @@ def check(name: str, text: str) -> None:
     else:
         assert float(re.findall(r"source bits ([\d.]+)", text)[0]) > 3
         assert float(re.findall(r"word error rate ([\d.]+)", text)[0]) < 0.3
-        assert "error DAT" in text
+        assert "warning DAT011" in text
 
 
 def test_there_are_three() -> None:
