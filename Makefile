@@ -42,7 +42,7 @@ docs: .venv/installed
 
 release: .venv/installed
 	@$(BIN)/python scripts/release_notes.py >/dev/null
-	@$(BIN)/python -c 'import build, twine' 2>/dev/null || $(PIP_INSTALL) -c constraints.txt -e '.[release]'
+	@$(PIP_INSTALL) -c constraints.txt -e '.[docs,release]'
 	$(MAKE) test test-longer test-slow docs
 	rm -rf dist
 	$(BIN)/python -m build --no-isolation
