@@ -106,12 +106,12 @@ def _texts(theirs: Theirs) -> None:
     limits = [theirs.get(f"data.{side}.voc_limit", f"data.{side}_voc_limit", kind=int) for side in SIDES]
     if known := [limit for limit in limits if limit and limit > 0]:
         theirs.ours["data.vocabulary"] = max(16, *known)
-    _tokenizer(theirs)
     for side in SIDES:
         theirs.off("texts are used as they are", f"data.{side}.normalize", f"data.{side}.tokenizer_cfg.pretokenizer")
         theirs.off("no text is too short", f"data.{side}.min_length", values=(None, 0, 1))
         theirs.off("no such limit", f"data.{side}.voc_min_freq", f"data.{side}_voc_min_freq", values=(None, 0, 1))
     theirs.off("all examples are used", "data.sample_train_subset", "data.sample_dev_subset")
+    _tokenizer(theirs)
 
 
 def _sets(theirs: Theirs) -> list[str]:
@@ -202,7 +202,10 @@ def _training(theirs: Theirs) -> None:
         theirs.ours |= {"output": str(path.parent), "name": path.name}
     theirs.rest.discard("name")  # a title: the run is called as its folder
     theirs.carry("train.epochs", "training.epochs")
-    theirs.carry("train.steps", "training.updates")
+    if theirs.carry("train.steps", "training.updates") and "train.epochs" in theirs.ours:
+        theirs.told.append(
+            "training.epochs and training.updates: what comes first ends it there; train.steps does here"
+        )
     theirs.carry("train.accumulate", "training.batch_multiplier")
     theirs.carry("train.label_smoothing", "training.label_smoothing")
     theirs.carry("train.weight_decay", "training.weight_decay")

@@ -139,6 +139,7 @@ def test_no_key_is_dropped_in_silence(section: str, tmp_path: Path) -> None:
     ("section", "keys", "told"),
     [
         ("training", {"clip_grad_val": 1.0}, "training.clip_grad_val 1.0"),
+        ("training", {"updates": 500}, "training.epochs and training.updates"),
         ("training", {"load_model": "best.ckpt"}, "training.load_model 'best.ckpt'"),
         ("training", {"shuffle": False}, "training.shuffle False"),
         ("training", {"optimizer": "adadelta"}, "training.optimizer 'adadelta'"),
