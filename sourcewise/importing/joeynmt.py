@@ -203,9 +203,7 @@ def _training(theirs: Theirs) -> None:
     theirs.rest.discard("name")  # a title: the run is called as its folder
     theirs.carry("train.epochs", "training.epochs")
     if theirs.carry("train.steps", "training.updates") and "train.epochs" in theirs.ours:
-        theirs.told.append(
-            "training.epochs and training.updates: what comes first ends it there; train.steps does here"
-        )
+        theirs.told.append("training.epochs and training.updates: what comes first ends it there, train.steps here")
     theirs.carry("train.accumulate", "training.batch_multiplier")
     theirs.carry("train.label_smoothing", "training.label_smoothing")
     theirs.carry("train.weight_decay", "training.weight_decay")
@@ -216,14 +214,7 @@ def _training(theirs: Theirs) -> None:
     betas = theirs.get("training.adam_betas", default=[0.9, 0.999], kind=list)
     theirs.ours |= dict(zip(("train.beta1", "train.beta2"), betas, strict=False))
     theirs.off("the optimizer is AdamW here", "training.optimizer", values=("adam", "adamw"))
-    size = theirs.get("training.batch_size", kind=int)
-    by_tokens = theirs.get("training.batch_type", default="sentence") == "token"
-    if size and by_tokens:
-        theirs.ours["train.batch_tokens"] = 2 * size
-        theirs.told.append(f"training.batch_size {size}: tokens of one side there; of both sides here: {2 * size}")
-    elif size:
-        longest = theirs.ours.get("data.max_source", 512) + theirs.ours.get("data.max_target", 256)
-        theirs.ours |= {"train.batch_size": size, "train.batch_tokens": max(4096, size * longest)}
+    _batches(theirs)
     theirs.off("each target token counts alike here", "training.normalization", values=("tokens",))
     theirs.off("examples are shuffled", "training.shuffle", values=(None, True))
     theirs.off("the loss is cross-entropy", "training.loss", values=(None, "crossentropy"))
@@ -236,6 +227,17 @@ def _training(theirs: Theirs) -> None:
     if half:
         theirs.told.append("fp16 True: bf16 here")
     _checkpoints(theirs)
+
+
+def _batches(theirs: Theirs) -> None:
+    size = theirs.get("training.batch_size", kind=int)
+    by_tokens = theirs.get("training.batch_type", default="sentence") == "token"
+    if size and by_tokens:
+        theirs.ours["train.batch_tokens"] = 2 * size
+        theirs.told.append(f"training.batch_size {size}: tokens of one side there; of both sides here: {2 * size}")
+    elif size:
+        longest = theirs.ours.get("data.max_source", 512) + theirs.ours.get("data.max_target", 256)
+        theirs.ours |= {"train.batch_size": size, "train.batch_tokens": max(4096, size * longest)}
 
 
 def _checkpoints(theirs: Theirs) -> None:
