@@ -2,6 +2,8 @@
 # make test   style, types, and all tests that take less than two seconds
 # make test-longer   whole trainings: a change must pass these too
 # make test-slow   the tests that take more than ten seconds
+# make docs   the documentation as a site, in site/; it opens at site/index.html
+# make release   all of a release but the upload: notes, tests, docs, dist/
 # make bench DATA=FOLDER/multi30k   speed beside the peers, quickly: a look, not a measurement
 #
 # Both make .venv when it is missing or older than the versions it should hold.
@@ -12,7 +14,7 @@ BIN := .venv/bin
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --maxprocesses 8 --dist loadfile
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: help demo test test-longer test-slow lint bench clean
+.PHONY: help demo test test-longer test-slow lint docs release bench clean
 
 help:
 	@sed -n 's/^# \{0,1\}//p' Makefile
@@ -34,6 +36,20 @@ lint: .venv/installed
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+docs: .venv/installed
+	@$(BIN)/python -c 'import material, mkdocstrings' 2>/dev/null || $(PIP_INSTALL) -c constraints.txt -e '.[docs]'
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
+
+release: .venv/installed
+	@$(BIN)/python scripts/release_notes.py >/dev/null
+	@$(PIP_INSTALL) -c constraints.txt -e '.[docs,release]'
+	$(MAKE) test test-longer test-slow docs
+	rm -rf dist
+	$(BIN)/python -m build --no-isolation
+	$(BIN)/python -m twine check --strict dist/*
+	@$(BIN)/python scripts/release_notes.py >site/notes.md
+	@echo "dist/ is what to upload; its notes are in site/notes.md"
+
 bench: .venv/installed
 	@test -f '$(DATA)/train.tsv' || { echo "make bench DATA=FOLDER, which holds train.tsv and test.tsv" >&2; exit 2; }
 	@$(PIP_INSTALL) -c constraints.txt -e '.[bench]'
@@ -49,4 +65,4 @@ bench: .venv/installed
 	@touch $@
 
 clean:
-	rm -rf .venv build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv build dist site .pytest_cache .mypy_cache .ruff_cache .hypothesis

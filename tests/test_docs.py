@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import ast
+import inspect
+import json
 import re
 import runpy
 import shlex
 import subprocess
+import tomllib
 from collections.abc import Iterator
+from importlib import import_module
 from itertools import takewhile
 from pathlib import Path
 from typing import Any
@@ -14,6 +19,7 @@ from typing import Any
 import pytest
 import yaml
 
+import sourcewise
 from sourcewise.cli import main
 from sourcewise.cli.parser import COMMANDS
 from sourcewise.comparison.plan import load_comparison
@@ -22,6 +28,8 @@ from sourcewise.config import messages as schema
 from sourcewise.config.files import checked, load_recipe, set_option
 from sourcewise.data.readers import digits
 from sourcewise.data.readers.manifests import read_manifest
+from sourcewise.importing import imported
+from tests.generation.folders import TOKENIZER, t5
 from tests.test_layers import LAYERS
 
 pytestmark = pytest.mark.pages
@@ -29,8 +37,12 @@ pytestmark = pytest.mark.pages
 ROOT = Path(__file__).parents[1]
 DECISIONS = sorted((ROOT / "docs" / "decisions").glob("*.md"))
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md")), *DECISIONS]
+MIGRATION = sorted((ROOT / "docs" / "migration").glob("*.md"))
+PAGES += MIGRATION
 RULES = sorted((ROOT / "docs" / "rules").glob("*.md"))
 FEATURES = (ROOT / "docs" / "features.md").read_text(encoding="utf-8")
+START = (ROOT / "docs" / "index.md").read_text(encoding="utf-8")
+MADE = {"options.md", "commands.md"}  # by scripts/reference_pages.py
 SECTIONS = ["Decision", "Why", "Measurement", "Consequences"]  # of a decision
 CODE = ("py", "cpp", "h", "js", "css")
 OURS = ("benchmarks", "docs", "recipes", "scripts", "sourcewise", "tests")
@@ -102,6 +114,18 @@ def test_every_option_is_one(page: Path) -> None:
         section, *rest = option.split(".")
         root, path = (CompareConfig, rest) if section == "compare" else (Recipe, [section, *rest])
         assert schema.field_at(root, path) is not None, option
+
+
+@pytest.mark.parametrize("page", MIGRATION, ids=lambda page: page.name)
+def test_every_option_beside_another_toolkits_is_one(page: Path) -> None:
+    """Options in the second column of its table; its recipe is read by another test."""
+    text = page.read_text(encoding="utf-8")
+    named = re.findall(r"`((?:data|model|train|generation|evaluation)\.[a-z_.]+)`", text)
+    for option in named:
+        assert schema.field_at(Recipe, option.split(".")) is not None, option
+    is_of_options = page.name not in ("README.md", "text2text_pipeline.md")
+    assert len(named) >= 5 or not is_of_options
+    assert len([block for block in blocks(text, "yaml") if block.startswith("# ")]) == is_of_options
 
 
 @each_page
@@ -191,6 +215,55 @@ def written(text: str, folder: Path) -> list[Path]:
     return made
 
 
+@pytest.mark.parametrize("page", [*PAGES, *RULES], ids=lambda page: page.name)
+def test_every_block_of_code_is_read(page: Path) -> None:
+    """Each names its language, and is right in it; what programs print is `text`."""
+    for language, block in re.findall(r"^```(\w*)\n(.*?)^```$", page.read_text(encoding="utf-8"), re.M | re.S):
+        assert language in READ, f"{language or 'a block without a language'}: {block}"
+        if not (page in RULES and compiles(block)):  # lines of Python among the cures are marked `sh`
+            READ[language](block)
+
+
+def compiles(block: str) -> bool:
+    """Whether it is Python."""
+    try:
+        ast.parse(block)
+    except SyntaxError:
+        return False
+    return True
+
+
+def read_python(block: str) -> None:
+    """Code that compiles, and asks sourcewise for what it has: imports, functions and their keywords."""
+    for node in ast.walk(ast.parse(block)):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").partition(".")[0] == "sourcewise":
+            for each in node.names:
+                assert hasattr(import_module(str(node.module)), each.name), each.name
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "sourcewise":
+            assert hasattr(sourcewise, node.attr), node.attr
+        if isinstance(node, ast.Call) and ast.unparse(node.func).startswith("sourcewise."):
+            called = inspect.signature(getattr(sourcewise, ast.unparse(node.func).partition(".")[2]))
+            takes_all = any(each.kind is each.VAR_KEYWORD for each in called.parameters.values())
+            wrong = [each.arg for each in node.keywords if each.arg and each.arg not in called.parameters]
+            assert takes_all or not wrong, wrong
+
+
+def read_shell(block: str) -> None:
+    """Words of a shell; its `sourcewise` commands are parsed by another test."""
+    done = subprocess.run(["bash", "-n"], input=block, capture_output=True, text=True)
+    assert done.returncode == 0 or re.match(r"\s*--", block), f"{done.stderr}{block}"
+
+
+READ = {
+    "python": read_python,
+    "sh": read_shell,
+    "yaml": yaml.safe_load,
+    "toml": tomllib.loads,
+    "json": json.loads,
+    "text": str,
+}
+
+
 @each_page
 def test_every_recipe_is_one(page: Path, tmp_path: Path) -> None:
     for path in written(page.read_text(encoding="utf-8"), tmp_path):
@@ -237,3 +310,35 @@ def test_the_page_of_features_works(place: Path, capfd: pytest.CaptureFixture[st
     for name in ("results/translations.tsv", "trace.html", "outputs.txt", "runs/mine/report.html"):
         assert (place / name).is_file(), name
     assert load_comparison(place / "which.yaml", {"name": "which"}).variants == ["convolution", "projection", "bypass"]
+
+
+@pytest.mark.slow
+def test_the_paths_of_the_start_page_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """As they stand, in an empty folder; a tiny T5 is where the hub's would be, and its own tokenizer."""
+    monkeypatch.chdir(tmp_path)
+    t5().save_pretrained("google/flan-t5-small")
+    TOKENIZER.save(Path("google/flan-t5-small"))
+    written(START, tmp_path)
+    ran, said = [], ""
+    for line in (line for block in blocks(START, "sh") for line in shell_lines(block)):
+        words = called(line)
+        if words is None and line.startswith("python "):
+            runpy.run_path(line.split()[1])
+        elif words is not None and words[0] != "demo":  # tests/cli has a demo
+            status = main(words)
+            ran.append(words[0])
+            out = capfd.readouterr()
+            said += out.out + out.err
+            assert status == (1 if words[0] == "diagnose" else 0), said
+    assert ran == ["train", "evaluate", "generate", "train", "evaluate", "trace", "diagnose", "explain", "diagnose"]
+    assert "error DAT003" in said and len(Path("outputs.txt").read_text().splitlines()) == 40
+    clips = json.loads(Path("runs/clips/metrics.json").read_text())
+    assert clips["exact_match_pct"] > 50 and Path("trace.html").is_file()
+
+
+def test_the_configuration_of_joeynmt_becomes_the_recipe_beside_it(tmp_path: Path) -> None:
+    theirs, ours = blocks((ROOT / "docs" / "migration" / "joeynmt.md").read_text(encoding="utf-8"), "yaml")
+    (tmp_path / "joey.yaml").write_text(theirs)
+    assert imported(tmp_path / "joey.yaml", tmp_path / "recipe.yaml").tree == yaml.safe_load(ours)

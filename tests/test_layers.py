@@ -23,7 +23,7 @@ LAYERS = (
     ("baselines",),
     ("generation",),
     ("model",),
-    ("data",),
+    ("data", "importing"),
     ("config",),
     ("metrics",),
     ("figures",),

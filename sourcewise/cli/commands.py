@@ -1,5 +1,17 @@
 """The commands, in the order of the help: one short function each. Heavy modules are imported when a command runs."""
 
-from sourcewise.cli import training, compare, generation, diagnosis, scoring, splitting, features, exporting  # isort: skip
+# isort: off
+from sourcewise.cli import training, compare, generation, diagnosis, scoring, splitting, features, exporting, importing
+# isort: on
 
-__all__ = ["compare", "diagnosis", "exporting", "features", "generation", "scoring", "splitting", "training"]
+__all__ = [
+    "compare",
+    "diagnosis",
+    "exporting",
+    "features",
+    "generation",
+    "importing",
+    "scoring",
+    "splitting",
+    "training",
+]

@@ -61,9 +61,14 @@ class Command:
     overrides: bool  # also takes --section.key value
     passes_on: tuple[str, ...] = ()  # options of a program to run, with which all behind -- is that program's
 
+    @property
+    def name(self) -> str:
+        """The word on the command line: the function's name, where `import_` stands for Python's own word."""
+        return self.run.__name__.rstrip("_")
+
     def parser(self) -> Parser:
         """The argparse parser of this command."""
-        name = self.run.__name__
+        name = self.name
         lines = [f"  {example}" for example in self.examples]
         parser = Parser(
             prog=f"sourcewise {name}",
@@ -114,9 +119,8 @@ def command(
     """Decorator: registers a function as the command of its name, with its docstring as description."""
 
     def register(function: Callable[[Namespace], int]) -> Callable[[Namespace], int]:
-        COMMANDS[function.__name__] = Command(
-            function, summary, usage, tuple(examples), arguments, overrides, passes_on
-        )
+        made = Command(function, summary, usage, tuple(examples), arguments, overrides, passes_on)
+        COMMANDS[made.name] = made
         return function
 
     return register
