@@ -7,8 +7,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-Host = Literal["trainer", "loop", "diagnose", "recipe"]
-HOSTS: tuple[Host, ...] = ("trainer", "loop", "diagnose", "recipe")
+Host = Literal["trainer", "loop", "lightning", "diagnose", "recipe"]
+HOSTS: tuple[Host, ...] = ("trainer", "loop", "lightning", "diagnose", "recipe")
 
 
 @dataclass(frozen=True)

@@ -38,18 +38,17 @@ class Question:
 
 
 def cases(more: Path | None) -> dict[str, Case]:
-    """The cases of the repository, and those of the modules in `more`, by name."""
+    """The cases of the repository, and those of all modules in `more`, by name."""
     found: dict[str, Case] = {}
     for name in MODULES:
         found |= importlib.import_module(f"others.{name}").CASES.found
-        file = None if more is None else more / f"{name}.py"
-        if file is not None and file.is_file():
-            spec = importlib.util.spec_from_file_location(f"unseen_{name}", file)
-            assert spec is not None and spec.loader is not None
-            module = importlib.util.module_from_spec(spec)
-            spec.loader.exec_module(module)
-            assert not found.keys() & module.CASES.found.keys()
-            found |= module.CASES.found
+    for file in [] if more is None else sorted(more.glob("*.py")):
+        spec = importlib.util.spec_from_file_location(f"unseen_{file.stem}", file)
+        assert spec is not None and spec.loader is not None
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        assert not found.keys() & module.CASES.found.keys(), file
+        found |= module.CASES.found
     return found
 
 

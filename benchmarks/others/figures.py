@@ -18,6 +18,9 @@ def alone(case: Case, broken: bool, seed: int, folder: Path) -> float:
     if case.host == "loop":
         return float(case.make(broken, seed, folder, lambda *_, **__: Nobody())[1])
     made = case.make(broken, seed, folder)
+    if case.host == "lightning":
+        made.fit()
+        return float(made.figure())
     if case.host == "diagnose":
         return float(made.figure())
     return float(made.figure(sourcewise.train(unchecked(made.recipe))))

@@ -5,12 +5,17 @@ changed by being looked at. `make` of a case takes (broken, seed, folder), and f
 
 trainer    gives a Trained: a Seq2SeqTrainer, and its figure
 loop       trains by itself, and gives its losses and its figure; the doctor is `watch(model, optimizer, **hints)`
-diagnose   gives a Judged: a folder, a table, what `diagnose` is told besides, and the figure
+lightning  gives a Fitted: a Lightning trainer, its module and loaders, the losses it takes down, and its figure
+diagnose   gives a Judged: a folder or data alone, a table, what `diagnose` is told besides, and the figure;
+           or a Script, which `diagnose --script` runs and watches
 recipe     gives a Planned: a recipe, and how the figure is taken from its run
 """
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -42,9 +47,35 @@ class Judged:
     """What `sourcewise diagnose` is asked."""
 
     model: Path
-    data: Path
+    data: Path | None
     figure: Callable[[], float]
     options: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass
+class Script:
+    """A training script that knows nothing of us; it runs in its own folder."""
+
+    file: Path
+    figure: Callable[[], float]
+    steps: int = 60  # that are watched
+
+
+@dataclass
+class Fitted:
+    """A training of Lightning's still to be run. `losses` are filled by the module, `options` are the doctor's."""
+
+    trainer: Any
+    module: Any
+    loaders: tuple[Any, Any]
+    losses: list[float]
+    figure: Callable[[], float]
+    options: dict[str, Any] = field(default_factory=dict)
+
+    def fit(self, *callbacks: Any) -> None:
+        """Run it."""
+        self.trainer.callbacks.extend(callbacks)
+        self.trainer.fit(self.module, *self.loaders)
 
 
 @dataclass
@@ -108,13 +139,43 @@ def _loop(case: Case, broken: bool, seed: int, folder: Path) -> Outcome:
     return Outcome(diagnosis.findings, figure, [str(line) for line in diagnosis.not_checked], _changed(alone, watched))
 
 
+def _lightning(case: Case, broken: bool, seed: int, folder: Path) -> Outcome:
+    from sourcewise.integrations.lightning import SourcewiseCallback
+
+    watched: Fitted = case.make(broken, seed, folder / "watched")
+    callback = SourcewiseCallback(**watched.options)
+    watched.fit(callback)
+    harmed = ""
+    if broken or case.control:
+        alone: Fitted = case.make(broken, seed, folder / "alone")
+        alone.fit()
+        harmed = _changed(alone.losses, watched.losses)
+    diagnosis = callback.diagnosis
+    return Outcome(diagnosis.findings, watched.figure(), [str(line) for line in diagnosis.not_checked], harmed)
+
+
 def _diagnose(case: Case, broken: bool, seed: int, folder: Path) -> Outcome:
-    judged: Judged = case.make(broken, seed, folder)
+    judged: Judged | Script = case.make(broken, seed, folder)
+    if isinstance(judged, Script):
+        return _script(judged)
     try:
         diagnosis = sourcewise.diagnose(judged.model, judged.data, **judged.options)
     except sourcewise.RequestError as refusal:
         return Outcome([refused(refusal)], judged.figure())
     return Outcome(diagnosis.findings, judged.figure(), [str(line) for line in diagnosis.not_checked])
+
+
+def _script(script: Script) -> Outcome:
+    """By the command, as its user has it: in a process of its own."""
+    command = [sys.executable, "-m", "sourcewise", "diagnose", "--script", script.file.name]
+    command += ["--steps", str(script.steps), "--json"]
+    done = subprocess.run(command, cwd=script.file.parent, capture_output=True, text=True)
+    if done.returncode not in (0, 1) or not done.stdout:
+        return Outcome([refused(RuntimeError(done.stderr.strip()[-500:]))], script.figure())
+    said = json.loads(done.stdout)
+    keys = ("code", "name", "level", "evidence", "cure")
+    found = [Finding(**{key: each[key] for key in keys}) for each in said["findings"]]
+    return Outcome(found, script.figure(), [str(line) for line in said["not_checked"]])
 
 
 def _recipe(case: Case, broken: bool, seed: int, folder: Path) -> Outcome:
@@ -146,7 +207,7 @@ def refused(refusal: Exception) -> Finding:
     return Finding(REFUSED, "refused", "error", str(refusal), "")
 
 
-RUNS = {"trainer": _trainer, "loop": _loop, "diagnose": _diagnose, "recipe": _recipe}
+RUNS = {"trainer": _trainer, "loop": _loop, "lightning": _lightning, "diagnose": _diagnose, "recipe": _recipe}
 
 
 def _changed(alone: list[float], watched: list[float]) -> str:
