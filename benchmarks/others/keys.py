@@ -19,4 +19,13 @@ KEYS: dict[str, str] = {
     "new:start-token": "WIR010",
     "new:new-tokens": "WIR023=frozen",
     "new:too-few-steps": "TRN013 TRN014",
+    "new:padding-side": "WIR033",
+    "new:examples-mixed": "WIR032",
+    "new:generation-length": "OUT014 OUT016",
+    "new:drawn-anew": "WIR003 WIR036",
+    "new:init-too-small": "WIR034",
+    "new:clipped-scaled": "WIR035",
+    "new:adapter-nothing": "WIR003",
+    "new:positions-off": "SRC006",
+    "new:other-tokenizer": "OUT017",
 }
