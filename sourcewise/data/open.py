@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path, PurePath
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -189,9 +189,9 @@ def open_sources(
         raise RequestError(f"{name}: a folder of features goes with a manifest, which is a .tsv or .csv")
     if isinstance(given, (str, Path)):
         path = Path(given).expanduser()
-        how = {"prompt": prompt, "need_target": False, "cache_gb": cache_gb, "quoting": quoting}
+        how: dict[str, Any] = {"prompt": prompt, "need_target": False, "cache_gb": cache_gb, "quoting": quoting}
         how |= {"languages": languages, "sounds": sounds}
-        read = partial(read_manifest, path, **how)  # type: ignore[arg-type]
+        read = partial(read_manifest, path, **how)
         dataset = _sources_of_file(
             path, partial(read, features, file=file), source, chat, quoting, languages, features, file, sounds
         )

@@ -72,7 +72,8 @@ def _input(config: Any) -> str:
     import transformers
 
     speech = transformers.MODEL_FOR_SPEECH_SEQ_2_SEQ_MAPPING
-    kind = next((known[type(config)] for known in (speech, transformers.MODEL_MAPPING) if type(config) in known), None)
+    places = (speech, transformers.MODEL_MAPPING)
+    kind: Any = next((known[type(config)] for known in places if type(config) in known), None)
     kind = kind[0] if isinstance(kind, tuple) else kind
     return str(getattr(kind, "main_input_name", ""))
 
