@@ -5,6 +5,8 @@ A row is bad if its span is empty or begins beyond the end of the file.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from sourcewise.config.data import Sounds
@@ -49,43 +51,65 @@ def read_manifest(
     Recordings are read as `sounds` says, by default as log-mel features.
     """
     rows = read_rows(Path(path), quoting, file)
-    table, layout = rows.table, rows.layout
+    table = rows.table
     count = len(table) if limit is None else min(limit, len(table))
-    targets, others = _targets(table, layout, target, need_target, count)
-    prompts = table.text(prompt, count) if prompt else _optional(table, layout.prompt)
+    said = _said(rows, count, target, prompt, need_target, languages)
     store, places, made = _matrices(rows, count, features, cache_gb * 1e9, sounds)
-    wheres, spoken = table.wheres(count), table.languages(languages, count)
     if need_target:
-        table.bad.add_blank(targets, wheres, "the target is empty", "every example needs a text to produce")
-    kept, left_out = table.bad.settle(wheres, skip_bad)
-    ids, groups = _ids(table, layout), _groups(table, layout, count, (target or "", prompt or ""))
-    prompts = prompts or [""] * count
-    frames = {i: store.frames[places[i]] for i in kept}
-    examples = [
-        Example(
-            ids[i],
-            targets[i],
-            prompts[i],
-            frames[i],
-            wheres[i],
-            others=others[i],
-            languages=spoken[i],
-            group=groups[i],
-        )
-        for i in kept
-    ]
-    notes = [*table.notes, *left_out]
-    widths = store.widths if isinstance(store, JoinedStore) else {}
+        table.bad.add_blank(said.targets, said.wheres, "the target is empty", "every example needs a text to produce")
+    kept, left_out = table.bad.settle(said.wheres, skip_bad)
     return Dataset(
-        examples,
+        [said.example(row, store.frames[places[row]]) for row in kept],
         str(path),
         store.dims,
         lambda k: store(places[kept[k]]),
-        notes=notes,
+        notes=[*table.notes, *left_out],
         made=made,
-        streams=widths,
+        streams=store.widths if isinstance(store, JoinedStore) else {},
         image=store.image,
     )
+
+
+@dataclass(frozen=True, slots=True)
+class _Said:
+    """What the rows of a manifest say beside their matrices, each a list of one entry per row."""
+
+    ids: Sequence[str]
+    targets: Sequence[str]
+    others: Sequence[tuple[str, ...]]
+    prompts: Sequence[str]
+    wheres: Sequence[str]
+    languages: Sequence[tuple[str, str]]
+    groups: Sequence[Group]
+
+    def example(self, row: int, frames: int) -> Example:
+        """The example of a row whose matrix has this many frames."""
+        return Example(
+            self.ids[row],
+            self.targets[row],
+            self.prompts[row],
+            frames,
+            self.wheres[row],
+            others=self.others[row],
+            languages=self.languages[row],
+            group=self.groups[row],
+        )
+
+
+def _said(
+    rows: ManifestRows,
+    count: int,
+    target: str | None,
+    prompt: str | None,
+    need_target: bool,
+    languages: tuple[str, str],
+) -> _Said:
+    table, layout = rows.table, rows.layout
+    targets, others = _targets(table, layout, target, need_target, count)
+    prompts = table.text(prompt, count) if prompt else _optional(table, layout.prompt)
+    groups = _groups(table, layout, count, (target or "", prompt or ""))
+    spoken = table.languages(languages, count)
+    return _Said(_ids(table, layout), targets, others, prompts or [""] * count, table.wheres(count), spoken, groups)
 
 
 def target_texts(
