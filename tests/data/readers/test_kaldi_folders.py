@@ -108,6 +108,7 @@ def test_conversions_of_recordings_are_told(tmp_path, monkeypatch):
     assert [e.frames for e in found] == [100, 100] and found.dims == 80
     assert found.features(0).shape == (100, 80)
     assert [note.what for note in found.notes] == [
+        "2 clips are recordings: read as Whisper's log-mel features of 80 bands",
         "1 clips are sampled at 8,000 Hz: resampled to 16,000",
         "1 clips have 2 channels: averaged",
     ]
