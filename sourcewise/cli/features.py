@@ -16,7 +16,7 @@ from sourcewise.cli.parser import argument, command, filled, path
     [
         "sourcewise features clips --with facebook/dinov2-base -o features",
         "sourcewise features wav --with facebook/hubert-base-ls960 --layer 9 -o hubert",
-        "sourcewise features videos --with openai/clip-vit-base-patch32 --rate 12.5 -o clip",
+        "sourcewise features videos --with google/vit-base-patch16-224 --rate 12.5 -o vit",
     ],
     argument("files", nargs="+", type=path, metavar="FILES", help="recordings or videos, or folders of them"),
     argument("--with", dest="model", required=True, type=path, metavar="MODEL", help="wav2vec2, HuBERT, Whisper; ViT, "
@@ -29,9 +29,10 @@ from sourcewise.cli.parser import argument, command, filled, path
     JSON,
 )  # fmt: skip
 def features(arguments: Namespace) -> int:
-    """Write one .npy for each file, and features.json, which says how: `train` and
-    `diagnose` tell of sets that were made differently. The same command goes on after
-    Ctrl-C or a kill. Exit status 1 if a file could not be read; the others are made.
+    """Write one .npy for each file, and features.json, which says how.
+
+    `train` and `diagnose` tell of sets that were made differently. The same command
+    goes on after Ctrl-C or a kill. Exit status 1 if a file could not be read.
     """
     from sourcewise.extraction.extract import extract
 

@@ -23,8 +23,9 @@ TOOLKITS = ("joeynmt",)
 def import_(arguments: Namespace) -> int:
     """Write a recipe that trains what another toolkit's configuration trains.
 
-    Each key that is not carried over, or not as it was, is told in a line. Parallel files of lines become a table
-    beside the recipe, one for each set. More: docs/migration/joeynmt.md.
+    Each key that is not carried over, or not as it was, is told in a line.
+    Parallel files of lines become a table beside the recipe, one for each set.
+    More: docs/migration/joeynmt.md.
     """
     from sourcewise.importing import imported
     from sourcewise.importing.tables import write_table

@@ -178,7 +178,6 @@ def overview() -> str:
     return "\n".join(
         [
             "usage: sourcewise COMMAND …",
-            "",
             ABOUT,
             "",
             *rows,

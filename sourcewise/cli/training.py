@@ -54,7 +54,7 @@ def demo(arguments: Namespace) -> int:
 
 @command(
     "train a model from a recipe, or from options alone",
-    "[RECIPE] [--section.key VALUE]… [--resume | --overwrite] [--ranks N]",
+    "[RECIPE] [--section.key VALUE]… [--resume | --overwrite]",
     [
         "sourcewise train digits --train.steps 500",
         "sourcewise train my.yaml --name second --seed 1",
