@@ -28,7 +28,9 @@ INERT = (  # settings without influence on outputs: how to compute, what else to
     *("use_cache", "use_mtp", "low_memory", "is_assistant", "speculation_type", "return_legacy_cache"),
     *("return_dict_in_generate", "prefill_chunk_size", "max_matching_ngram_size", "target_lookbehind"),
     *("transformers_version", "_from_model_config", "_commit_hash"),
-    *("lang_to_id", "task_to_id", "is_multilingual", "no_timestamps_token_id", "prev_sot_token_id"),  # Whisper's words
+)
+WHISPERS = (  # Whisper's words, which its tokenizer's prompt follows
+    *("lang_to_id", "task_to_id", "is_multilingual", "no_timestamps_token_id", "prev_sot_token_id"),
     *("alignment_heads", "language", "task", "forced_decoder_ids", "return_timestamps", "max_initial_timestamp_index"),
 )
 INERT_FIRST = (  # beginnings of the names of such settings
@@ -56,6 +58,8 @@ def read_settings(told: Told) -> Settings:
     def refuse(key: str, why: str) -> None:
         notes.append(f"{told.file}: {key} = {shown(told.settings[key])} is not followed: {why}")
 
+    of_whisper = told.settings.keys() & {"is_multilingual", "no_timestamps_token_id"}
+    inert = (*KEYS, *IDS, *INERT, *(WHISPERS if of_whisper else ()))
     for key in told.settings:
         name, value = OPTIONS.get(key) or LENGTHS.get(key), told.settings[key]
         if name:
@@ -70,7 +74,7 @@ def read_settings(told: Told) -> Settings:
                 options[name] = value
                 if value != GenerationConfig.model_fields[name].default:
                     followed[key] = told.settings[key]
-        elif _is_set(told, key) and key not in (*KEYS, *IDS, *INERT) and not key.startswith(INERT_FIRST):
+        elif _is_set(told, key) and key not in inert and not key.startswith(INERT_FIRST):
             refuse(key, REASONS.get(key, "it is not among our settings"))
     _settle(options, followed, refuse)
     return Settings(options, followed, tuple(notes), told.file)

@@ -21,7 +21,6 @@ from sourcewise.evaluation.evaluate import evaluate_encoded
 from sourcewise.evaluation.shown import chosen, read_shown, write_shown
 from sourcewise.generation.model import Model
 from sourcewise.training import loop
-from sourcewise.training.state import load_state
 from tests.model.networks import VOCABULARY, network
 from tests.training.recipes import recipe
 
@@ -108,14 +107,12 @@ def test_long_texts_and_many_weights_are_cut_and_averaged(
 
 
 def test_a_training_learns_the_same_with_them_and_without(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """They draw nothing: weights and the state of every random generator are bit for bit the same."""
+    """They draw nothing that a training draws: its weights are bit for bit the same."""
     options = {"model__dropout": 0.1, "train__steps": 12, "train__evaluate_every": 4}
     shown = sourcewise.train(recipe(tmp_path, name="shown", **options))
     assert len(read_shown(shown.folder)) == 2
     monkeypatch.setattr(loop, "write_shown", lambda *_: None)
     plain = sourcewise.train(recipe(tmp_path, name="plain", **options))
-    first, second = (load_state(run.state) or {} for run in (shown, plain))
-    assert torch.equal(first["random"]["cpu"], second["random"]["cpu"])
     for checkpoint in ("last", "best"):
         paths = [run.folder / "checkpoints" / checkpoint / "model.safetensors" for run in (shown, plain)]
         assert paths[0].read_bytes() == paths[1].read_bytes()

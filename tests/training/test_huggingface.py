@@ -132,12 +132,12 @@ def test_two_languages_of_one_mixture_are_answered_as_asked(
     rows += [(s, t, second) for s, t in zip(sources, other, strict=True)]
     (tmp_path / "p.tsv").write_text("source\ttarget\tto\n" + "".join(f"{s}\t{t}\t{to}\n" for s, t, to in rows))
     data = {"train": {"pairs": str(tmp_path / "p.tsv")}, "target_language": "column:to"}
-    setup = set_up(recipe(tmp_path, data, {"steps": 300}))
+    setup = set_up(recipe(tmp_path, data, {"steps": 500}))
     theirs = transformers.AutoTokenizer.from_pretrained(tmp_path / "model")
     for row, (_, target, to) in enumerate(rows):
         theirs.tgt_lang = to
         assert setup.train.targets[row] == theirs(text_target=target)["input_ids"]
-    model = learned(setup, 300)
+    model = learned(setup, 500)
     assert right(model, setup) >= 0.9
     save_network(setup.network, tmp_path / "out", setup.tokenizer, setup.recipe.generation)
     assert "forced_bos_token_id" not in json.loads((tmp_path / "out" / "generation_config.json").read_text())

@@ -119,5 +119,6 @@ def test_without_the_hub_a_line_says_so_in_one(
     write_data(words)
     assert main(words) == 2
     said = [line for line in capsys.readouterr().err.splitlines() if "error:" in line]
-    assert len(said) == 1 and f"{value(words, '--model')}: no folder of this name here" in said[0]
+    named = [value(words, option) for option in ("--model", "--model.source_encoder") if option in words]
+    assert len(said) == 1 and any(f"{name}: no folder of this name here" in said[0] for name in named)
     assert not Path("runs").exists() or not list(Path("runs").rglob("*.safetensors"))

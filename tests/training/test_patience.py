@@ -9,6 +9,7 @@ import pytest
 import sourcewise
 from sourcewise.config import Recipe
 from sourcewise.errors import Notice, RequestError
+from sourcewise.runtime.ranks import Ranks
 from sourcewise.training.checkpoints import Checkpoints
 from sourcewise.training.state import Progress
 from tests.training.recipes import recipe
@@ -20,7 +21,7 @@ class Standing:
     """What `Checkpoints` asks of a learner and a setup."""
 
     def __init__(self, asked: Recipe) -> None:
-        self.recipe, self.at = asked, Progress()
+        self.recipe, self.at, self.ranks = asked, Progress(), Ranks()
 
 
 @pytest.mark.parametrize(

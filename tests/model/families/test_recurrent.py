@@ -28,6 +28,7 @@ from sourcewise.model.weights.checkpoint import load_network, save_network
 from sourcewise.runtime.threads import WorkerThreads
 from sourcewise.training.freezing import freeze
 from sourcewise.training.objective import Objective
+from sourcewise.training.parts import Part
 from sourcewise.training.step import gradients
 from tests.generation.searching import beam_search, greedy_or_sample
 from tests.model.networks import VOCABULARY, logits, loss, rows, targets, text_source
@@ -176,7 +177,13 @@ def test_worker_threads_share_the_gradient() -> None:
     torch.set_num_threads(2)
     try:
         cut, whole = (
-            gradients(objective, parameters, [partial(part, p) for p in parts], 30, WorkerThreads(torch.device("cpu")))
+            gradients(
+                objective,
+                parameters,
+                [Part(partial(part, p), 7) for p in parts],
+                30,
+                WorkerThreads(torch.device("cpu")),
+            )
             for parts in ([[3, 1], [0], [4, 2]], [[0, 1, 2, 3, 4]])
         )
     finally:

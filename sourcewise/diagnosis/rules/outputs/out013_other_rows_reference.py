@@ -17,7 +17,7 @@ class OtherRowsReference(Rule[Outputs]):
     code, name, level, rank = "OUT013", "outputs fit the references of other rows", "error", 0.2
     learned = False
     by, errors, block, farthest = 0.15, ERRORS, BLOCK, max(SHIFTS)
-    explains = "OUT00* SRC*"
+    explains = "OUT00* SRC001..SRC005"
     cures = Cure(
         "Look at the rows that are named: a line too many or too few in one of the two files, a header read as data, "
         "or a sort of one column alone. Make the table of one source, and number its rows."

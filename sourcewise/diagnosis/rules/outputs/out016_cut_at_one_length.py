@@ -24,7 +24,7 @@ class CutAtOneLength(Rule[Outputs]):
     cures = Cure(
         "Raise the limit above the longest reference:",
         {"generation.max_new_tokens": 128},
-        "model.generate(**inputs, max_new_tokens=128)",
+        "network.generate(**inputs, max_new_tokens=128)",
     )
 
     def check(self, outputs: Outputs) -> Findings:

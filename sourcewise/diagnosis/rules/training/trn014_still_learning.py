@@ -22,7 +22,7 @@ class StillLearning(Rule[Course]):
     and more ended with source bits below {unread}.
     """
 
-    code, name, level, rank = "TRN014", "still learning at its end", "warning", 1.5
+    code, name, level, rank = "TRN014", "still learning at its end", "note", 1.5
     gets_better = True
     excuses, softens = "OUT003..OUT005 OUT007", "OUT* -OUT009 -OUT014 SRC001"  # loops, and what comes of them; the rest
     fell, nats = FELL, LEAST_NATS  # of the loss, at the end

@@ -52,7 +52,8 @@ class WeightsNotTrained(Rule[Wiring]):
             if wiring.observed is not None and wiring.observed.unheld:
                 raise CannotTell("which weights no optimizer has", "no optimizer was given: doctor(model, optimizer)")
             found = self.of(wiring.step.weights, wiring.plan.fresh, wiring.plan.loaded)
-            if not wiring.plan.fresh:
+            others = wiring.observed is not None and wiring.observed.gradients.strangers  # the optimizer's; told below
+            if not wiring.plan.fresh and not others:
                 yield from self.left(wiring.step.weights)
             yield from found if wiring.observed is None else self.with_strangers(found, wiring.observed.gradients)
 

@@ -27,7 +27,7 @@ class PaddingCounts(Rule[Wiring]):
     code, name, level = "WIR008", "padding counts as target", "error"
     explained_by = "WIR001"
     share, same, repeated = 0.5, SAME_LOSS, 0.2  # of the rows, of a loss, and of the rows
-    same_mean, fewer = 0.01, 0.95  # of the loss; labels that count, of all
+    same_mean, fewer = 0.003, 0.95  # of the loss; labels that count, of all
     cures = Cure(
         "Labels of padded positions are -100, and only those: by length, not by id, where padding and end share one."
     )

@@ -25,7 +25,7 @@ class RowsReadEachOther(Rule[Wiring]):
     cures = Cure(
         "Look which axis is the batch's in that module: batch_first=True for layers that are given (batch, time, "
         "dims), softmax and mean over the axis of time (dim=1 or -1, never 0), transpose() where two axes change "
-        "places, and model.eval() with norms that keep running statistics."
+        "places, and eval() with norms that keep running statistics."
     )
 
     def check(self, wiring: Wiring) -> Findings:

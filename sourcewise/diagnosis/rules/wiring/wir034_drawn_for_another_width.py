@@ -29,7 +29,7 @@ class DrawnForAnotherWidth(Rule[Wiring]):
     cures = Cure(
         "Draw the weights for the width that there is, a deviation of about 1 / sqrt(width): init_std or "
         "initializer_range of the configuration, or",
-        "[torch.nn.init.xavier_uniform_(p) for p in model.parameters() if p.dim() > 1]",
+        "[torch.nn.init.xavier_uniform_(p) for p in network.parameters() if p.dim() > 1]",
     )
 
     def check(self, wiring: Wiring) -> Findings:

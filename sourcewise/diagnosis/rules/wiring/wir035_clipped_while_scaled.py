@@ -25,7 +25,7 @@ class ClippedWhileScaled(Rule[Wiring]):
         "Unscale first, then clip:",
         "scaler.scale(loss).backward()",
         "scaler.unscale_(optimizer)",
-        "torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)",
+        "torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)",
         "scaler.step(optimizer)",
         "scaler.update()",
     )

@@ -12,18 +12,18 @@ class PartAsDrawn(Rule[Wiring]):
     A checkpoint whose keys match nothing (strict=False, a prefix such as module., another class) leaves a part as it
     was drawn, and says so in a warning that nobody reads: the decoder was trained, its encoder is noise.
     ## Threshold and its origin
-    All matrices of the encoder or of the decoder, at least {few}, and at most {others:words} of the rest. An error
-    where the model is finished; a warning where it is about to be trained, as a new part may be meant.
+    All matrices of the encoder or of the decoder, at least {few}, and at most {others:words} of the rest. A warning
+    alone: a new part may be meant, and what has hardly been trained looks as it was drawn, too.
     """
 
-    code, name, level, rank = "WIR036", "a part of a loaded model is as it was drawn", "error", 3.2
+    code, name, level, rank = "WIR036", "a part of a loaded model is as it was drawn", "warning", 3.2
     explained_by = "WIR001"
     explains = "TRN003..TRN005 MEM* ATT* OUT00* SRC*"
     few, others = 2, 0.5  # matrices, and share of them
     cures = Cure(
         "Compare the names in the file with those of the network; what load_state_dict(..., strict=False) returns as "
         "missing_keys was not loaded:",
-        "print(model.load_state_dict(state, strict=False))",
+        "print(network.load_state_dict(state, strict=False))",
     )
 
     def check(self, wiring: Wiring) -> Findings:
@@ -33,5 +33,4 @@ class PartAsDrawn(Rule[Wiring]):
         for part, (drawn, of, left, rest) in wiring.drawn.items():
             if part in STACKS and drawn == of >= self.few and rest and left <= self.others * rest:
                 evidence = f"all {of} matrices of the {part} that were looked at are as drawn at random"
-                level = "error" if plan is None else "warning"
-                yield self.finding(f"{evidence}, and {left} of the other {rest}", level)  # type: ignore[arg-type]
+                yield self.finding(f"{evidence}, and {left} of the other {rest}")
