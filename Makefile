@@ -1,5 +1,5 @@
 # make demo   train the demo on handwritten digits, evaluate it, write its report
-# make test   style, types, and all tests that take less than two seconds
+# make test   style, types, and all tests that take less than a second
 # make test-longer   whole trainings: a change must pass these too
 # make test-slow   the tests that take more than ten seconds
 # make docs   the documentation as a site, in site/; it opens at site/index.html

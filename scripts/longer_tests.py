@@ -1,4 +1,4 @@
-"""List the tests that take more than two seconds, for `make test` to leave to `make test-longer`.
+"""List the tests that take more than a second, for `make test` to leave to `make test-longer`.
 
     pytest -m "not slow" --durations=0 --durations-min=0.3 > LOG
     python scripts/longer_tests.py LOG > tests/longer.txt
@@ -13,7 +13,7 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 
-SECONDS = 2.0
+SECONDS = 1.0
 
 
 def longer(lines: Iterable[str], seconds: float = SECONDS) -> list[str]:

@@ -17,7 +17,7 @@ LONGER = frozenset((Path(__file__).parent / "longer.txt").read_text(encoding="ut
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark what takes more than two seconds; see scripts/longer_tests.py."""
+    """Mark what takes more than a second; see scripts/longer_tests.py."""
     for item in items:
         if item.nodeid in LONGER:
             item.add_marker(pytest.mark.longer)
