@@ -1,4 +1,4 @@
-"""The list of tests that take more than two seconds."""
+"""The list of tests that take more than a second."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def test_it_is_read_off_what_pytest_prints() -> None:
     log = [
         "  2.31s call     tests/a.py::b[x y]",
         "9.00s setup    tests/a.py::c",
-        "1.99s call     tests/a.py::d",
+        "0.99s call     tests/a.py::d",
         "5 passed",
     ]
     assert longer(log) == ["tests/a.py::b[x y]"]
