@@ -104,6 +104,7 @@ class Observed:
     scale: float = math.nan  # times the loss, of which backward() makes gradients
     tokens: int = 0  # labels that count in this step
     places: int = 0  # labels, those that do not count among them
+    shares: tuple[tuple[float, float], ...] = ()  # of each step looked at: loss / nats, and tokens / places
     spread: float = math.nan
     moves: Moves = field(default_factory=Moves)
     zeros: Zeros | None = None

@@ -105,6 +105,7 @@ class LoopDoctor(Doctor):
         self.recorder = Recorder(self.plan, cure=LOOP.not_finite)
         self.recorder.started()
         self.understood: Understood | None = None
+        self._shares: list[tuple[float, float]] = []  # of each step looked at, loss / nats and tokens / places
         self._losses: list[Tensor] = []  # since the last line of the log
         self._seen: Seen | None = None  # a watched step that may not be over
         self._began: tuple[Weight, ...] = ()
@@ -267,11 +268,15 @@ class LoopDoctor(Doctor):
         if seen.number > 1 and not math.isfinite(step.norm):
             return  # the loss of the next step tells
         tokens, places = seen.counted(self.watching)
+        nats = seen.nats(self.watching)
+        if places and nats:
+            self._shares.append((seen.value / nats, tokens / places))
         observed = Observed(
             step,
             given=seen.given(self.watching),
             loss=seen.value,
-            nats=seen.nats(self.watching),
+            nats=nats,
+            shares=tuple(self._shares),
             scale=seen.scale(self.watching),
             tokens=tokens,
             places=places,

@@ -21,13 +21,13 @@ class PaddingCounts(Rule[Wiring]):
     {share:Words} of the rows (healthy sets have none: a text has one end), or a loss that is the same to {same}. In a
     loop of one's own {repeated:words} of the rows, that end with the same label twice, where it has a gradient; and, as
     a warning, a loss that is the nats of the labels that count, divided by the number of all, to
-    {same_mean:%}, where at most {fewer:%} count.
+    {same_mean:%}, in {steps:words} steps and more, where at most {fewer:%} count.
     """
 
     code, name, level = "WIR008", "padding counts as target", "error"
     explained_by = "WIR001"
     share, same, repeated = 0.5, SAME_LOSS, 0.2  # of the rows, of a loss, and of the rows
-    same_mean, fewer = 0.003, 0.95  # of the loss; labels that count, of all
+    same_mean, fewer, steps = 0.003, 0.95, 3  # of the loss; labels that count, of all; looked at
     cures = Cure(
         "Labels of padded positions are -100, and only those: by length, not by id, where padding and end share one."
     )
@@ -58,11 +58,13 @@ class PaddingCounts(Rule[Wiring]):
     def of_mean(self, observed: Observed) -> Findings:
         """Whether the loss is averaged over padding, too."""
         tokens, places = observed.tokens, observed.places
-        if not 0 < tokens <= self.fewer * places or not math.isfinite(observed.loss * observed.nats):
+        shares = [(loss, real) for loss, real in observed.shares if real <= self.fewer and math.isfinite(loss)]
+        if len(shares) < self.steps or not 0 < tokens <= self.fewer * places:
             return
-        if abs(observed.loss * places - observed.nats * tokens) <= self.same_mean * observed.nats * tokens:
+        # A smoothed loss is the same by chance in one step; not in all.
+        if all(abs(loss - real) <= self.same_mean * real for loss, real in shares):
             evidence = (
                 f"the loss is {observed.loss:.3g}: that of the {tokens} labels that count ({observed.nats:.3g} nats "
+                f"each) divided by all {places}, padding among them; so in {len(shares)} steps looked at"
             )
-            evidence += f"each) divided by all {places}, padding among them"
             yield self.finding(f"{evidence}; it falls with the length of the batch's longest target", "warning", MEAN)
