@@ -6,12 +6,16 @@ import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 import sourcewise
 from sourcewise.cli import main
 from tests.commands import TINY, Models, NoPages, tree, write_features
 from tests.training.recipes import recipe
+
+hypothesis.settings.register_profile("busy", deadline=None)  # a machine with other work is no failure
+hypothesis.settings.load_profile("busy")
 
 LONGER = frozenset((Path(__file__).parent / "longer.txt").read_text(encoding="utf-8").splitlines())
 

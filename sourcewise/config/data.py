@@ -74,6 +74,14 @@ class DatasetConfig(Options):
     )
     prefix: str = Field("", description="task prefix: put before every source text, or the prompt beside features")
     lowercase: bool = Field(False, description="lower-case sources and targets")
+    source_form: Literal["NFC", "NFD", "NFKC", "NFKD"] | None = Field(
+        None, description="Unicode form of the sources, such as NFD: a letter apart from its accent (default: as read)"
+    )
+    where: dict[str, str] = Field(
+        default_factory=dict,
+        description="of pairs: only the rows whose column has this value, COLUMN: VALUE; a list of values makes a "
+        "task of each, and {COLUMN} in prefix and name is its value",
+    )
     source_language: str | None = Field(
         None, min_length=1, description="language of the sources (default: data.source_language)"
     )
@@ -108,8 +116,12 @@ class DatasetConfig(Options):
             raise ValueError(f"{', '.join(OF_TEXT[:-1])} and {OF_TEXT[-1]} go with text; give text too")
         if self.stream and (not self.pairs or self.pairs.startswith("hub:")):
             raise ValueError("stream reads pairs from a Parquet file or a folder of them")
-        if self.text and (self.prefix or self.prompt):
-            raise ValueError("text has no sources to put a prefix or prompt before; leave it out")
+        if self.where and (not self.pairs or self.stream):
+            raise ValueError("where chooses among the rows of pairs that are not streamed")
+        if self.text and (self.prefix or self.prompt or self.source_form):
+            raise ValueError(
+                "text has no sources to put a prefix or prompt before, or to write in a source_form; leave it out"
+            )
         if self.denoise == "ul2" and (self.noise_density, self.mean_span) != (0.15, 3.0):
             raise ValueError("noise_density and mean_span are of denoise span; UL2's denoisers have their own")
         return self
@@ -118,6 +130,11 @@ class DatasetConfig(Options):
     @classmethod
     def _streams_in_words(cls, features: Any) -> Any:
         return named_streams(features) if isinstance(features, str) else features
+
+    @field_validator("where", mode="before")
+    @classmethod
+    def _rows_in_words(cls, where: Any) -> Any:
+        return dict([where.split("=", 1)]) if isinstance(where, str) and "=" in where else where
 
     @field_validator("features")
     @classmethod
@@ -150,6 +167,28 @@ def _named_apart(sets: list[DatasetConfig]) -> list[DatasetConfig]:
     if twice is not None:
         raise ValueError(f"two sets are called {twice}; give each a name of its own")
     return sets
+
+
+def _task_of_each(named: Any) -> Any:
+    """A set whose `where` has a list of values as sets, one for each value; a mixture has them in its place."""
+    if isinstance(named, list):
+        made = [_task_of_each(each) for each in named]
+        return [one for each in made for one in (each if isinstance(each, list) else [each])]
+    where = named.get("where") if isinstance(named, dict) else None
+    if not isinstance(where, dict):
+        return named
+    listed = {column: values for column, values in where.items() if isinstance(values, list)}
+    if len(listed) > 1 or [] in listed.values():
+        raise ValueError("where: one column may have a list of values, and not an empty one")
+    sets = [_with_value(named, column, str(value)) for column, values in listed.items() for value in values]
+    return sets or named
+
+
+def _with_value(named: dict[str, Any], column: str, value: str) -> dict[str, Any]:
+    """The set with the rows of one value, which also stands for {COLUMN} in its prefix and name."""
+    texts = {"name": named.get("name") or f"{{{column}}}", "prefix": named.get("prefix") or ""}
+    texts = {key: text.replace(f"{{{column}}}", value) for key, text in texts.items()}
+    return {**named, **texts, "where": {**named["where"], column: value}}
 
 
 Sounds = Literal["log-mel", "log-mel-128", "fbank", "samples"]
@@ -202,6 +241,11 @@ class DataConfig(Options):
     stream_examples: Positive = Field(100_000, description="examples of a stream that are shuffled together")
     store: str = Field("", description="folder for such tables, used again (default: sourcewise/sets in the cache)")
     chat: ChatConfig = Field(default_factory=ChatConfig, description="how conversations become text")
+
+    @field_validator("train", "valid", "test", mode="before")
+    @classmethod
+    def _lists_of_values(cls, named: Any) -> Any:
+        return _task_of_each(named)
 
     @field_validator("group")
     @classmethod

@@ -16,6 +16,7 @@ from sourcewise.config.data import OF_COLUMN
 from sourcewise.data.batches import FRAMES, IGNORED, TOKENS, Batch, Source, pad, pad_features
 from sourcewise.data.examples import Dataset, Note, unnamed
 from sourcewise.data.readers.conversations import fit
+from sourcewise.data.sequences import at
 from sourcewise.data.tokenizers.tokenizer import Tokenizer
 from sourcewise.errors import DataWarning
 
@@ -85,9 +86,9 @@ class ExampleSet:
         """A set of only these examples, in this order."""
         chosen, other = list(indices), copy.copy(self)
         other.dataset = self.dataset.select(chosen)
-        other.sources = None if self.sources is None else [self.sources[i] for i in chosen]
-        other.targets = [self.targets[i] for i in chosen]
-        other.begins = None if self.begins is None else [self.begins[i] for i in chosen]
+        other.sources = None if self.sources is None else at(self.sources, chosen)
+        other.targets = at(self.targets, chosen)
+        other.begins = None if self.begins is None else at(self.begins, chosen)
         other.source_lengths, other.target_lengths = self.source_lengths[chosen], self.target_lengths[chosen]
         return other
 

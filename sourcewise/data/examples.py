@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain
 from pathlib import Path
@@ -12,7 +12,7 @@ from typing import Any, overload
 import numpy as np
 
 from sourcewise.config import DatasetConfig
-from sourcewise.data.sequences import BLOCK, Changed
+from sourcewise.data.sequences import BLOCK, Changed, at
 from sourcewise.errors import RequestError
 
 FIRST_OF_STREAM = 250_000  # examples that a tokenizer is trained on
@@ -104,13 +104,22 @@ class Rows(Sequence[Example]):
     def __len__(self) -> int:
         return len(self.targets)
 
+    def at(self, places: Sequence[int]) -> list[Example]:
+        """See `sequences.at`."""
+        return _examples(at(column, places) for column in self._columns())
+
     def _block(self, some: slice) -> list[Example]:
-        columns = (self.ids, self.targets, self.sources, self.wheres, self.others, self.languages, self.groups)
-        rows = zip(*(column[some] for column in columns), strict=True)
-        return [
-            Example(name, target, source, 0, where, others=others, languages=languages, group=group)
-            for name, target, source, where, others, languages, group in rows
-        ]
+        return _examples(column[some] for column in self._columns())
+
+    def _columns(self) -> tuple[Sequence[Any], ...]:
+        return (self.ids, self.targets, self.sources, self.wheres, self.others, self.languages, self.groups)
+
+
+def _examples(columns: Iterable[Sequence[Any]]) -> list[Example]:
+    return [
+        Example(name, target, source, 0, where, others=others, languages=languages, group=group)
+        for name, target, source, where, others, languages, group in zip(*columns, strict=True)
+    ]
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,7 +192,7 @@ class Dataset(Sequence[Example]):
         if isinstance(indices, range) and indices.step == 1:
             some = self.examples[indices.start : indices.stop]
         else:
-            some = [self.examples[i] for i in chosen]
+            some = at(self.examples, chosen)
         return replace(
             self,
             examples=some,

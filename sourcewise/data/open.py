@@ -31,6 +31,7 @@ from sourcewise.data.readers.plain_text import read_documents
 from sourcewise.data.readers.several import join_sources
 from sourcewise.data.readers.tables import endings, no_column
 from sourcewise.data.sequences import Same
+from sourcewise.data.spelling import NOTHING, Spelling
 from sourcewise.data.stored.pairs import stored_pairs
 from sourcewise.data.stored.store import Store
 from sourcewise.data.streams import Stream
@@ -39,8 +40,8 @@ from sourcewise.errors import RequestError, tell
 Use = Literal["train", "valid", "test"]
 USES: tuple[Use, ...] = ("test", "valid", "train")  # the first ones are the best model of a user's own sources
 LENT = (  # options of a recipe's set that also hold for another file
-    *("prefix", "lowercase", "name", "source_language", "target_language", "metric", "max_source", "max_target"),
-    *("quoting", "join_sources"),
+    *("prefix", "lowercase", "source_form", "name", "source_language", "target_language", "metric", "max_source"),
+    *("max_target", "quoting", "join_sources"),
 )
 
 
@@ -75,7 +76,7 @@ def _prepared(dataset: Dataset, config: DatasetConfig, data: DataConfig) -> Data
         return dataset
     if data.group:
         dataset = with_group(dataset, data.group)
-    return _dressed(dataset, config.prefix, config.lowercase, data.languages(config))
+    return _dressed(dataset, Spelling.of(config), data.languages(config))
 
 
 def open_sets(data: DataConfig, use: Use) -> list[Dataset]:
@@ -120,7 +121,7 @@ def choose_task(
     named = [config for config in named if not config.text] or named
     same_file = [c for c in named if path and PurePath(path).name == PurePath(_file(c)).name]
     found = reversed(same_file or named)
-    looks = {(c.prefix if prefix is None else prefix, c.lowercase, bool(c.conversations)): c for c in found}
+    looks = {(Spelling.of(c, prefix), bool(c.conversations)): c for c in found}
     if len(looks) > 1:
         names = ", ".join(dict.fromkeys(c.task for c in reversed(looks.values())))
         raise RequestError(f"{path or 'sources'}: of which task? the model knows {names}; name it with --task")
@@ -153,8 +154,11 @@ def config_for(path: str, features: str | None = None, like: DatasetConfig | Non
         for name in ("source", "target", "prompt"):
             if like and getattr(like, name) in columns:
                 lent[name] = getattr(like, name)
+        if like and like.where and set(like.where) <= set(columns):
+            lent["where"] = like.where
         if features or is_manifest(columns, lent.get("source") or "source", named):
             file = named if named in columns else None
+            lent.pop("where", None)
             return DatasetConfig.model_validate({"manifest": path, "features": features, "file": file, **lent})
     elif features:
         raise RequestError(f"{path}: a folder of features goes with a manifest, which is a .tsv or .csv")
@@ -181,8 +185,7 @@ def open_sources(
     given: str | Path | Sequence[str] | Sequence[np.ndarray],
     features: str | Path | None = None,
     *,
-    prefix: str = "",
-    lowercase: bool = False,
+    spelling: Spelling = NOTHING,
     source: str | None = None,
     prompt: str | None = None,
     cache_gb: float = 4.0,
@@ -216,7 +219,7 @@ def open_sources(
         dataset = _texts([str(text) for text in given], "sources", chat)
     if not len(dataset):
         raise RequestError(f"{dataset.name}: no sources; give at least one line")
-    return _dressed(dataset, prefix, lowercase, languages)
+    return _dressed(dataset, spelling, languages)
 
 
 def _read(config: DatasetConfig, data: DataConfig, split: str) -> Dataset:
@@ -260,45 +263,34 @@ def _pair_options(config: DatasetConfig, data: DataConfig) -> dict[str, Any]:
         "need_source": not config.prefix.strip(),
         "skip_bad": data.skip_bad,
         "languages": data.languages(config),
-    }
+    } | ({"where": config.where} if config.where else {})
 
 
-def _dressed(dataset: Dataset, prefix: str, lowercase: bool, languages: tuple[str, str] = ("", "")) -> Dataset:
-    """The set in lower case, if asked for, with the prefix before each source or prompt, and with its languages.
+def _dressed(dataset: Dataset, spelling: Spelling, languages: tuple[str, str] = ("", "")) -> Dataset:
+    """The set with its sources and targets spelled so, and with its languages.
 
     Raises RequestError if a column should name these, and none was read.
     """
     if isinstance(dataset.examples, Rows) and dataset.kept:
-        return _dressed_rows(dataset, dataset.examples, dataset.kept, prefix, lowercase, languages)
+        return _dressed_rows(dataset, dataset.examples, dataset.kept, spelling, languages)
     if any(languages) and not any(map(any, dataset.languages())):
         by_column = next((name for name in languages if name.startswith(OF_COLUMN)), None)
         if by_column:
             raise unnamed(dataset.name, by_column)
         dataset = replace(dataset, examples=[replace(each, languages=languages) for each in dataset])
-    if not prefix and not lowercase:
+    if spelling == NOTHING:
         return dataset
-    return replace(dataset, examples=[_spelled(each, prefix, lowercase) for each in dataset])
+    return replace(dataset, examples=[spelling.example(each) for each in dataset])
 
 
-def _dressed_rows(
-    dataset: Dataset, rows: Rows, kept: Kept, prefix: str, lowercase: bool, languages: tuple[str, str]
-) -> Dataset:
+def _dressed_rows(dataset: Dataset, rows: Rows, kept: Kept, spelling: Spelling, languages: tuple[str, str]) -> Dataset:
     """The same for a set that is kept on disk; languages by column were read with it."""
     if any(languages) and not any(map(any, dataset.languages())):
         rows = replace(rows, languages=Same(languages, len(rows)))
-    rows = rows.changed(prefix.__add__ if prefix else None, str.lower if lowercase else None)
-    return replace(dataset, examples=rows, kept=kept.changed(prefix, lowercase, languages))
-
-
-def _spelled(example: Example, prefix: str, lowercase: bool) -> Example:
-    """An example in lower case, if asked for, with the prefix before its source."""
-    source, target, turns, others = example.source, example.target, example.turns, example.others
-    if lowercase:
-        source, target = source.lower(), target.lower()
-        turns, others = tuple(map(str.lower, turns)), tuple(map(str.lower, others))
-    if prefix and turns:
-        turns = (prefix + turns[0], *turns[1:])
-    return replace(example, source=prefix + source, target=target, turns=turns, others=others)
+    rows = rows.changed(
+        spelling.source if spelling != NOTHING else None, spelling.target if spelling.lowercase else None
+    )
+    return replace(dataset, examples=rows, kept=kept.changed(spelling, languages))
 
 
 def _file(config: DatasetConfig) -> str:

@@ -11,6 +11,7 @@ import numpy as np
 from sourcewise.config import DataConfig, DatasetConfig
 from sourcewise.data.examples import Dataset
 from sourcewise.data.open import choose_task, config_for, open_dataset, open_sources
+from sourcewise.data.spelling import Spelling
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,8 +40,7 @@ class SourceRequest:
         return open_sources(
             given,
             self.features,
-            prefix=like.prefix if self.prefix is None else self.prefix,
-            lowercase=like.lowercase,
+            spelling=Spelling.of(like, self.prefix),
             source=self.source or like.source,
             quoting=like.quoting,
             chat=self.data.chat if like.conversations else None,

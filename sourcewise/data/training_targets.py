@@ -29,7 +29,7 @@ def _targets(config: DatasetConfig, data: DataConfig) -> list[str]:
     path = data.path(config.manifest or config.pairs or "")
     if config.manifest:
         found = target_texts(path, config.target, config.quoting, config.file)[: config.limit]
-    elif config.pairs:
+    elif config.pairs and not config.where:
         found = list(read_targets(read_table(path, config.quoting), config.target or "target", config.limit)[0])
     else:
         return [example.target for example in open_dataset(config, data)]

@@ -18,6 +18,7 @@ from sourcewise.data.encoding import ExampleSet
 from sourcewise.data.examples import Dataset
 from sourcewise.data.open import open_sources
 from sourcewise.data.readers.plain_text import encode_set
+from sourcewise.data.spelling import NOTHING, Spelling
 from sourcewise.data.tokenizers.tokenizer import Tokenizer
 from sourcewise.errors import DataWarning, RequestError
 from sourcewise.generation.engine.search import Engine, why_not
@@ -327,16 +328,16 @@ def ensemble(models: Sequence[Model]) -> Model:
         if model.tokenizer.digest() != first.tokenizer.digest():
             raise RequestError(f"{model.name}: cannot join {first.name} in an ensemble: its vocabulary is another one")
         if _reading(model) != _reading(first):
-            problem = f"reads its sources otherwise: prefix and lowercase are {_reading(model)}, not {_reading(first)}"
+            problem = f"reads its sources otherwise: {_reading(model)}, not {_reading(first)}"
             raise RequestError(f"{model.name}: cannot join {first.name} in an ensemble: it {problem}")
     names = [model.name for model in models]
     network = Ensemble([model.network for model in models], names)
     return replace(first, network=network, name=" + ".join(names))
 
 
-def _reading(model: Model) -> list[tuple[str, bool]]:
+def _reading(model: Model) -> list[Spelling]:
     """How the sources of a model's training sets are changed when they are read."""
-    return sorted({(each.prefix, each.lowercase) for each in model.data.sets("train")}) or [("", False)]
+    return sorted({Spelling.of(each) for each in model.data.sets("train")}, key=repr) or [NOTHING]
 
 
 def _asked_by(folder: Path) -> tuple[Recipe, Settings]:

@@ -11,6 +11,7 @@ NAMES = [
     "dates",
     "digits",
     "fsdd",
+    "g2p",
     "multi30k",
     "multi30k_1000",
     "multi30k_bahdanau",

@@ -5,6 +5,7 @@ import pytest
 
 from sourcewise.config import DataConfig, DatasetConfig
 from sourcewise.data.open import choose_task, config_for, open_dataset, open_sets, open_sources
+from sourcewise.data.spelling import Spelling
 from sourcewise.errors import RequestError
 
 
@@ -107,10 +108,10 @@ def test_a_table_with_ids_and_sources_is_no_manifest(write_text):
 
 
 def test_sources_from_lines_and_files(write_text, pairs):
-    assert [e.source for e in open_sources(["one", "", "three"], prefix="p ")] == ["p one", "p ", "p three"]
+    assert [e.source for e in open_sources(["one", "", "three"], spelling=Spelling("p "))] == ["p one", "p ", "p three"]
     lines = open_sources(write_text("x.txt", "one\n\nthree\n"))
     assert [(e.source, e.target, e.id) for e in lines] == [("one", "", "1"), ("", "", "2"), ("three", "", "3")]
-    assert [e.source for e in open_sources(pairs, lowercase=True)] == ["a cat", "a dog"]
+    assert [e.source for e in open_sources(pairs, spelling=Spelling(lowercase=True))] == ["a cat", "a dog"]
     assert [e.source for e in open_sources(str(pairs), source="target")] == ["Eine Katze", "Ein Hund"]
 
 

@@ -47,9 +47,9 @@ def test_seeded_and_independent_of_how_draws_are_chunked(monkeypatch):
 
 
 def test_fast_enough_for_a_large_set():
-    started = time.perf_counter()
+    started = time.process_time()
     interval(np.ones(20_000), np.ones(20_000))
-    assert time.perf_counter() - started < 5
+    assert time.process_time() - started < 5
 
 
 @pytest.mark.parametrize(

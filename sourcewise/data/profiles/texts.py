@@ -113,11 +113,20 @@ def shape(text: str) -> str:
 
     "2020-01-31" → "9999-99-99"; "Hello you, Sir" → "Aa a, Aa".
     """
-    kinds = "".join(
-        "9" if c.isdigit() else "A" if c.isupper() else "a" if c.isalpha() or unicodedata.combining(c) else c
-        for c in text
-    )
-    return _RUN.sub(lambda run: " " if run.group()[0].isspace() else run.group()[0], kinds)
+    return _RUN.sub(lambda run: " " if run.group()[0].isspace() else run.group()[0], text.translate(_KINDS))
+
+
+class _Kinds(dict[int, str]):
+    """Code point → its kind, of those that were seen."""
+
+    def __missing__(self, code: int) -> str:
+        c = chr(code)
+        letter = c.isalpha() or unicodedata.combining(c)
+        self[code] = kind = "9" if c.isdigit() else "A" if c.isupper() else "a" if letter else c
+        return kind
+
+
+_KINDS = _Kinds()
 
 
 def _all(each: Sequence[np.ndarray]) -> np.ndarray:

@@ -135,7 +135,7 @@ def _tell_of_numbers(numbers: _Numbers, name: str, found: Cells) -> None:
 def _remarked(found: Cells, name: str) -> Cells:
     """Remark on texts that look like a program's spelling of a missing value."""
     texts = found.texts
-    if not _MISSING.isdisjoint(texts):
+    if not all(_MISSING.isdisjoint(block) for _, block in blocks(texts)):  # in C, since tables are long
         rows = [i for i, text in enumerate(texts) if text in _MISSING]
         words = ", ".join(dict.fromkeys(texts[i] for i in rows))
         found.remarks.append((rows[0], f"{len(rows):,} cells of {name!r} are the word {words}: taken as text"))

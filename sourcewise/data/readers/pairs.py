@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from sourcewise.data.examples import Dataset, Example, Group, Note
 from sourcewise.data.readers.bad_rows import blank_rows
 from sourcewise.data.readers.delimited import Quoting
 from sourcewise.data.readers.several import read_targets
-from sourcewise.data.readers.tables import Table, read_table
+from sourcewise.data.readers.tables import Table, listed, read_table
 from sourcewise.data.sequences import Same
 from sourcewise.errors import RequestError
 from sourcewise.runtime import hub
@@ -82,6 +82,7 @@ def pairs_of(
     need_source: bool = True,
     skip_bad: bool = False,
     languages: tuple[str, str] = ("", ""),
+    where: Mapping[str, str] | None = None,
 ) -> Pairs:
     """The pairs of a table.
 
@@ -90,8 +91,10 @@ def pairs_of(
     `target=None` every target is empty. Ids come from a column `id`, else they count from 1. Rows with a blank source
     or target are bad; without `need_source`, or without targets, blank sources are only noted. Raises RequestError
     that names the file, counts the bad rows and names the first; with `skip_bad` bad rows are skipped and noted.
-    `languages` are those of sources and targets, or `column:NAME`.
+    `languages` are those of sources and targets, or `column:NAME`. With `where` only rows whose columns have these
+    values are kept, and `limit` counts them.
     """
+    most, limit = limit, None if where else limit
     sources = table.text(source, limit)
     count = len(sources)
     targets, others = read_targets(table, target, limit) if target else (Same("", count), Same((), count))
@@ -101,9 +104,23 @@ def pairs_of(
         table.bad.add_blank(targets, wheres, "the target is empty", "every example needs a text to produce")
         _look_for_blank(sources, wheres, table, need_source)
     kept, left_out = table.bad.settle(wheres, skip_bad)
+    if where:
+        kept = _chosen(table, where, kept)[:most]
     groups = table.groups(count, ("id", source, target or "", source.split(".")[0], (target or "").split(".")[0]))
     notes = [*table.notes, *left_out]
     return Pairs(table.name, ids, sources, targets, others, groups, spoken, table.lines[:count], kept, notes)
+
+
+def _chosen(table: Table, where: Mapping[str, str], kept: Sequence[int]) -> Sequence[int]:
+    """The rows whose columns have these values. Raises RequestError if there are none."""
+    for column, value in where.items():
+        cells = table.text(column)
+        chosen = [row for row in kept if cells[row] == value]
+        if not chosen:
+            known = listed(dict.fromkeys(cells[row] for row in kept))
+            raise RequestError(f"{table.name}: no row has {value!r} in the column {column}; there are {known}")
+        kept = chosen
+    return kept
 
 
 def _look_for_blank(sources: Sequence[str], wheres: Sequence[str], table: Table, needed: bool) -> None:

@@ -144,8 +144,12 @@ def _is_plain(cell: Any) -> bool:
 
 def _joined(texts: Sequence[str]) -> tuple[bytes, np.ndarray]:
     """Texts as UTF-8, one after another, and (texts,) int64 where each ends. All at once: there are millions."""
-    sizes = (len(text) if text.isascii() else len(text.encode("utf-8", "surrogatepass")) for text in texts)
-    return "".join(texts).encode("utf-8", "surrogatepass"), np.cumsum(np.fromiter(sizes, np.int64, len(texts)))
+    whole = "".join(texts)
+    data, ends = whole.encode("utf-8", "surrogatepass"), np.cumsum(np.fromiter(map(len, texts), np.int64, len(texts)))
+    if len(data) == len(whole):
+        return data, ends
+    begins = np.flatnonzero((np.frombuffer(data, dtype=np.uint8) & 0xC0) != 0x80)  # of the characters
+    return data, np.append(begins, len(data))[ends]
 
 
 def _parted(data: bytes, places: np.ndarray) -> list[str]:
@@ -191,6 +195,15 @@ class Column(Sequence[Any]):
             return self._block(start, stop) if step == 1 else [self[i] for i in range(start, stop, step)]
         place = range(self._size)[index]
         return self._block(place, place + 1)[0]
+
+    def at(self, places: Sequence[int]) -> list[Any]:
+        """See `sequences.at`."""
+        chosen = np.arange(self._size)[np.asarray(places, dtype=np.int64)]  # raises IndexError, as an index does
+        ends = zip(self._offsets[chosen].tolist(), self._offsets[chosen + 1].tolist(), strict=True)
+        texts = [self._data[start:end].decode("utf-8", "surrogatepass") for start, end in ends]
+        if self._kinds is None:
+            return texts
+        return [self._cell(kind, text) for kind, text in zip(self._kinds[chosen].tolist(), texts, strict=True)]
 
     def __iter__(self) -> Iterator[Any]:
         for start in range(0, self._size, BLOCK):
