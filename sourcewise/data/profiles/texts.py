@@ -18,7 +18,7 @@ CLOSED = 100  # fewer distinct texts are a list that is complete, such as labels
 COMMON = 0.95  # of the texts have a trigram that nearly all have
 SHAPES = 3000  # most shapes that are kept, the commonest
 _NOT_LATIN = re.compile(r"[^\W\d_A-Za-z\u00aa\u00ba\u00c0-\u024f\u0250-\u02ff\u1d00-\u1eff]")
-_RUN = re.compile(r"(a+|A+|\s+)")
+_RUNS = [(re.compile(run), one) for run, one in (("aa+", "a"), ("AA+", "A"), (r"\s+", " "))]
 
 HABITS = {  # how a text is written: whether …
     "begins with a capital": lambda text: text[:1].isupper(),
@@ -26,7 +26,7 @@ HABITS = {  # how a text is written: whether …
     "is in capitals throughout": lambda text: text == text.upper() != text.lower(),
     "ends with a mark": lambda text: unicodedata.category(text[-1:] or " ").startswith("P"),
     "holds a mark with a space before it": lambda text: re.search(r"\w [.,!?;:]( |$)", text) is not None,
-    "holds a digit": lambda text: any(c.isdigit() for c in text),
+    "holds a digit": lambda text: "9" in text.translate(_KINDS),
     "is composed (NFC)": lambda text: unicodedata.normalize("NFC", text) == text,
     "holds a letter that is not Latin": lambda text: _NOT_LATIN.search(text) is not None,
     "has an accent": lambda text: any(unicodedata.normalize(form, text) != text for form in ("NFC", "NFD")),
@@ -61,10 +61,11 @@ class TextProfile:
 def profile_texts(texts: Sequence[str]) -> TextProfile:
     """The look of texts, of which at least one is needed."""
     some = sampled(texts)
+    shapes = {text: shape(text) for text in some}
     distinct = list(dict.fromkeys(some))  # a text that comes twice would find itself among the others
     asked = some if len(distinct) < CLOSED else distinct
     held, kept = asked[::HELD], [text for i, text in enumerate(asked) if i % HELD]
-    known, others = _all([hashed(text) for text in kept]), {shape(text) for text in kept}
+    known, others = _all([hashed(text) for text in kept]), {shapes[text] for text in kept}
     held_grams = [hashed(text) for text in held]
     return TextProfile(
         len(some),
@@ -72,8 +73,8 @@ def profile_texts(texts: Sequence[str]) -> TextProfile:
         _share_of_new(held_grams, known) if kept else 1.0,
         common_trigrams(some),
         habits(some),
-        {each: count / len(some) for each, count in Counter(map(shape, some)).most_common(SHAPES)},
-        sum(shape(text) not in others for text in held) / len(held) if kept else 1.0,
+        {each: count / len(some) for each, count in Counter(shapes[text] for text in some).most_common(SHAPES)},
+        sum(shapes[text] not in others for text in held) / len(held) if kept else 1.0,
         float(np.mean([len(text.split()) for text in some])),
         [text[:80] for text in some[:: max(1, len(some) // 3)]][:3],
     )
@@ -96,10 +97,12 @@ def hashed(text: str) -> np.ndarray:
 
 def common_trigrams(texts: Sequence[str]) -> dict[str, float]:
     """The trigrams of letters that nearly all texts have, such as those of a prefix, and the share that has each."""
-    counts: Counter[str] = Counter()
+    least, counts = COMMON * len(texts), Counter[str]()
+    _, hashes = np.unique(np.concatenate([np.unique(hashed(text)) for text in texts]), return_counts=True)
+    if not len(hashes) or hashes.max() < least:
+        return {}  # the usual case: counting letters takes long
     for text in texts:
         counts.update({text[i : i + 3] for i in range(len(text) - 2)})
-    least = COMMON * len(texts)
     return {gram: count / len(texts) for gram, count in sorted(counts.items()) if count >= least}
 
 
@@ -113,7 +116,10 @@ def shape(text: str) -> str:
 
     "2020-01-31" → "9999-99-99"; "Hello you, Sir" → "Aa a, Aa".
     """
-    return _RUN.sub(lambda run: " " if run.group()[0].isspace() else run.group()[0], text.translate(_KINDS))
+    kinds = text.translate(_KINDS)
+    for run, one in _RUNS:
+        kinds = run.sub(one, kinds)
+    return kinds
 
 
 class _Kinds(dict[int, str]):

@@ -34,7 +34,8 @@ class StoredIds(Sequence[list[int]]):
 
     def __init__(self, path: Path, dtype: str, lengths: np.ndarray) -> None:
         self.ends = np.concatenate(([0], np.cumsum(lengths))).astype(np.int64)
-        self.flat: np.ndarray = np.memmap(path, dtype=dtype, mode="r") if self.ends[-1] else np.zeros(0, dtype)
+        # A plain array of the mapped file: slices of a memmap take several times as long.
+        self.flat: np.ndarray = np.asarray(np.memmap(path, dtype, "r")) if self.ends[-1] else np.zeros(0, dtype)
 
     @overload
     def __getitem__(self, index: int) -> list[int]: ...
@@ -46,6 +47,12 @@ class StoredIds(Sequence[list[int]]):
         place = range(len(self))[index]
         found: list[int] = self.flat[self.ends[place] : self.ends[place + 1]].tolist()
         return found
+
+    def at(self, places: Sequence[int]) -> list[list[int]]:
+        """See `sequences.at`."""
+        chosen = np.arange(len(self))[np.asarray(places, dtype=np.int64)]
+        ends = zip(self.ends[chosen].tolist(), self.ends[chosen + 1].tolist(), strict=True)
+        return [self.flat[start:end].tolist() for start, end in ends]
 
     def __iter__(self) -> Iterator[list[int]]:
         for start in range(0, len(self), BLOCK):

@@ -35,11 +35,13 @@ class TargetTextsInTraining(Rule[Pairs]):
         train, held_out = pairs.train.dataset, pairs.held_out()
         if made_of_text(pairs.train):
             return
+        targets = [[plain(example.target) for example in part.dataset] for part in pairs.train.parts]
+        every = [text for part in targets for text in part]
         known: dict[str, str] = {}  # target → where it comes first
-        for example in train:
-            known.setdefault(plain(example.target), example.where)
-        both = set() if train.dims else {(example.source, plain(example.target)) for example in train}
-        usual = seen_share([[plain(e.target) for e in part.dataset] for part in pairs.train.parts])
+        for text, example in zip(every, train, strict=True):
+            known.setdefault(text, example.where)
+        both = set() if train.dims else {(example.source, text) for text, example in zip(every, train, strict=True)}
+        usual = seen_share(targets)
         rarity = Rarity(list(known))
         said = [self.of(use, held, known, both, usual, rarity) for use, held in held_out]
         found = [each for each in said if each]
