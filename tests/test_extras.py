@@ -59,7 +59,9 @@ def test_an_installation_is_small() -> None:
     base = needed(name_of(text) for text in PROJECT["dependencies"]) - needed(["torch", "transformers"])
     sizes = {package: megabytes(package) for package in base}
     own = [path for part in ("sourcewise", "recipes") for path in (ROOT / part).rglob("*") if path.is_file()]
-    sizes["sourcewise"] = sum(path.stat().st_size for path in own if "__pycache__" not in path.parts) / 1e6
+    own = [path for path in own if "__pycache__" not in path.parts]
+    compiled = [path for path in own if path.suffix == ".py"]  # pip writes a file about as large beside each
+    sizes["sourcewise"] = sum(path.stat().st_size for path in [*own, *compiled]) / 1e6
     assert all(sizes[package] > 0 for package in ("sacrebleu", "jiwer", "sourcewise")), sizes
     assert sum(sizes.values()) <= MOST_MB, sorted(sizes.items(), key=lambda item: -item[1])
     assert not base & {"pyarrow", "pandas", "datasets", "scipy", "matplotlib", "pillow", "scikit-learn"}
@@ -75,7 +77,7 @@ def test_every_extra_of_users_is_told_of_by_info() -> None:
 def test_every_extra_that_is_named_is_one() -> None:
     named = 0
     for file in [*(ROOT / "sourcewise").rglob("*.py"), *(ROOT / "docs").rglob("*.md"), ROOT / "README.md"]:
-        for found in re.findall(r"(?:sourcewise|\.)\[([a-z0-9,]+)\]", file.read_text(encoding="utf-8")):
+        for found in re.findall(r"pip install '(?:sourcewise|\.)\[([a-z0-9,]+)\]'", file.read_text(encoding="utf-8")):
             assert set(found.split(",")) <= set(PROJECT["optional-dependencies"]), f"{file}: {found}"
             named += 1
     assert named > 20
