@@ -47,8 +47,9 @@ class SparseRows:
 
     def __add__(self, other: SparseRows) -> SparseRows:
         """Sums, row by row."""
-        both = (np.concatenate([getattr(self, name), getattr(other, name)]) for name in ("owners", "columns", "values"))
-        return summed(*both, self.shape)
+        owners = np.concatenate([self.owners, other.owners])
+        columns = np.concatenate([self.columns, other.columns])
+        return summed(owners, columns, np.concatenate([self.values, other.values]), self.shape)
 
     def weighed(self, values: np.ndarray) -> SparseRows:
         """The same entries with other values."""
