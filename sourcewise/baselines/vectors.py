@@ -10,9 +10,10 @@ from collections.abc import Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
-from scipy import sparse
 
-Vectors: TypeAlias = Any  # scipy.sparse.csr_matrix or numpy.ndarray of (examples, size), rows of length 1 or 0
+from sourcewise.baselines.sparse import SparseRows, stacked, summed
+
+Vectors: TypeAlias = Any  # SparseRows or numpy.ndarray of (examples, size), rows of length 1 or 0
 
 BUCKETS = 2**20  # hashed n-grams
 MIX = np.uint64(0x9E3779B97F4A7C15)  # Knuth's multiplicative hash, 2**64 over the golden ratio
@@ -21,13 +22,13 @@ QUERIES = 64  # queries that are held against all keys at a time
 WEIGHTIEST = 40  # n-grams of a query that count: the others are the commonest ones, and say little
 
 
-def ngrams(documents: Sequence[np.ndarray], orders: Sequence[int], salt: int = 0) -> sparse.csr_matrix:
+def ngrams(documents: Sequence[np.ndarray], orders: Sequence[int], salt: int = 0) -> SparseRows:
     """Counts of the hashed n-grams of documents of ids, (documents, BUCKETS); other salts give other buckets."""
     parts = [_counted(documents[i : i + ROWS], orders, salt) for i in range(0, len(documents), ROWS)]
-    return sparse.vstack(parts, format="csr") if parts else sparse.csr_matrix((0, BUCKETS), dtype=np.float32)
+    return stacked(parts, BUCKETS)
 
 
-def _counted(documents: Sequence[np.ndarray], orders: Sequence[int], salt: int) -> sparse.csr_matrix:
+def _counted(documents: Sequence[np.ndarray], orders: Sequence[int], salt: int) -> SparseRows:
     sizes = [len(each) for each in documents]
     ids = np.concatenate(documents).astype(np.uint64) if sum(sizes) else np.zeros(0, np.uint64)
     owners = np.repeat(np.arange(len(documents)), sizes)
@@ -39,10 +40,9 @@ def _counted(documents: Sequence[np.ndarray], orders: Sequence[int], salt: int) 
         if order in orders:
             inside = owners[:left] == owners[order - 1 :]  # not from one document into the next
             rows.append(owners[:left][inside])
-            columns.append((hashed[inside] % np.uint64(BUCKETS)).astype(np.int32))
-    where = np.concatenate(rows), np.concatenate(columns)
-    ones = np.ones(len(where[0]), dtype=np.float32)
-    return sparse.csr_matrix((ones, where), shape=(len(documents), BUCKETS))
+            columns.append((hashed[inside] % np.uint64(BUCKETS)).astype(np.int64))
+    owned = np.concatenate(rows)
+    return summed(owned, np.concatenate(columns), np.ones(len(owned)), (len(documents), BUCKETS))
 
 
 def _mixed(hashed: np.ndarray, ids: np.ndarray) -> np.ndarray:
@@ -51,30 +51,31 @@ def _mixed(hashed: np.ndarray, ids: np.ndarray) -> np.ndarray:
     return np.asarray(mixed ^ (mixed >> np.uint64(29)))
 
 
-def tf_idf(keys: sparse.csr_matrix, queries: sparse.csr_matrix) -> tuple[Vectors, Vectors]:
+def tf_idf(keys: SparseRows, queries: SparseRows) -> tuple[Vectors, Vectors]:
     """Counts as TF-IDF vectors of length 1: whether an n-gram is there, times how rare it is among the keys.
 
     How often it is there does not count: a sign that is held long is one sign. What all keys have, or none, weighs
     nothing: keys that are all alike give vectors of length 0.
     """
-    found = np.bincount(keys.indices, minlength=BUCKETS)
-    rarity = np.log((1 + keys.shape[0]) / (1 + found)).astype(np.float32)
+    found = np.bincount(keys.columns, minlength=BUCKETS)
+    rarity = np.log((1 + len(keys)) / (1 + found)).astype(np.float32)
     rarity[found == 0] = 0
     return _weighed(keys, rarity), _weighed(queries, rarity)
 
 
-def _weighed(counts: sparse.csr_matrix, rarity: np.ndarray) -> sparse.csr_matrix:
-    weighed = counts.copy()
-    weighed.data = rarity[counts.indices]
-    return unit(weighed)
+def _weighed(counts: SparseRows, rarity: np.ndarray) -> SparseRows:
+    """Entries that weigh nothing are left out."""
+    weights = rarity[counts.columns]
+    weighed: SparseRows = unit(counts.weighed(weights).only(weights > 0))
+    return weighed
 
 
 def unit(vectors: Vectors) -> Vectors:
     """Rows scaled to length 1; rows of zeros stay."""
-    if sparse.issparse(vectors):
-        lengths = np.sqrt(np.asarray(vectors.multiply(vectors).sum(axis=1)).ravel())
+    if isinstance(vectors, SparseRows):
+        lengths = vectors.lengths()
         scale = np.divide(1, lengths, out=np.zeros_like(lengths), where=lengths > 0)
-        return sparse.csr_matrix(sparse.diags(scale.astype(np.float32)) @ vectors)
+        return vectors.weighed(vectors.values * scale[vectors.owners])
     lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
     return np.divide(vectors, lengths, out=np.zeros_like(vectors), where=lengths > 0)
 
@@ -86,13 +87,14 @@ def nearest(queries: Vectors, keys: Vectors, never: np.ndarray | None = None) ->
     """
     places = np.zeros(queries.shape[0], dtype=np.int64)
     cosines = np.zeros(queries.shape[0], dtype=np.float32)
-    turned = keys.T.tocsr() if sparse.issparse(keys) else keys.T
-    if sparse.issparse(queries):
+    few = isinstance(queries, SparseRows)
+    turned = keys.by_column() if few else keys.T
+    if few:
         queries = _weightiest(queries)
     for start in range(0, len(places), QUERIES):
-        these = slice(start, min(start + QUERIES, len(places)))
-        found = queries[these] @ turned
-        found = found.toarray() if sparse.issparse(found) else found
+        stop = min(start + QUERIES, len(places))
+        these = slice(start, stop)
+        found = queries.products(turned, start, stop) if few else queries[these] @ turned
         if never is not None:
             found[np.arange(len(found)), never[these]] = -np.inf
         places[these] = found.argmax(1)
@@ -100,15 +102,12 @@ def nearest(queries: Vectors, keys: Vectors, never: np.ndarray | None = None) ->
     return places, cosines
 
 
-def _weightiest(vectors: sparse.csr_matrix) -> sparse.csr_matrix:
+def _weightiest(vectors: SparseRows) -> SparseRows:
     """The vectors with only their largest weights, which bounds the cost of a product."""
-    sizes = np.diff(vectors.indptr)
-    if not len(sizes) or sizes.max() <= WEIGHTIEST:
+    if not len(vectors) or vectors.sizes.max() <= WEIGHTIEST:
         return vectors
-    owners = np.repeat(np.arange(len(sizes)), sizes)
-    order = np.lexsort((-vectors.data, owners))
+    owners = vectors.owners
+    order = np.lexsort((-vectors.values, owners))
     rank = np.empty(len(order), dtype=np.int64)
-    rank[order] = np.arange(len(order)) - np.repeat(vectors.indptr[:-1], sizes)
-    kept = rank < WEIGHTIEST
-    where = owners[kept], vectors.indices[kept]
-    return sparse.csr_matrix((vectors.data[kept], where), shape=vectors.shape)
+    rank[order] = np.arange(len(order)) - np.repeat(vectors.begins[:-1], vectors.sizes)
+    return vectors.only(rank < WEIGHTIEST)

@@ -18,6 +18,7 @@ from sourcewise.data.readers.lines import decode_text, read_bytes, with_newlines
 from sourcewise.data.readers.quoting import with_row_ends
 from sourcewise.data.readers.tables import Table, endings, no_column, read_table
 from sourcewise.errors import RequestError
+from sourcewise.runtime.extras import parquet
 from sourcewise.runtime.files import check_writable, write_atomically
 
 USES = ("train", "valid", "test")
@@ -281,8 +282,7 @@ def _write_parquet(path: Path, parts: Sequence[tuple[Path, list[int]]]) -> None:
     """Columns, types and what is said of them stay; how they are packed may change."""
     import io
 
-    import pyarrow.parquet
-
+    pyarrow = parquet(path)
     table = pyarrow.parquet.read_table(path)
     for place, chosen in parts:
         packed = io.BytesIO()

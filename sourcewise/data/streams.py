@@ -26,6 +26,7 @@ from sourcewise.data.sequences import BLOCK
 from sourcewise.data.stored.columns import InMemory
 from sourcewise.data.tokenizers.tokenizer import Tokenizer
 from sourcewise.errors import RequestError, tell
+from sourcewise.runtime.extras import parquet
 
 ORDER = 23  # of the draws of the order of row groups
 
@@ -71,9 +72,7 @@ class Stream:
 
     def _read(self, group: Group, first: int, last: int) -> Dataset:
         """The rows first … last − 1 of a row group."""
-        import pyarrow
-        import pyarrow.parquet
-
+        pyarrow = parquet(group.path)
         gathered, at = InMemory(ABSENT), 0
         try:
             with pyarrow.parquet.ParquetFile(group.path, memory_map=False) as file:
@@ -95,9 +94,6 @@ class Stream:
 
 def _groups(path: Path) -> list[Group]:
     """The row groups of a Parquet file, or of those in a folder, in order of name. Raises RequestError."""
-    import pyarrow
-    import pyarrow.parquet
-
     files = sorted(path.glob("*.parquet")) if path.is_dir() else [path]
     if not files or any(file.suffix.lower() != ".parquet" for file in files):
         problem = "holds no .parquet" if path.is_dir() else "no Parquet file"
@@ -106,6 +102,7 @@ def _groups(path: Path) -> list[Group]:
     for file in files:
         if not file.is_file():
             raise RequestError(f"{file}: no such file")
+        pyarrow = parquet(file)
         try:
             known, before = pyarrow.parquet.read_metadata(file), 0
         except (pyarrow.ArrowException, OSError) as error:

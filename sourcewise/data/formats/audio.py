@@ -109,8 +109,11 @@ def resampled(samples: np.ndarray, rate: int) -> np.ndarray:
     """Samples at 16,000 a second, by a polyphase filter."""
     if rate == RATE:
         return samples
-    from scipy.signal import resample_poly
-
+    try:
+        from scipy.signal import resample_poly
+    except ImportError:
+        message = f"has {rate:,} samples a second; to have {RATE:,} takes scipy, which is not installed: "
+        raise ValueError(message + "pip install 'sourcewise[audio]'") from None
     divisor = int(np.gcd(rate, RATE))
     found: np.ndarray = resample_poly(samples, RATE // divisor, rate // divisor).astype(np.float32)
     return found

@@ -15,6 +15,7 @@ from sourcewise.data.readers.cells import ABSENT
 from sourcewise.data.readers.records import Records
 from sourcewise.data.readers.tables import Table
 from sourcewise.errors import RequestError
+from sourcewise.runtime.extras import parquet
 
 ARROW = (".parquet", ".arrow", ".feather")
 _TEXTS = ("txt", "text", "json", "cls")
@@ -30,6 +31,7 @@ def holds_matrices(path: Path) -> bool:
     """Whether a Parquet or Arrow file has a column of matrices or recordings."""
     if path.suffix.lower() not in ARROW or not path.is_file():
         return False
+    parquet(path)
     from sourcewise.data.formats.arrow import ArrowFile
 
     try:
@@ -40,6 +42,7 @@ def holds_matrices(path: Path) -> bool:
 
 def read_arrow(path: Path) -> Records:
     """The rows of a Parquet or Arrow file. Raises RequestError that names it."""
+    parquet(path)
     from sourcewise.data.formats.arrow import ArrowColumn, ArrowFile
 
     try:

@@ -16,6 +16,7 @@ from sourcewise.data.readers.tables import Table, listed, read_table
 from sourcewise.data.sequences import Same
 from sourcewise.errors import RequestError
 from sourcewise.runtime import hub
+from sourcewise.runtime.extras import taken
 
 HUB = "hub:"
 
@@ -133,10 +134,7 @@ def _look_for_blank(sources: Sequence[str], wheres: Sequence[str], table: Table,
 
 
 def _read_hub(name: str, split: str, subset: str | None) -> Table:
-    try:
-        import datasets
-    except ImportError:
-        raise RequestError(f"{HUB}{name}: needs the datasets library; pip install datasets") from None
+    datasets = taken("datasets", "hub", f"{HUB}{name}: a set of the hub")
     try:
         with contextlib.nullcontext() if Path(name).exists() else hub.patient_no_longer(name):
             read = datasets.load_dataset(name, subset, split=split)

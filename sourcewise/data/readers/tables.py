@@ -24,6 +24,7 @@ from sourcewise.data.readers.pieces import Pieces
 from sourcewise.data.sequences import BLOCK, Lazy, Same, blocks
 from sourcewise.data.stored.columns import Column, Gathered, InMemory, OnDisk
 from sourcewise.errors import RequestError
+from sourcewise.runtime.extras import parquet
 from sourcewise.runtime.plugins import plugins
 
 MANY = 30  # columns that an error lists
@@ -300,14 +301,12 @@ _JSON = json.JSONDecoder(parse_float=Written, object_pairs_hook=_object)  # made
 
 
 def _read_parquet(path: str | Path, gathered: Gathered) -> Table:
-    import pyarrow
-    import pyarrow.parquet
-
     count = 0
     if Path(path).is_dir():
         raise RequestError(f"{path}: a folder of parts, not a file; name a part, or write them as one file")
     if not Path(path).is_file():
         raise RequestError(f"{path}: no such file")
+    pyarrow = parquet(path)
     try:
         names = pyarrow.parquet.read_schema(path).names
         if len(set(names)) < len(names):

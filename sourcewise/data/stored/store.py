@@ -16,6 +16,7 @@ from typing import Any
 
 from sourcewise.errors import RequestError
 from sourcewise.native.compiled import user_cache
+from sourcewise.runtime.extras import parquet
 from sourcewise.runtime.files import write_atomically
 
 VERSION = 1  # of the files: folders of another one are made anew
@@ -130,8 +131,7 @@ def _not_written(folder: Path, error: OSError) -> RequestError:
 def _size(path: Path) -> int:
     """Bytes of a file; of a Parquet file, unpacked, where a row has at least `ROW`."""
     if path.suffix.lower() == ".parquet":
-        import pyarrow.parquet
-
+        pyarrow = parquet(path)
         with contextlib.suppress(pyarrow.ArrowException, OSError):  # told when it is read
             known = pyarrow.parquet.read_metadata(path)
             unpacked = sum(known.row_group(i).total_byte_size for i in range(known.num_row_groups))
