@@ -69,6 +69,10 @@ class _Module(_DummyBackendModule):
     def manual_seed(self, seed: int) -> None:
         """The numbers that it would draw."""
 
+    def get_amp_supported_dtype(self) -> list[torch.dtype]:
+        """The precisions of its products."""
+        return [torch.bfloat16]
+
     def max_memory_allocated(self, device: Any = None) -> int:
         """None is allocated."""
         return 0

@@ -95,8 +95,8 @@ class Objective(nn.Module):
         return F.ctc_loss(
             log_p,
             given.labels.clamp(min=0),
-            memory.layout.mask[:, skip:].sum(1).tolist(),
-            lengths.tolist(),
+            memory.layout.mask[:, skip:].sum(1).tolist(),  # type: ignore[arg-type]
+            lengths.tolist(),  # type: ignore[arg-type]
             blank=network.pad_id,
             reduction="sum",
             zero_infinity=True,

@@ -235,6 +235,7 @@ class Transformer(Body):
         x = self.dropout(x)
         layout = layout or Layout.whole(*x.shape[:2])
         bias = self.decoder_bias(time) if cache is None else cache.next_bias(beams, time)
+        _ = memory.bias  # made before the blocks, which are then graphs of tensors alone
         for place, block in enumerate(self.decoder):
             x = block(x, layout, bias, memory, place, None if cache is None else cache.layer(place), seen)
         if cache is None:

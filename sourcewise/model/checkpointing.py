@@ -1,0 +1,51 @@
+"""Activation checkpointing: a block forgets what it computed, and computes it again in the backward pass.
+
+It costs about a third more arithmetic, and leaves of a block only its inputs in memory.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch.utils.checkpoint import checkpoint
+
+from sourcewise.errors import RequestError
+from sourcewise.model.attention import Attention
+from sourcewise.native.training.draws import drawn_again
+
+
+def checkpoint_blocks(network: Any) -> None:
+    """Checkpoint every block of a network, or all that transformers can of its model. Raises RequestError."""
+    model = getattr(network.body, "model", None)
+    if model is not None:
+        if not getattr(model, "supports_gradient_checkpointing", False):
+            raise RequestError(
+                f"train.checkpointing: transformers cannot for a {model.config.model_type}; leave it out"
+            )
+        model.gradient_checkpointing_enable({"use_reentrant": False})
+        return
+    blocks = [block for stack in network.stacks.values() for block in stack]
+    if not all(any(isinstance(m, Attention) for m in block.modules()) for block in blocks):
+        raise RequestError(
+            "train.checkpointing: a recurrent network is computed along time, not by blocks; leave it out"
+        )
+    for block in blocks:
+        block.forward = _forgetting(block.forward)
+
+
+def _forgetting(forward: Callable[..., Any]) -> Callable[..., Any]:
+    """The same computation, which is repeated in the backward pass with the same random draws."""
+
+    def run(*given: Any) -> Any:
+        if not torch.is_grad_enabled():
+            return forward(*given)
+        return checkpoint(forward, *given, use_reentrant=False, context_fn=_contexts)
+
+    return run
+
+
+def _contexts() -> tuple[contextlib.AbstractContextManager[Any], contextlib.AbstractContextManager[Any]]:
+    return contextlib.nullcontext(), drawn_again()
