@@ -150,8 +150,10 @@ class TrainConfig(Options):
     shard: Positive = Field(
         1, description="processes that hold the weights together, a shard each; 1: each process holds them whole"
     )
-    checkpointing: bool = Field(
-        False, description="compute each block again in the backward pass: less memory, a third more arithmetic"
+    checkpointing: Literal["none", "light", "blocks"] = Field(
+        "none",
+        description="compute again in the backward pass, to save memory: activations (light), or whole blocks, a third "
+        "more arithmetic",
     )
     compile: bool = Field(False, description="compile each block by torch.compile, on an accelerator")
     deterministic: bool = Field(

@@ -1,6 +1,7 @@
-"""Activation checkpointing: a block forgets what it computed, and computes it again in the backward pass.
+"""Activation checkpointing: what was computed is forgotten, and computed again in the backward pass.
 
-It costs about a third more arithmetic, and leaves of a block only its inputs in memory.
+`blocks` leaves of a block only its inputs in memory, and costs about a third more arithmetic. `light` computes only the
+activations and dropout of feed-forwards again, no product: that is the part which is large and cheap.
 """
 
 from __future__ import annotations
@@ -10,17 +11,21 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from sourcewise.errors import RequestError
 from sourcewise.model.attention import Attention
+from sourcewise.model.blocks.sublayers import FeedForward
 from sourcewise.native.training.draws import drawn_again
 
 
-def checkpoint_blocks(network: Any) -> None:
+def checkpoint_blocks(network: Any, how: str = "blocks") -> None:
     """Checkpoint every block of a network, or all that transformers can of its model. Raises RequestError."""
     model = getattr(network.body, "model", None)
     if model is not None:
+        if how == "light":
+            raise RequestError("train.checkpointing: light is for our own families; transformers can do blocks")
         if not getattr(model, "supports_gradient_checkpointing", False):
             raise RequestError(
                 f"train.checkpointing: transformers cannot for a {model.config.model_type}; leave it out"
@@ -33,7 +38,12 @@ def checkpoint_blocks(network: Any) -> None:
             "train.checkpointing: a recurrent network is computed along time, not by blocks; leave it out"
         )
     for block in blocks:
-        block.forward = _forgetting(block.forward)
+        if how == "blocks":
+            block.forward = _forgetting(block.forward)
+            continue
+        for layer in block.modules():
+            if isinstance(layer, FeedForward):
+                layer.forward = _light(layer)  # type: ignore[method-assign]
 
 
 def _forgetting(forward: Callable[..., Any]) -> Callable[..., Any]:
@@ -45,6 +55,15 @@ def _forgetting(forward: Callable[..., Any]) -> Callable[..., Any]:
         return checkpoint(forward, *given, use_reentrant=False, context_fn=_contexts)
 
     return run
+
+
+def _light(layer: FeedForward) -> Callable[[Tensor], Tensor]:
+    """The same feed-forward, of which the first product is kept, and what follows it is not.
+
+    Computing again stops before the last product, whose result nobody needs.
+    """
+    after = _forgetting(lambda projected: layer.wo(layer.between(projected)))
+    return lambda x: after(layer.wi(x))  # type: ignore[no-any-return]
 
 
 def _contexts() -> tuple[contextlib.AbstractContextManager[Any], contextlib.AbstractContextManager[Any]]:

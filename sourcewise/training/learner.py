@@ -59,8 +59,8 @@ def suit(network: Seq2Seq, config: TrainConfig) -> None:
         if config.ctc_weight:
             raise RequestError("train.deterministic: the gradient of CTC is not deterministic on a GPU; leave out one")
         attention.choose(network, "eager")  # the gradients of fused kernels are sums in any order
-    if config.checkpointing:
-        checkpoint_blocks(network)
+    if config.checkpointing != "none":
+        checkpoint_blocks(network, config.checkpointing)
     if config.compile:
         if host:
             raise RequestError("train.compile: on a CPU blocks are native code already; it is for accelerators")

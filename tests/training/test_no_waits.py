@@ -26,7 +26,7 @@ FAMILIES: list[Case] = [
 TRAIN: Case = {
     "accumulate": 2,
     "attention_mass": 0.1,
-    "checkpointing": True,
+    "checkpointing": "blocks",
     "clip": 0.0,
     "contrastive": 0.2,
     "ctc_weight": 0.2,
