@@ -25,10 +25,11 @@ from torch.utils._pytree import tree_leaves
 
 from sourcewise.config import TrainConfig
 from sourcewise.data.layout import Layout
+from sourcewise.model import attention
 from sourcewise.model.attention import Attention
-from sourcewise.model.checkpointing import checkpoint_blocks
 from sourcewise.model.families.transformer import Transformer, TransformerConfig
 from sourcewise.model.network import Seq2Seq
+from sourcewise.training.checkpointing import checkpoint_blocks
 from sourcewise.training.objective import Objective
 from sourcewise.training.optimizer import MasterAdamW
 from sourcewise.training.parts import Part
@@ -75,11 +76,11 @@ class Counted(OnAbsent):
         self.most = max(self.most, self.now)
 
 
-def _attend(
+def attend(
     q: Tensor, k: Tensor, v: Tensor, own: Layout, other: Layout, bias: Tensor | None, dropout: nn.Dropout
 ) -> Tensor:
     """What `scaled_dot_product_attention` takes on a GPU where a bias learns."""
-    mask = None if bias is None else bias.to(k.dtype).expand(len(q), q.shape[1], q.shape[2], k.shape[2])
+    mask = None if bias is None else bias.to(k.dtype).expand(*q.shape[:3], k.shape[2])
     p = dropout.p if dropout.training else 0.0
     kernel = torch.ops.aten._scaled_dot_product_efficient_attention
     return kernel(q, k, v, mask, q.requires_grad, p, False, scale=1.0)[0]  # type: ignore[no-any-return]
@@ -101,9 +102,10 @@ class _Norm(torch.autograd.Function):
 
 def as_on_a_gpu(network: nn.Module) -> None:
     """The kernels of a GPU, where torch chooses them by the name of the device."""
+    attention.CASTING.append(attend)
     for module in network.modules():
         if isinstance(module, Attention):
-            module.backend = _attend
+            module.backend = attend
         elif isinstance(module, nn.RMSNorm):
             module.forward = lambda x, m=module: _Norm.apply(x, m.weight)
         elif isinstance(module, nn.Dropout):

@@ -15,14 +15,14 @@ from torch import Tensor
 from sourcewise.config import TrainConfig
 from sourcewise.errors import RequestError
 from sourcewise.model import attention
-from sourcewise.model.checkpointing import checkpoint_blocks
-from sourcewise.model.compiled import compile_blocks
 from sourcewise.model.finite import damage
 from sourcewise.model.network import Seq2Seq
 from sourcewise.runtime.device import is_host
 from sourcewise.runtime.info import machine, peak_memory
 from sourcewise.runtime.ranks import Ranks
 from sourcewise.training.ahead import Ahead
+from sourcewise.training.checkpointing import checkpoint_blocks
+from sourcewise.training.compiled import compile_blocks
 from sourcewise.training.decoder_inputs import reference_share
 from sourcewise.training.events import Step
 from sourcewise.training.freezing import Unfreezing, freeze
@@ -62,6 +62,8 @@ def suit(network: Seq2Seq, config: TrainConfig) -> None:
     if config.checkpointing != "none":
         checkpoint_blocks(network, config.checkpointing)
     if config.compile:
+        if config.checkpointing != "none":
+            raise RequestError("train.compile: compiled blocks choose themselves what to compute again; leave out one")
         if host:
             raise RequestError("train.compile: on a CPU blocks are native code already; it is for accelerators")
         compile_blocks(network)

@@ -13,12 +13,12 @@ from sourcewise.config import TrainConfig
 from sourcewise.data.batches import IGNORED, Batch
 from sourcewise.errors import RequestError
 from sourcewise.model import attention
-from sourcewise.model.checkpointing import checkpoint_blocks
-from sourcewise.model.compiled import compile_blocks
 from sourcewise.model.loss import Emphasis
 from sourcewise.model.network import Seq2Seq
 from sourcewise.model.place import place
 from sourcewise.native.training.draws import dropout_seed
+from sourcewise.training.checkpointing import checkpoint_blocks
+from sourcewise.training.compiled import compile_blocks
 from sourcewise.training.learner import suit
 from sourcewise.training.objective import Objective
 from tests.model.families.test_decoder_only import network as decoder_only
@@ -179,5 +179,7 @@ def test_what_cannot_be_checkpointed_or_compiled_says_so() -> None:
     for change, named in ((checkpoint_blocks, "checkpointing"), (compile_blocks, "compile")):
         with pytest.raises(RequestError, match=rf"train\.{named}: .*; leave it out"):
             change(recurrent("gru", "bahdanau"))
+    with pytest.raises(RequestError, match=r"train\.compile: compiled blocks choose themselves"):
+        suit(network(), TrainConfig(compile=True, checkpointing="light"))
     with pytest.raises(RequestError, match=r"train\.compile: on a CPU"):
         suit(network(), TrainConfig(compile=True))
