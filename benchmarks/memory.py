@@ -39,9 +39,9 @@ GB = 1e9
 LOAD = Load(128, 512, 114)  # of nanoT5: 128 × (512 → 114)
 UNEVEN = Load(128, 512, 114, fixed=False)
 Row = tuple[Shape, Load, str]
-LARGE, XL = Shape(32128, 1024, 2816, 16, 24), Shape(32128, 2048, 5120, 32, 24)
+LARGE = Shape(32128, 1024, 2816, 16, 24)
 HOW = ("none", "light", "blocks")
-KINDS = {"small": SHAPES["small"], "base": SHAPES["base"], "large": LARGE, "XL": XL, "tiny": TINY}
+KINDS = {"small": SHAPES["small"], "base": SHAPES["base"], "large": LARGE, "tiny": TINY}
 ROWS: dict[str, Row] = {  # name → shape, batch, train.checkpointing
     **{f"{name}, {how}": (shape, LOAD, how) for name, shape in KINDS.items() if name != "tiny" for how in HOW},
     **{f"base, uneven, {how}": (SHAPES["base"], UNEVEN, how) for how in HOW},
