@@ -171,6 +171,8 @@ class _Chunks:
                 torch.mm(p, weight, out=dstates[start : start + rows])
                 part = p.T @ x
                 dweight = part if dweight is None else dweight.float().add_(part)
+        if wanted and dweight is None:  # no label counts
+            dweight = torch.zeros_like(weight)
         return minimised, nats, dstates if wanted else None, dweight
 
     def _probabilities(self, logits: Tensor, labels: Tensor, real: int | Tensor) -> tuple[Tensor, Tensor, Tensor]:
