@@ -18,6 +18,7 @@ from on_gpu.training import Ours
 from sourcewise.config import TrainConfig
 from sourcewise.data.layout import Layout
 from sourcewise.model.attention import BACKENDS
+from sourcewise.training.parts import Part
 
 STEPS = 5
 READS = ("_local_scalar_dense", "nonzero", "equal")  # operators whose result the host has to wait for
@@ -34,7 +35,7 @@ def against_transformers(shape: Shape, load: Load, folder: Path, on: Device, bac
     wanted = torch.nn.utils.get_total_norm([p.grad for p in model.parameters() if p.grad is not None])
     mine = Ours(folder, on.device, TrainConfig(precision="fp32", clip=0.0))
     mine.objective.eval()
-    found, _ = mine.engine.gradients([[lambda: batch.to(on.device)]], batch.target_tokens, 1.0)
+    found, _ = mine.engine.gradients([[Part(lambda: batch, 1)]], batch.target_tokens, 1.0)
     norm = torch.nn.utils.get_total_norm([m.grad for m in mine.optimizer.masters if m.grad is not None])
     nats = sum(float(each) for parts in found for each in parts) / batch.target_tokens
     return {"loss": abs(nats / float(loss) - 1), "gradient_norm": abs(float(norm / wanted) - 1)}

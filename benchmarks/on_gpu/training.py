@@ -23,6 +23,7 @@ from sourcewise.model.network import Seq2Seq
 from sourcewise.model.weights.checkpoint import load_network
 from sourcewise.training.objective import Objective
 from sourcewise.training.optimizer import MasterAdamW
+from sourcewise.training.parts import Part
 from sourcewise.training.step import DeviceEngine
 
 RATE = 1e-4
@@ -56,12 +57,14 @@ class Ours:
         self.optimizer.lazy = True
         self.optimizer.lost = self.optimizer.lost.to(device)
         self.engine = DeviceEngine(self.objective, self.optimizer)
-        self.device = device
+        self.device, self.steps = device, 0
 
     def step(self, batch: Batch) -> torch.Tensor:
         """A step; the gradient's norm stays on the device."""
-        part = partial(batch.to, self.device)
-        self.engine.gradients([[part]], batch.target_tokens, 1.0)
+        if self.device.type == "cuda":
+            batch = batch.pinned()
+        self.steps += 1
+        self.engine.gradients([[Part(lambda: batch, self.steps)]], batch.target_tokens, 1.0)
         norm = self.optimizer.step(RATE)
         self.optimizer.zero_grad()
         return norm

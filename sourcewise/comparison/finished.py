@@ -30,7 +30,7 @@ NATS = ("tokens", "nats", "nats_shuffled")
 # Options that do not change the trained weights.
 WITHOUT_EFFECT = (
     *("name", "output", "license", "train.threads", "train.device", "train.log_every", "train.preflight"),
-    *("train.shard", "train.timeout"),
+    *("train.shard", "train.timeout", "train.checkpointing", "train.compile"),
 )
 State = Literal["new", "interrupted", "finished", "other"]
 

@@ -150,6 +150,15 @@ class TrainConfig(Options):
     shard: Positive = Field(
         1, description="processes that hold the weights together, a shard each; 1: each process holds them whole"
     )
+    checkpointing: Literal["none", "light", "blocks"] = Field(
+        "none",
+        description="compute again in the backward pass, to save memory: activations (light), or whole blocks, a third "
+        "more arithmetic",
+    )
+    compile: bool = Field(False, description="compile each block by torch.compile, on an accelerator")
+    deterministic: bool = Field(
+        False, description="on an accelerator the same sums in the same order, for an exact resume; slower"
+    )
     timeout: float = Field(600.0, ge=5, description="seconds that processes wait for one that does not answer")
     device: str = Field("auto", pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$", description="auto, cpu, cuda, cuda:1 or mps")
 

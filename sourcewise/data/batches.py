@@ -24,6 +24,7 @@ EXAMPLES = 16  # examples per batch are a multiple of this
 SHARE = 8  # examples per part of a batch, for a CPU thread, are a multiple of this
 TOKENS = 2  # widths in tokens are a multiple of this
 FRAMES = 8  # widths in frames are a multiple of this
+WIDE = 16  # on an accelerator both are: its attention pads a bias that is no multiple of this, a copy a layer
 
 
 def length_mask(lengths: Tensor, width: int) -> Tensor:
@@ -170,6 +171,13 @@ class Batch:
     def target_tokens(self) -> int:
         """Number of labels that count in the loss."""
         return int((self.labels != IGNORED).sum())
+
+    def pinned(self) -> Batch:
+        """The same batch in memory that an accelerator can read while the host goes on."""
+        s = self.source
+        tokens, features = (None if part is None else part.pin_memory() for part in (s.tokens, s.features))
+        source = Source(tokens, s.token_lengths, features, s.frames)
+        return replace(self, source=source, labels=self.labels.pin_memory())
 
     def to(self, device: torch.device | str) -> Batch:
         """The same batch on a device."""

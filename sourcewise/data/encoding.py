@@ -99,31 +99,33 @@ class ExampleSet:
         assert self.sources is not None
         return np.asarray(self.sources[index])
 
-    def batch(
-        self, indices: Sequence[int] | np.ndarray, augment: Augment | None = None, *, coarse: bool = False
-    ) -> Batch:
+    def batch(self, indices: Sequence[int] | np.ndarray, augment: Augment | None = None, *, coarse: int = 0) -> Batch:
         """The padded batch of these examples; `augment` changes each truncated (frames, dims) matrix.
 
-        `coarse` rounds widths up, so that there are few shapes in training.
+        `coarse` rounds widths up, so that there are few shapes in training: 1 (or True) as a CPU wants it, a larger
+        number to its multiples.
         """
         chosen = [int(i) for i in indices]
-        labels, _ = pad([self.targets[i] for i in chosen], IGNORED, TOKENS if coarse else 1)
+        labels, _ = pad([self.targets[i] for i in chosen], IGNORED, _multiple(TOKENS, coarse))
         return Batch(self.source(chosen, augment, coarse=coarse), labels, chosen)
 
-    def source(
-        self, indices: Sequence[int] | np.ndarray, augment: Augment | None = None, *, coarse: bool = False
-    ) -> Source:
+    def source(self, indices: Sequence[int] | np.ndarray, augment: Augment | None = None, *, coarse: int = 0) -> Source:
         """The sources alone, as in `batch`."""
         source = Source()
         if self.sources is not None:
             rows = [self.sources[int(i)] for i in indices]
-            source.tokens, source.token_lengths = pad(rows, self.tokenizer.pad_id, TOKENS if coarse else 1)
+            source.tokens, source.token_lengths = pad(rows, self.tokenizer.pad_id, _multiple(TOKENS, coarse))
         if self.dataset.dims:
             matrices = [self.read(int(i)) for i in indices]
             if augment is not None:
                 matrices = [augment(matrix) for matrix in matrices]
-            source.features, source.frames = pad_features(matrices, FRAMES if coarse else 1)
+            source.features, source.frames = pad_features(matrices, _multiple(FRAMES, coarse))
         return source
+
+
+def _multiple(usual: int, coarse: int) -> int:
+    """What a width is a multiple of, see `ExampleSet.batch`."""
+    return coarse if coarse > 1 else usual if coarse else 1
 
 
 class Spoken:

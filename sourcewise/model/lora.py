@@ -53,8 +53,8 @@ class LowRank(nn.Module):
         pieces, at = [], 0
         for down, up, rows in zip(self.down, self.up, self.rows, strict=True):
             if self.training and self.dropout:
-                kept = (uniform(down.shape[1:]) >= self.dropout).to(down) / (1 - self.dropout)
-                down = down * kept
+                kept = (uniform(down.shape[1:]) >= self.dropout).to(down.dtype) / (1 - self.dropout)
+                down = down * kept.to(down.device, non_blocking=True)
             pieces += [weight[at : rows.start], torch.addmm(weight[rows], up, down, alpha=self.scale)]
             at = rows.stop
         return pieces[1] if len(weight) == len(pieces[1]) else torch.cat((*pieces, weight[at:]))

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from sourcewise.data.batches import IGNORED
+from sourcewise.runtime.device import is_host
 
 CHUNK_LOGITS = 80_000_000  # logits in memory at a time: 160 MB in bf16
 ROWS = 64  # rows are a multiple of this: a product of a new shape costs more than a few idle rows
@@ -54,14 +55,14 @@ class LinearCrossEntropy(nn.Module):
 
         Without a weight the states are the logits (tokens, vocabulary) themselves.
         Returns the minimised loss, and the nats without emphasis, which have no gradient. IGNORED labels do not count;
-        of their states only as many are computed as fill a multiple of ROWS. Labels on the host are read there.
+        of their states only as many are computed as fill a multiple of ROWS, if labels are on the host.
         `smoothing` spreads that share of the target's probability evenly over the vocabulary (Szegedy et al. 2016).
         """
         if weight is None:
             return of_logits(states, labels.to(states.device, non_blocking=True), smoothing, emphasis)
         real = labels != IGNORED
-        count = int(real.sum())
-        if count < len(labels):
+        count = int(real.sum()) if is_host(labels.device) else None
+        if count is not None and count < len(labels):
             chosen = (~real).to(torch.uint8).argsort(stable=True)[: -(-count // ROWS) * ROWS]
             states = states[chosen.to(states.device, non_blocking=True)]
             labels = labels[chosen]
@@ -80,12 +81,12 @@ def of_logits(
     evenly = -smoothing * log_probabilities.mean(-1) if smoothing else torch.zeros_like(log_p)
     nats = evenly - (1 - smoothing) * log_p
     if emphasis is None:
-        total = nats[real].sum()
+        total = nats.masked_fill(~real, 0).sum()
         return total, total.detach()
     weight = torch.ones_like(log_p) if emphasis.weights is None else emphasis.weights[y]
     factor = (1 - log_p.exp()).clamp(min=LEAST) ** emphasis.focal if emphasis.focal else 1.0
     emphasised = weight * (evenly - (1 - smoothing) * factor * log_p)
-    return emphasised[real].sum(), nats[real].sum().detach()
+    return emphasised.masked_fill(~real, 0).sum(), nats.masked_fill(~real, 0).sum().detach()
 
 
 def chunk_rows(vocabulary: int) -> int:
@@ -98,7 +99,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
 
     Probabilities have the logits' precision: the softmax is one pass, and the gradient would be rounded anyway. For
     likely labels, 1 − p is too imprecise in bf16, and summed from the other probabilities in fp32. The first `count`
-    labels count.
+    labels count; None: all that are not IGNORED.
     """
 
     @staticmethod
@@ -107,7 +108,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
         states: Tensor,
         weight: Tensor,
         labels: Tensor,
-        count: int,
+        count: int | None,
         smoothing: float,
         emphasis: Emphasis | None,
         owner: LinearCrossEntropy,
@@ -150,7 +151,7 @@ class _Chunks:
     owner: LinearCrossEntropy
 
     def run(
-        self, states: Tensor, labels: Tensor, count: int, wanted: bool
+        self, states: Tensor, labels: Tensor, count: int | None, wanted: bool
     ) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
         """Minimised loss, nats, and, if wanted, gradients without the even share of label smoothing."""
         weight, size, total = self.weight, len(self.weight), len(states)
@@ -162,19 +163,23 @@ class _Chunks:
         for start in range(0, total, rows):
             x, y = states[start : start + rows], labels[start : start + rows]
             logits = torch.mm(x, weight.T, out=room[: len(x)])
-            p, chunk_nats, chunk_minimised = self._probabilities(logits, y, min(max(count - start, 0), len(x)))
+            real = y != IGNORED if count is None else min(max(count - start, 0), len(x))
+            p, chunk_nats, chunk_minimised = self._probabilities(logits, y, real)
             nats += chunk_nats
             minimised += chunk_minimised
             if wanted:
                 torch.mm(p, weight, out=dstates[start : start + rows])
                 part = p.T @ x
                 dweight = part if dweight is None else dweight.float().add_(part)
+        if wanted and dweight is None:  # no label counts
+            dweight = torch.zeros_like(weight)
         return minimised, nats, dstates if wanted else None, dweight
 
-    def _probabilities(self, logits: Tensor, labels: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor]:
+    def _probabilities(self, logits: Tensor, labels: Tensor, real: int | Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Gradient of the logits (rows, vocabulary) without the smoothing's even share, nats without and with emphasis.
 
-        Both nats are sums. Rows from `count` on do not count. The gradient may overwrite the logits.
+        Both nats are sums, of the first `real` rows, or of those where it (rows,) is true. The gradient may overwrite
+        the logits.
         """
         smoothing = self.smoothing
         nats = self.owner.whole_rows(logits, labels, smoothing) if self.emphasis is None else None
@@ -193,15 +198,23 @@ class _Chunks:
         if smoothing:  # Σ ln p over the vocabulary = Σ logits − size · logsumexp
             normaliser = logits[each, y].float() - log_p
             nats = nats - smoothing * (logits.sum(-1).float() / logits.shape[1] - normaliser)
-        total = minimised = nats[:count].sum()
+        total = minimised = _sum(nats, real)
         at_label = smoothing - others
         if self.emphasis is not None:
             emphasised, scale, at_label = _emphasised(self.emphasis, y, nats, log_p, others, smoothing)
-            minimised = emphasised[:count].sum()
+            minimised = _sum(emphasised, real)
             p *= scale[:, None].to(p.dtype)
         p[each, y] = at_label.to(p.dtype)
-        p[count:] = 0
+        if isinstance(real, int):
+            p[real:] = 0
+        else:
+            p *= real[:, None].to(p.dtype)
         return p, total, minimised
+
+
+def _sum(nats: Tensor, real: int | Tensor) -> Tensor:
+    """The sum of the first `real` of nats (rows,), or of those where it is true."""
+    return nats[:real].sum() if isinstance(real, int) else nats.masked_fill(~real, 0).sum()
 
 
 def _spread_evenly(

@@ -238,7 +238,7 @@ class Seq2Seq(nn.Module):
         if aims.inputs is None:
             tokens = shift_right(labels, self.start_id, self.pad_id)
         else:
-            tokens = aims.inputs(self, memory, labels)
+            tokens = aims.inputs(self, memory, batch.labels).to(self.device, non_blocking=True)
         states, matrix, flat = self.projection(tokens, memory, batch.labels, padded=bool(aims.terms))
         minimised, nats = self.cross_entropy(states, matrix, flat, aims.smoothing, aims.emphasis)
         given = Pass(batch, memory, tokens, labels, states, matrix)

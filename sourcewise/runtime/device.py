@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager
+import os
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import torch
@@ -38,6 +40,24 @@ def choose_device(name: str, place: int | None = None) -> torch.device:
 def is_host(device: torch.device | str) -> bool:
     """Whether a device is the CPU, whose memory is the host's: to look at a number there costs nothing."""
     return torch.device(device).type == "cpu"
+
+
+@contextmanager
+def deterministic(wanted: bool) -> Iterator[None]:
+    """Within, if wanted: torch takes algorithms that give the same bits every time, or raises an error."""
+    if not wanted:
+        yield
+        return
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS's own condition, read at its first product
+    options: Any = torch.utils.deterministic
+    kept, filled = torch.are_deterministic_algorithms_enabled(), options.fill_uninitialized_memory
+    torch.use_deterministic_algorithms(True)
+    options.fill_uninitialized_memory = False
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(kept)
+        options.fill_uninitialized_memory = filled
 
 
 def products_in(device: torch.device, precision: torch.dtype) -> AbstractContextManager[Any]:

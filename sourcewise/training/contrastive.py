@@ -58,10 +58,10 @@ def contrastive(
     gained = _example_nats(other, matrix, labels) - _example_nats(own, matrix, labels)
     wanted = margin * (labels != IGNORED).sum(1)
     short = gained < wanted
-    if not bool(short.any()):
+    if cross_entropy.at_hand and not bool(short.any()):
         return own.sum() * 0
     kept = labels.masked_fill(~short[:, None], IGNORED).flatten()
-    return wanted[short].sum() + cross_entropy(own, matrix, kept)[0] - cross_entropy(other, matrix, kept)[0]  # type: ignore[no-any-return]
+    return (wanted * short).sum() + cross_entropy(own, matrix, kept)[0] - cross_entropy(other, matrix, kept)[0]  # type: ignore[no-any-return]
 
 
 @torch.no_grad()

@@ -60,6 +60,8 @@ def decoder_inputs(
 ) -> Tensor:
     """Labels (batch, time) → decoder inputs (batch, time), with draws from the random state of dropout.
 
+    Labels are best on the host, where they can be looked at without waiting for the network's device.
+
     Each reference token is kept with the probability `reference`, else replaced by the network's prediction; then each
     token is replaced by `unknown` with the probability `word_dropout` (Bowman et al. 2016).
     """
@@ -73,9 +75,11 @@ def decoder_inputs(
         words[:, 1:2] &= ~torch.isin(labels[:, :1], torch.tensor(network.defaults.forced_bos, device=labels.device))
     if reference < 1:
         own = words & (uniform(labels.shape) >= reference).to(words.device)
+        tokens = tokens.to(network.device, non_blocking=True)
         tokens = _with_own(network, memory, tokens, own)
     if word_dropout:
-        tokens = tokens.masked_fill(words & (uniform(labels.shape) < word_dropout).to(words.device), unknown)
+        left_out = words & (uniform(labels.shape) < word_dropout).to(words.device)
+        tokens = tokens.masked_fill(left_out.to(tokens.device, non_blocking=True), unknown)
     return tokens
 
 
@@ -92,9 +96,11 @@ def _with_own(network: Seq2Seq, memory: object, tokens: Tensor, own: Tensor) -> 
     states = network.body.run_decoder(tokens, memory).flatten(0, 1)
     if not len(places):
         return tokens
+    places = places.to(tokens.device, non_blocking=True)
     said = _top_one(network, states, places - 1)
     defaults = network.defaults
-    never = torch.tensor([*defaults.ends, network.pad_id, network.start_id, *defaults.suppressed], device=said.device)
+    never = torch.tensor([*defaults.ends, network.pad_id, network.start_id, *defaults.suppressed])
+    never = never.to(said.device, non_blocking=True)
     flat = tokens.flatten()
     return flat.scatter(0, places, torch.where(torch.isin(said, never), flat[places], said)).view_as(tokens)
 

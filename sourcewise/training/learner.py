@@ -12,9 +12,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from sourcewise.config import TrainConfig
+from sourcewise.errors import RequestError
+from sourcewise.model import attention
 from sourcewise.model.finite import damage
+from sourcewise.model.network import Seq2Seq
+from sourcewise.runtime.device import is_host
 from sourcewise.runtime.info import machine, peak_memory
 from sourcewise.runtime.ranks import Ranks
+from sourcewise.training.ahead import Ahead
+from sourcewise.training.checkpointing import checkpoint_blocks
+from sourcewise.training.compiled import compile_blocks
 from sourcewise.training.decoder_inputs import reference_share
 from sourcewise.training.events import Step
 from sourcewise.training.freezing import Unfreezing, freeze
@@ -44,6 +52,23 @@ class Taken:
     statistics: dict[str, dict[str, float]] = field(default_factory=dict)  # statistics per part, only of a logged step
 
 
+def suit(network: Seq2Seq, config: TrainConfig) -> None:
+    """Let a network compute as a training asks for it. Raises RequestError for what it or its device cannot do."""
+    host = is_host(network.device)
+    if config.deterministic and not host:
+        if config.ctc_weight:
+            raise RequestError("train.deterministic: the gradient of CTC is not deterministic on a GPU; leave out one")
+        attention.choose(network, "eager")  # the gradients of fused kernels are sums in any order
+    if config.checkpointing != "none":
+        checkpoint_blocks(network, config.checkpointing)
+    if config.compile:
+        if config.checkpointing != "none":
+            raise RequestError("train.compile: compiled blocks choose themselves what to compute again; leave out one")
+        if host:
+            raise RequestError("train.compile: on a CPU blocks are native code already; it is for accelerators")
+        compile_blocks(network)
+
+
 class Learner:
     """The network with its objective, step engine and optimizer."""
 
@@ -52,6 +77,7 @@ class Learner:
         config, network = setup.recipe.train, setup.network
         freeze(network, config.freeze)
         resample(setup.train, config.resample_below)
+        suit(network, config)
         self.config, self.plan, self.at, self.ranks = config, Plan(setup), Progress(), ranks or Ranks()
         rarity = token_weights(setup.train, network.vocabulary, config)
         self.objective = Objective(network, config, setup.tokenizer.unk_id, rarity).to(network.device)
@@ -63,6 +89,9 @@ class Learner:
         self.unfreezing = Unfreezing(self.optimizer.parts, config.unfreeze)
         self.at.parts = config.parts or self.engine.parts
         self.unread: list[Taken] = []
+        device = network.device
+        apart = self.ranks.world == 1 and not is_host(device)
+        self.ahead = Ahead(self.plan, self.engine.target_cost, pin=device.type == "cuda") if apart else None
 
     def _spread(self, precision: torch.dtype) -> None:
         """Make optimizer and engine: of this process, or of its share of the work of several."""
@@ -92,7 +121,10 @@ class Learner:
         at, plan, engine, optimizer = self.at, self.plan, self.engine, self.optimizer
         self.module.train()
         targets, reference = plan.targets(batches), reference_share(at.step, plan.total, self.config)
-        parts = plan.parts(batches, at.step, at.parts, engine.target_cost)
+        if self.ahead is None:
+            parts = plan.parts(batches, at.step, at.parts, engine.target_cost)
+        else:
+            parts = self.ahead.parts(batches, at)
         nats, source_tokens = engine.gradients(parts, targets, reference)
         logged = plan.logs(at.step + 1)
         gradients = [master.grad for master in optimizer.masters]

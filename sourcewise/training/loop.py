@@ -15,6 +15,7 @@ from sourcewise.evaluation.shared import Found, found_by_all
 from sourcewise.evaluation.shown import write_shown
 from sourcewise.generation.model import Model
 from sourcewise.model.parts import size
+from sourcewise.runtime.device import deterministic
 from sourcewise.runtime.ranks import Ranks
 from sourcewise.runtime.signals import interrupts
 from sourcewise.training.checkpoints import Checkpoints
@@ -59,7 +60,7 @@ class Training:
         """
         go_on = f"go on with: sourcewise train {self.run.folder} --resume"
         try:
-            with interrupts() as interrupted:
+            with interrupts() as interrupted, deterministic(self.setup.recipe.train.deterministic):
                 self._begin()
                 self._steps(interrupted)
                 if self.stopped:

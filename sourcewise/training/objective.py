@@ -91,12 +91,12 @@ class Objective(nn.Module):
         memory, skip = given.memory, given.batch.source.prompt
         logits = self.ctc_head(memory.layout.pad(memory.states)[:, skip:])
         log_p = torch.log_softmax(logits.float(), dim=-1).transpose(0, 1)
-        lengths = (given.labels != IGNORED).sum(1)
+        lengths = (given.batch.labels.cpu() != IGNORED).sum(1)  # on the host, as torch wants them
         return F.ctc_loss(
             log_p,
             given.labels.clamp(min=0),
-            memory.mask[:, skip:].sum(1),
-            lengths,
+            memory.layout.mask[:, skip:].sum(1).tolist(),  # type: ignore[arg-type]
+            lengths.tolist(),  # type: ignore[arg-type]
             blank=network.pad_id,
             reduction="sum",
             zero_infinity=True,

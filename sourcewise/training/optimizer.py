@@ -91,7 +91,7 @@ class MasterAdamW:
         for gradient, master, room in zip(gradients, self.masters, self.room, strict=True):
             if gradient is None:
                 continue
-            if gradient.data_ptr() == room.data_ptr():
+            if gradient is room:
                 master.grad = room
             elif master.grad is None:
                 master.grad = room.copy_(gradient)
@@ -114,7 +114,7 @@ class MasterAdamW:
         scales = self._scales()
         for group, (places, _) in zip(self.adamw.param_groups, self.groups, strict=True):
             first = places[0]
-            group["lr"] = rate * scales[first] * (factors[first] if factors else 1.0)
+            group["lr"] = scales[first] * (rate * (factors[first] if factors else 1.0))
         self.adamw.step()
         self.publish()
         return norm
@@ -138,15 +138,19 @@ class MasterAdamW:
         """(tensors,) the norm of each."""
         return torch.stack([tensor.norm() for tensor in tensors])
 
-    def _scales(self) -> list[float]:
+    def _scales(self) -> Sequence[Any]:
         """Factor on the update of each tensor: 1, or the root mean square of the weights (Shazeer & Stern 2018, 8).
 
-        T5's initial weights range from 0.01 (queries) to 1.0 (embeddings), so that no absolute rate fits both.
+        T5's initial weights range from 0.01 (queries) to 1.0 (embeddings), so that no absolute rate fits both. If lazy,
+        they stay on the device.
         """
         if not self.scaled:
             return [1.0] * len(self.masters)
-        norms = self.norms([master.detach() for master in self.masters]).tolist()
-        return [max(LEAST_RMS, n / math.sqrt(p.numel())) for n, p in zip(norms, self.parameters, strict=True)]
+        norms, sizes = self.norms([master.detach() for master in self.masters]), [p.numel() for p in self.parameters]
+        if self.lazy:
+            each = zip(norms.unbind(0), sizes, strict=True)
+            return [(norm / math.sqrt(size)).clamp(min=LEAST_RMS) for norm, size in each]
+        return [max(LEAST_RMS, n / math.sqrt(size)) for n, size in zip(norms.tolist(), sizes, strict=True)]
 
     @torch.no_grad()
     def publish(self) -> None:

@@ -9,11 +9,12 @@ from functools import partial
 import numpy as np
 
 from sourcewise.config import TrainConfig
-from sourcewise.data.batches import Batch, Budget, Source, shares, training_batches
+from sourcewise.data.batches import WIDE, Batch, Budget, Source, shares, training_batches
 from sourcewise.data.noise.features import Augmenter
 from sourcewise.data.noise.text import TextNoise
 from sourcewise.errors import RequestError
 from sourcewise.model.builder import feature_statistics
+from sourcewise.runtime.device import is_host
 from sourcewise.training.contrastive import Partners
 from sourcewise.training.parts import Part, part_seed
 from sourcewise.training.setup import TrainingSetup
@@ -26,6 +27,7 @@ class Plan:
     def __init__(self, setup: TrainingSetup) -> None:
         self.config, self.seed = setup.recipe.train, setup.recipe.seed
         self.examples, self.epoch = setup.train, 0  # as this epoch draws them
+        self.coarse = 1 if is_host(setup.network.device) else WIDE
         self._laid_out: tuple[int, list[np.ndarray]] = (-1, [])  # (epoch, its batches)
         if any(part.dataset.windows for part in self.examples.parts):
             self._check_stream()
@@ -67,6 +69,11 @@ class Plan:
             if at.position >= len(batches):
                 at.epoch, at.position = at.epoch + 1, 0
 
+    def upcoming(self, at: Progress) -> list[np.ndarray]:
+        """The batches of the step after the next one in `at`; none if that is of another epoch."""
+        start = at.position + self.config.accumulate
+        return self.batches(at.epoch)[start : start + self.config.accumulate] if at.step + 1 < self.total else []
+
     def batches(self, epoch: int) -> list[np.ndarray]:
         """The batches of an epoch in order, each as indices of examples."""
         if self._laid_out[0] != epoch:  # laying out millions of examples takes seconds
@@ -103,11 +110,11 @@ class Plan:
     def batch(self, rows: np.ndarray) -> Batch:
         """The batch of these examples, with this epoch's augmentation and noise."""
         if self._augment is None:
-            batch = self.examples.batch(rows, coarse=True)
+            batch = self.examples.batch(rows, coarse=self.coarse)
             return batch if self._noise is None else self._noise(batch, self.epoch)
         draws = iter([np.random.default_rng([self.seed, self.epoch, int(i)]) for i in rows])
         augment = self._augment
-        return self.examples.batch(rows, lambda matrix: augment(matrix, next(draws)), coarse=True)
+        return self.examples.batch(rows, lambda matrix: augment(matrix, next(draws)), coarse=self.coarse)
 
     @property
     def others(self) -> Callable[[list[int]], Source] | None:

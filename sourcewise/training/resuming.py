@@ -26,7 +26,12 @@ from sourcewise.training.state import Progress, is_saved, load_progress, load_st
 
 ELSEWHERE = ("name", "output")  # options that name the run
 SAME = ("device", "native code", "torch")  # properties of a machine that change the last digits of a step
-OF_MACHINES = ("train.shard", "train.timeout")  # options that may be others on other machines
+OF_MACHINES = (
+    "train.shard",
+    "train.timeout",
+    "train.checkpointing",
+    "train.compile",
+)  # options that may be others on other machines
 LONGER = ("train.steps", "train.epochs", "train.patience")  # options that may be increased; 0: no end
 
 

@@ -30,6 +30,9 @@ class Backend(Protocol):
 BACKENDS: dict[str, Backend] = {"eager": eager.attend, "sdpa": sdpa.attend}
 
 
+CASTING: list[Backend] = [sdpa.attend]  # those that add the bias in the precision of the keys
+
+
 class Attention(nn.Module):
     """Softmax attention by the chosen backend; `p` is the dropout of attention weights."""
 
@@ -41,6 +44,11 @@ class Attention(nn.Module):
     def forward(self, q: Tensor, k: Tensor, v: Tensor, own: Layout, other: Layout, bias: Tensor | None) -> Tensor:
         """See Backend."""
         return self.backend(q, k, v, own, other, bias, self.dropout)
+
+
+def for_layers(module: Attention, bias: Tensor | None, like: Tensor) -> Tensor | None:
+    """The bias of a stack as its backend adds it to scores, made once: each layer would keep one of its own."""
+    return bias.to(like.dtype) if bias is not None and module.backend in CASTING else bias
 
 
 def choose(network: nn.Module, backend: str) -> None:

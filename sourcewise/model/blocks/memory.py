@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from functools import cached_property
 
 import torch
 import torch.nn.functional as F
@@ -26,6 +25,8 @@ class Memory:
     states: Tensor  # (batch, width, d_model), or (rows, d_model) where packed
     keys_values: list[KeysValues] = field(default_factory=list)
     on_the_right: bool = False  # sources end at the right edge, so that padding is added on the left
+    masked: bool = False  # whether `barred` is known
+    barred: Tensor | None = None  # see `bias`
 
     @property
     def batch(self) -> int:
@@ -37,10 +38,13 @@ class Memory:
         """(batch, width) bool, false at padding."""
         return self.layout.on(self.states.device).mask
 
-    @cached_property
+    @property
     def bias(self) -> Tensor | None:
-        """Bias (batch, 1, 1, width) of the scores that masks padding; None without padding."""
-        return None if self.layout.packed else attention.padding_bias(self.layout, self.states.device)
+        """Bias (batch, 1, 1, width) of the scores that masks padding; None without padding. Made once."""
+        if not self.masked:
+            self.barred = None if self.layout.packed else attention.padding_bias(self.layout, self.states.device)
+            self.masked = True
+        return self.barred
 
     def padded(self) -> Memory:
         """The same memory in a padded layout."""

@@ -152,8 +152,7 @@ class DecoderOnly(Body):
         given = Reading(layout, bias[None] if memory.bias is None else bias + memory.bias, memory)
         x = self.dropout(vectors)
         for place, block in enumerate(self.decoder):
-            given.only_keys = place == self.config.layers - 1
-            x = block(x, place, given)
+            x = block(x, place, replace(given, only_keys=place == self.config.layers - 1))
         return memory
 
     def bypass(self, vectors: Tensor, layout: Layout) -> Memory:

@@ -97,7 +97,7 @@ def fixed_frames(model: Any) -> int:
 
 
 def shaped(model: Any, features: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-    """Features (batch, frames, dims) and their mask as a model's encoder reads them.
+    """Features (batch, frames, dims) and their mask, which is on the host, as a model's encoder reads them.
 
     A fixed number of frames is filled with each source's least value, which is silence in a log-mel spectrogram, and
     blocks of samples with zeros, as processors do.
@@ -112,8 +112,9 @@ def shaped(model: Any, features: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
             raise RequestError(f"{more_than}, a {model.config.model_type} reads {longest}; set data.max_frames")
         features, mask = (features[:, :longest], mask[:, :longest]) if more < 0 else (features, mask)
         features, mask = F.pad(features, (0, 0, 0, max(more, 0))), F.pad(mask, (0, max(more, 0)))
-        least = features.masked_fill(~mask[..., None], torch.inf).amin((1, 2), keepdim=True)
-        features = torch.where(mask[..., None], features, least)
+        real = mask.to(features.device, non_blocking=True)[..., None]
+        least = features.masked_fill(~real, torch.inf).amin((1, 2), keepdim=True)
+        features = torch.where(real, features, least)
     if input_of(model) == SAMPLES:
         features = features.squeeze(-1)
     return features.transpose(1, 2) if difference.turned else features, mask

@@ -10,6 +10,7 @@ import contextlib
 import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -47,8 +48,18 @@ class HuggingFaceMemory:
 
     kind: type[Any]  # class of the encoder's output, whose fields some decoders need
     fields: dict[str, Tensor]  # its tensors, (batch, …) each
-    mask: Tensor  # (batch, width) bool
-    read: Tensor  # (batch, positions) mask of what the encoder read; some outputs have fewer positions
+    real: Tensor  # (batch, width) bool, false at padding, on the host
+    heard: Tensor  # (batch, positions) the same of what the encoder read; some outputs have fewer positions
+
+    @cached_property
+    def mask(self) -> Tensor:
+        """(batch, width) bool, false at padding, on the device."""
+        return self.real.to(self.states.device, non_blocking=True)
+
+    @cached_property
+    def read(self) -> Tensor:
+        """(batch, positions) int64 mask of what the encoder read, on the device."""
+        return self.heard.to(self.states.device, non_blocking=True).long()
 
     @property
     def states(self) -> Tensor:
@@ -58,27 +69,24 @@ class HuggingFaceMemory:
     @property
     def batch(self) -> int:
         """Number of sources."""
-        return len(self.mask)
+        return len(self.real)
 
     @property
     def layout(self) -> Layout:
         """Lengths of the sources in the output; a prompt's padding is on the left."""
-        mask = self.mask.numpy(force=True)
+        mask = self.real.numpy()
         return Layout(mask.sum(1), mask.shape[1], mask.argmax(1))
 
     def select(self, rows: Tensor) -> HuggingFaceMemory:
         """The memory of these sources."""
-        fields = {name: tensor[rows] for name, tensor in self.fields.items()}
-        return HuggingFaceMemory(self.kind, fields, self.mask[rows], self.read[rows])
+        there, here = rows.to(self.states.device, non_blocking=True), rows.cpu()
+        fields = {name: tensor[there] for name, tensor in self.fields.items()}
+        return HuggingFaceMemory(self.kind, fields, self.real[here], self.heard[here])
 
     def inputs(self, beams: int = 1) -> dict[str, Any]:
         """The arguments of the model for `beams` hypotheses per source."""
-        whole = (
-            self
-            if beams == 1
-            else self.select(torch.arange(self.batch, device=self.mask.device).repeat_interleave(beams))
-        )
-        return {"encoder_outputs": self.kind(**whole.fields), "attention_mask": whole.read.long()}
+        whole = self if beams == 1 else self.select(torch.arange(self.batch).repeat_interleave(beams))
+        return {"encoder_outputs": self.kind(**whole.fields), "attention_mask": whole.read}
 
 
 class HuggingFaceCache:
@@ -140,19 +148,20 @@ class HuggingFaceBody(Body):
         """See Body."""
         if self.dims:
             raise RequestError(f"a {self.model.config.model_type} reads {self.reads}, not text")
-        return self._encoded({TOKENS: tokens}, layout.on(tokens.device).mask)
+        return self._encoded({TOKENS: tokens}, torch.from_numpy(layout.mask))
 
     def encode(self, vectors: Tensor, layout: Layout) -> HuggingFaceMemory:
         """Vectors of the embedding's width, or the features that the encoder itself reads → memory."""
-        vectors, mask = vectors.to(self.model.dtype), layout.on(vectors.device).mask
+        vectors, mask = vectors.to(self.model.dtype), torch.from_numpy(layout.mask)
         if self.reads in (TOKENS, VECTORS):
             return self._encoded({VECTORS: vectors}, mask)
         features, mask = shaped(self.model, vectors, mask)
         return self._encoded({self.reads: features}, mask)
 
     def _encoded(self, given: dict[str, Tensor], read: Tensor) -> HuggingFaceMemory:
+        """Inputs by name and the mask of what is read (batch, positions), on the host → memory."""
         maskless = of_type(self.model.config).maskless
-        masked = {} if maskless else {"attention_mask": read.long()}
+        masked = {} if maskless else {"attention_mask": read.to(self.model.device, non_blocking=True).long()}
         with self._arithmetic():
             out = self.model.get_encoder()(**given, **masked, return_dict=True)
         fields = {name: each for name, each in out.items() if isinstance(each, Tensor) and len(each) == len(read)}
@@ -169,7 +178,7 @@ class HuggingFaceBody(Body):
         """See Body."""
         from transformers.modeling_outputs import BaseModelOutput
 
-        mask = layout.on(vectors.device).mask
+        mask = torch.from_numpy(layout.mask)
         return HuggingFaceMemory(BaseModelOutput, {"last_hidden_state": vectors.to(self.model.dtype)}, mask, mask)
 
     def new_cache(self, memory: HuggingFaceMemory, beams: int, steps: int) -> HuggingFaceCache:
@@ -202,7 +211,7 @@ class HuggingFaceBody(Body):
         """The arguments of a call of the model."""
         difference = of_type(self.model.config)
         if difference.changes:
-            memory = memory.select(torch.arange(memory.batch, device=memory.mask.device))  # a copy
+            memory = memory.select(torch.arange(memory.batch))  # a copy
         given = memory.inputs(len(tokens) // memory.batch)
         if difference.asks_tokens and not cached:
             given[TOKENS] = given["attention_mask"]  # any ids: its encoder is not called

@@ -195,6 +195,7 @@ class Transformer(Body):
         """Vectors (batch, width, d_model) through the encoder blocks, and their new layout; padding is never read."""
         x, layout = self.arrange(self.place_source(vectors, layout), layout)
         x, bias = self.dropout(self.encoder_embedding_norm(x)), self.encoder_bias(layout)
+        bias = _for_layers(self.encoder, bias, x)
         for block in self.encoder:
             x = block(x, layout, bias)
         return layout, self._leaving(self.encoder_norm(x))
@@ -235,6 +236,8 @@ class Transformer(Body):
         x = self.dropout(x)
         layout = layout or Layout.whole(*x.shape[:2])
         bias = self.decoder_bias(time) if cache is None else cache.next_bias(beams, time)
+        bias = _for_layers(self.decoder, bias, x)
+        _ = memory.bias  # made before the blocks, which are then graphs of tensors alone
         for place, block in enumerate(self.decoder):
             x = block(x, layout, bias, memory, place, None if cache is None else cache.layer(place), seen)
         if cache is None:
@@ -276,6 +279,11 @@ class Transformer(Body):
         c = self.config
         like = memory.keys_values[0][0] if memory.keys_values else memory.states
         return KeyValueCache(c.decoder_layers, (memory.batch, c.heads, c.d_kv), steps, like, self.decoder_bias)
+
+
+def _for_layers(blocks: Any, bias: Any, x: Tensor) -> Any:
+    """The bias as all blocks of a stack read it."""
+    return attention.for_layers(blocks[0].attention.attend, bias, x) if len(blocks) else bias
 
 
 def _attention(kind: type[Attending], c: TransformerConfig) -> Attending:

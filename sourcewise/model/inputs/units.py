@@ -134,7 +134,9 @@ def runs(chains: Tensor, places: Tensor, layout: Layout) -> tuple[Tensor, Layout
     """
     begins = changes(chains[:, None])
     begins[1:] |= places[1:] < places[:-1]
-    begins[torch.from_numpy(layout.starts[:-1]).to(begins.device)] = True
-    first = begins.nonzero()[:, 0]
-    lengths = np.diff(np.searchsorted(first.numpy(force=True), layout.starts))
-    return first, Layout(lengths, int(lengths.max(initial=0)))
+    there = begins.numpy(force=True)  # how many there are decides the shape of all that follows
+    there[layout.starts[:-1]] = True
+    first = np.flatnonzero(there)
+    lengths = np.diff(np.searchsorted(first, layout.starts))
+    found = torch.from_numpy(first).to(chains.device, non_blocking=True)
+    return found, Layout(lengths, int(lengths.max(initial=0)))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,6 +22,26 @@ def dropout_seed(seed: int) -> Iterator[None]:
         yield
     finally:
         del _drawn.stream
+
+
+def drawn_again() -> contextlib.AbstractContextManager[None]:
+    """A context for later, on any thread, in which dropout draws what it draws from here on."""
+    found: np.random.SFC64 | None = getattr(_drawn, "stream", None)
+    return contextlib.nullcontext() if found is None else _from(found.state)
+
+
+@contextlib.contextmanager
+def _from(state: Any) -> Iterator[None]:
+    kept = getattr(_drawn, "stream", None)
+    _drawn.stream = np.random.SFC64()
+    _drawn.stream.state = state
+    try:
+        yield
+    finally:
+        if kept is None:
+            del _drawn.stream
+        else:
+            _drawn.stream = kept
 
 
 def stream() -> np.random.SFC64:
