@@ -36,10 +36,12 @@ from sourcewise.integrations.cures import LOOP
 from sourcewise.integrations.doctor import Doctor, guarded
 from sourcewise.integrations.finite import broken_weights, half_of, local
 from sourcewise.integrations.loop.batches import Named, examples_in, tensors_of
-from sourcewise.integrations.loop.data import Passed, flat
+from sourcewise.integrations.loop.data import Passed, flat, within_of
 from sourcewise.integrations.loop.edges import edges_of
 from sourcewise.integrations.loop.evaluating import Reader, evaluated, some_batches
+from sourcewise.integrations.loop.flattened import flattened_otherwise
 from sourcewise.integrations.loop.gradients import UNTAKEN, Arrivals
+from sourcewise.integrations.loop.modes import InBothModes
 from sourcewise.integrations.loop.modules import named_modules, parts_of
 from sourcewise.integrations.loop.probing import hidden_by, moves_of
 from sourcewise.integrations.loop.reading import (
@@ -57,6 +59,7 @@ from sourcewise.integrations.loop.replay import replay_of
 from sourcewise.integrations.loop.seen import History, Seen
 from sourcewise.integrations.loop.sides import look_at_sides
 from sourcewise.integrations.loop.stepping import Stepping, by_part, optimizers_in, weights_of
+from sourcewise.integrations.loop.tables import standing_tables
 from sourcewise.integrations.loop.tracing import ReadBy, traced
 from sourcewise.integrations.loop.understood import Asked, Understood
 from sourcewise.integrations.loop.watching import Watching
@@ -112,6 +115,8 @@ class LoopDoctor(Doctor):
         self._first: tuple[Weight, ...] = ()
         self._reader: Reader | None = None
         self._moves: Moves | None = None  # what moves the outputs, once it was tried
+        self._modes: InBothModes | None = None
+        self._flattened = ""
         self._zeros: dict[str, tuple[Any, bool]] = {}
         self._trained = False  # by others, before this training
         if self.looks:
@@ -120,6 +125,7 @@ class LoopDoctor(Doctor):
     @guarded("the weights before the first step")
     def _begin(self) -> None:
         self._zeros = zeros_at_start(parts_of(self.modules), self.modules)
+        self._modes = InBothModes(self.modules)
         self._trained = self.plan.trained or looks_trained(self.model)
         if broken := broken_weights(self.model):
             self._broken = True
@@ -201,6 +207,7 @@ class LoopDoctor(Doctor):
         self._first = self._first or weights
         self._read(seen)
         self._reach(seen)
+        self._compare(seen)
         self._judge_wiring(seen, weights)
         self._log(seen, weights)
         self._judge_data()
@@ -246,6 +253,16 @@ class LoopDoctor(Doctor):
             named, _ = with_functions(tensors_of(seen.batch), seen.batch, self.asked)
             self._moves = moves_of(self._reader, seen.batch, named, list(self.model))
 
+    @guarded("what eval mode computes")
+    def _compare(self, seen: Seen) -> None:
+        """Both modes on one training batch, now and then."""
+        if self._modes is None or self._reader is None or seen.batch is None:
+            return
+        if self._modes.due(seen.number, self._moves):
+            with self.look():
+                named, _ = with_functions(tensors_of(seen.batch), seen.batch, self.asked)
+                self._modes.compare(seen.number, self._reader, seen.batch, named)
+
     @guarded("the evaluation")
     def _evaluate(self, loader: Iterable[Any], name: str, figures: dict[str, Any]) -> None:
         if self._reader is None:
@@ -268,7 +285,10 @@ class LoopDoctor(Doctor):
         if seen.number > 1 and not math.isfinite(step.norm):
             return  # the loss of the next step tells
         tokens, places = seen.counted(self.watching)
-        nats = seen.nats(self.watching)
+        nats, known = seen.nats(self.watching), self.understood
+        if known is None or known.labels is None:
+            named = tensors_of(seen.batch) or given_tensors(self.watching.calls)
+            self._flattened = self._flattened or flattened_otherwise(self.watching, named)
         if places and nats:
             self._shares.append((seen.value / nats, tokens / places))
         observed = Observed(
@@ -291,8 +311,12 @@ class LoopDoctor(Doctor):
             first=self._first,
             early=seen.number == 1,
             unheld=not self.stepping.optimizers,
+            flattened=self._flattened,
+            tables=standing_tables(self.watching, self.stepping.held, None if known is None else known.pad),
+            rates=self.stepping.rates(),
         )
-        self.pieces["wiring"] = look(Wiring(plan=self.plan, observed=observed, hidden=self._hidden(seen)))
+        modes = None if self._modes is None else self._modes.modes(seen.number)
+        self.pieces["wiring"] = look(Wiring(plan=self.plan, observed=observed, hidden=self._hidden(seen), modes=modes))
 
     def _edges(self) -> Edges | None:
         """With which tokens labels begin and end, where it is known how batches are read."""
@@ -352,6 +376,7 @@ class LoopDoctor(Doctor):
         if self.understood is None or not passed.more:
             return
         with self.look():
+            self.pieces["padding"] = look(Wiring(within=within_of(passed.kept, self.understood)), codes="WIR039")
             pairs = passed.pairs(self.understood)
             if len(pairs.train) >= FEWEST:
                 self.pieces["data"] = look(pairs)
