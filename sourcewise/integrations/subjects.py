@@ -38,7 +38,7 @@ from sourcewise.integrations.collated import (
 from sourcewise.integrations.fed import why_unfed
 from sourcewise.integrations.finite import broken_weights, half_of
 from sourcewise.integrations.passing import joined, some_of
-from sourcewise.integrations.rates import groups, peaks, unknown
+from sourcewise.integrations.rates import groups, peaks, reached, unknown
 from sourcewise.model.families.huggingface import is_computed, parts_of
 from sourcewise.model.finite import damage
 
@@ -80,6 +80,7 @@ def plan_of(model: Any, training: Training) -> Plan:
         fresh=training.fresh,
         rate=rate,
         weight_decay=weight_decay,
+        reached=reached(training.optimizer, training.scheduler, steps),
         no_rate=unknown(training.optimizer, training.scheduler, steps),
         standing="the learning rate of every parameter group is 0: no weight will ever change" if still else "",
         clip=training.clip,

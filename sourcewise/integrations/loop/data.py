@@ -13,7 +13,8 @@ from sourcewise.diagnosis.measures.within import counted
 from sourcewise.diagnosis.pairs import FEWEST, SAMPLE, Ids, Pairs
 from sourcewise.diagnosis.wiring import Within
 from sourcewise.errors import RequestError
-from sourcewise.integrations.collated import LABELS, MASK, TEXT, Collated, Speaker
+from sourcewise.integrations.collated import LABELS, MASK, TEXT, VECTORS, Collated, Speaker
+from sourcewise.integrations.coming import Stream
 from sourcewise.integrations.features import projected
 from sourcewise.integrations.loop.batches import Named, examples_in
 from sourcewise.integrations.loop.understood import Understood
@@ -99,6 +100,15 @@ def within_of(kept: Sequence[Named], understood: Understood) -> Within | None:
                 side.append(table.transpose(0, 1) if turned else table)
     (rows, sources), (others, targets) = (counted(side, pad) for side in sides)
     return Within(max(rows, others), sources, targets, pad, understood.hides_pad)
+
+
+def take_in(stream: Stream, step: int, named: Named, understood: Understood) -> None:
+    """Figures of a batch; none of one that is shaped otherwise than the first."""
+    try:
+        batch = understood.collation(named)
+    except (IndexError, KeyError, RuntimeError):
+        return
+    stream.add(step, batch[TEXT if TEXT in batch else VECTORS], batch[MASK], batch[LABELS])
 
 
 def flat(named: Named, asked: object = None) -> Named:
