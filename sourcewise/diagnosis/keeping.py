@@ -8,11 +8,12 @@ from dataclasses import dataclass
 from typing import Literal
 
 LOWER = frozenset(
-    "loss wer cer ter per mer wil eer der nll nats perplexity ppl bpc error errors distance mae mse rmse".split()
+    {"loss", "wer", "cer", "ter", "per", "mer", "wil", "eer", "der", "nll", "nats", "perplexity", "ppl", "bpc"}
+    | {"error", "errors", "distance", "mae", "mse", "rmse"}
 )
 HIGHER = frozenset(
-    "bleu sacrebleu chrf rouge meteor accuracy acc precision recall f1 em match comet bertscore bleurt cider spice "
-    "unique bits".split()
+    {"bleu", "sacrebleu", "chrf", "rouge", "meteor", "accuracy", "acc", "precision", "recall", "em", "match", "comet"}
+    | {"bertscore", "bleurt", "cider", "spice", "unique", "bits"}
 )
 
 

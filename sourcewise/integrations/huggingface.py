@@ -25,13 +25,13 @@ from sourcewise.integrations.collated import LABELS, CollatedNetwork, parts
 from sourcewise.integrations.coming import Stream
 from sourcewise.integrations.cures import TRAINER
 from sourcewise.integrations.doctor import Doctor, guarded
-from sourcewise.integrations.evaluated import look_at_lengths, look_at_network
+from sourcewise.integrations.evaluated import look_at_lengths, look_at_network, look_at_suppressed
 from sourcewise.integrations.fed import why_unfed
 from sourcewise.integrations.finite import Steps, scales
 from sourcewise.integrations.laid import side_in
 from sourcewise.integrations.passing import First, Passing, Spread, as_tensors, joined
 from sourcewise.integrations.recorder import Recorder
-from sourcewise.integrations.subjects import Training, pairs_of, plan_of, speaker_of, wiring_of
+from sourcewise.integrations.subjects import Training, pairs_of, plan_of, speaker_of, wiring_of, within_of
 from sourcewise.integrations.telling import Told, of_set
 from sourcewise.runtime.device import is_host
 from sourcewise.training.statistics import target_entropy
@@ -177,6 +177,7 @@ class HuggingFaceDoctor(Doctor):
             )
         if self.lengths is not None:
             found["lengths"] = look_at_lengths(batches, speaker_of(self.model, self.processing), *self.lengths)
+        found["suppressed"] = look_at_suppressed(batches, self.model, self.processing)
         self.pieces |= {f"{what} {name}".strip(): of_set(piece, name) for what, piece in found.items()}
         if figures:
             self.restored(name, figures, self.steps_taken())
@@ -229,6 +230,8 @@ class HuggingFaceDoctor(Doctor):
             return
         self._side = self._side or side_in(waited.batches, speaker_of(self.model, self.processing).pad_id)
         with self.look():
+            within = within_of(waited.batches, speaker_of(self.model, self.processing))
+            self.pieces["padding"] = look(Wiring(within=within), codes="WIR039")
             pairs = pairs_of(self.model, waited.batches, self.processing)
             count = len(pairs.train)
             few = count < FEWEST

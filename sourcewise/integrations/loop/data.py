@@ -95,7 +95,9 @@ def within_of(kept: Sequence[Named], understood: Understood) -> Within | None:
             tables = understood.source.of(named), understood.labels.of(named)
         except (IndexError, KeyError, RuntimeError):  # a batch of another shape
             continue
-        for side, table, turned in zip(sides, tables, (understood.source_turned, understood.labels_turned), strict=True):
+        for side, table, turned in zip(
+            sides, tables, (understood.source_turned, understood.labels_turned), strict=True
+        ):
             if table.ndim == 2 and not table.is_floating_point():
                 side.append(table.transpose(0, 1) if turned else table)
     (rows, sources), (others, targets) = (counted(side, pad) for side in sides)

@@ -41,7 +41,9 @@ def flattened_otherwise(seen: Watching, named: Named) -> str:
     if not viewed:
         return ""
     shape = f"({labels.shape[0]}, {labels.shape[1]}, vocabulary)"
-    return f"the outputs are {shape}, and their labels are {viewed}, flattened as it lies: each is held to another place"
+    return (
+        f"the outputs are {shape}, and their labels are {viewed}, flattened as it lies: each is held to another place"
+    )
 
 
 def _same(made: Tensor, labels: Tensor, counts: Tensor) -> bool:

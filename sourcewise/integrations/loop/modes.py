@@ -69,7 +69,9 @@ class InBothModes:
         training, evaluation = math.nan, math.nan
         if len(self._pairs) > 1:
             training, evaluation = min(self._pairs[-2:], key=lambda pair: pair[1] - pair[0])
-        paths = [(f"{top}.{path}" if path else top, m) for top, each in self.modules for path, m in each.named_modules()]
+        paths = [
+            (f"{top}.{path}" if path else top, m) for top, each in self.modules for path, m in each.named_modules()
+        ]
         norms = as_made(paths) if steps >= FEWEST else []
         return Modes(norms, steps, training, evaluation, self.passes)
 

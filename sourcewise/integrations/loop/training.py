@@ -29,9 +29,9 @@ from sourcewise.diagnosis.observed import Edges, Moves, Observed
 from sourcewise.diagnosis.pairs import FEWEST
 from sourcewise.diagnosis.plan import Plan
 from sourcewise.diagnosis.rules import look
+from sourcewise.diagnosis.rules.data.dat028_same_batches import SameBatches
 from sourcewise.diagnosis.wiring import Hidden, Wiring
 from sourcewise.errors import RequestError
-from sourcewise.diagnosis.rules.data.dat028_same_batches import SameBatches
 from sourcewise.integrations.collated import LABELS
 from sourcewise.integrations.coming import Stream
 from sourcewise.integrations.cures import LOOP

@@ -34,7 +34,11 @@ class BatchesInOrder(Rule[Coming]):
             found = drift_of(batches, figures, self.apart)
             if found is None or found.neighbours < self.alike or found.neighbours <= found.by_chance:
                 continue
-            evidence = f"the {what} of batches differ {found.apart:.3g} times as much as those of shuffled ones, and each "
+            evidence = (
+                f"the {what} of batches differ {found.apart:.3g} times as much as those of shuffled ones, and each "
+            )
             evidence += f"is like the next (correlation {found.neighbours:.2f}, at most {found.by_chance:.2f} in "
-            yield self.finding(f"{evidence}{self.orders} other orders), from step {batches[0].step} to {batches[-1].step}")
+            yield self.finding(
+                f"{evidence}{self.orders} other orders), from step {batches[0].step} to {batches[-1].step}"
+            )
             return
