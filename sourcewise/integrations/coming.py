@@ -38,16 +38,16 @@ class Stream:
         return len(self._first) < SameBatches.first or (self._passed - 1) % max(1, self._stride) == 0
 
     def add(self, step: int, source: Tensor, real: Tensor, labels: Tensor) -> None:
-        """Keep a batch: sources (batch, time) ids, or of features (batch, frames, dims), where they are real, labels."""
-        real, ids, said = real.cpu().numpy().astype(bool), None, labels.detach().cpu().numpy()
+        """Keep a batch: sources, ids (batch, time) or features (batch, frames, dims), where they are real, labels."""
+        held, ids, said = real.cpu().numpy().astype(bool), None, labels.detach().cpu().numpy()
         if source.ndim == 2:
             ids = source.detach().cpu().numpy()
         counts = said != IGNORED
-        kinds = [_kinds(said, counts)] + ([] if ids is None else [_kinds(ids, real)])
-        table = np.concatenate([counts.sum(1)[:, None], real.sum(1)[:, None], *kinds], 1)  # (batch, figures)
+        kinds = [_kinds(said, counts)] + ([] if ids is None else [_kinds(ids, held)])
+        table = np.concatenate([counts.sum(1)[:, None], held.sum(1)[:, None], *kinds], 1)  # (batch, figures)
         if len(self._first) < SameBatches.first:
-            held = [np.where(counts, said, -1)] + ([] if ids is None else [np.where(real, ids, -1)])
-            self._first.append(_key(np.concatenate(held, 1)))
+            rows = [np.where(counts, said, -1)] + ([] if ids is None else [np.where(held, ids, -1)])
+            self._first.append(_key(np.concatenate(rows, 1)))
         self._kept.append(Batched(step, len(table), table.sum(0), (table**2).sum(0)))
         self._new += 1
         if len(self._kept) >= 2 * KEPT:

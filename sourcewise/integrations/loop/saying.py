@@ -37,7 +37,8 @@ def said_beside(tables: Iterable[tuple[Tensor, Tensor]], outputs: Sequence[Seque
         known.update(labels[counts & (nats < EVEN)].tolist())
         said.update(i for each in ids for i in set(each or ()))
         begins.update(labels[:, 0].tolist())
-        firsts.append((logs[:, 0].cpu(), torch.tensor([(each or [])[:2] + [-1, -1] for each in ids])[:, :2]))
+        begun = [[*(each or []), -1, -1][:2] for each in ids]
+        firsts.append((logs[:, 0].cpu(), torch.tensor(begun)))
     tokens = [(i, count, known[i], said[i]) for i, count in there.items()]
     return Said(tokens, *_first(firsts, begins)) if tokens else None
 

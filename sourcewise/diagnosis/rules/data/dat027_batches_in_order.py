@@ -20,8 +20,8 @@ class BatchesInOrder(Rule[Coming]):
     apart, alike, orders, fewest = 3, 0.5, SHUFFLED, 24
     explains = "TRN002..TRN005 TRN008..TRN010 OUT00* SRC* MEM* ATT*"
     cures = Cure(
-        "Shuffle the examples, anew in every epoch; where they are streamed, through a buffer that is larger than a file "
-        "or a class, and with the files in another order:",
+        "Shuffle the examples, anew in every epoch; where they are streamed, through a buffer that is larger than a "
+        "file or a class, and with the files in another order:",
         "loader = DataLoader(data, batch_size=32, shuffle=True)",
         "stream = stream.shuffle(seed=0, buffer_size=10_000)  # datasets, webdataset",
     )

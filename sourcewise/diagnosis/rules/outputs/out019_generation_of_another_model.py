@@ -22,8 +22,8 @@ class GenerationOfAnotherModel(Rule[Asking]):
     times, more, likeliest, fewest = 2, 1, 0.5, 16
     explains = "OUT00* OUT01[0-8] TRN011"
     cures = Cure(
-        "Let generate() call the trained module itself, begin with the token that training begins with, and give it the "
-        "same masks, in eval mode."
+        "Let generate() call the trained module itself, begin with the token that training begins with, and give it "
+        "the same masks, in eval mode."
     )
 
     def check(self, asking: Asking) -> Findings:

@@ -42,12 +42,12 @@ class TokensLookAlike(Rule[Wiring]):
     )
 
     def check(self, wiring: Wiring) -> Findings:
-        for table in wiring.observed.tables if wiring.observed is not None else ():
-            lost = table.zero + table.equal
-            level = self.from_on(lost / max(1, table.ids))
+        for each in wiring.observed.tables if wiring.observed is not None else ():
+            lost = each.zero + each.equal
+            level = self.from_on(lost / max(1, each.ids))
             if level is not None and lost >= self.least:
-                evidence = f"of {table.ids} tokens that {table.name} looks up in a step, {table.zero} are zero and "
-                evidence += f"{table.equal} share their vector with another one; it never learns, so that they stay so"
+                evidence = f"of {each.ids} tokens that {each.name} looks up in a step, {each.zero} are zero and "
+                evidence += f"{each.equal} share their vector with another one; it never learns, so that they stay so"
                 yield self.finding(evidence, level, *STANDING)
         if wiring.network is None or wiring.batch is None or wiring.batch.source.tokens is None:
             return
