@@ -11,7 +11,7 @@ class WorstCheckpoint(Rule[Keeping]):
     error rate, too.
     ## Threshold and its origin
     An error where the figure's name tells that the other direction is the better one (loss, wer, cer, perplexity, ...;
-    bleu, rouge, accuracy, f1, ...); names that do not tell are not judged. Of restored weights a warning, where their
+    bleu, rouge, accuracy, ...); names that do not tell are not judged. Of restored weights a warning, where their
     loss is (to {same}) the highest of {fewest:words} evaluations or more, and {times} times the lowest.
     """
 

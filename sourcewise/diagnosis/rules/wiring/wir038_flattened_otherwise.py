@@ -10,7 +10,7 @@ class FlattenedOtherwise(Rule[Wiring]):
     and no error shows it. What is learned is the frequency of tokens.
     ## Threshold and its origin
     None: all labels of a batch are those of a target that was viewed in the other order, and are not those of it as it
-    lies. Asked of at least {fewest} labels, of batches whose two axes differ in length.
+    lies. Asked of at least {fewest} labels, of batches whose axes differ in length.
     """
 
     code, name, level, rank = "WIR038", "logits and labels are flattened in different orders", "error", 1.05
