@@ -3,27 +3,57 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
+import math
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from sourcewise.data.encoding import ExampleSet
 from sourcewise.errors import RequestError
+from sourcewise.model.protocol import Network
 from sourcewise.model.weights.checkpoint import find_folder, model_folder
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """Somebody's own generation beside the network that is trained: tokens of the references, how often they are
+    there, how often the network has them at more than even odds behind the true tokens, and how many outputs have them.
+
+    Of the first tokens of the outputs their nats by the network, the nats of one drawn from it, and in how many outputs
+    it is the likeliest, `outputs` in all.
+    """
+
+    tokens: Sequence[tuple[int, int, int, int]] = ()
+    first: float = math.nan
+    drawn: float = math.nan
+    likeliest: int = 0
+    outputs: int = 0
 
 
 @dataclass(frozen=True)
 class Asking:
-    """A set, the fewest and most tokens of its outputs, and the prefixes that the model's folder names for tasks."""
+    """A set, the fewest and most tokens of its outputs, and the prefixes that the model's folder names for tasks.
+
+    `suppressed` are ids that the search may not say, in words where that is set.
+    """
 
     encoded: ExampleSet
-    shortest: int
-    longest: int
+    shortest: int = 0
+    longest: int = sys.maxsize
     prefixes: Sequence[str] = ()
     told: str = ""  # where the length is set, in words; "": the settings of our own search, or of a folder
 
+    suppressed: Mapping[int, str] = field(default_factory=dict)
+    said: Said | None = None
+
     about = "how outputs are asked for"
+
+
+def suppressed_by(network: Network) -> dict[int, str]:
+    """The ids that a network's generation settings let no output have, and which of these says so."""
+    return dict.fromkeys(network.defaults.suppressed, "suppress_tokens or bad_words_ids of the generation settings")
 
 
 def pads_on_the_left(name: str) -> bool:

@@ -73,10 +73,34 @@ class Edges:
 
 
 @dataclass(frozen=True, slots=True)
+class Table:
+    """An embedding that never learns: of the ids of a step, how many rows are zeros or those of another id."""
+
+    name: str
+    ids: int
+    zero: int
+    equal: int
+
+
+@dataclass(frozen=True, slots=True)
+class Rates:
+    """The learning rates of the first optimizer: the one that it was made with, where a schedule has noted that, and
+    those of its steps: how many there were, how often the rate changed, and turned from rising to falling or back.
+    """
+
+    base: float
+    highest: float
+    steps: int
+    changes: int
+    turns: int
+
+
+@dataclass(frozen=True, slots=True)
 class Moves:
     """How far outputs move, over the largest: by themselves, with other sources; with other words in the later half of
     the targets before these, where the first of them is to be said, and behind it; with more padding behind the
-    sources; with other rows in the batch, and where in the modules rows begin to read each other. None: not tried.
+    sources; with other rows in the batch, and where in the modules rows begin to read each other; with the same rows in
+    other places of the batch. None: not tried.
     """
 
     itself: float = 0.0
@@ -87,6 +111,7 @@ class Moves:
     padding: float | None = None
     company: float | None = None
     mixed: str = ""
+    place: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +142,9 @@ class Observed:
     first: tuple[Weight, ...] = ()  # in the first step that was looked at
     early: bool = False  # whether it is the first step, where a branch that starts at zero starves what is before it
     unheld: bool = False  # whether the optimizers are not known
+    flattened: str = ""  # how labels are flattened otherwise than the outputs they are held to, in words
+    tables: tuple[Table, ...] = ()  # that are read and never learn
+    rates: Rates | None = None
 
     @property
     def paths(self) -> Paths:
@@ -132,4 +160,5 @@ class Observed:
             past=moves.past,
             company=moves.company,
             mixed=moves.mixed,
+            place=moves.place,
         )

@@ -20,6 +20,7 @@ class Plan:
     loaded: Collection[str] = ()  # parts that are not random all the same
     rate: float = 0.0  # at its peak, of the weights that decay most
     weight_decay: float = 0.0
+    reached: tuple[float, float] | None = None  # the highest rate of its steps, and of its schedule at all
     no_rate: str = ""  # why no rate is known before the first step, where none is
     standing: str = ""  # why no weight will ever change, where that is so
     clip: float = 1.0  # norm that gradients are clipped to; 0: never

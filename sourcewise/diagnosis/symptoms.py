@@ -39,7 +39,7 @@ class Symptom:
 
 _UNREAD = (
     "DAT002 DAT003 DAT011..DAT014 DAT018 WIR003 WIR004 WIR011..WIR013 WIR019 WIR022 WIR023 WIR026 WIR028 WIR032 WIR034 "
-    "WIR036 MEM001 ATT001 SRC001"
+    "WIR036..WIR038 WIR041 MEM001 ATT001 SRC001"
 )
 SYMPTOMS = (
     Symptom(
@@ -60,7 +60,8 @@ SYMPTOMS = (
         "loss low good falls decreases outputs wrong bad garbage bleu zero accuracy teacher forcing inference generate",
         "the loss is that of the next token after the right ones; outputs are not. Is the loss that of the labels, is"
         " the start token right, are outputs and references written alike?",
-        "DAT022..DAT024 DAT026 WIR006..WIR010 WIR021 WIR024 WIR025 WIR033 WIR036 DAT025 TRN011 TRN005 SRC001"
+        "DAT022..DAT024 DAT026 WIR006..WIR010 WIR021 WIR024 WIR025 WIR033 WIR036 WIR040 OUT018 OUT019 "
+        "TRN016 DAT025 TRN011 TRN005 SRC001"
         " SRC004..SRC006 OUT010 OUT011 OUT013 OUT016 OUT017 OUT009",
     ),
     Symptom(
@@ -68,7 +69,8 @@ SYMPTOMS = (
         "loss stuck plateau flat constant not falling decreasing learning nothing chance log vocabulary",
         "does anything get a gradient, and is the rate right? A batch that cannot be learned by heart is a fault of the"
         " network, not of the data.",
-        "WIR001..WIR003 WIR011..WIR018 WIR023 WIR026 WIR027 WIR029..WIR032 WIR034 WIR035 TRN003 TRN004 TRN006 TRN009"
+        "WIR001..WIR003 WIR011..WIR018 WIR023 WIR026 WIR027 WIR029..WIR032 WIR034 WIR035 WIR038 "
+        "WIR041 DAT027 DAT028 TRN003 TRN004 TRN006 TRN009"
         " TRN015 DAT003",
     ),
     Symptom(
@@ -111,7 +113,7 @@ SYMPTOMS = (
         "characters are lost",
         "unk unknown characters letters missing lost accents umlauts line breaks spaces question marks",
         "can the tokenizer say every reference as it is written?",
-        "DAT006 DAT022 DAT023",
+        "DAT006 DAT022 DAT023 WIR039 OUT018",
     ),
     Symptom(
         "good in training, bad elsewhere",
@@ -135,7 +137,7 @@ SYMPTOMS = (
         "outputs depend on the batch",
         "batch size padding different results random noise changes nondeterministic evaluation",
         "is padding masked everywhere, and is everything in eval mode?",
-        "WIR005 WIR008 WIR021 WIR032 WIR033 OUT013",
+        "WIR005 WIR008 WIR021 WIR032 WIR033 WIR037 WIR040 OUT013",
     ),
 )
 _LEAST, _BESIDE = 0.5, 0.6  # score of the best; share of it from which on others are shown beside it

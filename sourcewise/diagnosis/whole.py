@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from sourcewise.data.profiles.profile import PROFILE_FILE, like, read_profiles
 from sourcewise.diagnosis import ours
 from sourcewise.diagnosis.answer import Piece
-from sourcewise.diagnosis.asked import Asking, prefixes_of
+from sourcewise.diagnosis.asked import Asking, prefixes_of, suppressed_by
 from sourcewise.diagnosis.beside import Beside
 from sourcewise.diagnosis.course import Course, too_early
 from sourcewise.diagnosis.noted import kept_evaluation, noted_preflight
@@ -198,7 +198,15 @@ def _of_model(model: Model, asked: Asked) -> list[Piece]:
     if held:
         tell(held)
     evaluation = evaluate_model(model, encoded, options, asked.progress, model.evaluation)
-    asking = look(Asking(encoded, options.min_new_tokens, options.max_new_tokens, prefixes_of(model.name)))
+    asking = look(
+        Asking(
+            encoded,
+            options.min_new_tokens,
+            options.max_new_tokens,
+            prefixes_of(model.name),
+            suppressed=suppressed_by(model.network),
+        )
+    )
     return [of_network(model, encoded), asking, of_evaluation(evaluation)]
 
 

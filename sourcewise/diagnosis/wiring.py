@@ -56,6 +56,28 @@ class Hidden(NamedTuple):
     masked: bool  # whether the batch has a mask at all
 
 
+class Within(NamedTuple):
+    """Padding that stands between words: rows, and in how many of their sources and targets it does."""
+
+    rows: int
+    sources: int
+    targets: int
+    pad: int
+    hidden: bool  # whether a mask or the loss leaves it out, as far as is known
+
+
+class Modes(NamedTuple):
+    """What evaluation computes otherwise than training: norms whose statistics are as they were made after so many
+    steps, in words; nats of a token of one training batch in both modes; passes without gradients in training mode.
+    """
+
+    norms: Sequence[str] = ()
+    steps: int = 0
+    training: float = math.nan
+    evaluation: float = math.nan
+    passes: int = 0
+
+
 class Inside(NamedTuple):
     """A network of ours before its first step, and the set that it is to be trained on."""
 
@@ -94,6 +116,8 @@ class Wiring:
     unfed: str = ""  # why the decoder does not read the targets, where that is known
     broken: str = ""
     unlabelled: int = 0
+    within: Within | None = None
+    modes: Modes | None = None
     observed: Observed | None = None  # in a training of somebody's own modules; then there is no network
 
     about = "the wiring"

@@ -11,11 +11,14 @@ import contextlib
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import wraps
 from typing import Any
 
 from sourcewise.diagnosis.answer import Diagnosis, Piece
+from sourcewise.diagnosis.keeping import Keeping
 from sourcewise.diagnosis.ranking import put_together
+from sourcewise.diagnosis.rules import look
 from sourcewise.diagnosis.whole import of_course
 from sourcewise.errors import RequestError
 from sourcewise.integrations.cures import Host, translated
@@ -53,6 +56,8 @@ class Doctor:
         self.steps_taken: Callable[[], int] = lambda: 0
         self.model: Any = None
         self.optimizer: Any = None
+        self._keeping = Keeping()
+        self._evaluations: dict[str, list[tuple[int, float]]] = {}  # of each set that is evaluated
         self._steps = Steps()
         self._broken = False  # weights that were not finite before the first step
 
@@ -92,6 +97,19 @@ class Doctor:
     def judge_course(self) -> None:
         """The rules over the course of the training."""
         self.pieces["course"] = of_course(self.recorder.course, "no loss of it was logged so far")
+
+    def keeps(self, keeping: Keeping) -> None:
+        """By which figure the training picks a checkpoint."""
+        self._keeping = keeping
+        self.pieces["keeping"] = look(keeping)
+        self.tell()
+
+    def restored(self, name: str, figures: Mapping[str, Any], step: int) -> None:
+        """The rules over what is kept, with one more evaluation of a set."""
+        if isinstance(figures.get("loss"), float):
+            losses = self._evaluations.setdefault(name, [])
+            losses.append((step, figures["loss"]))
+            self.pieces[f"keeping {name}".strip()] = look(replace(self._keeping, losses=losses))
 
     @contextmanager
     def look(self) -> Iterator[None]:

@@ -12,7 +12,7 @@ from sourcewise.config import EvaluationConfig, GenerationConfig
 from sourcewise.data.batches import IGNORED
 from sourcewise.data.encoding import ExampleSet
 from sourcewise.diagnosis.answer import Piece
-from sourcewise.diagnosis.asked import Asking
+from sourcewise.diagnosis.asked import Asking, suppressed_by
 from sourcewise.diagnosis.measures.laid import Side
 from sourcewise.diagnosis.measures.turned import measure_likelihood
 from sourcewise.diagnosis.outputs import Outputs
@@ -67,6 +67,18 @@ def look_at_lengths(batches: Sequence[Collation], speaker: Speaker, longest: int
     """Whether outputs of so many tokens at most can be as long as the labels of some batches."""
     try:
         return look(Asking(Collated(batches, speaker, counted=True), 0, longest, told=told))
+    except RequestError as problem:
+        return Piece((), [absent(Asking, in_words(problem))])
+
+
+def look_at_suppressed(batches: Sequence[Collation], model: Any, processing: Any) -> Piece:
+    """Whether the settings of a model's generation let tokens of the labels not be said."""
+    try:
+        network = CollatedNetwork(model)
+        asking = Asking(
+            Collated(batches, speaker_of(model, processing), counted=True), suppressed=suppressed_by(network)
+        )
+        return look(asking) if asking.suppressed else Piece((), [])
     except RequestError as problem:
         return Piece((), [absent(Asking, in_words(problem))])
 

@@ -21,16 +21,17 @@ from sourcewise.diagnosis.pairs import FEWEST, SAMPLE, Pairs
 from sourcewise.diagnosis.rules import absent, look
 from sourcewise.diagnosis.wiring import EXAMPLES, Wiring
 from sourcewise.errors import RequestError
-from sourcewise.integrations.collated import LABELS, CollatedNetwork
+from sourcewise.integrations.collated import LABELS, CollatedNetwork, parts
+from sourcewise.integrations.coming import Stream
 from sourcewise.integrations.cures import TRAINER
 from sourcewise.integrations.doctor import Doctor, guarded
-from sourcewise.integrations.evaluated import look_at_lengths, look_at_network
+from sourcewise.integrations.evaluated import look_at_lengths, look_at_network, look_at_suppressed
 from sourcewise.integrations.fed import why_unfed
 from sourcewise.integrations.finite import Steps, scales
 from sourcewise.integrations.laid import side_in
 from sourcewise.integrations.passing import First, Passing, Spread, as_tensors, joined
 from sourcewise.integrations.recorder import Recorder
-from sourcewise.integrations.subjects import Training, pairs_of, plan_of, speaker_of, wiring_of
+from sourcewise.integrations.subjects import Training, pairs_of, plan_of, speaker_of, wiring_of, within_of
 from sourcewise.integrations.telling import Told, of_set
 from sourcewise.runtime.device import is_host
 from sourcewise.training.statistics import target_entropy
@@ -62,6 +63,7 @@ class HuggingFaceDoctor(Doctor):
         self._pairs: First | None = None
         self.lengths: tuple[int, str] | None = None  # the most tokens of the training's own outputs, and who says so
         self._set = ""  # the evaluation set of the course
+        self.stream: Stream | None = None  # of the batches of the training
         self._side: Side = ""  # where sources are padded in training
 
     # ── what a host tells ─────────────────────────────────────────────────────────────────────────────────────────────
@@ -74,6 +76,7 @@ class HuggingFaceDoctor(Doctor):
         plan = replace(plan_of(self.model, training), other_loss=other_loss)
         self.recorder = Recorder(plan, cure=self.host.not_finite)
         self.recorder.started()
+        self.stream = Stream()
         bands = getattr(self.model.config, "num_mel_bins", None)
         self._first, self._pairs = First(EXAMPLES) if self.wiring else None, First(SAMPLE, slim=True, bands=bands)
         if not self.wiring:
@@ -92,11 +95,23 @@ class HuggingFaceDoctor(Doctor):
             self.kept.add(as_tensors(batch))
             return
         self._labels = batch.get(LABELS) if isinstance(batch, Mapping) else None
+        self._take_in(batch)
         for waiting, looked in ((self._first, self.look_at_first), (self._pairs, self.look_at_pairs)):
             if waiting is not None:
                 waiting.add(as_tensors(batch))
                 if waiting.full:
                     looked()
+
+    def _take_in(self, batch: Any) -> None:
+        """Figures of a batch that is trained on; of none that rules over pairs cannot read."""
+        if self.stream is None or not self.stream.wants:
+            return
+        try:
+            source, real, _ = parts(batch, speaker_of(self.model, self.processing).pad_id)
+        except (RequestError, TypeError, AttributeError):
+            self.stream = None  # the look at the pairs says why
+            return
+        self.stream.add(self.steps_taken() + 1, source, real, batch[LABELS])
 
     @guarded("whether losses are finite")
     def lost(self, loss: Any) -> None:
@@ -137,6 +152,7 @@ class HuggingFaceDoctor(Doctor):
         self.judge_finite()
         self.recorder.logged(logs, self.steps_taken())
         self.judge_course()
+        self._judge_order()
         self.tell()
 
     def end(self) -> None:
@@ -145,6 +161,7 @@ class HuggingFaceDoctor(Doctor):
         self.look_at_pairs()
         self.judge_finite(weights=True)
         self.judge_course()
+        self._judge_order()
         self.tell()
 
     def evaluated(self, name: str) -> dict[str, Any]:
@@ -160,8 +177,10 @@ class HuggingFaceDoctor(Doctor):
             )
         if self.lengths is not None:
             found["lengths"] = look_at_lengths(batches, speaker_of(self.model, self.processing), *self.lengths)
+        found["suppressed"] = look_at_suppressed(batches, self.model, self.processing)
         self.pieces |= {f"{what} {name}".strip(): of_set(piece, name) for what, piece in found.items()}
         if figures:
+            self.restored(name, figures, self.steps_taken())
             self._set = self._set or name or "eval"
             if self._set == (name or "eval"):
                 self.recorder.evaluated(figures, self.steps_taken())
@@ -197,6 +216,12 @@ class HuggingFaceDoctor(Doctor):
         self.pieces["call"] = look(Wiring(unfed=unfed))
         self.tell()
 
+    @guarded("the order of the batches")
+    def _judge_order(self) -> None:
+        """The rules over the order in which batches come, where more have passed."""
+        if self.stream is not None and self.stream.due:
+            self.pieces["order"] = look(self.stream.coming())
+
     @guarded("the training data")
     def look_at_pairs(self) -> None:
         """The rules over pairs, once, on the examples that have passed."""
@@ -205,6 +230,8 @@ class HuggingFaceDoctor(Doctor):
             return
         self._side = self._side or side_in(waited.batches, speaker_of(self.model, self.processing).pad_id)
         with self.look():
+            within = within_of(waited.batches, speaker_of(self.model, self.processing))
+            self.pieces["padding"] = look(Wiring(within=within), codes="WIR039")
             pairs = pairs_of(self.model, waited.batches, self.processing)
             count = len(pairs.train)
             few = count < FEWEST

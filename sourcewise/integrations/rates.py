@@ -11,6 +11,7 @@ import numpy as np
 from torch.optim import lr_scheduler
 
 GRID = 1000  # steps at which a schedule is asked
+FAR = 20  # times the steps of a training
 FALLING = (  # schedules that begin at the highest rate, or come to it, or say it in their groups
     lr_scheduler.StepLR,
     lr_scheduler.MultiStepLR,
@@ -39,6 +40,14 @@ def peaks(optimizer: Any, scheduler: Any, steps: int) -> list[float | None]:
     """
     schedule = getattr(scheduler, "scheduler", scheduler)  # accelerate wraps it
     return [_peak(group, place, schedule, steps) for place, group in enumerate(groups(optimizer))]
+
+
+def reached(optimizer: Any, scheduler: Any, steps: int) -> tuple[float, float] | None:
+    """The highest rate in so many steps, and in many times as many; None where it does not show before."""
+    if steps < 1 or not groups(optimizer):
+        return None
+    within, beyond = (peaks(optimizer, scheduler, count)[0] for count in (steps, FAR * steps))
+    return None if within is None or beyond is None else (within, beyond)
 
 
 def unknown(optimizer: Any, scheduler: Any, steps: int) -> str:

@@ -18,9 +18,10 @@ from torch import Tensor
 from sourcewise.data.batches import IGNORED, Batch
 from sourcewise.diagnosis.measures.first_step import Optimizer, Stepped
 from sourcewise.diagnosis.measures.laid import on_side, side_of
+from sourcewise.diagnosis.measures.within import counted
 from sourcewise.diagnosis.pairs import Ids, Pairs
 from sourcewise.diagnosis.plan import Plan
-from sourcewise.diagnosis.wiring import Hidden, Start, Summed, Wiring
+from sourcewise.diagnosis.wiring import Hidden, Start, Summed, Wiring, Within
 from sourcewise.errors import RequestError
 from sourcewise.integrations.collated import (
     LABELS,
@@ -38,7 +39,7 @@ from sourcewise.integrations.collated import (
 from sourcewise.integrations.fed import why_unfed
 from sourcewise.integrations.finite import broken_weights, half_of
 from sourcewise.integrations.passing import joined, some_of
-from sourcewise.integrations.rates import groups, peaks, unknown
+from sourcewise.integrations.rates import groups, peaks, reached, unknown
 from sourcewise.model.families.huggingface import is_computed, parts_of
 from sourcewise.model.finite import damage
 
@@ -80,6 +81,7 @@ def plan_of(model: Any, training: Training) -> Plan:
         fresh=training.fresh,
         rate=rate,
         weight_decay=weight_decay,
+        reached=reached(training.optimizer, training.scheduler, steps),
         no_rate=unknown(training.optimizer, training.scheduler, steps),
         standing="the learning rate of every parameter group is 0: no weight will ever change" if still else "",
         clip=training.clip,
@@ -145,6 +147,25 @@ def pairs_of(model: Any, batches: Sequence[Collation], processing: Any) -> Pairs
         whole_words=_is_of_words(known),
     )
     return Pairs(encoded, ids=ids)
+
+
+def within_of(batches: Sequence[Collation], speaker: Speaker) -> Within | None:
+    """Padding between words of sources, and labels between others that do not count, of batches that have passed.
+
+    None where padding is the end of text, which texts may be joined by.
+    """
+    if speaker.pad_id == speaker.eos_id:
+        return None
+    sources, targets, masked = [], [], True
+    for batch in batches:
+        table, labels, mask = (batch.get(name) for name in (TEXT, LABELS, MASK))
+        if isinstance(table, Tensor) and table.ndim == 2:
+            sources.append(table)
+            masked &= not isinstance(mask, Tensor) or not bool(mask.bool()[table == speaker.pad_id].any())
+        if isinstance(labels, Tensor) and labels.ndim == 2:
+            targets.append(labels)
+    rows, inside = counted(sources, speaker.pad_id)
+    return Within(rows, inside, counted(targets, IGNORED)[1] if inside else 0, speaker.pad_id, masked)
 
 
 def _is_of_words(tokenizer: Any) -> bool:

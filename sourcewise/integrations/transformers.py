@@ -18,7 +18,9 @@ import torch
 from transformers import TrainerCallback
 
 from sourcewise.diagnosis.answer import Diagnosis
+from sourcewise.diagnosis.keeping import Keeping
 from sourcewise.errors import RequestError
+from sourcewise.integrations.coming import Stream
 from sourcewise.integrations.doctor import guarded, refuse_few
 from sourcewise.integrations.fed import other_loss, own_loss, taken_out
 from sourcewise.integrations.huggingface import HuggingFaceDoctor
@@ -87,6 +89,8 @@ class SourcewiseCallback(TrainerCallback):
         self.doctor.lengths = _longest(args, self.doctor.model)
         waits = bool(args.logging_nan_inf_filter)
         self.doctor.begin(training, other_loss(self.trainer, smoothing), waits=waits)
+        self.doctor.stream = Stream(grouped=_is_grouped(args))
+        self.doctor.keeps(_keeping(args, self.trainer))
 
     @guarded("whether gradients are finite")
     def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **given: Any) -> None:
@@ -175,6 +179,23 @@ def _alerted(trainer: Any, names: Any) -> Iterator[Tracker]:
     for name in ("wandb", "mlflow", "trackio") if trainer is not None else ():
         if name in (names or ()) and name in sys.modules and (found := active(name)) is not None:
             yield found
+
+
+def _is_grouped(args: Any) -> bool:
+    """Whether the Trainer's own sampler puts examples of one length together, the longest first."""
+    return bool(getattr(args, "group_by_length", False)) or "group" in str(getattr(args, "train_sampling_strategy", ""))
+
+
+def _keeping(args: Any, trainer: Any) -> Keeping:
+    """By which figure a Trainer picks a checkpoint, and what for; nothing where it does not."""
+    called = [type(each).__name__ for each in trainer.callback_handler.callbacks] if trainer is not None else []
+    uses = {
+        "load_best_model_at_end": args.load_best_model_at_end,
+        "EarlyStoppingCallback": "EarlyStoppingCallback" in called,
+        "save_strategy best": str(getattr(args.save_strategy, "value", args.save_strategy)) == "best",
+    }
+    used = next((name for name, does in uses.items() if does), "")
+    return Keeping(args.metric_for_best_model or "", bool(args.greater_is_better), used)
 
 
 def _longest(args: Any, model: Any) -> tuple[int, str] | None:

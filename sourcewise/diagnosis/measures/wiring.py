@@ -59,6 +59,7 @@ class Paths:
     past: float | None = None  # other target tokens, after them
     company: float | None = None  # other rows in the batch
     mixed: str = ""  # where rows begin to read each other, in words
+    place: float | None = None  # the same rows in other places of the batch
 
     @property
     def reached(self) -> bool:
@@ -226,7 +227,9 @@ def _company(
     apart = kept((_logits(network, beside, read) - usual) * real[..., None])
     moved = float(apart.abs().max()) / size
     if moved <= LEAK or not isinstance(network, nn.Module):
-        return {"company": moved}
+        turned = torch.arange(len(tokens)).roll(1)
+        there = _logits(network, source.select(turned), tokens[turned.to(tokens.device)]).roll(-1, 0)
+        return {"company": moved, "place": float(((there - usual) * real[..., None]).abs().max()) / size}
     passes = [lambda: _logits(network, source, tokens), lambda: _logits(network, beside, read)]
     return {"company": moved, "mixed": where_rows_mix(network.named_modules(), passes, len(tokens))}
 

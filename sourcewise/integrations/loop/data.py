@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from types import SimpleNamespace
 
 from torch import Tensor
 
 from sourcewise.data.batches import IGNORED
+from sourcewise.diagnosis.measures.within import counted
 from sourcewise.diagnosis.pairs import FEWEST, SAMPLE, Ids, Pairs
+from sourcewise.diagnosis.wiring import Within
 from sourcewise.errors import RequestError
-from sourcewise.integrations.collated import LABELS, MASK, TEXT, Collated, Speaker
+from sourcewise.integrations.collated import LABELS, MASK, TEXT, VECTORS, Collated, Speaker
+from sourcewise.integrations.coming import Stream
 from sourcewise.integrations.features import projected
 from sourcewise.integrations.loop.batches import Named, examples_in
 from sourcewise.integrations.loop.understood import Understood
@@ -78,6 +82,35 @@ def _without_begin(collation: dict[str, Tensor]) -> dict[str, Tensor]:
         return collation
     cut = {name: collation[name][:, 1:] for name in (TEXT, MASK)}
     return {**collation, **cut}
+
+
+def within_of(kept: Sequence[Named], understood: Understood) -> Within | None:
+    """Padding between words of the batches that have passed; None where no id is known to be padding."""
+    pad = understood.pad
+    if pad is None or understood.source is None or understood.labels is None:
+        return None
+    sides: tuple[list[Tensor], list[Tensor]] = [], []
+    for named in kept:
+        try:
+            tables = understood.source.of(named), understood.labels.of(named)
+        except (IndexError, KeyError, RuntimeError):  # a batch of another shape
+            continue
+        for side, table, turned in zip(
+            sides, tables, (understood.source_turned, understood.labels_turned), strict=True
+        ):
+            if table.ndim == 2 and not table.is_floating_point():
+                side.append(table.transpose(0, 1) if turned else table)
+    (rows, sources), (others, targets) = (counted(side, pad) for side in sides)
+    return Within(max(rows, others), sources, targets, pad, understood.hides_pad)
+
+
+def take_in(stream: Stream, step: int, named: Named, understood: Understood) -> None:
+    """Figures of a batch; none of one that is shaped otherwise than the first."""
+    try:
+        batch = understood.collation(named)
+    except (IndexError, KeyError, RuntimeError):
+        return
+    stream.add(step, batch[TEXT if TEXT in batch else VECTORS], batch[MASK], batch[LABELS])
 
 
 def flat(named: Named, asked: object = None) -> Named:

@@ -14,6 +14,7 @@ from torch import Tensor
 from sourcewise.config import EvaluationConfig
 from sourcewise.data.batches import IGNORED, turned_rows
 from sourcewise.diagnosis.answer import Piece
+from sourcewise.diagnosis.asked import Asking
 from sourcewise.diagnosis.likelihood import Likelihood
 from sourcewise.diagnosis.measures.objective import Form
 from sourcewise.diagnosis.measures.turned import likelier
@@ -27,6 +28,7 @@ from sourcewise.integrations.evaluated import judged_outputs, source_use
 from sourcewise.integrations.loop.batches import Named, exchanged, tensors_of
 from sourcewise.integrations.loop.data import speaker_of
 from sourcewise.integrations.loop.replay import Replay
+from sourcewise.integrations.loop.saying import said_beside
 from sourcewise.integrations.loop.understood import Understood, of_target
 
 FEW = 8  # examples, below which batches are looked at together with none
@@ -45,15 +47,24 @@ class Reader:
     def nats(self, batch: Any, named: Named, collation: dict[str, Tensor]) -> Tensor:
         """−ln p (batch, time) of the labels, 0 where they do not count."""
         labels = collation[LABELS].to(self.device)
-        table = self.table(batch, named, labels)
-        logs = table.clamp(min=1e-12).log() if self.is_normal(table) else torch.log_softmax(table, -1)
+        logs = self.logs(batch, named, labels)
         if logs.shape[:2] != labels.shape:
             raise RequestError(
-                f"outputs {tuple(table.shape)} for labels {tuple(labels.shape)}; say target= (batch, time)"
+                f"outputs {tuple(logs.shape)} for labels {tuple(labels.shape)}; say target= (batch, time)"
             )
         return F.nll_loss(logs.flatten(0, 1), labels.flatten(), ignore_index=IGNORED, reduction="none").view(
             labels.shape
         )
+
+    def logs(self, batch: Any, named: Named, labels: Tensor) -> Tensor:
+        """Log-probabilities (batch, time, vocabulary)."""
+        table = self.table(batch, named, labels)
+        return table.clamp(min=1e-12).log() if self.is_normal(table) else torch.log_softmax(table, -1)
+
+    def said(self, batch: Any, named: Named) -> tuple[Tensor, Tensor]:
+        """The same, and the labels (batch, time)."""
+        labels = self.understood.collation(named)[LABELS].to(self.device)
+        return self.logs(batch, named, labels), labels
 
     def is_normal(self, table: Tensor) -> bool:
         """Whether outputs are probabilities."""
@@ -184,7 +195,7 @@ def evaluated(
 
     Raises RequestError where none of them can be read.
     """
-    found, collations, outputs, problem = [], [], [], RequestError("the loader gives no batch")
+    found, collations, outputs, readable, problem = [], [], [], [], RequestError("the loader gives no batch")
     turned: list[np.ndarray | None] = []
     for place, (batch, named) in enumerate(batches):
         try:
@@ -196,7 +207,8 @@ def evaluated(
         collations.append(collation)
         turned.append(turned_nats(reader, batch, named, collation))
         if generate is not None:
-            outputs += [*generate(batch)]
+            outputs.append([*generate(batch)])
+            readable.append((batch, named))
     if not found:
         raise problem
     columns = ("nats", "shuffled", "tokens")
@@ -208,17 +220,19 @@ def evaluated(
     speaker = speaker_of(collations, reader.understood.pad)
     encoded = Collated(collations, speaker, counted=True)
     references = [example.target for example in encoded.dataset]
-    if generate is None or len(outputs) != len(references):
+    given = [each for some in outputs for each in some]
+    if generate is None or len(given) != len(references):
         piece, figures = source_use(bits, references)
         return {"outputs": piece, "likelihood": known}, figures
     rows = [
         Row(example.id, example.source, example.target, said_by(output, speaker), True, *of)
         for example, output, of in zip(
-            encoded.dataset, outputs, zip(nats.tolist(), shuffled.tolist(), map(int, tokens), strict=True), strict=True
+            encoded.dataset, given, zip(nats.tolist(), shuffled.tolist(), map(int, tokens), strict=True), strict=True
         )
     ]
     pieces, figures = judged_outputs(encoded, rows, bits, EvaluationConfig())
-    return pieces | {"likelihood": known}, figures
+    said = said_beside((reader.said(*each) for each in readable), outputs)
+    return pieces | {"likelihood": known, "saying": look(Asking(encoded, said=said))}, figures
 
 
 def said_by(output: Any, speaker: Speaker) -> str:

@@ -48,16 +48,39 @@ def moves_of(reader: Reader, batch: Any, named: Named, modules: Sequence[nn.Modu
     padding = None
     if not any(isinstance(each, OF_ORDER) for module in modules for each in module.modules()):
         padding = _of_padding(reader.understood, batch, named, collation, moved)
-    company, mixed = _of_company(reader, batch, named, labels, usual, modules)
-    return Moves(itself, source, future, own, past, padding, company, mixed)
+    company, mixed, place = _of_company(reader, batch, named, labels, usual, modules)
+    return Moves(itself, source, future, own, past, padding, company, mixed, place)
 
 
 def _of_company(
     reader: Reader, batch: Any, named: Named, labels: Tensor, usual: Tensor, modules: Sequence[nn.Module]
-) -> tuple[float | None, str]:
-    """How far rows move with others beside them, and where they begin to read each other; None where not known."""
-    size, known = len(labels), reader.understood
-    rows = twins(size)
+) -> tuple[float | None, str, float | None]:
+    """How far rows move with others beside them, where they begin to read each other, and how far they move when they
+    change places; None where not known.
+    """
+    size = len(labels)
+    other, tensors = chosen(reader.understood, batch, named, twins(size))
+    if size < FEWEST or all(torch.equal(tensors[path], each) for path, each in named.items()):
+        return None, "", None
+    real, turned = labels != IGNORED, torch.arange(size).roll(1)
+    try:
+        found = reader.table(other, tensors, labels)
+        there = reader.table(*chosen(reader.understood, batch, named, turned), labels[turned.to(labels.device)])
+    except Exception:  # the loop made something for just these rows
+        return None, "", None
+    largest = (usual - usual.mean(-1, keepdim=True))[real].abs().max()
+    place = float((there.roll(-1, 0) - usual)[real].abs().max() / largest)
+    apart = kept((found - usual).abs().amax(-1) * real)
+    moved = float(apart.max() / largest)
+    if moved <= LEAK:
+        return moved, "", place
+    passes = [lambda: reader.table(batch, named, labels), lambda: reader.table(other, tensors, labels)]
+    return moved, where_rows_mix(_paths(modules), passes, size), None
+
+
+def chosen(known: Understood, batch: Any, named: Named, rows: Tensor) -> tuple[Any, Named]:
+    """A batch of these rows of a batch, all that goes with them, too; and its tensors."""
+    size = len(rows)
     assert known.source is not None and known.labels is not None
 
     def change(path: str, tensor: Tensor) -> Tensor:
@@ -65,19 +88,7 @@ def _of_company(
         axes = [axis for axis in ((1, 0) if turned else (0, 1)) if axis < tensor.ndim and tensor.shape[axis] == size]
         return tensor.index_select(axes[0], rows.to(tensor.device)) if axes else tensor
 
-    other, tensors = exchanged(batch, change), {path: change(path, each) for path, each in named.items()}
-    if size < FEWEST or all(torch.equal(tensors[path], each) for path, each in named.items()):
-        return None, ""
-    try:
-        found = reader.table(other, tensors, labels)
-    except Exception:  # the loop made something for just these rows
-        return None, ""
-    apart = kept((found - usual).abs().amax(-1) * (labels != IGNORED))
-    moved = float(apart.max() / (usual - usual.mean(-1, keepdim=True))[labels != IGNORED].abs().max())
-    if moved <= LEAK:
-        return moved, ""
-    passes = [lambda: reader.table(batch, named, labels), lambda: reader.table(other, tensors, labels)]
-    return moved, where_rows_mix(_paths(modules), passes, size)
+    return exchanged(batch, change), {path: change(path, each) for path, each in named.items()}
 
 
 def _paths(modules: Sequence[nn.Module]) -> list[tuple[str, nn.Module]]:

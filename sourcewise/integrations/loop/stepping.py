@@ -6,6 +6,7 @@ import math
 import statistics
 from collections.abc import Callable, Sequence
 from functools import partial
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -13,11 +14,13 @@ from torch import Tensor
 
 from sourcewise.diagnosis.measures.first_step import Weight, width_of
 from sourcewise.diagnosis.measures.freshness import is_drawn
+from sourcewise.diagnosis.observed import Rates
 from sourcewise.errors import RequestError
 from sourcewise.integrations.finite import local
 from sourcewise.integrations.loop.watching import Hook
 from sourcewise.model.parts import ParameterInfo
 
+MOST = 5000  # changes of the learning rate that are noted
 ENTRIES = 262_144  # of a tensor that are kept to see how far it moves
 
 
@@ -34,6 +37,7 @@ class Stepping:
         self.updates: dict[int, float] = {}
         self._before: dict[int, Tensor] = {}
         self._within = False  # a step
+        self._rates: list[float] = []  # of the first optimizer, each as it changed
         self._hooks = []
         for each in self.optimizers:
             self._hooks.append(each.register_step_pre_hook(Hook(partial(self.entered, each))))
@@ -49,6 +53,15 @@ class Stepping:
         """The highest learning rate of now."""
         rates = [float(group.get("lr") or 0.0) for each in self.optimizers for group in each.param_groups]
         return max(rates, default=0.0)
+
+    def rates(self) -> Rates | None:
+        """The learning rates of the steps so far; None where no schedule has noted the rate that it began with."""
+        base = self.optimizers[0].param_groups[0].get("initial_lr") if self.optimizers else None
+        if not isinstance(base, (int, float)) or not self._rates:
+            return None
+        rises = [b > a for a, b in pairwise(self._rates)]
+        turns = sum(a != b for a, b in pairwise(rises))
+        return Rates(float(base), max(self._rates), self.counts[0], len(self._rates) - 1, turns)
 
     def start(self) -> None:
         """The next step is looked at."""
@@ -76,7 +89,11 @@ class Stepping:
     @torch.no_grad()
     def _left(self, optimizer: Any, *given: Any) -> None:
         self._within = False
-        self.counts[next(i for i, each in enumerate(self.optimizers) if each is optimizer)] += 1
+        place = next(i for i, each in enumerate(self.optimizers) if each is optimizer)
+        self.counts[place] += 1
+        rate = optimizer.param_groups[0].get("lr") if place == 0 else None
+        if isinstance(rate, float) and (not self._rates or rate != self._rates[-1]) and len(self._rates) < MOST:
+            self._rates.append(rate)
         if not self.on:
             return
         with self.guard("the gradients and updates of the weights"):

@@ -29,17 +29,21 @@ from sourcewise.diagnosis.observed import Edges, Moves, Observed
 from sourcewise.diagnosis.pairs import FEWEST
 from sourcewise.diagnosis.plan import Plan
 from sourcewise.diagnosis.rules import look
+from sourcewise.diagnosis.rules.data.dat028_same_batches import SameBatches
 from sourcewise.diagnosis.wiring import Hidden, Wiring
 from sourcewise.errors import RequestError
 from sourcewise.integrations.collated import LABELS
+from sourcewise.integrations.coming import Stream
 from sourcewise.integrations.cures import LOOP
 from sourcewise.integrations.doctor import Doctor, guarded
 from sourcewise.integrations.finite import broken_weights, half_of, local
 from sourcewise.integrations.loop.batches import Named, examples_in, tensors_of
-from sourcewise.integrations.loop.data import Passed, flat
+from sourcewise.integrations.loop.data import Passed, flat, take_in, within_of
 from sourcewise.integrations.loop.edges import edges_of
 from sourcewise.integrations.loop.evaluating import Reader, evaluated, some_batches
+from sourcewise.integrations.loop.flattened import flattened_otherwise
 from sourcewise.integrations.loop.gradients import UNTAKEN, Arrivals
+from sourcewise.integrations.loop.modes import InBothModes
 from sourcewise.integrations.loop.modules import named_modules, parts_of
 from sourcewise.integrations.loop.probing import hidden_by, moves_of
 from sourcewise.integrations.loop.reading import (
@@ -57,6 +61,7 @@ from sourcewise.integrations.loop.replay import replay_of
 from sourcewise.integrations.loop.seen import History, Seen
 from sourcewise.integrations.loop.sides import look_at_sides
 from sourcewise.integrations.loop.stepping import Stepping, by_part, optimizers_in, weights_of
+from sourcewise.integrations.loop.tables import standing_tables
 from sourcewise.integrations.loop.tracing import ReadBy, traced
 from sourcewise.integrations.loop.understood import Asked, Understood
 from sourcewise.integrations.loop.watching import Watching
@@ -100,7 +105,8 @@ class LoopDoctor(Doctor):
         self.watching = Watching(self.modules, self.guard)
         self.arrivals = Arrivals(self.stepping, self.guard)
         self.watching.begins = self.stepping.start  # what steps before belongs to the batch before
-        self.passed = Passed()
+        self.passed, self.stream = Passed(), Stream()
+        self._waiting: list[tuple[int, Named]] = []  # batches that nobody can read yet
         self.plan = Plan(steps=steps, fresh=False, trained=trained, clip=0.0, half=half_of(self.model))
         self.recorder = Recorder(self.plan, cure=LOOP.not_finite)
         self.recorder.started()
@@ -112,6 +118,8 @@ class LoopDoctor(Doctor):
         self._first: tuple[Weight, ...] = ()
         self._reader: Reader | None = None
         self._moves: Moves | None = None  # what moves the outputs, once it was tried
+        self._modes: InBothModes | None = None
+        self._flattened = ""
         self._zeros: dict[str, tuple[Any, bool]] = {}
         self._trained = False  # by others, before this training
         if self.looks:
@@ -120,6 +128,7 @@ class LoopDoctor(Doctor):
     @guarded("the weights before the first step")
     def _begin(self) -> None:
         self._zeros = zeros_at_start(parts_of(self.modules), self.modules)
+        self._modes = InBothModes(self.modules)
         self._trained = self.plan.trained or looks_trained(self.model)
         if broken := broken_weights(self.model):
             self._broken = True
@@ -139,8 +148,11 @@ class LoopDoctor(Doctor):
             loss = loss.detach()
             self._losses.append(loss)
         self._steps.loss(number, loss, None)
-        if batch is not None and not self.passed.full:
-            self.passed.add(flat(*with_functions(tensors_of(batch), batch, self.asked)))
+        if batch is not None and (self.stream.wants or not self.passed.full):
+            held = flat(*with_functions(tensors_of(batch), batch, self.asked))
+            self.passed.add(held)
+            self._waiting.append((number, held))
+            self._take_in()
         if self.watching.on:
             self.watching.stop()
             self._seen = Seen(number, loss, batch)
@@ -201,6 +213,7 @@ class LoopDoctor(Doctor):
         self._first = self._first or weights
         self._read(seen)
         self._reach(seen)
+        self._compare(seen)
         self._judge_wiring(seen, weights)
         self._log(seen, weights)
         self._judge_data()
@@ -246,6 +259,16 @@ class LoopDoctor(Doctor):
             named, _ = with_functions(tensors_of(seen.batch), seen.batch, self.asked)
             self._moves = moves_of(self._reader, seen.batch, named, list(self.model))
 
+    @guarded("what eval mode computes")
+    def _compare(self, seen: Seen) -> None:
+        """Both modes on one training batch, now and then."""
+        if self._modes is None or self._reader is None or seen.batch is None:
+            return
+        if self._modes.due(seen.number, self._moves):
+            with self.look():
+                named, _ = with_functions(tensors_of(seen.batch), seen.batch, self.asked)
+                self._modes.compare(seen.number, self._reader, seen.batch, named)
+
     @guarded("the evaluation")
     def _evaluate(self, loader: Iterable[Any], name: str, figures: dict[str, Any]) -> None:
         if self._reader is None:
@@ -258,6 +281,7 @@ class LoopDoctor(Doctor):
             found["layout"] = look_at_sides(self._reader, self.passed.kept, read)
         self.pieces |= {f"{what} {name}".strip(): of_set(piece, name) for what, piece in found.items()}
         figures |= measured
+        self.restored(name, measured, self.history.global_step)
         self.recorder.evaluated(measured, self.history.global_step)
         self.judge_course()
 
@@ -268,9 +292,13 @@ class LoopDoctor(Doctor):
         if seen.number > 1 and not math.isfinite(step.norm):
             return  # the loss of the next step tells
         tokens, places = seen.counted(self.watching)
-        nats = seen.nats(self.watching)
+        nats, known = seen.nats(self.watching), self.understood
+        if known is None or known.labels is None:
+            named = tensors_of(seen.batch) or given_tensors(self.watching.calls)
+            self._flattened = self._flattened or flattened_otherwise(self.watching, named)
         if places and nats:
             self._shares.append((seen.value / nats, tokens / places))
+        hidden, fading = self._of_sources(seen)
         observed = Observed(
             step,
             given=seen.given(self.watching),
@@ -285,14 +313,18 @@ class LoopDoctor(Doctor):
             detached=detached_from(self.watching, weights),
             edges=self._edges(),
             gradients=self.arrivals.gradients(self.history.global_step, {id(p) for p in self.model.parameters()}),
-            fading=self._fading(seen),
+            fading=fading,
             moves=self._moves or Moves(),
             began=self._began,
             first=self._first,
             early=seen.number == 1,
             unheld=not self.stepping.optimizers,
+            flattened=self._flattened,
+            tables=standing_tables(self.watching, self.stepping.held, None if known is None else known.pad),
+            rates=self.stepping.rates(),
         )
-        self.pieces["wiring"] = look(Wiring(plan=self.plan, observed=observed, hidden=self._hidden(seen)))
+        modes = None if self._modes is None else self._modes.modes(seen.number)
+        self.pieces["wiring"] = look(Wiring(plan=self.plan, observed=observed, hidden=hidden, modes=modes))
 
     def _edges(self) -> Edges | None:
         """With which tokens labels begin and end, where it is known how batches are read."""
@@ -301,19 +333,15 @@ class LoopDoctor(Doctor):
             return None
         return edges_of(self.passed.kept, known, self.watching)
 
-    def _hidden(self, seen: Seen) -> Hidden | None:
-        """What masks hide of the batch, where it is known how it is read."""
+    def _of_sources(self, seen: Seen) -> tuple[Hidden | None, Fading | None]:
+        """What masks hide of the batch, and gradients along its sources, where it is known how it is read."""
         if self.understood is None or self.understood.source is None or self.understood.labels is None:
-            return None
+            return None, None
         named, _ = with_functions(tensors_of(seen.batch), seen.batch, self.asked)
-        return hidden_by(self.watching, self.understood.collation(named)) if named else None
-
-    def _fading(self, seen: Seen) -> Fading | None:
-        """Gradients along the sources of the batch, where it is known how these are read."""
-        if self.understood is None or self.understood.source is None or self.understood.labels is None:
-            return None
-        named, _ = with_functions(tensors_of(seen.batch), seen.batch, self.asked)
-        return fading_of(self.watching, self.understood.collation(named)) if named else None
+        if not named:
+            return None, None
+        collation = self.understood.collation(named)
+        return hidden_by(self.watching, collation), fading_of(self.watching, collation)
 
     @guarded("the course of the training")
     def _log(self, seen: Seen, weights: tuple[Weight, ...]) -> None:
@@ -345,13 +373,27 @@ class LoopDoctor(Doctor):
         )
         self.recorder.stepped(line)
 
+    def _take_in(self) -> None:
+        """Figures of the batches that came, once it is known how they are read."""
+        known = self.understood
+        if known is None or known.source is None or known.labels is None:
+            self._waiting = self._waiting[-SameBatches.first :]
+            return
+        waited, self._waiting = self._waiting, []
+        for step, named in waited:
+            take_in(self.stream, step, named, known)
+
     @guarded("the training data")
     def _judge_data(self) -> None:
-        """The rules over pairs, on what has passed, each time that it is four times as much."""
+        """The rules over pairs, on what has passed, each time that it is four times as much; over their order."""
         passed = self.passed
+        self._take_in()
+        if self.stream.due:
+            self.pieces["coming"] = look(self.stream.coming())
         if self.understood is None or not passed.more:
             return
         with self.look():
+            self.pieces["padding"] = look(Wiring(within=within_of(passed.kept, self.understood)), codes="WIR039")
             pairs = passed.pairs(self.understood)
             if len(pairs.train) >= FEWEST:
                 self.pieces["data"] = look(pairs)

@@ -1,3 +1,5 @@
+from collections.abc import Iterable
+
 from sourcewise.data.encoding import ExampleSet
 from sourcewise.diagnosis.pairs import FEWEST, SAMPLE, Pairs, made_of_text, named, sample
 from sourcewise.diagnosis.rule import Cure, Findings, Rule
@@ -11,22 +13,25 @@ class TargetsThatAreSources(Rule[Pairs]):
     ## Threshold and its origin
     From {warning:%}, where the validation set has less than {usual:words} of that, a warning; an error from
     {error:words} of the pairs where there is a validation set. Ours. Tasks that copy, such as correction, do so in
-    both.
+    both. Where texts are ids and no validation set is there to compare, a warning from {error:words} of the pairs, and
+    {kinds} different tokens: copying a few letters is an exercise.
     """
 
     code, name, level, rank = "DAT016", "targets that are their sources", "error", 4.1
     warning, error = 0.1, 0.5  # of the pairs
     usual = 0.2  # of that, in the validation set
-    pairs = SAMPLE
+    pairs, kinds = SAMPLE, 64
     cures = Cure(
         "See that the target column is the one meant, and leave untranslated pairs out:",
         {"data.train.target": "COLUMN"},
     )
 
     def check(self, pairs: Pairs) -> Findings:
-        pairs.check_written()
         train = pairs.train
         if train.dataset.dims or made_of_text(train):
+            return
+        if pairs.ids is not None:
+            yield from self.of_ids(pairs)
             return
         share, of_valid = copied(train), copied(pairs.valid) if pairs.valid else None
         if len(train) < FEWEST or share < self.warning or (of_valid or 0.0) > self.usual * share:
@@ -35,6 +40,23 @@ class TargetsThatAreSources(Rule[Pairs]):
         evidence += f"; of those of the validation set {100 * of_valid:.0f} %" if of_valid is not None else ""
         grave = share >= self.error and of_valid is not None
         yield self.finding(named(train, evidence), "error" if grave else "warning")
+
+    def of_ids(self, pairs: Pairs) -> Findings:
+        """Of a training of others, whose texts are ids, and whose validation set comes later."""
+        train = pairs.train
+        if len(train) < FEWEST or train.sources is None:
+            return
+        rows = [(_bare(train.sources[i]), _bare(train.targets[i])) for i in sample(len(train)).tolist()]
+        share = sum(source == target for source, target in rows) / len(rows)
+        kinds = len({i for _, target in rows for i in target})
+        if share >= self.error and kinds >= self.kinds:
+            evidence = f"{100 * share:.0f} % of the targets have the ids of their source, of which there are "
+            yield self.finding(named(train, f"{evidence}{kinds} different ones"), "warning")
+
+
+def _bare(ids: Iterable[int]) -> tuple[int, ...]:
+    """Without the last, which may end one side and not the other."""
+    return tuple(int(i) for i in ids)[:-1]
 
 
 def copied(examples: ExampleSet) -> float:

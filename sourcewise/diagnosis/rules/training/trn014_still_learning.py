@@ -24,7 +24,10 @@ class StillLearning(Rule[Course]):
 
     code, name, level, rank = "TRN014", "still learning at its end", "note", 1.5
     gets_better = True
-    excuses, softens = "OUT003..OUT005 OUT007", "OUT* -OUT009 -OUT014 SRC001"  # loops, and what comes of them; the rest
+    excuses, softens = (
+        "OUT003..OUT005 OUT007",
+        "OUT* -OUT009 -OUT014 -OUT018 -OUT019 SRC001",
+    )  # loops, and what comes of them; the rest
     fell, nats = FELL, LEAST_NATS  # of the loss, at the end
     rise, bits = RISE, LEAST_BITS  # of the source bits
     trial = FIRST_STEPS

@@ -1,7 +1,11 @@
+import re
+
 from sourcewise.diagnosis.measures.first_step import counted
 from sourcewise.diagnosis.measures.wiring import MEASURED
 from sourcewise.diagnosis.rule import Cure, Findings, Rule
 from sourcewise.diagnosis.wiring import Wiring
+
+POOLER = re.compile(r"(^|\.)pooler\.")  # of BERT and its kin, which no decoder reads
 
 
 class NoGradient(Rule[Wiring]):
@@ -12,7 +16,7 @@ class NoGradient(Rule[Wiring]):
     ## Threshold and its origin
     Error where all weights of a part (embedding, encoder, decoder, bridge) have no gradient or one of exactly 0,
     warning for single tensors that have none. {measured}: every tensor has one, but for an encoder that the route
-    bypass goes past.
+    bypass goes past, and the pooler of BERT and its kin, which no decoder reads.
     """
 
     code, name, level = "WIR012", "no gradient", "error"
@@ -28,7 +32,7 @@ class NoGradient(Rule[Wiring]):
         learning = [w for w in weights if w.learns and not w.frozen]
         parts = {part: [w for w in learning if w.part == part] for part in dict.fromkeys(w.part for w in learning)}
         silent = [w for rows in parts.values() if not any(w.gradient for w in rows) for w in rows if not first]
-        unused = [w for w in learning if w.gradient is None]
+        unused = [w for w in learning if w.gradient is None and not POOLER.search(w.name)]
         cut = wiring.observed.detached if wiring.observed is not None else ""
         if cut:
             rows = [w for w in learning if w.part == "encoder"]

@@ -11,6 +11,15 @@ FROZEN = Cure(
 )
 
 
+STANDING = (
+    Cure(
+        "Train the table, or at least the rows of words that no vector was loaded for; or draw these at random:",
+        "embedding.weight.requires_grad_(True)  # and give it to the optimizer",
+        "torch.nn.init.normal_(embedding.weight.data[without], std=embedding.weight.data[known].std())",
+    ),
+)
+
+
 class TokensLookAlike(Rule[Wiring]):
     """How many of the tokens in a batch of sources are looked up as zeros, or as the same vector as another token.
     ## Why that is bad
@@ -18,7 +27,8 @@ class TokensLookAlike(Rule[Wiring]):
     ## Threshold and its origin
     Error from {error:%} of the tokens, warning from {warning:%}, and {least:words} of them at least. Random and trained
     tables have none; a table that was resized with zeros, cut, or filled with its mean has many. The padding does not
-    count. A warning where a training may still move them apart.
+    count. A warning where a training may still move them apart. In a loop of one's own: of tables that never learn, the
+    ids that a step looks up.
     """
 
     code, name, level = "WIR023", "tokens that look alike", "error"
@@ -32,6 +42,13 @@ class TokensLookAlike(Rule[Wiring]):
     )
 
     def check(self, wiring: Wiring) -> Findings:
+        for each in wiring.observed.tables if wiring.observed is not None else ():
+            lost = each.zero + each.equal
+            level = self.from_on(lost / max(1, each.ids))
+            if level is not None and lost >= self.least:
+                evidence = f"of {each.ids} tokens that {each.name} looks up in a step, {each.zero} are zero and "
+                evidence += f"{each.equal} share their vector with another one; it never learns, so that they stay so"
+                yield self.finding(evidence, level, *STANDING)
         if wiring.network is None or wiring.batch is None or wiring.batch.source.tokens is None:
             return
         table = source_table(wiring.network, wiring.batch)

@@ -1,0 +1,52 @@
+"""Whether batches that come one after another are more alike than those that come far apart."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from sourcewise.diagnosis.coming import Batched
+
+SHUFFLED = 200  # orders that are tried beside the one in which batches came
+SEED = 3
+
+
+class Drift(NamedTuple):
+    """How far the batches differ, over what shuffled examples would; how alike neighbours are (1: wholly), and the most
+    that another order of the same batches makes of that.
+    """
+
+    apart: float
+    neighbours: float
+    by_chance: float
+
+
+def drift_of(batches: Sequence[Batched], figures: slice, least: float) -> Drift | None:
+    """Of those figures in which batches differ `least` times as much as by chance or more; None where there is none.
+
+    Which figures these are does not depend on the order, so that another order is a fair comparison.
+    """
+    sizes = np.array([each.size for each in batches], dtype=np.float64)
+    sums = np.array([each.sums[figures] for each in batches], dtype=np.float64)
+    squares = np.array([each.squares[figures] for each in batches], dtype=np.float64).sum(0)
+    mean = sums.sum(0) / sizes.sum()
+    variance = squares / sizes.sum() - mean**2
+    means = sums / sizes[:, None] - mean
+    moving = variance > 1e-12
+    if not moving.any():
+        return None
+    apart = (sizes[:, None] * means[:, moving] ** 2).mean(0) / variance[moving]
+    chosen = apart >= least
+    if not chosen.any():
+        return None
+    scaled = (means[:, moving] / np.sqrt(variance[moving]))[:, chosen]
+    draw = np.random.default_rng(SEED)
+    others = [_neighbours(scaled[draw.permutation(len(scaled))]) for _ in range(SHUFFLED)]
+    return Drift(float(apart[chosen].max()), _neighbours(scaled), max(others))
+
+
+def _neighbours(scaled: np.ndarray) -> float:
+    """The correlation of each batch with the next, over all figures."""
+    return float((scaled[:-1] * scaled[1:]).sum() / (scaled**2).sum())

@@ -1,0 +1,44 @@
+from sourcewise.diagnosis.coming import Coming
+from sourcewise.diagnosis.measures.drift import SHUFFLED, drift_of
+from sourcewise.diagnosis.rule import Cure, Findings, Rule
+
+
+class BatchesInOrder(Rule[Coming]):
+    """The lengths and the tokens of the batches of a training in the order in which they come: how far batches differ,
+    over what batches of shuffled examples would, and how much each is like the next.
+    ## Why that is bad
+    Data that is sorted by length or class, or streamed file after file, teaches one kind of example at a time: the loss
+    saw-tooths with it, and what was learned of one kind is forgotten with the next.
+    ## Threshold and its origin
+    Warning where batches differ {apart} times as much as shuffled ones in some figure, and neighbours correlate by
+    {alike} or more, and by more than in any of {orders} other orders of the same batches; of {fewest} batches or more.
+    Batches of examples of one length, themselves in a random order, are healthy. So is a first epoch from short to
+    long; but later ones should be shuffled.
+    """
+
+    code, name, level, rank = "DAT027", "batches come in an order", "warning", 3.5
+    apart, alike, orders, fewest = 3, 0.5, SHUFFLED, 24
+    explains = "TRN002..TRN005 TRN008..TRN010 OUT00* SRC* MEM* ATT*"
+    cures = Cure(
+        "Shuffle the examples, anew in every epoch; where they are streamed, through a buffer that is larger than a "
+        "file or a class, and with the files in another order:",
+        "loader = DataLoader(data, batch_size=32, shuffle=True)",
+        "stream = stream.shuffle(seed=0, buffer_size=10_000)  # datasets, webdataset",
+    )
+
+    def check(self, coming: Coming) -> Findings:
+        batches = coming.batches
+        if len(batches) < self.fewest or coming.grouped:  # a Trainer's own sampler puts the longest first
+            return
+        for what, figures in (("lengths", slice(0, coming.lengths)), ("tokens", slice(coming.lengths, None))):
+            found = drift_of(batches, figures, self.apart)
+            if found is None or found.neighbours < self.alike or found.neighbours <= found.by_chance:
+                continue
+            evidence = (
+                f"the {what} of batches differ {found.apart:.3g} times as much as those of shuffled ones, and each "
+            )
+            evidence += f"is like the next (correlation {found.neighbours:.2f}, at most {found.by_chance:.2f} in "
+            yield self.finding(
+                f"{evidence}{self.orders} other orders), from step {batches[0].step} to {batches[-1].step}"
+            )
+            return
