@@ -20,6 +20,19 @@ SHAPES = 3000  # most shapes that are kept, the commonest
 _NOT_LATIN = re.compile(r"[^\W\d_A-Za-z\u00aa\u00ba\u00c0-\u024f\u0250-\u02ff\u1d00-\u1eff]")
 _RUNS = [(re.compile(run), one) for run, one in (("aa+", "a"), ("AA+", "A"), (r"\s+", " "))]
 
+
+class _Kinds(dict[int, str]):
+    """Code point → its kind, of those that were seen."""
+
+    def __missing__(self, code: int) -> str:
+        c = chr(code)
+        letter = c.isalpha() or unicodedata.combining(c)
+        self[code] = kind = "9" if c.isdigit() else "A" if c.isupper() else "a" if letter else c
+        return kind
+
+
+_KINDS = _Kinds()
+
 HABITS = {  # how a text is written: whether …
     "begins with a capital": lambda text: text[:1].isupper(),
     "holds a capital": lambda text: text != text.lower(),
@@ -120,19 +133,6 @@ def shape(text: str) -> str:
     for run, one in _RUNS:
         kinds = run.sub(one, kinds)
     return kinds
-
-
-class _Kinds(dict[int, str]):
-    """Code point → its kind, of those that were seen."""
-
-    def __missing__(self, code: int) -> str:
-        c = chr(code)
-        letter = c.isalpha() or unicodedata.combining(c)
-        self[code] = kind = "9" if c.isdigit() else "A" if c.isupper() else "a" if letter else c
-        return kind
-
-
-_KINDS = _Kinds()
 
 
 def _all(each: Sequence[np.ndarray]) -> np.ndarray:
