@@ -12,13 +12,14 @@ import numpy as np
 
 from sourcewise.config import ChatConfig, DataConfig, DatasetConfig
 from sourcewise.config.data import OF_COLUMN, Sounds
-from sourcewise.data.examples import Dataset, Example, Kept, Note, Rows, Task, unnamed
+from sourcewise.data.examples import Dataset, Example, Kept, Rows, Task, unnamed
 from sourcewise.data.formats.registry import ending_of
 from sourcewise.data.groups import GROUP, with_group
 from sourcewise.data.readers.conversations import are_conversations, opening, read_conversations
 from sourcewise.data.readers.dates import read_dates
 from sourcewise.data.readers.delimited import DELIMITED, Quoting, read_header
 from sourcewise.data.readers.digits import read_digits
+from sourcewise.data.readers.doubtful import notes_on
 from sourcewise.data.readers.images import as_frames, image_of
 from sourcewise.data.readers.layouts import layout_of
 from sourcewise.data.readers.lines import read_lines
@@ -349,7 +350,6 @@ def _texts(lines: Sequence[str], name: str, chat: ChatConfig | None) -> Dataset:
     turns = [opening(line, chat) if chat else () for line in lines]
     sources = ["".join(said) if said else line for said, line in zip(turns, lines, strict=True)]
     both = enumerate(zip(sources, turns, strict=True), 1)
-    holding = [i for i, line in enumerate(lines, 1) if "\0" in line]
-    notes = [Note(name, f"line {holding[0]}", f"{len(holding):,} lines hold a NUL character, kept")] if holding else []
+    notes = notes_on(lines, name)
     examples = [Example(str(i), "", text, where=f"{name}:{i}", turns=said) for i, (text, said) in both]
     return Dataset(examples, name, notes=notes)

@@ -12,7 +12,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from sourcewise.data.formats.store import Header, Source
+from sourcewise.data.formats.store import POINTER, Header, Source, stands_for
 
 NPY = ".npy"
 _PARSER = threading.Lock()  # of headers
@@ -106,7 +106,7 @@ def read_header(file: BinaryIO, base: int) -> tuple[tuple[int, ...], bool, np.dt
     file.seek(base)
     start = file.read(6)
     if start != np.lib.format.MAGIC_PREFIX:
-        raise ValueError(_mistaken(start))
+        raise ValueError(_mistaken(start + file.read(POINTER)))
     try:
         shape, fortran, dtype = _parsed(file, base)
     except Exception as error:  # the parser may fail in any way on arbitrary bytes
@@ -142,7 +142,7 @@ def _mistaken(start: bytes) -> str:
         return "is an .npz archive; should its name end in .npz?"
     if start[:1] == b"\x80":
         return "is a pickle, which is never loaded from a name in .npy; should it end in .pkl?"
-    return "is not an .npy file; save each matrix with np.save"
+    return stands_for(start) or "is not an .npy file; save each matrix with np.save"
 
 
 def _numbers(data: bytes, header: Header) -> np.ndarray:

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from sourcewise.data.formats.npy import NPY, NpyFile, NpzFile
-from sourcewise.data.formats.store import Format, Source, Store
+from sourcewise.data.formats.store import POINTER, Format, Source, Store, stands_for
 from sourcewise.runtime.plugins import plugins
 
 GROUP = "sourcewise.features"  # group of entry points of plug-in formats
@@ -87,4 +87,6 @@ def _opened(path: Path, ending: str, changed: int, size: int, process: int) -> S
     """Of each process its own, since handles do not live through a fork."""
     if path.is_dir():
         raise IsADirectoryError(21, "Is a directory")
+    if size <= POINTER and (other := stands_for(path.read_bytes())):
+        raise ValueError(other)
     return open_bytes(path, ending)

@@ -17,6 +17,18 @@ import numpy as np
 from sourcewise.config.data import Sounds
 
 Source = Path | BinaryIO  # a file, or the bytes of one inside an archive
+POINTER = 1024  # bytes of the longest file that stands for another
+
+
+def stands_for(data: bytes) -> str:
+    """What a small file is that stands for one which was not fetched, in words; "" if it does not."""
+    if data.startswith(b"version https://git-lfs"):
+        return "is a pointer of Git LFS, not the file itself; fetch it with: git lfs pull"
+    if data.startswith((b"/annex/objects/", b"../.git/annex/", b".git/annex/")):
+        return "is a pointer of git-annex, not the file itself; fetch it with: git annex get"
+    if data.lstrip()[:1] == b"<":
+        return "is a page of the web, perhaps an error in place of the file; fetch it again"
+    return ""
 
 
 @dataclass(frozen=True, slots=True)

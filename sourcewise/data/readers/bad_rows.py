@@ -15,6 +15,9 @@ SHOWN = 3  # lines named per kind of error
 _SPACES = "".join(char for code in range(0x3001) if (char := chr(code)).isspace())
 _UNSEEN = (
     "\u00ad\u034f\u061c\u180e\u200b\u200c\u200d\u200e\u200f\u2060\u2061\u2062\u2063\u2064\ufeff"  # no glyph, no width
+    "\u115f\u1160\u2800\u3164\uffa0"  # fillers of Hangul, and a cell of Braille without dots
+    "\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"  # directions
+    + "".join(map(chr, range(0xFE00, 0xFE10)))  # variants of a glyph before them
 )
 _seen = methodcaller("strip", _SPACES + _UNSEEN)
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any
 
+from sourcewise.data.readers.doubtful import doubts
 from sourcewise.data.sequences import blocks
 from sourcewise.data.stored.columns import Column, Gathered, InMemory
 
@@ -133,8 +134,9 @@ def _tell_of_numbers(numbers: _Numbers, name: str, found: Cells) -> None:
 
 
 def _remarked(found: Cells, name: str) -> Cells:
-    """Remark on texts that look like a program's spelling of a missing value."""
+    """Remark on texts that look like a program's spelling of a missing value, or are damaged."""
     texts = found.texts
+    found.remarks += doubts(texts, f"cells of {name!r}")
     if not all(_MISSING.isdisjoint(block) for _, block in blocks(texts)):  # in C, since tables are long
         rows = [i for i, text in enumerate(texts) if text in _MISSING]
         words = ", ".join(dict.fromkeys(texts[i] for i in rows))

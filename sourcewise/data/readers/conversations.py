@@ -23,6 +23,7 @@ from typing import Any
 
 from sourcewise.config import ChatConfig
 from sourcewise.data.examples import Dataset, Example, Note
+from sourcewise.data.readers.doubtful import doubts
 from sourcewise.data.readers.lines import read_lines
 from sourcewise.data.tokenizers.tokenizer import Tokenizer
 from sourcewise.errors import RequestError
@@ -69,6 +70,8 @@ def read_conversations(
         for number, history, reply in found:
             text = "".join(history)
             examples.append(Example(f"{name}#{number}", reply, text, where=f"{where}#{number}", turns=history))
+    for side, texts in (("sources", [e.source for e in examples]), ("replies", [e.target for e in examples])):
+        notes += [Note(str(path), examples[place].id, what) for place, what in doubts(texts, side)]
     return Dataset(examples, str(path), notes=notes)
 
 

@@ -64,13 +64,16 @@ class Delimited:
 
     def windows(self) -> Iterator[Window]:
         """Yields the rows, some at a time; empty lines are skipped. Rows are given the width of the header."""
-        count, wide = 0, 0
+        count, wide, ended = 0, 0, True
         for rows, lines in self._csv_windows() if self._come_off else self._text_windows():
+            ended = ended and not any(row[-1] for row in rows if len(row) > len(self.header))
             wide += _check_widths(rows, count, self.header, self.ragged)
             count += len(rows)
             yield rows, lines
         if count and wide == count:
+            between = SEPARATORS.get(self._head.separator, "separators")
             hint = "; has each row a name of its own first, as R writes them? row.names = FALSE leaves it out"
+            hint = f"; all rows end in one of the {between}: let the header end so, too" if ended else hint
             self.ragged = {row: what + hint for row, what in self.ragged.items()}
 
     def _bodies(self) -> Iterator[str]:

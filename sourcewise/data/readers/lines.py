@@ -24,10 +24,16 @@ _PACKED = {
     b"BZh91AY": "compressed (bzip2); unpack it first: bunzip2",
     b"\xfd7zXZ\x00": "compressed (xz); unpack it first: unxz",
     b"\x28\xb5\x2f\xfd": "compressed (zstd); unpack it first: unzstd",
+    b"\xd0\xcf\x11\xe0": "a workbook of Excel (.xls); export a .csv",
+    b"%PDF": "a PDF; export its text",
+    b"{\\rtf": "a rich text; save it as plain text, in UTF-8",
+    b"SQLite format 3": "a database of SQLite; export the table as a .csv",
+    b"version https://git-lfs": "a pointer of Git LFS, not the file itself; fetch it with: git lfs pull",
     b"PAR1": "a Parquet file; let its name end in .parquet",
     b"\x93NUMPY": "an .npy of features; let its name end in .npy",
 }
 _UNMARKED = ("utf-32-le", "utf-32-be", "utf-16-le", "utf-16-be")
+_JAVAS = re.compile(rb"\xed[\xa0-\xaf][\x80-\xbf]\xed[\xb0-\xbf][\x80-\xbf]|\xc0\x80")
 _LINE_OF_NULS = re.compile(rb"(?:\A|\n)(\0+)\r?(?:\n|\Z)")
 _END_OF_DOS = "\x1a"  # Ctrl-Z, after the last line
 
@@ -196,8 +202,17 @@ def _not_utf8(data: bytes, error: UnicodeDecodeError, name: str, before: int) ->
     wrong = sum(_is_not_utf8(part) for part in data.split(b"\n"))
     count = f"; {wrong:,} lines are not" if wrong > 1 else ""
     return RequestError(
-        f"{name}:{line}: not UTF-8 text at byte {byte} of the line (0x{data[error.start]:02x}){count}; "
-        "save it as UTF-8 (what Windows calls ANSI: iconv -f CP1252 -t UTF-8)"
+        f"{name}:{line}: not UTF-8 text at byte {byte} of the line (0x{data[error.start]:02x}){count}; " + _cure(data)
+    )
+
+
+def _cure(data: bytes) -> str:
+    """How to save as UTF-8 what is in another encoding, which its writer knows."""
+    if _JAVAS.search(data):
+        return "Java or Oracle wrote it in its own form of UTF-8 (CESU-8); save it as UTF-8"
+    return (
+        "save it as UTF-8: iconv -f ENCODING -t UTF-8, where ENCODING is its writer's (of Windows: CP1252 in Western "
+        "Europe, CP1251 Cyrillic, GB18030 and BIG5 Chinese, CP932 Japanese, CP949 Korean)"
     )
 
 

@@ -109,6 +109,7 @@ def _said(
     prompts = table.text(prompt, count) if prompt else _optional(table, layout.prompt)
     groups = _groups(table, layout, count, (target or "", prompt or ""))
     spoken = table.languages(languages, count)
+    _tell_of_ids(table, count)
     return _Said(_ids(table, layout), targets, others, prompts or [""] * count, table.wheres(count), spoken, groups)
 
 
@@ -193,6 +194,18 @@ def _ids(table: Table, layout: Layout) -> list[str]:
     if layout.holds:
         return [str(line) for line in table.lines]
     return [_stem(name) for name in names] if not layout.bare else names
+
+
+def _tell_of_ids(table: Table, count: int) -> None:
+    """Note ids that several rows have: they read the same features."""
+    named = next((list(table.text(name, count)) for name in _IDS if name in table.columns), [])
+    rows: dict[str, list[int]] = {}
+    for row, name in enumerate(named):
+        rows.setdefault(name, []).append(row)
+    several = [found for found in rows.values() if len(found) > 1]
+    if several:
+        what = f"{len(several):,} ids stand in {sum(map(len, several)):,} rows, such as {named[several[0][0]]!r}"
+        table.note(table.lines[several[0][1]], f"{what}: the same features, with a text each")
 
 
 def _stem(name: str) -> str:

@@ -13,6 +13,7 @@ from sourcewise.config import DataConfig, DatasetConfig
 from sourcewise.data.encoding import Encoded, ExampleSet
 from sourcewise.data.examples import Dataset, Example
 from sourcewise.data.noise.denoising import MODES, corrupt, denoisers
+from sourcewise.data.readers.doubtful import notes_on
 from sourcewise.data.readers.lines import read_lines
 from sourcewise.data.readers.tables import Table, endings, read_table
 from sourcewise.data.sequences import Lazy
@@ -49,7 +50,8 @@ def read_documents(path: Path, config: DatasetConfig) -> Dataset:
         where = table.where(place % rows) if table else f"{path}:{place + 1}"
         return Example(str(place + 1), text, where=where)
 
-    return Dataset(Lazy(document, len(filled)), str(path), plain=config, notes=table.notes if table else [])
+    notes = table.notes if table else notes_on(columns[0], str(path))
+    return Dataset(Lazy(document, len(filled)), str(path), plain=config, notes=notes)
 
 
 def _columns(table: Table, names: Sequence[str], limit: int | None) -> list[Sequence[str]]:

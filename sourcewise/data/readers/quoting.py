@@ -191,8 +191,16 @@ def csv_rows(texts: Iterable[str], name: str, separator: str, before: int = 0) -
     Raises RequestError with the line of a quote that is not closed, or is closed before the end of its cell.
     """
     csv.field_size_limit(2**31 - 1)
-    lines = (line for text in texts for line in io.StringIO(text, newline=""))
-    rows = csv.reader(lines, delimiter=separator, strict=True)
+    escaped = False  # whether the last line that was read has a quote behind a backslash
+
+    def lines() -> Iterator[str]:
+        nonlocal escaped
+        for text in texts:
+            for line in io.StringIO(text, newline=""):
+                escaped = '\\"' in line
+                yield line
+
+    rows = csv.reader(lines(), delimiter=separator, strict=True)
     while True:
         line = before + rows.line_num + 1
         try:
@@ -200,18 +208,18 @@ def csv_rows(texts: Iterable[str], name: str, separator: str, before: int = 0) -
         except StopIteration:
             return
         except csv.Error as error:
-            raise _unclosed(name, line, before + rows.line_num, error) from None
+            raise _unclosed(name, line, before + rows.line_num, error, escaped) from None
         if row:
             yield line, row
 
 
-def _unclosed(name: str, line: int, seen: int, error: csv.Error) -> RequestError:
+def _unclosed(name: str, line: int, seen: int, error: csv.Error, escaped: bool) -> RequestError:
     if "unexpected end" in str(error):
         return RequestError(f"{name}:{line}: a quote opens in this row and does not close; {SETTLE}")
     where = f"line {seen}" if seen > line else "this row"
-    return RequestError(
-        f"{name}:{line}: a quote closes in {where} before its cell ends; one inside a quoted cell is doubled. {SETTLE}"
-    )
+    inside = 'one inside a quoted cell is doubled ("")'
+    inside += ', a backslash before it (\\") is no escape' * escaped
+    return RequestError(f"{name}:{line}: a quote closes in {where} before its cell ends; {inside}. {SETTLE}")
 
 
 def with_row_ends(text: str) -> str:

@@ -232,3 +232,31 @@ def test_a_home_folder_is_understood(folder, manifest, tmp_path, monkeypatch):
     manifest(("id", "text"), ("a", "x"))
     assert _opened(open_dataset(config_for("~/m.tsv", "~/features"))) == [1]
     assert [e.id for e in open_sources("~/m.tsv")] == ["a"]
+
+
+def test_an_id_in_several_rows_reads_one_file_and_is_told(folder, manifest):
+    home = folder("a.npy", "b.npy", "c.npy")
+    path = manifest(("id", "text"), ("a", "x"), ("b", "y"), ("a", "z"), ("c", "v"), ("c", "w"), ("a", "u"))
+    found = read_manifest(path, home)
+    assert _opened(found) == [1, 2, 1, 3, 3, 1]
+    (note,) = found.notes
+    assert note.what == "2 ids stand in 5 rows, such as 'a': the same features, with a text each"
+    assert note.where == "line 4"
+    assert not read_manifest(manifest(("id", "text"), ("a", "x"), ("b", "y")), home).notes
+
+
+@pytest.mark.parametrize(
+    "data, what",
+    [
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:ab\nsize 1\n", "is a pointer of Git LFS"),
+        (b"/annex/objects/SHA256E-s1--ab.npy\n", "is a pointer of git-annex"),
+        (b"<!DOCTYPE html><title>404</title>", "is a page of the web"),
+    ],
+)
+@pytest.mark.parametrize("ending", [".npy", ".npz", ".h5", ".pt", ".safetensors", ".pkl", ".wav"])
+def test_what_stands_for_a_file_is_named(data, what, ending, folder, manifest):
+    home = folder("a.npy")
+    (home / "a.npy").unlink()
+    (home / f"a{ending}").write_bytes(data)
+    with pytest.raises(RequestError, match=rf"m\.tsv:2: .*a\{ending}: {what}"):
+        read_manifest(manifest(("id", "text"), ("a", "x")), home)

@@ -85,7 +85,9 @@ def test_lines_of_later_windows_keep_their_numbers():
 def test_sources_keep_a_nul_and_tell_of_it(write_text):
     found = open_sources(write_text("x.txt", b"ab\nc\0d\n"))
     assert [e.source for e in found] == ["ab", "c\0d"]
-    assert [note.what for note in found.notes] == ["1 lines hold a NUL character, kept"]
+    assert [note.what for note in found.notes] == [
+        "1 lines hold control characters such as NUL, kept; are they damaged, or of another encoding?"
+    ]
 
 
 def test_a_mark_inside_is_text():

@@ -208,3 +208,20 @@ def test_columns_without_a_name(write_text):
         read_pairs(write_text("x.csv", "source ; target\na;b\n"))
     with pytest.raises(RequestError, match="are these names\\? The first line should name the columns"):
         read_pairs(write_text("x.tsv", "Ein Hund.\tA dog.\nZwei.\tTwo.\n"))
+
+
+@pytest.mark.parametrize("separator, name", [("\t", "x.tsv"), (",", "x.csv"), (";", "x.csv")])
+def test_rows_that_end_in_a_separator_more_than_the_header(separator, name, write_text):
+    rows = [["source", "target"], ["a", "b", ""], ["c", "d", ""]]
+    path = write_text(name, "".join(separator.join(row) + "\n" for row in rows))
+    between = {"\t": "tabs", ",": "commas", ";": "semicolons"}[separator]
+    with pytest.raises(RequestError, match=f"all rows end in one of the {between}: let the header end so, too"):
+        read_pairs(path)
+
+
+@pytest.mark.parametrize("line", [2, 4])
+def test_a_csv_with_backslashes_before_quotes_says_what_to_write(line, write_text):
+    rows = ["source,target", *(['"a","b"'] * (line - 2)), '"he said \\"hi\\"","x"', '"c","d"']
+    what = rf'x\.csv:{line}: a quote closes .* doubled \(""\), a backslash before it \(\\"\) is no escape'
+    with pytest.raises(RequestError, match=what):
+        read_pairs(write_text("x.csv", "\n".join(rows) + "\n"))
