@@ -28,7 +28,7 @@ class WordsNeverSaid(Rule[Asking]):
     explains = "OUT00* OUT011 OUT016 OUT017 TRN011"
     cures = Cure(
         "Let them be said, in the call and in generation_config.json:",
-        "model.generation_config.suppress_tokens = model.generation_config.bad_words_ids = None",
+        "network.generation_config.suppress_tokens = network.generation_config.bad_words_ids = None",
     )
 
     def check(self, asking: Asking) -> Findings:

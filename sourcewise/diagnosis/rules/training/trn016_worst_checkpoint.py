@@ -20,7 +20,7 @@ class WorstCheckpoint(Rule[Keeping]):
     explains = "OUT00* SRC* MEM* ATT* TRN010 TRN011"
     cures = Cure(
         "Say which direction is the better one:",
-        'Seq2SeqTrainingArguments(metric_for_best_model="wer", greater_is_better=False)  # of BLEU, ROUGE: True',
+        "greater_is_better = False  # of a loss, WER and CER; True of BLEU, chrF, ROUGE and accuracy",
     )
 
     def check(self, keeping: Keeping) -> Findings:

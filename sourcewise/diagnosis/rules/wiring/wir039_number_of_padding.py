@@ -19,7 +19,7 @@ class NumberOfPadding(Rule[Wiring]):
     cures = Cure(
         "Give padding an id of its own, that no word has: begin the numbering of words behind the special tokens, or "
         "add a token:",
-        'tokenizer.add_special_tokens({"pad_token": "<pad>"}); model.resize_token_embeddings(len(tokenizer))',
+        'tokenizer.add_special_tokens({"pad_token": "<pad>"})\n  network.resize_token_embeddings(len(tokenizer))',
     )
 
     def check(self, wiring: Wiring) -> Findings:
