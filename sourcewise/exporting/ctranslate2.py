@@ -12,7 +12,7 @@ from sourcewise.config import GenerationConfig
 from sourcewise.data.encoding import ExampleSet
 from sourcewise.errors import RequestError, tell
 from sourcewise.exporting.huggingface import open_there, opens_there
-from sourcewise.exporting.kinds import Ids, Task, copy_beside, needs
+from sourcewise.exporting.kinds import Ids, Task, copy_beside, needs, why_no_tokens
 from sourcewise.generation.model import Model
 from sourcewise.model.network import Seq2Seq
 from sourcewise.model.weights.weight_files import first_line
@@ -33,12 +33,10 @@ class CTranslate2:
 
     def why_not(self, model: Model) -> str:
         """See Kind."""
-        network = model.network
-        assert isinstance(network, Seq2Seq)
-        if network.dims:
-            return "reads features, and CTranslate2 reads tokens"
+        if reason := why_no_tokens(model, "CTranslate2 reads"):
+            return reason
         if not opens_there(model):
-            return f"is {network.kind} that transformers has no class for, and CTranslate2 converts those alone"
+            return f"is {model.network.kind} that transformers has no class for, and CTranslate2 converts those alone"
         known, name = _loaders(), _config_name(model)
         return "" if name in known else f"its {name} is none that CTranslate2 converts"
 

@@ -19,7 +19,7 @@ from sourcewise.config import GenerationConfig
 from sourcewise.data.encoding import ExampleSet
 from sourcewise.errors import RequestError
 from sourcewise.exporting.checking import own_outputs
-from sourcewise.exporting.kinds import Ids, Task, needs
+from sourcewise.exporting.kinds import Ids, Task, needs, why_no_tokens
 from sourcewise.generation.model import Model
 from sourcewise.model.families.registry import FAMILIES
 from sourcewise.model.families.transformer import Transformer
@@ -43,10 +43,10 @@ class Gguf:
     def why_not(self, model: Model) -> str:
         """See Kind."""
         _library()
+        if reason := why_no_tokens(model, "GGUF's T5 reads"):
+            return reason
         network = model.network
         assert isinstance(network, Seq2Seq)
-        if network.dims:
-            return "reads features, and GGUF's T5 reads tokens"
         if type(network.body) is not Transformer:
             return f"is {network.kind} and no T5, the one encoder–decoder that the library gguf describes"
         c = network.body.config

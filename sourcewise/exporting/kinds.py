@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Protocol
 from sourcewise.config import GenerationConfig
 from sourcewise.data.encoding import ExampleSet
 from sourcewise.errors import RequestError
+from sourcewise.model.network import Seq2Seq
 
 if TYPE_CHECKING:
     from sourcewise.generation.model import Model
@@ -44,6 +45,13 @@ class Kind(Protocol):
 
     def outputs(self, task: Task, encoded: ExampleSet, options: GenerationConfig) -> list[Ids]:
         """The greedy output of each source, computed from the written files: its ids, without the start."""
+
+
+def why_no_tokens(model: Model, reader: str) -> str:
+    """Why a format whose `reader` ("the graphs read", say) takes tokens cannot hold this model; empty: it may."""
+    network = model.network
+    assert isinstance(network, Seq2Seq)
+    return f"reads features, and {reader} tokens" if network.dims else ""
 
 
 def copy_beside(source: Path, folder: Path, without: Sequence[str] = MODEL_FILES) -> None:

@@ -27,10 +27,9 @@ from sourcewise.data.batches import Source
 from sourcewise.data.encoding import ExampleSet
 from sourcewise.errors import RequestError
 from sourcewise.exporting.huggingface import open_there, opens_there
-from sourcewise.exporting.kinds import Ids, Task, copy_beside, needs
+from sourcewise.exporting.kinds import Ids, Task, copy_beside, needs, why_no_tokens
 from sourcewise.generation.generate import batch_indices, reader, search
 from sourcewise.generation.model import Model
-from sourcewise.model.network import Seq2Seq
 from sourcewise.model.weights.weight_files import first_line
 
 ENCODER, DECODER = "encoder_model.onnx", "decoder_model.onnx"
@@ -46,12 +45,10 @@ class Onnx:
     def why_not(self, model: Model) -> str:
         """See Kind."""
         _runtime()
-        network = model.network
-        assert isinstance(network, Seq2Seq)
-        if network.dims:
-            return "reads features, and the graphs read tokens"
+        if reason := why_no_tokens(model, "the graphs read"):
+            return reason
         if not opens_there(model):
-            return f"is {network.kind} that transformers has no class for, and graphs are made of its classes"
+            return f"is {model.network.kind} that transformers has no class for, and graphs are made of its classes"
         return ""
 
     def write(self, task: Task) -> None:
