@@ -14,7 +14,9 @@ from sourcewise.cli import main
 from tests.commands import TINY, Models, NoPages, tree, write_features
 from tests.training.recipes import recipe
 
-hypothesis.settings.register_profile("busy", deadline=None)  # a machine with other work is no failure
+hypothesis.settings.register_profile(  # a machine with other work is no failure
+    "busy", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
 hypothesis.settings.load_profile("busy")
 
 LONGER = frozenset((Path(__file__).parent / "longer.txt").read_text(encoding="utf-8").splitlines())
