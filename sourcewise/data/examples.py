@@ -79,13 +79,13 @@ class Rows(Sequence[Example]):
     groups: Sequence[Group]
     languages: Sequence[tuple[str, str]]
 
-    def changed(self, source: Callable[[str], str] | None, both: Callable[[str], str] | None = None) -> Rows:
-        """The same with `both` applied to all texts, then `source` to the sources."""
-        sources, targets, others = self.sources, self.targets, self.others
-        if both is not None:
-            sources, targets = Changed(sources, both), Changed(targets, both)
-            others = Changed(others, lambda texts: tuple(map(both, texts)))
-        return replace(self, sources=Changed(sources, source) if source else sources, targets=targets, others=others)
+    def changed(self, source: Callable[[str], str], target: Callable[[str], str] | None = None) -> Rows:
+        """The same with `source` applied to the sources, and `target` to all references."""
+        rows = replace(self, sources=Changed(self.sources, source))
+        if target is None:
+            return rows
+        others = Changed(self.others, lambda texts: tuple(map(target, texts)))
+        return replace(rows, targets=Changed(self.targets, target), others=others)
 
     @overload
     def __getitem__(self, index: int) -> Example: ...

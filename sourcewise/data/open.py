@@ -155,12 +155,11 @@ def config_for(path: str, features: str | None = None, like: DatasetConfig | Non
         for name in ("source", "target", "prompt"):
             if like and getattr(like, name) in columns:
                 lent[name] = getattr(like, name)
-        if like and like.where and set(like.where) <= set(columns):
-            lent["where"] = like.where
         if features or is_manifest(columns, lent.get("source") or "source", named):
             file = named if named in columns else None
-            lent.pop("where", None)
             return DatasetConfig.model_validate({"manifest": path, "features": features, "file": file, **lent})
+        if like and set(like.where) <= set(columns):
+            lent["where"] = like.where
     elif features:
         raise RequestError(f"{path}: a folder of features goes with a manifest, which is a .tsv or .csv")
     elif like and like.text and Path(path).suffix.lower() == ".txt":
@@ -288,9 +287,8 @@ def _dressed_rows(dataset: Dataset, rows: Rows, kept: Kept, spelling: Spelling, 
     """The same for a set that is kept on disk; languages by column were read with it."""
     if any(languages) and not any(map(any, dataset.languages())):
         rows = replace(rows, languages=Same(languages, len(rows)))
-    rows = rows.changed(
-        spelling.source if spelling != NOTHING else None, spelling.target if spelling.lowercase else None
-    )
+    if spelling != NOTHING:
+        rows = rows.changed(spelling.source, spelling.target if spelling.lowercase else None)
     return replace(dataset, examples=rows, kept=kept.changed(spelling, languages))
 
 

@@ -59,7 +59,8 @@ def placed(along: str) -> Loop:
         x = x + (table[: x.shape[1]].transpose(0, 1) if along == "batch" else table[: len(x)])
         y = inner.positional_encoding(inner.tgt_tok_emb(read) * SCALE)
         memory = inner.transformer.encoder(x, None, pad)
-        return inner.generator(inner.transformer.decoder(y, memory, later, None, None, pad))  # type: ignore[no-any-return]
+        found: Tensor = inner.generator(inner.transformer.decoder(y, memory, later, None, None, pad))
+        return found
 
     inner.forward = forward
     return loop  # type: ignore[no-any-return]
