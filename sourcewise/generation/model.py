@@ -164,7 +164,7 @@ class Model:
         shown = text = ""
         with torch.inference_mode():
             memory = self.network.encode(encoded.batch([0]).source)
-            for _, tokens, _ in steps(self.network, [([0], memory)], wanted, reader(encoded)):
+            for _, tokens, _ in steps(self.network, [([0], memory)], wanted, reader(encoded), every=1):
                 ids.append(int(tokens[0]))
                 text = self.tokenizer.decode(ids)
                 if not text.endswith("\ufffd"):  # half a character: wait for the rest
