@@ -43,7 +43,10 @@ def lively(**shape: Any) -> Seq2Seq:
         made.body.embedding.weight.mul_(0.5)
     endless = GenerationConfig(beams=1, max_new_tokens=40, min_new_tokens=40)
     ids = [h.ids for h in searched(made, endless).values()]
-    first = {token: {each.index(token) for each in ids if token in each} for token in set(sum(ids, []))}
+    first = {
+        token: {each.index(token) for each in ids if token in each}
+        for token in {token for each in ids for token in each}
+    }
     made.eos_id = max(first, key=lambda token: len(first[token]))
     made.defaults = GenerationDefaults((made.eos_id,))
     return made

@@ -92,7 +92,7 @@ class KeyValueCache:
         self.length, self.used = self.length + time, self.used + hypotheses * time
 
     def select(self, rows: Tensor) -> None:
-        """Keep these hypotheses (sources, hypotheses); a row holds those of one source, and sources keep their order."""
+        """Keep these hypotheses (sources, hypotheses): a row holds those of a source, and sources keep their order."""
         hypotheses = 1 if self.ancestors is None else self.ancestors.shape[1]
         sources = rows[:, 0] // hypotheses
         if self.ancestors is not None or rows.shape[1] > 1:
