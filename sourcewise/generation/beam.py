@@ -56,7 +56,8 @@ def beam_search(
         # Only the best `beams` candidates may finish; the others replace finished ones among the beams.
         first = (torch.arange(total.shape[1], device=total.device) < options.beams) & (total > NEVER / 2)
         padded = torch.nn.functional.pad(extended, (0, steps - step - 1), value=network.pad_id)
-        _finish(known, padded, total / length**options.length_penalty, ended & first, step + 1)
+        may_finish = ended & first & known["is_open"][:, None]
+        _finish(known, padded, total / length**options.length_penalty, may_finish, step + 1)
         chosen = _going_on(ended, options.beams)
         known["scores"] = (total + ended * NEVER).gather(1, chosen)
         known["running"] = extended.gather(1, chosen[..., None].expand(-1, -1, step + 1))
@@ -65,9 +66,11 @@ def beam_search(
             observe(total, parent, token, ended & first, chosen.masked_fill(known["scores"] <= NEVER / 2, -1))
 
         going_on = _can_improve(known, length, options) & (step + 1 < steps)
-        for i in (known["is_open"] & ~going_on).nonzero().squeeze(1).tolist():
-            out[int(known["names"][i])] = _hypotheses(known, i, rules)
         known["is_open"] = known["is_open"] & going_on
+        if group.looks(step + 1):
+            for i in (~known["is_open"] & ~known["told"]).nonzero().squeeze(1).tolist():
+                out[int(known["names"][i])] = _hypotheses(known, i, rules)
+            known["told"] = ~known["is_open"]
         group.go_on(parent.gather(1, chosen))
     return out
 
@@ -80,6 +83,7 @@ def _fresh(names: Tensor, beams: int, steps: int, network: Network) -> Known:
     return {
         "names": names,
         "is_open": torch.ones_like(names, dtype=torch.bool),
+        "told": torch.zeros_like(names, dtype=torch.bool),  # finished, and taken to the host
         "last": torch.full(shape, network.start_id, device=device),
         "scores": scores,
         "running": torch.empty((*shape, 0), dtype=torch.long, device=device),  # tokens so far

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from sourcewise.model.finite import not_finite
 from sourcewise.model.protocol import Memory, Network
+from sourcewise.runtime.device import is_host
 
 Feed = Iterable[tuple[list[int], Memory]]  # batches of sources: indices in the set, and memory
 Known = dict[str, Tensor]  # state of a search; the first axis of each tensor is the sources
@@ -22,17 +23,26 @@ MULTIPLE = 16  # groups keep a multiple of so many sources: moving them costs ti
 STAYING_SHARE = 0.8  # if more than this share would stay, none is removed
 STOP = 8  # tokens after which stragglers may stop, and multiples of it
 STRAGGLERS = 0.5  # at most this share of a full batch waits for others
+PEEK = 16  # tokens between looks at an accelerator, each of which waits for all that it was given to do
 ENOUGH = 0.75  # from this share of a full batch on, waiting sources continue
 
 
 class Group:
-    """Sources with equally many tokens so far; `known["is_open"]` marks the unfinished ones."""
+    """Sources with equally many tokens so far; `known["is_open"]` marks the unfinished ones.
 
-    def __init__(self, network: Network, memory: Memory, known: Known, beams: int, steps: int) -> None:
+    Only after every `every` tokens is it asked on the host who is finished; until then they are decoded with the rest.
+    """
+
+    def __init__(self, network: Network, memory: Memory, known: Known, beams: int, steps: int, every: int) -> None:
         self.network, self.memory, self.known, self.beams = network, memory, known, beams
         self.cache = network.new_cache(memory, beams, steps)
-        self.step = 0
+        self.step, self.steps, self.every = 0, steps, every
         self.last: Tensor | None = None
+        self.odd: Tensor | None = None  # whether any ln p was NaN since the last look
+
+    def looks(self, step: int) -> bool:
+        """Whether the host looks at what there is after so many tokens."""
+        return step % self.every == 0 or step >= self.steps
 
     def __len__(self) -> int:
         return len(self.known["is_open"])
@@ -44,8 +54,9 @@ class Group:
 
     def check_finite(self, log_p: Tensor) -> None:
         """Raises NotFinite if any ln p (any shape) is NaN, since no token is then the likeliest."""
-        last = self.last
-        if last is not None and bool(log_p.isnan().any()):
+        last, odd = self.last, log_p.isnan().any()
+        self.odd = odd if self.odd is None else self.odd | odd
+        if last is not None and self.looks(self.step + 1) and bool(self.odd):
             states = getattr(self.memory, "states", None)
             if isinstance(states, Tensor) and not bool(torch.isfinite(states).all()):
                 raise not_finite(self.network, "the states of the encoder")
@@ -54,12 +65,12 @@ class Group:
     def go_on(self, chosen: Tensor) -> None:
         """Continue after a token with the hypotheses `chosen` (sources, beams), indices within each source."""
         self.step += 1
-        staying = self._who_stays()
-        if staying is None:
+        staying = self._who_stays() if self.looks(self.step) else None
+        if staying is not None:
+            self._keep(staying, chosen)
+        elif self.beams > 1:
             every = torch.arange(len(self), device=chosen.device)
             self.cache.select(every[:, None] * self.beams + chosen)
-        else:
-            self._keep(staying, chosen)
 
     def keep_open(self) -> None:
         """Remove all finished sources."""
@@ -87,12 +98,18 @@ class Group:
 
 
 def groups(
-    network: Network, feed: Feed, beams: int, steps: int, fresh: Callable[[list[int]], Known]
+    network: Network,
+    feed: Feed,
+    beams: int,
+    steps: int,
+    fresh: Callable[[list[int]], Known],
+    every: int | None = None,
 ) -> Iterator[Group]:
     """Yields the group that needs its next token, until all are finished; the search updates it and calls `go_on`.
 
-    `fresh` returns the state of the search for sources without a token.
+    `fresh` returns the state of the search for sources without a token; `every` as in `Group`: 1 on the host.
     """
+    every = every or (1 if is_host(network.device) else PEEK)
     batches = iter(feed)
     waiting: dict[int, Group] = {}  # by number of tokens
     full = 0
@@ -101,14 +118,16 @@ def groups(
         batch: Any = None if ready else next(batches, None)
         if batch is not None:
             indices, memory = batch
-            group = Group(network, memory, fresh(indices), beams, steps)
+            group = Group(network, memory, fresh(indices), beams, steps, every)
             full = max(full, len(group))
         elif waiting:
             group = waiting.pop(min(ready or waiting))
         else:
             return
-        while bool(group.known["is_open"].any()):
+        while not group.step or not group.looks(group.step) or bool(group.known["is_open"].any()):
             yield group
+            if not group.looks(group.step):
+                continue
             if network.joins and group.step % STOP == 0 and group.known["is_open"].sum() <= STRAGGLERS * full:
                 group.keep_open()
                 if group.step in waiting:

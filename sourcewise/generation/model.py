@@ -164,7 +164,7 @@ class Model:
         shown = text = ""
         with torch.inference_mode():
             memory = self.network.encode(encoded.batch([0]).source)
-            for _, tokens, _ in steps(self.network, [([0], memory)], wanted, reader(encoded)):
+            for _, tokens, _ in steps(self.network, [([0], memory)], wanted, reader(encoded), every=1):
                 ids.append(int(tokens[0]))
                 text = self.tokenizer.decode(ids)
                 if not text.endswith("\ufffd"):  # half a character: wait for the rest
@@ -289,10 +289,10 @@ def load(
     are those of the training, or of `data` in a recipe if the training is unknown. So are `source_language` and
     `target_language`, of all sources and outputs.
 
-    precision: fp32; bf16, twice as fast on processors with bf16; int8, the fastest on a CPU with AVX-512 and a C++
-    compiler. In bf16 and int8 near ties may be decided differently. Options of generation are those of the run, or of
-    the folder's generation_config.json. `beside` is the precision of all that int8 leaves to torch (samples, streams,
-    traces, bridges): bf16, or fp32, in which oneDNN compiles no code per shape.
+    precision: fp32; bf16, twice as fast on processors with bf16; int8, the fastest on a CPU with AVX2 (more so with
+    AVX-512) and a C++ compiler. In bf16 and int8 near ties may be decided differently. Options of generation are those
+    of the run, or of the folder's generation_config.json. `beside` is the precision of all that int8 leaves to torch
+    (samples, streams, traces, bridges): bf16, or fp32, in which oneDNN compiles no code per shape.
     """
     for name_of, given, known in (("precision", precision, PRECISIONS), ("beside", beside, DTYPES)):
         if given not in known:

@@ -62,6 +62,7 @@ class Rules:
         self.defaults, self.options, self.read = _with(network, self.words), options, read
         self.start_id, self.ends = network.start_id, list(network.defaults.ends)
         self.suppressed = list(self.defaults.suppressed)
+        self._there: dict[tuple[int, ...], Tensor] = {}
         self.asks_source = options.encoder_no_repeat_ngram > 0 or options.encoder_repetition_penalty != 1
         self.allowed = None if read is None else read.allowed
         self.begins, self.given = None if read is None else read.begins, 0
@@ -116,28 +117,37 @@ class Rules:
     def __call__(self, scores: Tensor, tokens: Tensor, names: Tensor) -> Tensor:
         """Scores (rows, vocabulary) after the rules, changed in place where possible; arguments as in `for_beams`."""
         history = F.pad(tokens, (1, 0), value=self.start_id)  # the start token counts, as in transformers
-        generated, ends = tokens.shape[1], scores[:, self.ends].clone()
+        generated, ends = tokens.shape[1], scores.index_select(1, self._ids(self.ends, scores))
         if self.reshapes:
             scores = self._reshaped(scores.float(), history, names)
         stuck = self._suppress_repeated(scores, history, names)
         if generated < self.options.min_new_tokens + self.given:
-            scores[:, self.ends] = -torch.inf
+            scores.index_fill_(1, self._ids(self.ends, scores), -torch.inf)
         self._allow(scores, history, names)
         forced = self.forced(generated)
         if forced:
             scores.fill_(-torch.inf)
-            scores[:, list(forced)] = 0.0
+            scores.index_fill_(1, self._ids(forced, scores), 0.0)
         self._hasten(scores, generated)
-        scores[:, self.suppressed] = -torch.inf
-        if generated == self._free_from(names):
-            scores[:, list(self.defaults.begin_suppressed)] = -torch.inf
+        if self.suppressed:
+            scores.index_fill_(1, self._ids(self.suppressed, scores), -torch.inf)
+        if self.defaults.begin_suppressed and generated == self._free_from(names):
+            scores.index_fill_(1, self._ids(self.defaults.begin_suppressed, scores), -torch.inf)
         if stuck:  # a row without allowed tokens must end
             nothing = scores.amax(-1, keepdim=True) == -torch.inf
-            scores[:, self.ends] = torch.where(nothing, ends.to(scores.dtype), scores[:, self.ends])
+            places = self._ids(self.ends, scores)
+            scores[:, places] = torch.where(nothing, ends.to(scores.dtype), scores[:, places])
         for row, token in self._begun(generated, names).items():
             scores[row] = -torch.inf
             scores[row, token] = 0.0
         return scores
+
+    def _ids(self, ids: Sequence[int], scores: Tensor) -> Tensor:
+        """These ids beside the scores; taken there once, since an accelerator waits for what comes from the host."""
+        found = self._there.get(tuple(ids))
+        if found is None or found.device != scores.device:
+            found = self._there[tuple(ids)] = torch.tensor(list(ids), dtype=torch.long, device=scores.device)
+        return found
 
     def _allow(self, scores: Tensor, history: Tensor, names: Tensor) -> None:
         """Suppress what the function of the caller does not allow, in place; finished rows are left alone."""

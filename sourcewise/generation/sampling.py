@@ -118,13 +118,21 @@ class Draws:
         return torch.searchsorted(mass, wanted, right=True).squeeze(1).clamp(max=logits.shape[-1] - 1)
 
 
+Said = tuple[list[int], list[int], list[float]]  # indices of sources, a next token of each, ln p of these
+
+
 def steps(
-    network: Network, feed: Feed, options: GenerationConfig, read: ReadSource | None = None, count: int = 1
-) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    network: Network,
+    feed: Feed,
+    options: GenerationConfig,
+    read: ReadSource | None = None,
+    count: int = 1,
+    every: int | None = None,
+) -> Iterator[Said]:
     """Generate token by token. `read` knows the examples, for rules that use them; `count` as in `Draws`.
 
-    Yields (indices of the unfinished sources, their next tokens, ln p of these), each (open,). The end of text is
-    yielded, too; then its source is left out.
+    Yields the unfinished sources with their next tokens. The end of text is yielded, too; then its source is left out.
+    On an accelerator `every` tokens (16) are decoded before any is yielded.
     """
 
     def fresh(indices: list[int]) -> Known:
@@ -138,7 +146,8 @@ def steps(
 
     draws = Draws(options.seed, count) if options.sample else None
     rules, ends = Rules(network, options, read), torch.tensor(network.defaults.ends, device=network.device)
-    for group in groups(network, feed, 1, rules.steps, fresh):
+    said: list[tuple[Tensor, ...]] = []  # of the group at hand, since the last look
+    for group in groups(network, feed, 1, rules.steps, fresh, every):
         known = group.known
         is_open = known["is_open"]
         logits = rules(group.decode(known["last"]), known["tokens"], known["names"])
@@ -149,12 +158,23 @@ def steps(
             values = logits.gather(1, picked).float()
         log_p = (values - logsumexp(logits, top)).squeeze(1)
         group.check_finite(log_p)
-        yield known["names"][is_open], picked[is_open, 0], log_p[is_open]
+        said.append((known["names"], picked[:, 0], log_p, is_open))
         known["tokens"] = torch.cat((known["tokens"], picked), dim=1)
         known["last"] = picked
         ended = torch.isin(picked[:, 0], ends) | rules.words.ended(known["tokens"], rules.given)
         known["is_open"] = is_open & ~ended & (group.step + 1 < rules.steps)
         group.go_on(torch.zeros_like(picked))
+        if group.looks(group.step):
+            yield from _on_the_host(said)
+            said.clear()
+
+
+def _on_the_host(said: list[tuple[Tensor, ...]]) -> Iterator[Said]:
+    """(names, tokens, ln p, whether open), each (sources,), of some steps → those of the open ones, step by step."""
+    for names, tokens, log_p, is_open in zip(
+        *(torch.stack(each).cpu() for each in zip(*said, strict=True)), strict=True
+    ):
+        yield names[is_open].tolist(), tokens[is_open].tolist(), log_p[is_open].tolist()
 
 
 def greedy_or_sample(
@@ -162,8 +182,8 @@ def greedy_or_sample(
 ) -> dict[int, Hypothesis]:
     """Index in the set → one hypothesis; `count` as in `Draws`."""
     out: dict[int, Hypothesis] = {}
-    for names, tokens, log_p in steps(network, feed, options, read, count):
-        for name, token, score in zip(names.tolist(), tokens.tolist(), log_p.tolist(), strict=True):
+    for said in steps(network, feed, options, read, count):
+        for name, token, score in zip(*said, strict=True):
             hypothesis = out.setdefault(name, Hypothesis([], 0.0))
             hypothesis.score += score
             if token in network.defaults.ends:

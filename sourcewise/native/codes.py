@@ -8,12 +8,11 @@ from sourcewise.native.compiled import Code
 
 HERE = Path(__file__).parent
 AMX = ("amx_tile", "amx_bf16", "avx512f", "avx512bw", "avx512_bf16", "vaes", "fma")
-VNNI = ("avx512f", "avx512bw", "avx512dq", "avx512vl", "avx512_vnni")
 
 KERNELS = Code("kernels", "loss, norm, dropout of a bf16 training step", HERE / "training" / "kernels.cpp", ("avx2",))
 ATTENTION = Code("attention", "of a bf16 training step", HERE / "training" / "attention.cpp", ("avx2", "fma"))
 TILES = Code("tiles", "matrix products of a bf16 training step (AMX)", HERE / "training" / "tiles.cpp", AMX)
-SEARCH = Code("search", "a T5's generation in int8", HERE / "search" / "engine.cpp", VNNI)
+SEARCH = Code("search", "a T5's generation in int8", HERE / "search" / "engine.cpp", ("avx2", "fma"))
 
 CODES = (KERNELS, ATTENTION, TILES, SEARCH)
 OF_TRAINING = (KERNELS, ATTENTION, TILES)

@@ -23,9 +23,14 @@ from pathlib import Path
 from sourcewise.errors import tell
 
 FLAGS = (
-    *("-std=c++17", "-O3", "-march=native", "-fno-math-errno", "-fno-trapping-math", "-shared", "-fPIC"),
+    *("-std=c++17", "-O3", "-fno-math-errno", "-fno-trapping-math", "-shared", "-fPIC", "-fvisibility-inlines-hidden"),
     *("-fopenmp-simd", "-mprefer-vector-width=512"),  # sums of a loop may be taken in any order where it says so
 )
+LEVEL = "SOURCEWISE_MARCH"  # of the environment: compile for a lesser processor, to see how fast it would be
+LEVELS = {  # what of the flags of /proc/cpuinfo that `Code.needs` asks for such a processor has
+    "x86-64-v3": "avx2 fma",
+    "x86-64-v4": "avx2 fma avx512f avx512bw avx512dq avx512vl",
+}
 OF_GCC = ("-fno-tree-pre",)  # without it gcc 12 keeps the sums of products.h in memory, at half the speed
 COMPILERS = ("c++", "g++", "clang++")
 SECONDS = 120  # a compiler that takes longer is stuck
@@ -58,17 +63,21 @@ def _loaded(source: Path, needs: tuple[str, ...]) -> ctypes.CDLL | str:
     """The functions, or why there are none; told as a warning where something failed that should have worked."""
     if os.environ.get("SOURCEWISE_COMPILE") == "0":
         return OFF
-    processor = _processor()
+    level = os.environ.get(LEVEL)
+    if level and level not in LEVELS:
+        return f"{LEVEL} is {level}; it may be {' or '.join(LEVELS)}"
+    flags = (*FLAGS, f"-march={level or 'native'}")
+    processor = LEVELS[level] if level else _processor()
     if lacking := [flag for flag in needs if flag not in processor.split()]:
         return f"the processor has no {', '.join(lacking)}" if processor else "only Linux tells what the processor has"
     if (compiler := os.environ.get("CXX") or next((c for c in COMPILERS if shutil.which(c)), None)) is None:
         return f"no C++ compiler ({', '.join(COMPILERS)})"
     texts = (path.read_text(encoding="utf-8") for path in sorted(source.parent.glob("*.[ch]*")))
-    of = "\n".join((*texts, compiler, *FLAGS, *OF_GCC, processor, platform.platform()))
+    of = "\n".join((*texts, compiler, *flags, *OF_GCC, processor, platform.platform()))
     kept = user_cache() / f"{source.stem}-{hashlib.sha256(of.encode()).hexdigest()[:24]}.so"
     try:
         if not kept.is_file():
-            _compile(compiler, source, kept)
+            _compile([compiler, *flags], source, kept)
             _clear(kept)
         found = ctypes.CDLL(str(kept))
     except (OSError, subprocess.SubprocessError) as error:
@@ -80,11 +89,11 @@ def _loaded(source: Path, needs: tuple[str, ...]) -> ctypes.CDLL | str:
     return found
 
 
-def _compile(compiler: str, source: Path, to: Path) -> None:
+def _compile(compiler: list[str], source: Path, to: Path) -> None:
     to.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     with tempfile.TemporaryDirectory(dir=to.parent) as folder:  # beside it: a rename within a file system is whole
         fresh = Path(folder) / to.name
-        command = [compiler, *FLAGS, "-o", str(fresh), str(source)]
+        command = [*compiler, "-o", str(fresh), str(source)]
         try:
             _run([*command, *OF_GCC])
         except subprocess.CalledProcessError:  # clang does not know them

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from ctypes import c_float
 from typing import Any
 
 import numpy as np
@@ -22,7 +23,8 @@ from sourcewise.model.blocks.cache import KeyValueCache
 from sourcewise.model.blocks.sublayers import ForDecoding
 from sourcewise.model.generation_defaults import GenerationDefaults
 from sourcewise.model.network import Seq2Seq
-from sourcewise.native.codes import Code
+from sourcewise.native.codes import SEARCH
+from sourcewise.native.compiled import Code
 from tests.commands import Models
 from tests.generation.searching import beam_search, greedy_or_sample
 from tests.model.networks import feature_source, network, rows, text_source
@@ -48,10 +50,18 @@ class Sources:
         return rows(self.all, list(indices))
 
 
-def rounded(x: Tensor) -> Tensor:
-    """Rows as signed bytes times a scale."""
-    scale = x.abs().amax(-1, keepdim=True) / 127
-    return (x / scale.clamp(min=1e-30)).round() * scale
+def rounded(x: Tensor, levels: float = 127) -> Tensor:
+    """Rows as signed whole numbers of at most `levels`, times a scale."""
+    most = x.abs().amax(-1, keepdim=True).clamp(min=1e-30)
+    return (x * (levels / most)).round() * (most / levels)  # in the engine's order, or ties fall to the other side
+
+
+def largest() -> float:
+    """What the engine makes of a row's largest activation: 127, or 63 where products are added in 16 bits."""
+    code = SEARCH.load()
+    assert code is not None
+    code.sourcewise_largest.restype = c_float
+    return float(code.sourcewise_largest())
 
 
 class RoundedLinear(nn.Module):
@@ -60,7 +70,7 @@ class RoundedLinear(nn.Module):
         self.weight, self.out_features = nn.Parameter(rounded(weight.detach())), len(weight)
 
     def forward(self, x: Tensor) -> Tensor:
-        return rounded(x) @ self.weight.T
+        return rounded(x, largest()) @ self.weight.T
 
 
 class Rounded(Seq2Seq):
@@ -125,7 +135,7 @@ def expected(made: Seq2Seq, source: Source, wanted: GenerationConfig) -> list[Hy
 
 
 SHAPES: dict[str, dict[str, Any]] = {
-    "relu": {},
+    "relu": {"d_ff": 48},
     "tied": {"tied": True},
     "gated gelu, not scaled": {"activation": "gated-gelu", "scaled": False},
     "gated silu, odd widths": {"activation": "gated-silu", "d_model": 50, "d_kv": 9, "d_ff": 37, "heads": 5},
@@ -225,7 +235,7 @@ def test_a_model_in_int8_searches_with_the_engine_and_samples_with_torch(models:
 def test_where_it_cannot_work_it_says_why(models: Models, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Code, "why_not", lambda code: "no C++ compiler")
     with pytest.raises(
-        RequestError, match=r"precision int8 needs a processor with AVX-512 .*: no C\+\+ compiler; take bf16 or fp32"
+        RequestError, match=r"precision int8 needs a processor with AVX2 .*: no C\+\+ compiler; take bf16 or fp32"
     ):
         sourcewise.load(models.text, precision="int8")
     assert why_not(network(), torch.device("meta")) == "is for the CPU, not meta"

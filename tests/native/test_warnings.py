@@ -8,15 +8,17 @@ from pathlib import Path
 
 import pytest
 
-from sourcewise.native.codes import HERE, KERNELS
+from sourcewise.native.codes import ATTENTION, HERE, KERNELS, SEARCH
 from sourcewise.native.compiled import FLAGS
 
 FILES = sorted(HERE.glob("*/*.cpp"))
-PORTABLE = [KERNELS.source, HERE / "training" / "attention.cpp"]  # what needs no AVX-512
+PORTABLE = [KERNELS.source, ATTENTION.source, SEARCH.source]  # what needs no AVX-512
 STRICT = ("-Wall", "-Wextra", "-Werror")
 # gcc 12 warns of its own headers (PR 105593), and of vectors wider than the processor's registers, which stay inside.
 OF_GCC = ("-Wno-uninitialized", "-Wno-maybe-uninitialized", "-Wno-psabi")
+SEARCHED = ("x86-64-v4", "alderlake", "x86-64")  # without VNNI, with 256 bits of it, without AVX2
 WHOLE = [(file, "sapphirerapids") for file in FILES] + [(file, "x86-64-v3") for file in PORTABLE]
+WHOLE += [(SEARCH.source, processor) for processor in SEARCHED]
 
 
 @pytest.mark.parametrize(("file", "processor"), WHOLE, ids=[f"{file.stem}-{processor}" for file, processor in WHOLE])

@@ -48,7 +48,7 @@ def why_not(network: protocol.Network, device: torch.device) -> str | None:
     if not is_host(device):
         return f"is for the CPU, not {device}"
     if (lacking := SEARCH.why_not()) is not None:
-        return f"needs a processor with AVX-512 VNNI and a C++ compiler (g++ or clang++): {lacking}"
+        return f"needs a processor with AVX2 and a C++ compiler (g++ or clang++): {lacking}"
     return None
 
 

@@ -92,7 +92,7 @@ class KeyValueCache:
         self.length, self.used = self.length + time, self.used + hypotheses * time
 
     def select(self, rows: Tensor) -> None:
-        """Keep these hypotheses (sources, hypotheses), in this order; a row holds those of one source."""
+        """Keep these hypotheses (sources, hypotheses): a row holds those of a source, and sources keep their order."""
         hypotheses = 1 if self.ancestors is None else self.ancestors.shape[1]
         sources = rows[:, 0] // hypotheses
         if self.ancestors is not None or rows.shape[1] > 1:
@@ -101,7 +101,7 @@ class KeyValueCache:
             self.ancestors = ancestors.gather(1, picked)
         if rows.shape[1] * FIRST_ROOM > self.room:
             self._make_room(rows.shape[1] * FIRST_ROOM)
-        if len(sources) != self.sources or not torch.equal(sources, torch.arange(len(sources)).to(sources)):
+        if len(sources) != self.sources:
             self.blocks = [
                 (keys.index_select(0, sources), values.index_select(0, sources)) for keys, values in self.blocks
             ]

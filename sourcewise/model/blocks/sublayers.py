@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sourcewise.data.layout import Layout
 from sourcewise.model.attention import Attention, SplitHeads, eager, merge_heads
+from sourcewise.model.blocks.activation import Activation
 
 if TYPE_CHECKING:
     from sourcewise.model.blocks.memory import Memory
@@ -126,27 +126,6 @@ class FeedForward(Sublayer):
     def between(self, projected: Tensor) -> Tensor:  # type: ignore[override]
         """(…, d_ff, or twice that if gated) → (…, d_ff)."""
         return self.inner(projected)
-
-
-class Activation(nn.Module):
-    """`relu`, `silu`, `gelu`, or a gated one; gated gelu is T5's tanh approximation, gelu BART's exact form."""
-
-    def __init__(self, kind: str, d_ff: int, p: float) -> None:
-        super().__init__()
-        self.gated, self.kind = kind.startswith("gated-"), kind.removeprefix("gated-")
-        self.d_ff, self.dropout = d_ff, nn.Dropout(p)
-
-    def forward(self, hidden: Tensor) -> Tensor:
-        """(…, d_ff, or twice that if gated) → (…, d_ff)."""
-        if not self.gated:
-            return self.dropout(self._act(hidden))
-        gate, value = hidden.split(self.d_ff, dim=-1)
-        return self.dropout(self._act(gate) * value)
-
-    def _act(self, x: Tensor) -> Tensor:
-        if self.kind == "gelu":
-            return F.gelu(x, approximate="tanh" if self.gated else "none")
-        return F.relu(x) if self.kind == "relu" else F.silu(x)
 
 
 class ForDecoding(nn.Identity):

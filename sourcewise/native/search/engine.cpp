@@ -6,6 +6,9 @@
 
 extern "C" {
 
+// How finely activations are rounded: what the largest of a row becomes.
+float sourcewise_largest() { return LARGEST; }
+
 void sourcewise_pack(const float* weights, int64_t outputs, int64_t inputs, uint8_t* bytes, float* scales) {
     pack(weights, outputs, inputs, bytes, scales);
 }

@@ -21,46 +21,49 @@ constexpr int64_t ENTERING_SLOTS = 4096;
 // The most likely tokens of one row and ln Σ exp of all, while its logits pass by.
 struct Likeliest {
     std::vector<std::pair<float, int32_t>> best;  // best first
-    __m512 total;
+    Floats sum;
     float top, least;  // of `best`: what is not above it is not looked at
 
     void start(int64_t count) {
         best.assign(count, {-INFINITY, -1});
-        total = _mm512_setzero_ps();
+        sum = all(0);
         top = least = -INFINITY;
     }
 
     // A barred token is never among the best; it counts in the sum where `counted`.
-    void see(int64_t column, int64_t count, const __m512 (&logits)[4], int32_t barred, bool counted) {
-        __m512 v[4];
+    template <class Logits>
+    void see(int64_t column, int64_t count, const Logits& logits, int32_t barred, bool counted) {
+        constexpr int PARTS = COLUMNS / LANES;
+        Floats v[PARTS], high = all(-INFINITY);
 #pragma GCC unroll 4
-        for (int j = 0; j < 4; j++) v[j] = _mm512_mask_mov_ps(_mm512_set1_ps(-INFINITY), part(count, j), logits[j]);
-        if (!counted && barred >= column && barred < column + PANEL)
-            v[(barred - column) / 16] =
-                _mm512_mask_mov_ps(v[(barred - column) / 16], 1 << (barred - column) % 16, _mm512_set1_ps(-INFINITY));
-        const __m512 most = _mm512_max_ps(_mm512_max_ps(v[0], v[1]), _mm512_max_ps(v[2], v[3]));
-        if (_mm512_cmp_ps_mask(most, _mm512_set1_ps(least), _CMP_GT_OQ)) {
-            const float highest = _mm512_reduce_max_ps(most);
-            if (highest > top) {
-                if (top > -INFINITY) total = _mm512_mul_ps(total, exponential(_mm512_set1_ps(top - highest)));
-                top = highest;
-            }
-            for (int j = 0; j < 4; j++) insert(column + 16 * j, v[j], barred);
+        for (int j = 0; j < PARTS; j++) v[j] = logits[j];
+        if (count < COLUMNS)
+            for (int j = 0; j < PARTS; j++) v[j] = some(v[j], count - LANES * j);
+        if (!counted && barred >= column && barred < column + COLUMNS) {
+            const int64_t at = barred - column;
+            v[at / LANES] = without(v[at / LANES], at % LANES);
         }
-        const __m512 high = _mm512_set1_ps(top);
-        __m512 e[4];
 #pragma GCC unroll 4
-        for (int j = 0; j < 4; j++) e[j] = exponential(_mm512_sub_ps(v[j], high));
-        if (count < PANEL)
-            for (int j = 0; j < 4; j++) e[j] = _mm512_maskz_mov_ps(part(count, j), e[j]);
-        total = _mm512_add_ps(total, _mm512_add_ps(_mm512_add_ps(e[0], e[1]), _mm512_add_ps(e[2], e[3])));
+        for (int j = 0; j < PARTS; j++) high = most(high, v[j]);
+        if (above(high, least)) {
+            const float best = highest(high);
+            if (best > top) {
+                if (top > -INFINITY) sum = sum * exponential(all(top - best));
+                top = best;
+            }
+            for (int j = 0; j < PARTS; j++) insert(column + LANES * j, v[j], barred);
+        }
+        const Floats against = all(top);
+#pragma GCC unroll 4
+        for (int j = 0; j < PARTS; j++)
+            if (LANES * j < count) sum = sum + exponential(v[j] - against);
     }
 
-    void insert(int64_t column, __m512 v, int32_t barred) {
-        uint32_t better = _mm512_cmp_ps_mask(v, _mm512_set1_ps(least), _CMP_GT_OQ);
+    void insert(int64_t column, const Floats& v, int32_t barred) {
+        uint32_t better = above(v, least);
         if (!better) return;
-        alignas(64) float values[16];
-        _mm512_store_ps(values, v);
+        float values[LANES];
+        store(values, v);
         for (; better; better &= better - 1) {
             const int i = __builtin_ctz(better);
             if (values[i] > least && column + i != barred) insert(values[i], (int32_t)(column + i));
@@ -74,7 +77,7 @@ struct Likeliest {
         least = best.back().first;
     }
 
-    float normaliser() const { return top + std::log(_mm512_reduce_add_ps(total)); }
+    float normaliser() const { return top + std::log(total(sum)); }
 };
 
 struct Candidate {
@@ -169,7 +172,7 @@ void search(const Network& n, const float* vectors, const int64_t* starts, int64
         likeliest.resize(std::max(likeliest.size(), rows.size()));
         for (size_t r = 0; r < rows.size(); r++)
             likeliest[r].start(o.beams > 1 ? std::min(2 * o.beams, n.head.outputs) : 1);
-        product(room.bytes, n.head, [&](int64_t row, int64_t column, int64_t count, const __m512(&v)[4]) {
+        product(room.bytes, n.head, [&](int64_t row, int64_t column, int64_t count, const auto& v) {
             const bool early = (int64_t)rows[row].hypothesis->tokens.size() < o.least;
             likeliest[row].see(column, count, v, early ? o.end_id : -1, o.beams > 1);
         });
