@@ -26,7 +26,9 @@ def said_beside(tables: Iterable[tuple[Tensor, Tensor]], outputs: Sequence[Seque
     known: Counter[int] = Counter()
     said: Counter[int] = Counter()
     last: Counter[int] = Counter()
-    rows: list[tuple[Tensor, list[int], list[int]]] = []  # of each example: log-probabilities, its reference, its output
+    rows: list[
+        tuple[Tensor, list[int], list[int]]
+    ] = []  # of each example: log-probabilities, its reference, its output
     for (logs, labels), given in zip(tables, outputs, strict=True):
         ids = [_ids(each) for each in given]
         if any(each is None for each in ids) or len(ids) != len(labels):
@@ -38,7 +40,8 @@ def said_beside(tables: Iterable[tuple[Tensor, Tensor]], outputs: Sequence[Seque
         said.update(i for each in ids for i in set(each or ()))
         references = [row[real].tolist() for row, real in zip(labels, counts, strict=True)]
         last.update(row[-1] for row in references if row)
-        rows += [(row[real], *of) for row, real, *of in zip(logs, counts, references, (each or [] for each in ids), strict=True)]
+        for row, real, reference, each in zip(logs, counts, references, ids, strict=True):
+            rows.append((row[real], reference, each or []))
     tokens = [(i, count, known[i], said[i]) for i, count in there.items() if count > last[i]]  # no end of text
     return Said(tokens, *_followed(rows)) if there else None
 
@@ -52,7 +55,7 @@ def _followed(rows: Sequence[tuple[Tensor, list[int], list[int]]]) -> tuple[floa
     start = next(iter(firsts)) if len(firsts) == 1 and not firsts & begins else None
     nats, drawn, likeliest = [], [], 0
     for logs, reference, output in rows:
-        said = [i for i in (output[1:] if start is not None else output)]
+        said = output[1:] if start is not None else output
         same = next((t for t, (a, b) in enumerate(zip(said, reference, strict=False)) if a != b), len(reference))
         behind = [i for i in said[: same + 1] if 0 <= i < logs.shape[1]][: len(logs)]
         if not behind:

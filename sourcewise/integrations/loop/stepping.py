@@ -14,7 +14,7 @@ from torch import Tensor
 
 from sourcewise.diagnosis.measures.first_step import Weight, width_of
 from sourcewise.diagnosis.measures.freshness import is_drawn
-from sourcewise.diagnosis.observed import Rates
+from sourcewise.diagnosis.observed import Decay, Rates
 from sourcewise.errors import RequestError
 from sourcewise.integrations.finite import local
 from sourcewise.integrations.loop.watching import Hook
@@ -62,6 +62,18 @@ class Stepping:
         rises = [b > a for a, b in pairwise(self._rates)]
         turns = sum(a != b for a, b in pairwise(rises))
         return Rates(float(base), max(self._rates), self.counts[0], len(self._rates) - 1, turns)
+
+    def decay(self) -> Decay | None:
+        """The strongest weight decay; None where there is none."""
+        groups = [(each, group) for each in self.optimizers for group in each.param_groups]
+        if not groups:
+            return None
+        optimizer, group = max(groups, key=lambda of: float(of[1].get("weight_decay") or 0))
+        if (value := float(group.get("weight_decay") or 0)) <= 0:
+            return None
+        kind = type(optimizer).__name__
+        decoupled = bool(group.get("decoupled_weight_decay", kind.lower().endswith("w")))
+        return Decay(value, not decoupled and "betas" in group, kind)
 
     def start(self) -> None:
         """The next step is looked at."""

@@ -145,6 +145,8 @@ class LoopDoctor(Doctor):
         if not self.looks:
             return
         if isinstance(loss, Tensor):
+            if self.watching.on:
+                self.arrivals.reached(loss)
             loss = loss.detach()
             self._losses.append(loss)
         self._steps.loss(number, loss, None)
@@ -322,6 +324,7 @@ class LoopDoctor(Doctor):
             flattened=self._flattened,
             tables=standing_tables(self.watching, self.stepping.held, None if known is None else known.pad),
             rates=self.stepping.rates(),
+            decay=self.stepping.decay(),
         )
         modes = None if self._modes is None else self._modes.modes(seen.number)
         self.pieces["wiring"] = look(Wiring(plan=self.plan, observed=observed, hidden=hidden, modes=modes))
