@@ -65,7 +65,7 @@ class Passed:
         new = once(collations)
         found = Collated([_without_begin(each) for each in new], speaker, "training data", counted=True)
         self.looked, self.last = self.examples, self.full
-        rows = [[int(i) for i in row] for row in found.sources or ()]
+        rows = [[int(i) for i in row] for row in (() if found.sources is None else found.sources)]
         return Pairs(found, ids=Ids((), None, likely=likely_unknown(_bare(rows, understood.pad))))
 
 

@@ -56,7 +56,8 @@ class Stepping:
 
     def rates(self) -> Rates | None:
         """The learning rates of the steps so far; None where no schedule has noted the rate that it began with."""
-        base = self.optimizers[0].param_groups[0].get("initial_lr") if self.optimizers else None
+        first = self.optimizers[0].param_groups[0] if self.optimizers else {}
+        base = first.get("max_lr", first.get("initial_lr"))  # OneCycleLR begins far below what it is made for
         if not isinstance(base, (int, float)) or not self._rates:
             return None
         rises = [b > a for a, b in pairwise(self._rates)]
