@@ -22,7 +22,8 @@ class Said:
     there, how often the network has them at more than even odds behind the true tokens, and how many outputs have them.
 
     Of the tokens of an output, as long as those before it are those of its reference: their nats by the network, the
-    nats of drawn ones, both the mean of outputs, and in how many all are the likeliest, `outputs` in all.
+    nats of drawn ones, both the mean of outputs, in how many all are the likeliest, `outputs` in all, and how many
+    standard errors the two means are apart.
     """
 
     tokens: Sequence[tuple[int, int, int, int]] = ()
@@ -30,6 +31,7 @@ class Said:
     drawn: float = math.nan
     likeliest: int = 0
     outputs: int = 0
+    apart: float = 0.0
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,8 @@ from itertools import pairwise
 
 FREQUENT = 0.3  # of the places
 KINDS = 8  # different ids, fewer are an alphabet
-AGAIN = 0.6  # of its share: how often it stands behind itself; what separates words never does
-LONG = 1.6  # times its share: what is said in long runs, such as silence, does so more often
+AGAIN = 0.5  # of its odds: how often it stands behind itself; what separates words never does
+LONG = 1.6  # times its odds: what is said in long runs, such as silence, does so more often
 
 
 def likely_unknown(rows: Iterable[Sequence[int]]) -> int | None:
@@ -23,8 +23,8 @@ def likely_unknown(rows: Iterable[Sequence[int]]) -> int | None:
     if len(counts) < KINDS:
         return None
     ((found, times),) = counts.most_common(1)
-    share = times / total
     behind = [b == found for row in texts for a, b in pairwise(row) if a == found]
-    if share < FREQUENT or not behind:
+    if times < FREQUENT * total or not behind:
         return None
-    return found if AGAIN * share <= sum(behind) / len(behind) <= LONG * share else None
+    again, usual = sum(behind) * (total - times), (len(behind) - sum(behind)) * times  # odds, each times the other's
+    return found if AGAIN * usual <= again <= LONG * usual else None

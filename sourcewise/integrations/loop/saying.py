@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+import statistics
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from statistics import fmean
 from typing import Any
 
 import torch
@@ -46,10 +48,11 @@ def said_beside(tables: Iterable[tuple[Tensor, Tensor]], outputs: Sequence[Seque
     return Said(tokens, *_followed(rows)) if there else None
 
 
-def _followed(rows: Sequence[tuple[Tensor, list[int], list[int]]]) -> tuple[float, float, int, int]:
+def _followed(rows: Sequence[tuple[Tensor, list[int], list[int]]]) -> tuple[float, float, int, int, float]:
     """How far the outputs are the network's: as far as each has said what its reference says, the next tokens of both
     stand behind the same ones. Nats of these tokens of an output, and of drawn ones, both summed over its tokens and
-    averaged over outputs; in how many all are the likeliest, and of how many; without a start token that all repeat.
+    averaged over outputs; in how many all are the likeliest, and of how many; how many standard errors lie between the
+    two, since drawn tokens have as many nats as are expected of them. Without a start token that all repeat.
     """
     begins, firsts = {reference[0] for _, reference, _ in rows if reference}, {said[0] for *_, said in rows if said}
     start = next(iter(firsts)) if len(firsts) == 1 and not firsts & begins else None
@@ -65,8 +68,10 @@ def _followed(rows: Sequence[tuple[Tensor, list[int], list[int]]]) -> tuple[floa
         drawn.append(float(-(own.exp() * own.clamp(min=-50)).sum()))
         likeliest += own.argmax(1).tolist() == behind
     if not nats:
-        return math.nan, math.nan, 0, 0
-    return sum(nats) / len(nats), sum(drawn) / len(drawn), likeliest, len(nats)
+        return math.nan, math.nan, 0, 0, 0.0
+    apart = [a - b for a, b in zip(nats, drawn, strict=True)]
+    error = statistics.stdev(apart) / len(apart) ** 0.5 if len(apart) > 1 else math.inf
+    return fmean(nats), fmean(drawn), likeliest, len(nats), fmean(apart) / max(error, 1e-9)
 
 
 def _ids(output: Any) -> list[int] | None:

@@ -22,7 +22,7 @@ class CutExamples(Rule[Pairs]):
     Warning from {warning:%} of the examples, error where {error:words} of all tokens or frames are cut off. Ours. Of
     ids nobody knows how much is gone: there an error where {error:words} of the sources are cut, and shorter than an
     average target. Of characters a warning where {warning:%} of the texts or more, and {spike:words} times as many as
-    have each of the {near:words} lengths below, have the largest length, and there are {lengths} lengths or more.
+    have any of the {near:words} lengths next to it, have the largest length, and there are {lengths} lengths or more.
     Conversations are cut by turns, on purpose, and not counted on the source's side.
     """
 
@@ -91,15 +91,13 @@ class CutExamples(Rule[Pairs]):
         read = () if part.dataset.dims or made_of_text(part) else (("sources", [e.source for e in chosen]),)
         for side, texts in (*read, ("targets", [e.target for e in chosen])):
             counts = Counter(map(len, texts))
-            longest = max(counts)
-            below = sum(counts[longest - i] for i in range(1, self.near + 1)) / self.near
-            many = counts[longest] >= max(self.warning * len(texts), self.spike * below, FEWEST)
+            longest, *below = sorted(counts, reverse=True)[: self.near + 1]
+            usual = max((counts[length] for length in below), default=0)
+            many = counts[longest] >= max(self.warning * len(texts), self.spike * usual, FEWEST)
             if many and len(counts) >= self.lengths:
-                evidence = (
-                    f"{100 * counts[longest] / len(texts):.0f} % of the {side} have exactly {longest} characters, "
-                )
-                evidence += f"the most there are, and {below:.0f} each of the {self.near} lengths below"
-                yield self.finding(named(part, f"{evidence} of {len(texts)}"), "warning", WRITTEN)
+                evidence = f"{100 * counts[longest] / len(texts):.0f} % of the {side} have exactly {longest} characters"
+                evidence += f", the most there are; of the {self.near} lengths next to it none has more than "
+                yield self.finding(named(part, f"{evidence}{100 * usual / len(texts):.0f} %"), "warning", WRITTEN)
 
     def of_outputs(self, examples: ExampleSet, limit: int) -> Findings:
         """Of what is generated: targets that are longer than an output may be."""

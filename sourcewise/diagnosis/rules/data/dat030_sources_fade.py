@@ -1,4 +1,5 @@
-from statistics import median
+import math
+from statistics import fmean, variance
 
 from sourcewise.diagnosis.coming import Coming
 from sourcewise.diagnosis.rule import Cure, Findings, Rule
@@ -12,12 +13,12 @@ class SourcesFade(Rule[Coming]):
     or scales the stored clips in place, so that each epoch takes away more, until nothing is left to read.
     ## Threshold and its origin
     Error where the last quarter has less than {weaker:%} of the strength of the first, or more than {stronger:words}
-    times it, and no batch of one lies among those of the other; {fewest} batches or more. Healthy trainings stay within
+    times it, and {errors} standard errors lie between the two; {fewest} batches or more. Healthy trainings stay within
     a tenth.
     """
 
     code, name, level, rank = "DAT030", "sources that change as the training goes on", "error", 0.4
-    weaker, stronger, fewest = 0.7, 2, 16
+    weaker, stronger, errors, fewest = 0.7, 2, 8, 16
     explains = "DAT011..DAT014 DAT018 DAT024 DAT027 TRN00[2-5] TRN009..TRN014 OUT00* SRC* MEM* ATT*"
     cures = Cure(
         "Augment a copy, not what the set keeps:",
@@ -30,8 +31,9 @@ class SourcesFade(Rule[Coming]):
         if len(found) < self.fewest:
             return
         first, last = found[:quarter], found[-quarter:]
-        apart = max(last) < min(first) or min(last) > max(first)
-        share = median(last) / median(first) if median(first) > 0 else 1.0
-        if apart and not self.weaker <= share <= self.stronger:
-            evidence = f"the frames of a batch have a root mean square of {median(first):.3g} in the first quarter of "
-            yield self.finding(f"{evidence}{len(found)} batches, of {median(last):.3g} in the last")
+        before, behind = fmean(first), fmean(last)
+        error = math.sqrt((variance(first) + variance(last)) / quarter)
+        share = behind / before if before > 0 else 1.0
+        if abs(before - behind) > self.errors * error and not self.weaker <= share <= self.stronger:
+            evidence = f"the frames of a batch have a root mean square of {before:.3g} in the first quarter of "
+            yield self.finding(f"{evidence}{len(found)} batches, of {behind:.3g} in the last")

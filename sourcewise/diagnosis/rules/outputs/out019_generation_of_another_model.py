@@ -14,14 +14,15 @@ class GenerationOfAnotherModel(Rule[Asking]):
     otherwise than in training: another start token, positions that begin anew with each token, a cache in the wrong
     order, a source without its mask. The loss is good, and only outputs show it.
     ## Threshold and its origin
-    {times:words} times the nats of drawn tokens and {more} more for an output, where fewer than {likeliest:words} of
-    {fewest} outputs or more are the likeliest throughout. A greedy search has all of them, sampling the nats of drawn
-    ones. A network that knows nothing yet cannot be told from its copy.
+    {times:words} times the nats of drawn tokens and {more} more for an output, or {over} times as many and {errors}
+    standard errors apart, where fewer than {likeliest:words} of {fewest} outputs or more are the likeliest throughout.
+    A greedy search has all of them, sampling the nats of drawn ones. A network that knows nothing yet cannot be told
+    from its copy.
     """
 
     code, name, level, rank = "OUT019", "outputs are not those of the network that is trained", "error", 0.12
     learned = False
-    times, more, likeliest, fewest = 2, 1, 0.5, 16
+    times, more, over, errors, likeliest, fewest = 2, 1, 1.3, 5, 0.5, 16
     explains = "OUT00* OUT01[0-8] TRN011"
     cures = Cure(
         "Let generate() call the trained module itself, begin with the token that training begins with, and give it "
@@ -33,7 +34,9 @@ class GenerationOfAnotherModel(Rule[Asking]):
         said = asking.said
         if said is None or said.outputs < self.fewest or not math.isfinite(said.nats + said.drawn):
             return
-        if said.nats > self.times * said.drawn + self.more and said.likeliest < self.likeliest * said.outputs:
+        surely = said.nats > self.over * said.drawn and said.apart >= self.errors
+        far = said.nats > self.times * said.drawn + self.more
+        if (far or surely) and said.likeliest < self.likeliest * said.outputs:
             evidence = f"{said.outputs} outputs, as far as they say what their references say and a token more, have "
             evidence += f"{said.nats:.2f} nats by the network that is trained, tokens drawn from it {said.drawn:.2f}; "
             yield self.finding(f"{evidence}in {said.likeliest} all tokens are its likeliest")

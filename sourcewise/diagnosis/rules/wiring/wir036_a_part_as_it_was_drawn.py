@@ -37,7 +37,7 @@ class PartAsDrawn(Rule[Wiring]):
             evidence = (
                 f"all {matrices} matrices that were looked at are as drawn at random: nothing was loaded into this "
             )
-            yield self.finding(f"{evidence}model, or it was hardly trained", "error")
+            yield self.finding(f"{evidence}this model, or it was hardly trained", "error")
             return
         for part, (own, of, left, rest) in wiring.drawn.items():
             if part in STACKS and own == of >= self.few and rest and left <= self.others * rest:
