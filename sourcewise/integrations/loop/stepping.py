@@ -19,6 +19,7 @@ from sourcewise.errors import RequestError
 from sourcewise.integrations.finite import local
 from sourcewise.integrations.loop.watching import Hook
 from sourcewise.model.parts import ParameterInfo
+from sourcewise.training.events import Step
 
 MOST = 5000  # changes of the learning rate that are noted
 ENTRIES = 262_144  # of a tensor that are kept to see how far it moves
@@ -157,6 +158,20 @@ def roots(tensors: Sequence[Any]) -> list[float]:
     norms = [each.float().norm() / math.sqrt(max(1, each.numel())) for each in tensors]
     device = norms[0].device
     return [float(x) for x in torch.stack([norm.to(device) for norm in norms]).tolist()]
+
+
+def line_of(number: int, nats: float, scale: float, rate: float, weights: Sequence[Weight]) -> Step:
+    """A step of the course: nats of a token, and gradients, times `scale`, and updates by part."""
+    norms, ratios = by_part(weights)
+    whole = math.sqrt(sum(norm**2 for norm in norms.values()))
+    return Step(
+        step=number,
+        loss=nats,
+        learning_rate=rate or None,
+        gradient_norm=whole * scale if whole else None,
+        gradient_norms={part: norm * scale for part, norm in norms.items()} if whole else None,
+        update_ratios=ratios or None,
+    )
 
 
 def by_part(weights: Sequence[Weight]) -> tuple[dict[str, float], dict[str, float]]:
