@@ -21,15 +21,17 @@ class Said:
     """Somebody's own generation beside the network that is trained: tokens of the references, how often they are
     there, how often the network has them at more than even odds behind the true tokens, and how many outputs have them.
 
-    Of the first tokens of the outputs their nats by the network, the nats of one drawn from it, and in how many outputs
-    it is the likeliest, `outputs` in all.
+    Of the tokens of an output, as long as those before it are those of its reference: their nats by the network, the
+    nats of drawn ones, both the mean of outputs, in how many all are the likeliest, `outputs` in all, and how many
+    standard errors the two means are apart.
     """
 
     tokens: Sequence[tuple[int, int, int, int]] = ()
-    first: float = math.nan
+    nats: float = math.nan
     drawn: float = math.nan
     likeliest: int = 0
     outputs: int = 0
+    apart: float = 0.0
 
 
 @dataclass(frozen=True)

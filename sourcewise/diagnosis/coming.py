@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -16,6 +17,7 @@ class Batched:
     size: int
     sums: np.ndarray
     squares: np.ndarray
+    strength: float = math.nan  # of features: the root mean square of their frames
 
 
 @dataclass(frozen=True)

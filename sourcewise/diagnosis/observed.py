@@ -42,7 +42,8 @@ class Gradients:
     `left` is what earlier steps had left in the way, over what came, of the optimizer where that is most; `erased` that
     gradients came and an optimizer found none; `untaken` how many steps went by without any step of an optimizer;
     `strangers` how many of the `held` tensors of the optimizers no module has; `kept` what share of a gradient that
-    came an optimizer found, NaN where not known, and `adaptive` whether it divides by their size, as Adam does.
+    came an optimizer found, NaN where not known, and `adaptive` whether it divides by their size, as Adam does;
+    `outside` how many tensors, and weights in them, the loss depends on that neither a module nor an optimizer has.
     """
 
     left: float = 0.0
@@ -52,6 +53,18 @@ class Gradients:
     held: int = 0
     kept: float = math.nan
     adaptive: bool = False
+    outside: tuple[int, int] = (0, 0)
+
+
+@dataclass(frozen=True, slots=True)
+class Decay:
+    """The weight decay of optimizers: the highest, whether it is added to gradients (`coupled`, as Adam has it and
+    AdamW has not), and the class of the optimizer.
+    """
+
+    value: float
+    coupled: bool
+    optimizer: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,6 +158,7 @@ class Observed:
     flattened: str = ""  # how labels are flattened otherwise than the outputs they are held to, in words
     tables: tuple[Table, ...] = ()  # that are read and never learn
     rates: Rates | None = None
+    decay: Decay | None = None
 
     @property
     def paths(self) -> Paths:

@@ -28,6 +28,7 @@ class Ids:
     longest: int | None = None  # tokens that it keeps of a text
     unknown: int | None = None  # what it says for what it does not know
     whole_words: bool = False  # whether that is what its vocabulary has
+    likely: int | None = None  # where `unknown` is not known: an id of sources that looks like it
 
 
 @dataclass(frozen=True, slots=True)

@@ -39,7 +39,7 @@ class Symptom:
 
 _UNREAD = (
     "DAT002 DAT003 DAT011..DAT014 DAT018 WIR003 WIR004 WIR011..WIR013 WIR019 WIR022 WIR023 WIR026 WIR028 WIR032 WIR034 "
-    "WIR036..WIR038 WIR041 MEM001 ATT001 SRC001"
+    "WIR036..WIR038 WIR041 WIR042 DAT030 MEM001 ATT001 SRC001"
 )
 SYMPTOMS = (
     Symptom(
@@ -70,7 +70,7 @@ SYMPTOMS = (
         "does anything get a gradient, and is the rate right? A batch that cannot be learned by heart is a fault of the"
         " network, not of the data.",
         "WIR001..WIR003 WIR011..WIR018 WIR023 WIR026 WIR027 WIR029..WIR032 WIR034 WIR035 WIR038 "
-        "WIR041 DAT027 DAT028 TRN003 TRN004 TRN006 TRN009"
+        "WIR041 WIR042 DAT027 DAT028 DAT030 TRN003 TRN004 TRN006 TRN009"
         " TRN015 DAT003",
     ),
     Symptom(
@@ -113,7 +113,7 @@ SYMPTOMS = (
         "characters are lost",
         "unk unknown characters letters missing lost accents umlauts line breaks spaces question marks",
         "can the tokenizer say every reference as it is written?",
-        "DAT006 DAT022 DAT023 WIR039 OUT018",
+        "DAT006 DAT031 DAT022 DAT023 WIR039 OUT018",
     ),
     Symptom(
         "good in training, bad elsewhere",
@@ -125,7 +125,7 @@ SYMPTOMS = (
         "too good to be true",
         "too good leak leakage contamination perfect suspicious high score",
         "what do training and test set share: rows, groups, texts, marks?",
-        "DAT008 DAT019..DAT021 DAT017 OUT010 OUT012",
+        "DAT008 DAT019..DAT021 DAT016 DAT017 OUT010 OUT012",
     ),
     Symptom(
         "attention looks wrong",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 
 import numpy as np
 from torch import Tensor
@@ -48,7 +49,8 @@ class Stream:
         if len(self._first) < SameBatches.first:
             rows = [np.where(counts, said, -1)] + ([] if ids is None else [np.where(held, ids, -1)])
             self._first.append(_key(np.concatenate(rows, 1)))
-        self._kept.append(Batched(step, len(table), table.sum(0), (table**2).sum(0)))
+        strength = math.nan if ids is not None else _strength(source, real)
+        self._kept.append(Batched(step, len(table), table.sum(0), (table**2).sum(0), strength))
         self._new += 1
         if len(self._kept) >= 2 * KEPT:
             self._kept, self._stride = self._kept[::2], 2 * max(1, self._stride)
@@ -59,6 +61,12 @@ class Stream:
         width = min((len(each.sums) for each in self._kept), default=0)
         kept = [each for each in self._kept if len(each.sums) == width]
         return Coming(kept, grouped=self.grouped, first=self._first)
+
+
+def _strength(frames: Tensor, real: Tensor) -> float:
+    """The root mean square of frames (batch, frames, dims) that are no padding."""
+    held = frames.detach()[real.bool()].float()
+    return float(held.square().mean().sqrt()) if held.numel() else 0.0
 
 
 def _kinds(ids: np.ndarray, counts: np.ndarray) -> np.ndarray:

@@ -30,6 +30,7 @@ class Doubt:
     may: Callable[[str], object]
     does: Callable[[str], object]
     what: str
+    damaged: bool = False  # whether the text itself is not what was meant, not a mark in it
 
 
 def is_coded_twice(text: str) -> bool:
@@ -55,18 +56,25 @@ DOUBTS = (
         lambda block: "\ufffd" in block,
         lambda text: "\ufffd" in text,
         "hold \ufffd (U+FFFD): a decoder could not read what stood there; write them again from what they were made of",
+        damaged=True,
     ),
     Doubt(
         _CODED_TWICE.search,
         is_coded_twice,
         "are UTF-8 that was read as another encoding (as Käse becomes KÃ¤se): text.encode('cp1252').decode('utf-8')",
+        damaged=True,
     ),
     Doubt(
         lambda block: "\ufeff" in block,
         lambda text: "\ufeff" in text,
         "hold a byte order mark (U+FEFF), kept: were files joined?",
     ),
-    Doubt(_SHIFTS.search, _SHIFTS.search, "are ISO-2022 (ESC $ B …), not UTF-8: iconv -f ISO-2022-JP -t UTF-8"),
+    Doubt(
+        _SHIFTS.search,
+        _SHIFTS.search,
+        "are ISO-2022 (ESC $ B …), not UTF-8: iconv -f ISO-2022-JP -t UTF-8",
+        damaged=True,
+    ),
     Doubt(
         _CONTROL.search,
         _CONTROL.search,

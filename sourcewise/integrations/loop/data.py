@@ -6,9 +6,11 @@ from collections import Counter
 from collections.abc import Sequence
 from types import SimpleNamespace
 
+import torch
 from torch import Tensor
 
 from sourcewise.data.batches import IGNORED
+from sourcewise.diagnosis.measures.likely_unknown import likely_unknown
 from sourcewise.diagnosis.measures.within import counted
 from sourcewise.diagnosis.pairs import FEWEST, SAMPLE, Ids, Pairs
 from sourcewise.diagnosis.wiring import Within
@@ -60,9 +62,36 @@ class Passed:
         if not collations:
             raise RequestError(f"no batch that passed can be read as the first: {problem}")
         speaker = speaker_of(collations, understood.pad)
-        found = Collated([_without_begin(each) for each in collations], speaker, "training data", counted=True)
+        new = once(collations)
+        found = Collated([_without_begin(each) for each in new], speaker, "training data", counted=True)
         self.looked, self.last = self.examples, self.full
-        return Pairs(found, ids=Ids((), None))
+        rows = [[int(i) for i in row] for row in (() if found.sources is None else found.sources)]
+        return Pairs(found, ids=Ids((), None, likely=likely_unknown(_bare(rows, understood.pad))))
+
+
+def _bare(rows: list[list[int]], pad: int | None) -> list[list[int]]:
+    """Without padding, and without an id that nearly all end with."""
+    rows = [[i for i in row if i != pad] for row in rows]
+    last, times = Counter(row[-1] for row in rows if row).most_common(1)[0] if any(rows) else (NOBODY, 0)
+    return [row[:-1] if row and row[-1] == last else row for row in rows] if times >= MOSTLY * len(rows) else rows
+
+
+def once(collations: list[dict[str, Tensor]]) -> list[dict[str, Tensor]]:
+    """Batches without the examples of earlier ones: a loop goes through its set again and again, or draws from it."""
+    known: set[bytes] = set()
+    out = []
+    for each in collations:
+        content = each[TEXT] if TEXT in each else each[VECTORS]
+        keys = [_key(content[i][each[MASK][i]], each[LABELS][i]) for i in range(len(each[LABELS]))]
+        rows = torch.tensor([i for i, key in enumerate(keys) if key not in known], dtype=torch.long)
+        known.update(keys)
+        if len(rows):
+            out.append({name: table[rows] for name, table in each.items()} if len(rows) < len(keys) else each)
+    return out
+
+
+def _key(source: Tensor, labels: Tensor) -> bytes:
+    return source.numpy().tobytes() + b"|" + labels[labels != IGNORED].numpy().tobytes()
 
 
 def speaker_of(collations: list[dict[str, Tensor]], pad: int | None) -> Speaker:

@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from sourcewise.diagnosis.observed import Gradients
 from sourcewise.integrations.finite import local
@@ -28,6 +28,12 @@ class Arrivals:
         self._found: dict[int, tuple[int, Tensor, Tensor]] = {}  # parameter → optimizer, what was there, what came
         self._counts = [[0, 0] for _ in stepping.optimizers]  # steps of each in the last two steps of the loop
         self._before = [0 for _ in stepping.optimizers]
+        self._reached: dict[int, int] = {}  # parameters that the loss depends on, whoever has them: how many weights
+
+    def reached(self, loss: Tensor) -> None:
+        """Note the parameters that a loss depends on."""
+        with self.guard("what the loss depends on"):
+            self._reached = {id(p): p.numel() for p in leaves_of(loss)}
 
     def start(self) -> None:
         """From now on; what was seen before is forgotten."""
@@ -73,6 +79,7 @@ class Arrivals:
             for k, (_, there, came) in found.items()
             if came > 0 == there and self.stepping.gradients.get(k)
         ]
+        outside = [size for key, size in self._reached.items() if key not in own and key not in held]
         return Gradients(
             max(left, default=0.0) if steps > 1 else 0.0,
             erased=self.stepping.taken and bool((came_to & set(each)) - got),
@@ -80,8 +87,25 @@ class Arrivals:
             strangers=len(held - own),
             held=len(held),
             kept=max(kept, default=math.nan),
+            outside=(len(outside), sum(outside)),
             adaptive=all("betas" in each.param_groups[0] for each in self.stepping.optimizers),
         )
+
+
+def leaves_of(loss: Tensor) -> list[nn.Parameter]:
+    """The parameters at the ends of a loss's graph, also after backward()."""
+    found: list[nn.Parameter] = []
+    ahead, known = [loss.grad_fn], {loss.grad_fn}
+    while ahead:
+        node = ahead.pop()
+        leaf = getattr(node, "variable", None)
+        if isinstance(leaf, nn.Parameter):
+            found.append(leaf)
+        for other, _ in getattr(node, "next_functions", ()):
+            if other is not None and other not in known:
+                known.add(other)
+                ahead.append(other)
+    return found
 
 
 def _parameters(optimizer: Any) -> list[Any]:

@@ -66,7 +66,10 @@ def understand(seen: Watching, named: Named, asked: Asked, modules: Modules, giv
         raise RequestError(why_unsaid(seen))
     said, labels, counts, by_token = known
     models = [module for _, module in modules]
-    target = _asked(asked.target, named) or target_of(named, labels, counts)
+    target = _asked(asked.target, named)
+    if target is not None:  # it may begin with a start token that no label is
+        target = target_of({target.path: named[target.path]}, labels, counts) or target
+    target = target or target_of(named, labels, counts)
     source = _asked(asked.source, named) or source_of(named, target, seen.calls)
     pad, hides = pad_of(named, target, counts, models)
     if asked.pad is not None:

@@ -1,10 +1,12 @@
-"""What a loop's own generation says, beside the network that is trained: words never said, and other first words."""
+"""What a loop's own generation says, beside the network that is trained: words never said, words that it would not."""
 
 from __future__ import annotations
 
 import math
+import statistics
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from statistics import fmean
 from typing import Any
 
 import torch
@@ -25,8 +27,10 @@ def said_beside(tables: Iterable[tuple[Tensor, Tensor]], outputs: Sequence[Seque
     there: Counter[int] = Counter()
     known: Counter[int] = Counter()
     said: Counter[int] = Counter()
-    firsts: list[tuple[Tensor, Tensor]] = []  # of each batch: log-probabilities of the first token, (batch, ids); ids
-    begins: set[int] = set()
+    last: Counter[int] = Counter()
+    rows: list[
+        tuple[Tensor, list[int], list[int]]
+    ] = []  # of each example: log-probabilities, its reference, its output
     for (logs, labels), given in zip(tables, outputs, strict=True):
         ids = [_ids(each) for each in given]
         if any(each is None for each in ids) or len(ids) != len(labels):
@@ -36,27 +40,38 @@ def said_beside(tables: Iterable[tuple[Tensor, Tensor]], outputs: Sequence[Seque
         there.update(labels[counts].tolist())
         known.update(labels[counts & (nats < EVEN)].tolist())
         said.update(i for each in ids for i in set(each or ()))
-        begins.update(labels[:, 0].tolist())
-        begun = [[*(each or []), -1, -1][:2] for each in ids]
-        firsts.append((logs[:, 0].cpu(), torch.tensor(begun)))
-    tokens = [(i, count, known[i], said[i]) for i, count in there.items()]
-    return Said(tokens, *_first(firsts, begins)) if tokens else None
+        references = [row[real].tolist() for row, real in zip(labels, counts, strict=True)]
+        last.update(row[-1] for row in references if row)
+        for row, real, reference, each in zip(logs, counts, references, ids, strict=True):
+            rows.append((row[real], reference, each or []))
+    tokens = [(i, count, known[i], said[i]) for i, count in there.items() if count > last[i]]  # no end of text
+    return Said(tokens, *_followed(rows)) if there else None
 
 
-def _first(firsts: Sequence[tuple[Tensor, Tensor]], begins: set[int]) -> tuple[float, float, int, int]:
-    """Nats of the first tokens, of drawn ones, how many are the likeliest, and of how many; without a start token that
-    all outputs repeat.
+def _followed(rows: Sequence[tuple[Tensor, list[int], list[int]]]) -> tuple[float, float, int, int, float]:
+    """How far the outputs are the network's: as far as each has said what its reference says, the next tokens of both
+    stand behind the same ones. Nats of these tokens of an output, and of drawn ones, both summed over its tokens and
+    averaged over outputs; in how many all are the likeliest, and of how many; how many standard errors lie between the
+    two, since drawn tokens have as many nats as are expected of them. Without a start token that all repeat.
     """
-    logs, ids = torch.cat([a for a, _ in firsts]), torch.cat([b for _, b in firsts])
-    start = int(ids[0, 0])
-    chosen = ids[:, 1] if bool((ids[:, 0] == start).all()) and start not in begins else ids[:, 0]
-    real = (chosen >= 0) & (chosen < logs.shape[1])
-    if not bool(real.any()):
-        return math.nan, math.nan, 0, 0
-    logs, chosen = logs[real], chosen[real]
-    nats = float(-logs.gather(1, chosen[:, None]).mean())
-    drawn = float(-(logs.exp() * logs.clamp(min=-50)).sum(1).mean())
-    return nats, drawn, int((logs.argmax(1) == chosen).sum()), len(chosen)
+    begins, firsts = {reference[0] for _, reference, _ in rows if reference}, {said[0] for *_, said in rows if said}
+    start = next(iter(firsts)) if len(firsts) == 1 and not firsts & begins else None
+    nats, drawn, likeliest = [], [], 0
+    for logs, reference, output in rows:
+        said = output[1:] if start is not None else output
+        same = next((t for t, (a, b) in enumerate(zip(said, reference, strict=False)) if a != b), len(reference))
+        behind = [i for i in said[: same + 1] if 0 <= i < logs.shape[1]][: len(logs)]
+        if not behind:
+            continue
+        own = logs[: len(behind)].float()
+        nats.append(float(-own.gather(1, torch.tensor(behind, device=own.device)[:, None]).sum()))
+        drawn.append(float(-(own.exp() * own.clamp(min=-50)).sum()))
+        likeliest += own.argmax(1).tolist() == behind
+    if not nats:
+        return math.nan, math.nan, 0, 0, 0.0
+    apart = [a - b for a, b in zip(nats, drawn, strict=True)]
+    error = statistics.stdev(apart) / len(apart) ** 0.5 if len(apart) > 1 else math.inf
+    return fmean(nats), fmean(drawn), likeliest, len(nats), fmean(apart) / max(error, 1e-9)
 
 
 def _ids(output: Any) -> list[int] | None:

@@ -14,11 +14,12 @@ from torch import Tensor
 
 from sourcewise.diagnosis.measures.first_step import Weight, width_of
 from sourcewise.diagnosis.measures.freshness import is_drawn
-from sourcewise.diagnosis.observed import Rates
+from sourcewise.diagnosis.observed import Decay, Rates
 from sourcewise.errors import RequestError
 from sourcewise.integrations.finite import local
 from sourcewise.integrations.loop.watching import Hook
 from sourcewise.model.parts import ParameterInfo
+from sourcewise.training.events import Step
 
 MOST = 5000  # changes of the learning rate that are noted
 ENTRIES = 262_144  # of a tensor that are kept to see how far it moves
@@ -56,12 +57,25 @@ class Stepping:
 
     def rates(self) -> Rates | None:
         """The learning rates of the steps so far; None where no schedule has noted the rate that it began with."""
-        base = self.optimizers[0].param_groups[0].get("initial_lr") if self.optimizers else None
+        first = self.optimizers[0].param_groups[0] if self.optimizers else {}
+        base = first.get("max_lr", first.get("initial_lr"))  # OneCycleLR begins far below what it is made for
         if not isinstance(base, (int, float)) or not self._rates:
             return None
         rises = [b > a for a, b in pairwise(self._rates)]
         turns = sum(a != b for a, b in pairwise(rises))
         return Rates(float(base), max(self._rates), self.counts[0], len(self._rates) - 1, turns)
+
+    def decay(self) -> Decay | None:
+        """The strongest weight decay; None where there is none."""
+        groups = [(each, group) for each in self.optimizers for group in each.param_groups]
+        if not groups:
+            return None
+        optimizer, group = max(groups, key=lambda of: float(of[1].get("weight_decay") or 0))
+        if (value := float(group.get("weight_decay") or 0)) <= 0:
+            return None
+        kind = type(optimizer).__name__
+        decoupled = bool(group.get("decoupled_weight_decay", kind.lower().endswith("w")))
+        return Decay(value, not decoupled and "betas" in group, kind)
 
     def start(self) -> None:
         """The next step is looked at."""
@@ -144,6 +158,20 @@ def roots(tensors: Sequence[Any]) -> list[float]:
     norms = [each.float().norm() / math.sqrt(max(1, each.numel())) for each in tensors]
     device = norms[0].device
     return [float(x) for x in torch.stack([norm.to(device) for norm in norms]).tolist()]
+
+
+def line_of(number: int, nats: float, scale: float, rate: float, weights: Sequence[Weight]) -> Step:
+    """A step of the course: nats of a token, and gradients, times `scale`, and updates by part."""
+    norms, ratios = by_part(weights)
+    whole = math.sqrt(sum(norm**2 for norm in norms.values()))
+    return Step(
+        step=number,
+        loss=nats,
+        learning_rate=rate or None,
+        gradient_norm=whole * scale if whole else None,
+        gradient_norms={part: norm * scale for part, norm in norms.items()} if whole else None,
+        update_ratios=ratios or None,
+    )
 
 
 def by_part(weights: Sequence[Weight]) -> tuple[dict[str, float], dict[str, float]]:

@@ -60,7 +60,7 @@ from sourcewise.integrations.loop.reading import (
 from sourcewise.integrations.loop.replay import replay_of
 from sourcewise.integrations.loop.seen import History, Seen
 from sourcewise.integrations.loop.sides import look_at_sides
-from sourcewise.integrations.loop.stepping import Stepping, by_part, optimizers_in, weights_of
+from sourcewise.integrations.loop.stepping import Stepping, line_of, optimizers_in, weights_of
 from sourcewise.integrations.loop.tables import standing_tables
 from sourcewise.integrations.loop.tracing import ReadBy, traced
 from sourcewise.integrations.loop.understood import Asked, Understood
@@ -68,7 +68,6 @@ from sourcewise.integrations.loop.watching import Watching
 from sourcewise.integrations.recorder import Recorder
 from sourcewise.integrations.telling import PREFIX, Told, of_set
 from sourcewise.tracking import Trackers
-from sourcewise.training.events import Step
 from sourcewise.training.statistics import target_entropy
 
 EVERY = 10  # steps, from one that is watched to the next
@@ -145,6 +144,8 @@ class LoopDoctor(Doctor):
         if not self.looks:
             return
         if isinstance(loss, Tensor):
+            if self.watching.on:
+                self.arrivals.reached(loss)
             loss = loss.detach()
             self._losses.append(loss)
         self._steps.loss(number, loss, None)
@@ -322,6 +323,7 @@ class LoopDoctor(Doctor):
             flattened=self._flattened,
             tables=standing_tables(self.watching, self.stepping.held, None if known is None else known.pad),
             rates=self.stepping.rates(),
+            decay=self.stepping.decay(),
         )
         modes = None if self._modes is None else self._modes.modes(seen.number)
         self.pieces["wiring"] = look(Wiring(plan=self.plan, observed=observed, hidden=hidden, modes=modes))
@@ -361,16 +363,7 @@ class LoopDoctor(Doctor):
         if not self.recorder.lines[1:] and self.understood is not None and self.understood.vocabulary:
             fresh = not self.plan.trained and nats >= FRESH * math.log(self.understood.vocabulary)
             self.recorder.plan = replace(self.recorder.plan, fresh=fresh)
-        norms, ratios = by_part(weights)
-        whole = math.sqrt(sum(norm**2 for norm in norms.values()))
-        line = Step(
-            step=seen.number,
-            loss=nats,
-            learning_rate=self.stepping.rate or None,
-            gradient_norm=whole * scale if whole else None,
-            gradient_norms={part: norm * scale for part, norm in norms.items()} if whole else None,
-            update_ratios=ratios or None,
-        )
+        line = line_of(seen.number, nats, scale, self.stepping.rate, weights)
         self.recorder.stepped(line)
 
     def _take_in(self) -> None:

@@ -13,6 +13,7 @@ from sourcewise.diagnosis.measures.characters import (
     told,
     unsaid_targets,
 )
+from sourcewise.diagnosis.measures.likely_unknown import FREQUENT, KINDS
 from sourcewise.diagnosis.pairs import Ids, Pairs
 from sourcewise.diagnosis.pairs import named as named_of
 from sourcewise.diagnosis.rule import Cure, Findings, Rule
@@ -28,7 +29,9 @@ class LostCharacters(Rule[Pairs]):
     """The share of characters that do not come back when texts are turned into ids and read again (case, spaces and
     Unicode's compatible forms apart), and the share of unknown tokens, of sources and of targets, up to {texts}. Of up
     to {targets} targets also how many do not come back exactly as written: line breaks, indents, joiners, other forms.
-    Of the training set, and of the validation set. Of texts that are there as ids only, the unknown tokens.
+    Of the training set, and of the validation set. Of texts that are there as ids only, the unknown tokens;
+    where their id is not known, one that stands in {frequent:%} of the places of sources of {kinds} different ids or
+    more, and behind itself as often as elsewhere.
     ## Why that is bad
     What the tokenizer does not know can neither be read nor said, however long the training; and no output can equal a
     reference that the tokenizer changes.
@@ -41,10 +44,12 @@ class LostCharacters(Rule[Pairs]):
 
     code, name, level = "DAT006", "texts lost in the tokenizer", "error"
     explained_by = "DAT015"
+    explains = "DAT002:warning DAT009 DAT010"
     warning, error = 0.02, 0.2  # of the characters
     warning_of_words, error_of_words = 0.2, 0.5  # the same, of a vocabulary of whole words
     few = 0.01  # of the targets
     texts, targets = SAMPLE, TARGETS
+    frequent, kinds = FREQUENT, KINDS
     cures = Cure(
         "Take a tokenizer that was trained on this language, train one here (leave data.tokenizer out), or add what is "
         "lacking:",
@@ -53,7 +58,7 @@ class LostCharacters(Rule[Pairs]):
     )
 
     def check(self, pairs: Pairs) -> Findings:
-        if pairs.ids is not None and pairs.ids.unknown is not None:
+        if pairs.ids is not None:
             for part in pairs.parts:
                 yield from self.of_ids(part, pairs.ids)
         pairs.check_written()
@@ -89,14 +94,19 @@ class LostCharacters(Rule[Pairs]):
 
     def of_ids(self, part: ExampleSet, known: Ids) -> Findings:
         """Of texts that are there as ids only: the unknown ones."""
-        for side, rows in (("targets", part.targets), ("sources", part.sources)):
+        guessed = known.unknown is None
+        sides = (("targets", part.targets, known.unknown), ("sources", part.sources, known.likely or known.unknown))
+        for side, rows, sought in sides:
+            if sought is None:
+                continue
             said = [[i for i in row if i not in known.ends] for row in rows or ()]
-            total, unknown = sum(map(len, said)), sum(i == known.unknown for row in said for i in row)
+            total, unknown = sum(map(len, said)), sum(i == sought for row in said for i in row)
             share = unknown / max(1, total)
-            level = self.of_words(share) if known.whole_words else self.from_on(share)
+            level = self.of_words(share) if known.whole_words or guessed else self.from_on(share)
             if level is not None:
-                whole = sum(bool(row) and all(i == known.unknown for i in row) for row in said)
-                evidence = f"{100 * share:.1f} % of the tokens of {len(said)} {side} are unknown (id {known.unknown})"
+                whole = sum(bool(row) and all(i == sought for i in row) for row in said)
+                which = f"id {sought}, which looks like that of unknown words" if guessed else f"unknown (id {sought})"
+                evidence = f"{100 * share:.1f} % of the tokens of {len(said)} {side} are {which}"
                 yield self.finding(named_of(part, f"{evidence}; {whole} {side} are nothing else"), level, SIDES)
 
     def of_words(self, share: float) -> Level | None:

@@ -1,3 +1,4 @@
+from collections import Counter
 from collections.abc import Mapping
 
 import numpy as np
@@ -6,22 +7,28 @@ from sourcewise.data.encoding import ExampleSet, Ids
 from sourcewise.diagnosis.pairs import FEWEST, MOSTLY, Pairs, made_of_text, named, sample
 from sourcewise.diagnosis.rule import Cure, Findings, Rule
 
+WRITTEN = Cure("Export the texts again, from a column or field that keeps them whole (VARCHAR(255) does not).")
+
 
 class CutExamples(Rule[Pairs]):
     """The share of examples longer than data.max_source, data.max_frames or data.max_target, and the share of all
     tokens or frames that is cut off; and of targets longer than generation.max_new_tokens lets outputs be. In a
     Trainer's data, which is ids already: sources of the largest length there is that lack the end of text, which the
-    tokenizer gives each text, or have as many tokens as its model_max_length.
+    tokenizer gives each text, or have as many tokens as its model_max_length. And texts that were cut before: many have
+    exactly the largest number of characters there is, as behind a column of a table that keeps so many.
     ## Why that is bad
     What is cut off a source cannot be told; a cut target teaches to stop in the middle of a sentence.
     ## Threshold and its origin
     Warning from {warning:%} of the examples, error where {error:words} of all tokens or frames are cut off. Ours. Of
     ids nobody knows how much is gone: there an error where {error:words} of the sources are cut, and shorter than an
-    average target. Conversations are cut by turns, on purpose, and not counted on the source's side.
+    average target. Of characters a warning where {warning:%} of the texts or more, and {spike:words} times as many as
+    have any of the {near:words} lengths next to it, have the largest length, and there are {lengths} lengths or more.
+    Conversations are cut by turns, on purpose, and not counted on the source's side.
     """
 
     code, name, level = "DAT007", "sources or targets cut", "error"
     warning, error = 0.05, MOSTLY  # of the examples, and of all tokens or frames
+    spike, near, lengths = 5, 3, 6  # times; lengths
     cures = Cure("Raise the limit to the longest, or leave long examples out:")
 
     def check(self, pairs: Pairs) -> Findings:
@@ -29,6 +36,9 @@ class CutExamples(Rule[Pairs]):
             for part in pairs.parts:
                 yield from self.of(part, pairs.limits)
             yield from self.of_outputs(pairs.valid or pairs.train, pairs.limits["max_new_tokens"])
+        if pairs.ids is None:
+            for part in pairs.parts:
+                yield from self.of_characters(part)
         if pairs.cut is not None and pairs.cut.sources >= self.warning * pairs.cut.all:
             cut, share = pairs.cut, pairs.cut.sources / pairs.cut.all
             evidence = f"{100 * share:.0f} % of {cut.all} sources have {cut.tokens} tokens, {cut.why}"
@@ -74,6 +84,20 @@ class CutExamples(Rule[Pairs]):
             )
             cure = Cure(self.cure, {f"data.{option}": int(whole.max())})
             yield self.finding(named(part, evidence), "error" if gone >= self.error else "warning", cure)
+
+    def of_characters(self, part: ExampleSet) -> Findings:
+        """Of texts that something cut before they were read."""
+        chosen = [part.dataset[int(i)] for i in sample(len(part))]
+        read = () if part.dataset.dims or made_of_text(part) else (("sources", [e.source for e in chosen]),)
+        for side, texts in (*read, ("targets", [e.target for e in chosen])):
+            counts = Counter(map(len, texts))
+            longest, *below = sorted(counts, reverse=True)[: self.near + 1]
+            usual = max((counts[length] for length in below), default=0)
+            many = counts[longest] >= max(self.warning * len(texts), self.spike * usual, FEWEST)
+            if many and len(counts) >= self.lengths:
+                evidence = f"{100 * counts[longest] / len(texts):.0f} % of the {side} have exactly {longest} characters"
+                evidence += f", the most there are; of the {self.near} lengths next to it none has more than "
+                yield self.finding(named(part, f"{evidence}{100 * usual / len(texts):.0f} %"), "warning", WRITTEN)
 
     def of_outputs(self, examples: ExampleSet, limit: int) -> Findings:
         """Of what is generated: targets that are longer than an output may be."""

@@ -1,8 +1,12 @@
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 from sourcewise.data.encoding import ExampleSet
+from sourcewise.data.examples import Example
 from sourcewise.diagnosis.pairs import FEWEST, SAMPLE, Pairs, made_of_text, named, sample
 from sourcewise.diagnosis.rule import Cure, Findings, Rule
+
+ANSWER = Cure("Build sources without what is to be said, for training and for validation alike.")
 
 
 class TargetsThatAreSources(Rule[Pairs]):
@@ -14,13 +18,15 @@ class TargetsThatAreSources(Rule[Pairs]):
     From {warning:%}, where the validation set has less than {usual:words} of that, a warning; an error from
     {error:words} of the pairs where there is a validation set. Ours. Tasks that copy, such as correction, do so in
     both. Where texts are ids and no validation set is there to compare, a warning from {error:words} of the pairs, and
-    {kinds} different tokens: copying a few letters is an exercise.
+    {kinds} different tokens: copying a few letters is an exercise. Where {answered:%} of the sources or more end with
+    their target and have more before it, a warning.
     """
 
     code, name, level, rank = "DAT016", "targets that are their sources", "error", 4.1
     warning, error = 0.1, 0.5  # of the pairs
     usual = 0.2  # of that, in the validation set
     pairs, kinds = SAMPLE, 64
+    answered = 0.9  # of the pairs
     cures = Cure(
         "See that the target column is the one meant, and leave untranslated pairs out:",
         {"data.train.target": "COLUMN"},
@@ -33,6 +39,8 @@ class TargetsThatAreSources(Rule[Pairs]):
         if pairs.ids is not None:
             yield from self.of_ids(pairs)
             return
+        rows = [(e.source.casefold().split(), e.target.casefold().split()) for e in chosen(train)]
+        yield from self.of_answers(pairs, [(tuple(a), tuple(b)) for a, b in rows])
         share, of_valid = copied(train), copied(pairs.valid) if pairs.valid else None
         if len(train) < FEWEST or share < self.warning or (of_valid or 0.0) > self.usual * share:
             return
@@ -47,11 +55,19 @@ class TargetsThatAreSources(Rule[Pairs]):
         if len(train) < FEWEST or train.sources is None:
             return
         rows = [(_bare(train.sources[i]), _bare(train.targets[i])) for i in sample(len(train)).tolist()]
+        yield from self.of_answers(pairs, rows)
         share = sum(source == target for source, target in rows) / len(rows)
         kinds = len({i for _, target in rows for i in target})
         if share >= self.error and kinds >= self.kinds:
             evidence = f"{100 * share:.0f} % of the targets have the ids of their source, of which there are "
             yield self.finding(named(train, f"{evidence}{kinds} different ones"), "warning")
+
+    def of_answers(self, pairs: Pairs, rows: Sequence[tuple[tuple[Any, ...], tuple[Any, ...]]]) -> Findings:
+        """Of sources that hold what is to be said: (source, target) tokens."""
+        held = [source[-len(target) :] == target != source for source, target in rows if target]
+        if len(held) >= FEWEST and sum(held) >= self.answered * len(held):
+            evidence = f"{100 * sum(held) / len(held):.0f} % of {len(held)} sources end with their target, behind more"
+            yield self.finding(named(pairs.train, f"{evidence}: the answer stands in the question"), "warning", ANSWER)
 
 
 def _bare(ids: Iterable[int]) -> tuple[int, ...]:
@@ -59,8 +75,12 @@ def _bare(ids: Iterable[int]) -> tuple[int, ...]:
     return tuple(int(i) for i in ids)[:-1]
 
 
+def chosen(examples: ExampleSet) -> list[Example]:
+    """A sample of a set."""
+    return [examples.dataset[int(i)] for i in sample(len(examples))]
+
+
 def copied(examples: ExampleSet) -> float:
     """The share of pairs whose target ends their source, and is half of it or more: a prefix may stand before it."""
-    chosen = [examples.dataset[int(i)] for i in sample(len(examples))]
-    pairs = [(" ".join(e.source.casefold().split()), " ".join(e.target.casefold().split())) for e in chosen]
+    pairs = [(" ".join(e.source.casefold().split()), " ".join(e.target.casefold().split())) for e in chosen(examples)]
     return sum(source.endswith(target) and 2 * len(target) >= len(source) for source, target in pairs) / len(pairs)

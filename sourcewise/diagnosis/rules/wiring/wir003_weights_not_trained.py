@@ -25,6 +25,12 @@ NAMELESS = Cure(
 )
 
 
+UNKNOWN = Cure(
+    "Layers in a Python list or dict are unknown to parameters(), .to() and state_dict(), and so are bare tensors:",
+    "self.layers = nn.ModuleList(layers)  # nn.ModuleDict, nn.ParameterList",
+)
+
+
 class WeightsNotTrained(Rule[Wiring]):
     """Which weights would not be changed by the first step: frozen by the recipe, frozen by something else, or missing
     from the optimizer.
@@ -38,7 +44,7 @@ class WeightsNotTrained(Rule[Wiring]):
     look as they were drawn, an error: no singular value is larger than those of independent numbers, which any training
     changes. And an error where of a loaded model only vectors learn, less than {few:%} of its weights and less than
     {vectors:words} of its vectors: adapters whose targets name no module leave that (all biases, or all norms, are a
-    method).
+    method). And weights in no optimizer that the loss depends on and no module knows.
     """
 
     code, name, level = "WIR003", "weights that are not trained", "error"
@@ -52,6 +58,10 @@ class WeightsNotTrained(Rule[Wiring]):
             if wiring.observed is not None and wiring.observed.unheld:
                 raise CannotTell("which weights no optimizer has", "no optimizer was given: doctor(model, optimizer)")
             found = self.of(wiring.step.weights, wiring.plan.fresh, wiring.plan.loaded)
+            if wiring.observed is not None and wiring.observed.gradients.outside[0]:
+                tensors, weights = wiring.observed.gradients.outside
+                evidence = f"the loss depends on {tensors} tensors of {weights:,} weights that no module has as its "
+                yield self.finding(f"{evidence}parameters, and no optimizer holds", None, UNKNOWN)
             others = wiring.observed is not None and wiring.observed.gradients.strangers  # the optimizer's; told below
             if not wiring.plan.fresh and not others:
                 yield from self.left(wiring.step.weights)

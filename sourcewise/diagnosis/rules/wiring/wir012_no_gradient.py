@@ -5,6 +5,7 @@ from sourcewise.diagnosis.measures.wiring import MEASURED
 from sourcewise.diagnosis.rule import Cure, Findings, Rule
 from sourcewise.diagnosis.wiring import Wiring
 
+SHARED = re.compile(r"(^|\.)shared\.weight$")  # of a T5 or BART that ties nothing: both sides have tables of their own
 POOLER = re.compile(r"(^|\.)pooler\.")  # of BERT and its kin, which no decoder reads
 
 
@@ -16,7 +17,8 @@ class NoGradient(Rule[Wiring]):
     ## Threshold and its origin
     Error where all weights of a part (embedding, encoder, decoder, bridge) have no gradient or one of exactly 0,
     warning for single tensors that have none. {measured}: every tensor has one, but for an encoder that the route
-    bypass goes past, and the pooler of BERT and its kin, which no decoder reads.
+    bypass goes past, the pooler of BERT and its kin,
+    which no decoder reads, and the shared table of a model whose sides have tables of their own.
     """
 
     code, name, level = "WIR012", "no gradient", "error"
@@ -32,7 +34,9 @@ class NoGradient(Rule[Wiring]):
         learning = [w for w in weights if w.learns and not w.frozen]
         parts = {part: [w for w in learning if w.part == part] for part in dict.fromkeys(w.part for w in learning)}
         silent = [w for rows in parts.values() if not any(w.gradient for w in rows) for w in rows if not first]
-        unused = [w for w in learning if w.gradient is None and not POOLER.search(w.name)]
+        read = {(w.size, w.width) for w in learning if w.gradient is not None and w.matrix}
+        spare = [w for w in learning if SHARED.search(w.name) and (w.size, w.width) in read]
+        unused = [w for w in learning if w.gradient is None and not POOLER.search(w.name) and w not in spare]
         cut = wiring.observed.detached if wiring.observed is not None else ""
         if cut:
             rows = [w for w in learning if w.part == "encoder"]

@@ -13,13 +13,14 @@ class PartAsDrawn(Rule[Wiring]):
     was drawn, and says so in a warning that nobody reads: the decoder was trained, its encoder is noise.
     ## Threshold and its origin
     All matrices of the encoder or of the decoder, at least {few}, and at most {others:words} of the rest. A warning
-    alone: a new part may be meant, and what has hardly been trained looks as it was drawn, too.
+    alone: a new part may be meant, and what has hardly been trained looks as it was drawn, too. An error where that is
+    so of all matrices, {every} or more, of a model that is judged.
     """
 
     code, name, level, rank = "WIR036", "a part of a loaded model is as it was drawn", "warning", 3.2
     explained_by = "WIR001"
     explains = "TRN003..TRN005 MEM* ATT* OUT00* SRC*"
-    few, others = 2, 0.5  # matrices, and share of them
+    few, others, every = 2, 0.5, 6  # matrices, share of them, and matrices of the whole
     cures = Cure(
         "Compare the names in the file with those of the network; what load_state_dict(..., strict=False) returns as "
         "missing_keys was not loaded:",
@@ -30,7 +31,15 @@ class PartAsDrawn(Rule[Wiring]):
         plan = wiring.plan
         if wiring.observed is not None or (plan is not None and (plan.fresh or plan.loaded)):
             return
-        for part, (drawn, of, left, rest) in wiring.drawn.items():
-            if part in STACKS and drawn == of >= self.few and rest and left <= self.others * rest:
+        every = wiring.drawn.values()
+        drawn, matrices = sum(own[0] for own in every), sum(own[1] for own in every)
+        if plan is None and drawn == matrices >= self.every and set(STACKS) <= wiring.drawn.keys():
+            evidence = (
+                f"all {matrices} matrices that were looked at are as drawn at random: nothing was loaded into this "
+            )
+            yield self.finding(f"{evidence}this model, or it was hardly trained", "error")
+            return
+        for part, (own, of, left, rest) in wiring.drawn.items():
+            if part in STACKS and own == of >= self.few and rest and left <= self.others * rest:
                 evidence = f"all {of} matrices of the {part} that were looked at are as drawn at random"
                 yield self.finding(f"{evidence}, and {left} of the other {rest}")
