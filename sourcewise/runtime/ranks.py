@@ -28,7 +28,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from sourcewise.errors import ElsewhereError, Notice, RequestError, tell
+from sourcewise.errors import ElsewhereError, GoneError, Notice, RequestError, tell
 
 Result = TypeVar("Result")
 BEAT = 1.0  # seconds between two signs of life
@@ -91,7 +91,8 @@ class SeveralRanks(Ranks):
         self.rank, self.world, self.store, self.kept = rank, world, store, kept or store
         self.local_world = int(os.environ.get("LOCAL_WORLD_SIZE", world))
         self.began_before = self.kept.check(["begun"])
-        self.timeout, self.turn, self.connected = 600.0, 0, False
+        self.timeout, self.turn = 600.0, 0
+        self.connected = self.made = False  # to a group of processes · whether it was made here
         self._done = threading.Event()
         threading.Thread(target=self._beat, args=(store.clone(),), daemon=True).start()
 
@@ -152,13 +153,15 @@ class SeveralRanks(Ranks):
         """See Ranks."""
         import torch.distributed as dist
 
-        self.timeout = timeout
+        self.timeout, self.connected = timeout, True
+        if dist.is_initialized():  # by Ray Train, which ends it, too
+            return
         backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
         store = dist.PrefixStore("group", self.store.clone())
         dist.init_process_group(
             backend, store=store, rank=self.rank, world_size=self.world, timeout=timedelta(seconds=timeout)
         )
-        self.connected = True
+        self.made = True
 
     def begins(self) -> None:
         """See Ranks."""
@@ -171,7 +174,7 @@ class SeveralRanks(Ranks):
         with contextlib.suppress(Exception):  # the store may be gone, with torchrun
             self.store.set(f"left/{self.rank}", str(status))
         self._done.set()
-        if self.connected and not status:
+        if self.made and not status:
             dist.destroy_process_group()
 
     def explain(self, error: Exception) -> Exception:
@@ -192,7 +195,7 @@ class SeveralRanks(Ranks):
             return ElsewhereError()
         names = ", ".join(map(str, silent))
         said = f"process {names} of {self.world} (counted from 0) is gone, or did not answer for {self.timeout:g} s"
-        return RequestError(f"{said}; what was saved last is kept, go on with --resume")
+        return GoneError(f"{said}; what was saved last is kept, go on with --resume")
 
     def _settle(self, error: Exception | None) -> None:
         """Raises the error of this process, or an ElsewhereError for that of another one, which tells it."""
@@ -277,9 +280,8 @@ def joined() -> Iterator[Ranks]:
         _tell_of_variables()
         yield Ranks()
         return
-    if int(os.environ["WORLD_SIZE"]) == 1:
-        ranks = Ranks()
-        yield ranks
+    if not several():
+        yield Ranks()
         return
     ranks = _meet()
     status = 70
@@ -306,6 +308,11 @@ def joined() -> Iterator[Ranks]:
 def launched() -> bool:
     """Whether torchrun has started this process."""
     return all(os.environ.get(name) for name in LAUNCHED)
+
+
+def several() -> bool:
+    """Whether torchrun has started several processes, of which this is one."""
+    return launched() and int(os.environ["WORLD_SIZE"]) > 1
 
 
 def told_here() -> bool:
