@@ -1,4 +1,4 @@
-"""A training by 1,024 processes, of which this one computes what each would: its plan of a step, its shard of the state.
+"""A training by 1,024 processes, of which this one computes what each would: its plan of a step, its shards.
 
     python benchmarks/thousand_ranks.py [--ranks 1024] [--shards 64] [--examples 10000000] [--json FILE]
 

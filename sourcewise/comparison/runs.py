@@ -96,12 +96,12 @@ def run_on_cluster(
 
 def _train_elsewhere(train: Train, logs: Path, planned: Planned) -> None:
     """Train one in a task, from the state that its folder has now; all output goes to the log."""
-    with (logs / f"{planned.name}.log").open("a", encoding="utf-8", buffering=1) as file:
-        with contextlib.redirect_stdout(file), contextlib.redirect_stderr(file):
-            try:
-                train_one(planned, state_of(planned), train)
-            except KeyboardInterrupt as stop:
-                raise RequestError(str(stop)) from None
+    log = (logs / f"{planned.name}.log").open("a", encoding="utf-8", buffering=1)
+    with log as file, contextlib.redirect_stdout(file), contextlib.redirect_stderr(file):
+        try:
+            train_one(planned, state_of(planned), train)
+        except KeyboardInterrupt as stop:
+            raise RequestError(str(stop)) from None
 
 
 def _started(planned: Planned, state: State, train: Train, logs: Path) -> BaseProcess:

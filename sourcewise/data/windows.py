@@ -44,10 +44,11 @@ def files_of(named: str) -> list[str]:
         return [named]
     path = Path(named)
     fixed = next(place for place in path.parents if not any(mark in str(place) for mark in WILD))
-    found = sorted(str(each) for each in fixed.glob(str(path.relative_to(fixed))))
+    found = [each for each in fixed.glob(str(path.relative_to(fixed))) if each.is_file()]
+    found = sorted(each for each in found if each.name.startswith(".") == path.name.startswith("."))
     if not found:
         raise RequestError(f"{named}: no file has such a name")
-    return found
+    return [str(each) for each in found]
 
 
 def windows(

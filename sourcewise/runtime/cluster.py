@@ -13,6 +13,7 @@ import socket
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from sourcewise.errors import ElsewhereError, GoneError, RequestError
@@ -69,7 +70,7 @@ def over_pool(machines: Machines, make: Callable[[], Worker], items: Sequence[An
     context = data.DataContext.get_current()
     context.enable_progress_bars = False
     logging.getLogger("ray.data").setLevel(logging.ERROR)
-    here = os.getcwd()
+    here = str(Path.cwd())
     pool = data.ActorPoolStrategy(min_size=1, max_size=min(machines.workers, len(items)))
     rows = data.from_items([{"item": item} for item in items], override_num_blocks=len(items))
     found = rows.map_batches(
@@ -109,7 +110,7 @@ def as_tasks(
     """
     ray = taken("ray", "cluster", "--ray")
     options = {**machines.each, "num_cpus": cpus, "max_retries": RETRIES}
-    task, here = ray.remote(**options)(_in_folder), os.getcwd()
+    task, here = ray.remote(**options)(_in_folder), str(Path.cwd())
     waiting = {task.remote(here, work, item): item for item in items}
     try:
         while waiting:
@@ -171,7 +172,7 @@ def as_ranks(
     said = ray.remote(num_cpus=0)(_Said).remote()
     trainer = torch.TorchTrainer(
         _as_rank,
-        train_loop_config={"work": work, "folder": os.getcwd(), "said": said},
+        train_loop_config={"work": work, "folder": str(Path.cwd()), "said": said},
         scaling_config=train.ScalingConfig(
             num_workers=workers if workers[0] < workers[1] else workers[0],
             use_gpu=bool(machines.gpus),

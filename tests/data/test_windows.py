@@ -24,7 +24,8 @@ def of_two(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def parquet(path: Path, texts: list[str]) -> Path:
-    pyarrow = pytest.importorskip("pyarrow")
+    pytest.importorskip("pyarrow")
+    import pyarrow
     import pyarrow.parquet
 
     pyarrow.parquet.write_table(pyarrow.table({"source": texts}), path)
@@ -65,6 +66,8 @@ def test_a_pattern_names_files_in_order(tmp_path: Path) -> None:
     assert numbers(found) == [(0, 0, 2), (1, 2, 1), (2, 3, 2), (3, 5, 1)]
     with pytest.raises(RequestError, match=r"\*.tsv: no file has such a name"):
         files_of(str(tmp_path / "*.tsv"))
+    (tmp_path / ".hidden.txt").write_text("x\n")
+    assert files_of(str(tmp_path / "*.txt")) == [str(tmp_path / f"{name}.txt") for name in "ab"]
     (tmp_path / "what?.txt").write_text("x\n")
     assert files_of(str(tmp_path / "what?.txt")) == [str(tmp_path / "what?.txt")]
 

@@ -22,6 +22,7 @@ from sourcewise.cli import main
 from tests.cli.test_shards import command, texts
 from tests.commands import Models
 from tests.comparison.test_compare import OTHER, written
+from tests.data.test_windows import parquet
 from tests.training.recipes import pairs_file
 from tests.training.test_ranks import NATS, RELATIVE, saved
 from tests.training.worlds import environment, furthest, lines, text
@@ -117,14 +118,10 @@ def actors(name: str) -> int:
 @pytest.mark.slow
 @pytest.mark.parametrize("options", ["--beams 1", "--sample --seed 3"])
 def test_outputs_are_those_of_one_process(cluster: Any, models: Models, tmp_path: Path, options: str) -> None:
-    pyarrow = pytest.importorskip("pyarrow")
-    import pyarrow.parquet
-
     path, whole = texts(tmp_path, 3000), tmp_path / "whole"
     rows = path.read_text().splitlines()
     for number in range(3):
-        some = {"source": rows[1000 * number : 1000 * (number + 1)]}
-        pyarrow.parquet.write_table(pyarrow.table(some), tmp_path / f"{number}.parquet")
+        parquet(tmp_path / f"{number}.parquet", rows[1000 * number : 1000 * (number + 1)])
     assert main(command(models, path, whole, options)) == 0
     out = tmp_path / "out"
     process = started(

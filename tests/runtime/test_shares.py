@@ -60,7 +60,7 @@ def test_a_folder_of_pieces_is_of_one_request(tmp_path: Path) -> None:
     made.check()
     made.join()
     assert [path.name for path in (tmp_path / "out").iterdir()] == [made.names[1]]
-    with pytest.raises(RequestError, match="1 of its files, such as 000001-.*, are of another request"):
+    with pytest.raises(RequestError, match=r"1 of its files, such as 000001-.*, are of another request"):
         pieces(tmp_path / "out", "another", whole=False).check()
 
 
