@@ -72,7 +72,8 @@ def cluster() -> Iterator[Any]:
     """Two nodes of one processor each; the second may be lost."""
     from ray.cluster_utils import Cluster
 
-    os.environ.update({**environment(), "RAY_USAGE_STATS_ENABLED": "0"})
+    # Ray's workers are nicer than all else, and would wait for whatever runs beside the tests.
+    os.environ.update({**environment(), "RAY_USAGE_STATS_ENABLED": "0", "RAY_worker_niceness": "0"})
     found = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
     found.second = found.add_node(num_cpus=1)
     found.wait_for_nodes()
