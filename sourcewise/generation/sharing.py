@@ -56,6 +56,13 @@ def planned(named: str, writer: Writer, output: str) -> Pieces:
     return pieces
 
 
+def _check(window: Window | None, pieces: Pieces, number: int) -> Window:
+    """The window. Raises RequestError if it is of other sources than when the work was planned, or is not there."""
+    if window is None or pieces.name(number, window.digest()) != pieces.names[number]:
+        raise RequestError(f"window {number:,} has other sources than when the work was begun; start again")
+    return window
+
+
 def write_share(
     named: str,
     writer: Writer,
@@ -74,7 +81,7 @@ def write_share(
     mine = {number for number in pieces.missing() if share.has(number)}
     for window in islice(windows(named, writer.request), max(mine, default=-1) + 1):
         if window.number in mine:
-            sources = window.read()
+            sources = _check(window, pieces, window.number).read()
             noted(sources.notes)
             text, found = writer.lines(sources, window.before, progress_of(window.size, window.before))
             pieces.write(window.number, text)
@@ -115,12 +122,12 @@ class Elsewhere:
 
         def write(number: int) -> tuple[Counts, list[str]]:
             nonlocal last
-            if self.pieces.names[number] in self.pieces.there():
+            if self.pieces.has(number):
                 return Counts(), []  # by a machine that was lost later
             if number <= last or not before:
                 before[:] = [windows(self.named, writer.request, size=self.size)]
                 last = -1
-            window = next(islice(before[0], number - last - 1, None))
+            window = _check(next(islice(before[0], number - last - 1, None), None), self.pieces, number)
             last = number
             with warnings.catch_warnings(record=True) as caught:
                 warnings.simplefilter("always", Notice)

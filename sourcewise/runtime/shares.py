@@ -84,6 +84,10 @@ class Pieces:
             return set()
         return {path.name for path in self.folder.iterdir() if NAMED.fullmatch(path.name)}
 
+    def has(self, number: int) -> bool:
+        """Whether a piece is there."""
+        return (self.folder / self.names[number]).is_file()
+
     def missing(self) -> list[int]:
         """Numbers of the pieces that are not there."""
         there = self.there()
