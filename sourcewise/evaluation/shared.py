@@ -71,7 +71,7 @@ def found_by_all(
 
     All processes have to call it together; what fails on one ends all.
     """
-    with ranks.agreed():
+    with ranks.agreed(patient=True):
         part = found_in(network, encoded, options, (ranks.rank, ranks.world), progress if ranks.leads else None)
     parts = ranks.gather(part)
     return put_together(parts, encoded, options) if ranks.leads else None

@@ -50,8 +50,11 @@ class Ranks:
         return self.rank == 0
 
     @contextlib.contextmanager
-    def agreed(self) -> Iterator[None]:
-        """Within: what may fail; if it fails on one process, it ends on all with an error."""
+    def agreed(self, *, patient: bool = False) -> Iterator[None]:
+        """Within: what may fail; if it fails on one process, it ends on all with an error.
+
+        It should take all about as long, unless they are `patient`: then they wait as long as the others are heard.
+        """
         yield
 
     def first(self, function: Callable[[], Result]) -> Result:
@@ -97,14 +100,14 @@ class SeveralRanks(Ranks):
         threading.Thread(target=self._beat, args=(store.clone(),), daemon=True).start()
 
     @contextlib.contextmanager
-    def agreed(self) -> Iterator[None]:
+    def agreed(self, *, patient: bool = False) -> Iterator[None]:
         """See Ranks."""
         error: Exception | None = None
         try:
             yield
         except Exception as found:
             error = found
-        self._settle(error)
+        self._settle(error, patient)
 
     def first(self, function: Callable[[], Result]) -> Result:
         """See Ranks."""
@@ -197,13 +200,13 @@ class SeveralRanks(Ranks):
         said = f"process {names} of {self.world} (counted from 0) is gone, or did not answer for {self.timeout:g} s"
         return GoneError(f"{said}; what was saved last is kept, go on with --resume")
 
-    def _settle(self, error: Exception | None) -> None:
+    def _settle(self, error: Exception | None, patient: bool) -> None:
         """Raises the error of this process, or an ElsewhereError for that of another one, which tells it."""
         status = 0 if error is None else status_of(error)
         if isinstance(error, ElsewhereError):
             raise error
         key = self._next("agreed")
-        if self.connected:
+        if self.connected and not patient:
             found = torch.zeros(self.world, dtype=torch.int32)
             found[self.rank] = status
             said = self.sum(found).tolist()
