@@ -23,7 +23,7 @@ from sourcewise.cli.options import (
     JSON,
     LIMITS,
     MODEL,
-    RAY,
+    RAY_UNSEEN,
     READ,
     READING,
     SAMPLING,
@@ -69,11 +69,11 @@ if TYPE_CHECKING:
     *COUNTING,
     argument("--require", action="append", default=[], metavar="'KEY>=N'", help="exit 1 unless met; may be repeated"),
     JSON,
-    RAY,
+    RAY_UNSEEN,
 )
 def evaluate(arguments: Namespace) -> int:
     """Generate outputs for a set and measure them: quality, diversity, and how much they
-    depend on their sources. More options: docs/score.md, docs/generation.md.
+    depend on their sources. More: docs/score.md, docs/generation.md, docs/scale.md.
     """
     from sourcewise.evaluation.requirement import parse_requirement
     from sourcewise.runtime.files import check_writable

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from argparse import Namespace
+from argparse import SUPPRESS, Namespace
 from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,7 +15,7 @@ from sourcewise.cli.options import (
     GENERATION,
     LIMITS,
     MODEL,
-    RAY,
+    RAY_UNSEEN,
     READ,
     SAMPLING_UNSEEN,
     SEARCH,
@@ -39,7 +39,6 @@ if TYPE_CHECKING:
         "echo 'en_US: March 3, 1987' | sourcewise generate runs/dates",
         "sourcewise generate runs/mine manifest.tsv --features features/test -o out.txt",
         "sourcewise generate runs/mine sources.txt --n-best 8 --scores --json",
-        "sourcewise generate runs/mine 'texts/*.parquet' --shard 0/8 -o out/",
     ],
     MODEL,
     argument(
@@ -64,13 +63,13 @@ if TYPE_CHECKING:
         help="fp32, bf16 or int8: near ties may differ",
     ),
     argument("--json", action="store_true", help="write {id, source, output, …} per line"),
-    argument("--shard", type=filled, metavar="I/N", help="write the I-th of N shares, from 0; the last one joins all"),
-    RAY,
+    argument("--shard", type=filled, metavar="I/N", help=SUPPRESS),  # docs/scale.md
+    RAY_UNSEEN,
 )
 def generate(arguments: Namespace) -> int:
     """Write one output per line, in the order of the sources; line ends inside one
     become spaces (--json keeps them). Defaults are those of the recipe or the folder.
-    More options (--length-penalty, --stop, --mbr, …): docs/generation.md.
+    More: --length-penalty, --mbr, …: docs/generation.md; --shard, --ray: docs/scale.md.
     """
     from sourcewise.runtime.ranks import several
 
