@@ -91,12 +91,12 @@ def started(cluster: Any, *words: str | Path) -> subprocess.Popen[str]:
 
 
 def ended(process: subprocess.Popen[str]) -> str:
-    out, err = process.communicate(timeout=500)
+    out, err = process.communicate(timeout=1500)
     assert process.returncode == 0, err[-4000:]
     return out + err
 
 
-def wait_for(there: Callable[[], bool], process: subprocess.Popen[str], seconds: float = 240) -> None:
+def wait_for(there: Callable[[], bool], process: subprocess.Popen[str], seconds: float = 600) -> None:
     until = time.monotonic() + seconds
     while not there():
         assert process.poll() is None, process.communicate()
@@ -198,6 +198,6 @@ def test_a_training_goes_on_where_a_machine_is_lost(cluster: Any, tmp_path: Path
 def test_a_request_that_is_wrong_is_told_once(cluster: Any, tmp_path: Path) -> None:
     path = saved(text(tmp_path, name="two", train__preflight=True), tmp_path)
     process = started(cluster, "sourcewise", "train", path, "--workers", "2", "--train.shard", "3")
-    said = process.communicate(timeout=300)[1]
+    said = process.communicate(timeout=900)[1]
     told = [line for line in said.splitlines() if line.startswith("sourcewise: error")]
     assert process.returncode == 2 and len(told) == 1 and "3 shards do not divide 2 processes" in told[0], said
