@@ -2,10 +2,10 @@
 
     python benchmarks/thousand_ranks.py [--ranks 1024] [--shards 64] [--examples 10000000] [--json FILE]
 
-Nothing is sent: torch's `fake` process group says that 1,024 are there. Measured in seconds of one core are the order of the
-batches of an epoch, the parts of a step, the parts of one process, the groups of the mesh; then, for a T5 of 11 B
-parameters without their values, each process's shards of weights and moments, its plan of what it writes, and the plan
-that the first makes of all plans. docs/scale_arithmetic.md has the figures.
+Nothing is sent: torch's `fake` process group says that 1,024 are there. Measured in seconds of one core are the order
+of the batches of an epoch, the parts of a step, the parts of one process, the groups of the mesh; then, for a T5 of
+11 B parameters without their values, each process's shards of weights and moments, its plan of what it writes, and the
+plan that the first makes of all plans. docs/scale_arithmetic.md has the figures.
 """
 
 from __future__ import annotations

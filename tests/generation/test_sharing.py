@@ -1,4 +1,4 @@
-"""Windows by other machines, here in this process: any order, nothing twice, nothing of another model or other sources."""
+"""Windows by other machines, here in this process: in any order, nothing twice, of no other model or sources."""
 
 from __future__ import annotations
 

@@ -49,7 +49,8 @@ def test_replicas_answer_as_the_model_does(models: Models, tmp_path: Path, monke
         serve.run(serve_on_ray.app)
         sources = ["ba do", "ki", "lu me no", "ba"]
         for options in ({"beams": 1}, {"beams": 3, "max_new_tokens": 4}):
-            assert ask({"sources": sources, **options}) == list(sourcewise.load(models.text).generate(sources, **options))
+            said = list(sourcewise.load(models.text).generate(sources, **options))
+            assert ask({"sources": sources, **options}) == said
         with pytest.raises(urllib.error.HTTPError) as refused:
             ask({"sources": sources, "beams": 0})
         assert refused.value.code == 400 and "beams should be greater than 0" in refused.value.read().decode()
