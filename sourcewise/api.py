@@ -147,7 +147,8 @@ def _train(
             before.append(_without_errors(before_training(setup)))
 
     ranks.first(check)
-    training = _training(setup, run, before[0] if before else None, listeners, ranks)
+    with ranks.agreed():  # each finds what cannot be sharded, and one tells it
+        training = _training(setup, run, before[0] if before else None, listeners, ranks)
     ranks.first(lambda: _begin(setup, run, overwrite=overwrite))
     ranks.begins()
     training.fit()
