@@ -29,6 +29,7 @@ test-longer: .venv/installed
 	$(PYTEST) -m "longer and not slow"
 
 test-slow: .venv/installed
+	@$(BIN)/python -c 'import ray' 2>/dev/null || $(PIP_INSTALL) -c constraints.txt -e '.[cluster]'
 	$(PYTEST) -m slow
 
 lint: .venv/installed

@@ -5,12 +5,15 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Sequence
+from contextlib import closing, nullcontext
+from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from sourcewise.comparison.finished import Finished, State
 from sourcewise.comparison.plan import Comparison, Planned, load_comparison
-from sourcewise.comparison.runs import run_all, settle
+from sourcewise.comparison.runs import Ends, run_all, run_on_cluster, settle, train_one
 from sourcewise.comparison.table import Table
 from sourcewise.config import Recipe
 from sourcewise.config.files import checked, load_recipe, set_option
@@ -24,7 +27,7 @@ from sourcewise.diagnosis.preflight import preflight as diagnosed
 from sourcewise.diagnosis.watch import Watch
 from sourcewise.errors import Notice, RequestError, tell
 from sourcewise.evaluation.evaluate import evaluate_model
-from sourcewise.evaluation.results import Evaluation
+from sourcewise.evaluation.results import METRICS_FILE, Evaluation
 from sourcewise.evaluation.shown import write_shown
 from sourcewise.generation.model import load
 from sourcewise.reporting.comparison import write_table
@@ -32,6 +35,7 @@ from sourcewise.reporting.comparison_progress import ComparisonProgress
 from sourcewise.reporting.progress import LiveReport, TrainingProgress
 from sourcewise.reporting.terminal import print_findings, print_notes
 from sourcewise.reporting.tracked import Tracked
+from sourcewise.runtime.cluster import as_ranks, connected
 from sourcewise.runtime.processes import refuse_ranks
 from sourcewise.runtime.random import host_kept
 from sourcewise.runtime.ranks import Ranks, joined
@@ -75,6 +79,60 @@ def train(
             return _train(recipe, run, ranks, listeners, resume=found, overwrite=overwrite and not found)
 
 
+def train_on_cluster(
+    recipe: str | Path | None,
+    overrides: dict[str, Any] | None = None,
+    *,
+    ray: str,
+    workers: tuple[int, int],
+    resume: bool = False,
+    overwrite: bool = False,
+) -> Run:
+    """`train` by the machines of a Ray cluster: as many processes as there is room for, between two numbers.
+
+    Each has `train.threads` cores (default: 1), and an accelerator where there are some. All machines see the folder of
+    the run. What a machine was doing when it was lost goes on from the saved state. Raises RequestError.
+    """
+    chosen = load_recipe(recipe, overrides)
+    run = create_run(chosen, resume=resume, overwrite=overwrite)
+    with connected(ray) as machines, TemporaryDirectory(dir=_output(chosen), prefix=".ray-") as kept:
+        asked = partial(_train_there, recipe, overrides, resume, overwrite, run, _stamp(run))
+        as_ranks(machines, asked, workers, chosen.train.threads or 1, chosen.train.timeout, kept)
+    run.evaluation = Evaluation.from_folder(run.folder) if (run.folder / METRICS_FILE).is_file() else None
+    return run
+
+
+def _train_there(
+    recipe: str | Path | None,
+    overrides: dict[str, Any] | None,
+    resume: bool,
+    overwrite: bool,
+    run: Run,
+    before: int,
+) -> None:
+    """`train` in one of the processes of a cluster, which are begun again when one is lost.
+
+    The first ones begin the run, those after them go on with it: its recipe is another file than `before`.
+    """
+    begun = _stamp(run) != before
+    train(recipe, overrides, resume=resume or begun, overwrite=overwrite and not begun)
+
+
+def _stamp(run: Run) -> int:
+    """When the recipe of a run was written, in nanoseconds; 0 if there is none."""
+    return (run.folder / "recipe.yaml").stat().st_mtime_ns if run.exists else 0
+
+
+def _output(recipe: Recipe) -> Path:
+    """The folder of the runs, made if it is not there. Raises RequestError."""
+    folder = Path(recipe.output).expanduser()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RequestError(f"{folder}: cannot be made ({error.strerror})") from None
+    return folder.resolve()
+
+
 def _train(
     recipe: Recipe, run: Run, ranks: Ranks, listeners: Sequence[Listener], *, resume: bool, overwrite: bool
 ) -> Run:
@@ -89,11 +147,12 @@ def _train(
             before.append(_without_errors(before_training(setup)))
 
     ranks.first(check)
-    training = _training(setup, run, before[0] if before else None, listeners, ranks)
+    with ranks.agreed():  # each finds what cannot be sharded, and one tells it
+        training = _training(setup, run, before[0] if before else None, listeners, ranks)
     ranks.first(lambda: _begin(setup, run, overwrite=overwrite))
     ranks.begins()
     training.fit()
-    ranks.first(lambda: _end(setup, run))
+    _end(setup, run, ranks)
     return run
 
 
@@ -112,17 +171,24 @@ def _begin(setup: TrainingSetup, run: Run, *, overwrite: bool) -> None:
         write_profiles([profile_of(each) for each in setup.pairs], run.profile)
 
 
-def _end(setup: TrainingSetup, run: Run) -> None:
-    """Evaluate the best checkpoint of a finished training, and write its report."""
+def _end(setup: TrainingSetup, run: Run, ranks: Ranks) -> None:
+    """Evaluate the best checkpoint of a finished training by all processes; the first writes the report."""
     try:
-        run.evaluation = evaluate_run(run, setup.test, setup.pairs) if setup.test else None
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Notice)  # printed above; the report reads the same data again
-            LiveReport().done(run)
+        if setup.test:
+            device = str(setup.network.device)
+            run.evaluation = evaluate_run(run, setup.test, setup.pairs, device=device, ranks=ranks)
+        ranks.first(lambda: _report(run))
     except KeyboardInterrupt:
-        LiveReport().interrupted(run)
+        if ranks.leads:
+            LiveReport().interrupted(run)
         problem = "trained, but not evaluated"
         raise Interrupted(f"{problem}; go on with: sourcewise train {run.folder} --resume") from None
+
+
+def _report(run: Run) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", Notice)  # printed before; the report reads the same data again
+        LiveReport().done(run)
 
 
 def _with(recipe: Recipe, overrides: dict[str, Any] | None) -> Recipe:
@@ -181,27 +247,48 @@ def preflight(recipe: Recipe | str | Path, overrides: dict[str, Any] | None = No
     return diagnosed(lambda: set_up(chosen))
 
 
-def evaluate_run(run: Run, test: Sequence[Dataset], training: Sequence[Dataset] | None = None) -> Evaluation:
+def evaluate_run(
+    run: Run,
+    test: Sequence[Dataset],
+    training: Sequence[Dataset] | None = None,
+    *,
+    device: str | None = None,
+    ranks: Ranks | None = None,
+) -> Evaluation:
     """Evaluate the best checkpoint of a run on one or several sets; writes metrics.json and translations.tsv.
 
-    The baselines are taken from `training`, by default the training sets of its recipe.
+    The baselines are taken from `training`, by default the training sets of its recipe. All processes of `ranks` call
+    it together; the first writes the files.
     """
-    model = load(run.folder, run.recipe.train.device)
-    encoded = encode_sets(test, model.tokenizer, model.data)
-    progress = TrainingProgress().evaluating
+    ranks = ranks or Ranks()
+    with ranks.agreed():
+        model = load(run.folder, device or run.recipe.train.device)
+        encoded = encode_sets(test, model.tokenizer, model.data)
+    progress = TrainingProgress().evaluating if ranks.leads else None
     encoded.tell()
     evaluation = evaluate_model(
-        model, encoded, model.generation, progress, model.evaluation, run=run.folder, training=training
+        model, encoded, model.generation, progress, model.evaluation, run=run.folder, training=training, ranks=ranks
     )
-    evaluation.write(run.folder)
-    write_shown(model, encoded, run.folder)
+
+    def write() -> None:
+        evaluation.write(run.folder)
+        write_shown(model, encoded, run.folder)
+
+    ranks.first(write)
     return evaluation
 
 
 def compare(
-    recipe: str | Path, overrides: dict[str, Any] | None = None, *, jobs: int = 1, overwrite: bool = False
+    recipe: str | Path,
+    overrides: dict[str, Any] | None = None,
+    *,
+    jobs: int = 1,
+    overwrite: bool = False,
+    ray: str | None = None,
 ) -> Table:
     """Train every variant of a recipe with every seed, `jobs` at a time, and compare them.
+
+    With `ray`, the address of a Ray cluster, each training is a task there, with `train.threads` cores (default: 1).
 
     Finished trainings are reused, interrupted ones are resumed; with `overwrite`, runs of other recipes are replaced.
     All variants are checked before the first training. After every training the table is written to the comparison's
@@ -210,17 +297,39 @@ def compare(
     """
     refuse_ranks()
     comparison = load_comparison(recipe, overrides)
-    states = settle(comparison, overwrite=overwrite)
+    states = settle(comparison.planned, overwrite=overwrite)
     progress = ComparisonProgress(comparison, states)
     try:
-        with locked(comparison.folder):
+        with connected(ray) if ray else nullcontext() as machines, locked(comparison.folder):
             to_do = [each for each in comparison.planned if states[each.name] != "finished"]
             for planned in _first_of_each(to_do):
                 progress.checking(planned)
                 _check_variant(planned)
-            return _train_and_tell(comparison, [_threaded(each, jobs) for each in to_do], states, jobs, progress)
+            if machines is None:
+                threaded = [_threaded(each, jobs) for each in to_do]
+                ended = run_all(threaded, states, train, jobs, comparison.folder, progress)
+            else:
+                threaded = [_threaded(each, os.cpu_count() or 1) for each in to_do]
+                ended = run_on_cluster(machines, threaded, train, comparison.folder, progress)
+            return _tell_ends(comparison, ended, states, progress)
     except KeyboardInterrupt:
         raise Interrupted("stopped, what was running is saved; go on with the same command") from None
+
+
+def compare_one(
+    recipe: str | Path, only: str, overrides: dict[str, Any] | None = None, *, overwrite: bool = False
+) -> Run:
+    """Train one training of a comparison, such as "perceiver-0", in this process; others may do so with others.
+
+    A finished one is left as it is, an interrupted one resumed. `compare` makes the table. Raises RequestError.
+    """
+    refuse_ranks()
+    planned = load_comparison(recipe, overrides).named(only)
+    state = settle([planned], overwrite=overwrite)[planned.name]
+    if state != "finished":
+        _check_variant(planned)
+        train_one(planned, state, train)
+    return Run(planned.folder)
 
 
 def listing(
@@ -228,16 +337,20 @@ def listing(
 ) -> tuple[Comparison, dict[str, State]]:
     """The trainings that `compare` would run and their states; nothing is trained or written."""
     comparison = load_comparison(recipe, overrides)
-    return comparison, settle(comparison, overwrite=overwrite)
+    return comparison, settle(comparison.planned, overwrite=overwrite)
 
 
-def _train_and_tell(
-    comparison: Comparison, to_do: Sequence[Planned], states: dict[str, State], jobs: int, progress: ComparisonProgress
+def _tell_ends(
+    comparison: Comparison,
+    ended: Ends,
+    states: dict[str, State],
+    progress: ComparisonProgress,
 ) -> Table:
+    """The table, written whenever a training ends."""
     finished = [Finished.read(each) for each in comparison.planned if states[each.name] == "finished"]
     failed: dict[str, str] = {}
-    with progress:
-        for planned, error in run_all(to_do, states, train, jobs, comparison.folder, progress):
+    with progress, closing(ended):
+        for planned, error in ended:
             if error is None:
                 finished.append(Finished.read(planned))
             else:

@@ -52,6 +52,10 @@ class ElsewhereError(RequestError):
         self.status = status
 
 
+class GoneError(RequestError):
+    """Another process of the same training is gone, or does not answer: whoever starts them may start all anew."""
+
+
 class Notice(UserWarning):
     """A warning to the user; the work goes on, and the command line prints it on standard error."""
 

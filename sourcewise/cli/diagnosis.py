@@ -6,8 +6,11 @@ import json
 import math
 import sys
 from argparse import SUPPRESS, Namespace
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import sourcewise
 from sourcewise.cli.options import (
@@ -20,6 +23,7 @@ from sourcewise.cli.options import (
     JSON,
     LIMITS,
     MODEL,
+    RAY_UNSEEN,
     READ,
     READING,
     SAMPLING,
@@ -37,6 +41,9 @@ from sourcewise.errors import RequestError
 
 if TYPE_CHECKING:
     from sourcewise.diagnosis.answer import Diagnosis
+    from sourcewise.evaluation.evaluate import FoundBy
+    from sourcewise.evaluation.results import Evaluation
+    from sourcewise.runtime.ranks import Ranks
 
 
 @command(
@@ -62,29 +69,73 @@ if TYPE_CHECKING:
     *COUNTING,
     argument("--require", action="append", default=[], metavar="'KEY>=N'", help="exit 1 unless met; may be repeated"),
     JSON,
+    RAY_UNSEEN,
 )
 def evaluate(arguments: Namespace) -> int:
     """Generate outputs for a set and measure them: quality, diversity, and how much they
-    depend on their sources. More options: docs/score.md, docs/generation.md.
+    depend on their sources. More: docs/score.md, docs/generation.md, docs/scale.md.
     """
     from sourcewise.evaluation.requirement import parse_requirement
-    from sourcewise.reporting.progress import TrainingProgress
-    from sourcewise.reporting.terminal import print_evaluation, print_notes
     from sourcewise.runtime.files import check_writable
+    from sourcewise.runtime.ranks import Ranks, joined, several
 
     requirements = [parse_requirement(text) for text in arguments.require]
     if arguments.output:
         check_writable(Path(arguments.output) / "metrics.json")
-    evaluation = sourcewise.evaluate(
-        models(arguments),
+    with joined() if several() else nullcontext(Ranks()) as ranks:
+        with _on_cluster(arguments) if arguments.ray else nullcontext() as found_by:
+            evaluation = _evaluated(arguments, ranks, found_by)
+        if ranks.leads:
+            _tell_evaluation(arguments, evaluation)
+    unmet = [r for r in requirements if not r.met_by(evaluation.metrics)]
+    for requirement in unmet if ranks.leads else ():
+        found = f"{evaluation.metrics.get(requirement.key, math.nan):.4g}"
+        print(f"sourcewise: required {requirement}, but {requirement.key} is {found}", file=sys.stderr)
+    return 1 if unmet else 0
+
+
+@contextmanager
+def _on_cluster(arguments: Namespace) -> Iterator[FoundBy]:
+    """Within: what finds outputs on a Ray cluster. Raises RequestError."""
+    from sourcewise.evaluation.elsewhere import Elsewhere
+    from sourcewise.runtime.cluster import connected
+
+    reading = {name: getattr(arguments, name) for name in (*READING, "join_sources")}
+    asked = Elsewhere(models(arguments), arguments.data, reading, asked_generation(arguments), given(arguments, *CUTS))
+    with connected(arguments.ray) as machines:
+        yield partial(asked.found_by, machines)
+
+
+def _evaluated(arguments: Namespace, ranks: Ranks, found_by: FoundBy | None) -> Evaluation:
+    """The evaluation that is asked for, by this process, all of torchrun's, or a cluster. Raises RequestError."""
+    from sourcewise.reporting.progress import TrainingProgress
+    from sourcewise.runtime.device import device_beside
+
+    model: Any = models(arguments)
+    options: dict[str, Any] = {}
+    if ranks.world > 1:
+        with ranks.agreed():
+            model = sourcewise.load(model, device=str(device_beside("auto", ranks.local_world)))
+        options = {"ranks": ranks}
+    if found_by is not None:
+        options = {"found_by": found_by}
+    return sourcewise.evaluate(
+        model,
         arguments.data,
         **{name: getattr(arguments, name) for name in READING},
         generation=asked_generation(arguments),
         join_sources=arguments.join_sources,
         evaluation=given(arguments, *COUNTED) | measured(arguments),
-        progress=TrainingProgress().evaluating,
+        progress=TrainingProgress().evaluating if ranks.leads else None,
         **given(arguments, *CUTS),
+        **options,
     )
+
+
+def _tell_evaluation(arguments: Namespace, evaluation: Evaluation) -> None:
+    """Write the files of an evaluation, and print it."""
+    from sourcewise.reporting.terminal import print_evaluation, print_notes
+
     print_notes([note for note in evaluation.notes if note.where])  # the others were printed when the set was tokenised
     if evaluation.settings:
         print(f"sourcewise: {evaluation.settings}", file=sys.stderr)
@@ -95,11 +146,6 @@ def evaluate(arguments: Namespace) -> int:
         print(json.dumps(figures, indent=2, ensure_ascii=False))
     else:
         print_evaluation(evaluation)
-    unmet = [r for r in requirements if not r.met_by(evaluation.metrics)]
-    for requirement in unmet:
-        found = f"{evaluation.metrics.get(requirement.key, math.nan):.4g}"
-        print(f"sourcewise: required {requirement}, but {requirement.key} is {found}", file=sys.stderr)
-    return 1 if unmet else 0
 
 
 @command(

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import json
-import re
 import sys
-from argparse import Namespace
-from collections.abc import Iterable, Iterator
+from argparse import SUPPRESS, Namespace
 from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,6 +15,7 @@ from sourcewise.cli.options import (
     GENERATION,
     LIMITS,
     MODEL,
+    RAY_UNSEEN,
     READ,
     SAMPLING_UNSEEN,
     SEARCH,
@@ -27,12 +25,11 @@ from sourcewise.cli.options import (
     models,
 )
 from sourcewise.cli.parser import argument, command, filled, path
-
-_LINE_END = re.compile(r"\r\n|\r|\n")  # what readers of lines treat as a line end
+from sourcewise.errors import RequestError
 
 if TYPE_CHECKING:
-    from sourcewise.data.examples import Example
-    from sourcewise.generation.outputs import Generated, Output
+    from sourcewise.generation.model import Model
+    from sourcewise.generation.written import Asked, Counts, Writer
 
 
 @command(
@@ -66,59 +63,128 @@ if TYPE_CHECKING:
         help="fp32, bf16 or int8: near ties may differ",
     ),
     argument("--json", action="store_true", help="write {id, source, output, …} per line"),
+    argument("--shard", type=filled, metavar="I/N", help=SUPPRESS),  # docs/scale.md
+    RAY_UNSEEN,
 )
 def generate(arguments: Namespace) -> int:
     """Write one output per line, in the order of the sources; line ends inside one
     become spaces (--json keeps them). Defaults are those of the recipe or the folder.
-    More options (--length-penalty, --stop, --mbr, …): docs/generation.md.
+    More: --length-penalty, …: docs/generation.md; --shard, --ray: docs/scale.md.
     """
-    from sourcewise.cli.sources import open_lines, windows
-    from sourcewise.data.request import SourceRequest
+    from sourcewise.runtime.ranks import several
+
+    asked = _asked(arguments)
+    if arguments.ray:
+        return _write_by_cluster(arguments, asked)
+    if arguments.shard or several():
+        return _write_share(arguments, asked)
+    return _write_all(arguments, asked)
+
+
+def _asked(arguments: Namespace) -> Asked:
+    """What is asked for every source."""
+    from sourcewise.generation.written import Asked
+
+    return Asked(
+        arguments.task,
+        arguments.features,
+        arguments.prefix,
+        arguments.n_best,
+        arguments.scores,
+        arguments.json,
+        asked_generation(arguments),
+        sourcewise.__version__,
+    )
+
+
+def _write_all(arguments: Namespace, asked: Asked) -> int:
+    """Write all outputs, one after another."""
+    from sourcewise.cli.sources import open_lines
+    from sourcewise.data.windows import windows
+    from sourcewise.generation.written import Counts, Writer
     from sourcewise.reporting.terminal import print_notes, progress_of
     from sourcewise.runtime.files import check_writable, writing
 
     if arguments.output:
         check_writable(Path(arguments.output))
-    settings, wanted = asked_generation(arguments), {"n_best": arguments.n_best, "scores": arguments.scores}
-    broken = full = count = 0
+    counts = Counts()
     with open_lines(arguments.sources) as stream:
-        limits = given(arguments, *READ)
-        model = sourcewise.load(models(arguments), precision=arguments.precision, **limits)
-        request = SourceRequest(model.data, arguments.task, arguments.features, arguments.prefix)
+        writer = Writer(_model(arguments), asked)
         with writing(Path(arguments.output)) if arguments.output else nullcontext(sys.stdout.write) as write:
-            for before, sources in windows(arguments.sources, request, stream):
+            for window in windows(arguments.sources, writer.request, stream):
+                sources = window.read()
                 print_notes(sources.notes)
-                progress = progress_of("generating", len(sources), before)
-                found = model.generate(sources, progress=progress, first=before, **wanted, **settings)
-                full += sum(not each.finished for several in found.of for each in several.best_first)
-                count += sum(len(several.best_first) for several in found.of)
-                write("".join(f"{line}\n" for line in _lines(sources, found, before, arguments)))
-                broken += sum("\n" in output or "\r" in output for output in found)
-    if full:
-        most = f"max_new_tokens {model.options(**settings).max_new_tokens:,}"
-        print(f"sourcewise: {full:,} of {count:,} outputs end at {most}, not by themselves", file=sys.stderr)
-    if broken and not arguments.json:
-        print(f"{broken:,} outputs have line ends, written as spaces (--json keeps them)", file=sys.stderr)
+                progress = progress_of("generating", len(sources), window.before)
+                text, found = writer.lines(sources, window.before, progress)
+                write(text)
+                counts += found
+    _tell_counts(counts, writer)
     return 0
 
 
-def _lines(sources: Iterable[Example], found: Generated, before: int, arguments: Namespace) -> Iterator[str]:
-    """The lines of some sources, of which `before` are written: texts, n-best lists, or JSON."""
-    several = arguments.n_best > 1 or arguments.scores
-    for number, (source, of) in enumerate(zip(sources, found.of, strict=True), before + 1):
-        if arguments.json:
-            row = {"id": source.id, "source": source.source, "output": of.best.text}
-            yield json.dumps(row | (of.to_dict() if several else {}), ensure_ascii=False)
-        elif several:
-            yield from (_row(number, output, arguments.scores) for output in of.best_first)
-        else:
-            yield _LINE_END.sub(" ", of.best.text)
+def _write_share(arguments: Namespace, asked: Asked) -> int:
+    """Write the share of --shard I/N, or of this process among several of torchrun's."""
+    from sourcewise.generation.sharing import planned, write_share
+    from sourcewise.generation.written import Writer
+    from sourcewise.reporting.terminal import print_notes, progress_of
+    from sourcewise.runtime.device import device_beside
+    from sourcewise.runtime.ranks import Ranks, joined, several
+    from sourcewise.runtime.shares import Share
+
+    if arguments.shard and several():
+        raise RequestError(f"--shard {arguments.shard}: the processes of torchrun have a share each; leave it out")
+    with joined() if several() else nullcontext(Ranks()) as ranks:
+        with ranks.agreed():
+            share = Share.parse(arguments.shard) if arguments.shard else Share(ranks.rank, ranks.world)
+            beside = ranks.local_world
+            writer = Writer(_model(arguments, str(device_beside("auto", beside)) if beside > 1 else "auto"), asked)
+            pieces = planned(arguments.sources, writer, arguments.output)
+        tell = print_notes if ranks.leads else lambda notes: None
+        done = write_share(
+            arguments.sources, writer, pieces, share, tell, lambda size, before: progress_of("generating", size, before)
+        )
+        print(f"sourcewise: share {share.index}/{share.of} of {arguments.output}: {done.told}", file=sys.stderr)
+        _tell_counts(done.counts, writer)
+    return 0
 
 
-def _row(number: int, output: Output, scores: bool) -> str:
-    """One of the n-best outputs: number of the source, text and scores between tabs."""
-    cells = [f"{output.score:.4f}", *((f"{output.log_probability:.4f}", f"{output.source_bits:.4f}") if scores else ())]
-    return "\t".join((str(number), _LINE_END.sub(" ", output.text).replace("\t", " "), *cells))
+def _write_by_cluster(arguments: Namespace, asked: Asked) -> int:
+    """Write all by the machines of a Ray cluster."""
+    from sourcewise.data import windows
+    from sourcewise.generation.sharing import Elsewhere, planned, write_by_pool
+    from sourcewise.generation.written import Writer
+    from sourcewise.reporting.terminal import progress_of
+    from sourcewise.runtime.cluster import connected
+
+    if arguments.shard:
+        raise RequestError(f"--shard {arguments.shard}: a cluster takes all shares; leave --shard or --ray out")
+    with connected(arguments.ray) as machines:
+        writer = Writer(_model(arguments), asked)
+        pieces = planned(arguments.sources, writer, arguments.output)
+        how = (arguments.precision, given(arguments, *READ), asked, pieces, windows.WINDOW)
+        elsewhere = Elsewhere(arguments.sources, models(arguments), *how)
+        done = write_by_pool(machines, elsewhere, lambda size, before: progress_of("windows", size, before))
+    print(f"sourcewise: {arguments.output}: {done.told}", file=sys.stderr)
+    _tell_counts(done.counts, writer)
+    return 0
+
+
+def _model(arguments: Namespace, device: str = "auto") -> Model:
+    """The model of a command. Raises RequestError."""
+    limits = given(arguments, *READ)
+    return sourcewise.load(models(arguments), device=device, precision=arguments.precision, **limits)
+
+
+def _tell_counts(counts: Counts, writer: Writer) -> None:
+    """Tell how many outputs were ended, and how many were changed."""
+    if counts.full:
+        most = f"max_new_tokens {writer.model.options(**writer.asked.options).max_new_tokens:,}"
+        print(
+            f"sourcewise: {counts.full:,} of {counts.outputs:,} outputs end at {most}, not by themselves",
+            file=sys.stderr,
+        )
+    if counts.broken:
+        print(f"{counts.broken:,} outputs have line ends, written as spaces (--json keeps them)", file=sys.stderr)
 
 
 @command(

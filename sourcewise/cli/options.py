@@ -15,6 +15,8 @@ MODEL = argument("model", type=path, metavar="MODEL", help="a run folder, a Hugg
 TASK = argument("--task", type=filled, metavar="NAME", help="which task of a mixture the sources are of")
 FEATURES = argument("--features", type=path, metavar="DIR", help="folder of the .npy files that a manifest lists")
 JSON = argument("--json", action="store_true", help="print JSON, for programs")
+RAY = argument("--ray", type=filled, metavar="ADDRESS", help="work on a Ray cluster: auto, HOST:PORT; docs/scale.md")
+RAY_UNSEEN = argument("--ray", type=filled, metavar="ADDRESS", help=SUPPRESS)  # docs/scale.md
 LIMITS = (
     argument("--max-source", type=int, metavar="N", help="most tokens read of a source (default: as trained)"),
     argument("--max-frames", type=int, metavar="N", help="most frames read of a feature source"),

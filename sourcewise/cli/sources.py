@@ -6,49 +6,35 @@ import contextlib
 import difflib
 import sys
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import BinaryIO
 
 from sourcewise.cli.parser import path
 from sourcewise.data.examples import Dataset
 from sourcewise.data.open import holds_lines
-from sourcewise.data.readers.lines import line_windows, open_binary
+from sourcewise.data.readers.lines import open_binary
 from sourcewise.data.readers.tables import endings
-from sourcewise.data.request import SourceRequest
+from sourcewise.data.windows import files_of
 from sourcewise.errors import RequestError
 
-WINDOW = 16384  # lines at a time
 OF_MANY = (".json", ".txt")  # files that hold more than one source, as tables do
 
 
 @contextlib.contextmanager
 def open_lines(named: str) -> Iterator[BinaryIO | None]:
-    """Within: the stream of standard input (`-`) or of a file of plain lines; None for other files. RequestError."""
+    """Within: the stream of standard input (`-`) or of a file of plain lines; None for others and for patterns.
+
+    Raises RequestError.
+    """
     if named == "-":
         if sys.stdin.isatty():
             print("one text per line; Ctrl-D ends", file=sys.stderr)
         yield sys.stdin.buffer
-    elif not holds_lines(named):
+    elif files_of(named) != [named] or not holds_lines(named):
         yield None
     else:
         with open_binary(named) as stream:
             yield stream
-
-
-def windows(named: str, request: SourceRequest, stream: BinaryIO | None) -> Iterator[tuple[int, Dataset]]:
-    """Yields (number of sources before, sources) for `generate`; lines come in windows, so a set of any length fits."""
-    before = 0
-    if stream is not None and not request.features:
-        name = "standard input" if named == "-" else named
-        for lines in line_windows(stream, name, WINDOW):
-            found = request.sources(lines, "" if named == "-" else named)
-            numbered = enumerate(found, before + 1)
-            examples = [replace(e, id=str(i), where=f"{name}:{i}") for i, e in numbered]
-            yield before, replace(found, name=name, examples=examples)
-            before += len(lines)
-    if not before:  # another kind of file, or a file without lines, which is refused
-        yield 0, request.sources([] if named == "-" else named, named)
 
 
 def name_one(given: str, identity: str | None) -> str | list[str]:

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from argparse import Namespace
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import sourcewise
-from sourcewise.cli.parser import argument, command, path, without
+from sourcewise.cli.options import RAY
+from sourcewise.cli.parser import argument, command, filled, path, without
 from sourcewise.errors import RequestError
+
+if TYPE_CHECKING:
+    from sourcewise.training.run import Run
 
 DEMOS = {
     "digits": "features to text: rows of scanned handwritten digits, read out; 1 to 2 minutes on two cores",
@@ -61,6 +67,7 @@ def demo(arguments: Namespace) -> int:
         "sourcewise train --model google/flan-t5-small --data.train.pairs train.tsv",
         "sourcewise train --data.train.manifest train.tsv --data.train.features features",
         "sourcewise train runs/digits --resume",
+        "sourcewise train my.yaml --ray auto --workers 2..8",
     ],
     argument(
         "recipe", nargs="?", type=path, metavar="RECIPE", help="a YAML file, a shipped recipe's name, or a run folder"
@@ -68,6 +75,8 @@ def demo(arguments: Namespace) -> int:
     argument("--resume", action="store_true", help="go on with an interrupted run, exactly"),
     argument("--overwrite", action="store_true", help="replace the run of that name"),
     argument("--ranks", type=int, default=1, metavar="N", help="train by N processes of this machine (default: 1)"),
+    RAY,
+    argument("--workers", type=filled, metavar="N", help="processes on the cluster: 4, or 2..8, as there is room"),
     argument("--options", action="store_true", help="list every --section.key with its default"),
     overrides=True,
 )
@@ -93,10 +102,27 @@ def train(arguments: Namespace) -> int:
     if arguments.ranks > 1:
         return launch(["train", *without(arguments.words, "--ranks")], arguments.ranks)
     overrides = {key.replace("-", "_"): value for key, value in arguments.overrides.items()}
-    run = sourcewise.train(arguments.recipe, overrides, resume=arguments.resume, overwrite=arguments.overwrite)
+    how = {"resume": arguments.resume, "overwrite": arguments.overwrite}
+    if arguments.ray or arguments.workers:
+        run = _on_cluster(arguments, overrides, how)
+    else:
+        run = sourcewise.train(arguments.recipe, overrides, **how)
     if told_here():
         print_run(run.folder, run.evaluation)
     return 0
+
+
+def _on_cluster(arguments: Namespace, overrides: dict[str, Any], how: dict[str, bool]) -> Run:
+    """Train on a Ray cluster. Raises RequestError."""
+    from sourcewise import api
+
+    if not arguments.ray or not arguments.workers:
+        raise RequestError("--ray ADDRESS and --workers N go together: sourcewise train … --ray auto --workers 2..8")
+    found = re.fullmatch(r"(\d+)(?:\.\.(\d+))?", arguments.workers)
+    least, most = (int(found[1]), int(found[2] or found[1])) if found else (0, 0)
+    if not 1 <= least <= most:
+        raise RequestError(f"--workers {arguments.workers}: is a number, such as 4, or two, such as 2..8")
+    return api.train_on_cluster(arguments.recipe, overrides, ray=arguments.ray, workers=(least, most), **how)
 
 
 @command(

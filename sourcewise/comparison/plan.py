@@ -13,6 +13,7 @@ compare:
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Iterator
 from copy import deepcopy
 from dataclasses import dataclass
@@ -68,6 +69,15 @@ class Comparison:
     def variants(self) -> list[str]:
         """Names of the variants; the others are compared with the first."""
         return list(self.changes)
+
+    def named(self, name: str) -> Planned:
+        """The training of this name. Raises RequestError if there is none."""
+        names = [each.name for each in self.planned]
+        if name not in names:
+            near = difflib.get_close_matches(name, names, n=1)
+            hint = f"did you mean {near[0]}?" if near else f"it has {', '.join(names[:20])}"
+            raise RequestError(f"--only {name}: no such training in {self.name}; {hint}")
+        return self.planned[names.index(name)]
 
     def of(self, variant: str) -> list[Planned]:
         """The trainings of a variant."""

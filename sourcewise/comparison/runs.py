@@ -6,27 +6,31 @@ and end; a new start resumes each of them.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import multiprocessing
 import os
 import signal
 import sys
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
+from functools import partial
 from multiprocessing.connection import wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Protocol
 
 from sourcewise.comparison.finished import State, changed_key, state_of, write_nats
-from sourcewise.comparison.plan import Comparison, Planned
+from sourcewise.comparison.plan import Planned
 from sourcewise.config import Recipe
 from sourcewise.errors import RequestError
+from sourcewise.runtime.cluster import Machines, as_tasks
 from sourcewise.runtime.signals import ctrl_c_ignored
 from sourcewise.training.run import Run
 
 POLL_SECONDS = 1.0  # between two checks of the processes
 PARENT_DIED = 1  # PR_SET_PDEATHSIG of prctl(2)
+Ends = Generator[tuple[Planned, str | None], None, None]  # trainings as they end, with an error or None
 
 
 class Train(Protocol):
@@ -43,10 +47,10 @@ class Watcher(Protocol):
         """Called every second with the running trainings."""
 
 
-def settle(comparison: Comparison, *, overwrite: bool = False) -> dict[str, State]:
+def settle(planned: Sequence[Planned], *, overwrite: bool = False) -> dict[str, State]:
     """Name of a training → state. Raises RequestError for a run of another recipe, unless `overwrite`."""
-    states = {each.name: state_of(each) for each in comparison.planned}
-    for each in comparison.planned:
+    states = {each.name: state_of(each) for each in planned}
+    for each in planned:
         if states[each.name] == "other" and not overwrite:
             changed = changed_key(each, Run(each.folder).recipe)
             raise RequestError(
@@ -58,7 +62,7 @@ def settle(comparison: Comparison, *, overwrite: bool = False) -> dict[str, Stat
 
 def run_all(
     planned: Sequence[Planned], states: dict[str, State], train: Train, jobs: int, folder: Path, watcher: Watcher
-) -> Iterator[tuple[Planned, str | None]]:
+) -> Ends:
     """Train all planned, `jobs` at a time; yields each as it ends, with its error or None.
 
     After a KeyboardInterrupt the running trainings save their states before it is raised.
@@ -78,6 +82,26 @@ def run_all(
                 yield each, _last_line(logs / f"{each.name}.log") if process.exitcode else None
     finally:
         _stop(list(running))
+
+
+def run_on_cluster(
+    machines: Machines, planned: Sequence[Planned], train: Train, folder: Path, watcher: Watcher
+) -> Ends:
+    """`run_all` by the machines of a Ray cluster, a task for each training; one that is lost is resumed elsewhere."""
+    logs = folder / "logs"
+    logs.mkdir(parents=True, exist_ok=True)
+    cpus = max((each.recipe.train.threads or 1 for each in planned), default=1)
+    yield from as_tasks(machines, partial(_train_elsewhere, train, logs), planned, cpus, watcher.polled)
+
+
+def _train_elsewhere(train: Train, logs: Path, planned: Planned) -> None:
+    """Train one in a task, from the state that its folder has now; all output goes to the log."""
+    log = (logs / f"{planned.name}.log").open("a", encoding="utf-8", buffering=1)
+    with log as file, contextlib.redirect_stdout(file), contextlib.redirect_stderr(file):
+        try:
+            train_one(planned, state_of(planned), train)
+        except KeyboardInterrupt as stop:
+            raise RequestError(str(stop)) from None
 
 
 def _started(planned: Planned, state: State, train: Train, logs: Path) -> BaseProcess:
@@ -100,13 +124,18 @@ def _train(train: Train, planned: Planned, state: State, log: Path) -> None:
         for stream in (1, 2):
             os.dup2(file.fileno(), stream)
     try:
-        write_nats(train(planned.recipe, resume=state == "interrupted", overwrite=state == "other"))
+        train_one(planned, state, train)
     except KeyboardInterrupt as stop:
         print(stop, file=sys.stderr)
         sys.exit(130)
     except RequestError as error:
         print(error, file=sys.stderr)
         sys.exit(2)
+
+
+def train_one(planned: Planned, state: State, train: Train) -> None:
+    """Train one of a comparison to its end, in this process."""
+    write_nats(train(planned.recipe, resume=state == "interrupted", overwrite=state == "other"))
 
 
 def _end_once(*_: object) -> None:

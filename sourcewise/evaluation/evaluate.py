@@ -18,7 +18,7 @@ from sourcewise.data.tokenizers.tokenizer import Tokenizer
 from sourcewise.evaluation.beside import baselines_for, run_folder
 from sourcewise.evaluation.by_group import add_parts
 from sourcewise.evaluation.results import Evaluation, Row
-from sourcewise.evaluation.shared import Found
+from sourcewise.evaluation.shared import Found, Progress, found_by_all
 from sourcewise.evaluation.source_bits import SourceBits, source_bits
 from sourcewise.evaluation.tasks import set_figures, task_figures
 from sourcewise.evaluation.verdict import verdict_of
@@ -28,8 +28,10 @@ from sourcewise.generation.model import Model
 from sourcewise.generation.sampling import Hypothesis
 from sourcewise.model.protocol import Network
 from sourcewise.runtime.random import host_kept
+from sourcewise.runtime.ranks import Ranks
 
-Progress = Callable[[str, int, int], None]  # (name of the work, done, of)
+FoundBy = Callable[[Model, ExampleSet, GenerationConfig], Found]  # who finds outputs and source bits of a set
+TIMEOUT = 600.0  # seconds after which a process that does not answer is given up
 
 
 @host_kept
@@ -46,6 +48,8 @@ def evaluate(
     evaluation: dict[str, Any] | None = None,
     progress: Progress | None = None,
     tokenizer: Any = None,
+    ranks: Ranks | None = None,
+    found_by: FoundBy | None = None,
     **limits: int,
 ) -> Evaluation:
     """Generate an output for every source of a set (free-running), and measure the outputs.
@@ -56,15 +60,21 @@ def evaluate(
     `task` the task of a mixture. `generation` and `evaluation` are options of these sections of a recipe, such as
     beams and bleu_tokenize, beside those of the model's own. `limits` are those of `load`: max_source, max_target,
     max_frames. Raises RequestError for data that cannot be read.
+
+    With `ranks` of several processes all call it together: each does a share of the work, and the first has the rows.
+    `found_by` finds the outputs elsewhere.
     """
-    model = opened(model, tokenizer)
-    model = model.limited(**limits) if limits else model
-    encoded = lay_out(
-        model, data, task=task, features=features, source=source, target=target, join_sources=join_sources
-    )
-    changes = generation or {}
-    options, measuring = model.options(**changes), model.measuring(**(evaluation or {}))
-    found = evaluate_model(model, encoded, options, progress, measuring)
+    ranks = ranks or Ranks()
+    with ranks.agreed():
+        model = opened(model, tokenizer)
+        model = model.limited(**limits) if limits else model
+        encoded = lay_out(
+            model, data, task=task, features=features, source=source, target=target, join_sources=join_sources
+        )
+        changes = generation or {}
+        options, measuring = model.options(**changes), model.measuring(**(evaluation or {}))
+    ranks.connect(model.network.device, TIMEOUT)
+    found = evaluate_model(model, encoded, options, progress, measuring, ranks=ranks, found_by=found_by)
     if followed := model.followed(**changes):
         found.metrics["folder_settings"] = followed
         found.settings = model.held(**changes)
@@ -109,17 +119,29 @@ def evaluate_model(
     measuring: EvaluationConfig | None = None,
     run: Path | None = None,
     training: Sequence[Dataset] | None = None,
+    ranks: Ranks | None = None,
+    found_by: FoundBy | None = None,
 ) -> Evaluation:
     """`evaluate` for a tokenised set: beside the baselines of the model's training data, with the figures of parts.
 
     `run` is the folder that keeps the baselines, by default that of the model; `training` are its training sets, where
-    they are open.
+    they are open. The other processes of `ranks` have the metrics alone.
     """
-    measuring = measuring or model.evaluation
-    beside = baselines_for(encoded, model.data, run or run_folder(model.name), training, measuring)
-    found = evaluate_encoded(model.network, model.tokenizer, encoded, options, progress, measuring, beside)
-    add_parts(found, model.data, measuring)
-    return found
+    measuring, ranks = measuring or model.evaluation, ranks or Ranks()
+    known = None if found_by is None else found_by(model, encoded, options)
+    if ranks.world > 1:
+        known = found_by_all(model.network, encoded, options, ranks, progress)
+    measured: list[Evaluation] = []
+
+    def measure() -> dict[str, Any]:
+        beside = baselines_for(encoded, model.data, run or run_folder(model.name), training, measuring)
+        found = evaluate_encoded(model.network, model.tokenizer, encoded, options, progress, measuring, beside, known)
+        add_parts(found, model.data, measuring)
+        measured.append(found)
+        return found.metrics
+
+    metrics = ranks.first(measure)
+    return measured[0] if measured else Evaluation(metrics)
 
 
 def evaluate_encoded(

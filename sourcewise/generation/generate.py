@@ -109,10 +109,31 @@ def generate_lists(
     workers = worker_count(network.device)
     batches, read = _batches(sources, options, workers, drawn), None if known is None else known.moved(first)
     found = _shared(network, sources, options, batches, read, progress, first, count, workers)
-    lists = [found[first + i] for i in range(len(found))]
-    if options.mbr == "comet":
-        lists = least_risk_by_comet(lists, sources)
+    lists = chosen([found[first + i] for i in range(len(found))], sources, options)
     return [each[:count] for each in lists]
+
+
+def generate_share(
+    network: Network,
+    sources: ExampleSet,
+    options: GenerationConfig,
+    share: tuple[int, int],
+    progress: Progress | None = None,
+) -> dict[int, list[Hypothesis]]:
+    """Index in the set → its hypotheses, best first, of every n-th batch from the k-th on, for a `share` (k, n).
+
+    With all shares these are those of `generate_lists`; `chosen` orders them where that takes the whole set.
+    """
+    workers = worker_count(network.device)
+    batches = _batches(sources, options, workers, candidates(options, 1))[share[0] :: share[1]]
+    return _shared(network, sources, options, batches, reader(sources), progress, 0, 1, workers) if batches else {}
+
+
+def chosen(
+    lists: list[list[Hypothesis]], sources: ExampleSet | Memories, options: GenerationConfig
+) -> list[list[Hypothesis]]:
+    """The hypotheses of a whole set, best first: as they were found, or by COMET, which reads all sources."""
+    return least_risk_by_comet(lists, sources) if options.mbr == "comet" else lists
 
 
 def _shared(

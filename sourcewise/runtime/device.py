@@ -37,6 +37,16 @@ def choose_device(name: str, place: int | None = None) -> torch.device:
     return device
 
 
+def device_beside(name: str, beside: int, threads: int | None = None) -> torch.device:
+    """`choose_device` for one of `beside` processes that share this machine; sets how many threads this one has.
+
+    Each has its share of the cores, since torchrun sets one thread, and an accelerator of its own. Raises RequestError.
+    """
+    cores = torch.get_num_threads() if beside == 1 else max(1, (os.cpu_count() or 1) // beside)
+    torch.set_num_threads(threads or cores)
+    return choose_device(name, int(os.environ.get("LOCAL_RANK", "0")) if beside > 1 else None)
+
+
 def is_host(device: torch.device | str) -> bool:
     """Whether a device is the CPU, whose memory is the host's: to look at a number there costs nothing."""
     return torch.device(device).type == "cpu"

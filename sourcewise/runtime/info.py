@@ -25,6 +25,7 @@ EXTRAS = {  # `pip install 'sourcewise[NAME]'` and the packages that it installs
     "serve": ("fastapi", "prometheus-client", "python-multipart", "uvicorn"),
     "trackers": ("tensorboard", "wandb", "mlflow-skinny", "trackio"),
     "lightning": ("lightning",),
+    "cluster": ("ray",),
     "lora": ("peft",),
     "export": ("ctranslate2", "gguf", "onnx", "onnxruntime", "onnxscript"),
     "bench": ("accelerate", "ctranslate2", "datasets", "matplotlib"),

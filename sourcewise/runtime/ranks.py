@@ -28,7 +28,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from sourcewise.errors import ElsewhereError, Notice, RequestError, tell
+from sourcewise.errors import ElsewhereError, GoneError, Notice, RequestError, tell
 
 Result = TypeVar("Result")
 BEAT = 1.0  # seconds between two signs of life
@@ -50,8 +50,11 @@ class Ranks:
         return self.rank == 0
 
     @contextlib.contextmanager
-    def agreed(self) -> Iterator[None]:
-        """Within: what may fail; if it fails on one process, it ends on all with an error."""
+    def agreed(self, *, patient: bool = False) -> Iterator[None]:
+        """Within: what may fail; if it fails on one process, it ends on all with an error.
+
+        It should take all about as long, unless they are `patient`: then they wait as long as the others are heard.
+        """
         yield
 
     def first(self, function: Callable[[], Result]) -> Result:
@@ -91,19 +94,20 @@ class SeveralRanks(Ranks):
         self.rank, self.world, self.store, self.kept = rank, world, store, kept or store
         self.local_world = int(os.environ.get("LOCAL_WORLD_SIZE", world))
         self.began_before = self.kept.check(["begun"])
-        self.timeout, self.turn, self.connected = 600.0, 0, False
+        self.timeout, self.turn = 600.0, 0
+        self.connected = self.made = False  # to a group of processes · whether it was made here
         self._done = threading.Event()
         threading.Thread(target=self._beat, args=(store.clone(),), daemon=True).start()
 
     @contextlib.contextmanager
-    def agreed(self) -> Iterator[None]:
+    def agreed(self, *, patient: bool = False) -> Iterator[None]:
         """See Ranks."""
         error: Exception | None = None
         try:
             yield
         except Exception as found:
             error = found
-        self._settle(error)
+        self._settle(error, patient)
 
     def first(self, function: Callable[[], Result]) -> Result:
         """See Ranks."""
@@ -152,13 +156,15 @@ class SeveralRanks(Ranks):
         """See Ranks."""
         import torch.distributed as dist
 
-        self.timeout = timeout
+        self.timeout, self.connected = timeout, True
+        if dist.is_initialized():  # by Ray Train, which ends it, too
+            return
         backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
         store = dist.PrefixStore("group", self.store.clone())
         dist.init_process_group(
             backend, store=store, rank=self.rank, world_size=self.world, timeout=timedelta(seconds=timeout)
         )
-        self.connected = True
+        self.made = True
 
     def begins(self) -> None:
         """See Ranks."""
@@ -171,7 +177,7 @@ class SeveralRanks(Ranks):
         with contextlib.suppress(Exception):  # the store may be gone, with torchrun
             self.store.set(f"left/{self.rank}", str(status))
         self._done.set()
-        if self.connected and not status:
+        if self.made and not status:
             dist.destroy_process_group()
 
     def explain(self, error: Exception) -> Exception:
@@ -192,15 +198,15 @@ class SeveralRanks(Ranks):
             return ElsewhereError()
         names = ", ".join(map(str, silent))
         said = f"process {names} of {self.world} (counted from 0) is gone, or did not answer for {self.timeout:g} s"
-        return RequestError(f"{said}; what was saved last is kept, go on with --resume")
+        return GoneError(f"{said}; what was saved last is kept, go on with --resume")
 
-    def _settle(self, error: Exception | None) -> None:
+    def _settle(self, error: Exception | None, patient: bool) -> None:
         """Raises the error of this process, or an ElsewhereError for that of another one, which tells it."""
         status = 0 if error is None else status_of(error)
         if isinstance(error, ElsewhereError):
             raise error
         key = self._next("agreed")
-        if self.connected:
+        if self.connected and not patient:
             found = torch.zeros(self.world, dtype=torch.int32)
             found[self.rank] = status
             said = self.sum(found).tolist()
@@ -277,9 +283,8 @@ def joined() -> Iterator[Ranks]:
         _tell_of_variables()
         yield Ranks()
         return
-    if int(os.environ["WORLD_SIZE"]) == 1:
-        ranks = Ranks()
-        yield ranks
+    if not several():
+        yield Ranks()
         return
     ranks = _meet()
     status = 70
@@ -306,6 +311,11 @@ def joined() -> Iterator[Ranks]:
 def launched() -> bool:
     """Whether torchrun has started this process."""
     return all(os.environ.get(name) for name in LAUNCHED)
+
+
+def several() -> bool:
+    """Whether torchrun has started several processes, of which this is one."""
+    return launched() and int(os.environ["WORLD_SIZE"]) > 1
 
 
 def told_here() -> bool:

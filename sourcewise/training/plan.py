@@ -96,9 +96,10 @@ class Plan:
     def parts(self, batches: Sequence[np.ndarray], step: int, count: int, target_cost: float = 1.0) -> list[list[Part]]:
         """The batches of a step (from 0), each in at most `count` parts of similar cost, dealt to threads or processes.
 
-        A target token costs `target_cost` source tokens.
+        A target token costs `target_cost` source tokens: a matter of the network alone, so that whoever computes the
+        parts cuts alike. A batch in one part is in the order of its lengths.
         """
-        found = []
+        found, target_cost = [], target_cost if count > 1 else 1.0
         for number, rows in enumerate(batches):
             sizes = self.examples.source_lengths[rows] + target_cost * self.examples.target_lengths[rows]
             cut = shares(np.arange(len(rows)), sizes, count)

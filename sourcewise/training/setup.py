@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -34,7 +33,7 @@ from sourcewise.model.weights.checkpoint import find_folder, generation_told, mo
 from sourcewise.model.weights.generation_config import shown
 from sourcewise.model.weights.hearing import refuse_images, sounds_for
 from sourcewise.model.weights.weight_files import read_json, read_weights
-from sourcewise.runtime.device import choose_device
+from sourcewise.runtime.device import device_beside
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,10 +59,7 @@ def set_up(recipe: Recipe, tokenizer_of: Path | None = None, beside: int = 1) ->
     The tokenizer is that of the folder `tokenizer_of` if given. `beside` processes of the training share this
     machine's cores, and have an accelerator each. Raises RequestError.
     """
-    # torchrun sets one thread per process; of several processes each has its share of the cores
-    cores = torch.get_num_threads() if beside == 1 else max(1, (os.cpu_count() or 1) // beside)
-    torch.set_num_threads(recipe.train.threads or cores)
-    device = choose_device(recipe.train.device, int(os.environ.get("LOCAL_RANK", "0")) if beside > 1 else None)
+    device = device_beside(recipe.train.device, beside, recipe.train.threads)
     recipe = _hearing(recipe)
     train, valid, test = (open_sets(recipe.data, use) for use in ("train", "valid", "test"))
     for other in (*valid, *test):

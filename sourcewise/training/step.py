@@ -62,7 +62,7 @@ class ThreadedEngine:
     ) -> None:
         self.objective, self.optimizer, self.threads = objective, optimizer, workers
         self.workers = self.parts = workers.count
-        self.target_cost = target_cost if workers.count > 1 else 1.0
+        self.target_cost = target_cost
 
     def gradients(self, batches: Sequence[Sequence[Part]], targets: int, reference: float) -> Found:
         """See StepEngine."""
@@ -83,10 +83,10 @@ class DeviceEngine:
     `module` is the objective or a wrapper of it (DistributedDataParallel, FSDP2), whose gradient hooks run.
     """
 
-    workers, parts, target_cost = 1, 1, 1.0
+    workers, parts = 1, 1
 
-    def __init__(self, module: nn.Module, optimizer: MasterAdamW) -> None:
-        self.module, self.optimizer = module, optimizer
+    def __init__(self, module: nn.Module, optimizer: MasterAdamW, target_cost: float = 1.0) -> None:
+        self.module, self.optimizer, self.target_cost = module, optimizer, target_cost
 
     def gradients(self, batches: Sequence[Sequence[Part]], targets: int, reference: float) -> Found:
         """See StepEngine."""
@@ -108,7 +108,7 @@ def engine_for(objective: Objective, optimizer: MasterAdamW, batch_tokens: int) 
     """The engine for the device of the weights, with one thread for small batches."""
     device = optimizer.parameters[0].device
     if not is_host(device):
-        return DeviceEngine(objective, optimizer)
+        return DeviceEngine(objective, optimizer, target_cost(objective.network))
     # Approximate cost of a full batch: 6 FLOPs per parameter and token (Kaplan et al. 2020).
     flops = 6.0 * sum(p.numel() for p in objective.parameters()) * batch_tokens
     workers = WorkerThreads(device if flops > LEAST_FLOPS and objective.network.body.parallel else None)

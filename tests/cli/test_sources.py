@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from sourcewise.cli import main, sources
+from sourcewise.cli import main
+from sourcewise.data import windows
 from tests.commands import Models
 
 LINES = ["ba do", "ki", "lu me no", "", "me", "no no", "ba"]
@@ -19,7 +20,7 @@ def test_windows_change_nothing(models: Models, tmp_path: Path, monkeypatch: pyt
     text.write_bytes(b"\xef\xbb\xbf" + "\r\n".join(LINES).encode())
     command = ["generate", str(models.text), str(text), "--max-new-tokens", "6", *options.split(), "-o"]
     assert main([*command, str(tmp_path / "whole")]) == 0
-    monkeypatch.setattr(sources, "WINDOW", 3)
+    monkeypatch.setattr(windows, "WINDOW", 3)
     assert main([*command, str(tmp_path / "pieces")]) == 0
     whole, pieces = (tmp_path / name for name in ("whole", "pieces"))
     assert whole.read_text() == pieces.read_text() and len(whole.read_text().splitlines()) == len(LINES)
@@ -33,7 +34,7 @@ def test_a_line_that_is_no_text_is_named_and_nothing_is_written(
     models: Models, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "in.txt").write_bytes(b"good\ngood\ngood\nb\xffd\n")
-    monkeypatch.setattr(sources, "WINDOW", 2)
+    monkeypatch.setattr(windows, "WINDOW", 2)
     out = tmp_path / "out.txt"
     assert main(["generate", str(models.text), str(tmp_path / "in.txt"), "-o", str(out)]) == 2
     assert "in.txt:4: not UTF-8 text at byte 2 of the line" in capsys.readouterr().err

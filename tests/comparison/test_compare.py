@@ -18,6 +18,7 @@ import sourcewise
 from sourcewise.cli import main
 from sourcewise.comparison import runs
 from sourcewise.errors import RequestError
+from sourcewise.training.run import locked
 from tests.commands import ENVIRONMENT
 
 TINY = """
@@ -94,6 +95,26 @@ def test_a_variant_that_cannot_be_trained_is_told_before_the_first_training(tmp_
     with pytest.raises(RequestError, match=r"variant odd: model\.route"):
         sourcewise.compare(written(tmp_path, "odd: {model.family: decoder, model.route: bypass}"))
     assert not (tmp_path / "runs" / "tiny").exists()
+
+
+def test_one_training_alone_is_taken_by_the_comparison(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    recipe, folder = written(tmp_path, OTHER), tmp_path / "runs" / "tiny"
+    assert main(["compare", str(recipe), "--only", "plain-1"]) == 2
+    said = capsys.readouterr().err
+    assert "--only plain-1: no such training in tiny; did you mean plain-0?" in said and not folder.exists()
+    for name in ("other-0", "plain-0"):
+        assert main(["compare", str(recipe), "--only", name]) == 0
+    trained = (folder / "plain-0" / "metrics.jsonl").stat().st_mtime_ns
+    assert not (folder / "comparison.json").exists()
+    with locked(folder / "plain-0"):
+        assert main(["compare", str(recipe), "--only", "plain-0"]) == 0  # it is finished: nothing is done
+        (folder / "plain-0" / "nats.json").unlink()
+        capsys.readouterr()
+        assert main(["compare", str(recipe), "--only", "plain-0"]) == 2
+        assert "plain-0: another process is training here" in capsys.readouterr().err
+    assert main(["compare", str(recipe), "--only", "plain-0"]) == 0
+    table = sourcewise.compare(recipe)
+    assert table.complete and (folder / "plain-0" / "metrics.jsonl").stat().st_mtime_ns >= trained
 
 
 def test_jobs_are_counted_from_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

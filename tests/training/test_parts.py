@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
+import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as some
 
 from sourcewise.data.batches import Batch, Budget, shares, training_batches
+from sourcewise.runtime.threads import WorkerThreads
+from sourcewise.training.learner import Learner
+from sourcewise.training.optimizer import MasterAdamW
 from sourcewise.training.parts import Part, dealt, part_seed
+from sourcewise.training.setup import set_up
+from sourcewise.training.step import ThreadedEngine, engine_for, target_cost
+from tests.training.recipes import recipe
 
 
 def part(cost: float, seed: int = 0) -> Part:
@@ -65,3 +74,16 @@ def test_draws_belong_to_seed_step_and_part() -> None:
 def test_fewer_parts_than_processes_leave_some_without(world: int) -> None:
     found = [dealt([part(1)], rank, world) for rank in range(world)]
     assert [mine[0] is not None for mine in found] == [True, *[False] * (world - 1)]
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_parts_are_cut_alike_by_any_engine(threads: int, tmp_path: Path) -> None:
+    """By one thread, several, or a device: else another number of processes would draw other masks."""
+    objective = Learner(set_up(recipe(tmp_path, train__parts=12))).objective
+    optimizer = MasterAdamW(objective, recipe(tmp_path).train, torch.float32)
+    wanted = target_cost(objective.network)
+    assert wanted != 1.0
+    workers = WorkerThreads(None)
+    workers.count = threads
+    assert ThreadedEngine(objective, optimizer, workers, wanted).target_cost == wanted
+    assert engine_for(objective, optimizer, 256).target_cost == wanted

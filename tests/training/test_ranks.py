@@ -104,8 +104,8 @@ def test_a_request_that_is_wrong_is_told_in_one_line(tmp_path: Path) -> None:
         (("--train.shard", "2", "--train.attention_mass", "0.1"), "train.attention_mass: is not for weights in shards"),
     ):
         done = sourcewise_command("train", path, "--ranks", "2", *words)
-        (line,) = [line for line in done.stderr.splitlines() if line]
-        assert done.returncode == 2 and said in line, done.stderr
+        told = [line for line in done.stderr.splitlines() if line]
+        assert done.returncode == 2 and len(told) == 1 and said in told[0], done.stderr
         assert not (tmp_path / "runs").exists()
 
 
@@ -328,13 +328,20 @@ def test_a_run_whose_processes_are_killed_goes_on_to_the_bit(tmp_path: Path) -> 
         assert one == two
 
 
+def imported(*words: str | Path) -> set[str]:
+    """The modules that Python imports for a command, by `-X importtime`."""
+    called = [sys.executable, "-X", "importtime", *map(str, words)]
+    done = subprocess.run(called, env=environment(), capture_output=True, text=True, check=True)
+    rows = (line.rpartition("|")[2].strip() for line in done.stderr.splitlines() if line.startswith("import time:"))
+    return set(rows)
+
+
 @pytest.mark.slow
-def test_one_process_imports_nothing_of_several() -> None:
-    """Not more than torch itself does."""
-    parts = ("fsdp", "checkpoint", "launcher", "tensor", "elastic", "device_mesh")
-    listed = f"print([m for m in sys.modules if m.startswith(tuple('torch.distributed.' + p for p in {parts}))])"
-    found = []
-    for imported in ("torch, torch.nn.utils", "sourcewise.api, sourcewise.cli"):
-        called = [sys.executable, "-c", f"import sys, {imported}\n{listed}"]
-        found.append(subprocess.run(called, env=environment(), capture_output=True, text=True, check=True).stdout)
-    assert found[0] == found[1]
+def test_one_process_imports_nothing_of_several(tmp_path: Path) -> None:
+    """A training, its evaluations and its report: of torch.distributed not more than torch itself, and no Ray."""
+    path = saved(text(tmp_path, name="one", train__steps=2, train__evaluate_every=2), tmp_path)
+    training = imported("-m", "sourcewise", "train", path)
+    before = imported("-c", "import torch, torch.nn.utils, torch.optim, transformers.models.t5.modeling_t5")
+    assert {"sourcewise.training.loop", "sourcewise.runtime.cluster"} <= training
+    several = {name for name in training - before if name.startswith(("torch.distributed", "ray"))}
+    assert not several, sorted(several)

@@ -6,7 +6,8 @@ import codecs
 import contextlib
 import itertools
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import BinaryIO
 
@@ -71,14 +72,20 @@ def line_windows(stream: BinaryIO, name: str, size: int) -> Iterator[list[str]]:
 
     NULs among other characters are kept, since every line gets an output.
     """
+    return (read() for _, _, read in raw_windows(stream, name, size))
+
+
+def raw_windows(stream: BinaryIO, name: str, size: int) -> Iterator[tuple[bytes, int, Callable[[], list[str]]]]:
+    """Yields the same windows as bytes, number of lines, and a function that decodes them; it raises RequestError."""
     before = 0
     while raw := list(itertools.islice(stream, size)):
         data = b"".join(raw)
         if not before and not line_ends_are_plain(data):
             lines = decode_lines(data + stream.read(), name, nul=True)
-            yield from (lines[i : i + size] for i in range(0, len(lines), size))
+            for some in (lines[i : i + size] for i in range(0, len(lines), size)):
+                yield "\n".join(some).encode(errors="surrogatepass"), len(some), partial(list, some)
             return
-        yield decode_lines(data, name, before, nul=True)
+        yield data, len(raw), partial(decode_lines, data, name, before, nul=True)
         before += len(raw)
 
 
