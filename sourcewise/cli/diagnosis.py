@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import sourcewise
 from sourcewise.cli.options import (
+    COLUMN,
     COUNTED,
     COUNTING,
     CUTS,
@@ -27,6 +28,7 @@ from sourcewise.cli.options import (
     SEARCH,
     SET,
     TASK,
+    UNREAD,
     asked_generation,
     given,
     measured,
@@ -248,6 +250,8 @@ def explain(arguments: Namespace) -> int:
     argument("-o", "--output", type=path, metavar="FILE", help="write a page to click through there"),
     FEATURES,
     TASK,
+    COLUMN,
+    UNREAD,
     argument("--prefix", metavar="TEXT", help="put before the source (default: as in training)"),
     *LIMITS,
     *SEARCH,
@@ -269,7 +273,7 @@ def trace(arguments: Namespace) -> int:
         check_writable(Path(arguments.output))
     named = name_one(arguments.source, arguments.id)
     model = sourcewise.load(arguments.model, **given(arguments, *READ))
-    request = SourceRequest(model.data, arguments.task, arguments.features, arguments.prefix)
+    request = SourceRequest(model.data, arguments.task, arguments.features, arguments.prefix, arguments.column)
     sources = request.sources(named)
     settings = asked_generation(arguments)
     traced = sourcewise.trace(model, sources, position(sources, arguments.id), **settings)

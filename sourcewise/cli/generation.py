@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import sourcewise
 from sourcewise.cli.options import (
+    COLUMN,
     ENSEMBLE,
     FEATURES,
     GENERATION,
@@ -22,6 +23,7 @@ from sourcewise.cli.options import (
     SAMPLING_UNSEEN,
     SEARCH,
     TASK,
+    UNREAD,
     asked_generation,
     given,
     models,
@@ -50,6 +52,8 @@ if TYPE_CHECKING:
     argument("-o", "--output", type=path, metavar="FILE", help="write there instead of to standard output"),
     FEATURES,
     TASK,
+    COLUMN,
+    UNREAD,
     argument("--prefix", metavar="TEXT", help="put before every source (default: as in training)"),
     *LIMITS,
     *SEARCH,
@@ -84,7 +88,7 @@ def generate(arguments: Namespace) -> int:
     with open_lines(arguments.sources) as stream:
         limits = given(arguments, *READ)
         model = sourcewise.load(models(arguments), precision=arguments.precision, **limits)
-        request = SourceRequest(model.data, arguments.task, arguments.features, arguments.prefix)
+        request = SourceRequest(model.data, arguments.task, arguments.features, arguments.prefix, arguments.column)
         with writing(Path(arguments.output)) if arguments.output else nullcontext(sys.stdout.write) as write:
             for before, sources in windows(arguments.sources, request, stream):
                 print_notes(sources.notes)

@@ -21,6 +21,10 @@ LIMITS = (
     argument("--source-language", type=filled, metavar="CODE", help=SUPPRESS),  # docs/models.md
     argument("--target-language", type=filled, metavar="CODE", help=SUPPRESS),
 )
+COLUMN = argument(
+    "--source", dest="column", type=filled, metavar="COLUMN", help="name of the source column (default: source)"
+)
+UNREAD = argument("--target", type=filled, metavar="COLUMN", help=SUPPRESS)  # of a set that `evaluate` reads, too
 SET = (  # how a data set is read
     FEATURES,
     TASK,
