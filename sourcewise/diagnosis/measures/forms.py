@@ -84,8 +84,8 @@ def padding(forms: Sequence[Form]) -> Padded | None:
     lengths, apart = len(np.unique(frames)), len(np.unique(whole))
     if 2 * lengths > apart:
         return None
-    at = ends.any(0)
-    where = "begin and end" if at.all() else "begin" if at[0] else "end"
+    at = [bool(ends[:, side].any()) for side in (0, 1)]
+    where = "begin and end" if all(at) else "begin" if at[0] else "end"
     fills = {form.fill for form in forms if any(form.ends)}
     fill = min(fills) if len(fills) == 1 and np.isfinite(min(fills)) else None
     share = float(ends.sum() / frames.sum())
