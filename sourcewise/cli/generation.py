@@ -74,7 +74,7 @@ if TYPE_CHECKING:
 def generate(arguments: Namespace) -> int:
     """Write one output per line, in the order of the sources; line ends inside one
     become spaces (--json keeps them). Defaults are those of the recipe or the folder.
-    More options (--length-penalty, --stop, --mbr, …): docs/generation.md.
+    More options (--source, --length-penalty, --stop, …): docs/generation.md.
     """
     from sourcewise.cli.sources import open_lines, windows
     from sourcewise.data.request import SourceRequest

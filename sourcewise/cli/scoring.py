@@ -5,7 +5,7 @@ from __future__ import annotations
 from argparse import SUPPRESS, Namespace
 from pathlib import Path
 
-from sourcewise.cli.options import COUNTING, FEATURES, JSON, TASK, counting
+from sourcewise.cli.options import COUNTING, FEATURES, JSON, counting
 from sourcewise.cli.parser import argument, command, filled, path
 
 
@@ -33,13 +33,13 @@ from sourcewise.cli.parser import argument, command, filled, path
     argument("--train-features", type=path, metavar="DIR", help="its features, where it is a manifest"),
     argument("--sources", type=path, metavar="FILE", help="sources, for comet"),
     argument("--comet-model", type=filled, help=SUPPRESS),  # docs/score.md
-    argument("--source", type=filled, metavar="COLUMN", help="column of sources (default: source)"),
+    argument("--source", type=filled, metavar="COLUMN", help=SUPPRESS),  # docs/score.md, as of --task
     argument("--target", type=filled, metavar="COLUMN", help="column of references (default: target, reference, …)"),
     argument("--output", type=filled, metavar="COLUMN", help="column of outputs (default: output, hypothesis, …)"),
     argument("--group", action="append", default=[], type=filled, metavar="COLUMN", help="score each of its values"),
     argument("--join-sources", action="store_true", help="rows of one source are references of one example"),
     FEATURES,
-    TASK,
+    argument("--task", type=filled, metavar="NAME", help=SUPPRESS),
     *COUNTING,
     JSON,
     argument("--markdown", type=path, metavar="FILE", help="write the tables there as Markdown"),

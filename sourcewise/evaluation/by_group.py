@@ -47,9 +47,7 @@ def group_figures(rows: Sequence[Row], counting: Counting = Counting()) -> dict[
     return {"by_group": tables} if tables else {}
 
 
-def seen_figures(
-    rows: Sequence[Row], targets: Iterable[str] | None, counting: Counting = Counting()
-) -> dict[str, Any]:
+def seen_figures(rows: Sequence[Row], targets: Iterable[str] | None, counting: Counting = Counting()) -> dict[str, Any]:
     """`by_target`: the figures of references that are (`seen`) and are not (`unseen`) among the training `targets`.
 
     Empty where these are not known (None), or all or none of the references are among them.

@@ -160,7 +160,8 @@ def _references_of(path: str, columns: Columns) -> ReferenceSet:
         return _of_dataset(path, columns)
     if not rows_of_features and not is_table(path):
         return ReferenceSet(path, [(line,) for line in _lines(path)])
-    usual, ids = TARGETS, None
+    usual: tuple[str, ...] = TARGETS
+    ids: list[str] = []
     if rows_of_features or (Path(path).suffix.lower() in DELIMITED and is_manifest(read_header(path))):
         manifest = read_rows(Path(path))
         table, usual, ids = manifest.table, (*manifest.layout.targets, *TARGETS), ids_of(manifest)
