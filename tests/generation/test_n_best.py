@@ -143,10 +143,9 @@ def test_a_target_prefix_is_their_decoder_input(pair: tuple[Any, Model, Path]) -
     assert all(text.startswith("ran mol") for text in greedy)
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_stop_texts_end_outputs_as_their_stop_strings(kind: str, tmp_path: Path) -> None:
+def test_stop_texts_end_outputs_as_their_stop_strings(tmp_path: Path) -> None:
     """Greedy and by beams; what ends so has not reached its limit."""
-    model = write_folder(kind, tmp_path)
+    model = write_folder("t5", tmp_path)
     letters = ["abcdef", *(" ".join(random.Random(i).choices(WORDS, k=6)) for i in range(100))]
     Tokenizer.train(letters, 48).save(tmp_path)  # transformers' own matching needs these six
     fast = transformers.AutoTokenizer.from_pretrained(tmp_path)
