@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import sourcewise
 from sourcewise.cli.options import (
+    COLUMN,
     COUNTED,
     COUNTING,
     CUTS,
@@ -31,6 +32,7 @@ from sourcewise.cli.options import (
     SEARCH,
     SET,
     TASK,
+    UNREAD,
     asked_generation,
     given,
     measured,
@@ -294,6 +296,8 @@ def explain(arguments: Namespace) -> int:
     argument("-o", "--output", type=path, metavar="FILE", help="write a page to click through there"),
     FEATURES,
     TASK,
+    COLUMN,
+    UNREAD,
     argument("--prefix", metavar="TEXT", help="put before the source (default: as in training)"),
     *LIMITS,
     *SEARCH,
@@ -315,7 +319,7 @@ def trace(arguments: Namespace) -> int:
         check_writable(Path(arguments.output))
     named = name_one(arguments.source, arguments.id)
     model = sourcewise.load(arguments.model, **given(arguments, *READ))
-    request = SourceRequest(model.data, arguments.task, arguments.features, arguments.prefix)
+    request = SourceRequest(model.data, arguments.task, arguments.features, arguments.prefix, arguments.column)
     sources = request.sources(named)
     settings = asked_generation(arguments)
     traced = sourcewise.trace(model, sources, position(sources, arguments.id), **settings)

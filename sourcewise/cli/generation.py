@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import sourcewise
 from sourcewise.cli.options import (
+    COLUMN,
     ENSEMBLE,
     FEATURES,
     GENERATION,
@@ -20,6 +21,7 @@ from sourcewise.cli.options import (
     SAMPLING_UNSEEN,
     SEARCH,
     TASK,
+    UNREAD,
     asked_generation,
     given,
     models,
@@ -47,6 +49,8 @@ if TYPE_CHECKING:
     argument("-o", "--output", type=path, metavar="FILE", help="write there instead of to standard output"),
     FEATURES,
     TASK,
+    COLUMN,
+    UNREAD,
     argument("--prefix", metavar="TEXT", help="put before every source (default: as in training)"),
     *LIMITS,
     *SEARCH,
@@ -69,7 +73,7 @@ if TYPE_CHECKING:
 def generate(arguments: Namespace) -> int:
     """Write one output per line, in the order of the sources; line ends inside one
     become spaces (--json keeps them). Defaults are those of the recipe or the folder.
-    More: --length-penalty, …: docs/generation.md; --shard, --ray: docs/scale.md.
+    More (--source, --length-penalty, …): docs/generation.md; --shard, --ray: docs/scale.md.
     """
     from sourcewise.runtime.ranks import several
 
@@ -89,6 +93,7 @@ def _asked(arguments: Namespace) -> Asked:
         arguments.task,
         arguments.features,
         arguments.prefix,
+        arguments.column,
         arguments.n_best,
         arguments.scores,
         arguments.json,

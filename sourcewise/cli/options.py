@@ -23,6 +23,9 @@ LIMITS = (
     argument("--source-language", type=filled, metavar="CODE", help=SUPPRESS),  # docs/models.md
     argument("--target-language", type=filled, metavar="CODE", help=SUPPRESS),
 )
+# Of commands whose help has no room for them: docs/generation.md. A column of targets is read by `evaluate` alone.
+COLUMN = argument("--source", dest="column", type=filled, metavar="COLUMN", help=SUPPRESS)
+UNREAD = argument("--target", type=filled, metavar="COLUMN", help=SUPPRESS)
 SET = (  # how a data set is read
     FEATURES,
     TASK,

@@ -33,11 +33,13 @@ from sourcewise.cli.parser import argument, command, filled, path
     argument("--train-features", type=path, metavar="DIR", help="its features, where it is a manifest"),
     argument("--sources", type=path, metavar="FILE", help="sources, for comet"),
     argument("--comet-model", type=filled, help=SUPPRESS),  # docs/score.md
+    argument("--source", type=filled, metavar="COLUMN", help=SUPPRESS),  # docs/score.md, as of --task
     argument("--target", type=filled, metavar="COLUMN", help="column of references (default: target, reference, …)"),
     argument("--output", type=filled, metavar="COLUMN", help="column of outputs (default: output, hypothesis, …)"),
     argument("--group", action="append", default=[], type=filled, metavar="COLUMN", help="score each of its values"),
     argument("--join-sources", action="store_true", help="rows of one source are references of one example"),
     FEATURES,
+    argument("--task", type=filled, metavar="NAME", help=SUPPRESS),
     *COUNTING,
     JSON,
     argument("--markdown", type=path, metavar="FILE", help="write the tables there as Markdown"),
@@ -63,11 +65,14 @@ def score(arguments: Namespace) -> int:
     for file, _ in files:
         check_writable(file)
     joined, groups = arguments.join_sources, arguments.group
+    columns = Columns(
+        arguments.target, arguments.output, groups, joined, arguments.features, arguments.source, arguments.task
+    )
     found = scored(
         arguments.references,
         arguments.outputs,
         more_references=arguments.more,
-        columns=Columns(arguments.target, arguments.output, groups, joined, arguments.features),
+        columns=columns,
         sources=arguments.sources,
         train=arguments.train,
         train_features=arguments.train_features,

@@ -145,6 +145,7 @@ class Dataset(Sequence[Example]):
     name: str = ""  # the file or set, for messages
     dims: int = 0  # width of a frame; 0: a text set
     read: Callable[[int], np.ndarray] | None = None
+    from_files: bool = False  # whether `read` reads files each time, since the matrices do not fit into the memory
     task: Task = field(default_factory=Task)
     notes: list[Note] = field(default_factory=list)
     made: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # stream → how its features were made

@@ -150,6 +150,7 @@ def join(sets: Sequence[Dataset]) -> Dataset:
         name=" + ".join(s.name for s in sets),
         dims=sets[0].dims,
         read=features if sets[0].dims else None,
+        from_files=any(s.from_files for s in sets),
         notes=[note for s in sets for note in s.notes],
         made=sets[0].made,
         streams=sets[0].streams if all(s.streams == sets[0].streams for s in sets) else {},

@@ -40,6 +40,7 @@ from sourcewise.errors import RequestError, tell
 
 Use = Literal["train", "valid", "test"]
 USES: tuple[Use, ...] = ("test", "valid", "train")  # the first ones are the best model of a user's own sources
+EMBEDDED = ("digits", "dates")
 LENT = (  # options of a recipe's set that also hold for another file
     *("prefix", "lowercase", "source_form", "name", "source_language", "target_language", "metric", "max_source"),
     *("max_target", "quoting", "join_sources"),
@@ -138,7 +139,7 @@ def config_for(path: str, features: str | None = None, like: DatasetConfig | Non
     """
     lent = {name: getattr(like, name) for name in LENT} if like else {}
     path = str(Path(path).expanduser()) if path.startswith("~") else path
-    if path in ("digits", "dates") and not Path(path).exists():
+    if is_named(path) and not path.startswith(HUB):
         return DatasetConfig.model_validate({"builtin": path, **lent})
     if path.startswith(HUB):
         names = ("source", "target", "split", "subset")
@@ -169,11 +170,23 @@ def config_for(path: str, features: str | None = None, like: DatasetConfig | Non
     return DatasetConfig.model_validate({"pairs": path, **lent})
 
 
+def is_named(path: str | Path) -> bool:
+    """Whether a set is meant by its name, not by a file: hub:NAME, or an embedded one."""
+    return str(path).startswith(HUB) or (str(path) in EMBEDDED and not Path(path).exists())
+
+
 def holds_lines(path: str | Path) -> bool:
     """Whether a file is read as plain lines: it is no table, no conversations, no matrices and no manifest."""
+    if is_named(path):
+        return False
     name = Path(path).name
     known = Path(path).suffix.lower() in (".json", *endings()) or ending_of(name)
     return not known and not are_rows(Path(path))
+
+
+def has_columns(path: str | Path) -> bool:
+    """Whether a file has columns that can be named: a table, or rows with their features."""
+    return are_rows(Path(path)) or (Path(path).suffix.lower() in endings() and not are_conversations(str(path)))
 
 
 def is_manifest(columns: Sequence[str], source: str = "source", file: str | None = None) -> bool:

@@ -7,9 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from sourcewise.config import DataConfig, Recipe
-from sourcewise.data.open import config_for
+from sourcewise.data.readers.conversations import are_conversations
+from sourcewise.data.readers.manifest_rows import are_rows
 from sourcewise.data.readers.pairs import HUB
 from sourcewise.data.readers.tables import endings
+from sourcewise.data.request import SourceRequest
 from sourcewise.diagnosis import ours
 from sourcewise.diagnosis.answer import Piece
 from sourcewise.diagnosis.course import Course
@@ -27,15 +29,18 @@ _SMALL = {"d_model": 8, "d_ff": 8, "heads": 1, "encoder_layers": 1, "decoder_lay
 
 def is_data(name: str | Path) -> bool:
     """Whether a name means a set of examples, not a model: a table's file, or hub:NAME."""
-    return str(name).startswith(HUB) or (Path(name).suffix.lower() in endings() and Path(name).is_file())
+    path = Path(name)
+    if str(name).startswith(HUB) or are_rows(path):
+        return True
+    return path.is_file() and (path.suffix.lower() in endings() or are_conversations(str(name)))
 
 
 def of_data(train: str | Path, valid: str | Path | None, reading: Mapping[str, Any]) -> list[Piece]:
     """What the rules over data find in a set, and in another one beside it. Raises RequestError."""
-    features = reading.get("features")
-    named = {name: reading[name] for name in ("source", "target") if reading.get(name)}
+    words = {name: reading.get(name) for name in ("features", "source", "target")}
+    request = SourceRequest(DataConfig(), **words)
     sets = {"train": train} | ({"valid": valid} if valid is not None else {})
-    opened = {use: config_for(str(path), features).model_copy(update=named) for use, path in sets.items()}
+    opened = {use: request.config(str(path)) for use, path in sets.items()}
     recipe = Recipe(name="data", data=DataConfig.model_validate(opened), model=_SMALL)  # type: ignore[arg-type]
     try:
         setup = set_up(recipe)

@@ -12,6 +12,7 @@ from sourcewise.data.encoding import ExampleSet
 from sourcewise.data.examples import Dataset
 from sourcewise.data.noise.features import Augmenter
 from sourcewise.diagnosis.measures.features import Summary, summarised
+from sourcewise.diagnosis.measures.forms import Form
 from sourcewise.diagnosis.plan import Plan
 from sourcewise.diagnosis.rule import CannotTell
 
@@ -70,6 +71,7 @@ class Pairs:
     augmenter: Augmenter | None = None
     fewest: int = FEWEST  # examples of a set that is judged
     summaries: dict[int, Summary] = field(default_factory=dict)  # of the parts of `train`
+    passed: Sequence[Form] = ()  # of matrices that are not here as they were given
 
     about = "the training data"
 
@@ -128,6 +130,13 @@ class Pairs:
             if id(part) not in self.summaries:
                 self.summaries[id(part)] = summarised(part)
         return [(part, self.summaries[id(part)]) for part in parts]
+
+    def forms(self) -> list[tuple[str, Sequence[Form]]]:
+        """The forms of matrices, by name of their set; none of images, and of what never changes. Raises as above."""
+        if self.passed:
+            return [(self.train.dataset.name, self.passed)]
+        found = [(part, summary) for part, summary in self.features() if not summary.constant]
+        return [(part.dataset.name, summary.forms) for part, summary in found if not part.dataset.image]
 
     @cached_property
     def cut(self) -> Cut | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from sourcewise.config import DataConfig, EvaluationConfig
@@ -47,16 +47,15 @@ def group_figures(rows: Sequence[Row], counting: Counting = Counting()) -> dict[
     return {"by_group": tables} if tables else {}
 
 
-def seen_figures(
-    rows: Sequence[Row], targets: Collection[str] | None, counting: Counting = Counting()
-) -> dict[str, Any]:
+def seen_figures(rows: Sequence[Row], targets: Iterable[str] | None, counting: Counting = Counting()) -> dict[str, Any]:
     """`by_target`: the figures of references that are (`seen`) and are not (`unseen`) among the training `targets`.
 
     Empty where these are not known (None), or all or none of the references are among them.
     """
     if targets is None:
         return {}
-    known = {plain(text) for text in targets}
+    wanted = {plain(row.reference) for row in rows}
+    known = {text for text in map(plain, targets) if text in wanted}  # of millions only these are kept
     parts: dict[str, list[Row]] = {"seen": [], "unseen": []}
     for row in rows:
         parts["seen" if plain(row.reference) in known else "unseen"].append(row)

@@ -26,6 +26,7 @@ class Asked:
     task: str | None = None
     features: str | None = None
     prefix: str | None = None
+    column: str | None = None  # of the sources
     n_best: int = 1
     scores: bool = False
     json: bool = False
@@ -62,7 +63,8 @@ class Writer:
     @property
     def request(self) -> SourceRequest:
         """How sources are read."""
-        return SourceRequest(self.model.data, self.asked.task, self.asked.features, self.asked.prefix)
+        asked = self.asked
+        return SourceRequest(self.model.data, asked.task, asked.features, asked.prefix, asked.column)
 
     def lines(self, sources: Dataset, before: int, progress: Progress | None = None) -> tuple[str, Counts]:
         """The lines of some sources, of which `before` come earlier, and counts of them."""

@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from sourcewise.diagnosis.measures.forms import Form, form_of
+
 DIMS = 16  # mixtures of dimensions that are kept
 MOST = 1024  # dimensions that are mixed
 FRAMES = 256  # of a matrix; longer ones are averaged
@@ -40,3 +42,14 @@ def kept(features: Tensor, mask: Tensor | None, bands: int | None) -> tuple[Tens
         small = F.avg_pool1d(small.transpose(1, 2), step, ceil_mode=True).transpose(1, 2)
         real = F.max_pool1d(real[:, None], step, ceil_mode=True)[:, 0]
     return small, real.bool()
+
+
+def forms_of(features: Tensor, mask: Tensor | None, bands: int | None) -> list[Form]:
+    """The forms of matrices (batch, frames, dims), as far as the mask (batch, frames) calls their frames real.
+
+    None of what a model of speech is given at a fixed length, and without a mask: its padding is the collator's.
+    """
+    if bands is not None or mask is None or mask.ndim != 2 or mask.shape[1] != features.shape[1]:
+        return []
+    held = zip(features.detach().flatten(2).float().cpu(), mask[: len(features)].bool().cpu(), strict=True)
+    return [form_of(one[real].numpy()) for one, real in held if real.any()]

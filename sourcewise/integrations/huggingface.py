@@ -232,7 +232,7 @@ class HuggingFaceDoctor(Doctor):
         with self.look():
             within = within_of(waited.batches, speaker_of(self.model, self.processing))
             self.pieces["padding"] = look(Wiring(within=within), codes="WIR039")
-            pairs = pairs_of(self.model, waited.batches, self.processing)
+            pairs = pairs_of(self.model, waited.batches, self.processing, waited.forms)
             count = len(pairs.train)
             few = count < FEWEST
             missing = [absent(Pairs, f"{count} examples, at least {FEWEST} are needed")] if few else []

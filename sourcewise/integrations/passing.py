@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from sourcewise.data.batches import IGNORED
+from sourcewise.diagnosis.measures.forms import Form
 from sourcewise.errors import RequestError
 from sourcewise.integrations import features
 from sourcewise.integrations.collated import LABELS, MASK, READ, TEXT, VECTORS, Collation
@@ -22,6 +23,7 @@ from sourcewise.integrations.collated import LABELS, MASK, READ, TEXT, VECTORS, 
 Seen = Callable[[Any, bool], None]  # a batch, and whether it is trained on
 
 SPEECH = "input_features"
+FORMS = 200  # matrices whose form is looked at
 KEPT = 8  # batches of an evaluation, at least, of which some examples are looked at
 
 
@@ -171,6 +173,7 @@ class First:
         """`slim`: without all that the rules over pairs do not read; `bands` see `features.kept`."""
         self.wanted, self.slim, self.bands = wanted, slim, bands
         self.batches: list[dict[str, Any]] = []
+        self.forms: list[Form] = []  # of the first matrices, if slim
 
     @property
     def examples(self) -> int:
@@ -186,14 +189,22 @@ class First:
         """Keep of this batch what is still wanted."""
         left = self.wanted - self.examples
         kept = some_of(batch, spread(size_of(batch), left)) if size_of(batch) > left else dict(batch)
+        if self.slim and (given := _matrices(kept)) is not None:
+            self.forms += features.forms_of(given[: FORMS - len(self.forms)], kept.get(MASK), self.bands)
         self.batches.append(_slim(kept, self.bands) if self.slim else kept)
+
+
+def _matrices(batch: Collation) -> Tensor | None:
+    """The features (batch, frames, dims) that are its sources; None where there are none."""
+    if TEXT in batch:
+        return None
+    return next((batch[n] for n in (VECTORS, SPEECH) if isinstance(batch.get(n), Tensor) and batch[n].ndim == 3), None)
 
 
 def _slim(batch: Collation, bands: int | None = None) -> dict[str, Any]:
     """Ids, labels and mask on the CPU; of vectors and of features of speech a few mixtures of their dimensions."""
     kept = {name: batch[name] for name in (TEXT, LABELS, MASK, READ) if name in batch}
-    given = next((batch[n] for n in (VECTORS, SPEECH) if isinstance(batch.get(n), Tensor) and batch[n].ndim == 3), None)
-    if TEXT not in kept and given is not None:
+    if (given := _matrices(batch)) is not None:
         kept[VECTORS], kept[MASK] = features.kept(given.detach(), batch.get(MASK), bands)
     kept |= {name: None for name in batch if name not in kept}  # to be named where they are what is there instead
     return {name: value.detach().cpu() if isinstance(value, Tensor) else value for name, value in kept.items()}

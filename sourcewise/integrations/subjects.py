@@ -17,6 +17,7 @@ from torch import Tensor
 
 from sourcewise.data.batches import IGNORED, Batch
 from sourcewise.diagnosis.measures.first_step import Optimizer, Stepped
+from sourcewise.diagnosis.measures.forms import Form
 from sourcewise.diagnosis.measures.laid import on_side, side_of
 from sourcewise.diagnosis.measures.within import counted
 from sourcewise.diagnosis.pairs import Ids, Pairs
@@ -132,8 +133,8 @@ def on_the_right(batch: Collation, pad_id: int) -> Collation:
     return {**batch, **moved}
 
 
-def pairs_of(model: Any, batches: Sequence[Collation], processing: Any) -> Pairs:
-    """The examples of the batches that have passed. Raises RequestError."""
+def pairs_of(model: Any, batches: Sequence[Collation], processing: Any, forms: Sequence[Form] = ()) -> Pairs:
+    """The examples of the batches that have passed, and the forms of their matrices. Raises RequestError."""
     encoded = Collated(batches, speaker_of(model, processing), "training data", counted=True)
     ends = encoded.sources is not None and ends_texts(processing)
     tokenizer = encoded.tokenizer  # padding that no mask hides is no text cut off
@@ -146,7 +147,7 @@ def pairs_of(model: Any, batches: Sequence[Collation], processing: Any) -> Pairs
         None if unknown in stops else unknown,
         whole_words=_is_of_words(known),
     )
-    return Pairs(encoded, ids=ids)
+    return Pairs(encoded, ids=ids, passed=forms)
 
 
 def within_of(batches: Sequence[Collation], speaker: Speaker) -> Within | None:

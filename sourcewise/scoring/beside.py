@@ -14,7 +14,7 @@ from sourcewise.errors import RequestError
 from sourcewise.evaluation.verdict import among, judging_metric
 from sourcewise.metrics.counting import Counting
 from sourcewise.metrics.measure import Measure
-from sourcewise.scoring.reading import ReferenceSet, is_table, training_targets
+from sourcewise.scoring.reading import Columns, ReferenceSet, holds_rows, training_targets
 from sourcewise.scoring.table import Scores
 
 CALLED = "{} (baseline)"
@@ -24,8 +24,7 @@ def baselines_of(
     known: ReferenceSet,
     train: str | Path,
     counting: Counting,
-    target: str | None = None,
-    features: str | None = None,
+    columns: Columns = Columns(),
     train_features: str | None = None,
 ) -> Baselines:
     """The baselines of a set, from a training set: a text file of targets, a table of pairs, or a manifest.
@@ -33,8 +32,8 @@ def baselines_of(
     Without sources on both sides nothing is copied. Raises RequestError for what cannot be read.
     """
     measure = Measure(judging_metric([each[0] for each in known.references]), counting)
-    training, without = _training(str(train), target, train_features)
-    asked, without = (_asked(known, target, features), "") if not without else (_texts(known), without)
+    training, without = _training(str(train), columns, train_features)
+    asked, without = (_asked(known, columns), "") if not without else (_texts(known), without)
     if not without and bool(asked.dims) != bool(training.dims):
         without = f"{known.name} and {train} have sources of different kinds"
     elif not without and not asked.dims and not known.sources:
@@ -66,25 +65,27 @@ def placed(found: Scores, baselines: Baselines, own: Mapping[str, Sequence[str]]
     return replace(found, systems=systems, remarks=[*found.remarks, said])
 
 
-def _training(train: str, target: str | None, features: str | None) -> tuple[Dataset, str]:
+def _training(train: str, columns: Columns, features: str | None) -> tuple[Dataset, str]:
     """The training set, and why it has no sources, if so."""
-    if not is_table(train):
-        rows = [Example(str(i), text) for i, text in enumerate(training_targets(train, target))]
+    if not holds_rows(train):
+        rows = [Example(str(i), text) for i, text in enumerate(training_targets(train, columns.target))]
         return Dataset(rows, train), f"{train} is a list of targets, without sources"
     try:
-        return SourceRequest(DataConfig(), features=features, target=target).examples(train), ""
+        asked = SourceRequest(DataConfig(), features=features, source=columns.source, target=columns.target)
+        return asked.examples(train), ""
     except RequestError as problem:
         if features is not None:
             raise
-        rows = [Example(str(i), text) for i, text in enumerate(training_targets(train, target))]
+        rows = [Example(str(i), text) for i, text in enumerate(training_targets(train, columns.target))]
         return Dataset(rows, train), f"the sources of {train} cannot be read: {problem}"
 
 
-def _asked(known: ReferenceSet, target: str | None, features: str | None) -> Dataset:
+def _asked(known: ReferenceSet, columns: Columns) -> Dataset:
     """The scored set with its sources: matrices of a manifest, else the texts beside the references."""
-    if features is None:
+    if columns.features is None:
         return _texts(known)
-    found = SourceRequest(DataConfig(), features=features, target=target).examples(known.name)
+    asked = SourceRequest(DataConfig(), features=columns.features, target=columns.target)
+    found = asked.examples(known.name)
     found = found.select(known.rows) if known.rows else found
     if len(found) != len(known):
         raise RequestError(f"{known.name}: {len(known):,} references, but {len(found):,} examples with features")

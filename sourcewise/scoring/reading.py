@@ -7,10 +7,17 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from sourcewise.config import DataConfig
 from sourcewise.data.groups import group_columns
+from sourcewise.data.open import is_manifest, is_named
+from sourcewise.data.readers.conversations import are_conversations
+from sourcewise.data.readers.delimited import DELIMITED, read_header
 from sourcewise.data.readers.lines import read_lines
+from sourcewise.data.readers.manifest_rows import are_rows, read_rows
+from sourcewise.data.readers.manifests import ids_of
 from sourcewise.data.readers.several import read_targets
 from sourcewise.data.readers.tables import Table, endings, listed, no_column, read_table
+from sourcewise.data.request import SourceRequest
 from sourcewise.errors import RequestError
 from sourcewise.evaluation.results import TRANSLATIONS_FILE, Row, read_translations
 from sourcewise.metrics.counting import References
@@ -18,6 +25,19 @@ from sourcewise.metrics.texts import plain
 
 TARGETS = ("target", "reference", "text", "translation", "tgt_text")  # columns of references, by preference
 OUTPUTS = ("output", "hypothesis", "prediction")
+
+
+@dataclass(frozen=True, slots=True)
+class Columns:
+    """How the files are read."""
+
+    target: str | None = None  # column of references
+    output: str | None = None  # column of outputs
+    groups: Sequence[str] = ()  # columns whose values are scored on their own, besides the usual ones
+    join_sources: bool = False  # rows of one source are one example with several references
+    features: str | None = None  # folder of a manifest
+    source: str | None = None  # column of sources
+    task: str | None = None  # of a model's mixture, for outputs that it writes now
 
 
 @dataclass(slots=True)
@@ -42,21 +62,18 @@ class ReferenceSet:
         return sum(first.setdefault(source, reference) != reference for source, reference in texts)
 
 
-def read_references(
-    path: str, more: Sequence[str] = (), *, target: str | None = None, groups: Sequence[str] = ()
-) -> ReferenceSet:
+def read_references(path: str, more: Sequence[str] = (), *, columns: Columns = Columns()) -> ReferenceSet:
     """The references in a text file, a table or a run folder, with those of further files of the same examples.
 
-    A table may have several per example: a list in a cell, or columns such as target2. `groups` are columns besides
-    those that `data.groups` knows. Raises RequestError for files that cannot be read, that do not match, or that hold
-    no example.
+    A table may have several per example: a list in a cell, or columns such as target2. Raises RequestError for files
+    that cannot be read, that do not match, or that hold no example.
     """
-    found = _references_of(path, target, groups)
+    found = _references_of(path, columns)
     if not len(found):
         raise RequestError(f"{path}: no references; a set needs at least one")
     several = list(found.references)
     for other in more:
-        texts = _references_of(other, target, ()).references
+        texts = _references_of(other, Columns(columns.target)).references
         _check_count(other, len(texts), found)
         several = [(*mine, *theirs) for mine, theirs in zip(several, texts, strict=True)]
     found.references = several
@@ -120,7 +137,7 @@ def has_outputs(path: str) -> bool:
 
 def training_targets(path: str, target: str | None = None) -> list[str]:
     """The target texts of a training set: a table, or a text file. Raises RequestError."""
-    return [text for each in _references_of(path, target, ()).references for text in each]
+    return [text for each in _references_of(path, Columns(target)).references for text in each]
 
 
 def read_sources(path: str, known: ReferenceSet) -> list[str]:
@@ -134,27 +151,45 @@ def read_sources(path: str, known: ReferenceSet) -> list[str]:
     return texts
 
 
-def _references_of(path: str, target: str | None, groups: Sequence[str]) -> ReferenceSet:
-    if Path(path).is_dir():
+def _references_of(path: str, columns: Columns) -> ReferenceSet:
+    rows_of_features = are_rows(Path(path))
+    if Path(path).is_dir() and not rows_of_features:
         rows = _rows_of_folder(path)
         return ReferenceSet(path, [row.references for row in rows], [row.id for row in rows])
-    if not is_table(path):
+    if is_named(path) or are_conversations(path):
+        return _of_dataset(path, columns)
+    if not rows_of_features and not is_table(path):
         return ReferenceSet(path, [(line,) for line in _lines(path)])
-    table = read_table(path)
-    missing = next((name for name in groups if name not in table.columns), None)
+    usual: tuple[str, ...] = TARGETS
+    ids: list[str] = []
+    if rows_of_features or (Path(path).suffix.lower() in DELIMITED and is_manifest(read_header(path))):
+        manifest = read_rows(Path(path))
+        table, usual, ids = manifest.table, (*manifest.layout.targets, *TARGETS), ids_of(manifest)
+    else:
+        table = read_table(path)
+    missing = next((name for name in columns.groups if name not in table.columns), None)
     if missing is not None:
         raise no_column(path, missing, table.names())
-    name = _column(table, target, TARGETS, "--target")
+    name = _column(table, columns.target, dict.fromkeys(usual), "--target")
     first, others = read_targets(table, name)
     _no_bad_rows(table)
     found = ReferenceSet(path, [(text, *more) for text, more in zip(first, others, strict=True)])
-    found.ids = list(table.text("id")) if "id" in table.columns else []
-    found.sources = list(table.text("source")) if "source" in table.columns and name != "source" else []
-    named = dict.fromkeys([*groups, *group_columns(table.names(), (name, "id", "source")).values()])
+    found.ids = ids or (list(table.text("id")) if "id" in table.columns else [])
+    source = columns.source or "source"
+    asked = columns.source is not None  # then Table tells if there is none
+    found.sources = list(table.text(source)) if asked or (source in table.columns and name != source) else []
+    named = dict.fromkeys([*columns.groups, *group_columns(table.names(), (name, "id", source)).values()])
     found.groups = {each: list(table.text(each)) for each in named}
     found.remarks = [f"{path}: {note.where}: {note.what}" for note in table.notes]
     _no_bad_rows(table)
     return found
+
+
+def _of_dataset(path: str, columns: Columns) -> ReferenceSet:
+    """The references of a set that is read as a whole: conversations, one of the hub, an embedded one."""
+    found = SourceRequest(DataConfig(), source=columns.source, target=columns.target).examples(path)
+    sources = [] if found.dims else [example.source for example in found]
+    return ReferenceSet(path, [example.references for example in found], [example.id for example in found], sources)
 
 
 def _rows_of_folder(path: str) -> list[Row]:
@@ -162,6 +197,11 @@ def _rows_of_folder(path: str) -> list[Row]:
         where = "a trained run has one, and `evaluate -o` writes one"
         raise RequestError(f"{path}: no {TRANSLATIONS_FILE} in this folder; {where}")
     return read_translations(Path(path, TRANSLATIONS_FILE))
+
+
+def holds_rows(path: str) -> bool:
+    """Whether a path has rows with more than a target: a table, a manifest of any kind, conversations, a named set."""
+    return are_rows(Path(path)) or is_named(path) or are_conversations(path) or is_table(path)
 
 
 def is_table(path: str) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from sourcewise.metrics.counting import Counting, Scorer
 from sourcewise.metrics.significance import PairedTest
 from sourcewise.scoring.beside import baselines_of, placed, systems_of
 from sourcewise.scoring.reading import (
+    Columns,
     ReferenceSet,
     has_outputs,
     joined,
@@ -25,17 +26,6 @@ from sourcewise.scoring.reading import (
 from sourcewise.scoring.table import Scores, chosen, score_texts
 
 FOREIGN = 0.5  # share of a run's references that are not of this set, above which its outputs are of another one
-
-
-@dataclass(frozen=True, slots=True)
-class Columns:
-    """How the files are read."""
-
-    target: str | None = None  # column of references
-    output: str | None = None  # column of outputs
-    groups: Sequence[str] = ()  # columns whose values are scored on their own, besides the usual ones
-    join_sources: bool = False  # rows of one source are one example with several references
-    features: str | None = None  # folder of a manifest
 
 
 def score(
@@ -63,7 +53,7 @@ def score(
     """
     keys = chosen(metrics)
     more = [str(each) for each in more_references]
-    whole = read_references(str(references), more, target=columns.target, groups=columns.groups)
+    whole = read_references(str(references), more, columns=columns)
     if sources is not None:
         whole.sources = read_sources(str(sources), whole)
     known = joined(whole) if columns.join_sources else whole
@@ -73,7 +63,7 @@ def score(
     if train is not None:
         folder = None if train_features is None else str(train_features)
         counting = how.get("counting") or Counting()
-        beside = baselines_of(known, train, counting, columns.target, columns.features, folder)
+        beside = baselines_of(known, train, counting, columns, folder)
         systems |= systems_of(beside, list(systems))
     extra = {"comet": _comet(known, systems, comet_model)} if "comet" in keys else {}
     buckets = _buckets(known, train)
@@ -136,13 +126,14 @@ def _generated(path: str, known: ReferenceSet, columns: Columns) -> tuple[list[s
     from sourcewise.data.request import SourceRequest
     from sourcewise.generation.model import load
 
-    if Path(known.name).is_dir():
+    if has_outputs(known.name):
         raise RequestError(f"{path}: outputs for other examples than {known.name} has; give the file of its sources")
     if not known.sources and columns.features is None and not known.ids:
         what = "no outputs for these references, and no sources to generate from"
         raise RequestError(f"{path}: {what}; give REFERENCES as a table with a column source, or as a manifest")
     model = load(path)
-    dataset = SourceRequest(model.data, features=columns.features, target=columns.target).examples(known.name)
+    asked = SourceRequest(model.data, columns.task, columns.features, None, columns.source, columns.target)
+    dataset = asked.examples(known.name)
     if len(dataset) != len(known):
         raise RequestError(f"{known.name}: {len(known):,} references, but {path} reads {len(dataset):,} examples of it")
     options = model.generation

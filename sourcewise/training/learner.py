@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import NoReturn
 
 import numpy as np
@@ -37,6 +38,7 @@ from sourcewise.training.state import Progress
 from sourcewise.training.statistics import gradient_norms, update_ratios
 from sourcewise.training.step import StepEngine, engine_for, target_cost
 
+READERS = 4  # threads that read features ahead of a step: they wait for files, not for cores
 PRECISIONS = {"bf16": torch.bfloat16, "fp32": torch.float32}
 
 
@@ -90,8 +92,10 @@ class Learner:
         self.at.parts = config.parts or self.engine.parts
         self.unread: list[Taken] = []
         device = network.device
-        apart = self.ranks.world == 1 and not is_host(device)
-        self.ahead = Ahead(self.plan, self.engine.target_cost, pin=device.type == "cuda") if apart else None
+        read = any(part.dataset.from_files for part in setup.train.parts)
+        apart = self.ranks.world == 1 and (read or not is_host(device))
+        ahead = partial(Ahead, self.plan, self.engine.target_cost, pin=device.type == "cuda")
+        self.ahead = ahead(threads=READERS if read else 1) if apart else None
 
     def _spread(self, precision: torch.dtype) -> None:
         """Make optimizer and engine: of this process, or of its share of the work of several."""

@@ -102,3 +102,14 @@ def test_an_evaluation_of_a_run_has_both(tmp_path: Path, capsys: pytest.CaptureF
     out = capsys.readouterr().out
     assert "target text\texamples\tBLEU" in out and "\nseen in training\t6\t" in out and "\nspeaker1\t3\t" in out
     assert "By speaker" in (run.folder / "report.html").read_text()
+
+
+def test_targets_of_a_large_table_are_those_of_a_small_one_and_a_stream_is_not_read(tmp_path: Path) -> None:
+    table = tmp_path / "x.tsv"
+    table.write_text("source\ttarget\n" + "".join(f"{i}\tWord {i}\n" for i in range(30)))
+    sets = DatasetConfig(pairs=str(table), lowercase=True, limit=20)
+    small = training_targets(DataConfig(train=sets))
+    large = training_targets(DataConfig(train=sets, memory_mb=0.0, store=str(tmp_path / "store")))
+    assert small is not None and large is not None and list(large) == list(small) == [f"word {i}" for i in range(20)]
+    stream = DatasetConfig(pairs=str(tmp_path / "x.parquet"), stream=True)
+    assert training_targets(DataConfig(train=stream)) is None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -71,35 +72,58 @@ def test_the_n_best_and_their_scores_are_those_of_generate(pair: tuple[Any, Mode
         same(outputs, *theirs(model, path, source, 4, **asked), opened.network.pad_id)
 
 
+def two_hundred() -> dict[int, list[str]]:
+    """200 sources by their number of tokens, so that transformers needs no padding."""
+    draw, alike = random.Random(5), dict[int, list[str]]()
+    for _ in range(200):
+        source = " ".join(draw.choices(WORDS, k=draw.randint(1, 6)))
+        alike.setdefault(len(TOKENIZER.encode(source)), []).append(source)
+    return alike
+
+
+def allowed(index: int, ids: torch.Tensor) -> list[int]:
+    """Every third token from one on that the length says, or the end."""
+    return [1, *range(10 + len(ids) % 3, 40, 3)]
+
+
+def _bad_words(model: Any, words: Sequence[str]) -> list[list[int]]:
+    spelt = [TOKENIZER.inner(text) for word in words for text in (word, f" {word}")]
+    return (getattr(model.generation_config, "bad_words_ids", None) or []) + spelt
+
+
 @pytest.mark.slow
 @torch.inference_mode()
-def test_the_n_best_of_200_sources(pair: tuple[Any, Model, Path]) -> None:
+@pytest.mark.parametrize("name", [*OPTIONS, "suppressed words", "a target prefix", "allowed tokens"])
+def test_the_n_best_of_200_sources(pair: tuple[Any, Model, Path], name: str) -> None:
     model, opened, path = pair
-    draw = random.Random(5)
-    sources = [" ".join(draw.choices(WORDS, k=draw.randint(1, 6))) for _ in range(200)]
-    alike: dict[int, list[int]] = {}  # of one length, so that transformers needs no padding
-    for i, source in enumerate(sources):
-        alike.setdefault(len(TOKENIZER.encode(source)), []).append(i)
-    for ours, asked in OPTIONS.values():
+    model.generation_config = transformers.GenerationConfig.from_pretrained(path)
+    ours, asked = OPTIONS.get(name, ({}, {}))
+    if name == "suppressed words":
+        ours, asked = {"suppress": ["mol", "gab"]}, {"bad_words_ids": _bad_words(model, ["mol", "gab"])}
+    elif name == "allowed tokens":
+        ours, asked = {"allowed_tokens": allowed}, {"prefix_allowed_tokens_fn": allowed}
+    elif name == "a target prefix":
+        ours = {"target_prefix": "ran mol", "length_penalty": 1.5}
+    how = {"num_beams": 4, "num_return_sequences": 4, "max_new_tokens": 10, "output_scores": True}
+    for sources in two_hundred().values():
+        if name == "a target prefix":
+            begun = torch.tensor([[opened.network.start_id, *TOKENIZER.inner("ran mol")]] * len(sources))
+            asked = {"decoder_input_ids": begun, "length_penalty": 1.5}
         found = opened.generate(sources, n_best=4, beams=4, max_new_tokens=10, **ours).of
-        for rows in alike.values():
-            model.generation_config = transformers.GenerationConfig.from_pretrained(path)
-            how = {"num_beams": 4, "num_return_sequences": 4, "max_new_tokens": 10, "output_scores": True}
-            ids = torch.tensor([TOKENIZER.encode(sources[i]) for i in rows])
-            told = model.generate(ids, return_dict_in_generate=True, **how, **asked)
-            said, scores = told.sequences[:, 1:].view(len(rows), 4, -1), told.sequences_scores.view(len(rows), 4)
-            for i, several, their in zip(rows, said.tolist(), scores.tolist(), strict=True):
-                same(found[i], several, their, opened.network.pad_id)
+        ids = torch.tensor([TOKENIZER.encode(source) for source in sources])
+        told = model.generate(ids, return_dict_in_generate=True, **how, **asked)
+        said, scores = told.sequences[:, 1:].view(len(sources), 4, -1), told.sequences_scores.view(len(sources), 4)
+        for outputs, several, their in zip(found, said.tolist(), scores.tolist(), strict=True):
+            same(outputs, several, their, opened.network.pad_id)
 
 
 def test_suppressed_words_are_their_bad_words(pair: tuple[Any, Model, Path]) -> None:
     model, opened, path = pair
     words = ["mol", "gab", "hyl"]
-    spelt = [TOKENIZER.inner(text) for word in words for text in (word, f" {word}")]
     found = opened.generate(SOURCES, n_best=3, beams=3, max_new_tokens=10, suppress=words)
     own = opened.generate(SOURCES, n_best=3, beams=3, max_new_tokens=10)
     assert [each.best.ids for each in found.of] != [each.best.ids for each in own.of]
-    bad = (getattr(model.generation_config, "bad_words_ids", None) or []) + spelt
+    bad = _bad_words(model, words)
     for outputs, source in zip(found.of, SOURCES, strict=True):
         same(outputs, *theirs(model, path, source, 3, bad_words_ids=bad), opened.network.pad_id)
 
@@ -145,10 +169,6 @@ def test_stop_texts_end_outputs_as_their_stop_strings(tmp_path: Path) -> None:
 
 def test_an_allowed_tokens_function_is_their_prefix_allowed_tokens_fn(pair: tuple[Any, Model, Path]) -> None:
     model, opened, path = pair
-
-    def allowed(index: int, ids: torch.Tensor) -> list[int]:
-        return [1, *range(10 + len(ids) % 3, 40, 3)]
-
     for beams in (1, 3):
         found = opened.generate(SOURCES, beams=beams, max_new_tokens=8, allowed_tokens=allowed)
         for outputs, source in zip(found.of, SOURCES, strict=True):

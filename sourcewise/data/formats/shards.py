@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from sourcewise.config.data import Sounds
+from sourcewise.data.formats.npy import NPY, NpyFile
 from sourcewise.data.formats.registry import open_bytes
 from sourcewise.data.formats.store import Header, Store, heard
 
@@ -38,7 +39,7 @@ class Member:
 
 
 class Members:
-    """The array of each of these members, by key."""
+    """The array of each of these members, by key. Of an .npy only the rows that are asked for are read."""
 
     def __init__(self, members: dict[str, Member], sounds: Sounds = "log-mel") -> None:
         self._members, self._sounds = members, sounds
@@ -53,6 +54,8 @@ class Members:
 
     def _store(self, key: str) -> tuple[Store, str]:
         member = self._members[key]
+        if member.ending == NPY:
+            return NpyFile(member.shard, (member.offset, member.size)), ""
         store = heard(open_bytes(io.BytesIO(member.read()), member.ending), self._sounds)
         keys = store.keys()
         if len(keys) != 1:

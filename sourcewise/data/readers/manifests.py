@@ -63,6 +63,7 @@ def read_manifest(
         str(path),
         store.dims,
         lambda k: store(places[kept[k]]),
+        from_files=not store.cached,
         notes=[*table.notes, *left_out],
         made=made,
         streams=store.widths if isinstance(store, JoinedStore) else {},
@@ -110,7 +111,7 @@ def _said(
     groups = _groups(table, layout, count, (target or "", prompt or ""))
     spoken = table.languages(languages, count)
     _tell_of_ids(table, count)
-    return _Said(_ids(table, layout), targets, others, prompts or [""] * count, table.wheres(count), spoken, groups)
+    return _Said(ids_of(rows), targets, others, prompts or [""] * count, table.wheres(count), spoken, groups)
 
 
 def target_texts(
@@ -185,8 +186,9 @@ def _optional(table: Table, name: str) -> list[str]:
     return list(table.text(name)) if name and name in table.columns else []
 
 
-def _ids(table: Table, layout: Layout) -> list[str]:
+def ids_of(rows: ManifestRows) -> list[str]:
     """Names of the examples: of their own column, else of their files."""
+    table, layout = rows.table, rows.layout
     named = next((name for name in _IDS if name in table.columns), None)
     if named is not None and (named == "id" or named == layout.file or layout.holds):
         return list(table.text(named))

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from sourcewise.data.encoding import ExampleSet
+from sourcewise.diagnosis.measures.forms import Form, form_of
 from sourcewise.model.builder import CONSTANT
 
 SAMPLE = 500  # matrices, spread through a set
@@ -18,7 +20,8 @@ class Summary:
     """A sample of matrices: `places` in the set, and what they hold.
 
     `means`, `lows` and `highs` are (examples, dims): mean, smallest and largest number of each example and dimension;
-    `flat` (examples,) which are one number throughout; `mean` and `deviation` (dims,) over all frames.
+    `flat` (examples,) which are one number throughout; `mean` and `deviation` (dims,) over all frames. `forms` are of
+    whole matrices, frames beyond `max_frames` included.
     """
 
     places: np.ndarray
@@ -28,6 +31,7 @@ class Summary:
     flat: np.ndarray
     mean: np.ndarray
     deviation: np.ndarray
+    forms: Sequence[Form]
 
     @property
     def still(self) -> np.ndarray:
@@ -43,10 +47,12 @@ class Summary:
 def summarised(part: ExampleSet, size: int = SAMPLE) -> Summary:
     """Read a sample of a set, as far as `max_frames` lets the model see it. Raises RequestError."""
     places = np.linspace(0, len(part) - 1, min(len(part), size)).astype(int)
-    means, lows, highs, flat = [], [], [], []
+    means, lows, highs, flat, forms = [], [], [], [], []
     squares, frames = np.zeros(part.dataset.dims), 0
     for place in places:
-        matrix = part.read(int(place)).astype(np.float64)
+        whole = part.dataset.features(int(place))
+        forms.append(form_of(whole))
+        matrix = whole[: part.max_frames].astype(np.float64)
         means.append(matrix.mean(0))
         lows.append(matrix.min(0))
         highs.append(matrix.max(0))
@@ -56,4 +62,4 @@ def summarised(part: ExampleSet, size: int = SAMPLE) -> Summary:
     lengths = np.minimum([part.dataset[int(i)].frames for i in places], part.max_frames)
     mean = np.average(means, axis=0, weights=lengths)
     deviation = np.sqrt(np.maximum(squares / frames - mean**2, 0))
-    return Summary(places, np.array(means), np.array(lows), np.array(highs), np.array(flat), mean, deviation)
+    return Summary(places, np.array(means), np.array(lows), np.array(highs), np.array(flat), mean, deviation, forms)

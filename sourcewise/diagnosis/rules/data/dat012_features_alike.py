@@ -21,7 +21,7 @@ class FeaturesAlike(Rule[Pairs]):
     """
 
     code, name, level, rank = "DAT012", "features alike across examples", "error", 1.2
-    explained_by = "DAT011"
+    explained_by = "DAT011 DAT029"
     alike, pairs, identical, sample = 0.1, 0.05, 0.001, SAMPLE
     cures = Cure(
         "Check that the extractor was given the clip of each row, not one clip for all, and not its first frame."
