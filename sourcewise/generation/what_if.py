@@ -60,7 +60,7 @@ def parts_of(encoded: ExampleSet, index: int) -> list[Part]:
     words = [[i for i in tokens if i >= begin and (end is None or i < end)] for begin, end in _pairs(begins)]
     together = -(-len(words) // MOST)
     joined = [sum(words[i : i + together], []) for i in range(0, len(words), together or 1)]
-    found = [Part(some[0], some[-1] + 1, "".join(pieces[i] for i in some).strip()) for some in joined if some]
+    found = [Part(some[0], some[-1] + 1, _text(tokenizer, [ids[i] for i in some])) for some in joined if some]
     return [part for part in found if part.stop - part.start < len(ids)]  # something is left to read
 
 
@@ -70,7 +70,14 @@ def _pairs(begins: list[int]) -> Iterator[tuple[int, int | None]]:
 
 def _is_special(tokenizer: Tokenizer, token: int) -> bool:
     """Whether an id stands for no text: an end, a code of a language."""
-    return not tokenizer.decode([token]) and not tokenizer.name(token).startswith(LONE)
+    if token in tokenizer.around:
+        return True
+    speaks = tokenizer.languages is not None  # of other examples in other languages
+    return speaks and not tokenizer.decode([token]) and not tokenizer.name(token).startswith(LONE)
+
+
+def _text(tokenizer: Tokenizer, ids: list[int]) -> str:
+    return tokenizer.decode(ids).strip() or "".join(tokenizer.pieces(ids)).strip()
 
 
 def _begins_word(piece: str) -> bool:

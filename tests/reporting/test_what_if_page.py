@@ -125,7 +125,7 @@ def test_weights_are_saved_as_pictures(browser: Any, text: Trace, tmp_path: Path
 
 
 def test_two_models_stand_side_by_side(browser: Any, text: Trace, tmp_path: Path) -> None:
-    other = sourcewise.trace(made(name="other", d_model=24), TEXT, beams=1)
+    other = sourcewise.trace(made(name="other", d_model=32), TEXT, beams=1)
     visit = visit_file(browser, write_trace(text, tmp_path / "t.html", other), width=1280)
     for number, traced in enumerate((text, other)):
         section = visit.page.locator("main > section").nth(number)
