@@ -24,7 +24,15 @@ OF_PROJECT = {"dev", "docs", "release"}  # extras that users need not know of
 BASE = ("torch", "transformers")
 PARTS = {  # rows of the table, and the packages whose files they count
     "sourcewise itself": ("sourcewise",),
-    "sacrebleu and jiwer, with what they need": ("sacrebleu", "jiwer", "lxml", "rapidfuzz", "portalocker", "tabulate", "colorama"),
+    "sacrebleu and jiwer, with what they need": (
+        "sacrebleu",
+        "jiwer",
+        "lxml",
+        "rapidfuzz",
+        "portalocker",
+        "tabulate",
+        "colorama",
+    ),
     "sentencepiece and protobuf": ("sentencepiece", "protobuf"),
 }
 COUNT = """
@@ -64,7 +72,9 @@ def measure(wheel: Path, extras: list[str], folder: Path) -> dict[str, float]:
     install(base, str(wheel))
     found["sourcewise"] = size_of(base) - before - found["base"]
     for row, packages in PARTS.items():
-        done = subprocess.run([base / "bin" / "python", "-c", COUNT, *packages], capture_output=True, text=True, check=True)
+        done = subprocess.run(
+            [base / "bin" / "python", "-c", COUNT, *packages], capture_output=True, text=True, check=True
+        )
         found[row] = int(done.stdout) / 1e6
     usual = size_of(base)
     for extra in extras:
@@ -101,7 +111,9 @@ def written(page: str, found: dict[str, float]) -> str:
             page, count = re.subn(r"\(the wheel has [\d.]+\)", f"(the wheel has {size:.1f})", page)
         else:
             pattern = rows.get(name) or (
-                rf"^(\| of it: {re.escape(name)}[^|]*\| )[\d,.]+" if name in PARTS else rf"^(\| `{name}` \|[^|]*\| )[\d,.]+"
+                rf"^(\| of it: {re.escape(name)}[^|]*\| )[\d,.]+"
+                if name in PARTS
+                else rf"^(\| `{name}` \|[^|]*\| )[\d,.]+"
             )
             figure = f"**{figure}**" if name == "sourcewise" else figure
             page, count = re.subn(pattern, lambda row, figure=figure: row[1] + figure, page, flags=re.M)  # type: ignore[misc]

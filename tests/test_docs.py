@@ -243,7 +243,8 @@ def hidden_code(text: str) -> list[str]:
 
 
 @pytest.mark.parametrize(
-    "code", ["~~~sh\nx\n~~~", "- a\n\n  ```sh\n  x\n  ```", "```sh title\nx\n```", "text\n\n    sourcewise x\n", "```sh\nx\n"]
+    "code",
+    ["~~~sh\nx\n~~~", "- a\n\n  ```sh\n  x\n  ```", "```sh title\nx\n```", "text\n\n    sourcewise x\n", "```sh\nx\n"],
 )
 def test_hidden_code_is_found(code: str) -> None:
     assert hidden_code(f"# A page\n\n{code}\n")
@@ -278,13 +279,15 @@ def check_command(words: list[str], made: set[str]) -> None:
         for option in (word for word in rest[1:] if word.startswith("--")):
             assert f'"{option}"' in code or f'"{option.partition("=")[0]}"' in code, f"{rest[0]} has no {option}"
     elif command == "pip":
-        extras = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]
+        extras = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"][
+            "optional-dependencies"
+        ]
         for word in rest:
             for named in re.findall(r"\[([\w,]+)\]", word):
                 assert set(named.split(",")) <= set(extras), word
     elif command == "make":
         targets = re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.M)
-        assert set(word for word in rest if "=" not in word) <= set(targets), words
+        assert {word for word in rest if "=" not in word} <= set(targets), words
     elif command == "curl":
         (address,) = (word for word in rest if word.startswith("localhost:8000/"))
         route = address.partition("?")[0].removeprefix("localhost:8000")

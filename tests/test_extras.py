@@ -26,7 +26,21 @@ ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 MOST_MB = 60  # of an installation, without torch and transformers
 OF_USERS = set(PROJECT["optional-dependencies"]) - {"dev", "docs", "release"}
-HIDDEN = ("pyarrow", "pandas", "datasets", "scipy", "matplotlib", "sklearn", "PIL", "soundfile", "h5py", "peft", "av", "rouge_score", "nltk")
+HIDDEN = (
+    "pyarrow",
+    "pandas",
+    "datasets",
+    "scipy",
+    "matplotlib",
+    "sklearn",
+    "PIL",
+    "soundfile",
+    "h5py",
+    "peft",
+    "av",
+    "rouge_score",
+    "nltk",
+)
 HIDES = f"""
 from importlib.machinery import PathFinder
 kept = PathFinder.find_spec
@@ -67,7 +81,17 @@ def test_an_installation_is_small() -> None:
     sizes["sourcewise"] = sum(path.stat().st_size for path in [*own, *compiled]) / 1e6
     assert all(sizes[package] > 0 for package in ("sacrebleu", "jiwer", "sourcewise")), sizes
     assert sum(sizes.values()) <= MOST_MB, sorted(sizes.items(), key=lambda item: -item[1])
-    assert not base & {"pyarrow", "pandas", "datasets", "scipy", "matplotlib", "pillow", "scikit-learn", "nltk", "joblib"}
+    assert not base & {
+        "pyarrow",
+        "pandas",
+        "datasets",
+        "scipy",
+        "matplotlib",
+        "pillow",
+        "scikit-learn",
+        "nltk",
+        "joblib",
+    }
 
 
 def test_every_extra_of_users_is_told_of_by_info() -> None:
@@ -103,7 +127,19 @@ def test_tests_have_every_package_of_the_extras() -> None:
     """`dev`, `demo` and `serve` are what `make` installs; some trackers are left to those who have them."""
     extras = PROJECT["optional-dependencies"]
     there = {name_of(text) for extra in ("dev", "demo", "serve") for text in extras[extra]}
-    for extra in ("parquet", "hub", "pictures", "rouge", "audio", "video", "h5", "lora", "export", "lightning", "bench"):
+    for extra in (
+        "parquet",
+        "hub",
+        "pictures",
+        "rouge",
+        "audio",
+        "video",
+        "h5",
+        "lora",
+        "export",
+        "lightning",
+        "bench",
+    ):
         assert {name_of(text) for text in extras[extra]} <= there, extra
 
 

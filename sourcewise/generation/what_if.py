@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from itertools import chain, pairwise
 
 import numpy as np
 import torch
@@ -50,7 +51,7 @@ def parts_of(encoded: ExampleSet, index: int) -> list[Part]:
     if encoded.dataset.dims:
         frames = int(encoded.source_lengths[index])
         edges = np.linspace(0, frames, min(STRETCHES, frames) + 1).round().astype(int).tolist()
-        return [Part(start, stop) for start, stop in zip(edges, edges[1:], strict=False)]
+        return [Part(start, stop) for start, stop in pairwise(edges)]
     assert encoded.sources is not None
     ids, tokenizer = [int(i) for i in encoded.sources[index]], encoded.tokenizer
     pieces = tokenizer.pieces(ids)
@@ -59,7 +60,7 @@ def parts_of(encoded: ExampleSet, index: int) -> list[Part]:
     begins = begins if len(begins) > 1 else tokens
     words = [[i for i in tokens if i >= begin and (end is None or i < end)] for begin, end in _pairs(begins)]
     together = -(-len(words) // MOST)
-    joined = [sum(words[i : i + together], []) for i in range(0, len(words), together or 1)]
+    joined = [list(chain(*words[i : i + together])) for i in range(0, len(words), together or 1)]
     found = [Part(some[0], some[-1] + 1, _text(tokenizer, [ids[i] for i in some])) for some in joined if some]
     return [part for part in found if part.stop - part.start < len(ids)]  # something is left to read
 

@@ -72,7 +72,13 @@ def what_if_rows(trace: Trace) -> list[tuple[str, float, str]]:
     rows = []
     for without in trace.what_if or []:
         part = without.part
-        rows.append((visible(part.text) if part.text else f"frames {part.start}–{part.stop - 1}", sum(without.bits), without.output))
+        rows.append(
+            (
+                visible(part.text) if part.text else f"frames {part.start}–{part.stop - 1}",
+                sum(without.bits),
+                without.output,
+            )
+        )
     return rows
 
 
@@ -142,7 +148,11 @@ def _what_if_table(trace: Trace) -> Table:
     table.add_column("output then", overflow="ellipsis")
     for name, bits, output in what_if_rows(trace):
         same = output == trace.output
-        table.add_row(Text(name, style="bold"), bits_text(bits), Text("the same" if same else visible(output), style="dim" if same else ""))
+        table.add_row(
+            Text(name, style="bold"),
+            bits_text(bits),
+            Text("the same" if same else visible(output), style="dim" if same else ""),
+        )
     return table
 
 

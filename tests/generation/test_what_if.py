@@ -79,7 +79,7 @@ def test_stretches_of_frames_are_made_still() -> None:
     model = Model(network("convolution"), tokenizer, "tiny", generation=GenerationConfig(max_new_tokens=10))
     traced = sourcewise.trace(model, [clip(40)], what_if=True, beams=1)
     assert traced.what_if is not None and len(traced.what_if) == STRETCHES
-    assert [each.part.start for each in traced.what_if][0] == 0 and traced.what_if[-1].part.stop == 40
+    assert traced.what_if[0].part.start == 0 and traced.what_if[-1].part.stop == 40
     each = traced.what_if[3]
     still = clip(40)
     still[each.part.start : each.part.stop] = clip(40).mean(0)

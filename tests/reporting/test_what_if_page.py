@@ -59,8 +59,10 @@ def test_a_part_is_taken_away_and_the_losses_are_pythons(browser: Any, text: Tra
     ]
     totals = [sum(each.bits) for each in text.what_if]
     assert np.abs(np.array(figures(what_if.get_by_role("group"))) - totals).max() < 0.0501
-    assert what_if.locator("[aria-pressed=true]").get_attribute("title").startswith(
-        f"without {text.what_if[int(np.argmax(totals))].part.text}:"
+    assert (
+        what_if.locator("[aria-pressed=true]")
+        .get_attribute("title")
+        .startswith(f"without {text.what_if[int(np.argmax(totals))].part.text}:")
     )
     for each, button in zip(text.what_if, parts.all(), strict=True):
         button.click()
@@ -98,13 +100,13 @@ def test_self_attention_lights_up_with_pythons_weights(browser: Any, text: Trace
         assert np.abs(lit() - weights.mean((0, 1))[2]).max() <= 1e-5
         panel.get_by_label(f"{stack} layer 2 head 1").click()
         assert np.abs(lit() - weights[1, 0, 2]).max() <= 1e-5
-        assert "layer 2, head 1" in panel.locator("[role=status]").inner_text()
+        assert "layer 2, head 1" in panel.locator("[aria-live]").inner_text()
     visit.check_silent()
 
 
 def test_weights_are_saved_as_pictures(browser: Any, text: Trace, tmp_path: Path) -> None:
     visit = visit_file(browser, write_trace(text, tmp_path / "t.html"))
-    visit.page.get_by_label("Layer", exact=True).select_option("1")
+    visit.page.get_by_label("Layer", exact=True).select_option(index=2)
     for name, ending in (("Save these weights as SVG", "svg"), ("as PNG", "png")):
         with visit.page.expect_download() as begun:
             visit.page.get_by_role("button", name=name, exact=True).click()

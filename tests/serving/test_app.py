@@ -277,7 +277,7 @@ ANYTHING = st.recursive(
     max_leaves=6,
 )
 NAMES = st.sampled_from(
-    ["source", "sources", "features", "beams", "stream", "task", "sample", "seed", "max_new_tokens"]
+    ["source", "sources", "features", "beams", "stream", "task", "sample", "seed", "max_new_tokens", "what_if"]
 )
 BODIES = st.binary(max_size=40) | st.dictionaries(NAMES, ANYTHING, max_size=4).map(
     lambda tree: json.dumps(tree).encode()

@@ -200,13 +200,17 @@ def test_a_word_is_taken_away_and_another_said_there(browser: Any, url: str, mod
     assert what_if.locator(".said-then").inner_text() == wanted.what_if[6].output
     what_if.get_by_role("button", name="Say something else there").click()
     field = side(visit, "B").get_by_role("textbox", name="Source")
-    chosen = "[document.activeElement.value, document.activeElement.selectionStart, document.activeElement.selectionEnd]"
+    chosen = (
+        "[document.activeElement.value, document.activeElement.selectionStart, document.activeElement.selectionEnd]"
+    )
     assert visit.page.evaluate(chosen) == [TEXTS[2], len(TEXTS[2]) - 2, len(TEXTS[2])]
     visit.page.keyboard.type("ba")
     visit.page.keyboard.press("Control+Enter")
     visit.page.locator("#difference").wait_for()
     assert field.input_value() == "me no ba dó ki lu ba"
-    wait_for(lambda: visit.page.locator(".output").nth(1).inner_text() == model.generate(field.input_value(), beams=1)[0])
+    wait_for(
+        lambda: visit.page.locator(".output").nth(1).inner_text() == model.generate(field.input_value(), beams=1)[0]
+    )
     assert fits(visit)
     visit.check_silent(url)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterable, Iterator, Mapping
 from functools import partial
+from threading import get_ident
 from typing import Any
 
 from torch import Tensor, nn
@@ -24,7 +25,7 @@ def self_attention_of(stacks: Mapping[str, Iterable[nn.Module]]) -> Iterator[See
         for block in blocks:
             layer = getattr(block, "attention", None)
             if isinstance(layer, SelfAttention):
-                handles.append(layer.attend.register_forward_pre_hook(partial(_keep, seen[name])))
+                handles.append(layer.attend.register_forward_pre_hook(partial(_keep, get_ident(), seen[name])))
                 handles.append(layer.register_forward_pre_hook(_nothing))  # native code leaves a watched layer whole
     try:
         yield seen
@@ -33,9 +34,10 @@ def self_attention_of(stacks: Mapping[str, Iterable[nn.Module]]) -> Iterator[See
             handle.remove()
 
 
-def _keep(kept: list[Tensor], module: nn.Module, given: tuple[Any, ...]) -> None:
-    q, k, _, own, other, bias = given
-    kept.append(eager.weights(q, k, own, other, bias))
+def _keep(thread: int, kept: list[Tensor], module: nn.Module, given: tuple[Any, ...]) -> None:
+    if thread == get_ident():  # another one may compute with the same network
+        q, k, _, own, other, bias = given
+        kept.append(eager.weights(q, k, own, other, bias))
 
 
 def _nothing(module: nn.Module, given: tuple[Any, ...]) -> None:
@@ -50,7 +52,7 @@ def self_attention_of_theirs(model: Any) -> Iterator[Seen]:
     usual, handles = model.config._attn_implementation, []
     for name, part in parts.items():
         handles.append(part.register_forward_pre_hook(_asking, with_kwargs=True))
-        handles.append(part.register_forward_hook(partial(_keep_answer, seen[name])))
+        handles.append(part.register_forward_hook(partial(_keep_answer, get_ident(), seen[name])))
     model.set_attn_implementation("eager")  # the only one that returns weights
     try:
         yield seen
@@ -64,6 +66,7 @@ def _asking(module: nn.Module, given: tuple[Any, ...], named: dict[str, Any]) ->
     return given, {**named, "output_attentions": True, "return_dict": True}
 
 
-def _keep_answer(kept: list[Tensor], module: nn.Module, given: tuple[Any, ...], answer: Any) -> None:
+def _keep_answer(thread: int, kept: list[Tensor], module: nn.Module, given: tuple[Any, ...], answer: Any) -> None:
     weights = getattr(answer, "attentions", None) or ()
-    kept[:] = [each.float() for each in weights if each is not None and each.dim() == 4]
+    if thread == get_ident():
+        kept[:] = [each.float() for each in weights if each is not None and each.dim() == 4]

@@ -14,6 +14,7 @@ Computing source and target one after the other gives the same result, but the s
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Literal

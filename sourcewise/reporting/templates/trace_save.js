@@ -14,7 +14,8 @@ const saveButtons = (() => {
   function drawn({ weights, rows, columns, title }) {
     const named = columns.length <= SMALL, wide = named ? CELL : Math.max(2, 1400 / columns.length);
     const left = longest(rows) + 20, top = (named ? longest(columns) : 0) + 50;
-    const width = Math.max(left + columns.length * wide + 20, title.length * LETTER + 40), height = top + rows.length * CELL + 20;
+    const width = Math.ceil(Math.max(left + columns.length * wide + 20, title.length * LETTER + 40));
+    const height = Math.ceil(top + rows.length * CELL + 20);
     const svg = makeSvg("svg", { xmlns: "http://www.w3.org/2000/svg", width, height, viewBox: `0 0 ${width} ${height}`,
       "font-family": "sans-serif", "font-size": FONT });
     const say = (text, settings) => {

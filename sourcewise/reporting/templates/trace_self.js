@@ -30,7 +30,7 @@ const drawSelf = (() => {
       addToken(queries, node, text);
       return node;
     }) : chips;
-    const told = make("p", { class: "note", role: "status" });
+    const told = make("p", { class: "note", "aria-live": "polite" });
     const grid = make("div", { class: "heads-of-self", role: "group", "aria-label": `Layers and heads of the ${stack}` });
     grid.style.setProperty("--heads", given.heads);
     const tiles = [];

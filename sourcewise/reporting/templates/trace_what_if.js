@@ -38,7 +38,7 @@ const drawWhatIf = (() => {
   function drawParts(data, more) {
     const totals = data.what_if.map(({ bits }) => sum(bits)), most = Math.max(...totals);
     const row = make("div", { class: "tokens lossy parts", dir: "auto", role: "group", "aria-label": "Parts of the source" });
-    const detail = make("div", { class: "detail", role: "status" });
+    const detail = make("div", { class: "detail", "aria-live": "polite" });
     const nodes = data.what_if.map((without, i) => {
       const told = `without ${named(without)}: ${bitsText(totals[i])} bits`;
       const settings = { type: "button", class: "token gap", title: told, "aria-label": told };
