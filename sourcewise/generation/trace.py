@@ -67,6 +67,11 @@ class Part:
     stop: int
     text: str = ""  # of its tokens
 
+    @property
+    def name(self) -> str:
+        """Its text, or its frames."""
+        return visible(self.text) if self.text else frames_name(self.start, self.stop)
+
 
 @dataclass(frozen=True, slots=True)
 class Without:
@@ -193,12 +198,16 @@ def bits_text(bits: float) -> str:
     return f"{round(bits, 2) + 0.0:.2f}" if math.isfinite(bits) else ""
 
 
+def frames_name(start: int, stop: int) -> str:
+    """Name of frames [start, stop)."""
+    return f"frame {start}" if stop - start == 1 else f"frames {start}–{stop - 1}"
+
+
 def slot_name(slots: list[Slot], number: int) -> str:
     """Name of a memory position; equal texts are numbered: `o (2nd)`."""
     slot = slots[number]
     if slot.frames is not None:
-        start, stop = slot.frames
-        return f"frame {start}" if stop - start == 1 else f"frames {start}–{stop - 1}"
+        return frames_name(*slot.frames)
     if slot.kind in ("latent", "other"):
         return f"{'latent' if slot.kind == 'latent' else 'position'} {number + 1}"
     same = [i for i, other in enumerate(slots) if other.kind == slot.kind and visible(other.text) == visible(slot.text)]

@@ -23,7 +23,7 @@ from sourcewise.generation.trace import Part, Without
 from sourcewise.model.protocol import Memory, Network, token_nats
 
 MOST = 48  # parts of a source; of more words several are taken together
-STRETCHES = 16  # parts of a feature matrix
+STRETCHES, LEAST = 16, 4  # most parts of a feature matrix, and least frames of one: a frame alone is seldom missed
 LONE = "▁"  # a space that is a token of its own
 
 
@@ -50,7 +50,7 @@ def parts_of(encoded: ExampleSet, index: int) -> list[Part]:
     """
     if encoded.dataset.dims:
         frames = int(encoded.source_lengths[index])
-        edges = np.linspace(0, frames, min(STRETCHES, frames) + 1).round().astype(int).tolist()
+        edges = np.linspace(0, frames, min(STRETCHES, max(1, frames // LEAST)) + 1).round().astype(int).tolist()
         return [Part(start, stop) for start, stop in pairwise(edges)]
     assert encoded.sources is not None
     ids, tokenizer = [int(i) for i in encoded.sources[index]], encoded.tokenizer

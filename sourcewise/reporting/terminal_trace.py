@@ -69,17 +69,7 @@ def read_from(trace: Trace, step: int, most: int = TOP) -> list[tuple[str, float
 
 def what_if_rows(trace: Trace) -> list[tuple[str, float, str]]:
     """For each part of the source: its name, the bits that the whole output loses without it, and the output then."""
-    rows = []
-    for without in trace.what_if or []:
-        part = without.part
-        rows.append(
-            (
-                visible(part.text) if part.text else f"frames {part.start}–{part.stop - 1}",
-                sum(without.bits),
-                without.output,
-            )
-        )
-    return rows
+    return [(each.part.name, sum(each.bits), each.output) for each in trace.what_if or []]
 
 
 def strip(slots: list[Slot], weights: np.ndarray, width: int = WIDTH) -> str:

@@ -25,6 +25,7 @@ const traceParts = (() => {
 
   const minus = figure => figure.replace("-", "−");
   const bitsText = bits => (bits === null ? "–" : minus((Math.abs(bits) < 0.05 ? 0 : bits).toFixed(1)));
+  const framesName = (start, stop) => (stop - start === 1 ? `frame ${start}` : `frames ${start}–${stop - 1}`);
   const ordinal = n => n + (n % 100 > 10 && n % 100 < 14 ? "th" : ["th", "st", "nd", "rd"][n % 10] ?? "th");
   // Names of the slots (memory positions); equal texts are numbered.
   function slotNames(slots) {
@@ -39,8 +40,7 @@ const traceParts = (() => {
     if (slot.kind === "latent") return `latent ${number + 1}`;
     if (slot.kind === "other") return `position ${number + 1}`;
     if (slot.kind !== "frames") return shown(slot.text);
-    const [start, stop] = slot.frames;
-    return stop - start === 1 ? `frame ${start}` : `frames ${start}–${stop - 1}`;
+    return framesName(...slot.frames);
   }
 
   // (layer, head) → weights, rows × columns; averaged over all where one is null.
@@ -76,6 +76,6 @@ const traceParts = (() => {
     row.append(node);
   }
 
-  return { make, makeSvg, note, heading, upTo, counted, percent, isSpecial, shown, plain, tokenText, minus, bitsText,
+  return { make, makeSvg, note, heading, upTo, counted, percent, isSpecial, shown, plain, tokenText, minus, bitsText, framesName,
     ordinal, slotNames, weightReader, paint, addToken };
 })();

@@ -2,9 +2,9 @@
 // then. Where the answers are not there yet, `more.askWhatIf` gets them.
 "use strict";
 const drawWhatIf = (() => {
-  const { make, note, heading, shown, tokenText, bitsText, addToken } = traceParts;
+  const { make, note, heading, shown, tokenText, bitsText, framesName, addToken } = traceParts;
   const sum = bits => bits.reduce((total, each) => total + (each ?? 0), 0);
-  const named = part => (part.text ? shown(part.text) : `frames ${part.start}–${part.stop - 1}`);
+  const named = part => (part.text ? shown(part.text) : framesName(part.start, part.stop));
 
   // A chip whose colour says how much is lost; what a part speaks against is told by its figure alone.
   function chip(tag, settings, text, bits, most) {
