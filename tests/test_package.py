@@ -135,14 +135,15 @@ def pythons() -> dict[str, str]:
 @pytest.mark.slow
 def test_every_python_here_installs_the_wheel(archives: dict[str, Path], tmp_path: Path) -> None:
     """Without what it depends on: every file compiles without a warning, and help and version need nothing else."""
+    where = outside(tmp_path)
     for version, python in pythons().items():
         folder = tmp_path / version
-        said([python, "-m", "venv", folder])
+        said([python, "-m", "venv", folder], **where)
         own = folder / "bin" / "python"
-        said([own, "-m", "pip", "install", "--no-deps", "--no-index", "--no-compile", archives[".whl"]])
+        said([own, "-m", "pip", "install", "--no-deps", "--no-index", "--no-compile", archives[".whl"]], **where)
         (package,) = (folder / "lib").glob("python*/site-packages/sourcewise")
-        said([own, "-W", "error", "-m", "compileall", "-q", package])
-        command, where = folder / "bin" / "sourcewise", outside(tmp_path)
+        said([own, "-W", "error", "-m", "compileall", "-q", package], **where)
+        command = folder / "bin" / "sourcewise"
         assert said([command, "--version"], **where) == f"sourcewise {sourcewise.__version__}\n", version
         assert "demo" in said([command, "--help"], **where), version
 
