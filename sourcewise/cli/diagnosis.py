@@ -239,14 +239,12 @@ def explain(arguments: Namespace) -> int:
     "show an output token by token, and which source parts were read",
     "MODEL SOURCE [--id ID] [-o FILE.html] [options]",
     [
-        "sourcewise trace runs/dates 'de_DE:3.3.1987' -o trace.html",
-        "sourcewise trace runs/mine test.tsv --id clip7 --features features/test",
-        "sourcewise trace runs/dates 'de_DE:3.3.1987' --what-if",
+        "sourcewise trace runs/dates 'de_DE:3.3.1987' --what-if -o trace.html",
     ],
     MODEL,
     argument("source", type=filled, metavar="SOURCE", help="a text, a .npy of features, or a file of many"),
-    argument("--what-if", action="store_true", help="take each part of the source away in turn, and see what changes"),
-    argument("--beside", type=path, metavar="MODEL", help="trace another model, too, with the same source"),
+    argument("--what-if", action="store_true", help="and without each part of the source"),
+    argument("--beside", type=path, metavar="MODEL", help="and the same of another model"),
     argument("--id", type=filled, metavar="ID", help="which of the sources of a file, by its id"),
     argument("-o", "--output", type=path, metavar="FILE", help="write a page to click through there"),
     FEATURES,
@@ -259,9 +257,7 @@ def explain(arguments: Namespace) -> int:
     JSON,
 )
 def trace(arguments: Namespace) -> int:
-    """Generate for one source, and show for each output token its probability, its
-    gain from the source (source bits), and the parts of the source that were read.
-    """
+    """Show for each token of an output its probability, source bits, and what it read."""
     from sourcewise.cli.sources import name_one, position
     from sourcewise.data.request import SourceRequest
     from sourcewise.reporting.terminal_trace import print_trace
