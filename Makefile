@@ -2,7 +2,7 @@
 # make test   style, types, and all tests that take less than a second
 # make test-longer   whole trainings: a change must pass these too
 # make test-slow   the tests that take more than ten seconds
-# make docs   the documentation as a site, in site/; it opens at site/index.html
+# make docs   the documentation as a site, in site/; it opens at site/index.html (to search it: python -m http.server -d site)
 # make release   all of a release but the upload: notes, tests, docs, dist/
 # make bench DATA=FOLDER/multi30k   speed beside the peers, quickly: a look, not a measurement
 #

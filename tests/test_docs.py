@@ -35,13 +35,14 @@ from tests.test_layers import LAYERS
 pytestmark = pytest.mark.pages
 
 ROOT = Path(__file__).parents[1]
-DECISIONS = sorted((ROOT / "docs" / "decisions").glob("*.md"))
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md")), *DECISIONS]
-MIGRATION = sorted((ROOT / "docs" / "migration").glob("*.md"))
-PAGES += MIGRATION
-RULES = sorted((ROOT / "docs" / "rules").glob("*.md"))
-FEATURES = (ROOT / "docs" / "features.md").read_text(encoding="utf-8")
-START = (ROOT / "docs" / "index.md").read_text(encoding="utf-8")
+DOCS = ROOT / "docs"
+DECISIONS = sorted((DOCS / "decisions").glob("*.md"))
+MIGRATION = sorted((DOCS / "migration").glob("*.md"))
+RULES = sorted((DOCS / "rules").glob("*.md"))
+HISTORY = [ROOT / "CHANGELOG.md"]  # names what is gone, too
+PAGES = [page for page in [*sorted(ROOT.glob("*.md")), *sorted(DOCS.rglob("*.md"))] if page not in (*RULES, *HISTORY)]
+FEATURES = (DOCS / "features.md").read_text(encoding="utf-8")
+START = (DOCS / "index.md").read_text(encoding="utf-8")
 MADE = {"options.md", "commands.md"}  # by scripts/reference_pages.py
 SECTIONS = ["Decision", "Why", "Measurement", "Consequences"]  # of a decision
 CODE = ("py", "cpp", "h", "js", "css")
@@ -215,13 +216,85 @@ def written(text: str, folder: Path) -> list[Path]:
     return made
 
 
-@pytest.mark.parametrize("page", [*PAGES, *RULES], ids=lambda page: page.name)
+@pytest.mark.parametrize("page", [*PAGES, *RULES, *HISTORY], ids=lambda page: page.name)
 def test_every_block_of_code_is_read(page: Path) -> None:
     """Each names its language, and is right in it; what programs print is `text`."""
-    for language, block in re.findall(r"^```(\w*)\n(.*?)^```$", page.read_text(encoding="utf-8"), re.M | re.S):
+    text = page.read_text(encoding="utf-8")
+    assert not hidden_code(text), "code that no test would see: use ``` at the beginning of a line, with a language"
+    for language, block in re.findall(FENCED, text, re.M | re.S):
         assert language in READ, f"{language or 'a block without a language'}: {block}"
         if not (page in RULES and compiles(block)):  # lines of Python among the cures are marked `sh`
             READ[language](block)
+
+
+FENCED = r"^```(\w*)\n(.*?)^```$"
+
+
+def hidden_code(text: str) -> list[str]:
+    """Lines of code outside of the blocks that `FENCED` finds: other fences, and indented code."""
+    rest = re.sub(FENCED, "\n", text, flags=re.M | re.S)
+    fences = re.findall(r"^.*(?:```|~~~).*$", rest, re.M)
+    lines, in_list = rest.splitlines(), False
+    for before, line in zip(["", *lines], lines, strict=False):
+        in_list = bool(re.match(r"\s*(?:[-*+]|\d+\.) ", line)) or (in_list and (not line.strip() or line[0] == " "))
+        if not before.strip() and re.match(r"(?: {4}|\t)\S", line) and not in_list:
+            fences.append(line)
+    return fences
+
+
+@pytest.mark.parametrize(
+    "code",
+    ["~~~sh\nx\n~~~", "- a\n\n  ```sh\n  x\n  ```", "```sh title\nx\n```", "text\n\n    sourcewise x\n", "```sh\nx\n"],
+)
+def test_hidden_code_is_found(code: str) -> None:
+    assert hidden_code(f"# A page\n\n{code}\n")
+    assert not hidden_code("- a list\n\n    and its second paragraph\n\n```sh\n    x\n```\n")
+
+
+OTHERS = {"awk", "cat", "cut", "echo", "head", "timeout", "torchrun", "pytest", "ruff"}  # commands that are not ours
+
+
+@pytest.mark.parametrize("page", [*PAGES, *RULES], ids=lambda page: page.name)
+def test_every_other_command_of_a_shell_is_one(page: Path) -> None:
+    """Scripts and their options, extras, targets of make, routes of the server."""
+    text = page.read_text(encoding="utf-8")
+    made = set(re.findall(r"^# ([\w.-]+\.py)$", text, re.M))
+    for block in blocks(text, "sh"):
+        for line in shell_lines(block):
+            if page in RULES and compiles(line.strip()):
+                continue
+            if called(line) is None and (words := shlex.split(line.partition("\n")[0], comments=True)):
+                check_command(words, made)
+
+
+def check_command(words: list[str], made: set[str]) -> None:
+    """A command that is not `sourcewise`. Fails for one that is not known."""
+    command, rest = words[0].removeprefix(".venv/bin/"), words[1:]
+    if command == "python" and rest[0] == "-m":
+        assert import_module(rest[1]), rest
+    elif command == "python":
+        if rest[0] in made | ELSEWHERE:
+            return
+        code = (ROOT / rest[0]).read_text(encoding="utf-8")
+        for option in (word for word in rest[1:] if word.startswith("--")):
+            assert f'"{option}"' in code or f'"{option.partition("=")[0]}"' in code, f"{rest[0]} has no {option}"
+    elif command == "pip":
+        extras = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"][
+            "optional-dependencies"
+        ]
+        for word in rest:
+            for named in re.findall(r"\[([\w,]+)\]", word):
+                assert set(named.split(",")) <= set(extras), word
+    elif command == "make":
+        targets = re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.M)
+        assert {word for word in rest if "=" not in word} <= set(targets), words
+    elif command == "curl":
+        (address,) = (word for word in rest if word.startswith("localhost:8000/"))
+        route = address.partition("?")[0].removeprefix("localhost:8000")
+        code = "".join(file.read_text(encoding="utf-8") for file in (ROOT / "sourcewise" / "serving").glob("*.py"))
+        assert f'"{route}"' in code, route
+    else:
+        assert command in OTHERS or command.startswith("--"), words
 
 
 def compiles(block: str) -> bool:

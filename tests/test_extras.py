@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata as metadata
+import json
 import os
 import re
 import subprocess
@@ -15,6 +16,8 @@ import numpy as np
 import pytest
 from packaging.requirements import Requirement
 
+from scripts import installed_sizes
+from sourcewise.cli import main
 from sourcewise.data.formats.audio import resampled
 from sourcewise.runtime.info import EXTRAS
 from tests.commands import TINY
@@ -23,7 +26,21 @@ ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 MOST_MB = 60  # of an installation, without torch and transformers
 OF_USERS = set(PROJECT["optional-dependencies"]) - {"dev", "docs", "release"}
-HIDDEN = ("pyarrow", "pandas", "datasets", "scipy", "matplotlib", "sklearn", "PIL", "soundfile", "h5py", "peft", "av")
+HIDDEN = (
+    "pyarrow",
+    "pandas",
+    "datasets",
+    "scipy",
+    "matplotlib",
+    "sklearn",
+    "PIL",
+    "soundfile",
+    "h5py",
+    "peft",
+    "av",
+    "rouge_score",
+    "nltk",
+)
 HIDES = f"""
 from importlib.machinery import PathFinder
 kept = PathFinder.find_spec
@@ -64,7 +81,17 @@ def test_an_installation_is_small() -> None:
     sizes["sourcewise"] = sum(path.stat().st_size for path in [*own, *compiled]) / 1e6
     assert all(sizes[package] > 0 for package in ("sacrebleu", "jiwer", "sourcewise")), sizes
     assert sum(sizes.values()) <= MOST_MB, sorted(sizes.items(), key=lambda item: -item[1])
-    assert not base & {"pyarrow", "pandas", "datasets", "scipy", "matplotlib", "pillow", "scikit-learn"}
+    assert not base & {
+        "pyarrow",
+        "pandas",
+        "datasets",
+        "scipy",
+        "matplotlib",
+        "pillow",
+        "scikit-learn",
+        "nltk",
+        "joblib",
+    }
 
 
 def test_every_extra_of_users_is_told_of_by_info() -> None:
@@ -72,6 +99,19 @@ def test_every_extra_of_users_is_told_of_by_info() -> None:
     for extra, packages in EXTRAS.items():
         wanted = {name_of(text) for text in PROJECT["optional-dependencies"][extra]}
         assert set(packages) == wanted or wanted == {"sacrebleu"}, extra
+
+
+def test_the_page_of_versions_has_the_size_of_every_extra() -> None:
+    """As scripts/installed_sizes.py measured them; it writes into rows that are there."""
+    page = (ROOT / "docs" / "versions.md").read_text(encoding="utf-8")
+    rows = dict(re.findall(r"^\| `(\w+)` \| [^|]+ \| ([\d,.]+) \|$", page, re.M))
+    assert set(rows) == OF_USERS
+    sizes = {extra: 1000.0 + place for place, extra in enumerate(sorted(OF_USERS))}
+    sizes |= {"base": 2000.0, "sourcewise": 3000.0, "wheel": 4.5, **dict.fromkeys(installed_sizes.PARTS, 5000.0)}
+    changed = installed_sizes.written(page, sizes)
+    assert "| 1,000 |" in changed and "(the wheel has 4.5)" in changed and changed.count("| 5,000 |") == 3
+    with pytest.raises(ValueError, match="no row for nothing"):
+        installed_sizes.written(page, {"nothing": 1.0})
 
 
 def test_every_extra_that_is_named_is_one() -> None:
@@ -87,7 +127,19 @@ def test_tests_have_every_package_of_the_extras() -> None:
     """`dev`, `demo` and `serve` are what `make` installs; some trackers are left to those who have them."""
     extras = PROJECT["optional-dependencies"]
     there = {name_of(text) for extra in ("dev", "demo", "serve") for text in extras[extra]}
-    for extra in ("parquet", "hub", "pictures", "audio", "video", "h5", "lora", "export", "lightning", "bench"):
+    for extra in (
+        "parquet",
+        "hub",
+        "pictures",
+        "rouge",
+        "audio",
+        "video",
+        "h5",
+        "lora",
+        "export",
+        "lightning",
+        "bench",
+    ):
         assert {name_of(text) for text in extras[extra]} <= there, extra
 
 
@@ -132,6 +184,38 @@ def test_sets_of_the_hub_say_what_they_take(refused: Callable, lacking: Callable
     lacking("datasets")
     said = refused(words)
     assert said.endswith("a set of the hub takes datasets, which is not installed: pip install 'sourcewise[hub]'")
+
+
+ROUGE = "rouge_l: ROUGE-L takes rouge_score, which is not installed: pip install 'sourcewise[rouge]'"
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "evaluate {text} good.tsv --metrics rouge_l",
+        "score good.tsv good.tsv --metrics rouge_l",
+        "train --name x --data.train.pairs good.tsv --data.valid.pairs good.tsv --evaluation.metrics [rouge_l] " + TINY,
+        "train --name x --data.train.pairs good.tsv --data.valid.pairs good.tsv --train.best rouge_l " + TINY,
+    ],
+)
+def test_rouge_says_what_it_takes_before_any_work(refused: Callable, lacking: Callable, words: str) -> None:
+    lacking("rouge_score")
+    assert refused(words) == ROUGE
+
+
+def test_without_rouge_all_scores_are_the_others(
+    here: Path, lacking: Callable, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (here / "said.txt").write_text("ba\ndo\n")
+    words = ["score", "said.txt", "said.txt", "--json"]
+    assert main(words) == 0
+    usual = json.loads(capsys.readouterr().out)
+    lacking("rouge_score")
+    assert main(words) == 0
+    said = capsys.readouterr()
+    assert f"{ROUGE}; it is left out" in said.err
+    found = json.loads(said.out)
+    assert "rouge_l" in str(usual) and "rouge_l" not in str(found) and "chrf" in str(found)
 
 
 def test_other_rates_of_recordings_say_what_they_take(lacking: Callable) -> None:

@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 
+from sourcewise.runtime.info import EXTRAS
+
 NOTEBOOKS = sorted((Path(__file__).parents[1] / "docs" / "notebooks").glob("*.ipynb"))
 SECONDS = 600
 CAUSES = ["healthy", "DAT003", "DAT011", "errors in a healthy loop: []", "WIR003", "WIR028", "WIR027"]  # in their order
@@ -34,6 +36,10 @@ def check(name: str, text: str) -> None:
         bits = [float(each) for each in re.findall(r"(-?[\d.]+) source bits \(8", text)]
         nothing = re.findall(r"T5, wrong sources +(-?[\d.]+):", text)
         assert len(bits) == 3 and min(bits) > 3 and abs(float(nothing[0])) < 1.5
+        lost = re.findall(r"^without (\d): +([\d.]+) bits lost, output (.*)$", text, re.MULTILINE)
+        assert [digit for digit, _, _ in lost] == list("481507")
+        assert all(float(bits) > 5 for _, bits, _ in lost)
+        assert sum(digit not in output for digit, _, output in lost) >= 5  # what is taken away is not said
     elif name.startswith("2"):
         places = [text.index(cause) for cause in CAUSES]
         assert places == sorted(places)
@@ -57,6 +63,16 @@ def test_it_holds_the_outputs_of_one_run(path: Path) -> None:
         ast.parse("".join(cell["source"]))
     assert path.stat().st_size < 300_000 and "/tmp/" not in path.read_text(encoding="utf-8")
     check(path.stem, said(cells))
+
+
+@each_notebook
+def test_it_says_what_it_needs(path: Path) -> None:
+    """A package that comes with an extra alone is asked for at the beginning."""
+    cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+    code = "\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "code")
+    needs = {extra for extra, packages in EXTRAS.items() if len(packages) == 1 and f"import {packages[0]}" in code}
+    said = set(re.findall(r"sourcewise\[(\w+)\]", "".join(cells[0]["source"])))
+    assert said == needs
 
 
 @pytest.mark.slow

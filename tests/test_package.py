@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import sysconfig
@@ -114,6 +115,37 @@ def test_the_installed_command_works(installed: Path, tmp_path: Path) -> None:
     )
     said([command, "demo", "dates", "--train.steps", "2", *tiny.split()], **where)  # a recipe of the package
     assert "</html>" in (tmp_path / "runs" / "dates" / "report.html").read_text(encoding="utf-8")  # and its templates
+
+
+def pythons() -> dict[str, str]:
+    """Version and path of every Python from 3.11 on of this machine: in PATH, and those of pyenv."""
+    root = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv"))
+    found = [shutil.which(f"python3.{minor}") for minor in range(11, 20)]
+    found += [str(path) for path in sorted(root.glob("versions/3.*/bin/python"))]
+    known: dict[str, str] = {}
+    for path in filter(None, found):
+        asks = [path, "-c", "import sys, venv; print('%d.%d.%d' % sys.version_info[:3])"]
+        done = subprocess.run(asks, capture_output=True, text=True)
+        version = done.stdout.strip()
+        if done.returncode == 0 and tuple(map(int, version.split("."))) >= (3, 11):
+            known.setdefault(version, path)
+    return known
+
+
+@pytest.mark.slow
+def test_every_python_here_installs_the_wheel(archives: dict[str, Path], tmp_path: Path) -> None:
+    """Without what it depends on: every file compiles without a warning, and help and version need nothing else."""
+    where = outside(tmp_path)
+    for version, python in pythons().items():
+        folder = tmp_path / version
+        said([python, "-m", "venv", folder], **where)
+        own = folder / "bin" / "python"
+        said([own, "-m", "pip", "install", "--no-deps", "--no-index", "--no-compile", archives[".whl"]], **where)
+        (package,) = (folder / "lib").glob("python*/site-packages/sourcewise")
+        said([own, "-W", "error", "-m", "compileall", "-q", package], **where)
+        command = folder / "bin" / "sourcewise"
+        assert said([command, "--version"], **where) == f"sourcewise {sourcewise.__version__}\n", version
+        assert "demo" in said([command, "--help"], **where), version
 
 
 @pytest.mark.slow

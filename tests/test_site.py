@@ -140,14 +140,19 @@ def test_a_browser_shows_the_pages_without_a_complaint(address: str, width: int)
             visit.page.close()
 
 
+def search_for(visit: Visit, option: str) -> None:
+    """Search for an option, and wait until the page of options is found."""
+    visit.page.click("label.md-search__icon, .md-search__input")
+    visit.page.fill(".md-search__input", option)
+    visit.page.wait_for_selector(".md-search-result__item")
+    assert "Options" in visit.page.inner_text(".md-search-result")
+
+
 @pytest.mark.slow
 def test_the_site_can_be_searched(address: str) -> None:
     with open_browser() as browser:
         visit = Visit(browser, address, width=1280)
-        visit.page.click("label.md-search__icon, .md-search__input")
-        visit.page.fill(".md-search__input", "length_penalty")
-        visit.page.wait_for_selector(".md-search-result__item")
-        assert "Options" in visit.page.inner_text(".md-search-result")
+        search_for(visit, "length_penalty")
         visit.check_silent(address)
 
 

@@ -287,11 +287,12 @@ def explain(arguments: Namespace) -> int:
     "show an output token by token, and which source parts were read",
     "MODEL SOURCE [--id ID] [-o FILE.html] [options]",
     [
-        "sourcewise trace runs/dates 'de_DE:3.3.1987' -o trace.html",
-        "sourcewise trace runs/mine test.tsv --id clip7 --features features/test",
+        "sourcewise trace runs/dates 'de_DE:3.3.1987' --what-if -o trace.html",
     ],
     MODEL,
     argument("source", type=filled, metavar="SOURCE", help="a text, a .npy of features, or a file of many"),
+    argument("--what-if", action="store_true", help="and without each part of the source"),
+    argument("--beside", type=path, metavar="MODEL", help="and the same of another model"),
     argument("--id", type=filled, metavar="ID", help="which of the sources of a file, by its id"),
     argument("-o", "--output", type=path, metavar="FILE", help="write a page to click through there"),
     FEATURES,
@@ -306,9 +307,7 @@ def explain(arguments: Namespace) -> int:
     JSON,
 )
 def trace(arguments: Namespace) -> int:
-    """Generate for one source, and show for each output token its probability, its
-    gain from the source (source bits), and the parts of the source that were read.
-    """
+    """Show for each token of an output its probability, source bits, and what it read."""
     from sourcewise.cli.sources import name_one, position
     from sourcewise.data.request import SourceRequest
     from sourcewise.reporting.terminal_trace import print_trace
@@ -318,17 +317,20 @@ def trace(arguments: Namespace) -> int:
     if arguments.output:
         check_writable(Path(arguments.output))
     named = name_one(arguments.source, arguments.id)
-    model = sourcewise.load(arguments.model, **given(arguments, *READ))
-    request = SourceRequest(model.data, arguments.task, arguments.features, arguments.prefix, arguments.column)
-    sources = request.sources(named)
-    settings = asked_generation(arguments)
-    traced = sourcewise.trace(model, sources, position(sources, arguments.id), **settings)
+    traces = []
+    for name in filter(None, (arguments.model, arguments.beside)):
+        model = sourcewise.load(name, **given(arguments, *READ))
+        request = SourceRequest(model.data, arguments.task, arguments.features, arguments.prefix, arguments.column)
+        sources = request.sources(named)
+        place, settings = position(sources, arguments.id), asked_generation(arguments)
+        traces.append(sourcewise.trace(model, sources, place, what_if=arguments.what_if, **settings))
     if arguments.output:
-        written = write_trace(traced, arguments.output)
+        written = write_trace(traces[0], arguments.output, *traces[1:])
     if arguments.json:
-        print(traced.to_json())
+        print("\n".join(traced.to_json() for traced in traces))  # one line each
     else:
-        print_trace(traced)
+        for traced in traces:
+            print_trace(traced, named=len(traces) > 1)
     if arguments.output:
         print(f"sourcewise: wrote {written}", file=sys.stderr)
     return 0

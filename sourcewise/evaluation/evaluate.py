@@ -26,6 +26,7 @@ from sourcewise.generation.generate import generate
 from sourcewise.generation.in_memory import Pair, opened, pairs
 from sourcewise.generation.model import Model
 from sourcewise.generation.sampling import Hypothesis
+from sourcewise.metrics.counting import check_installed
 from sourcewise.model.protocol import Network
 from sourcewise.runtime.random import host_kept
 from sourcewise.runtime.ranks import Ranks
@@ -73,6 +74,7 @@ def evaluate(
         )
         changes = generation or {}
         options, measuring = model.options(**changes), model.measuring(**(evaluation or {}))
+        check_installed([*measuring.metrics, *(part.dataset.task.metric for part in encoded.parts)])
     ranks.connect(model.network.device, TIMEOUT)
     found = evaluate_model(model, encoded, options, progress, measuring, ranks=ranks, found_by=found_by)
     if followed := model.followed(**changes):

@@ -21,6 +21,7 @@ from sourcewise.runtime.notebook import shaded
 
 NO_SOURCE = 0.1  # source bits below which a token does not depend on its source: the bound of the verdict
 UNIT = 1e-5  # of attention weights in JSON
+MOST_SELF = 200_000  # weights of self-attention of a stack in JSON; more are averaged over heads, then over layers
 COLUMNS, ROWS = 320, 48  # largest picture of a feature matrix
 
 
@@ -58,6 +59,29 @@ class Step:
         return self.bits < NO_SOURCE
 
 
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A part of a source: [start, stop) of its tokens, or of its frames."""
+
+    start: int
+    stop: int
+    text: str = ""  # of its tokens
+
+    @property
+    def name(self) -> str:
+        """Its text, or its frames."""
+        return visible(self.text) if self.text else frames_name(self.start, self.stop)
+
+
+@dataclass(frozen=True, slots=True)
+class Without:
+    """What changes where a part of the source is taken away (`what_if.py`)."""
+
+    part: Part
+    output: str  # what the same search finds then
+    bits: list[float]  # per token of the output: log2 p with the whole source − log2 p without the part
+
+
 @dataclass(slots=True, repr=False)
 class Trace:
     """One source, its output, and the steps of its generation."""
@@ -78,6 +102,9 @@ class Trace:
     beams: list[list[Beam]] | None = None  # one list per step; None: no beam search
     beam_texts: list[list[str]] = field(default_factory=list)  # the text that each of them adds
     length_penalty: float = 1.0
+    what_if: list[Without] | None = None  # for each part of the source; None: not asked for
+    self_attention: dict[str, np.ndarray] = field(default_factory=dict)  # `encoder`: (layers, heads, slots, slots);
+    # `decoder`: (layers, heads, target tokens, tokens read), of which the first is the start token
 
     def __repr__(self) -> str:
         """The output and its source bits, on one line."""
@@ -134,9 +161,19 @@ class Trace:
                 for step in self.steps
             ],
             "attention": None if self.attention is None else _packed(self.attention, most_weights),
+            "self_attention": {
+                stack: _packed(weights, min(most_weights or MOST_SELF, MOST_SELF))
+                for stack, weights in self.self_attention.items()
+            },
             "beams": None
             if self.beams is None
             else {"length_penalty": self.length_penalty, "steps": self._beams(self.beams)},
+            "what_if": None
+            if self.what_if is None
+            else [
+                asdict(without.part) | {"output": without.output, "bits": [_figure(bits) for bits in without.bits]}
+                for without in self.what_if
+            ],
         }
 
     def to_json(self, most_weights: int | None = None) -> str:
@@ -161,12 +198,16 @@ def bits_text(bits: float) -> str:
     return f"{round(bits, 2) + 0.0:.2f}" if math.isfinite(bits) else ""
 
 
+def frames_name(start: int, stop: int) -> str:
+    """Name of frames [start, stop)."""
+    return f"frame {start}" if stop - start == 1 else f"frames {start}–{stop - 1}"
+
+
 def slot_name(slots: list[Slot], number: int) -> str:
     """Name of a memory position; equal texts are numbered: `o (2nd)`."""
     slot = slots[number]
     if slot.frames is not None:
-        start, stop = slot.frames
-        return f"frame {start}" if stop - start == 1 else f"frames {start}–{stop - 1}"
+        return frames_name(*slot.frames)
     if slot.kind in ("latent", "other"):
         return f"{'latent' if slot.kind == 'latent' else 'position'} {number + 1}"
     same = [i for i, other in enumerate(slots) if other.kind == slot.kind and visible(other.text) == visible(slot.text)]

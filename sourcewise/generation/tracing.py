@@ -31,6 +31,7 @@ from sourcewise.generation.risk import LOCAL, least_risk
 from sourcewise.generation.sampling import Hypothesis
 from sourcewise.generation.slots import slots_of
 from sourcewise.generation.trace import Candidate, Step, Trace
+from sourcewise.generation.what_if import without_each
 from sourcewise.model.protocol import Network, shift_right, token_nats
 
 LIKELIEST = 5  # next tokens shown per step
@@ -45,12 +46,14 @@ def trace(
     *,
     against: Sources | None = None,
     tokenizer: Any = None,
+    what_if: bool = False,
     **options: Any,
 ) -> Trace:
     """Generate for the source at `index`, as `Model.generate` would, and trace it.
 
     Source bits are measured against the sources `against`, by default the others in `sources`, else the run's own (see
-    `others.py`). A model of Hugging Face's in memory is given with its `tokenizer`.
+    `others.py`). A model of Hugging Face's in memory is given with its `tokenizer`. With `what_if`, each word of the
+    source, or each stretch of its frames, is taken away in turn, and the trace says what changes.
     `options` are those of GenerationConfig: beams=4, …. Raises RequestError.
     """
     model = opened(model, tokenizer)
@@ -60,7 +63,11 @@ def trace(
     others = find_others(model, encoded, index, None if against is None else model.lay_out(_dataset(against)))
     with torch.inference_mode():
         found, lineage = _search(model.network, encoded, index, wanted)
-        return trace_output(model, encoded, index, found, others, wanted, lineage)
+        traced = trace_output(model, encoded, index, found, others, wanted, lineage)
+        traced.self_attention = _self_attention(model.network, encoded, index, found.said)
+        if what_if:
+            traced.what_if = without_each(model.network, encoded, index, found.said, wanted)
+        return traced
 
 
 @torch.inference_mode()
@@ -112,6 +119,20 @@ def token_bits(network: Network, encoded: ExampleSet, index: int, ids: list[int]
         return [math.nan] * len(ids)
     own = -token_nats(network, network.encode(encoded.source([index])), labels)[0].double() / math.log(2)
     return [float(bits) for bits in own - with_others]
+
+
+def _self_attention(network: Network, encoded: ExampleSet, index: int, ids: list[int]) -> dict[str, np.ndarray]:
+    """Weights of each stack (layers, heads, queries, keys), without padding."""
+    tokens = shift_right(torch.tensor([ids], device=network.device), network.start_id, network.pad_id)
+    source = encoded.source([index])
+    found = {name: each[:, 0].cpu().numpy() for name, each in network.self_attention(source, tokens).items()}
+    if "encoder" in found:
+        real = network.encode(source).mask[0].cpu().numpy()
+        if found["encoder"].shape[-1] != len(real):  # some encoders read more positions than they give
+            del found["encoder"]
+        else:
+            found["encoder"] = found["encoder"][:, :, real][..., real]
+    return {name: each for name, each in found.items() if each.shape[-1]}
 
 
 def _search(

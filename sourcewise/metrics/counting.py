@@ -17,6 +17,7 @@ import numpy as np
 
 from sourcewise.errors import RequestError
 from sourcewise.metrics.texts import HAN_LETTER, UNSPACED_LETTER
+from sourcewise.runtime.extras import taken
 
 if TYPE_CHECKING:
     from sacrebleu.metrics.base import Metric
@@ -182,6 +183,21 @@ def rouge_l(references: Sequence[str] | References, outputs: Sequence[str]) -> f
     return scorer("rouge_l", as_references(references)).score(outputs)
 
 
+def check_installed(keys: Iterable[str | None]) -> None:
+    """Raises RequestError if what counts one of these scores is not installed."""
+    if "rouge_l" in keys:
+        taken("rouge_score.rouge_scorer", "rouge", "rouge_l: ROUGE-L")
+
+
+def not_installed(keys: Iterable[str]) -> str:
+    """A line on the scores of `keys` that are left out since what counts them is not installed; empty if none is."""
+    try:
+        check_installed(keys)
+    except RequestError as lacking:
+        return f"{lacking}; it is left out"
+    return ""
+
+
 def _columns(references: References) -> _Columns:
     """References as sacreBLEU takes them: the first of every example, the second, …; None where there is none."""
     most = max(len(each) for each in references)
@@ -208,6 +224,7 @@ def _metric(key: str, columns: _Columns, counting: Counting) -> Metric:
         normalized, asian = counting.ter_normalized, counting.ter_asian
         return TER(normalized, counting.ter_no_punctuation, asian, counting.ter_case_sensitive, references=columns)
     if key == "rouge_l":
+        check_installed([key])
         return adapted.RougeL(columns, counting.rouge_stem)
     if key == "exact_match_pct":
         return adapted.Exact(columns, counting.lowercase)

@@ -151,6 +151,10 @@ class Ensemble(nn.Module):
             return None
         return torch.stack(means)[:, :, None]
 
+    def self_attention(self, source: Source, tokens: Tensor) -> dict[str, Tensor]:
+        """None: each network has its own."""
+        return {}
+
     def forward(self, batch: Batch, aims: Aims = PLAIN) -> LossParts:
         """Raises RequestError: an ensemble is not trained."""
         raise RequestError("an ensemble is for generation; train its models one by one")

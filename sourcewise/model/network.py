@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable, Iterator
 from dataclasses import fields, replace
 from typing import TYPE_CHECKING, Any
@@ -14,6 +15,7 @@ from sourcewise.config import ModelConfig
 from sourcewise.data.batches import IGNORED, Batch, Source
 from sourcewise.data.layout import Layout
 from sourcewise.data.tokenizers.tokenizer import Tokenizer
+from sourcewise.model.blocks.watching import self_attention_of
 from sourcewise.model.generation_defaults import GenerationDefaults
 from sourcewise.model.inputs.bridges import Bridge
 from sourcewise.model.loss import LinearCrossEntropy
@@ -94,6 +96,10 @@ class Body(nn.Module):
     def cross_attention(self, tokens: Tensor, memory: Any) -> Tensor | None:
         """Tokens (memory.batch, time) → (layers, batch, heads, time, width) float32; None: no attention."""
         raise NotImplementedError
+
+    def watched(self) -> contextlib.AbstractContextManager[dict[str, list[Tensor]]]:
+        """Within: the weights of self-attention of each layer are kept, by stack; empty where there is none."""
+        return self_attention_of(self.stacks)
 
     @property
     def output_matrix(self) -> Tensor | None:
@@ -231,6 +237,15 @@ class Seq2Seq(nn.Module):
     def cross_attention(self, tokens: Tensor, memory: Any) -> Tensor | None:
         """Tokens (memory.batch, time) → (layers, batch, heads, time, width) float32; None: no attention."""
         return self.body.cross_attention(tokens, memory)
+
+    def self_attention(self, source: Source, tokens: Tensor) -> dict[str, Tensor]:
+        """Weights of the encoder and of the decoder, by stack: (layers, batch, heads, queries, keys) float32.
+
+        Keys of the decoder are the `tokens` (batch, time), from the start token on.
+        """
+        with self.body.watched() as seen:
+            self.body.run_decoder(tokens, self.read(source))
+        return {stack: torch.stack(layers) for stack, layers in seen.items() if layers}
 
     def forward(self, batch: Batch, aims: Aims = PLAIN) -> LossParts:
         """The loss of a batch, with the complete computation of a training step."""

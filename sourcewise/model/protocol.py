@@ -137,6 +137,12 @@ class Network(Protocol):
         rest is attention to the target (decoder-only). None: no attention.
         """
 
+    def self_attention(self, source: Source, tokens: Tensor) -> dict[str, Tensor]:
+        """Weights of self-attention of `encoder` and `decoder`: (layers, batch, heads, queries, keys) float32.
+
+        A stack that has none is left out. Keys of the decoder are the `tokens` (batch, time), from the start token on.
+        """
+
     def __call__(self, batch: Batch, aims: Aims = ...) -> LossParts:
         """The loss of a batch: the only call in training, so that hooks see the complete computation of a step."""
 

@@ -28,10 +28,13 @@ SHADES = (
 )
 
 
-def print_trace(trace: Trace) -> None:
-    """Print source, output and search; then per target token p, source bits and its largest attention weights."""
+def print_trace(trace: Trace, *, named: bool = False) -> None:
+    """Print source, output and search; then per target token p, source bits and its largest attention weights.
+
+    If it was asked what if, a line for each part of the source follows. `named` says of which model it is.
+    """
     console = Console(highlight=False, soft_wrap=False)
-    facts = _facts(trace)
+    facts = [("model", trace.model), *_facts(trace)] if named else _facts(trace)
     if not console.is_terminal:
         for name, value in facts:
             print(f"{name}\t{value}")
@@ -39,6 +42,10 @@ def print_trace(trace: Trace) -> None:
         for t, step in enumerate(trace.steps):
             read = ", ".join(f"{name} {weight:.3f}" for name, weight in read_from(trace, t))
             print(f"{visible(step.text)}\t{step.p:.4g}\t{bits_text(step.bits)}\t{read}")
+        if trace.what_if is not None:
+            print("without\tbits lost\toutput then")
+            for name, bits, output in what_if_rows(trace):
+                print(f"{name}\t{bits_text(bits)}\t{visible(output)}")
         return
     grid = Table.grid(padding=(0, 2))
     for name, value in facts:
@@ -47,6 +54,8 @@ def print_trace(trace: Trace) -> None:
     console.print(_table(trace))
     if any(step.made_up for step in trace.steps):
         console.print(Text(LEGEND, style="yellow"))
+    if trace.what_if is not None:
+        console.print(_what_if_table(trace))
 
 
 def read_from(trace: Trace, step: int, most: int = TOP) -> list[tuple[str, float]]:
@@ -56,6 +65,11 @@ def read_from(trace: Trace, step: int, most: int = TOP) -> list[tuple[str, float
         return []
     best = np.argsort(-weights[step], kind="stable")[:most].tolist()
     return [(slot_name(trace.slots, s), float(weights[step, s])) for s in best if weights[step, s] >= LEAST]
+
+
+def what_if_rows(trace: Trace) -> list[tuple[str, float, str]]:
+    """For each part of the source: its name, the bits that the whole output loses without it, and the output then."""
+    return [(each.part.name, sum(each.bits), each.output) for each in trace.what_if or []]
 
 
 def strip(slots: list[Slot], weights: np.ndarray, width: int = WIDTH) -> str:
@@ -114,6 +128,21 @@ def _table(trace: Trace) -> Table:
         if trace.attention is not None:
             cells.append(_shaded(read_from(trace, t, TOP_TIMED if timed else TOP)))
         table.add_row(*cells)
+    return table
+
+
+def _what_if_table(trace: Trace) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column("without", no_wrap=True, max_width=24, overflow="ellipsis")
+    table.add_column("bits lost", justify="right")
+    table.add_column("output then", overflow="ellipsis")
+    for name, bits, output in what_if_rows(trace):
+        same = output == trace.output
+        table.add_row(
+            Text(name, style="bold"),
+            bits_text(bits),
+            Text("the same" if same else visible(output), style="dim" if same else ""),
+        )
     return table
 
 

@@ -1,6 +1,6 @@
 """trace.html: a trace as a self-contained page; other pages draw traces by the same script.
 
-`trace.js` has one function, drawTrace(element, data), and `trace.css` its style, in the colours of `report.css`; the
+`traces.js` has one function, drawTrace(element, data), and `trace.css` its style, in the colours of `report.css`; the
 data is a trace's JSON, embedded with `script_json`.
 """
 
@@ -21,19 +21,20 @@ if TYPE_CHECKING:
 MOST_WEIGHTS = 1_000_000  # attention weights in a page, about four megabytes; above, averages over heads
 
 
-def write_trace(trace: Trace, path: Path | str) -> Path:
-    """Write a trace as a page, atomically, and return its path. Raises RequestError."""
+def write_trace(trace: Trace, path: Path | str, beside: Trace | None = None) -> Path:
+    """Write a trace as a page, atomically, and return its path; `beside` is another model's. Raises RequestError."""
     path = Path(path)
-    write_atomically(path, render(trace))
+    write_atomically(path, render(trace, beside))
     return path
 
 
-def render(trace: Trace) -> str:
-    """The page of a trace as HTML."""
+def render(trace: Trace, beside: Trace | None = None) -> str:
+    """The page of a trace as HTML, or of two, side by side."""
+    traces = [trace] if beside is None else [trace, beside]
     return template("trace.html.j2").render(
-        trace=trace,
-        facts=facts(trace),
-        data=script_json(trace.to_json(MOST_WEIGHTS)),
+        traces=traces,
+        facts=facts,
+        data=[script_json(each.to_json(MOST_WEIGHTS)) for each in traces],
         written=time.strftime("%Y-%m-%d %H:%M"),
     )
 

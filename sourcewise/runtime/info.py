@@ -18,6 +18,7 @@ EXTRAS = {  # `pip install 'sourcewise[NAME]'` and the packages that it installs
     "parquet": ("pyarrow",),
     "hub": ("datasets",),
     "pictures": ("matplotlib",),
+    "rouge": ("rouge-score",),
     "audio": ("soundfile", "kaldi-native-fbank", "scipy"),
     "video": ("av", "pillow"),
     "h5": ("h5py",),

@@ -7,10 +7,19 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations
 
-from sourcewise.errors import RequestError
+from sourcewise.errors import RequestError, tell
 from sourcewise.metrics.buckets import Bucket
 from sourcewise.metrics.conventions import remarks
-from sourcewise.metrics.counting import SCORES, Counting, References, Scorer, as_references, scorers
+from sourcewise.metrics.counting import (
+    SCORES,
+    Counting,
+    References,
+    Scorer,
+    as_references,
+    check_installed,
+    not_installed,
+    scorers,
+)
 from sourcewise.metrics.outputs import form_of, plugin_metrics
 from sourcewise.metrics.significance import PairedTest, paired_test, score_interval
 
@@ -74,18 +83,23 @@ class Scores:
 def chosen(metrics: Sequence[str] | str) -> list[str]:
     """Keys of scores, from names as people write them, in the order of a table; `all` are all but comet.
 
-    Raises RequestError for an unknown name.
+    Of `all`, those whose package is not installed are left out, which is told. Raises RequestError for an unknown name,
+    and where a score that is named takes a package that is not installed.
     """
     names = metrics.split(",") if isinstance(metrics, str) else list(metrics)
     found: list[str] = []
     for name in (each.strip() for each in names):
         if name == "all":
-            found += SHOWN
+            lacking = not_installed(SHOWN)
+            if lacking:
+                tell(lacking)
+            found += [key for key in SHOWN if key != "rouge_l" or not lacking]
             continue
         plain = name.lower().replace("-", "_")
         key = _ALIASES.get(plain.replace("_", ""), _ALIASES.get(plain, plain))
         if key not in (*SCORES, "comet"):
             raise RequestError(f"--metrics {name}: not one of all, {', '.join((*SHOWN, 'comet'))}")
+        check_installed([key])
         found.append(key)
     ordered = [*SHOWN, "bleu_4", "comet"]
     return sorted(dict.fromkeys(found), key=ordered.index)

@@ -108,7 +108,7 @@ def _add_work(app: FastAPI, model: Model, limits: Limits, batcher: Batcher) -> N
         wanted = await read(request, one=True)
         if wanted.stream:
             raise Refusal(422, "stream: goes with /generate; a trace comes whole")
-        job = Job("trace", wanted.sources, wanted.slots, wanted.options)
+        job = Job("trace", wanted.sources, wanted.slots, wanted.options, what_if=wanted.what_if)
         return Response(await result(batcher, job, request), media_type="application/json")
 
 

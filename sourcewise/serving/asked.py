@@ -61,6 +61,7 @@ class Body(GenerationConfig):
     features: Any = Field(None, description="a feature matrix, a list of frames", json_schema_extra=MATRIX)
     task: str | None = Field(None, description="which task of a mixture the source is of")
     prefix: str | None = Field(None, description="put before the source (default: as in training)")
+    what_if: bool = Field(False, description="take each part of the source away in turn (/trace only)")
     stream: bool = Field(False, description="answer token by token, as server-sent events (/generate only)")
     n_best: int = Field(1, ge=1, description="outputs per source, best first (/generate only)")
     scores: bool = Field(False, description="with log-probabilities, source bits and alignment (/generate only)")
@@ -79,6 +80,7 @@ class Asked:
     stream: bool
     n_best: int = 1
     scores: bool = False
+    what_if: bool = False
 
 
 def parse(
@@ -108,8 +110,10 @@ def accept(model: Model, limits: Limits, given: dict[str, Any], *, one: bool = F
         raise Refusal(422, f"sources: give one source to {'stream' if request.stream else 'trace'}, not {len(found)}")
     if (one or request.stream) and (request.n_best > 1 or request.scores):
         raise Refusal(422, f"{'scores' if request.scores else 'n_best'}: goes with /generate, without stream")
+    if request.what_if and (not one or request.stream):
+        raise Refusal(422, "what_if: goes with /trace")
     slots = _slots(model, found) * candidates(options, request.n_best)
-    return Asked(found, slots, options, request.stream, request.n_best, request.scores)
+    return Asked(found, slots, options, request.stream, request.n_best, request.scores, request.what_if)
 
 
 def _object(body: bytes) -> dict[str, Any]:

@@ -42,6 +42,7 @@ class Job:
     gone: bool = False  # the client hung up
     n_best: int = 1  # outputs per source
     scores: bool = False  # of their tokens
+    what_if: bool = False  # a trace that takes parts of its source away
 
     def drop(self) -> None:
         """Called when the client hangs up: a waiting job is removed, a stream stops at its next token."""
@@ -179,7 +180,8 @@ class Batcher:
             self._streams.append((first, self.model.stream(first.sources, **options)))
             return [None]
         if first.kind == "trace":
-            return [trace(self.model, first.sources, **options).to_json(self.limits.weights)]
+            traced = trace(self.model, first.sources, what_if=first.what_if, **options)
+            return [traced.to_json(self.limits.weights)]
         self.metrics.batch.observe(len(jobs))
         sources = joined([job.sources for job in jobs])  # alone: clients do not see each other
         found = self.model.generate(sources, n_best=first.n_best, scores=first.scores, alone=True, **options)

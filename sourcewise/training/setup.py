@@ -22,6 +22,7 @@ from sourcewise.data.tokenizers.languages import check_language
 from sourcewise.data.tokenizers.tokenizer import Tokenizer
 from sourcewise.errors import DataWarning, RequestError, tell
 from sourcewise.generation.settings import read_settings
+from sourcewise.metrics.counting import check_installed
 from sourcewise.model.builder import build_network
 from sourcewise.model.families.huggingface import HuggingFaceNetwork
 from sourcewise.model.inputs.source_encoder import encoder_of
@@ -68,6 +69,7 @@ def set_up(recipe: Recipe, tokenizer_of: Path | None = None, beside: int = 1) ->
                 f"{other.name}: its sources are {_kind(other)}, those of {train[0].name} {_kind(train[0])}"
             )
         refuse_images(train[0].image, other.image, other.name)
+    check_installed([*recipe.evaluation.metrics, recipe.train.best, *(each.task.metric for each in (*valid, *test))])
     for line in told_apart([(each.name, each.made) for each in (*train, *valid, *test)]):
         tell(line)
     tokenizer = Tokenizer.load(tokenizer_of) if tokenizer_of else open_tokenizer(recipe, train)

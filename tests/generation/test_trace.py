@@ -279,10 +279,11 @@ def test_the_beams_lead_to_the_results(model: Model, beams: int, penalty: float)
 
 
 def test_the_json_is_as_documented(model: Model) -> None:
-    traced = sourcewise.trace(model, TEXTS, 2, beams=2)
+    traced = sourcewise.trace(model, TEXTS, 2, beams=2, what_if=True)
     tree = json.loads(traced.to_json())
     assert tree == json.loads(json.dumps(traced.to_dict()))
-    assert list(tree) == ["version", "model", "source", "output", "source_bits", "steps", "attention", "beams"]
+    known = ["version", "model", "source", "output", "source_bits", "steps", "attention", "self_attention", "beams"]
+    assert list(tree) == [*known, "what_if"]
     page = (Path(__file__).parents[2] / "docs" / "trace.md").read_text(encoding="utf-8")
     assert all(f'"{key}"' in page for key in keys_of(tree))
     weights = np.array(tree["attention"]["weights"]) * tree["attention"]["unit"]

@@ -231,7 +231,8 @@ def test_no_text_becomes_markup(browser: Any, evil: Trace, tmp_path: Path) -> No
 
 
 def test_a_page_without_attention_says_so(browser: Any, text: Trace, tmp_path: Path) -> None:
-    visit = visit_file(browser, write_trace(replace(text, attention=None, beams=None), tmp_path / "t.html"))
+    bare = replace(text, attention=None, beams=None, self_attention={})
+    visit = visit_file(browser, write_trace(bare, tmp_path / "t.html"))
     assert "no cross-attention" in visit.page.locator("#trace").inner_text()
     visit.page.locator("[role=option]").nth(1).click()
     assert visit.page.locator(".next li").count() >= 5 and visit.page.locator("select, canvas, table").count() == 0

@@ -154,6 +154,8 @@ def test_a_wrong_request_is_told_in_one_line(client: TestClient, body: Any, stat
 def test_what_only_generate_takes_is_refused_to_trace(client: TestClient) -> None:
     assert "give one source to trace" in client.post("/trace", json={"sources": ["ba", "lu"]}).json()["error"]
     assert "goes with /generate" in client.post("/trace", json={"source": "ba", "stream": True}).json()["error"]
+    answer = client.post("/generate", json={"source": "ba", "what_if": True})
+    assert (answer.status_code, answer.json()["error"]) == (422, "what_if: goes with /trace")
 
 
 WRONG_FEATURES: list[tuple[Any, int, str]] = [
@@ -275,7 +277,7 @@ ANYTHING = st.recursive(
     max_leaves=6,
 )
 NAMES = st.sampled_from(
-    ["source", "sources", "features", "beams", "stream", "task", "sample", "seed", "max_new_tokens"]
+    ["source", "sources", "features", "beams", "stream", "task", "sample", "seed", "max_new_tokens", "what_if"]
 )
 BODIES = st.binary(max_size=40) | st.dictionaries(NAMES, ANYTHING, max_size=4).map(
     lambda tree: json.dumps(tree).encode()

@@ -186,6 +186,35 @@ def test_two_decodings_stand_beside_each_other_with_their_difference(browser: An
     visit.check_silent(url)
 
 
+def test_a_word_is_taken_away_and_another_said_there(browser: Any, url: str, model: Model) -> None:
+    visit = Visit(browser, url)
+    generate(visit, TEXTS[2])
+    what_if = visit.page.get_by_role("region", name="What if")
+    what_if.get_by_role("button", name="Take each part of the source away").click()
+    wanted = sourcewise.trace(model, TEXTS[2], beams=1, what_if=True)
+    assert wanted.what_if is not None
+    parts = what_if.get_by_role("group").get_by_role("button")
+    parts.first.wait_for()
+    assert parts.count() == len(wanted.what_if) == len(TEXTS[2].split())
+    parts.nth(6).click()  # the second "me": "me no ba dó ki lu me"
+    assert what_if.locator(".said-then").inner_text() == wanted.what_if[6].output
+    what_if.get_by_role("button", name="Say something else there").click()
+    field = side(visit, "B").get_by_role("textbox", name="Source")
+    chosen = (
+        "[document.activeElement.value, document.activeElement.selectionStart, document.activeElement.selectionEnd]"
+    )
+    assert visit.page.evaluate(chosen) == [TEXTS[2], len(TEXTS[2]) - 2, len(TEXTS[2])]
+    visit.page.keyboard.type("ba")
+    visit.page.keyboard.press("Control+Enter")
+    visit.page.locator("#difference").wait_for()
+    assert field.input_value() == "me no ba dó ki lu ba"
+    wait_for(
+        lambda: visit.page.locator(".output").nth(1).inner_text() == model.generate(field.input_value(), beams=1)[0]
+    )
+    assert fits(visit)
+    visit.check_silent(url)
+
+
 def test_stop_frees_the_place_of_a_stream(browser: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     model = speaking(name=EVIL)
     app = create_app(model, Limits(streams=1))

@@ -121,7 +121,8 @@ def _filled(paragraph: str) -> str:
 def _escaped(text: str) -> str:
     """What Markdown would take for its own, outside of `code`."""
     parts = text.split("`")
-    return "`".join(part if place % 2 else _SPECIAL.sub(r"\\\1", part) for place, part in enumerate(parts))
+    marked = (part if place % 2 else _SPECIAL.sub(r"\\\1", part) for place, part in enumerate(parts))
+    return "`".join(marked).replace("\\<", "&lt;").replace("\\>", "&gt;")  # the site's Markdown knows no \\<
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ Computing source and target one after the other gives the same result, but the s
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Literal
@@ -183,6 +184,10 @@ class DecoderOnly(Body):
         seen: list[Tensor] = []
         self._read_on(tokens, memory, None, seen)
         return torch.stack(seen)
+
+    def watched(self) -> contextlib.AbstractContextManager[dict[str, list[Tensor]]]:
+        """Nothing is kept: attention to the target shares its softmax with that to the source."""
+        return contextlib.nullcontext({})
 
     def _read_on(
         self, tokens: Tensor, memory: Memory, cache: KeyValueCache | None, seen: list[Tensor] | None = None

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from sourcewise.data.layout import Layout
 from sourcewise.errors import RequestError
+from sourcewise.model.blocks.watching import self_attention_of_theirs
 from sourcewise.model.families.differences import TOKENS, fixed_frames, input_of, of_type, shaped, shortened, width_of
 from sourcewise.model.generation_defaults import GenerationDefaults
 from sourcewise.model.network import Body, Seq2Seq
@@ -235,6 +236,10 @@ class HuggingFaceBody(Body):
             time = tokens.shape[1]
             found = [scores[:, :, time : 2 * time].softmax(-1) for scores in found]
         return torch.stack(found) if found else None
+
+    def watched(self) -> contextlib.AbstractContextManager[dict[str, list[Tensor]]]:
+        """See Body."""
+        return self_attention_of_theirs(self.model)
 
     @property
     def output_matrix(self) -> None:  # type: ignore[override]

@@ -1,83 +1,11 @@
-// drawTrace(element, data) draws one trace; data is as docs/trace.md describes it. No text of a user becomes markup.
+// drawTrace(element, data, more) draws one trace; data is as docs/trace.md describes it. `more` is what a page with a
+// server offers beside: askWhatIf() gives data with `what_if`, change(part) lets the reader change a part of the source.
 "use strict";
 const drawTrace = (() => {
   const LONG = 150; // slots (memory positions): a longer source scrolls in a frame of its own
+  const { make, makeSvg, note, heading, upTo, counted, percent, isSpecial, shown, plain, tokenText, minus, bitsText,
+    slotNames, weightReader, paint, addToken } = traceParts;
   let drawn = 0; // traces on this page: their ids must differ
-
-  function make(tag, settings = {}, ...children) {
-    const node = document.createElement(tag);
-    for (const [name, value] of Object.entries(settings)) node.setAttribute(name, value);
-    node.append(...children);
-    return node;
-  }
-  function makeSvg(tag, settings) {
-    const node = document.createElementNS("http://www.w3.org/2000/svg", tag);
-    for (const [name, value] of Object.entries(settings)) node.setAttribute(name, value);
-    return node;
-  }
-  const note = (text, tag = "p") => make(tag, { class: "note" }, text);
-  const heading = (title, ...more) => make("h3", {}, title, " ", ...more);
-  const upTo = count => [...Array(count).keys()];
-  const counted = (count, noun) => `${count} ${noun}${count === 1 ? "" : "s"}`;
-  const percent = share => (share > 0 && share < 0.005 ? "< 1 %" : `${Math.round(100 * share)} %`);
-  const isSpecial = text => /^<[^<>]+>$/.test(text);
-  const beginsWord = text => /^\s/.test(text) || isSpecial(text);
-  const shown = text => text.trim().replaceAll("▁", "␣").replaceAll("\n", "⏎") || (text.includes("\n") ? "⏎" : "␣");
-  const plain = text => (isSpecial(text) ? "" : text.replaceAll("▁", " "));
-  const tokenText = text => make("span", { class: isSpecial(text) ? "text special" : "text" }, shown(text));
-
-  const minus = figure => figure.replace("-", "−");
-  const bitsText = bits => (bits === null ? "–" : minus((Math.abs(bits) < 0.05 ? 0 : bits).toFixed(1)));
-  const ordinal = n => n + (n % 100 > 10 && n % 100 < 14 ? "th" : ["th", "st", "nd", "rd"][n % 10] ?? "th");
-  // Names of the slots (memory positions); equal texts are numbered.
-  function slotNames(slots) {
-    const names = slots.map(slotName), count = new Map(), seen = new Map();
-    names.forEach(name => count.set(name, (count.get(name) ?? 0) + 1));
-    return names.map(name => {
-      seen.set(name, (seen.get(name) ?? 0) + 1);
-      return count.get(name) > 1 ? `${name} (${ordinal(seen.get(name))})` : name;
-    });
-  }
-  function slotName(slot, number) {
-    if (slot.kind === "latent") return `latent ${number + 1}`;
-    if (slot.kind === "other") return `position ${number + 1}`;
-    if (slot.kind !== "frames") return shown(slot.text);
-    const [start, stop] = slot.frames;
-    return stop - start === 1 ? `frame ${start}` : `frames ${start}–${stop - 1}`;
-  }
-
-  // (layer, head) → weights, target tokens × slots; averaged over all where one is null.
-  function weightReader(data) {
-    const { layers, heads, unit, weights } = data.attention;
-    const kept = new Map();
-    return (layer, head) => {
-      const key = `${layer},${head}`;
-      if (!kept.has(key)) {
-        const chosen = (layer === null ? upTo(layers) : [layer]).flatMap(l =>
-          (head === null ? upTo(heads) : [head]).map(h => weights[l][h]));
-        kept.set(key, data.steps.map((_, t) => data.source.slots.map((_, s) =>
-          unit * chosen.reduce((sum, w) => sum + w[t][s], 0) / chosen.length)));
-      }
-      return kept.get(key);
-    };
-  }
-
-  // A matrix in one colour of the page: its values, 0 to 1, are how opaque a point is.
-  function paint(canvas, rows, colour) {
-    canvas.width = rows[0].length;
-    canvas.height = rows.length;
-    const context = canvas.getContext("2d");
-    context.fillStyle = getComputedStyle(canvas).getPropertyValue(colour);
-    rows.forEach((row, y) => row.forEach((value, x) => {
-      context.globalAlpha = Math.min(1, Math.max(0, value));
-      context.fillRect(x, y, 1, 1);
-    }));
-  }
-
-  function addToken(row, node, text) {
-    if (beginsWord(text) && row.lastChild) row.lastChild.classList.add("gap");
-    row.append(node);
-  }
 
   // The source: chips for tokens and latents; for frames a strip over their picture.
   function drawSource(data, painters) {
@@ -243,10 +171,10 @@ const drawTrace = (() => {
     return line;
   }
 
-  return function drawTrace(element, data) {
+  return function drawTrace(element, data, more = {}) {
     const id = `trace-${drawn++}`, painters = [], slotNamed = slotNames(data.source.slots);
     const at = { step: 0, layer: null, head: null };
-    const read = data.attention && weightReader(data);
+    const read = data.attention && weightReader(data.attention);
     const source = drawSource(data, painters), target = drawTarget(data, id, choose);
     const heads = read && drawHeads(data, read, toggle, painters);
     // Of a large trace the page has averages only, and says of how many heads and layers.
@@ -357,10 +285,18 @@ const drawTrace = (() => {
     }
     parts.push(heading("Source", reading), ...source.parts);
     parts.push(heading("Target"), target.list, legend(data.source_bits), detail);
+    if (data.what_if || more.askWhatIf) parts.push(drawWhatIf(data, more));
     if (read && heads.tiles.length > 1) {
       const how = note("one row per target token, one column per memory position", "span");
       parts.push(heading(averaged ? "Every layer" : "Every head", how), heads.grid);
     }
+    if (read) {
+      const map = () => ({ weights: read(at.layer, at.head), rows: data.steps.map(({ text }) => shown(text)),
+        columns: slotNamed, title: `${data.model ? `${data.model}, ` : ""}${readingName()}` });
+      parts.push(saveButtons(map));
+    }
+    for (const stack of ["encoder", "decoder"])
+      if (data.self_attention?.[stack]) parts.push(drawSelf(data, stack, slotNamed, painters));
     if (data.beams) {
       const fates = note("best first at each step; dropped ones are pale", "span");
       parts.push(heading("Beams", fates), drawBeams(data.beams), drawEnded(data.beams));

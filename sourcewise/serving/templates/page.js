@@ -181,6 +181,7 @@
         state.textContent = `${times}. Tracing …`;
       }
       const traced = await (await request("/trace", wanted, {}, signal)).json();
+      result.wanted = wanted;
       show(result, traced, times || `found and traced in ${seconds()}`);
     } catch (error) {
       output.classList.remove("arriving");
@@ -201,7 +202,30 @@
     known.push(`${data.steps.length} token${data.steps.length === 1 ? "" : "s"}`, `ln p ${figure(total(data))}`);
     if (data.source_bits.mean !== null) known.push(`${figure(data.source_bits.mean)} source bits per token`);
     result.part("state").textContent = [...known, times].join(" · ");
-    drawTrace(result.part("drawing"), data);
+    const askWhatIf = async () => (await request("/trace", result.wanted, { what_if: true })).json();
+    drawTrace(result.part("drawing"), data, { askWhatIf, change: facts.dims ? null : part => change(result, part) });
+  }
+
+  // The source of an output is copied to B, searched alike, with a part of it selected to type over.
+  function change({ letter, data, wanted }, chosen) {
+    const [a, b] = sides, whole = data.source.text, typed = wanted.given.source, field = b.part("source");
+    let begin = -1, end = 0;
+    for (const { text } of data.what_if.slice(0, data.what_if.indexOf(chosen) + 1)) {
+      begin = whole.indexOf(text, end);
+      if (begin >= 0) end = begin + text.length;
+    }
+    if (letter === "A") {
+      b.node.querySelector(`.searches [value=${search(a)}]`).checked = true;
+      for (const input of a.node.querySelectorAll(".settings input")) b.part(input.name).value = input.value;
+    }
+    if (!by("compare").checked) by("compare").click();
+    b.part("same").checked = false;
+    update(b);
+    field.value = typed;
+    field.focus();
+    const prefix = whole.endsWith(typed) ? whole.length - typed.length : 0;
+    if (begin >= prefix) field.setSelectionRange(begin - prefix, end - prefix);
+    else field.select(); // the tokenizer writes it otherwise, or it is the prefix
   }
 
   const figure = value => value.toFixed(2).replace("-", "−");
