@@ -30,9 +30,9 @@ SEARCHES: dict[str, dict[str, Any]] = {
     "beam 2, long ones": {"beams": 2, "length_penalty": 2.0, "early_stopping": "never"},
 }
 NETWORKS: dict[str, dict[str, Any]] = {
-    "t5": {},
+    "t5": {"tied": False},
     "bart": {"family": "bart"},
-    "gated": {"activation": "gated-gelu", "tied": False},
+    "gated": {"activation": "gated-gelu", "tied": False, "d_ff": 48},
 }
 
 
