@@ -13,7 +13,7 @@ class SourcesFade(Rule[Coming]):
     or scales the stored clips in place, so that each epoch takes away more, until nothing is left to read.
     ## Threshold and its origin
     Error where the last quarter has less than {weaker:%} of the strength of the first, or more than {stronger:words}
-    times it, and {errors} standard errors lie between the two; {fewest} batches or more. Healthy trainings stay within
+    times it, and {errors} standard errors lie between them; {fewest} batches or more. Healthy trainings stay within
     a tenth.
     """
 

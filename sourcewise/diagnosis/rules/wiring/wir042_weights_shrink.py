@@ -13,8 +13,8 @@ class WeightsShrink(Rule[Wiring]):
     adds its decay to the gradient and divides both by their size: what is nothing in AdamW is as much as the gradient
     there.
     ## Threshold and its origin
-    Error where half of the matrices, or more, have less than {coupled:%} of their size by a decay that is added to
-    gradients (Adam), less than {decoupled:%} by any other. Healthy trainings with a usual decay keep {usual:%}.
+    Error where the median of the matrices has less than {coupled:%} of its size by a decay that is added to gradients
+    (Adam), less than {decoupled:%} by any other. Healthy trainings with a usual decay keep {usual:%}.
     """
 
     code, name, level, rank = "WIR042", "weights shrink towards zero", "error", 1.5
