@@ -73,7 +73,7 @@ if TYPE_CHECKING:
 def generate(arguments: Namespace) -> int:
     """Write one output per line, in the order of the sources; line ends inside one
     become spaces (--json keeps them). Defaults are those of the recipe or the folder.
-    More (--source, --length-penalty, …): docs/generation.md; --shard, --ray: docs/scale.md.
+    More (--source, --stop, …): docs/generation.md; --shard, --ray: docs/scale.md.
     """
     from sourcewise.runtime.ranks import several
 

@@ -200,7 +200,7 @@ def after(model: Model, encoded: ExampleSet) -> tuple[Wiring, Trained, Likelihoo
     laid = None
     if batch.source.features is None and network.positions is not None and pads_on_the_left(model.name):
         laid = Laid("tokenizer_config.json", "left", "right")
-    wiring = Wiring(network, batch, laid=laid, **_of_network(network, model.tokenizer))
+    wiring = Wiring(network, batch, laid=laid, untrained=not trained, **_of_network(network, model.tokenizer))
     return wiring, Trained(network, encoded, batch), likelihood, moved
 
 

@@ -112,6 +112,7 @@ class Wiring:
     bypass: str = ""
     hidden: Hidden | None = None
     laid: Laid | None = None
+    untrained: bool = False  # whether outputs are judged of a network whose norms and biases are as networks begin
     where: str = ""  # of which batches that is, " of the evaluation"; "" for those of the training
     unfed: str = ""  # why the decoder does not read the targets, where that is known
     broken: str = ""

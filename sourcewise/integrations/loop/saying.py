@@ -15,6 +15,8 @@ from torch import Tensor
 from sourcewise.data.batches import IGNORED
 from sourcewise.diagnosis.asked import Said
 
+SURE, FEW = 0.8, 0.5  # of the places of a token that the network knows; of the tokens, that may be barred
+ALIKE = 0.9  # of the outputs have one length, where none ends by itself
 EVEN = math.log(2)  # nats of a token that is as likely as all others together
 
 
@@ -44,15 +46,23 @@ def said_beside(tables: Iterable[tuple[Tensor, Tensor]], outputs: Sequence[Seque
         last.update(row[-1] for row in references if row)
         for row, real, reference, each in zip(logs, counts, references, ids, strict=True):
             rows.append((row[real], reference, each or []))
-    tokens = [(i, count, known[i], said[i]) for i, count in there.items() if count > last[i]]  # no end of text
-    return Said(tokens, *_followed(rows)) if there else None
+    lengths = Counter(len(output) for *_, output in rows)
+    cut = bool(rows) and lengths.most_common(1)[0][1] < ALIKE * len(rows)  # each behind its own end, which is left out
+    tokens = [(i, count, known[i], said[i]) for i, count in there.items() if not (cut and count == last[i])]
+    barred = {i for i, count, sure, times in tokens if not times and sure >= SURE * count}  # it may be: see OUT018
+    barred |= {i for i in last if cut and not said[i]}
+    barred = barred if len(barred) <= FEW * len(there) else set()
+    return Said(tokens, *_followed(rows, sorted(barred))) if there else None
 
 
-def _followed(rows: Sequence[tuple[Tensor, list[int], list[int]]]) -> tuple[float, float, int, int, float]:
+def _followed(
+    rows: Sequence[tuple[Tensor, list[int], list[int]]], barred: Sequence[int]
+) -> tuple[float, float, int, int, float]:
     """How far the outputs are the network's: as far as each has said what its reference says, the next tokens of both
     stand behind the same ones. Nats of these tokens of an output, and of drawn ones, both summed over its tokens and
     averaged over outputs; in how many all are the likeliest, and of how many; how many standard errors lie between the
-    two, since drawn tokens have as many nats as are expected of them. Without a start token that all repeat.
+    two, since drawn tokens have as many nats as are expected of them. Without a start token that all repeat, and
+    without the tokens that the search may not say.
     """
     begins, firsts = {reference[0] for _, reference, _ in rows if reference}, {said[0] for *_, said in rows if said}
     start = next(iter(firsts)) if len(firsts) == 1 and not firsts & begins else None
@@ -63,7 +73,12 @@ def _followed(rows: Sequence[tuple[Tensor, list[int], list[int]]]) -> tuple[floa
         behind = [i for i in said[: same + 1] if 0 <= i < logs.shape[1]][: len(logs)]
         if not behind:
             continue
-        own = logs[: len(behind)].float()
+        own = (
+            logs[: len(behind)]
+            .float()
+            .index_fill(1, torch.tensor(barred, dtype=torch.long, device=logs.device), -math.inf)
+        )
+        own = own.log_softmax(1) if barred else own
         nats.append(float(-own.gather(1, torch.tensor(behind, device=own.device)[:, None]).sum()))
         drawn.append(float(-(own.exp() * own.clamp(min=-50)).sum()))
         likeliest += own.argmax(1).tolist() == behind

@@ -217,7 +217,8 @@ def test_a_decoder_that_forgets_after_some_tokens(learnt: Any, forgets: int) -> 
             out.append(token)
         return list(torch.cat(out, 1))
 
-    assert asked(loop, held_out, generate)[0][0] == "OUT019"
+    codes = [code for code, _ in asked(loop, held_out, generate)]
+    assert "OUT019" in codes[:2]  # where it never ends, that no output has an end is told as well
 
 
 def test_outputs_that_are_drawn(learnt: Any) -> None:

@@ -14,7 +14,7 @@ class PartAsDrawn(Rule[Wiring]):
     ## Threshold and its origin
     All matrices of the encoder or of the decoder, at least {few}, and at most {others:words} of the rest. A warning
     alone: a new part may be meant, and what has hardly been trained looks as it was drawn, too. An error where that is
-    so of all matrices, {every} or more, of a model that is judged.
+    so of all matrices, {every} or more, and of norms and biases, of a model whose outputs are judged.
     """
 
     code, name, level, rank = "WIR036", "a part of a loaded model is as it was drawn", "warning", 3.2
@@ -33,11 +33,9 @@ class PartAsDrawn(Rule[Wiring]):
             return
         every = wiring.drawn.values()
         drawn, matrices = sum(own[0] for own in every), sum(own[1] for own in every)
-        if plan is None and drawn == matrices >= self.every and set(STACKS) <= wiring.drawn.keys():
-            evidence = (
-                f"all {matrices} matrices that were looked at are as drawn at random: nothing was loaded into this "
-            )
-            yield self.finding(f"{evidence}this model, or it was hardly trained", "error")
+        if wiring.untrained and drawn == matrices >= self.every and set(STACKS) <= wiring.drawn.keys():
+            evidence = f"all {matrices} matrices that were looked at are as drawn at random, and norms and biases as "
+            yield self.finding(f"{evidence}networks begin: nothing was loaded into this model", "error")
             return
         for part, (own, of, left, rest) in wiring.drawn.items():
             if part in STACKS and own == of >= self.few and rest and left <= self.others * rest:
