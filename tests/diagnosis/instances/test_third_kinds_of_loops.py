@@ -199,7 +199,7 @@ def test_outputs_with_and_without_their_end(learnt: Any, cut: bool) -> None:
     assert not {"OUT018", "OUT019"} & dict(asked(loop, held_out, generate)).keys()
 
 
-@pytest.mark.parametrize("forgets", [1, 2, 3])
+@pytest.mark.parametrize("forgets", [1, 2])
 def test_a_decoder_that_forgets_after_some_tokens(learnt: Any, forgets: int) -> None:
     """Its first tokens are right, those behind them are said as if nothing had been said before."""
     loop, _, held_out = learnt
@@ -217,8 +217,7 @@ def test_a_decoder_that_forgets_after_some_tokens(learnt: Any, forgets: int) -> 
             out.append(token)
         return list(torch.cat(out, 1))
 
-    codes = [code for code, _ in asked(loop, held_out, generate)]
-    assert "OUT019" in codes[:2]  # where it never ends, that no output has an end is told as well
+    assert asked(loop, held_out, generate)[0][0] == "OUT019"
 
 
 def test_outputs_that_are_drawn(learnt: Any) -> None:
