@@ -52,7 +52,7 @@ WIDTH = 120
 SMALL = {"train": 240, "valid": 24, "test": 24}  # rows of digits; DAT003 judges sets of 200 and more
 SHORT = ("--train.steps", "2", "--model.d_model", "16", "--train.preflight", "false")
 # Tried elsewhere (tests/serving, tests/comparison, tests/training), or not in small, or not without the hub.
-LEFT_OUT = ("python ", "serve ", "curl ", "compare ", "diagnose runs/bart", "killed", "google/")
+LEFT_OUT = ("python ", "serve ", "curl ", "compare ", "diagnose runs/bart", "killed", "google/", "facebook/")
 
 each_page = pytest.mark.parametrize("page", PAGES, ids=[page.name for page in PAGES])
 
