@@ -153,7 +153,7 @@ class Rules:
         """Suppress what the function of the caller does not allow, in place; finished rows are left alone."""
         if self.allowed is None or history.shape[1] <= self.given:
             return
-        finished = torch.isin(history[:, 1:], torch.tensor(self.ends, device=history.device)).any(1).tolist()
+        finished = torch.isin(history[:, 1:], self._ids(self.ends, scores)).any(1).tolist()
         for row, name in enumerate(names.tolist()):
             if finished[row]:
                 continue

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from types import SimpleNamespace
 
 import torch
@@ -72,8 +72,15 @@ class Passed:
 def _bare(rows: list[list[int]], pad: int | None) -> list[list[int]]:
     """Without padding, and without an id that nearly all end with."""
     rows = [[i for i in row if i != pad] for row in rows]
-    last, times = Counter(row[-1] for row in rows if row).most_common(1)[0] if any(rows) else (NOBODY, 0)
-    return [row[:-1] if row and row[-1] == last else row for row in rows] if times >= MOSTLY * len(rows) else rows
+    end = _end_of(rows)
+    return [row[:-1] if row and row[-1] == end else row for row in rows]
+
+
+def _end_of(rows: Iterable[list[int]]) -> int:
+    """The id that nearly all rows end with; NOBODY where there is none."""
+    lasts = [row[-1] for row in rows if row]
+    (last, times) = Counter(lasts).most_common(1)[0] if lasts else (NOBODY, 0)
+    return last if times >= MOSTLY * len(lasts) and len(lasts) > 1 else NOBODY
 
 
 def once(collations: list[dict[str, Tensor]]) -> list[dict[str, Tensor]]:
@@ -96,9 +103,7 @@ def _key(source: Tensor, labels: Tensor) -> bytes:
 
 def speaker_of(collations: list[dict[str, Tensor]], pad: int | None) -> Speaker:
     """Ids as words; most rows end with the end of text, where they do."""
-    lasts = [ids[-1] for each in collations for row in each[LABELS] if len(ids := row[row != IGNORED].tolist())]
-    (last, times) = Counter(lasts).most_common(1)[0] if lasts else (NOBODY, 0)
-    end = last if times >= MOSTLY * len(lasts) and len(lasts) > 1 else NOBODY
+    end = _end_of(row[row != IGNORED].tolist() for each in collations for row in each[LABELS])
     return Speaker(None, SimpleNamespace(pad_id=NOBODY if pad is None else pad, eos_id=end))  # type: ignore[arg-type]
 
 

@@ -231,7 +231,7 @@ def evaluated(
         )
     ]
     pieces, figures = judged_outputs(encoded, rows, bits, EvaluationConfig())
-    said = said_beside((reader.said(*each) for each in readable), outputs)
+    said = said_beside(lambda: (reader.said(*each) for each in readable), outputs)
     return pieces | {"likelihood": known, "saying": look(Asking(encoded, said=said))}, figures
 
 
