@@ -21,7 +21,6 @@ from sourcewise.errors import RequestError
 from sourcewise.runtime.extras import parquet
 
 WINDOW = 16384  # sources at a time
-CHUNK = 1 << 20  # bytes
 WILD = "*?["  # what makes a pattern of a name
 
 
@@ -139,11 +138,8 @@ def _rows_of_parquet(path: Path) -> tuple[int, str]:
 def _digest(path: Path, found: Dataset) -> str:
     """Of the bytes of a file of texts; of features, of their ids and lengths."""
     if path.is_file() and not found.dims:
-        digest = hashlib.sha256()
         with open_binary(path) as file:
-            while data := file.read(CHUNK):
-                digest.update(data)
-        return digest.hexdigest()
+            return hashlib.file_digest(file, "sha256").hexdigest()  # type: ignore[arg-type]
     rows = "".join(repr((each.id, each.source, each.frames)) for each in found)
     return _hashed(rows.encode(errors="surrogatepass"))
 

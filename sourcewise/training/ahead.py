@@ -65,4 +65,5 @@ def _settle_all() -> None:
         each.settle()
 
 
-os.register_at_fork(before=_settle_all)
+if hasattr(os, "register_at_fork"):  # Windows has no fork
+    os.register_at_fork(before=_settle_all)

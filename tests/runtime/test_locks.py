@@ -25,8 +25,8 @@ def locking(descriptor, mode, count):
     held.add(name)
 sys.modules["fcntl"] = None
 sys.modules["msvcrt"] = types.SimpleNamespace(locking=locking, LK_NBLCK=2)
-import signal
-del signal.SIGUSR1
+import os, signal
+del signal.SIGUSR1, os.register_at_fork
 import sourcewise
 from sourcewise.config import Recipe
 from sourcewise.training.run import locked
@@ -61,7 +61,7 @@ def test_a_file_system_without_locks_is_told_and_not_taken_for_another_training(
 
 
 def test_training_and_generation_need_nothing_that_only_unix_has(tmp_path: Path) -> None:
-    """As on Windows: no fcntl, no SIGUSR1, a lock of msvcrt's kind."""
+    """As on Windows: no fcntl, no SIGUSR1, no fork, a lock of msvcrt's kind."""
     given = recipe(tmp_path, train__steps=2, train__evaluate_every=2)
     data = str(given.data.valid.pairs)
     command = [sys.executable, "-c", WITHOUT, given.model_dump_json(), data]
