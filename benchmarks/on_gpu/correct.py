@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from on_gpu.generation import ours
 from on_gpu.machine import Device
 from on_gpu.shapes import Load, Shape, batches, inputs
 from on_gpu.training import Ours
@@ -21,6 +22,7 @@ from sourcewise.model.attention import BACKENDS
 from sourcewise.training.parts import Part
 
 STEPS = 5
+LENGTH = 24  # tokens of an output
 READS = ("_local_scalar_dense", "nonzero", "equal")  # operators whose result the host has to wait for
 
 
@@ -128,6 +130,17 @@ def repeats(shape: Shape, load: Load, folder: Path, on: Device) -> float:
     return max(float((one[name].float() - other[name].float()).abs().max()) for name in one)
 
 
+def unlike(shape: Shape, load: Load, folder: Path, on: Device) -> int:
+    """Outputs that differ where steps of decoding are recorded, of a greedy search and one with 4 beams in fp32."""
+    batch, different = next(batches(shape, load)), 0
+    for beams in (1, 4):
+        one, other = (
+            ours(folder, on, torch.float32, beams, LENGTH, recorded=recorded)(batch) for recorded in (True, False)
+        )
+        different += sum(a != b for a, b in zip(one, other, strict=True))
+    return different
+
+
 def checks(shape: Shape, load: Load, folder: Path, on: Device) -> Iterator[dict[str, Any]]:
     """A row a check: its figure, its bound, and whether it holds."""
     each: list[tuple[str, Callable[[], float], float]] = []
@@ -149,5 +162,7 @@ def checks(shape: Shape, load: Load, folder: Path, on: Device) -> Iterator[dict[
         yield {"check": name, "figure": value, "bound": bound, "right": value <= bound}
     read = waits(shape, load, folder, on)
     yield {"check": f"reads in {STEPS} steps", "figure": len(read), "bound": 0, "right": not read, "found": read[:5]}
+    different = unlike(shape, load, folder, on)
+    yield {"check": "outputs that recording changes", "figure": different, "bound": 0, "right": not different}
     apart = repeats(shape, load, folder, on)
     yield {"check": "same steps twice", "figure": apart, "bound": 0.0, "right": apart == 0.0}

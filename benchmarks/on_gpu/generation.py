@@ -21,9 +21,10 @@ Outputs = list[list[int]]
 Work = Callable[[Batch], Outputs]
 
 
-def ours(folder: Path, on: Device, precision: torch.dtype, beams: int, length: int) -> Work:
-    """Our search of one batch."""
+def ours(folder: Path, on: Device, precision: torch.dtype, beams: int, length: int, *, recorded: bool = True) -> Work:
+    """Our search of one batch; `recorded`: its steps as one graph each, on a device that records."""
     network = load_network(folder).to(on.device, precision).eval()
+    network.body.records = network.body.records and recorded
     attention.choose(network, "sdpa")
     options = GenerationConfig(beams=beams, max_new_tokens=length, min_new_tokens=length)
 
@@ -61,6 +62,7 @@ def rows(
     for beams in (1, 4):
         engines: dict[str, Callable[[torch.dtype], Work]] = {
             "ours": lambda kind, b=beams: ours(folder, on, kind, b, length),
+            "ours, not recorded": lambda kind, b=beams: ours(folder, on, kind, b, length, recorded=False),
             "transformers": lambda kind, b=beams: theirs(folder, on, kind, b, length, False),
             "transformers, static cache": lambda kind, b=beams: theirs(folder, on, kind, b, length, True),
         }

@@ -7,11 +7,13 @@ left, they wait until those of other batches have as many tokens, and continue t
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from sourcewise.generation.recorded import Recorded, next_steps
 from sourcewise.model.finite import not_finite
 from sourcewise.model.protocol import Memory, Network
 from sourcewise.runtime.device import is_host
@@ -38,6 +40,7 @@ class Group:
         self.cache = network.new_cache(memory, beams, steps)
         self.step, self.steps, self.every = 0, steps, every
         self.last: Tensor | None = None
+        self.recorded: Recorded | None = None  # the next steps, where a device repeats them; it has the cache then
         self.odd: Tensor | None = None  # whether any ln p was NaN since the last look
 
     def looks(self, step: int) -> bool:
@@ -50,7 +53,19 @@ class Group:
     def decode(self, last: Tensor) -> Tensor:
         """Logits (sources × beams, vocabulary) after the tokens `last` (sources × beams, 1)."""
         self.last = last
+        if self.recorded is not None and self.recorded.window.full:
+            self.settle()
+        if self.recorded is None:
+            left = self.steps - self.step
+            self.recorded = next_steps(self.network, self.memory, self.cache, self.beams, left, last)
+        if self.recorded is not None:
+            return self.recorded(last)[:, -1]
         return self.network.decode(last, self.memory, self.cache)[:, -1]
+
+    def settle(self) -> None:
+        """Let the cache go on from where the recorded steps have come."""
+        if self.recorded is not None:
+            self.cache, self.recorded = self.recorded.window.settle(), None
 
     def check_finite(self, log_p: Tensor) -> None:
         """Raises NotFinite if any ln p (any shape) is NaN, since no token is then the likeliest."""
@@ -60,7 +75,9 @@ class Group:
             states = getattr(self.memory, "states", None)
             if isinstance(states, Tensor) and not bool(torch.isfinite(states).all()):
                 raise not_finite(self.network, "the states of the encoder")
-            raise not_finite(self.network, "the logits of the next token", lambda: self.decode(last))
+            self.settle()
+            again = partial(self.network.decode, last, self.memory, self.cache)
+            raise not_finite(self.network, "the logits of the next token", again)
 
     def go_on(self, chosen: Tensor) -> None:
         """Continue after a token with the hypotheses `chosen` (sources, beams), indices within each source."""
@@ -70,7 +87,8 @@ class Group:
             self._keep(staying, chosen)
         elif self.beams > 1:
             every = torch.arange(len(self), device=chosen.device)
-            self.cache.select(every[:, None] * self.beams + chosen)
+            cache = self.cache if self.recorded is None else self.recorded.window
+            cache.select(every[:, None] * self.beams + chosen)
 
     def keep_open(self) -> None:
         """Remove all finished sources."""
@@ -79,11 +97,14 @@ class Group:
 
     def join(self, other: Group) -> None:
         """Add the sources of another group with as many tokens."""
+        self.settle()
+        other.settle()
         self.memory = self.memory.join(other.memory)
         self.cache.join(other.cache)
         self.known = {name: torch.cat((mine, other.known[name])) for name, mine in self.known.items()}
 
     def _keep(self, staying: Tensor, chosen: Tensor) -> None:
+        self.settle()
         self.memory = self.memory.select(staying)
         self.cache.select(staying[:, None] * self.beams + chosen[staying])
         self.known = {name: tensor[staying] for name, tensor in self.known.items()}

@@ -39,6 +39,7 @@ class Body(nn.Module):
     head: nn.Linear  # unless it is tied
     positions: int | None = None  # maximum length of source and target; None: any length
     joins = True  # whether memories and caches have `join`
+    records = False  # whether it has `new_window`
     parallel = True  # whether several threads may compute it at once
     mixed = False  # whether its weights stay in fp32 in training, while its products are computed in `products`
     products = torch.float32
@@ -84,6 +85,10 @@ class Body(nn.Module):
 
     def new_cache(self, memory: Any, beams: int, steps: int) -> Any:
         """An empty cache for `memory.batch * beams` hypotheses of at most `steps` tokens."""
+        raise NotImplementedError
+
+    def new_window(self, cache: Any, hypotheses: int, tokens: int) -> Any:
+        """The next tokens of a cache as steps that are all the same work, if it `records`."""
         raise NotImplementedError
 
     def run_decoder(self, tokens: Tensor, memory: Any, cache: Any = None, layout: Layout | None = None) -> Tensor:

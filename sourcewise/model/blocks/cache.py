@@ -54,26 +54,34 @@ class KeyValueCache:
         (heads, time, slots), or (sources, heads, hypotheses × time, slots) if a source has several hypotheses.
         """
         end, taken = self.length + time, self.used + hypotheses * time
-        if end > self.bias.shape[1]:
-            self.bias = self.positions(max(end, min(2 * self.bias.shape[1], self.steps)))
-        if taken > self.room:
-            self._make_room(max(taken, 2 * self.room))
+        self.reserve(end, taken)
         self.shown = shown = min(-(-taken // SLOTS) * SLOTS, self.room)
-        for keys, values in self.blocks:  # with weight 0: any value but NaN will do
-            keys[:, :, taken:shown] = 0
-            values[:, :, taken:shown] = 0
+        self.clear(taken, shown)
         rows = self.bias[:, self.length : end]
         if hypotheses == 1 and self.ancestors is None:
             free = shown - rows.shape[2]
             return rows[:, :, :shown] if free <= 0 else F.pad(rows, (0, free), value=MASKED)
         new = torch.arange(self.used, taken, device=rows.device).view(hypotheses, time)
-        before = self._ancestors(hypotheses)
+        before = self.ancestors_of(hypotheses)
         self.ancestors = torch.cat((before, new.expand(len(before), -1, -1)), dim=2)
         shape = (len(before), len(rows), hypotheses, time)
         bias = torch.full((*shape, shown), MASKED, device=rows.device)
         places = self.ancestors[:, None, :, None].expand(*shape, end)
         bias.scatter_(4, places, rows[None, :, None, :, :end].expand(*shape, end))
         return bias.flatten(2, 3)
+
+    def reserve(self, end: int, slots: int) -> None:
+        """Make room for hypotheses of `end` tokens in so many slots."""
+        if end > self.bias.shape[1]:
+            self.bias = self.positions(max(end, min(2 * self.bias.shape[1], self.steps)))
+        if slots > self.room:
+            self._make_room(max(slots, 2 * self.room))
+
+    def clear(self, start: int, end: int) -> None:
+        """Fill slots that are not written yet, and have weight 0: any value but NaN will do."""
+        for keys, values in self.blocks:
+            keys[:, :, start:end] = 0
+            values[:, :, start:end] = 0
 
     def layer(self, place: int) -> Extend:
         """A function that adds new keys and values of a layer and returns all that attention covers."""
@@ -96,7 +104,7 @@ class KeyValueCache:
         hypotheses = 1 if self.ancestors is None else self.ancestors.shape[1]
         sources = rows[:, 0] // hypotheses
         if self.ancestors is not None or rows.shape[1] > 1:
-            ancestors = self._ancestors(hypotheses)[sources]
+            ancestors = self.ancestors_of(hypotheses)[sources]
             picked = (rows % hypotheses)[..., None].expand(-1, -1, self.length)
             self.ancestors = ancestors.gather(1, picked)
         if rows.shape[1] * FIRST_ROOM > self.room:
@@ -119,7 +127,8 @@ class KeyValueCache:
         if self.ancestors is not None and other.ancestors is not None:
             self.ancestors = torch.cat((self.ancestors, other.ancestors))
 
-    def _ancestors(self, hypotheses: int) -> Tensor:
+    def ancestors_of(self, hypotheses: int) -> Tensor:
+        """(sources, hypotheses, length) slots of the tokens of each hypothesis."""
         if self.ancestors is not None:
             return self.ancestors
         return torch.arange(self.length, device=self.bias.device).expand(self.sources, hypotheses, -1)

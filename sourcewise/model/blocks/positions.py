@@ -46,13 +46,22 @@ class SinusoidalPositions(nn.Module):
         super().__init__()
         self.register_buffer("table", sinusoids(64, width), persistent=False)
 
-    def forward(self, x: Tensor, start: int = 0) -> Tensor:
-        """(batch, time, width), with the first vector at position `start` → the same shape."""
+    def forward(self, x: Tensor, start: int | Tensor = 0) -> Tensor:
+        """(batch, time, width), with the first vector at position `start` → the same shape.
+
+        Where only the device knows it, `start` is a tensor (1,), below what was reserved, and time is 1.
+        """
+        if isinstance(start, Tensor):
+            return x + self.table.index_select(0, start).to(x.dtype)
         end = start + x.shape[1]
+        self.reserve(end)
+        return x + self.table[start:end].to(x.dtype)
+
+    def reserve(self, end: int) -> None:
+        """Make the table long enough for so many positions."""
         if end > len(self.table):
             with torch.inference_mode(False):  # trainings and measurements use it afterwards
-                self.table = sinusoids(2 * end, x.shape[2], self.table.device)
-        return x + self.table[start:end].to(x.dtype)
+                self.table = sinusoids(2 * end, self.table.shape[1], self.table.device)
 
 
 class Positions(nn.Module):
@@ -72,8 +81,13 @@ class Positions(nn.Module):
             table = torch.cat((angles.sin(), angles.cos()), dim=1)[:, :width]
             self.register_buffer("weight", table.float(), persistent=False)
 
-    def forward(self, x: Tensor, start: int = 0, places: Tensor | None = None) -> Tensor:
-        """x (batch, time, width), from position `start` on or at `places` (batch, time) → the same shape."""
+    def forward(self, x: Tensor, start: int | Tensor = 0, places: Tensor | None = None) -> Tensor:
+        """x (batch, time, width), from position `start` on or at `places` (batch, time) → the same shape.
+
+        Where only the device knows it, `start` is a tensor (1,), and time is 1.
+        """
+        if isinstance(start, Tensor):
+            places = start[None]
         if places is not None:
             return x + F.embedding(places + self.offset, self.weight).to(x.dtype)
         first = self.offset + start

@@ -91,7 +91,7 @@ class Bart(Transformer):
         places = None if simple else layout.on(vectors.device).positions
         return self.encoder_positions(vectors, places=places)  # type: ignore[no-any-return]
 
-    def place_target(self, vectors: Tensor, start: int) -> Tensor:
+    def place_target(self, vectors: Tensor, start: int | Tensor) -> Tensor:
         """See Transformer."""
         return self.decoder_positions(vectors, start)  # type: ignore[no-any-return]
 

@@ -25,6 +25,7 @@ from sourcewise.model.blocks.cache import KeyValueCache
 from sourcewise.model.blocks.memory import Memory
 from sourcewise.model.blocks.positions import RelativePositions, SinusoidalPositions, distances
 from sourcewise.model.blocks.sublayers import CrossAttention, Extend, FeedForward, Residual, SelfAttention
+from sourcewise.model.blocks.window import Window
 from sourcewise.model.network import Body
 
 Attending = TypeVar("Attending", SelfAttention, CrossAttention)
@@ -126,6 +127,8 @@ class DecoderBlock(nn.Module):
 class Transformer(Body):
     """Embedding, encoder, decoder and the projection to the vocabulary; positions are relative."""
 
+    records = True
+
     def __init__(self, config: TransformerConfig) -> None:
         super().__init__()
         c = self.config = config
@@ -201,7 +204,11 @@ class Transformer(Body):
         return layout, self._leaving(self.encoder_norm(x))
 
     def run_decoder(
-        self, tokens: Tensor, memory: Memory, cache: KeyValueCache | None = None, layout: Layout | None = None
+        self,
+        tokens: Tensor,
+        memory: Memory,
+        cache: KeyValueCache | Window | None = None,
+        layout: Layout | None = None,
     ) -> Tensor:
         """Tokens (batch × beams, time) → states (rows, time, d_model), ready for the head.
 
@@ -220,7 +227,7 @@ class Transformer(Body):
         self,
         tokens: Tensor,
         memory: Memory,
-        cache: KeyValueCache | None = None,
+        cache: KeyValueCache | Window | None = None,
         layout: Layout | None = None,
         seen: list[Tensor] | None = None,
     ) -> Tensor:
@@ -252,7 +259,7 @@ class Transformer(Body):
         """Vectors (batch, width, d_model) with absolute positions added: unchanged here, positions are relative."""
         return vectors
 
-    def place_target(self, vectors: Tensor, start: int) -> Tensor:
+    def place_target(self, vectors: Tensor, start: int | Tensor) -> Tensor:
         """Vectors (rows, time, d_model), the first at position `start`, with absolute positions added, if any."""
         return self.decoder_place(vectors, start) if self.config.decoder_positions else vectors
 
@@ -279,6 +286,11 @@ class Transformer(Body):
         c = self.config
         like = memory.keys_values[0][0] if memory.keys_values else memory.states
         return KeyValueCache(c.decoder_layers, (memory.batch, c.heads, c.d_kv), steps, like, self.decoder_bias)
+
+    def new_window(self, cache: KeyValueCache, hypotheses: int, tokens: int) -> Window:
+        """The next tokens of a cache, as steps that can be recorded."""
+        self.decoder_place.reserve(cache.length + tokens)
+        return Window(cache, hypotheses, tokens)
 
 
 def _for_layers(blocks: Any, bias: Any, x: Tensor) -> Any:
