@@ -35,9 +35,9 @@ def test_every_part_runs_in_small(tmp_path: Path) -> None:
     done = subprocess.run(command, capture_output=True, text=True, env=ENVIRONMENT)
     assert done.returncode == 0, done.stdout + done.stderr
     report = json.loads((tmp_path / "report.json").read_text())
-    assert len(report["correct"]) == 10 and all(row["right"] for row in report["correct"])
+    assert len(report["correct"]) == 11 and all(row["right"] for row in report["correct"])
     engines = {(row["work"].split()[0], row["engine"]) for row in report["rows"]}
-    assert len(engines) == 8
+    assert len(engines) == 9
     assert [row["left_out"] for row in report["rows"] if "left_out" in row] == []
     assert all(row["tokens_per_s"] > 0 for row in report["rows"])
     assert {row["equal"] for row in report["rows"] if "equal" in row} == {1.0}
