@@ -31,13 +31,19 @@ class TextNoiseConfig(Options):
 
 
 class SubwordSamplingConfig(Options):
-    """Subword regularization (Kudo 2018): each epoch cuts the words of training texts into other pieces."""
+    """Each epoch cuts the words of training texts into other pieces (Kudo 2018; Provilkov et al. 2020)."""
 
     alpha: float | None = Field(
-        None, gt=0, le=1, description="sharpness of the draw: 1 as the tokenizer's model, near 0 all alike; none: off"
+        None, gt=0, le=1, description="for unigram tokenizers: 1 draws as their model says, near 0 all alike; none: off"
     )
-    best: Positive = Field(16, ge=2, le=512, description="likeliest segmentations of a word that are drawn from")
+    dropout: Rate = Field(0.0, description="for BPE tokenizers: share of the merges that are left out; 0: off")
+    best: Positive = Field(16, ge=2, le=512, description="segmentations of a word that are drawn from")
     targets: bool = Field(True, description="targets as well as sources")
+
+    @property
+    def active(self) -> bool:
+        """Whether anything is drawn."""
+        return bool(self.alpha or self.dropout)
 
 
 class UnfreezeConfig(Options):

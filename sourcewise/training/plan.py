@@ -59,7 +59,7 @@ class Plan:
         Where the set is on disk, or segmented anew in each epoch, each is taken to have as many as the first: they
         differ in a few of thousands of batches, and laying out millions of examples takes long.
         """
-        if self.config.subword_sampling.alpha or any(part.dataset.kept for part in self.examples.parts):
+        if self.config.subword_sampling.active or any(part.dataset.kept for part in self.examples.parts):
             return first * self.config.epochs
         return first + sum(self._count(epoch) for epoch in range(1, self.config.epochs))
 

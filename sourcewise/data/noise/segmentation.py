@@ -1,6 +1,6 @@
-"""Subword regularization: each epoch cuts the words of the training texts into pieces in another way (Kudo 2018).
+"""Each epoch cuts the words of the training texts into pieces in another way (Kudo 2018; Provilkov et al. 2020).
 
-The texts stay the same; only their segmentation is drawn. It regularises small translation sets most.
+The texts stay the same; only their segmentation is drawn.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from sourcewise.config import DataConfig, SubwordSamplingConfig
 from sourcewise.data.encoding import ExampleSet, Ids
 from sourcewise.data.mixtures import EncodedMixture
 from sourcewise.data.sequences import blocks
-from sourcewise.data.tokenizers.segmentations import Segmentations
+from sourcewise.data.tokenizers.segmentations import OPTION, Segmentations, segmentations
 from sourcewise.errors import RequestError
 
 STREAM = 11  # of the random draws; noise on texts and features has others
@@ -24,17 +24,17 @@ SOURCE, TARGET = 0, 1
 
 
 def resegmented(examples: ExampleSet, data: DataConfig, config: SubwordSamplingConfig, seed: int) -> ExampleSet:
-    """The training examples, segmented anew in each epoch (`at`); unchanged without `config.alpha`.
+    """The training examples, segmented anew in each epoch (`at`); unchanged unless `config.active`.
 
     Pieces of plain text stay as they are. Raises RequestError for streams, and tokenizers without probabilities.
     """
-    if config.alpha is None:
+    if not config.active:
         return examples
     if any(part.dataset.windows for part in examples.parts):
-        raise RequestError("train.subword_sampling.alpha: a stream's texts are segmented once; leave it out")
-    segmentations = Segmentations(examples.tokenizer, config.best)
+        raise RequestError(f"{OPTION}: a stream's texts are cut into pieces once; leave it out")
+    known = segmentations(examples.tokenizer, config)
     parts = [
-        part if part.drawn else Resegmented(part, segmentations, data, config, seed + place)
+        part if part.drawn else Resegmented(part, known, data, config, seed + place)
         for place, part in enumerate(examples.parts)
     ]
     return EncodedMixture(parts, examples.rates) if isinstance(examples, EncodedMixture) else parts[0]
@@ -49,7 +49,7 @@ class Resegmented(ExampleSet):
     def __init__(
         self,
         plain: ExampleSet,
-        segmentations: Segmentations,
+        known: Segmentations,
         data: DataConfig,
         config: SubwordSamplingConfig,
         seed: int,
@@ -59,7 +59,7 @@ class Resegmented(ExampleSet):
         self.begins, self.weights, self.notes, self.per_pass = plain.begins, plain.weights, plain.notes, plain.per_pass
         self.sources, self.targets = plain.sources, plain.targets
         self.source_lengths, self.target_lengths = plain.source_lengths, plain.target_lengths
-        table = _Table(segmentations, config.alpha or 0.0)
+        table = _Table(known)
         self._sides = {SOURCE: None if plain.sources is None else table.spelled(plain.sources)}
         self._sides[TARGET] = table.spelled(plain.targets) if config.targets else None
         self._ways = table.ways()
@@ -153,8 +153,8 @@ class Ways(NamedTuple):
 class _Table:
     """Numbers words as they come, with their segmentations."""
 
-    def __init__(self, segmentations: Segmentations, alpha: float) -> None:
-        self._segmentations, self._alpha = segmentations, alpha
+    def __init__(self, known: Segmentations) -> None:
+        self._segmentations = known
         self._numbers: dict[bytes, int] = {}
 
     def spelled(self, rows: Ids) -> Spelled:
@@ -180,17 +180,20 @@ class _Table:
 
     def ways(self) -> Ways:
         """The segmentations of all words that were numbered."""
-        first, bounds, usual, found = [0], [], [], []
+        first, usual = [0], list[int]()
+        bounds, found = list[np.ndarray](), list[list[int]]()
         for word, number in self._numbers.items():
             given = np.frombuffer(word, dtype=np.int32).tolist()
-            ways, shares = self._segmentations.of(given, self._alpha)
+            ways, shares = self._segmentations.of(given)
             usual.append(len(found) + ways.index(given))
             bounds.append(number + np.cumsum(shares))
             found.extend(ways)
             first.append(len(found))
         starts = np.cumsum([0, *map(len, found)])
         ids = np.fromiter(chain.from_iterable(found), np.int32, int(starts[-1]))
-        return Ways(np.array(first), np.concatenate([np.zeros(0), *bounds]), starts, ids, np.array(usual, dtype=np.int64))
+        return Ways(
+            np.array(first), np.concatenate([np.zeros(0), *bounds]), starts, ids, np.array(usual, dtype=np.int64)
+        )
 
 
 def _per_row(sizes: np.ndarray, starts: np.ndarray) -> np.ndarray:

@@ -1,46 +1,50 @@
-"""The ways in which a word can be cut into pieces, and how likely each is by the tokenizer's unigram model.
+"""The ways in which a word can be cut into pieces, and how likely each is drawn.
 
-Subword regularization (Kudo 2018, section 3.3): of the l best segmentations x of a word, one is drawn with
-P(x)^alpha / Σ P(x')^alpha, where P(x) is the product of the probabilities of its pieces.
+`Likely`: subword regularization (Kudo 2018, section 3.3), for unigram models. Of the l best segmentations x of a word,
+one is drawn with P(x)^alpha / Σ P(x')^alpha, where P(x) is the product of the probabilities of its pieces.
+`Merged`: BPE-dropout (Provilkov et al. 2020, algorithm 1), for models of merged pairs. At each merge every pair is left
+out with some probability. Of a word, l such segmentations are drawn once, and then one of them in each epoch.
 """
 
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 
+from sourcewise.config import SubwordSamplingConfig
 from sourcewise.data.tokenizers.tokenizer import Tokenizer
 from sourcewise.errors import RequestError
 
 NORMAL, UNKNOWN, UNUSED = 1, 2, 5  # SentencePiece.Type
 UNIGRAM = 1  # TrainerSpec.ModelType
-SPACES = (" ", "▁")  # a piece that begins with one begins a word
+SPACES = (" ", "▁", "Ġ")  # a piece that begins with one begins a word
+KINDS = {"Unigram": "alpha", "BPE": "dropout"}  # the model of a tokenizer.json → the option that draws from it
+NAMES = {"WordLevel": "whole words", "BPE": "merged pairs (BPE)", "Unigram": "pieces with probabilities (unigram)"}
+OPTION = "train.subword_sampling"
 
 
 class Segmentations:
-    """The `best` segmentations of each word of a vocabulary.
+    """The segmentations of each word of a vocabulary.
 
     `begins` (ids,) says of which ids a word begins, `fixed` (ids,) which always stay: special and added tokens, bytes,
-    unknown. Raises RequestError for a tokenizer without probabilities of pieces.
+    unknown.
     """
 
-    def __init__(self, tokenizer: Tokenizer, best: int) -> None:
-        model, added = _model(tokenizer)
-        pieces = [text for text, _ in model["vocab"]]
-        unknown = model["unk_id"]
-        self.best = best
-        self.begins, self.fixed = np.ones((2, tokenizer.size), dtype=bool)  # ids behind the vocabulary were added to it
-        for i, text in enumerate(pieces):
-            self.fixed[i] = i == unknown or i in added or not text or (model.get("byte_fallback") and _is_byte(text))
+    def __init__(self, tokenizer: Tokenizer, pieces: dict[int, str], fixed: set[int]) -> None:
+        """`pieces` are the texts of the ids of the model; ids that are not in it are fixed."""
+        self._pieces = pieces
+        self.begins, self.fixed = np.ones((2, tokenizer.size), dtype=bool)
+        for i, text in pieces.items():
+            self.fixed[i] = i in fixed or not text or _is_byte(text)
             self.begins[i] = self.fixed[i] or text.startswith(SPACES)
-        self._pieces, self._scores = pieces, [score for _, score in model["vocab"]]
         self._stay, self._begin = (set(np.flatnonzero(each).tolist()) for each in (self.fixed, self.begins))
-        self._processor = _processor(model["vocab"], unknown, self.fixed)
 
-    def of(self, word: Sequence[int], alpha: float) -> tuple[list[list[int]], np.ndarray]:
+    def of(self, word: Sequence[int]) -> tuple[list[list[int]], np.ndarray]:
         """Segmentations of the word that these ids spell, the given one among them, and their (count,) probabilities.
 
         A word with a fixed id has one segmentation.
@@ -48,14 +52,12 @@ class Segmentations:
         given = list(word)
         if not self._stay.isdisjoint(given):
             return [given], np.ones(1)
-        text = "".join(self._pieces[i] for i in given)
-        found = [ids for ids in self._processor.nbest_encode(text, nbest_size=self.best, out_type=int) if self._is(ids)]
-        found = found if given in found else [given, *found]
-        scores = alpha * np.array([sum(self._scores[i] for i in ids) for ids in found])
-        shares = np.exp(scores - scores.max())
-        return found, shares / shares.sum()
+        return self._of(given, "".join(self._pieces[i] for i in given))
 
-    def _is(self, ids: Sequence[int]) -> bool:
+    def _of(self, given: list[int], text: str) -> tuple[list[list[int]], np.ndarray]:
+        raise NotImplementedError
+
+    def _is_one(self, ids: Sequence[int]) -> bool:
         """Whether a segmentation may be read: none with an unknown piece, none with a second beginning of a word.
 
         The latter would be two words: a space as a piece of its own, then a letter run that begins with a space.
@@ -63,15 +65,83 @@ class Segmentations:
         return self._stay.isdisjoint(ids) and self._begin.isdisjoint(ids[1:])
 
 
-def _model(tokenizer: Tokenizer) -> tuple[dict[str, Any], set[int]]:
-    """The unigram model of a tokenizer, and the ids that were added to it. Raises RequestError if it has none."""
-    tree = json.loads(tokenizer.to_json())
-    model = tree["model"]
-    if model.get("type") != "Unigram":
-        kind = {"WordLevel": "words", "BPE": "merged pairs (BPE)"}.get(model.get("type"), str(model.get("type")))
-        problem = f"the tokenizer has {kind}, of which no segmentation is more likely than another"
-        raise RequestError(f"train.subword_sampling.alpha: {problem}; leave it out, or take one of subwords (unigram)")
-    return model, {entry["id"] for entry in tree.get("added_tokens") or ()}
+class Likely(Segmentations):
+    """By a unigram model: the `best` likeliest, drawn with their probabilities to the power of `alpha`."""
+
+    def __init__(self, tokenizer: Tokenizer, model: dict[str, Any], added: set[int], alpha: float, best: int) -> None:
+        vocabulary, unknown = model["vocab"], model["unk_id"]
+        super().__init__(tokenizer, {i: text for i, (text, _) in enumerate(vocabulary)}, added | {unknown})
+        self._alpha, self._best = alpha, best
+        self._scores = [score for _, score in vocabulary]
+        self._processor = _processor(vocabulary, unknown, self.fixed)
+
+    def _of(self, given: list[int], text: str) -> tuple[list[list[int]], np.ndarray]:
+        every = self._processor.nbest_encode(text, nbest_size=self._best, out_type=int)
+        found = [ids for ids in every if self._is_one(ids)]
+        found = found if given in found else [given, *found]
+        scores = self._alpha * np.array([sum(self._scores[i] for i in ids) for ids in found])
+        shares = np.exp(scores - scores.max())
+        return found, shares / shares.sum()
+
+
+class Merged(Segmentations):
+    """By a model of merged pairs: `draws` segmentations, each by merges of which a share is left out."""
+
+    def __init__(
+        self, tokenizer: Tokenizer, model: dict[str, Any], added: set[int], dropout: float, draws: int
+    ) -> None:
+        self._ids: dict[str, int] = model["vocab"]
+        unknown = self._ids.get(model.get("unk_token") or "", -1)
+        super().__init__(tokenizer, {i: text for text, i in self._ids.items()}, added | {unknown})
+        merges = [tuple(pair.split(" ") if isinstance(pair, str) else pair) for pair in model["merges"]]
+        self._ranks = {pair: rank for rank, pair in enumerate(merges)}
+        self._dropout, self._draws = dropout, draws
+
+    def _of(self, given: list[int], text: str) -> tuple[list[list[int]], np.ndarray]:
+        rng = np.random.default_rng(list(text.encode()))  # a word has the same draws wherever it is met
+        drawn = Counter({tuple(given): 0})
+        for _ in range(self._draws):
+            ids = [self._ids.get(piece, -1) for piece in self._merged(list(text), rng)]
+            if -1 not in ids and self._is_one(ids):
+                drawn[tuple(ids)] += 1
+        counts = np.array(list(drawn.values()), dtype=np.float64)
+        if not counts.sum():
+            return [given], np.ones(1)
+        return [list(ids) for ids in drawn], counts / counts.sum()
+
+    def _merged(self, symbols: list[str], rng: np.random.Generator) -> list[str]:
+        """Characters, merged in the order of the ranks until every pair that is left was left out."""
+        while len(symbols) > 1:
+            pairs = list(pairwise(symbols))
+            kept = rng.random(len(pairs)) >= self._dropout
+            known = [
+                (rank, i) for i, pair in enumerate(pairs) if kept[i] and (rank := self._ranks.get(pair)) is not None
+            ]
+            if not known:
+                break
+            _, place = min(known)
+            symbols[place : place + 2] = [symbols[place] + symbols[place + 1]]
+        return symbols
+
+
+def segmentations(tokenizer: Tokenizer, config: SubwordSamplingConfig) -> Segmentations:
+    """The segmentations of a tokenizer's words, as asked. Raises RequestError for an option of another kind."""
+    given = [name for name in KINDS.values() if getattr(config, name)]
+    try:
+        tree = json.loads(tokenizer.to_json())
+    except RequestError as error:
+        raise RequestError(f"{OPTION}.{given[0]}: needs a tokenizer.json; {error}") from None
+    model, added = tree["model"], {entry["id"] for entry in tree.get("added_tokens") or ()}
+    kind = str(model.get("type"))
+    fit = KINDS.get(kind)
+    if fit is None or given != [fit] or model.get("continuing_subword_prefix") or model.get("end_of_word_suffix"):
+        marked = ", marked at their ends" if fit and given == [fit] else ""
+        problem = f"the tokenizer has {NAMES.get(kind, kind)}{marked}"
+        remedy = f"set {OPTION}.{fit} alone" if fit and not marked else "leave it out"
+        raise RequestError(f"{OPTION}.{given[0]}: {problem}; {remedy}")
+    if config.alpha:
+        return Likely(tokenizer, model, added, config.alpha, config.best)
+    return Merged(tokenizer, model, added, config.dropout, config.best)
 
 
 def _processor(vocabulary: Sequence[tuple[str, float]], unknown: int, fixed: np.ndarray) -> Any:

@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 from collections import Counter
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import tokenizers
 from hypothesis import given
 from hypothesis import strategies as st
+from tokenizers import decoders, models, pre_tokenizers, processors, trainers
 
 from sourcewise.config import DataConfig, SubwordSamplingConfig
 from sourcewise.data.encoding import Encoded, ExampleSet
 from sourcewise.data.examples import Dataset, Example
 from sourcewise.data.mixtures import EncodedMixture
 from sourcewise.data.noise.segmentation import Resegmented, resegmented
-from sourcewise.data.tokenizers.segmentations import Segmentations
+from sourcewise.data.tokenizers.segmentations import segmentations
 from sourcewise.data.tokenizers.tokenizer import Tokenizer
 from sourcewise.errors import RequestError
+from tests.data.tokenizers.tokenizer_classes import ENGLISH, GERMAN, LANGUAGES, OTHERS
 
 TEXTS = [
     "Zwei junge Männer stehen vor einem großen Gebäude .",
@@ -67,7 +71,9 @@ def test_texts_stay_and_pieces_change() -> None:
 
 def test_draws_are_functions_of_seed_and_epoch() -> None:
     examples = encoded(TEXTS, tokenizer())
-    rows = [[ids.tolist() for ids in drawn(examples, seed=seed).at(epoch).targets] for seed in (0, 0, 1) for epoch in (3, 4)]
+    rows = [
+        [ids.tolist() for ids in drawn(examples, seed=seed).at(epoch).targets] for seed in (0, 0, 1) for epoch in (3, 4)
+    ]
     assert rows[0] == rows[2] and rows[1] == rows[3]
     assert rows[0] != rows[1] and rows[0] != rows[4]
     sampled = drawn(examples)
@@ -76,15 +82,16 @@ def test_draws_are_functions_of_seed_and_epoch() -> None:
 
 def test_shares_are_those_of_the_model() -> None:
     made = tokenizer()
-    segmentations = Segmentations(made, 8)
     word = made.encode("Bushaltestelle")[:-1]
-    ways, shares = segmentations.of(word, 0.3)
+    ways, shares = segmentations(made, SubwordSamplingConfig(alpha=0.3, best=8)).of(word)
     assert len(ways) == 8 and shares.sum() == pytest.approx(1) and shares.argmax() == ways.index(word)
     examples = encoded(["Bushaltestelle"] * 4000, made)
-    counts = Counter(tuple(ids[:-1].tolist()) for epoch in range(5) for ids in drawn(examples, 0.3, best=8).at(epoch).targets)
+    counts = Counter(
+        tuple(ids[:-1].tolist()) for epoch in range(5) for ids in drawn(examples, 0.3, best=8).at(epoch).targets
+    )
     for way, share in zip(ways, shares, strict=True):
         assert counts[tuple(way)] / 20_000 == pytest.approx(share, abs=4 * np.sqrt(share * (1 - share) / 20_000) + 1e-4)
-    sharp = segmentations.of(word, 1.0)[1]
+    sharp = segmentations(made, SubwordSamplingConfig(alpha=1.0)).of(word)[1]
     assert sharp.max() > shares.max()
 
 
@@ -141,8 +148,92 @@ def test_any_text_is_spelled_the_same(texts: list[str], epoch: int) -> None:
 ANY = Tokenizer.train(["abc abcé cab\nbca 11 ab ac bc a b c é 1"] * 30, 60)
 
 
-@pytest.mark.parametrize("unit", ["words"])
-def test_a_tokenizer_without_probabilities_is_refused(unit: str) -> None:
-    made = Tokenizer.train(TEXTS, 200, unit)  # type: ignore[arg-type]
-    with pytest.raises(RequestError, match=r"train\.subword_sampling\.alpha: .* has words"):
-        drawn(encoded(TEXTS, made))
+def pairs(tmp_path: Path, kind: str) -> Tokenizer:
+    """A tokenizer of merged pairs, byte-level or with a mark for spaces, trained by its own library."""
+    made = tokenizers.Tokenizer(models.BPE(unk_token="<unk>"))
+    if kind == "bytes":
+        made.pre_tokenizer, made.decoder = pre_tokenizers.ByteLevel(), decoders.ByteLevel()
+    else:
+        made.pre_tokenizer, made.decoder = pre_tokenizers.Metaspace(), decoders.Metaspace()
+    special = ["<pad>", "</s>", "<unk>"]
+    alphabet = pre_tokenizers.ByteLevel.alphabet() if kind == "bytes" else []
+    made.train_from_iterator(
+        TEXTS * 20,
+        trainers.BpeTrainer(vocab_size=500, special_tokens=special, initial_alphabet=alphabet, show_progress=False),
+    )
+    made.post_processor = processors.TemplateProcessing(single="$A </s>", special_tokens=[("</s>", 1)])
+    made.save(str(tmp_path / "tokenizer.json"))
+    return Tokenizer.load(tmp_path / "tokenizer.json")
+
+
+@pytest.mark.parametrize("kind", ["bytes", "spaces"])
+def test_merges_are_left_out(kind: str, tmp_path: Path) -> None:
+    made = pairs(tmp_path, kind)
+    examples = encoded(TEXTS, made)
+    sampled = drawn(examples, None, dropout=0.2)
+    lengths = []
+    for epoch in range(4):
+        now = sampled.at(epoch)
+        assert [made.decode(ids) for ids in now.targets] == [made.decode(ids) for ids in examples.targets]
+        assert [made.decode(ids) for ids in now.sources or ()] == [made.decode(ids) for ids in examples.sources or ()]
+        lengths.append(now.target_lengths.sum())
+    assert len(set(lengths)) > 1 and min(lengths) > examples.target_lengths.sum()
+    little = drawn(examples, None, dropout=0.01).at(0).target_lengths.sum()
+    assert examples.target_lengths.sum() <= little < min(lengths)
+
+
+def test_without_dropout_merges_give_the_tokenizers_own_pieces(tmp_path: Path) -> None:
+    made = pairs(tmp_path, "bytes")
+    known = segmentations(made, SubwordSamplingConfig(dropout=1e-9, best=2))
+    for text in TEXTS[:2]:
+        for word in text.split():
+            ids = made.encode(f" {word}")[:-1]
+            assert known.of(ids)[0] == [ids]
+
+
+@pytest.mark.parametrize(
+    ("kind", "options", "said"),
+    [
+        ("words", {"alpha": 0.1}, r"^train\.subword_sampling\.alpha: the tokenizer has whole words; leave it out$"),
+        ("words", {"dropout": 0.1}, r"^train\.subword_sampling\.dropout: the tokenizer has whole words; leave"),
+        (
+            "subwords",
+            {"dropout": 0.1},
+            r"dropout: the tokenizer has pieces with .*; set train\.subword_sampling\.alpha",
+        ),
+        ("bytes", {"alpha": 0.1}, r"alpha: the tokenizer has merged pairs \(BPE\); set .*sampling\.dropout alone$"),
+        ("subwords", {"alpha": 0.1, "dropout": 0.1}, r"set train\.subword_sampling\.alpha alone$"),
+    ],
+)
+def test_an_option_of_another_tokenizer_is_refused(kind: Any, options: Any, said: str, tmp_path: Path) -> None:
+    made = pairs(tmp_path, kind) if kind == "bytes" else Tokenizer.train(TEXTS, 200, kind)
+    with pytest.raises(RequestError, match=said):
+        drawn(encoded(TEXTS, made), **{"alpha": None, **options})
+
+
+DRAWN = {name: ["alpha"] for name in ("mbart", "mbart50", "t5", "mt5", "pegasus")}
+DRAWN |= {name: ["dropout"] for name in ("nllb", "bart")}
+
+
+@pytest.mark.filterwarnings("ignore::sourcewise.errors.DataWarning")
+@pytest.mark.parametrize("name", {**LANGUAGES, **OTHERS})
+def test_pieces_of_transformers_classes(name: str, tmp_path: Path) -> None:
+    """Texts stay for each class that can be drawn from; the others are refused in a line."""
+    {**LANGUAGES, **OTHERS}[name](tmp_path)
+    made = Tokenizer.load(tmp_path)
+    examples = encoded([*ENGLISH, *GERMAN], made)
+    done = []
+    for option, options in (("alpha", {"alpha": 0.02}), ("dropout", {"alpha": None, "dropout": 0.4})):
+        try:
+            epochs = [drawn(examples, **options).at(epoch) for epoch in range(4)]
+        except RequestError as error:
+            assert "\n" not in str(error) and "train.subword_sampling" in str(error)
+            continue
+        done.append(option)
+        assert len({(*now.source_lengths, *now.target_lengths) for now in epochs}) > 1
+        for now in epochs:
+            for side, plain in ((now.sources, examples.sources), (now.targets, examples.targets)):
+                assert side is not None and plain is not None
+                assert [made.decode(ids) for ids in side] == [made.decode(ids) for ids in plain]
+                assert [made.unk_id in ids for ids in side] == [made.unk_id in ids for ids in plain]
+    assert done == DRAWN.get(name, [])
