@@ -129,8 +129,9 @@ def segmentations(tokenizer: Tokenizer, config: SubwordSamplingConfig) -> Segmen
     given = [name for name in KINDS.values() if getattr(config, name)]
     try:
         tree = json.loads(tokenizer.to_json())
-    except RequestError as error:
-        raise RequestError(f"{OPTION}.{given[0]}: needs a tokenizer.json; {error}") from None
+    except RequestError:
+        problem = "pieces are drawn by a tokenizer.json, which this class of tokenizer has not"
+        raise RequestError(f"{OPTION}.{given[0]}: {problem}; leave it out") from None
     model, added = tree["model"], {entry["id"] for entry in tree.get("added_tokens") or ()}
     kind = str(model.get("type"))
     fit = KINDS.get(kind)
