@@ -12,7 +12,14 @@ from sourcewise.config.evaluation import EvaluationConfig
 from sourcewise.config.model import BridgeConfig, FeatureEncoderConfig, ModelConfig
 from sourcewise.config.options import Options
 from sourcewise.config.recipe import GenerationConfig, Recipe
-from sourcewise.config.training import AugmentConfig, LoraConfig, TextNoiseConfig, TrainConfig, UnfreezeConfig
+from sourcewise.config.training import (
+    AugmentConfig,
+    LoraConfig,
+    SubwordSamplingConfig,
+    TextNoiseConfig,
+    TrainConfig,
+    UnfreezeConfig,
+)
 
 __all__ = [
     "AugmentConfig",
@@ -28,6 +35,7 @@ __all__ = [
     "ModelConfig",
     "Options",
     "Recipe",
+    "SubwordSamplingConfig",
     "TextNoiseConfig",
     "TrainConfig",
     "UnfreezeConfig",

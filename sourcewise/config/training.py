@@ -30,6 +30,22 @@ class TextNoiseConfig(Options):
     swap: Rate = Field(0.0, description="share of the source tokens swapped with the next")
 
 
+class SubwordSamplingConfig(Options):
+    """Each epoch cuts the words of training texts into other pieces (Kudo 2018; Provilkov et al. 2020)."""
+
+    alpha: float | None = Field(
+        None, gt=0, le=1, description="for unigram tokenizers: 1 draws as their model says, near 0 all alike; none: off"
+    )
+    dropout: Rate = Field(0.0, description="for BPE tokenizers: share of the merges that are left out; 0: off")
+    best: Positive = Field(16, ge=2, le=512, description="segmentations of a word that are drawn from")
+    targets: bool = Field(True, description="targets as well as sources")
+
+    @property
+    def active(self) -> bool:
+        """Whether anything is drawn."""
+        return bool(self.alpha or self.dropout)
+
+
 class UnfreezeConfig(Options):
     """Gradual unfreezing (Howard & Ruder 2018): the epoch from which each part is trained; default: the first."""
 
@@ -122,6 +138,9 @@ class TrainConfig(Options):
     precision: Literal["bf16", "fp32"] = Field("bf16", description="of the arithmetic; master weights are fp32")
     augment: AugmentConfig = Field(default_factory=AugmentConfig, description="augmentation of training features")
     text_noise: TextNoiseConfig = Field(default_factory=TextNoiseConfig, description="noise on training texts")
+    subword_sampling: SubwordSamplingConfig = Field(
+        default_factory=SubwordSamplingConfig, description="segmentation of training texts, drawn anew each epoch"
+    )
     unfreeze: UnfreezeConfig = Field(default_factory=UnfreezeConfig, description="gradual unfreezing")
     lora: LoraConfig = Field(default_factory=LoraConfig, description="adapters instead of all weights")
     freeze: list[Part] = Field(default_factory=list, description="parts that are not trained")

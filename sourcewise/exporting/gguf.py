@@ -134,7 +134,7 @@ def _write_shape(writer: Any, network: Seq2Seq) -> None:
 
 def _why_no_tokenizer(model: Model) -> str:
     try:
-        tree = json.loads(model.tokenizer._backend.to_json())
+        tree = json.loads(model.tokenizer.to_json())
     except (RequestError, ValueError):
         return "has a tokenizer that is no tokenizer.json, and GGUF's T5 takes one of SentencePiece's kind Unigram"
     if tree["model"]["type"] != "Unigram":
@@ -145,7 +145,7 @@ def _why_no_tokenizer(model: Model) -> str:
 def _write_tokens(writer: Any, task: Task, vocabulary: int) -> None:
     """The tokenizer: pieces, their scores and kinds, in the form of SentencePiece (▁ for a space)."""
     tokenizer = task.model.tokenizer
-    tree = json.loads(tokenizer._backend.to_json())
+    tree = json.loads(tokenizer.to_json())
     pieces = [(text.replace(" ", SPACE), float(score)) for text, score in tree["model"]["vocab"]]
     kinds = [KINDS["normal"]] * len(pieces)
     for added in sorted(tree.get("added_tokens", []), key=lambda each: int(each["id"])):

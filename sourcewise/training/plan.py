@@ -10,7 +10,9 @@ import numpy as np
 
 from sourcewise.config import TrainConfig
 from sourcewise.data.batches import WIDE, Batch, Budget, Source, shares, training_batches
+from sourcewise.data.encoding import ExampleSet
 from sourcewise.data.noise.features import Augmenter
+from sourcewise.data.noise.segmentation import resegmented
 from sourcewise.data.noise.text import TextNoise
 from sourcewise.errors import RequestError
 from sourcewise.model.builder import feature_statistics
@@ -26,7 +28,9 @@ class Plan:
 
     def __init__(self, setup: TrainingSetup) -> None:
         self.config, self.seed = setup.recipe.train, setup.recipe.seed
-        self.examples, self.epoch = setup.train, 0  # as this epoch draws them
+        data, sampling = setup.recipe.data, self.config.subword_sampling
+        self.examples: ExampleSet = resegmented(setup.train, data, sampling, self.seed)
+        self.epoch = 0  # as this epoch draws them
         self.coarse = 1 if is_host(setup.network.device) else WIDE
         self._laid_out: tuple[int, list[np.ndarray]] = (-1, [])  # (epoch, its batches)
         if any(part.dataset.windows for part in self.examples.parts):
@@ -50,11 +54,12 @@ class Plan:
         return math.ceil(len(self.batches(epoch)) / self.config.accumulate)
 
     def _total(self, first: int) -> int:
-        """Number of steps of all epochs; of a set on disk each epoch is taken to have as many as the first.
+        """Number of steps of all epochs.
 
-        The drawn orders differ in a few of thousands of batches, and laying out millions of examples takes long.
+        Where the set is on disk, or segmented anew in each epoch, each is taken to have as many as the first: they
+        differ in a few of thousands of batches, and laying out millions of examples takes long.
         """
-        if any(part.dataset.kept for part in self.examples.parts):
+        if self.config.subword_sampling.active or any(part.dataset.kept for part in self.examples.parts):
             return first * self.config.epochs
         return first + sum(self._count(epoch) for epoch in range(1, self.config.epochs))
 

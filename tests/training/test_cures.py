@@ -22,6 +22,7 @@ from tests.training.test_training import same, weights
 
 CURES: dict[str, dict[str, Any]] = {
     "text noise": {"train__text_noise": {"drop": 0.1, "mask": 0.1, "swap": 0.2}},
+    "subword sampling": {"train__subword_sampling": {"alpha": 0.1}},
     "resampling": {"train__resample_below": 0.9},
     "guided attention": {"train__guided_attention": 1.0},
     "attention mass": {"train__attention_mass": 1.0, "model__family": "decoder"},

@@ -248,6 +248,10 @@ class Tokenizer:
         named = [self.size, self.pad_id, self.eos_id, *(self._backend.name(i) for i in range(self.size))]
         return hashlib.blake2b(json.dumps(named).encode(), digest_size=16).hexdigest()
 
+    def to_json(self) -> str:
+        """The text of a tokenizer.json with the same ids. Raises RequestError if its class has none."""
+        return self._backend.to_json()
+
     def save(self, path: str | Path) -> None:
         """Write the files that `transformers.AutoTokenizer.from_pretrained(folder)` opens with the same ids.
 
@@ -255,7 +259,7 @@ class Tokenizer:
         """
         path = Path(path)
         if path.suffix == ".json":
-            write_atomically(path, self._backend.to_json())
+            write_atomically(path, self.to_json())
             return
         path.mkdir(parents=True, exist_ok=True)
         self._backend.save(path)
