@@ -9,6 +9,7 @@ from sourcewise.config import ModelConfig
 from sourcewise.config.data import SOUNDS, Sounds
 from sourcewise.errors import RequestError
 from sourcewise.model.families.differences import SAMPLES, TOKENS, of_type, value_at
+from sourcewise.model.families.registry import of_model_type
 from sourcewise.model.weights.checkpoint import find_folder, model_folder
 from sourcewise.model.weights.weight_files import read_json
 
@@ -66,7 +67,12 @@ def _of_body(config: Any) -> Sounds | None:
 
 
 def _config(folder: Path) -> Any:
-    """The configuration of a folder; None if transformers knows none, which is told when it is opened."""
+    """The configuration of a folder that may hear; None if transformers knows none, which is told when it is opened.
+
+    None of our own families hears, and to ask transformers takes seconds.
+    """
+    if of_model_type(read_json(folder / "config.json").get("model_type")):
+        return None
     import transformers
 
     try:
