@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import random
 import signal
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,7 @@ import sourcewise
 from sourcewise.config import Recipe
 from sourcewise.errors import RequestError
 from sourcewise.training.run import Run
+from tests.commands import ENVIRONMENT
 from tests.training.recipes import recipe
 
 
@@ -88,3 +91,11 @@ def test_a_handler_that_is_not_pythons_is_left_alone(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(signal, "getsignal", lambda number: None)
     with interrupts():
         assert signal.signal(signal.SIGTERM, kept) == kept
+
+
+def test_a_model_of_our_own_opens_without_transformers(run: Run) -> None:
+    """To import it takes seconds, in each command."""
+    code = "import sys, sourcewise; sourcewise.load(sys.argv[1]).generate(['a b']); print('transformers' in sys.modules)"
+    called = [sys.executable, "-W", "ignore", "-c", code, str(run.folder)]
+    done = subprocess.run(called, capture_output=True, text=True, check=True, env=ENVIRONMENT)
+    assert done.stdout == "False\n"
