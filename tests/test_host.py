@@ -95,7 +95,7 @@ def test_a_handler_that_is_not_pythons_is_left_alone(monkeypatch: pytest.MonkeyP
 
 def test_a_model_of_our_own_opens_without_transformers(run: Run) -> None:
     """To import it takes seconds, in each command."""
-    code = "import sys, sourcewise; sourcewise.load(sys.argv[1]).generate(['a b']); print('transformers' in sys.modules)"
+    code = "import sys, sourcewise as s; s.load(sys.argv[1]).generate(['a b']); print('transformers' in sys.modules)"
     called = [sys.executable, "-W", "ignore", "-c", code, str(run.folder)]
     done = subprocess.run(called, capture_output=True, text=True, check=True, env=ENVIRONMENT)
     assert done.stdout == "False\n"

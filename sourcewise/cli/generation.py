@@ -63,8 +63,8 @@ if TYPE_CHECKING:
     argument(
         "--precision",
         metavar="P",
-        default="fp32",
-        help="fp32, bf16 or int8: near ties may differ",
+        default="auto",
+        help="fp32, bf16 or int8: near ties may differ (default: fp32, on a GPU bf16)",
     ),
     argument("--json", action="store_true", help="write {id, source, output, …} per line"),
     argument("--shard", type=filled, metavar="I/N", help=SUPPRESS),  # docs/scale.md
@@ -206,7 +206,7 @@ def _tell_counts(counts: Counts, writer: Writer) -> None:
     *GENERATION,
     ENSEMBLE,
     argument("--queue", type=int, default=128, metavar="N", help="requests that may wait (default: 128)"),
-    argument("--precision", metavar="P", default="fp32", help="fp32, bf16 or int8, as of generate"),
+    argument("--precision", metavar="P", default="auto", help="fp32, bf16 or int8, as of generate"),
 )
 def serve(arguments: Namespace) -> int:
     """Answer HTTP requests; those that arrive together share a batch. Routes and

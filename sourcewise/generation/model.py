@@ -20,7 +20,7 @@ from sourcewise.data.open import open_sources
 from sourcewise.data.readers.plain_text import encode_set
 from sourcewise.data.spelling import NOTHING, Spelling
 from sourcewise.data.tokenizers.tokenizer import Tokenizer
-from sourcewise.errors import DataWarning, RequestError
+from sourcewise.errors import DataWarning, RequestError, tell
 from sourcewise.generation.engine.search import Engine, why_not
 from sourcewise.generation.generate import Memories, Progress, encode_batches, generate_lists, reader
 from sourcewise.generation.outputs import Generated, Output, Outputs, tell_words
@@ -43,11 +43,11 @@ from sourcewise.model.weights.checkpoint import (
 )
 from sourcewise.model.weights.generation_config import OPTIONS, shown
 from sourcewise.model.weights.hearing import refuse_images, sounds_of
-from sourcewise.runtime.device import choose_device
+from sourcewise.runtime.device import choose_device, computes_bf16
 from sourcewise.runtime.notebook import table
 from sourcewise.runtime.random import host_kept
 
-PRECISIONS = ("fp32", "bf16", "int8")
+PRECISIONS = ("fp32", "bf16", "int8", "auto")
 MOST_OUTPUTS = 1000  # of a source
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}  # torch's arithmetic
 
@@ -290,9 +290,10 @@ def load(
     `target_language`, of all sources and outputs.
 
     precision: fp32; bf16, twice as fast on processors with bf16; int8, the fastest on a CPU with AVX2 (more so with
-    AVX-512) and a C++ compiler. In bf16 and int8 near ties may be decided differently. Options of generation are those
-    of the run, or of the folder's generation_config.json. `beside` is the precision of all that int8 leaves to torch
-    (samples, streams, traces, bridges): bf16, or fp32, in which oneDNN compiles no code per shape.
+    AVX-512) and a C++ compiler; auto: bf16 on an accelerator that computes in it, else fp32. In bf16 and int8 near ties
+    may be decided differently. Options of generation are those of the run, or of the folder's generation_config.json.
+    `beside` is the precision of all that int8 leaves to torch (samples, streams, traces, bridges): bf16, or fp32, in
+    which oneDNN compiles no code per shape.
     """
     for name_of, given, known in (("precision", precision, PRECISIONS), ("beside", beside, DTYPES)):
         if given not in known:
@@ -302,6 +303,7 @@ def load(
     folder = find_folder(name)
     network: Any = load_network(folder)
     target = choose_device(device)
+    precision = _precision(target) if precision == "auto" else precision
     engine = _engine(network, target, str(name)) if precision == "int8" else None
     place(network, target, DTYPES[beside if engine else precision])
     recipe, settings = _asked_by(folder)
@@ -313,6 +315,14 @@ def load(
     tokenizer = tokenizer.led_by(network.defaults.forced_bos)
     found = Model(network, tokenizer, str(name), data, generation, engine, settings, recipe.measuring)
     return found.limited(**limits)
+
+
+def _precision(device: torch.device) -> str:
+    """The precision that is right for a device if none is asked for: bf16, which is told, or fp32."""
+    if not computes_bf16(device):
+        return "fp32"
+    tell(f"generation: in bf16 on {device}, where near ties may be decided differently; precision fp32 is exact")
+    return "bf16"
 
 
 def ensemble(models: Sequence[Model]) -> Model:

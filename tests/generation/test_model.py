@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
+import torch
 
 from sourcewise.data.tokenizers.tokenizer import Tokenizer
-from sourcewise.errors import RequestError
+from sourcewise.errors import Notice, RequestError
 from sourcewise.generation.model import Model, load
 from sourcewise.runtime.device import choose_device
+from tests.commands import Models
 from tests.model.networks import DIMS, VOCABULARY, network
 
 TEXTS = ["ba do ki", "lu", "me no ba do ki lu me", "ba", "no no no"]
@@ -90,7 +94,7 @@ def test_sources_of_another_kind_are_refused(model: Model) -> None:
 
 
 def test_a_precision_that_does_not_exist_is_named() -> None:
-    with pytest.raises(RequestError, match="precision fp8: not one of fp32, bf16, int8"):
+    with pytest.raises(RequestError, match="precision fp8: not one of fp32, bf16, int8, auto"):
         load("nowhere", precision="fp8")
     with pytest.raises(RequestError, match="beside int8: not one of fp32, bf16"):
         load("nowhere", precision="int8", beside="int8")
@@ -100,3 +104,14 @@ def test_a_device_that_is_not_there_is_named() -> None:
     assert choose_device("cpu").type == "cpu"
     with pytest.raises(RequestError, match="device cuda:99: not available"):
         choose_device("cuda:99")
+
+
+def test_on_an_accelerator_auto_is_bf16_and_told(models: Models, monkeypatch: pytest.MonkeyPatch) -> None:
+    def dtype(**options: Any) -> torch.dtype:
+        return next(load(models.text, **options).network.parameters()).dtype
+
+    assert dtype(precision="auto") == torch.float32
+    monkeypatch.setattr("sourcewise.generation.model.computes_bf16", lambda device: True)
+    with pytest.warns(Notice, match=r"^generation: in bf16 on cpu, where near ties may .*; precision fp32 is exact$"):
+        assert dtype(precision="auto") == torch.bfloat16
+    assert dtype() == torch.float32
