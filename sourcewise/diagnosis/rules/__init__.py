@@ -83,11 +83,9 @@ def _linked(rules: Iterable[Rule[Any]]) -> dict[str, Rule[Any]]:
     """In their order, each with the codes of its causes."""
     known = {rule.code: rule for rule in sorted(rules, key=_place)}
     codes = tuple(known)
+    explains = {code: set(matching(rule.explains, codes)) for code, rule in known.items()}
     for code, rule in known.items():
-        causes = {
-            *matching(rule.explained_by, codes),
-            *(c for c in codes if code in matching(known[c].explains, codes)),
-        }
+        causes = {*matching(rule.explained_by, codes), *(each for each in codes if code in explains[each])}
         rule.causes = tuple(each for each in codes if each in causes - {code})
     return known
 
