@@ -115,6 +115,7 @@ class Wiring:
     untrained: bool = False  # whether outputs are judged of a network whose norms and biases are as networks begin
     where: str = ""  # of which batches that is, " of the evaluation"; "" for those of the training
     unfed: str = ""  # why the decoder does not read the targets, where that is known
+    aside: str = ""  # which other labels outputs are held against, where the loss is the training's own
     broken: str = ""
     unlabelled: int = 0
     within: Within | None = None

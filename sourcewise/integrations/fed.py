@@ -10,11 +10,14 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from sourcewise.data.batches import IGNORED
+from sourcewise.diagnosis.measures.objective import Said, said_by
 from sourcewise.integrations.collated import LABELS, READ, TEXT, Collation
 from sourcewise.integrations.untouched import untouched
 from sourcewise.model.families.huggingface import HuggingFaceNetwork
 from sourcewise.model.protocol import shift_right
 
+MOST_SHIFTED = 2  # places that labels are looked for beside their own
+ALL_BUT, HALF = 0.98, 0.8  # of the places: that agree with a shift · most of these that may agree without one
 FEEDS = (READ, "decoder_inputs_embeds", "decoder_inputs", "encoder_outputs")  # what a decoder may be fed by
 
 
@@ -64,6 +67,35 @@ def _read(network: HuggingFaceNetwork, inputs: Collation, logits: Tensor) -> str
 
 def _nats(logits: Tensor, labels: Tensor) -> float:
     return float(F.cross_entropy(logits.flatten(0, 1), labels.flatten(), ignore_index=IGNORED))
+
+
+def held_against(logits: Tensor, gradient: Tensor, labels: Tensor) -> str:
+    """Against which labels a loss of the training's own holds the outputs, if these are not those of their places.
+
+    logits (batch, time, vocabulary), the gradient of the loss there, and the labels (batch, time) of the batch. ""
+    where they are, or where the loss is none of one label a place.
+    """
+    said = said_by(logits, gradient)
+    if said is None or said.labels.shape != labels.shape:
+        return ""
+    labels = labels.to(said.labels.device)
+    agreed = {shift: _agreed(said, labels, shift) for shift in range(-MOST_SHIFTED, MOST_SHIFTED + 1)}
+    shift = max(agreed, key=lambda each: (agreed[each], each == 0))
+    if shift == 0 or agreed[shift] < ALL_BUT or agreed[0] > HALF * agreed[shift]:
+        return ""
+    places = f"{abs(shift)} place{'s' if abs(shift) > 1 else ''} {'later' if shift > 0 else 'earlier'}"
+    told = (
+        f"the loss holds each output against the label {places} ({100 * agreed[shift]:.0f} % of them; against its own"
+    )
+    return f"{told} {100 * agreed[0]:.0f} %), though the decoder's input is shifted already"
+
+
+def _agreed(said: Said, labels: Tensor, shift: int) -> float:
+    """The share of the places that count whose label is the one so many places later."""
+    other = labels.roll(-shift, dims=1)
+    inside = torch.arange(labels.shape[1], device=labels.device) + shift
+    counts = said.counts & ((inside >= 0) & (inside < labels.shape[1]))[None]
+    return float((other == said.labels)[counts].float().mean()) if bool(counts.any()) else 0.0
 
 
 def taken_out(trainer: Any, smoothing: float) -> str:

@@ -26,7 +26,7 @@ from sourcewise.integrations.coming import Stream
 from sourcewise.integrations.cures import TRAINER
 from sourcewise.integrations.doctor import Doctor, guarded
 from sourcewise.integrations.evaluated import look_at_lengths, look_at_network, look_at_suppressed
-from sourcewise.integrations.fed import why_unfed
+from sourcewise.integrations.fed import held_against, why_unfed
 from sourcewise.integrations.finite import Steps, scales
 from sourcewise.integrations.laid import side_in
 from sourcewise.integrations.passing import First, Passing, Spread, as_tensors, joined
@@ -128,7 +128,7 @@ class HuggingFaceDoctor(Doctor):
         if not scales(self.optimizer) and self._at_once:
             self.judge_finite()
         if logged:
-            self.recorder.before_step(self.model)
+            self.recorder.before_step(self.model, self.optimizer)
 
     def after_step(self, *, logged: bool) -> None:
         """The updates of a step."""
@@ -197,6 +197,8 @@ class HuggingFaceDoctor(Doctor):
             return
         if self.training.own == "compute_loss" and not self.training.compiled:
             self.passing.next_call(self.model, partial(self._look_at_call, first.batches))
+        if self.training.own and not self.training.compiled:
+            self.passing.next_outputs(self.model, self._look_at_aims)
         self._side = side_in(first.batches, speaker_of(self.model, self.processing).pad_id)
         with self.look():
             wiring = wiring_of(self.model, first.batches, self.processing, self.training)
@@ -215,6 +217,13 @@ class HuggingFaceDoctor(Doctor):
             unfed = why_unfed(network, batch, names, "compute_loss calls the model without the labels")
         self.pieces["call"] = look(Wiring(unfed=unfed))
         self.tell()
+
+    @guarded("which labels the loss holds the outputs against")
+    def _look_at_aims(self, logits: Any, gradient: Any) -> None:
+        """Whether a loss of the training's own shifts the labels once more."""
+        if self._labels is not None and (aside := held_against(logits, gradient, self._labels)):
+            self.pieces["aims"] = look(Wiring(aside=aside), codes="WIR007")
+            self.tell()
 
     @guarded("the order of the batches")
     def _judge_order(self) -> None:

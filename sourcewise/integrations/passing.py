@@ -83,6 +83,18 @@ class Passing:
 
         hook = model.register_forward_pre_hook(called, with_kwargs=True)
 
+    def next_outputs(self, model: Any, told: Callable[[Tensor, Tensor], None]) -> None:
+        """Say what logits a training's next call of the model gives, and the gradient of its loss there."""
+
+        def called(model: Any, given: Any, out: Any) -> None:
+            logits = getattr(out, "logits", None)
+            if self._elsewhere or not isinstance(logits, Tensor) or not logits.requires_grad:
+                return
+            hook.remove()
+            logits.register_hook(lambda gradient: told(logits.detach(), gradient))
+
+        hook = model.register_forward_hook(called)
+
     @contextmanager
     def elsewhere(self) -> Iterator[None]:
         """Within: the model is called by a look, not by the training."""

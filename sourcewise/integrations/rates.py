@@ -46,8 +46,15 @@ def reached(optimizer: Any, scheduler: Any, steps: int) -> tuple[float, float] |
     """The highest rate in so many steps, and in many times as many; None where it does not show before."""
     if steps < 1 or not groups(optimizer):
         return None
+    if groups(optimizer)[0].get("relative_step"):
+        return _relative(groups(optimizer)[0], steps), _relative(groups(optimizer)[0], FAR * steps)
     within, beyond = (peaks(optimizer, scheduler, count)[0] for count in (steps, FAR * steps))
     return None if within is None or beyond is None else (within, beyond)
+
+
+def _relative(group: dict[str, Any], steps: int) -> float:
+    """The highest of Adafactor's own rates in so many steps: min(1e-6·step, 1/√step), or min(1e-2, 1/√step)."""
+    return min(1e-6 * steps, 1e-2) if group.get("warmup_init") else 1e-2
 
 
 def unknown(optimizer: Any, scheduler: Any, steps: int) -> str:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+import statistics
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,12 +12,13 @@ import torch
 
 from sourcewise.diagnosis.course import Course
 from sourcewise.diagnosis.plan import UNKNOWN, Plan
-from sourcewise.integrations.finite import NotFinite
+from sourcewise.integrations.finite import NotFinite, local
 from sourcewise.model.families.huggingface import parts_of
 from sourcewise.model.parts import ParameterInfo
 from sourcewise.training.events import Evaluated, Started, Step, Stopped, WentOn, of
 from sourcewise.training.statistics import gradient_norms, update_ratios
 
+MATRICES = 4  # of a part, whose movement is looked at
 UNLABELLED = (
     "Leave out examples whose labels are all -100, or see what masks or cuts them: a mean of no token is no number."
 )
@@ -32,6 +34,7 @@ class Recorder:
     cure: str = ""  # of values that are not finite
     _norms: dict[str, float] = field(default_factory=dict)
     _ratios: dict[str, float] = field(default_factory=dict)
+    _kept: list[tuple[ParameterInfo, torch.Tensor]] = field(default_factory=list)  # before a step
     _broken: int = 0  # the last step whose loss was not finite
     _logged: int = 0  # the last step that was logged
 
@@ -83,19 +86,21 @@ class Recorder:
         line |= {"kind": Stopped.kind} if weights else {}
         self.lines = [each for each in self.lines if each is not first] + [line]
 
-    def before_step(self, model: Any) -> None:
-        """The gradients of a step, clipped or not."""
+    def before_step(self, model: Any, optimizer: Any = None) -> None:
+        """The gradients of a step, clipped or not; and a few weights, where the optimizer is no Adam."""
         learning = [info for info in _parts(model) if info.parameter.requires_grad]
+        self._kept = [] if _adam(optimizer) else kept_weights(learning)
         gradients = [info.parameter.grad for info in learning]
         self._norms = gradient_norms([info.part for info in learning], gradients)
 
     def after_step(self, model: Any, optimizer: Any) -> None:
-        """How far a step moved the weights, where an Adam took it."""
-        adam = getattr(optimizer, "optimizer", optimizer)  # accelerate wraps it
-        if isinstance(adam, torch.optim.Adam):
+        """How far a step moved the weights."""
+        if (adam := _adam(optimizer)) is not None:
             held = {id(p) for group in adam.param_groups for p in group["params"]}
             stepped = [info for info in _parts(model) if id(info.parameter) in held]
             self._ratios = update_ratios([i.part for i in stepped], [i.parameter for i in stepped], adam)
+        elif self._kept:
+            self._ratios = moved_ratios(self._kept)
 
     def logged(self, logs: Mapping[str, Any], step: int) -> None:
         """A line of training figures."""
@@ -127,6 +132,33 @@ class Recorder:
     def evaluated(self, metrics: Mapping[str, Any], step: int) -> None:
         """A line of figures over the examples that were looked at."""
         self.lines.append(Evaluated(step=step, metrics=metrics).line())
+
+
+def _adam(optimizer: Any) -> Any:
+    """The Adam that takes the steps; None where another optimizer does."""
+    own = getattr(optimizer, "optimizer", optimizer)  # accelerate wraps it
+    return own if isinstance(own, torch.optim.Adam) else None
+
+
+@torch.no_grad()
+def kept_weights(infos: Sequence[ParameterInfo]) -> list[tuple[ParameterInfo, torch.Tensor]]:
+    """A few matrices of each part, and copies of what they are."""
+    found = []
+    for part in dict.fromkeys(info.part for info in infos):
+        of = [i for i in infos if i.part == part and i.parameter.ndim > 1 and local(i.parameter) is i.parameter]
+        found += [(info, info.parameter.detach().clone()) for info in of[:: max(1, -(-len(of) // MATRICES))]]
+    return found
+
+
+@torch.no_grad()
+def moved_ratios(kept: Sequence[tuple[ParameterInfo, torch.Tensor]]) -> dict[str, float]:
+    """Part → how far its matrices have moved since they were kept, over their norms: the median."""
+    ratios: dict[str, list[float]] = {}
+    for info, before in kept:
+        size = float(before.float().norm())
+        if size > 0:
+            ratios.setdefault(info.part, []).append(float((info.parameter - before).float().norm()) / size)
+    return {part: statistics.median(each) for part, each in ratios.items()}
 
 
 def _parts(model: Any) -> list[ParameterInfo]:

@@ -59,6 +59,7 @@ class TextProfile:
     odd: float  # share of held-back texts whose shape no other has
     words: float  # in a text, on average
     examples: Sequence[str] = ()  # a few, to show
+    longest: int = 0  # words of the longest; 0: not known, of files of before
 
     def unseen(self, texts: Sequence[str]) -> float:
         """The share of the trigrams of texts that do not occur in these."""
@@ -67,7 +68,7 @@ class TextProfile:
 
     def to_tree(self) -> dict[str, Any]:
         """All but the trigrams, as JSON-compatible values."""
-        names = ("size", "fresh", "common", "habits", "shapes", "odd", "words", "examples")
+        names = ("size", "fresh", "common", "habits", "shapes", "odd", "words", "examples", "longest")
         return {name: getattr(self, name) for name in names}
 
 
@@ -90,6 +91,7 @@ def profile_texts(texts: Sequence[str]) -> TextProfile:
         sum(shapes[text] not in others for text in held) / len(held) if kept else 1.0,
         float(np.mean([len(text.split()) for text in some])),
         [text[:80] for text in some[:: max(1, len(some) // 3)]][:3],
+        max(len(text.split()) for text in some),
     )
 
 

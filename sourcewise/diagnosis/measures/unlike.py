@@ -13,6 +13,7 @@ SHARE = 0.5  # difference of the shares of texts with a habit, from which on two
 TIMES = 3  # as many trigrams, or shapes, that are new, as in texts that were held back from training
 FEWEST_NEW = 0.05  # trigrams, at least
 MOST_ODD = 0.3  # held-back texts of a shape of their own: above that shapes tell nothing
+LONGER = 0.3  # texts that are longer than any of training
 FEWEST_ODD = 0.5  # texts of a shape that training lacks, at least
 SHIFT, SCALE = 1.0, 2.0  # of features: in deviations; times
 APART = 0.3  # of correlations: below that they are others
@@ -31,6 +32,9 @@ def texts_unlike(trained: TextProfile, own: TextProfile, texts: Sequence[str]) -
         yield f"nearly all training texts have {lost}, these have not"
     if added := missing(own, trained):
         yield f"nearly all of these have {added}, the training texts have not"
+    longer = sum(len(text.split()) > trained.longest for text in texts) / max(1, len(texts))
+    if trained.longest and longer >= LONGER:
+        yield f"{100 * longer:.0f} % have more words than the longest training text, which has {trained.longest}"
     for habit, share in trained.habits.items():
         if abs(own.habits[habit] - share) >= SHARE:
             yield f"{100 * own.habits[habit]:.0f} % {_plural(habit)}, in training {100 * share:.0f} %"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
@@ -65,8 +65,9 @@ class Arrivals:
             size = gradient.new_zeros(()) if there is None else there.detach().float().norm()
             self._found[id(parameter)] = place, size, gradient.detach().float().norm()
 
-    def gradients(self, steps: int, own: set[int]) -> Gradients:
-        """What was seen in the step that was watched last; `own` are the parameters that the modules have."""
+    def gradients(self, steps: int, model: nn.Module) -> Gradients:
+        """What was seen in the step that was watched last, of the parameters of the modules and of others."""
+        own = {id(p) for p in model.parameters()}
         found = {key: (place, float(there), float(came)) for key, (place, there, came) in self._found.items()}
         each = [place for place, counts in enumerate(self._counts) if all(counts)]  # they step with every batch
         left = [there / came for place, there, came in found.values() if came > 0 and place in each]
@@ -79,7 +80,8 @@ class Arrivals:
             for k, (_, there, came) in found.items()
             if came > 0 == there and self.stepping.gradients.get(k)
         ]
-        outside = [size for key, size in self._reached.items() if key not in own and key not in held]
+        reached = self._reached or {id(p): p.numel() for p in beside(model)}  # a loss may come without its graph
+        outside = [size for key, size in reached.items() if key not in own and key not in held]
         return Gradients(
             max(left, default=0.0) if steps > 1 else 0.0,
             erased=self.stepping.taken and bool((came_to & set(each)) - got),
@@ -90,6 +92,16 @@ class Arrivals:
             outside=(len(outside), sum(outside)),
             adaptive=all("betas" in each.param_groups[0] for each in self.stepping.optimizers),
         )
+
+
+def beside(model: nn.Module) -> Iterator[nn.Parameter]:
+    """The parameters with a gradient of modules that stand in lists, tuples and dicts of others, unknown to these."""
+    for module in list(model.modules()):
+        for held in vars(module).values():
+            values = held.values() if type(held) is dict else held if isinstance(held, (list, tuple)) else ()
+            for each in values:
+                if isinstance(each, nn.Module):
+                    yield from (p for p in each.parameters() if p.grad is not None)
 
 
 def leaves_of(loss: Tensor) -> list[nn.Parameter]:

@@ -22,6 +22,7 @@ from sourcewise.integrations.loop.watching import Watching
 
 WIDER = 4  # padded positions that are added
 OF_ORDER = (nn.RNNBase, nn.RNNCellBase, nn.Conv1d, nn.Conv2d)  # what reads padding, as is usual and does little harm
+MOST_SUBSAMPLED = 16  # frames that a place of a memory stands for
 STACKS = (nn.TransformerEncoder, nn.TransformerDecoder)
 
 
@@ -171,14 +172,21 @@ def hidden_by(seen: Watching, collation: dict[str, Tensor]) -> Hidden | None:
         for name, value in call.arguments.items():
             if not _of_source(name) or not isinstance(value, Tensor):
                 continue
-            if value.ndim != 2 or len(value) != len(real) or value.shape[1] < real.shape[1]:
+            if value.ndim != 2 or len(value) != len(real) or MOST_SUBSAMPLED * value.shape[1] < real.shape[1]:
                 continue
-            held = F.pad(real, (0, value.shape[1] - real.shape[1])).to(value.device)
+            held = _as_wide(real, value.shape[1]).to(value.device)
             hides = value if value.dtype == torch.bool else value < 0
             if 2 * int((hides & held).sum()) > int(held.sum()):
                 shown = int((~hides & ~held).sum())
                 return Hidden(int(held.sum()), int((hides & held).sum()), int((~held).sum()), shown, True)
     return bare if bare is not None and bare.padding else None
+
+
+def _as_wide(real: Tensor, width: int) -> Tensor:
+    """Which places (batch, width) of a memory hold something, of sources (batch, time) that it may be subsampled of."""
+    if width >= real.shape[1]:
+        return F.pad(real, (0, width - real.shape[1]))
+    return F.adaptive_max_pool1d(real[:, None].float(), width)[:, 0].bool()
 
 
 def _of_source(name: str) -> bool:

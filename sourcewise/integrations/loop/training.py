@@ -38,6 +38,7 @@ from sourcewise.integrations.cures import LOOP
 from sourcewise.integrations.doctor import Doctor, guarded
 from sourcewise.integrations.finite import broken_weights, half_of, local
 from sourcewise.integrations.loop.batches import Named, examples_in, tensors_of
+from sourcewise.integrations.loop.beside import beside_training
 from sourcewise.integrations.loop.data import Passed, flat, take_in, within_of
 from sourcewise.integrations.loop.edges import edges_of
 from sourcewise.integrations.loop.evaluating import Reader, evaluated, some_batches
@@ -280,6 +281,8 @@ class LoopDoctor(Doctor):
             read = list(zip(batches, tensors, strict=True))
             found, measured = evaluated(self._reader, read, self.asked.generate, trained=self._trained)
             found["layout"] = look_at_sides(self._reader, self.passed.kept, read)
+            if beside := beside_training(self._reader.understood, self.passed.kept, read, name):
+                found["beside"] = beside
         self.pieces |= {f"{what} {name}".strip(): of_set(piece, name) for what, piece in found.items()}
         figures |= measured
         self.restored(name, measured, self.history.global_step)
@@ -313,7 +316,7 @@ class LoopDoctor(Doctor):
             state=state_left(self.watching, weights),
             detached=detached_from(self.watching, weights),
             edges=self._edges(),
-            gradients=self.arrivals.gradients(self.history.global_step, {id(p) for p in self.model.parameters()}),
+            gradients=self.arrivals.gradients(self.history.global_step, self.model),
             fading=fading,
             moves=self._moves or Moves(),
             began=self._began,

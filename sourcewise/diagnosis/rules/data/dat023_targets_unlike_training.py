@@ -2,6 +2,7 @@ from sourcewise.diagnosis.beside import Beside
 from sourcewise.diagnosis.measures.unlike import (
     FEWEST_NEW,
     FEWEST_ODD,
+    LONGER,
     MOST_ODD,
     SHARE,
     TIMES,
@@ -18,7 +19,8 @@ class TargetsUnlikeTraining(Rule[Beside]):
     Outputs are written as the training targets are. Where references are written otherwise, right outputs count as
     wrong.
     ## Threshold and its origin
-    Warning as for sources (DAT022: triples that are new from {new:%} on, shares that differ by {share:points} points);
+    Warning as for sources (DAT022: triples that are new from {new:%} on, shares that differ by {share:points} points,
+    {longer:%} that are longer than any);
     and where {odd:%} of the references have a shape that no training target has, and
     {times} times as many as of held-back training targets. Where more than {own:%} of those have a shape of their own,
     as sentences do, shapes are not compared.
@@ -26,7 +28,7 @@ class TargetsUnlikeTraining(Rule[Beside]):
 
     code, name, level = "DAT023", "references unlike the targets of training", "warning"
     learned = False
-    new, times, share, odd, own = FEWEST_NEW, TIMES, SHARE, FEWEST_ODD, MOST_ODD
+    new, times, share, odd, own, longer = FEWEST_NEW, TIMES, SHARE, FEWEST_ODD, MOST_ODD, LONGER
     explains = "OUT00* SRC*"
     cures = Cure(
         "Write the references as the training targets are written (case, marks, order of day and month, tokens), or"

@@ -36,7 +36,8 @@ class PaddingIsRead(Rule[Wiring]):
             if not hidden.masked:
                 evidence += "; it is given none" if wiring.observed else "; the batch has no attention_mask"
             elif 2 * hidden.hidden > hidden.real:
-                evidence += ": it looks inverted"
+                short = hidden.shown <= hidden.padding // 2
+                evidence += ": the lengths it is made of are too small" if short else ": it looks inverted"
             yield self.finding(evidence, "warning" if wiring.observed and not hidden.masked else "error")
         paths = wiring.paths
         if paths.padding is None or paths.padding <= max(paths.leak, self.share * (paths.unpadded or 0)):

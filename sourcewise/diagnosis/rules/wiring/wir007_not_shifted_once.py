@@ -6,6 +6,13 @@ UNFED = (
     Cure("Let the collator make the decoder's input of the labels:", "DataCollatorForSeq2Seq(tokenizer, model=model)"),
     Cure("or put decoder_input_ids, the labels shifted by one behind the start token, into each batch."),
 )
+ASIDE = (
+    Cure(
+        "Compare logits and labels as they are, without cutting the last of one and the first of the other: an "
+        "encoder-decoder model reads the labels shifted already.",
+        "loss = F.cross_entropy(logits.flatten(0, 1), labels.flatten())  # not logits[:, :-1] and labels[:, 1:]",
+    ),
+)
 
 
 class NotShiftedOnce(Rule[Wiring]):
@@ -34,6 +41,8 @@ class NotShiftedOnce(Rule[Wiring]):
     def check(self, wiring: Wiring) -> Findings:
         if wiring.unfed:
             yield self.finding(wiring.unfed, None, *UNFED)
+        if wiring.aside:
+            yield self.finding(wiring.aside, None, *ASIDE)
         moves = wiring.observed.moves if wiring.observed is not None else None
         if moves is not None and moves.own is not None and moves.own > self.leak >= (moves.future or 0.0):
             evidence = "the decoder reads the very token that it has to say: another one there moves the outputs by "

@@ -1,3 +1,4 @@
+from sourcewise.diagnosis.measures.first_step import ADAPTER
 from sourcewise.diagnosis.rule import Cure, Findings, Rule
 from sourcewise.diagnosis.wiring import Wiring
 
@@ -31,6 +32,8 @@ class WeightsThatStartAtZero(Rule[Wiring]):
         zeros = wiring.observed.zeros if wiring.observed is not None else None
         if zeros is None or not zeros.names:
             return
+        if zeros.stuck and all(map(ADAPTER.search, zeros.stuck)):
+            return  # they begin so on purpose; that no gradient comes is told by WIR012
         evidence = f"{self.named(zeros.names)} began as zeros"
         if zeros.steps >= self.least and zeros.stuck:
             known = zeros.stuck == zeros.names
