@@ -113,7 +113,8 @@ class Moves:
     """How far outputs move, over the largest: by themselves, with other sources; with other words in the later half of
     the targets before these, where the first of them is to be said, and behind it; with more padding behind the
     sources; with other rows in the batch, and where in the modules rows begin to read each other; with the same rows in
-    other places of the batch. None: not tried.
+    other places of the batch. `unreached` is the share of the outputs that a single place of their source never moves,
+    of a network that is not trained yet. None: not tried.
     """
 
     itself: float = 0.0
@@ -125,6 +126,7 @@ class Moves:
     company: float | None = None
     mixed: str = ""
     place: float | None = None
+    unreached: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -134,6 +134,11 @@ def layers(weights: Iterable[Weight]) -> dict[str, list[float]]:
     return found
 
 
+def adapted(weights: Iterable[Weight]) -> bool:
+    """Whether adapters learn, beside weights that were trained before."""
+    return any(ADAPTER.search(w.name) and w.learns for w in weights)
+
+
 def counted(rows: Sequence[Weight], all_rows: Sequence[Weight]) -> str:
     """'encoder, bridge (52 tensors, 1,234 weights, 61 %)'; up to two tensors by name."""
     names = [w.name for w in rows]

@@ -14,12 +14,15 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-Form = Literal["logits", "log-probabilities", "logarithm", "probabilities", "twice", "again", "softmax", "scores"]
+Form = Literal[
+    "logits", "log-probabilities", "logarithm", "probabilities", "twice", "again", "softmax", "scores", "axis"
+]
 LEAST = 3  # entries of a vocabulary
 CLOSE = 1e-3  # of the largest, that two ways to one gradient differ by
 ROUGH = 3e-2  # where outputs are bf16 or fp16
 UNSURE = 1e-3  # of the largest gradient of a token: below it, where a label is all but certain, little but rounding
 SUMS = 1e-2  # of probabilities, that they differ from 1 by
+MOST_ROWS = 0.75  # of those up to the last label of an example, that show theirs where a softmax runs along them
 ROWS = 4096  # tokens whose form is looked at
 APART = 0.05  # relative; probabilities of labels that differ by less tell no two forms apart
 
@@ -30,7 +33,8 @@ class Said:
 
     `form`: they are logits or log-probabilities, or probabilities of which the loss takes the `logarithm`; or, by
     mistake, NLLLoss is given `probabilities`, a `softmax` between them and NLLLoss makes such, NLLLoss is given raw
-    `scores`, or cross-entropy is given probabilities, which it normalises `twice`, or `again` behind a softmax between.
+    `scores`, or cross-entropy is given probabilities, which it normalises `twice`, or `again` behind a softmax between;
+    or a softmax runs along another `axis` than the vocabulary's.
     """
 
     form: Form
@@ -50,11 +54,35 @@ class Said:
 @torch.no_grad()
 def said_by(out: Tensor, gradient: Tensor) -> Said | None:
     """What a loss makes of outputs, by its gradient; None where it is no loss of one label a row."""
-    for dim in (-1, 1) if out.ndim > 2 else (-1,):
-        found = _said(out.movedim(dim, -1), gradient.movedim(dim, -1))
-        if found is not None:
-            return found
-    return None
+    found = _said(out, gradient) or _along_another(out, gradient)
+    if found is None and out.ndim > 2:
+        found = _said(out.movedim(1, -1), gradient.movedim(1, -1))
+    return found
+
+
+def _along_another(out: Tensor, gradient: Tensor) -> Said | None:
+    """Outputs (rows, vocabulary) or (batch, time, vocabulary) whose softmax runs along the axis before the vocabulary.
+
+    Along that axis the gradient sums to 0 wherever there is one, and no row has more than one negative number: its
+    label's. Rows without one stand behind the others of their example, which tells time from a vocabulary in its place.
+    """
+    if out.ndim not in (2, 3) or out.shape[-1] < LEAST or out.shape[-2] < LEAST:
+        return None
+    table, slope = (each.detach().float() for each in (out, gradient))
+    size = slope.abs()
+    if not bool(torch.isfinite(slope).all()) or not bool((size > 0).any()):
+        return None
+    below = (slope < -UNSURE * size.max()).sum(-1)
+    counts = below > 0
+    even = slope.sum(-2).abs() <= SUMS * size.sum(-2)
+    reached = counts.flip(-1).cumsum(-1).flip(-1) > 0 if out.ndim == 3 else torch.ones_like(counts)
+    few = int(counts.sum()) < MOST_ROWS * int(reached.sum())  # where a label comes twice, its number may be above 0
+    if not bool(even.all()) or bool((below > 1).any()) or few:
+        return None
+    labels, logs = slope.argmin(-1), torch.log_softmax(table, -1)
+    nats = -logs.gather(-1, labels[..., None])[..., 0].masked_fill(~counts, 0)
+    spread = float(logs[counts].clamp(min=-30).std(-1).mean())
+    return Said("axis", labels, counts, nats, spread, out.shape[-1])
 
 
 def _said(out: Tensor, gradient: Tensor) -> Said | None:

@@ -22,13 +22,17 @@ from sourcewise.integrations.loop.watching import Watching
 
 WIDER = 4  # padded positions that are added
 OF_ORDER = (nn.RNNBase, nn.RNNCellBase, nn.Conv1d, nn.Conv2d)  # what reads padding, as is usual and does little harm
+PLACES = 8  # of the sources, that are changed one by one
 MOST_SUBSAMPLED = 16  # frames that a place of a memory stands for
 STACKS = (nn.TransformerEncoder, nn.TransformerDecoder)
 
 
 @torch.no_grad()
-def moves_of(reader: Reader, batch: Any, named: Named, modules: Sequence[nn.Module]) -> Moves:
-    """How far the outputs of a batch move, over the largest, when one thing of it is other than it was."""
+def moves_of(reader: Reader, batch: Any, named: Named, modules: Sequence[nn.Module], *, fresh: bool = False) -> Moves:
+    """How far the outputs of a batch move, over the largest, when one thing of it is other than it was.
+
+    In a `fresh` network nothing is sharp yet: there it is seen, too, which outputs a single place of a source moves.
+    """
     collation = reader.understood.collation(named)
     labels = collation[LABELS].to(reader.device)
     real = labels != IGNORED
@@ -50,7 +54,41 @@ def moves_of(reader: Reader, batch: Any, named: Named, modules: Sequence[nn.Modu
     if not any(isinstance(each, OF_ORDER) for module in modules for each in module.modules()):
         padding = _of_padding(reader.understood, batch, named, collation, moved)
     company, mixed, place = _of_company(reader, batch, named, labels, usual, modules)
-    return Moves(itself, source, future, own, past, padding, company, mixed, place)
+    unreached = None
+    if fresh and itself == 0 and not torch.equal(usual.bfloat16().float(), usual):  # which rounds small moves away
+        unreached = _of_single_places(reader, batch, named, labels, usual)
+    return Moves(itself, source, future, own, past, padding, company, mixed, place, unreached)
+
+
+def _of_single_places(reader: Reader, batch: Any, named: Named, labels: Tensor, usual: Tensor) -> float | None:
+    """Of the outputs of examples that a single place of the source moves somewhere: the share that it never moves.
+
+    None where no place moves any.
+    """
+    known = reader.understood
+    assert known.source is not None
+    real, path = known.collation(named)[MASK].bool(), known.source.path
+    held = real & real.roll(1, 0)
+    places = held.sum(0).gt(len(held) // 2).nonzero()[:, 0]
+    places = places[torch.linspace(0, len(places) - 1, min(PLACES, len(places))).long()] if len(places) else places
+    still, count = 0, 0
+    for place in places.tolist():
+        axis = int(not known.source_turned)
+        changed = named[path].clone()
+        changed.select(axis, place).copy_(named[path].select(axis, place).roll(1, 0))
+
+        def change(name: str, each: Tensor, changed: Tensor = changed) -> Tensor:
+            return changed if name == path else each
+
+        try:
+            tensors = {name: change(name, each) for name, each in named.items()}
+            moved = (reader.table(exchanged(batch, change), tensors, labels) - usual).abs().amax(-1) > 0
+        except Exception:  # the loop made something of just these sources
+            return None
+        rows = held[:, place].to(moved.device) & (moved & (labels != IGNORED)).any(1)
+        asked = rows[:, None] & (labels != IGNORED)
+        still, count = still + int((asked & ~moved).sum()), count + int(asked.sum())
+    return still / count if count else None
 
 
 def _of_company(

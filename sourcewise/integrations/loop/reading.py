@@ -25,6 +25,7 @@ from sourcewise.integrations.loop.understood import (
     Asked,
     Role,
     Understood,
+    cut_along,
     labels_of,
     pad_of,
     source_of,
@@ -42,6 +43,7 @@ WORDS: dict[Given, str] = {
     "again": "outputs that are given to a cross-entropy through a softmax",
     "scores": "outputs that are given to NLLLoss, although they are no log-probabilities",
     "twice": "probabilities, given to a cross-entropy as if they were logits",
+    "axis": "outputs that are given to the loss through a softmax along another axis than the vocabulary's",
 }
 
 
@@ -80,6 +82,7 @@ def understand(seen: Watching, named: Named, asked: Asked, modules: Modules, giv
         turned = by_token
     else:
         turned = time_first(None if source is None else source.of(named), labels, models, counts)
+        turned = cut_along(target) if turned is None else turned
     if turned is None:
         raise RequestError("which axis of the batch is that of its examples; say source= and target= (batch, time)")
     understood = Understood(

@@ -259,7 +259,7 @@ class LoopDoctor(Doctor):
             return
         with self.look():
             named, _ = with_functions(tensors_of(seen.batch), seen.batch, self.asked)
-            self._moves = moves_of(self._reader, seen.batch, named, list(self.model))
+            self._moves = moves_of(self._reader, seen.batch, named, list(self.model), fresh=not self._trained)
 
     @guarded("what eval mode computes")
     def _compare(self, seen: Seen) -> None:

@@ -188,6 +188,14 @@ def time_first(source: Tensor | None, labels: Tensor, modules: Sequence[nn.Modul
     return not told.pop() if len(told) == 1 else None
 
 
+def cut_along(target: Made | None) -> bool | None:
+    """Whether labels that are cut out of a batch's target are (time, batch), by the axis of the cut; None: not cut."""
+    words = "" if target is None else target.words
+    if words.endswith(("[:, 1:]", "[:, :-1]")):
+        return False
+    return True if words.endswith(("[1:]", "[:-1]")) else None
+
+
 def _ends_in_padding(counts: Tensor) -> bool:
     """Whether every row begins with what counts, and some end with what does not."""
     return bool(counts[:, 0].all()) and not bool(counts.all()) and bool((counts[:, 1:] <= counts[:, :-1]).all())

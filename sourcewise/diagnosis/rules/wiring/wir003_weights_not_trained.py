@@ -1,7 +1,7 @@
 from collections.abc import Collection, Sequence
 
 from sourcewise.diagnosis.finding import Finding
-from sourcewise.diagnosis.measures.first_step import ADAPTER, Weight, counted
+from sourcewise.diagnosis.measures.first_step import Weight, adapted, counted
 from sourcewise.diagnosis.observed import Gradients
 from sourcewise.diagnosis.rule import CannotTell, Cure, Findings, Rule
 from sourcewise.diagnosis.wiring import Wiring
@@ -100,15 +100,15 @@ class WeightsNotTrained(Rule[Wiring]):
 
     def of(self, weights: Sequence[Weight], fresh: bool, loaded: Collection[str]) -> Findings:
         """Of a network that is trained from random weights (`fresh`), but for the parts that were `loaded`."""
-        adapted = any(ADAPTER.search(w.name) and w.learns for w in weights)  # the rest is frozen on purpose
+        beside = adapted(weights)  # the rest is frozen on purpose, and was trained before
         for what, rows in (
-            ("are frozen, though not by train.freeze", [w for w in weights if not w.learns and not adapted]),
+            ("are frozen, though not by train.freeze", [w for w in weights if not w.learns and not beside]),
             ("are not in the optimizer", [w for w in weights if w.learns and not w.frozen and not w.optimised]),
         ):
             if rows:
                 yield self.finding(f"{counted(rows, weights)} {what}")
         drawn = [w for w in weights if (fresh or w.part in ("bridge", "features")) and w.part not in loaded]
         frozen = [w for w in drawn if w.frozen]
-        if frozen:
+        if frozen and not beside:
             evidence = f"{counted(frozen, weights)} are frozen at their random initialisation"
             yield self.finding(evidence, "error" if any(w.part == "bridge" for w in frozen) else "warning")

@@ -2,7 +2,7 @@ import math
 
 import numpy as np
 
-from sourcewise.diagnosis.measures.first_step import FirstStep
+from sourcewise.diagnosis.measures.first_step import FirstStep, adapted
 from sourcewise.diagnosis.measures.wiring import MEASURED
 from sourcewise.diagnosis.plan import Plan
 from sourcewise.diagnosis.rule import CannotTell, Cure, Findings, Rule
@@ -69,7 +69,7 @@ class LearningRateTooHighOrLow(Rule[Wiring]):
         evidence = f"a step at the peak rate changes a tensor by {median:.2g} of its size (median of {len(ratios)})"
         if median > self.warning:
             yield self.finding(evidence, "error" if median > self.error else "warning")
-        elif plan.fresh and plan.steps >= self.trial and median * plan.steps < self.way:
+        elif plan.fresh and not adapted(step.weights) and plan.steps >= self.trial and median * plan.steps < self.way:
             evidence += f"; {plan.steps} such steps in one direction, by {median * plan.steps:.2g}"
             higher = Cure("A higher rate, or more steps:", {"train.learning_rate": 1e-3})
             yield self.finding(evidence, "warning", higher)

@@ -7,6 +7,7 @@ SAID = {
     "softmax": "a softmax makes probabilities of the outputs, and the loss takes them for log-probabilities (NLLLoss)",
     "scores": "the outputs are no log-probabilities, and the loss takes them for such (NLLLoss): no row sums to 1",
     "twice": "the outputs are probabilities, and the loss makes a softmax of them once more (CrossEntropyLoss)",
+    "axis": "the softmax before the loss runs along time or the batch, not along the vocabulary: no row sums to 1",
     "again": "a softmax makes probabilities of the outputs, and the loss makes one of these again (CrossEntropyLoss)",
 }
 CURES = {
@@ -14,6 +15,7 @@ CURES = {
     "softmax": "loss = criterion(torch.log_softmax(logits, dim=-1).flatten(0, -2), labels.flatten())",
     "scores": "criterion = torch.nn.CrossEntropyLoss()  # or torch.log_softmax(logits, dim=-1) before NLLLoss",
     "again": "loss = criterion(logits.flatten(0, -2), labels.flatten())  # without the softmax",
+    "axis": "loss = criterion(torch.log_softmax(logits, dim=-1).flatten(0, -2), labels.flatten())  # the last axis",
     "twice": "return logits  # without the softmax: CrossEntropyLoss makes its own",
 }
 
@@ -24,7 +26,8 @@ class NotLogProbabilities(Rule[Wiring]):
     ## Why that is bad
     NLLLoss of probabilities is minus their mean: it lies between -1 and 0, its gradient is a fraction of the right one
     where the model is wrong, and it learns the frequent tokens only. NLLLoss of raw scores has no lower end. A softmax
-    of probabilities can never be sure of anything, and its gradient all but vanishes.
+    of probabilities can never be sure of anything, and its gradient all but vanishes. A softmax along time makes places
+    rivals instead of tokens.
     ## Threshold and its origin
     Any of these is an error; which it is follows from the outputs' sums (1 within {sums}) and from the gradient's shape
     (within {close}; {rough} in bf16 and fp16). Label smoothing, weights of classes, sums and means,

@@ -1,0 +1,31 @@
+from sourcewise.diagnosis.rule import Cure, Findings, Rule
+from sourcewise.diagnosis.wiring import Wiring
+
+
+class PartsOutOfReach(Rule[Wiring]):
+    """Which outputs of a training in plain PyTorch move when a single place of their source is another one, before
+    anything is learned: of all outputs of examples in which that place moves some.
+    ## Why that is bad
+    What is said at one place can then be read from some places of the source only, whatever the model learns. Heads
+    that are cut off by view(batch, heads, time, size) without a transpose, masks on the wrong axis and windows do that:
+    the loss falls, since some words are within reach, and comes to rest too high.
+    ## Threshold and its origin
+    Warning where {warning:%} of these outputs never move, error from {error:%} on. A network that reads its whole
+    source has 0: attention to all places, and states that run over all, move each output by a little. Not asked of
+    networks that were trained, whose attention is sharp, nor in bf16, which rounds small moves away.
+    """
+
+    code, name, level = "WIR043", "parts of the source are out of reach", "error"
+    explained_by = "WIR001 WIR005 WIR011 WIR028 WIR032"
+    explains = "TRN003 TRN005 SRC003 SRC005 OUT00*"
+    warning, error = 0.05, 0.15  # of the outputs
+    cures = Cure(
+        "Cut heads off the last axis, and move them before time; see that each mask runs along the keys:",
+        "q = q.view(batch, time, heads, size).transpose(1, 2)  # not view(batch, heads, time, size)",
+    )
+
+    def check(self, wiring: Wiring) -> Findings:
+        share = wiring.observed.moves.unreached if wiring.observed is not None else None
+        if share is not None and (level := self.from_on(share)):
+            evidence = f"{100 * share:.0f} % of the outputs are never moved by a place of the source that moves others"
+            yield self.finding(f"{evidence} of the same example", level)
