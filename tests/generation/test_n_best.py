@@ -174,6 +174,8 @@ def test_each_source_has_its_own_allowed_tokens(pair: tuple[Any, Model, Path]) -
     assert [set(each.best.ids[:3]) for each in found.of] == [{13 + i} for i in range(len(SOURCES))]
     with pytest.raises(RequestError, match="allowed_tokens: nothing is allowed after"):
         opened.generate(SOURCES, beams=2, allowed_tokens=lambda index, ids: [])
+    with pytest.raises(RequestError, match="allowed_tokens: no token has the id 4000; the model has"):
+        opened.generate(SOURCES, beams=2, allowed_tokens=lambda index, ids: [3, 4000])
 
 
 def test_samples_are_several_and_the_first_is_the_one_drawn_alone(pair: tuple[Any, Model, Path]) -> None:
