@@ -15,6 +15,7 @@ from sourcewise.config.data import OF_COLUMN, Sounds
 from sourcewise.data.examples import Dataset, Example, Kept, Rows, Task, unnamed
 from sourcewise.data.formats.registry import ending_of
 from sourcewise.data.groups import GROUP, with_group
+from sourcewise.data.hub_streams import HubStream
 from sourcewise.data.readers.conversations import are_conversations, opening, read_conversations
 from sourcewise.data.readers.dates import read_dates
 from sourcewise.data.readers.delimited import DELIMITED, Quoting, read_header
@@ -56,14 +57,22 @@ def open_dataset(config: DatasetConfig, data: DataConfig | None = None, split_de
     """
     data = data or DataConfig()
     if config.stream:
-        path = data.path(config.pairs or "")
-        stream = Stream(path, data.stream_examples, config.limit, **_pair_options(config, data))
-        tell(f"{path}: {stream.rows:,} pairs, streamed {data.stream_examples:,} at a time; checks look at the first")
+        stream = _stream(config, data, config.split or split_default)
+        how = f"streamed {data.stream_examples:,} at a time; checks look at the first"
+        tell(f"{stream.name}: {stream.rows:,} pairs, {how}")
         return replace(_prepared(stream.window(0), config, data), windows=partial(_window, stream, config, data))
     return _prepared(_read(config, data, config.split or split_default), config, data)
 
 
-def _window(stream: Stream, config: DatasetConfig, data: DataConfig, number: int) -> Dataset:
+def _stream(config: DatasetConfig, data: DataConfig, split: str) -> Stream | HubStream:
+    named, options = config.pairs or "", _pair_options(config, data)
+    if named.startswith(HUB):
+        of_hub = "validation" if split == "valid" else split
+        return HubStream(named[len(HUB) :], of_hub, config.subset, data.stream_examples, config.limit, **options)
+    return Stream(data.path(named), data.stream_examples, config.limit, **options)
+
+
+def _window(stream: Stream | HubStream, config: DatasetConfig, data: DataConfig, number: int) -> Dataset:
     return _prepared(stream.window(number), config, data)
 
 

@@ -5,7 +5,6 @@ T5, BART, Marian and mBART are computed by our own networks, the others through 
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -97,7 +96,9 @@ def check_search(both: Pair, name: str, groups: list[list[str]]) -> None:
         ours, theirs = {"max_new_tokens": TOKENS, **ours}, {"max_new_tokens": TOKENS, **theirs}
         told = both.generate(
             sources,
-            **{"num_beams": COUNT, "num_return_sequences": COUNT, "output_scores": True},
+            num_beams=COUNT,
+            num_return_sequences=COUNT,
+            output_scores=True,
             return_dict_in_generate=True,
             **theirs,
         )
