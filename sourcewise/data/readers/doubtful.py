@@ -108,6 +108,11 @@ def other_ends(lines: Sequence[str]) -> str:
     return ""
 
 
+def damage(what: str) -> str:
+    """The kind of damaged texts that a note tells of; empty if it tells of something else."""
+    return next((doubt.what for doubt in DOUBTS if doubt.damaged and what.endswith(doubt.what)), "")
+
+
 def notes_on(lines: Sequence[str], name: str) -> list[Note]:
     """Notes on the lines of a file that is no table."""
     found = [Note(name, f"line {place + 1}", what) for place, what in doubts(lines, "lines")]
