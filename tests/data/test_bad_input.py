@@ -37,7 +37,12 @@ PAIRS = {
     "missing jsonl": ("none.jsonl", None, {}, "none.jsonl: no such file"),
     "missing parquet": ("none.parquet", None, {}, "none.parquet: no such file"),
     "a folder": ("x.tsv/y.tsv", "source\n", {"pairs": "x.tsv"}, "x.tsv: cannot be read (Is a directory)"),
-    "unknown ending": ("x.xlsx", "a,b", {}, "x.xlsx: pairs are read from .tsv, .csv, .jsonl, .parquet, .tar or hub:NAME"),
+    "unknown ending": (
+        "x.xlsx",
+        "a,b",
+        {},
+        "pairs are read from .tsv, .csv, .jsonl, .parquet, .tar or hub:NAME",
+    ),
     "wrong column": ("x.tsv", "id\tsorce\ttarget\n1\ta\tb\n", {}, "x.tsv: no column 'source'; it has: id, sorce, "),
     "wrong target column": ("x.tsv", HEADER + "a\tb\n", {"target": "de"}, "no column 'de'; it has: "),
     "wrong nested column": ("x.jsonl", '{"t": {"en": "a"}}', {"source": "t.fr"}, "no column 't.fr'; it has: t.en"),
