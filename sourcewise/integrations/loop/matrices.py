@@ -92,7 +92,7 @@ def _by_channel(model: Iterable[nn.Module], shapes: set[tuple[int, int]]) -> boo
     rows, columns = ({shape[side] for shape in shapes} for side in (0, 1))
     modules = [module for each in model for module in each.modules()]
     by_time = any(isinstance(each, _BY_TIME) and _width(each) in columns for each in modules)
-    by_channel = any(isinstance(each, _BY_CHANNEL) and _width(each) in rows for each in modules)
+    by_channel = any(isinstance(each, _BY_CHANNEL) and rows == {_width(each)} != columns for each in modules)
     return by_channel and not by_time
 
 
