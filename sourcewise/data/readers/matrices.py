@@ -302,6 +302,8 @@ def _find(clip: Clip, store: Store | None, sounds: Sounds) -> _Matrix:
         found = opened()
         key = _key_of(found, clip)
         header = found.header(key)
+    except RequestError:
+        raise
     except OSError as error:
         raise clip.unreadable(error) from None
     except ValueError as error:
@@ -335,7 +337,7 @@ def _key_of(store: Store, clip: Clip) -> str:
     if len(keys) != 1:
         shown = ", ".join(keys[:3]) + (", …" if len(keys) > 3 else "")
         what = f"holds {len(keys):,} arrays ({shown}); name one of them: {clip.path.name}[KEY]"
-        raise clip.wrong(what if keys else "holds no array", "several arrays in one file")
+        raise clip.wrong(what, "several arrays in one file") if keys else clip.wrong("holds no array")
     return keys[0]
 
 

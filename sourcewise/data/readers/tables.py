@@ -34,6 +34,17 @@ ENDINGS = (*DELIMITED, ".jsonl", ".parquet", TAR)
 OTHERS = (".json", ".npy", ".txt")  # endings that are read elsewhere
 GROUP = "sourcewise.readers"  # group of entry points of plug-in readers
 
+_TWO_FILES = "; two files of lines make one: paste SOURCES TARGETS > x.tsv, below a line that names the columns"
+_HINTS = {
+    ".json": "; a list of records is made such by pandas: to_json('x.jsonl', orient='records', lines=True)",
+    **dict.fromkeys((".xlsx", ".xls", ".ods", ".numbers"), "; export the sheet as a .csv, in UTF-8"),
+    **dict.fromkeys((".gz", ".bz2", ".xz", ".zst", ".zip", ".7z"), "; it is compressed: unpack it first"),
+    **dict.fromkeys(
+        (".srt", ".vtt", ".eaf", ".tmx", ".xml", ".xlf", ".xliff", ".html"),
+        "; write its texts as a table: a row for each pair",
+    ),
+}
+
 Rows = Iterable[Mapping[str, Any]]
 
 
@@ -191,9 +202,7 @@ def read_table(path: str | Path, quoting: Quoting = "auto", into: Path | None = 
         return of_shards(str(path), samples_of(Path(path)), gathered)
     if ending in readers():
         return _read_by(readers()[ending], Path(path), gathered)
-    hint = "; two files of lines make one: paste SOURCES TARGETS > x.tsv, below a line that names the columns"
-    if ending == ".json":
-        hint = "; a list of records is made such by pandas: to_json('x.jsonl', orient='records', lines=True)"
+    hint = _HINTS.get(ending, _TWO_FILES)
     raise RequestError(f"{path}: pairs are read from {', '.join(endings())} or hub:NAME, by the file's ending{hint}")
 
 
