@@ -60,8 +60,8 @@ def evaluate(
     set, an open Dataset, a list of pairs (source, target), or the config of one or several sets as in a recipe. A
     model of Hugging Face's in memory is given with its `tokenizer`. `source` and `target` name columns,
     `task` the task of a mixture; `prefix` is put before every source. `generation` and `evaluation` are options of
-    these sections of a recipe, such as beams and bleu_tokenize, beside those of the model's own. `limits` are those of `load`: max_source, max_target,
-    max_frames. Raises RequestError for data that cannot be read.
+    these sections of a recipe, such as beams and bleu_tokenize, beside those of the model's own. `limits` are those of
+    `load`: max_source, max_target, max_frames. Raises RequestError for data that cannot be read.
 
     With `ranks` of several processes all call it together: each does a share of the work, and the first has the rows.
     `found_by` finds the outputs elsewhere.
