@@ -22,7 +22,7 @@ from sourcewise.data.mixtures import encode_sets
 from sourcewise.data.profiles.profile import profile_of, write_profiles
 from sourcewise.diagnosis.answer import Diagnosis, Piece
 from sourcewise.diagnosis.finding import Finding
-from sourcewise.diagnosis.preflight import before_training
+from sourcewise.diagnosis.preflight import before_training, not_told
 from sourcewise.diagnosis.preflight import preflight as diagnosed
 from sourcewise.diagnosis.watch import Watch
 from sourcewise.errors import Notice, RequestError, tell
@@ -149,14 +149,14 @@ def _train(
     ranks.first(check)
     with ranks.agreed():  # each finds what cannot be sharded, and one tells it
         training = _training(setup, run, before[0] if before else None, listeners, ranks)
-    ranks.first(lambda: _begin(setup, run, overwrite=overwrite))
+    ranks.first(lambda: _begin(setup, run, before[0] if before else None, overwrite=overwrite))
     ranks.begins()
     training.fit()
     _end(setup, run, ranks)
     return run
 
 
-def _begin(setup: TrainingSetup, run: Run, *, overwrite: bool) -> None:
+def _begin(setup: TrainingSetup, run: Run, before: Piece | None, *, overwrite: bool) -> None:
     """Write what a training writes before its first step: only now, a refused request leaves all files unchanged."""
     if overwrite:
         run.clear()
@@ -166,7 +166,7 @@ def _begin(setup: TrainingSetup, run: Run, *, overwrite: bool) -> None:
     seen = [each.notes for each in (setup.train, setup.valid, *setup.test) if each is not None]
     notes = list(dict.fromkeys(note for each in seen for note in each))  # valid may be train
     run.write_notes(notes)
-    print_notes(notes, run.notes)
+    print_notes(not_told(notes, before.findings if before else ()), run.notes)
     if not run.profile.is_file():
         write_profiles([profile_of(each) for each in setup.pairs], run.profile)
 

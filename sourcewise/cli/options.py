@@ -31,12 +31,13 @@ SET = (  # how a data set is read
     TASK,
     argument("--source", type=filled, metavar="COLUMN", help="name of the source column (default: source)"),
     argument("--target", type=filled, metavar="COLUMN", help="name of the target column (default: target)"),
+    argument("--prefix", metavar="TEXT", help="put before every source (default: as in training)"),
     *LIMITS,
     argument("--max-target", type=int, metavar="N", help="most tokens of a reference that are measured"),
 )
 READ = ("max_source", "max_frames", "source_language", "target_language")  # of LIMITS
 CUTS = (*READ, "max_target")
-READING = ("features", "task", "source", "target")  # their parameter names in `evaluate` and `diagnose`
+READING = ("features", "task", "source", "target", "prefix")  # their parameter names in `evaluate` and `diagnose`
 SEARCH = (
     argument("--beams", type=int, metavar="N", help="hypotheses kept per source; 1 is greedy"),
     argument("--max-new-tokens", type=int, metavar="N", help="longest output, in tokens"),

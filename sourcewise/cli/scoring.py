@@ -40,6 +40,7 @@ from sourcewise.cli.parser import argument, command, filled, path
     argument("--join-sources", action="store_true", help="rows of one source are references of one example"),
     FEATURES,
     argument("--task", type=filled, metavar="NAME", help=SUPPRESS),
+    argument("--prefix", metavar="TEXT", help=SUPPRESS),
     *COUNTING,
     JSON,
     argument("--markdown", type=path, metavar="FILE", help="write the tables there as Markdown"),
@@ -64,10 +65,8 @@ def score(arguments: Namespace) -> int:
     files = [(Path(file), write) for file, write in asked if file]
     for file, _ in files:
         check_writable(file)
-    joined, groups = arguments.join_sources, arguments.group
-    columns = Columns(
-        arguments.target, arguments.output, groups, joined, arguments.features, arguments.source, arguments.task
-    )
+    words = ("target", "output", "join_sources", "features", "source", "task", "prefix")
+    columns = Columns(groups=arguments.group, **{name: getattr(arguments, name) for name in words})
     found = scored(
         arguments.references,
         arguments.outputs,

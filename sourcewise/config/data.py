@@ -46,7 +46,9 @@ class ChatConfig(Options):
 class DatasetConfig(Options):
     """One set of examples: pairs of texts, conversations, or a manifest with its features, or an embedded set."""
 
-    pairs: str | None = Field(None, description="a .tsv, .csv, .jsonl or .parquet file of text pairs, or hub:NAME")
+    pairs: str | None = Field(
+        None, description="a .tsv, .csv, .jsonl, .parquet or .tar file of text pairs, or hub:NAME"
+    )
     conversations: str | None = Field(None, description="a .json or .jsonl of conversations in ShareGPT's layout")
     text: str | None = Field(
         None, description="plain text to pre-train on: one document per line, or the named columns of a table"
@@ -99,8 +101,8 @@ class DatasetConfig(Options):
     limit: Positive | None = Field(None, description="use only the first N examples")
     stream: bool = Field(
         False,
-        description="of pairs in Parquet, a file or a folder of them, in train: read data.stream_examples at a "
-        "time, and never keep all of them",
+        description="of pairs in train (Parquet, shards of .tar, a folder of either, hub:NAME): read "
+        "data.stream_examples at a time, and never keep all of them",
     )
 
     @model_validator(mode="after")
@@ -114,8 +116,8 @@ class DatasetConfig(Options):
                 raise ValueError(f"{name} goes with a manifest; give manifest too")
         if not self.text and any(getattr(self, k) != type(self).model_fields[k].default for k in OF_TEXT):
             raise ValueError(f"{', '.join(OF_TEXT[:-1])} and {OF_TEXT[-1]} go with text; give text too")
-        if self.stream and (not self.pairs or self.pairs.startswith("hub:")):
-            raise ValueError("stream reads pairs from a Parquet file or a folder of them")
+        if self.stream and not self.pairs:
+            raise ValueError("stream reads pairs: from Parquet, shards (.tar), a folder of either, or hub:NAME")
         if self.where and (not self.pairs or self.stream):
             raise ValueError("where chooses among the rows of pairs that are not streamed")
         if self.text and (self.prefix or self.prompt or self.source_form):
@@ -125,6 +127,14 @@ class DatasetConfig(Options):
         if self.denoise == "ul2" and (self.noise_density, self.mean_span) != (0.15, 3.0):
             raise ValueError("noise_density and mean_span are of denoise span; UL2's denoisers have their own")
         return self
+
+    @field_validator("pairs")
+    @classmethod
+    def _set_of_the_hub(cls, pairs: str | None) -> str | None:
+        if pairs is not None and pairs.startswith("hf://"):
+            name = pairs.removeprefix("hf://").removeprefix("datasets/").partition("@")[0]
+            raise ValueError(f"a set of the hub is written hub:{'/'.join(name.split('/')[:2])}, not {pairs}")
+        return pairs
 
     @field_validator("features", mode="before")
     @classmethod

@@ -15,6 +15,7 @@ from sourcewise.config.data import OF_COLUMN, Sounds
 from sourcewise.data.examples import Dataset, Example, Kept, Rows, Task, unnamed
 from sourcewise.data.formats.registry import ending_of
 from sourcewise.data.groups import GROUP, with_group
+from sourcewise.data.hub_streams import HubStream
 from sourcewise.data.readers.conversations import are_conversations, opening, read_conversations
 from sourcewise.data.readers.dates import read_dates
 from sourcewise.data.readers.delimited import DELIMITED, Quoting, read_header
@@ -26,6 +27,7 @@ from sourcewise.data.readers.lines import read_lines
 from sourcewise.data.readers.manifest_rows import are_rows, is_ssvp
 from sourcewise.data.readers.manifests import read_manifest
 from sourcewise.data.readers.matrices import read_matrices
+from sourcewise.data.readers.numbers import not_finite, not_numbers
 from sourcewise.data.readers.pairs import HUB, read_pairs
 from sourcewise.data.readers.places import streams_of
 from sourcewise.data.readers.plain_text import read_documents
@@ -56,14 +58,22 @@ def open_dataset(config: DatasetConfig, data: DataConfig | None = None, split_de
     """
     data = data or DataConfig()
     if config.stream:
-        path = data.path(config.pairs or "")
-        stream = Stream(path, data.stream_examples, config.limit, **_pair_options(config, data))
-        tell(f"{path}: {stream.rows:,} pairs, streamed {data.stream_examples:,} at a time; checks look at the first")
+        stream = _stream(config, data, config.split or split_default)
+        how = f"streamed {data.stream_examples:,} at a time; checks look at the first"
+        tell(f"{stream.name}: {stream.rows:,} pairs, {how}")
         return replace(_prepared(stream.window(0), config, data), windows=partial(_window, stream, config, data))
     return _prepared(_read(config, data, config.split or split_default), config, data)
 
 
-def _window(stream: Stream, config: DatasetConfig, data: DataConfig, number: int) -> Dataset:
+def _stream(config: DatasetConfig, data: DataConfig, split: str) -> Stream | HubStream:
+    named, options = config.pairs or "", _pair_options(config, data)
+    if named.startswith(HUB):
+        of_hub = "validation" if split == "valid" else split
+        return HubStream(named[len(HUB) :], of_hub, config.subset, data.stream_examples, config.limit, **options)
+    return Stream(data.path(named), data.stream_examples, config.limit, **options)
+
+
+def _window(stream: Stream | HubStream, config: DatasetConfig, data: DataConfig, number: int) -> Dataset:
     return _prepared(stream.window(number), config, data)
 
 
@@ -227,7 +237,7 @@ def open_sources(
         read = partial(read_manifest, path, features, file=file, **how)
         dataset = _sources_of_file(path, read, source, chat, quoting, languages, features, file, sounds)
     elif len(given) and not isinstance(given[0], str):
-        dataset = _matrices([np.asarray(matrix, dtype=np.float32) for matrix in given])
+        dataset = _matrices([_array(matrix, i) for i, matrix in enumerate(given, 1)])
     else:
         dataset = _texts([str(text) for text in given], "sources", chat)
     if not len(dataset):
@@ -341,7 +351,18 @@ def _sources_of_file(
     return read_pairs(path, source=source or "source", target=None, quoting=quoting, languages=languages)
 
 
+def _array(matrix: Any, number: int) -> np.ndarray:
+    try:
+        return np.asarray(matrix)
+    except (ValueError, TypeError) as error:
+        problem = "its rows are of several lengths" if "inhomogeneous" in str(error) else str(error).splitlines()[0]
+        raise RequestError(f"source {number}: is no matrix: {problem}") from None
+
+
 def _matrices(given: list[np.ndarray]) -> Dataset:
+    for i, matrix in enumerate(given, 1):
+        if problem := not_numbers(matrix.dtype):
+            raise RequestError(f"source {i}: {problem}")
     images = {image_of(each.shape) for each in given}
     if images != {None}:
         if len(images) > 1:
@@ -351,10 +372,10 @@ def _matrices(given: list[np.ndarray]) -> Dataset:
     for i, matrix in enumerate(given, 1):
         if matrix.ndim != 2 or not len(matrix) or matrix.shape[1] != given[0].shape[-1]:
             raise RequestError(f"source {i}: has shape {matrix.shape}; each is (frames, dims), with the same dims")
-        if not np.isfinite(matrix).all():
-            raise RequestError(f"source {i}: has NaN or infinity")
+        if problem := not_finite(matrix):
+            raise RequestError(f"source {i}: {problem}")
     examples = [Example(str(i), "", frames=len(m), where=f"source {i}") for i, m in enumerate(given, 1)]
-    return Dataset(examples, "sources", given[0].shape[1], lambda i: given[i].copy(), image=images.pop())
+    return Dataset(examples, "sources", given[0].shape[1], lambda i: given[i].astype(np.float32), image=images.pop())
 
 
 def _texts(lines: Sequence[str], name: str, chat: ChatConfig | None) -> Dataset:

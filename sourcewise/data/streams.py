@@ -1,7 +1,8 @@
-"""Streams: pairs in Parquet files that are read one window after another, and are never in memory as a whole.
+"""Streams: pairs in Parquet files or shards, read one window after another, and never in memory as a whole.
 
-A window is so many consecutive examples; row groups come in an order that is drawn anew in each pass, and a window's
-examples are shuffled like those of a set in memory. A window is a function of its number, so a run resumes exactly.
+A window is so many consecutive examples; row groups and shards come in an order that is drawn anew in each pass, and
+a window's examples are shuffled like those of a set in memory. A window is a function of its number, so a run resumes
+exactly.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import re
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from itertools import accumulate
+from itertools import accumulate, islice
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,8 @@ from sourcewise.data.encoding import Encoded
 from sourcewise.data.examples import Dataset, Note
 from sourcewise.data.readers.cells import ABSENT
 from sourcewise.data.readers.pairs import in_memory, pairs_of
-from sourcewise.data.readers.tables import Table, values_of
+from sourcewise.data.readers.shards import TAR, is_shard, named_shards, of_shard
+from sourcewise.data.readers.tables import Table, of_shards, values_of
 from sourcewise.data.sequences import BLOCK
 from sourcewise.data.stored.columns import InMemory
 from sourcewise.data.tokenizers.tokenizer import Tokenizer
@@ -33,7 +35,7 @@ ORDER = 23  # of the draws of the order of row groups
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """A row group of a Parquet file: its place there, the number of rows before it, and of its own."""
+    """A row group of a Parquet file, or a shard: its place there, the number of rows before it, and of its own."""
 
     path: Path
     place: int
@@ -42,13 +44,15 @@ class Group:
 
 
 class Stream:
-    """The pairs of a Parquet file, or of all in a folder, in windows of `size` examples; `options` as of `pairs_of`.
+    """The pairs of a Parquet file or a shard, or of all in a folder, in windows of `size` examples.
+
+    `options` are those of `pairs_of`.
 
     Raises RequestError for other files, and from `window` for bad rows.
     """
 
     def __init__(self, path: Path, size: int, limit: int | None = None, **options: Any) -> None:
-        self.path, self.size, self.options = path, size, options
+        self.path, self.size, self.options, self.name = path, size, options, str(path)
         self.groups = _first(_groups(path), limit)
         self.rows = sum(group.rows for group in self.groups)
         if not self.rows:
@@ -71,7 +75,11 @@ class Stream:
         return Dataset(examples, str(self.path), notes=notes, per_pass=self.per_pass)
 
     def _read(self, group: Group, first: int, last: int) -> Dataset:
-        """The rows first … last − 1 of a row group."""
+        """The rows first … last − 1 of a row group or shard."""
+        if is_shard(group.path):
+            some = dict(islice(of_shard(group.path).items(), first, last))
+            table = replace(of_shards(str(group.path), some), lines=range(first + 1, last + 1))
+            return in_memory(pairs_of(table, **self.options))
         pyarrow = parquet(group.path)
         gathered, at = InMemory(ABSENT), 0
         try:
@@ -93,11 +101,15 @@ class Stream:
 
 
 def _groups(path: Path) -> list[Group]:
-    """The row groups of a Parquet file, or of those in a folder, in order of name. Raises RequestError."""
+    """The row groups of a Parquet file, or of those in a folder, or shards, in order of name. Raises RequestError."""
+    if is_shard(path) or (path.is_dir() and not any(path.glob("*.parquet")) and any(path.glob("*" + TAR))):
+        shards = sorted(path.glob("*" + TAR)) if path.is_dir() else named_shards(path)
+        return [Group(shard, 0, 0, len(of_shard(shard))) for shard in shards]
     files = sorted(path.glob("*.parquet")) if path.is_dir() else [path]
     if not files or any(file.suffix.lower() != ".parquet" for file in files):
-        problem = "holds no .parquet" if path.is_dir() else "no Parquet file"
-        raise RequestError(f"{path}: {problem}; stream reads Parquet; without stream a large table is kept on disk")
+        problem = "holds no .parquet or .tar" if path.is_dir() else "no Parquet file and no shard"
+        how = "stream reads Parquet, .tar and hub:NAME; without stream a large table is kept on disk"
+        raise RequestError(f"{path}: {problem}; {how}")
     found = []
     for file in files:
         if not file.is_file():

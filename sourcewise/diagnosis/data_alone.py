@@ -37,7 +37,7 @@ def is_data(name: str | Path) -> bool:
 
 def of_data(train: str | Path, valid: str | Path | None, reading: Mapping[str, Any]) -> list[Piece]:
     """What the rules over data find in a set, and in another one beside it. Raises RequestError."""
-    words = {name: reading.get(name) for name in ("features", "source", "target")}
+    words = {name: reading.get(name) for name in ("features", "source", "target", "prefix")}
     request = SourceRequest(DataConfig(), **words)
     sets = {"train": train} | ({"valid": valid} if valid is not None else {})
     opened = {use: request.config(str(path)) for use, path in sets.items()}

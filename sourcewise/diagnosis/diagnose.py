@@ -34,6 +34,7 @@ def diagnose(
     features: str | None = None,
     source: str | None = None,
     target: str | None = None,
+    prefix: str | None = None,
     generation: dict[str, Any] | None = None,
     progress: Progress | None = None,
     tokenizer: Any = None,
@@ -49,7 +50,7 @@ def diagnose(
     NotFinite where weights are NaN or infinite.
     """
     start = time.perf_counter()
-    reading = {"task": task, "features": features, "source": source, "target": target}
+    reading = {"task": task, "features": features, "source": source, "target": target, "prefix": prefix}
     if isinstance(model, (str, Path)) and is_data(model):
         check_words({"task": task, **(generation or {}), **limits})
         if data is not None and not isinstance(data, (str, Path)):

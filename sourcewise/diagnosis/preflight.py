@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
+from sourcewise.data.examples import Note
+from sourcewise.data.readers.doubtful import damage
 from sourcewise.diagnosis import ours
 from sourcewise.diagnosis.answer import Diagnosis, Piece
 from sourcewise.diagnosis.course import Course
+from sourcewise.diagnosis.finding import Finding
 from sourcewise.diagnosis.outputs import Outputs
 from sourcewise.diagnosis.pairs import Pairs
 from sourcewise.diagnosis.ranking import ranked
@@ -39,3 +42,15 @@ def before_training(setup: TrainingSetup) -> Piece:
     """The same of a training that goes on from here, ranked: it will not know that it was looked at."""
     piece = look(*ours.before(setup))
     return replace(piece, findings=ranked(piece.findings))
+
+
+def not_told(notes: Sequence[Note], findings: Sequence[Finding]) -> list[Note]:
+    """The notes but those of damaged texts that findings tell of: of a file as many findings as notes, of one kind."""
+
+    def told(note: Note) -> bool:
+        kind = damage(note.what)
+        alike = sum(each.file == note.file and damage(each.what) == kind for each in notes)
+        found = sum(f.evidence.startswith(f"{note.file}: ") and f.evidence.endswith(kind) for f in findings)
+        return bool(kind) and found >= alike
+
+    return [note for note in notes if not told(note)]

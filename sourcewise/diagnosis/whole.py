@@ -46,7 +46,7 @@ class Asked:
     """The set that a diagnosis is asked for, in the words of `evaluate`; `data` None: the run's own."""
 
     data: str | Path | Dataset | DatasetConfig | Sequence[DatasetConfig] | Sequence[Pair] | None = None
-    reading: Mapping[str, Any] = field(default_factory=dict)  # task, features, source, target
+    reading: Mapping[str, Any] = field(default_factory=dict)  # task, features, source, target, prefix
     generation: Mapping[str, Any] = field(default_factory=dict)
     limits: Mapping[str, int] = field(default_factory=dict)  # max_source, max_target, max_frames
     progress: Progress | None = None

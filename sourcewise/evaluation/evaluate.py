@@ -44,6 +44,7 @@ def evaluate(
     features: str | None = None,
     source: str | None = None,
     target: str | None = None,
+    prefix: str | None = None,
     join_sources: bool | None = None,
     generation: dict[str, Any] | None = None,
     evaluation: dict[str, Any] | None = None,
@@ -58,9 +59,9 @@ def evaluate(
     `data` is a file of pairs or conversations, a manifest (with its `features` folder), `hub:NAME`, an embedded
     set, an open Dataset, a list of pairs (source, target), or the config of one or several sets as in a recipe. A
     model of Hugging Face's in memory is given with its `tokenizer`. `source` and `target` name columns,
-    `task` the task of a mixture. `generation` and `evaluation` are options of these sections of a recipe, such as
-    beams and bleu_tokenize, beside those of the model's own. `limits` are those of `load`: max_source, max_target,
-    max_frames. Raises RequestError for data that cannot be read.
+    `task` the task of a mixture; `prefix` is put before every source. `generation` and `evaluation` are options of
+    these sections of a recipe, such as beams and bleu_tokenize, beside those of the model's own. `limits` are those of
+    `load`: max_source, max_target, max_frames. Raises RequestError for data that cannot be read.
 
     With `ranks` of several processes all call it together: each does a share of the work, and the first has the rows.
     `found_by` finds the outputs elsewhere.
@@ -69,9 +70,8 @@ def evaluate(
     with ranks.agreed():
         model = opened(model, tokenizer)
         model = model.limited(**limits) if limits else model
-        encoded = lay_out(
-            model, data, task=task, features=features, source=source, target=target, join_sources=join_sources
-        )
+        reading: dict[str, Any] = {"task": task, "features": features, "source": source, "target": target}
+        encoded = lay_out(model, data, **reading, prefix=prefix, join_sources=join_sources)
         changes = generation or {}
         options, measuring = model.options(**changes), model.measuring(**(evaluation or {}))
         check_installed([*measuring.metrics, *(part.dataset.task.metric for part in encoded.parts)])
@@ -91,6 +91,7 @@ def lay_out(
     features: str | None = None,
     source: str | None = None,
     target: str | None = None,
+    prefix: str | None = None,
     join_sources: bool | None = None,
 ) -> ExampleSet:
     """The set that `evaluate` is asked for, or several as one, as this model's ids.
@@ -102,7 +103,7 @@ def lay_out(
     if isinstance(data, Dataset):
         sets = [data]
     elif isinstance(data, (str, Path)):
-        request = SourceRequest(model.data, task, features, None, source, target, join_sources)
+        request = SourceRequest(model.data, task, features, prefix, source, target, join_sources)
         sets = [request.examples(str(data))]
     else:
         configs: Any = [data] if isinstance(data, DatasetConfig) else data

@@ -154,6 +154,6 @@ def _hypotheses(known: Known, source: int, rules: Rules) -> list[Hypothesis]:
         if score > NEVER / 2:
             ids = row[:length]
             end = ids.pop() if ids[-1] in rules.ends else None
-            stopped = bool(rules.words.stops) and rules.words.ends(ids[rules.given :])
+            stopped = rules.words.ends(ids, rules.given)
             out.append(Hypothesis(ids, score, end, stopped, given=rules.given))
     return out

@@ -116,7 +116,7 @@ class Model:
             generated = Generated(scored(self, given, found, progress, within=not alone))
         else:
             generated = Generated(Outputs(tuple(map(self._output, several))) for several in found)
-        tell_words(generated, wanted)
+        tell_words(generated, wanted, self.tokenizer)
         return generated
 
     def _output(self, found: Hypothesis) -> Output:

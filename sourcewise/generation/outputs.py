@@ -9,8 +9,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from sourcewise.config import GenerationConfig
+from sourcewise.data.tokenizers.tokenizer import Tokenizer
 from sourcewise.errors import tell
 from sourcewise.generation.trace import NO_SOURCE, Slot
+from sourcewise.generation.words import unwritten
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,8 +130,8 @@ def _slot(slot: Slot) -> dict[str, Any]:
     return told | ({"frames": list(slot.frames)} if slot.frames else {})
 
 
-def tell_words(found: Generated, options: GenerationConfig) -> None:
-    """Tell in a line how many outputs lack a forced word, or hold a suppressed one in another spelling."""
+def tell_words(found: Generated, options: GenerationConfig, tokenizer: Tokenizer) -> None:
+    """Tell how many outputs lack a forced word or hold a suppressed one otherwise spelt, and which stops never come."""
     texts = [output.text for each in found.of for output in each.best_first]
     lacking = sum(any(word.strip() not in text for word in options.force) for text in texts)
     if lacking:
@@ -140,3 +142,7 @@ def tell_words(found: Generated, options: GenerationConfig) -> None:
     if holding:
         what = "hold a suppressed word, spelt by other tokens"
         tell(f"{holding:,} of {len(texts):,} outputs {what}; allowed_tokens (Python) can bar those")
+    for stop in options.stop:
+        lost = unwritten(tokenizer, stop)
+        if lost:
+            tell(f"stop {stop!r}: the tokenizer cannot write {lost!r}, so that no output ends there")

@@ -160,6 +160,9 @@ class Rules:
             ids = list(self.allowed(name, history[row]))
             if not ids:
                 raise RequestError(f"allowed_tokens: nothing is allowed after {history[row].tolist()} of source {name}")
+            beyond = next((each for each in ids if not 0 <= each < scores.shape[1]), None)
+            if beyond is not None:
+                raise RequestError(f"allowed_tokens: no token has the id {beyond}; the model has {scores.shape[1]} ids")
             barred = torch.ones_like(scores[row], dtype=torch.bool)
             barred[torch.as_tensor(ids, device=scores.device)] = False
             scores[row] = scores[row].masked_fill(barred, -torch.inf)

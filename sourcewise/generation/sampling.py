@@ -193,7 +193,7 @@ def greedy_or_sample(
     rules = Rules(network, options, read)
     for hypothesis in out.values() if rules.given or rules.words.stops else ():
         hypothesis.given = rules.given
-        hypothesis.stopped = bool(rules.words.stops) and rules.words.ends(hypothesis.ids[rules.given :])
+        hypothesis.stopped = rules.words.ends(hypothesis.ids, rules.given)
     return out
 
 

@@ -43,18 +43,20 @@ class Words:
             tuple(options.stop),
         )
 
-    def ends(self, ids: Sequence[int]) -> bool:
-        """Whether the text of these ids, without the given beginning, holds a text that ends an output."""
+    def ends(self, ids: Sequence[int], given: int = 0) -> bool:
+        """Whether the text of these ids holds a text that ends an output, and that is not all in the first `given`."""
+        if not self.stops:
+            return False
         assert self.tokenizer is not None
-        text = self.tokenizer.decode(ids)
-        return any(stop in text for stop in self.stops)
+        text, known = self.tokenizer.decode(ids), len(self.tokenizer.decode(ids[:given])) if given else 0
+        return any(text.find(stop, max(0, known + 1 - len(stop))) >= 0 for stop in self.stops)
 
     def ended(self, tokens: Tensor, given: int) -> Tensor:
-        """The same for tokens (..., time), of which the first `given` do not count: (...) bool."""
+        """The same for tokens (..., time): (...) bool."""
         if not self.stops:
             return torch.zeros(tokens.shape[:-1], dtype=torch.bool, device=tokens.device)
-        rows = tokens[..., given:].flatten(0, -2).tolist()
-        found = torch.tensor([self.ends(ids) for ids in rows], dtype=torch.bool, device=tokens.device)
+        rows = tokens.flatten(0, -2).tolist()
+        found = torch.tensor([self.ends(ids, given) for ids in rows], dtype=torch.bool, device=tokens.device)
         return found.view(tokens.shape[:-1])
 
 
@@ -66,3 +68,8 @@ def spellings(tokenizer: Tokenizer, word: str) -> tuple[Ids, ...]:
         spelt = tokenizer.decode(found[0]) if found else ""
         raise RequestError(f"generation: {word!r}: the tokenizer cannot spell this word (it reads {spelt!r})")
     return found
+
+
+def unwritten(tokenizer: Tokenizer, text: str) -> str:
+    """The characters of a text that the tokenizer does not give back, such as the line end of a T5."""
+    return "".join(c for c in dict.fromkeys(text) if c not in tokenizer.decode(tokenizer.inner(f"a{c}a")))

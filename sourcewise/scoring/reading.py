@@ -38,6 +38,7 @@ class Columns:
     features: str | None = None  # folder of a manifest
     source: str | None = None  # column of sources
     task: str | None = None  # of a model's mixture, for outputs that it writes now
+    prefix: str | None = None  # before every source, for the same
 
 
 @dataclass(slots=True)

@@ -132,7 +132,7 @@ def _generated(path: str, known: ReferenceSet, columns: Columns) -> tuple[list[s
         what = "no outputs for these references, and no sources to generate from"
         raise RequestError(f"{path}: {what}; give REFERENCES as a table with a column source, or as a manifest")
     model = load(path)
-    asked = SourceRequest(model.data, columns.task, columns.features, None, columns.source, columns.target)
+    asked = SourceRequest(model.data, columns.task, columns.features, columns.prefix, columns.source, columns.target)
     dataset = asked.examples(known.name)
     if len(dataset) != len(known):
         raise RequestError(f"{known.name}: {len(known):,} references, but {path} reads {len(dataset):,} examples of it")

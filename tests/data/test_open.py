@@ -126,6 +126,14 @@ def test_sources_from_features(write_features, tmp_path):
     assert matrices.dims == 3 and [e.frames for e in matrices] == [2, 4]
     with pytest.raises(RequestError, match="source 2: has shape"):
         open_sources([np.ones((2, 3)), np.ones((2, 4))])
+    for matrix, problem in (
+        (np.full((2, 3), 1e39), r"source 2: has float64 numbers that float32 cannot hold, first in frame 0: 1e\+39"),
+        (np.ones((2, 3), complex), "source 2: holds complex128, not numbers"),
+        ([[1.0, 2.0], [3.0]], "source 2: is no matrix: its rows are of several lengths"),
+        (np.array([[1.0, np.nan, 2.0]] * 2), "source 2: has NaN or infinity, first in frame 0"),
+    ):
+        with pytest.raises(RequestError, match=problem):
+            open_sources([np.ones((2, 3)), matrix])
 
 
 def test_no_sources(write_text):

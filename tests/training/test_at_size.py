@@ -191,7 +191,10 @@ def test_a_stream_tells_bad_rows_of_any_window(tmp_path: Path) -> None:
         ({"train__steps": None}, r"train\.steps: missing"),
         ({"train__contrastive": 0.1}, r"train\.contrastive"),
         ({"train__resample_below": 0.1}, r"train\.resample_below"),
-        ({"data__train": {"pairs": "pairs.tsv", "stream": True}}, "stream reads Parquet; without stream a large table"),
+        (
+            {"data__train": {"pairs": "pairs.tsv", "stream": True}},
+            "stream reads Parquet, .tar and hub:NAME; without stream a large table",
+        ),
         ({"data__train": {"pairs": "no.parquet", "stream": True}}, "no such file"),
         ({"data__train": {"pairs": ".", "stream": True, "source": "english"}}, "no column 'english'"),
     ],
@@ -206,7 +209,7 @@ def test_what_a_stream_cannot_do_is_said(tmp_path: Path, changes: dict[str, Any]
 def test_only_training_sets_are_streamed(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="stream is for train"):
         recipe(tmp_path, data__valid={"pairs": "x.parquet", "stream": True})
-    with pytest.raises(ValueError, match="stream reads pairs from a Parquet file"):
+    with pytest.raises(ValueError, match="stream reads pairs: from Parquet"):
         recipe(tmp_path, data__train={"manifest": "x.tsv", "stream": True})
 
 

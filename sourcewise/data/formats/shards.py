@@ -73,12 +73,15 @@ class Members:
         return store.read(inside, rows)
 
 
-def samples(shard: Path) -> dict[str, dict[str, Member]]:
-    """Name → ending → member, of each sample in a shard. Raises ValueError or OSError."""
+def samples(shard: Path, most: int | None = None) -> dict[str, dict[str, Member]]:
+    """Name → ending → member, of each sample in a shard, or of the first `most`. Raises ValueError or OSError."""
     found: dict[str, dict[str, Member]] = {}
     try:
         with tarfile.open(shard, "r:") as file:
             for member in file:
+                if most is not None and len(found) > most:
+                    found.popitem()
+                    break
                 folder, _, last = member.name.rpartition("/")
                 name, dot, ending = last.partition(".")
                 if not member.isfile() or not dot:

@@ -19,7 +19,9 @@ _TYPES = {
 
 def as_array(tensor: torch.Tensor) -> np.ndarray:
     """The numbers of a tensor; bfloat16, which numpy lacks, becomes float32, which is exact."""
-    if tensor.layout != torch.strided or tensor.is_quantized:
+    if tensor.is_quantized:
+        raise ValueError("holds a quantised tensor; save its numbers (tensor.dequantize())")
+    if tensor.layout != torch.strided:
         raise ValueError(f"holds a {tensor.layout} tensor; save it dense (tensor.to_dense())")
     tensor = tensor.detach()
     return np.asarray((tensor.float() if tensor.dtype == torch.bfloat16 else tensor).cpu().resolve_conj().numpy())

@@ -74,7 +74,7 @@ def load_torch(source: Source) -> Any:
     allowed: list[Any] = [np.zeros(0).__reduce__()[0], np.ndarray, np.dtype, *(type(np.dtype(kind)) for kind in kinds)]
     try:
         with torch.serialization.safe_globals(allowed):
-            mapped = isinstance(source, Path) and source.open("rb").read(2) == b"PK"
+            mapped = isinstance(source, Path) and _begins_as_zip(source)
             return torch.load(source, map_location="cpu", weights_only=True, mmap=mapped)
     except pickle.UnpicklingError as error:
         said = str(error)
@@ -84,6 +84,11 @@ def load_torch(source: Source) -> Any:
     except (RuntimeError, EOFError, TypeError, KeyError, AttributeError, IndexError) as error:
         said = (str(error).splitlines() or [type(error).__name__])[0]
         raise ValueError(f"is no readable file of torch.save ({said[:100]}); write it again") from None
+
+
+def _begins_as_zip(path: Path) -> bool:
+    with path.open("rb") as file:
+        return file.read(2) == b"PK"
 
 
 def open_torch(source: Source) -> Store:

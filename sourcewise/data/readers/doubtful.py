@@ -20,6 +20,10 @@ _CODED_TWICE = re.compile(f"[{_LEAD}][{_REST}]")
 _SURELY = re.compile("[ÃÂ][\xa0-\xbf]|â€")  # no words end so, as AMANHÃ… and SÉ… do
 _CONTROL = re.compile(r"[\x00-\x08\x0e-\x1a\x7f]")  # \t to \r end lines and pages, \x1b shifts, \x1c to \x1f part
 _SHIFTS = re.compile(r"\x1b[$(][@-Z]")  # of ISO-2022, as e-mail in Japanese has them
+_ENTITY = re.compile(r"&(?:amp|lt|gt|quot|apos|nbsp|[aouAOUszeic][a-z]{2,5}|#\d{2,5}|#x[0-9A-Fa-f]{2,5});")
+_ESCAPED = re.compile(r"\\u[0-9A-Fa-f]{4}|=[C-F][0-9A-F]=[89AB][0-9A-F]")
+_TIMES = re.compile(r"\s*(?:\d+:)?\d\d:\d\d[.,]\d+ --> (?:\d+:)?\d\d:\d\d[.,]\d+")
+_DOCUMENT = re.compile(r"\s*(?:<\?xml\b|<!DOCTYPE\b|<html\b|<[A-Za-z][\w:.-]*(?:\s[^<>]*)?>\s*$)")
 _NOT_ENDS = ("\x85", "\u2028", "\u2029", "\x1e", "\x0c", "\x0b")  # separators of other systems
 
 
@@ -80,6 +84,16 @@ DOUBTS = (
         _CONTROL.search,
         "hold control characters such as NUL, kept; are they damaged, or of another encoding?",
     ),
+    Doubt(
+        _ENTITY.search,
+        _ENTITY.search,
+        "hold characters as HTML writes them (&amp; &quot; &#39;), kept: html.unescape(text)",
+    ),
+    Doubt(
+        _ESCAPED.search,
+        _ESCAPED.search,
+        "hold characters as numbers (\\u00e4, or =C3=A4 as in e-mail), kept: were they written by another program?",
+    ),
 )
 
 
@@ -108,8 +122,25 @@ def other_ends(lines: Sequence[str]) -> str:
     return ""
 
 
+def not_lines(lines: Sequence[str]) -> str:
+    """A remark on a file whose lines are not texts, but parts of a document: subtitles, XML, JSON; "" for others."""
+    times = sum(_TIMES.match(line) is not None for line in lines)
+    if times > 1 or (times and lines[0].lstrip("\ufeff").startswith("WEBVTT")):
+        return f"{times:,} lines are times of subtitles, read as texts like all others; write the texts alone"
+    beginning = next((line for line in lines if line.strip()), "")
+    if _DOCUMENT.match(beginning):
+        return f"begins as XML or HTML ({beginning.strip()[:40]}): tags are read as texts; write the texts alone"
+    if beginning.startswith('{"') and beginning.rstrip().endswith("}"):
+        return "lines are JSON, read as texts with their braces; let the name of such a file end in .jsonl"
+    return ""
+
+
+def damage(what: str) -> str:
+    """The kind of damaged texts that a note tells of; empty if it tells of something else."""
+    return next((doubt.what for doubt in DOUBTS if doubt.damaged and what.endswith(doubt.what)), "")
+
+
 def notes_on(lines: Sequence[str], name: str) -> list[Note]:
     """Notes on the lines of a file that is no table."""
     found = [Note(name, f"line {place + 1}", what) for place, what in doubts(lines, "lines")]
-    ends = other_ends(lines)
-    return [*found, Note(name, "line 1", ends)] if ends else found
+    return found + [Note(name, "line 1", what) for what in (other_ends(lines), not_lines(lines)) if what]

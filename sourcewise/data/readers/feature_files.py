@@ -178,6 +178,10 @@ class FileFinder:
             other = [*(mark.join(parts) + self.ending for mark in "_-."), *self._extracted(parts[-1])]
             other = [each for each in other if each in there]
             likely = self._list(folder).get(_key(wanted), []) or other or _alike(wanted, there)
+            stem = wanted.removesuffix(self.ending)
+            unread = [each for each in there if each.startswith(f"{stem}.") and not ending_of(each)]
+            if unread and set(likely) <= {*unread, *_alike(wanted, there)}:
+                return f"; {folder / unread[0]} is there, whose ending is not read: unpack it, or save it as .npy"
             if likely:
                 shown = " and ".join(str(folder / each) for each in likely[:2])
                 return f"; {shown} {'are' if len(likely) > 1 else 'is'} there: is the name spelled otherwise?"

@@ -6,11 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from sourcewise.data.readers.columns import ARROW, holds_matrices, is_shard, read_arrow, read_shards
+from sourcewise.data.readers.columns import ARROW, holds_matrices, read_arrow, read_shards
 from sourcewise.data.readers.delimited import DELIMITED, Quoting, read_header
 from sourcewise.data.readers.kaldi_folders import is_kaldi_folder, read_kaldi_folder
 from sourcewise.data.readers.layouts import LAYOUTS, TEXTS, Layout, layout_of
 from sourcewise.data.readers.records import ENDINGS, Records, are_records, read_records
+from sourcewise.data.readers.shards import holds_features, is_shard
 from sourcewise.data.readers.tables import Table, listed, read_table, read_tsv
 from sourcewise.errors import RequestError
 
@@ -34,7 +35,7 @@ def are_rows(path: Path) -> bool:
     """Whether a file or folder is a manifest by itself, such as a pickle of records; a table tells by its columns."""
     if path.is_dir():
         return is_kaldi_folder(path)
-    return is_shard(path) or holds_matrices(path) or are_records(path)
+    return holds_features(path) if is_shard(path) else holds_matrices(path) or are_records(path)
 
 
 def read_rows(path: Path, quoting: Quoting = "auto", file: str | None = None) -> ManifestRows:

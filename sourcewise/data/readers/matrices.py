@@ -21,6 +21,7 @@ from sourcewise.data.formats.registry import ending_of, open_bytes, open_store
 from sourcewise.data.formats.store import Header, Store, heard
 from sourcewise.data.readers.feature_files import NO_FILE
 from sourcewise.data.readers.images import Image, as_frames, image_of, in_words
+from sourcewise.data.readers.numbers import not_finite, not_numbers
 from sourcewise.errors import FaultyData, RequestError
 
 _THREADS = 8  # they wait for files, not for cores
@@ -301,6 +302,8 @@ def _find(clip: Clip, store: Store | None, sounds: Sounds) -> _Matrix:
         found = opened()
         key = _key_of(found, clip)
         header = found.header(key)
+    except RequestError:
+        raise
     except OSError as error:
         raise clip.unreadable(error) from None
     except ValueError as error:
@@ -334,7 +337,7 @@ def _key_of(store: Store, clip: Clip) -> str:
     if len(keys) != 1:
         shown = ", ".join(keys[:3]) + (", …" if len(keys) > 3 else "")
         what = f"holds {len(keys):,} arrays ({shown}); name one of them: {clip.path.name}[KEY]"
-        raise clip.wrong(what if keys else "holds no array", "several arrays in one file")
+        raise clip.wrong(what, "several arrays in one file") if keys else clip.wrong("holds no array")
     return keys[0]
 
 
@@ -348,10 +351,8 @@ def _no_key(store: Store, clip: Clip) -> str:
 
 def _check_shape(clip: Clip, header: Header) -> None:
     shape, dtype = header.shape, header.dtype
-    if dtype.hasobject:
-        raise clip.wrong("holds objects, not numbers; save it as float16 or float32")
-    if dtype.kind not in "fiub":
-        raise clip.wrong(f"holds {dtype}, not numbers; save it as float16 or float32")
+    if problem := not_numbers(dtype):
+        raise clip.wrong(problem)
     if len(shape) not in (1, 2) and not image_of(shape):
         hint = "; save its only part, x[0]" if len(shape) == 3 and shape[0] == 1 else ""
         raise clip.wrong(f"has shape {shape}; a feature matrix is (frames, dims){hint}")
@@ -362,13 +363,8 @@ def _check_shape(clip: Clip, header: Header) -> None:
 
 
 def _check_finite(clip: Clip, values: np.ndarray, first_frame: int) -> None:
-    if values.dtype.kind != "f":
-        return
-    with np.errstate(over="ignore"):  # float64 values beyond float32 become infinite
-        finite = np.isfinite(values.astype(np.float32, copy=False))
-    if not finite.all():
-        frame = first_frame + int(np.argmin(finite.all(axis=1)))
-        raise clip.faulty(f"has NaN or infinity, first in frame {frame}; extract its features again")
+    if problem := not_finite(values, first_frame):
+        raise clip.faulty(problem)
 
 
 def _range(clip: Clip, frames: int) -> tuple[int, int]:

@@ -133,13 +133,18 @@ def _look_for_blank(sources: Sequence[str], wheres: Sequence[str], table: Table,
         table.note(table.lines[blank[0]], f"{len(blank):,} sources are empty but for the prefix")
 
 
-def _read_hub(name: str, split: str, subset: str | None) -> Table:
+def load_hub(name: str, split: str, subset: str | None, *, streamed: bool = False) -> Any:
+    """A split of a set of the hub, or of a folder, by the library datasets. Raises RequestError."""
     datasets = taken("datasets", "hub", f"{HUB}{name}: a set of the hub")
     try:
         with contextlib.nullcontext() if Path(name).exists() else hub.patient_no_longer(name):
-            read = datasets.load_dataset(name, subset, split=split)
+            return datasets.load_dataset(name, subset, split=split, streaming=streamed)
     except Exception as error:  # the library raises many kinds, some from the network
         where = f"{HUB}{name}" + (f" ({subset})" if subset else "")
         raise RequestError(f"{where}: split {split!r} cannot be loaded: {hub.reason(error)}") from None
+
+
+def _read_hub(name: str, split: str, subset: str | None) -> Table:
+    read = load_hub(name, split, subset)
     columns = {column: list(read[column]) for column in read.column_names}
     return Table(f"{HUB}{name}", columns, list(range(1, len(read) + 1)))

@@ -9,6 +9,7 @@ import re
 from array import array
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from sourcewise.data.readers.delimited import DELIMITED, Delimited, Quoting
 from sourcewise.data.readers.escapes import are_ours, unescaped
 from sourcewise.data.readers.lines import split_lines
 from sourcewise.data.readers.pieces import Pieces
+from sourcewise.data.readers.shards import TAR, Samples, is_shard, left_out, lines_of, pair_columns, samples_of
 from sourcewise.data.sequences import BLOCK, Lazy, Same, blocks
 from sourcewise.data.stored.columns import Column, Gathered, InMemory, OnDisk
 from sourcewise.errors import RequestError
@@ -28,9 +30,20 @@ from sourcewise.runtime.extras import parquet
 from sourcewise.runtime.plugins import plugins
 
 MANY = 30  # columns that an error lists
-ENDINGS = (*DELIMITED, ".jsonl", ".parquet")
+ENDINGS = (*DELIMITED, ".jsonl", ".parquet", TAR)
 OTHERS = (".json", ".npy", ".txt")  # endings that are read elsewhere
 GROUP = "sourcewise.readers"  # group of entry points of plug-in readers
+
+_TWO_FILES = "; two files of lines make one: paste SOURCES TARGETS > x.tsv, below a line that names the columns"
+_HINTS = {
+    ".json": "; a list of records is made such by pandas: to_json('x.jsonl', orient='records', lines=True)",
+    **dict.fromkeys((".xlsx", ".xls", ".ods", ".numbers"), "; export the sheet as a .csv, in UTF-8"),
+    **dict.fromkeys((".gz", ".bz2", ".xz", ".zst", ".zip", ".7z"), "; it is compressed: unpack it first"),
+    **dict.fromkeys(
+        (".srt", ".vtt", ".eaf", ".tmx", ".xml", ".xlf", ".xliff", ".html"),
+        "; write its texts as a table: a row for each pair",
+    ),
+}
 
 Rows = Iterable[Mapping[str, Any]]
 
@@ -173,7 +186,7 @@ def listed(columns: Iterable[str]) -> str:
 
 
 def read_table(path: str | Path, quoting: Quoting = "auto", into: Path | None = None) -> Table:
-    """Read a .tsv, .csv, .jsonl or .parquet file, or a plug-in's kind, by its ending. Raises RequestError.
+    """Read a .tsv, .csv, .jsonl, .parquet or .tar file, or a plug-in's kind, by its ending. Raises RequestError.
 
     The columns are lists, or files in the folder `into`, so that a table of any size can be read.
     """
@@ -185,12 +198,24 @@ def read_table(path: str | Path, quoting: Quoting = "auto", into: Path | None = 
         return _read_jsonl(path, gathered)
     if ending == ".parquet":
         return _read_parquet(path, gathered)
+    if is_shard(Path(path)):
+        return of_shards(str(path), samples_of(Path(path)), gathered)
     if ending in readers():
         return _read_by(readers()[ending], Path(path), gathered)
-    hint = "; two files of lines make one: paste SOURCES TARGETS > x.tsv, below a line that names the columns"
-    if ending == ".json":
-        hint = "; a list of records is made such by pandas: to_json('x.jsonl', orient='records', lines=True)"
+    hint = _HINTS.get(ending, _TWO_FILES)
     raise RequestError(f"{path}: pairs are read from {', '.join(endings())} or hub:NAME, by the file's ending{hint}")
+
+
+def of_shards(name: str, samples: Samples, gathered: Gathered | None = None) -> Table:
+    """The texts of samples of shards. Raises RequestError."""
+    gathered = gathered or InMemory(ABSENT)
+    for start in range(0, max(1, len(samples)), BLOCK):
+        some = dict(islice(samples.items(), start, start + BLOCK))
+        gathered.add(pair_columns(some), len(some))
+    table = Table(name, gathered.columns(), lines_of(samples), gathered=gathered)
+    if other := left_out(samples):
+        table.note(1, other)
+    return table
 
 
 @functools.cache

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from types import SimpleNamespace
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from sourcewise.data.batches import IGNORED
 from sourcewise.diagnosis.measures.likely_unknown import likely_unknown
@@ -19,6 +19,7 @@ from sourcewise.integrations.collated import LABELS, MASK, TEXT, VECTORS, Collat
 from sourcewise.integrations.coming import Stream
 from sourcewise.integrations.features import projected
 from sourcewise.integrations.loop.batches import Named, examples_in
+from sourcewise.integrations.loop.matrices import Matrices
 from sourcewise.integrations.loop.understood import Understood
 
 BATCHES = 400  # that are kept at most
@@ -31,6 +32,7 @@ class Passed:
 
     def __init__(self) -> None:
         self.kept: list[Named] = []
+        self.matrices = Matrices()
         self.examples = 0  # at least
         self.looked = 0  # examples at the last look
         self.last = False  # whether there was a look at all of them
@@ -45,13 +47,14 @@ class Passed:
         """Whether there is four times as much as at the last look."""
         return self.examples >= max(FEWEST, 4 * self.looked) or (self.full and not self.last)
 
-    def add(self, named: Named) -> None:
-        """Keep a batch, on the CPU."""
+    def add(self, named: Named, whole: Named | None = None) -> None:
+        """Keep a batch, on the CPU; `whole` is it with all dimensions of its matrices."""
         if named and not self.full:
+            self.matrices.add(whole or {})
             self.kept.append(named)
             self.examples += examples_in(named)
 
-    def pairs(self, understood: Understood) -> Pairs:
+    def pairs(self, understood: Understood, model: Iterable[nn.Module] = ()) -> Pairs:
         """What has passed, as pairs of ids. Raises RequestError where it cannot be read."""
         collations, problem = [], ""
         for named in self.kept:
@@ -66,7 +69,8 @@ class Passed:
         found = Collated([_without_begin(each) for each in new], speaker, "training data", counted=True)
         self.looked, self.last = self.examples, self.full
         rows = [[int(i) for i in row] for row in (() if found.sources is None else found.sources)]
-        return Pairs(found, ids=Ids((), None, likely=likely_unknown(_bare(rows, understood.pad))))
+        forms = self.matrices.forms(understood, model)
+        return Pairs(found, ids=Ids((), None, likely=likely_unknown(_bare(rows, understood.pad))), passed=forms)
 
 
 def _bare(rows: list[list[int]], pad: int | None) -> list[list[int]]:

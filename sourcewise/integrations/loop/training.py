@@ -151,8 +151,9 @@ class LoopDoctor(Doctor):
             self._losses.append(loss)
         self._steps.loss(number, loss, None)
         if batch is not None and (self.stream.wants or not self.passed.full):
-            held = flat(*with_functions(tensors_of(batch), batch, self.asked))
-            self.passed.add(held)
+            whole, how = with_functions(tensors_of(batch), batch, self.asked)
+            held = flat(whole, how)
+            self.passed.add(held, whole)
             self._waiting.append((number, held))
             self._take_in()
         if self.watching.on:
@@ -390,7 +391,7 @@ class LoopDoctor(Doctor):
             return
         with self.look():
             self.pieces["padding"] = look(Wiring(within=within_of(passed.kept, self.understood)), codes="WIR039")
-            pairs = passed.pairs(self.understood)
+            pairs = passed.pairs(self.understood, self.model)
             if len(pairs.train) >= FEWEST:
                 self.pieces["data"] = look(pairs)
                 self.recorder.entropy(target_entropy(pairs.train))

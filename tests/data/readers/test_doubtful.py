@@ -9,6 +9,7 @@ import pytest
 from sourcewise.config import DataConfig, DatasetConfig
 from sourcewise.data.open import config_for, open_dataset, open_sources
 from sourcewise.data.readers.doubtful import doubts, is_coded_twice, other_ends
+from sourcewise.data.readers.pairs import read_pairs
 from sourcewise.errors import RequestError
 
 
@@ -28,6 +29,8 @@ DAMAGED = {
     "UTF-16 in one line": (["привет".encode("utf-16-le").decode("utf-8", "replace")], 1, "hold control characters"),
     "NUL": (["a\0b", "c"], 1, "hold control characters such as NUL"),
     "backspaces": (["a\x08b", "c\x7f"], 2, "hold control characters"),
+    "HTML": (["R&amp;D", "f&uuml;r &#39;x&#39;", "AT&T; x & y", "&ok;"], 2, "hold characters as HTML writes them"),
+    "escapes": (["H\\u00e4us", "a \\user", "gr=C3=BCn", "a=B1 =C3"], 2, "hold characters as numbers"),
 }
 
 
@@ -75,6 +78,43 @@ def test_every_kind_of_file_tells(name, write_text):
         found = open_sources(path) if name == "x.txt" else open_dataset(config_for(str(path)))
     (note,) = found.notes
     assert "are UTF-8 that was read as another encoding" in note.what and note.what.startswith("1 ")
+
+
+DOCUMENTS = {
+    "SubRip": (
+        "1\n00:00:01,000 --> 00:00:02,000\nHallo\n\n2\n00:00:03,000 --> 00:00:04,000\nWelt\n",
+        "2 lines are times",
+    ),
+    "WebVTT": ("WEBVTT\n\n00:01.000 --> 00:02.000\nHallo\n", "1 lines are times of subtitles"),
+    "ELAN": ('<?xml version="1.0"?>\n<ANNOTATION_DOCUMENT>\n', "begins as XML or HTML"),
+    "a page": ("\n<!DOCTYPE html>\n<p>Hallo</p>\n", "begins as XML or HTML"),
+    "JSON": ('{"source": "a"}\n{"source": "b"}\n', "lines are JSON, read as texts with their braces"),
+    "an arrow": ("a --> b\n<3 you\nat 10:30 --> 11:00\n", ""),
+    "a tag": ("<b>Hallo</b> Welt\nx\n", ""),
+    "a set": ("{a}\n{'b'}\n", ""),
+}
+
+
+@pytest.mark.parametrize("kind", DOCUMENTS)
+def test_documents_whose_lines_are_no_texts(kind, write_text):
+    content, what = DOCUMENTS[kind]
+    found = open_sources(write_text("x.txt", content))
+    assert len(found) == len(content.splitlines())
+    assert [what in note.what for note in found.notes] == ([True] if what else [])
+
+
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [
+        ("x.xlsx", "export the sheet"),
+        ("x.tsv.gz", "unpack it first"),
+        ("x.srt", "a row for each pair"),
+        ("x.doc", "paste"),
+    ],
+)
+def test_files_that_hold_no_pairs_say_what_to_do(name, hint, write_text):
+    with pytest.raises(RequestError, match=hint):
+        read_pairs(write_text(name, "a\tb\n"))
 
 
 @pytest.mark.parametrize("mark", ["\x85", "\u2028", "\u2029", "\x1e", "\x0c"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from pathlib import Path
 
@@ -260,3 +261,20 @@ def test_what_stands_for_a_file_is_named(data, what, ending, folder, manifest):
     (home / f"a{ending}").write_bytes(data)
     with pytest.raises(RequestError, match=rf"m\.tsv:2: .*a\{ending}: {what}"):
         read_manifest(manifest(("id", "text"), ("a", "x")), home)
+
+
+@pytest.mark.parametrize("ending", [".npy.gz", ".csv", ".mat"])
+def test_a_file_of_an_ending_that_is_not_read_is_named(ending, folder, manifest):
+    home = folder("b.npy")
+    (home / f"a{ending}").write_bytes(b"x")
+    with pytest.raises(RequestError, match=rf"no such file; .*a{re.escape(ending)} is there, whose ending is not read"):
+        read_manifest(manifest(("id", "text"), ("b", "y"), ("a", "x")), home)
+
+
+@pytest.mark.parametrize("count", [0, 2])
+def test_archives_of_several_arrays_or_none_are_counted_as_one_kind(count, tmp_path, manifest):
+    for name in "abc":
+        np.savez(tmp_path / f"{name}.npz", **{f"x{i}": np.ones((3, 2)) for i in range(count)})
+    kind = "several arrays in one file" if count else "holds no array"
+    with pytest.raises(RequestError, match=rf"a\.npz: holds .*3 of 3 rows are bad: {kind} \(3: lines 2, 3, 4\)"):
+        read_manifest(manifest(("id", "text"), *((name, "x") for name in "abc")), tmp_path)

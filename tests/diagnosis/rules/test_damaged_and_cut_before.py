@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.diagnosis.test_data_rules import Pair, found, recipe, translations
+import sourcewise
+from tests.diagnosis.test_data_rules import Pair, found, recipe, sourcewise_recipe, translations
 
 ACCENTS = str.maketrans({"a": "ä", "o": "ö", "u": "ü", "e": "é"})
 
@@ -32,6 +33,21 @@ def test_damaged_texts(tmp_path: Path, share: float, side: int, how: str, level:
     finding = found(recipe(tmp_path, spoilt(share, side, how), valid))["DAT031"]
     assert finding.level == level
     assert ("sources" if side == 0 else "targets") in finding.evidence
+
+
+@pytest.mark.parametrize(("share", "note"), [(0.03, False), (0.002, True)])
+def test_a_training_tells_of_damage_once(
+    tmp_path: Path, share: float, note: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """By the rule, or by a note where there is too little of it for the rule; notes.tsv has it in both cases."""
+    valid = [(a.translate(ACCENTS), b.translate(ACCENTS)) for a, b in translations(60, 1)]
+    planned = recipe(tmp_path, spoilt(share, 1, "cp1252"), valid)
+    run = sourcewise.train(sourcewise_recipe(planned), {"train.steps": 1, "output": str(tmp_path / "runs")})
+    err = capsys.readouterr().err
+    assert ("cells of 'target' are UTF-8 that was read as another encoding" in err) == note
+    assert ("% of the targets" in err) != note
+    assert ("DAT031" in run.log.read_text()) != note
+    assert "UTF-8 that was read as another encoding" in run.notes.read_text()
 
 
 def test_accents_are_no_damage(tmp_path: Path) -> None:
