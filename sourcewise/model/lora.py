@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -75,6 +75,9 @@ class Adapters(Protocol):
     def save(self, folder: Path) -> None:
         """Write adapter_config.json and adapter_model.safetensors as peft does."""
 
+    def own(self) -> Iterable[nn.Parameter]:
+        """The parameters that the base does not have."""
+
 
 @dataclass
 class OfOurs:
@@ -90,6 +93,10 @@ class OfOurs:
         state = {PREFIX + name: tensor for each in self.adapted for name, tensor in each.state()}
         write_adapter(folder, self.config, state, self.base)
 
+    def own(self) -> Iterable[nn.Parameter]:
+        """See Adapters."""
+        return (parameter for each in self.adapted for parameter in (*each.down, *each.up))
+
 
 @dataclass
 class OfPeft:
@@ -103,6 +110,11 @@ class OfPeft:
         """See Adapters."""
         config = self.wrapper.peft_config["default"]
         write_adapter(folder, config, peft().get_peft_model_state_dict(self.wrapper), self.base)
+
+    def own(self) -> Iterable[nn.Parameter]:
+        """See Adapters."""
+        named, mark = self.wrapper.named_parameters(), self.wrapper.base_model.prefix
+        return (parameter for name, parameter in named if mark in name)
 
 
 def adapt(network: Seq2Seq, options: LoraConfig, base: str, new: Collection[str] = ()) -> None:

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from sourcewise.config import TrainConfig
 from sourcewise.errors import RequestError
+from sourcewise.model.borrowed import borrowed
 from sourcewise.model.families.transformer import Transformer
 from sourcewise.model.parts import ParameterInfo
 from sourcewise.model.weights.weight_files import first_line
@@ -119,10 +120,11 @@ class ShardedAdamW(MasterAdamW):
         train: TrainConfig,
         precision: torch.dtype,
         infos: Iterable[ParameterInfo] = (),
+        borrowed: Iterable[nn.Parameter] = (),
     ) -> None:
         """`plain` is the module without shards, which holds whole weights in `in_full` and `rounded`."""
         self.mesh, self.precision = mesh, precision
-        super().__init__(module, train, torch.float32, infos)
+        super().__init__(module, train, torch.float32, infos, borrowed)
         self.whole = dict(plain.named_parameters())
         self.pieces = dict(module.named_parameters())
         self._empty()
@@ -264,7 +266,9 @@ def set_up_ranks(
     mesh = mesh_of(ranks, train.shard, device.type, train.timeout)
     share_weights(objective)
     module = sharded(objective, mesh, precision)
-    optimizer = ShardedAdamW(module, objective, mesh, train, precision, module.network.parts())
+    network = module.network
+    lent = borrowed(network).values()
+    optimizer = ShardedAdamW(module, objective, mesh, train, precision, network.parts(), lent)
     parts = -(-ranks.world // train.accumulate)
     return module, optimizer, ShardedEngine(module, optimizer, ranks, parts, target_cost)
 
@@ -302,10 +306,11 @@ def load_shards(folder: Path, steps: dict[str, float], optimizer: MasterAdamW) -
     """
     import torch.distributed.checkpoint as dcp
 
+    older = {f"frozen.{name}" for name in optimizer.borrowed}  # which a folder of an older version has, too
     reader, wanted = dcp.HuggingFaceStorageReader(str(folder)), optimizer.tensors(steps)
     try:
         there: Any = reader.read_metadata().state_dict_metadata
-        had = {name: tuple(each.size) for name, each in there.items()}
+        had = {name: tuple(each.size) for name, each in there.items() if name not in older}
     except Exception as error:  # of a damaged file, anything
         raise RequestError(f"{folder}: damaged ({first_line(error)}); train again with --overwrite") from None
     has = {name: tuple(tensor.shape) for name, tensor in wanted.items()}

@@ -22,6 +22,7 @@ from sourcewise.model.weights.weight_files import first_line, read_pickled, read
 
 RATE = 16_000  # samples a second of sounds
 SAMPLES, SPECTRA, PIXELS = "input_values", "input_features", "pixel_values"
+ADAPTER = ".lora_"  # in the names of peft's parameters
 TOGETHER = 64  # images that are computed at once
 CLASS = ("cls_token", "class_embedding")  # ends of the names of an image's own vector
 UNUSED = ("pooler", "masked_spec_embed", "mask_token", "post_layernorm")  # weights that last_hidden_state needs not
@@ -62,7 +63,11 @@ class SourceEncoder(nn.Module):
         """Train all of its weights (`whole`), adapters of the peft model `wrapper` around it, or none (`frozen`)."""
         self.how, self.adapters = how, Adapted(wrapper)
         for name, parameter in self.model.named_parameters():
-            parameter.requires_grad_(how == "whole" or (how == "adapters" and ".lora_" in name))
+            parameter.requires_grad_(how == "whole" or (how == "adapters" and ADAPTER in name))
+
+    def given(self) -> list[nn.Parameter]:
+        """The parameters of the pretrained model itself, without adapters."""
+        return [parameter for name, parameter in self.model.named_parameters() if ADAPTER not in name]
 
     def forward(self, x: Tensor, layout: Layout) -> tuple[Tensor, Layout]:
         """Features (batch, frames, dims) → (batch, positions, width), zero at padding, and their layout."""
