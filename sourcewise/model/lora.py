@@ -23,6 +23,7 @@ from sourcewise.errors import RequestError, tell
 from sourcewise.model.families import registry
 from sourcewise.model.inputs.source_encoder import SourceEncoder, encoder_of
 from sourcewise.model.network import Seq2Seq
+from sourcewise.model.parts import size
 from sourcewise.model.weights.adapters import PREFIX, peft, targeted, write_adapter
 from sourcewise.model.weights.weight_files import some
 from sourcewise.native.training.draws import uniform
@@ -71,6 +72,7 @@ class Adapters(Protocol):
 
     note: str  # what is adapted, in words
     base: str  # digest of the base's weights
+    bits: str  # how the base is quantised: 8bit, 4bit, or "" if it is not
 
     def save(self, folder: Path) -> None:
         """Write adapter_config.json and adapter_model.safetensors as peft does."""
@@ -87,6 +89,7 @@ class OfOurs:
     adapted: list[LowRank]
     note: str
     base: str = ""  # digest of the base's weights
+    bits: str = ""  # a network of ours is never quantised
 
     def save(self, folder: Path) -> None:
         """See Adapters."""
@@ -105,11 +108,12 @@ class OfPeft:
     wrapper: Any  # of peft, around the model; outside of the network, whose names stay
     note: str
     base: str = ""  # digest of the base's weights
+    bits: str = ""  # 8bit or 4bit: of a quantised base
 
     def save(self, folder: Path) -> None:
         """See Adapters."""
         config = self.wrapper.peft_config["default"]
-        write_adapter(folder, config, peft().get_peft_model_state_dict(self.wrapper), self.base)
+        write_adapter(folder, config, peft().get_peft_model_state_dict(self.wrapper), self.base, self.bits)
 
     def own(self) -> Iterable[nn.Parameter]:
         """See Adapters."""
@@ -139,7 +143,7 @@ def adapt(network: Seq2Seq, options: LoraConfig, base: str, new: Collection[str]
         if info.part in options.save and id(info.parameter) not in foreign:
             info.parameter.requires_grad_(True)
     learns = sum(p.numel() for p in network.parameters() if p.requires_grad)
-    whole = sum(p.numel() for p in network.parameters())
+    whole = size(network)
     tell(f"{network.adapters.note}; {learns:,} of {whole:,} parameters learn ({learns / whole:.1%})")
 
 

@@ -25,6 +25,7 @@ from sourcewise.errors import RequestError
 from sourcewise.model.borrowed import borrowed
 from sourcewise.model.families.transformer import Transformer
 from sourcewise.model.parts import ParameterInfo
+from sourcewise.model.quantised import is_quantised
 from sourcewise.model.weights.weight_files import first_line
 from sourcewise.runtime.ranks import Ranks
 from sourcewise.training.objective import Objective
@@ -87,6 +88,8 @@ def sharded(objective: Objective, mesh: Mesh, precision: torch.dtype) -> Objecti
     from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 
     body = objective.network.body
+    if is_quantised(body):
+        raise RequestError("model.quantization: a quantised base is trained by one process; leave one of the two out")
     if mesh.shards > 1 and not isinstance(body, Transformer):
         raise RequestError(f"train.shard: {type(body).__name__} is not sharded, only T5 and BART are; set 1")
     if mesh.shards > 1 and (objective.guided[0] or objective.mass):  # reads attention past the blocks' own outputs

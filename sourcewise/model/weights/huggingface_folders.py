@@ -19,6 +19,7 @@ from sourcewise.model.families.huggingface import (
     spoken_ids,
 )
 from sourcewise.model.generation_defaults import KEYS
+from sourcewise.model.quantised import Quantised
 from sourcewise.model.weights import interchange
 from sourcewise.model.weights.generation_config import CONFIG, FILE, NEUTRAL, Search, read_told
 from sourcewise.model.weights.interchange import BIAS, SPARE
@@ -32,21 +33,26 @@ def load_huggingface_network(
     weights: Weights | None = None,
     kind: str = "a model of Hugging Face",
     settings: Path | None = None,
+    quantised: Quantised | None = None,
 ) -> HuggingFaceNetwork:
     """A seq2seq model of any architecture from a folder. Raises RequestError if transformers cannot open it.
 
     No code from the folder is run, and no tensor is initialised at random. `weights` are those of the folder, if read
     already; `kind` names the model in words. Generation settings are those of the folder `settings` if given.
+    `quantised` says how its linear layers are stored.
     """
     import transformers
 
     settings = settings or folder
     read = read_weights(folder, read_json(folder / "config.json")) if weights is None else weights
+    if quantised:  # in whole numbers nothing is NaN
+        interchange.check_finite(read.items(), read)
+    packed = quantised.arguments() if quantised else {}
     try:
         with quiet():
             config = transformers.AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
             model, found = _class_of(config).from_pretrained(
-                None, config=config, state_dict=dict(read), dtype=torch.float32, **REPORTED
+                None, config=config, state_dict=dict(read), dtype=torch.float32, **REPORTED, **packed
             )
             own = (settings / "generation_config.json").is_file()
             place: dict[str, Any] = {} if own else {"config_file_name": "config.json", "_from_model_config": True}
