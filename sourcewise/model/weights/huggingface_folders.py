@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from sourcewise.errors import RequestError
-from sourcewise.model.families.differences import why_refused
+from sourcewise.model.families.differences import TOKENS, input_of, why_refused
 from sourcewise.model.families.huggingface import (
     HuggingFaceBody,
     HuggingFaceNetwork,
@@ -21,7 +21,7 @@ from sourcewise.model.families.huggingface import (
 from sourcewise.model.generation_defaults import KEYS
 from sourcewise.model.quantised import Quantised
 from sourcewise.model.weights import interchange
-from sourcewise.model.weights.generation_config import CONFIG, FILE, NEUTRAL, Search, read_told
+from sourcewise.model.weights.generation_config import CONFIG, FILE, NEUTRAL, PAD, Ids, Search, read_told
 from sourcewise.model.weights.interchange import BIAS, SPARE
 from sourcewise.model.weights.weight_files import Weights, read_json, read_weights
 
@@ -65,7 +65,22 @@ def load_huggingface_network(
     told = read_told(settings, raw)
     default, of_decoder = settings_of(model.config), settings_of(model.config.get_text_config(decoder=True))
     ids = Search(settings, told.settings, raw, spoken_ids(model), default, of_decoder).ids()
+    if model.config.pad_token_id is None:
+        _try_without_padding(model, ids, folder)
     return HuggingFaceNetwork(model, ids, told, kind).eval()
+
+
+@torch.no_grad()
+def _try_without_padding(model: Any, ids: Ids, folder: Path) -> None:
+    """Raises RequestError if a model that reads text computes nothing without a padding id, as M2M-100's positions."""
+    if input_of(model) != TOKENS:
+        return
+    tokens = torch.full((1, 2), ids.start, device=model.device)
+    try:
+        model(input_ids=tokens, decoder_input_ids=tokens)
+    except (TypeError, ValueError, RuntimeError, AttributeError) as error:
+        problem = f"is missing, and a {model.config.model_type} computes nothing without it ({_reason(error)})"
+        raise RequestError(f"{folder / CONFIG}: {PAD} {problem}; add the id of its tokenizer's padding") from None
 
 
 def save_body(
