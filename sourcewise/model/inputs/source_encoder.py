@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from sourcewise.data.formats.processors import is_prepared
 from sourcewise.data.layout import Layout
 from sourcewise.errors import RequestError, tell
 from sourcewise.model.weights.weight_files import first_line, read_pickled, read_safetensors, some
@@ -277,7 +278,7 @@ def _processor(folder: Path, reads: str) -> Any:
     """What prepares an encoder's sources; None if the folder has none, which is told."""
     import transformers
 
-    if not (folder / "preprocessor_config.json").is_file():
+    if not is_prepared(folder):
         said = {SAMPLES: "samples are read as they are", PIXELS: "pixels are read as they are"}
         if reads in said:
             tell(f"{folder}: has no preprocessor_config.json: {said[reads]}")

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from sourcewise.data.formats.processors import FILES
 from sourcewise.errors import RequestError
 from sourcewise.model.families.differences import TOKENS, input_of, why_refused
 from sourcewise.model.families.huggingface import (
@@ -67,7 +68,10 @@ def load_huggingface_network(
     ids = Search(settings, told.settings, raw, spoken_ids(model), default, of_decoder).ids()
     if model.config.pad_token_id is None:
         _try_without_padding(model, ids, folder)
-    return HuggingFaceNetwork(model, ids, told, kind).eval()
+    network = HuggingFaceNetwork(model, ids, told, kind).eval()
+    texts = {name: (folder / name).read_text(encoding="utf-8") for name in FILES if (folder / name).is_file()}
+    network.body.processor = texts if network.dims else {}
+    return network
 
 
 @torch.no_grad()
@@ -93,6 +97,8 @@ def save_body(
     """
     with quiet():
         (body.model if whole else body.model.generation_config).save_pretrained(folder)
+    for name, text in body.processor.items() if whole else ():
+        (folder / name).write_text(text, encoding="utf-8")
     path = folder / FILE
     told = {**(read_json(path) if path.is_file() else {}), **ids}
     own = {key: value for key, value in told.items() if not search or key not in NEUTRAL or key in KEYS}
