@@ -51,6 +51,7 @@ class LowRank(nn.Module):
 
         Dropout leaves out inputs of the adapters, the same for all positions of a batch.
         """
+        weight = weight.to(self.down[0].dtype)  # while a checkpoint is written, adapters are in fp32, their base is not
         pieces, at = [], 0
         for down, up, rows in zip(self.down, self.up, self.rows, strict=True):
             if self.training and self.dropout:

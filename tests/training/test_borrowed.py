@@ -29,11 +29,11 @@ TRAIN = {"evaluate_every": 4, "log_every": 1, "schedule": "constant", "warmup_st
 LORA = {"rank": 2, "dropout": 0.1}
 
 
-def asked(folder: Path, kind: str, name: str, steps: int, lora: dict[str, Any] | None = None) -> Recipe:
+def asked(folder: Path, kind: str, name: str, steps: int, precision: str = "fp32") -> Recipe:
     """A training of adapters on a tiny model; `encoder`: of a T5 behind a frozen encoder of samples, too."""
     reads = {"whisper": "sounds", "encoder": "samples"}.get(kind, "text")
     data = task(folder, reads, 1) if reads == "samples" else task(folder, reads)
-    train = {**TRAIN, "preflight": False, "steps": steps, "lora": lora or LORA}
+    train = {**TRAIN, "preflight": False, "steps": steps, "lora": LORA, "precision": precision}
     model = {"source_encoder": str(folder / "wav")} if kind == "encoder" else {}
     made = recipe(folder, {"train": data, "valid": data, "max_frames": 2000}, train, **model)
     return made.model_copy(update={"name": name, "output": str(folder / "runs")})
@@ -58,11 +58,12 @@ def adapters(folder: Path) -> dict[str, torch.Tensor]:
     return found | (load_file(folder / "bridge.safetensors") if (folder / "bridge.safetensors").is_file() else {})
 
 
-@pytest.mark.parametrize("kind", ["t5", "m2m_100", "whisper", "encoder"])
-def test_a_state_holds_what_learns_alone_and_goes_on_to_the_bit(kind: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("kind", ["t5", "bart", "m2m_100", "whisper", "encoder"])
+def test_a_state_holds_what_learns_alone_and_goes_on_to_the_bit(kind: str, precision: str, tmp_path: Path) -> None:
     base_of(tmp_path, kind)
-    whole = sourcewise.train(asked(tmp_path, kind, "whole", 8))
-    half = asked(tmp_path, kind, "half", 4)
+    whole = sourcewise.train(asked(tmp_path, kind, "whole", 8, precision))
+    half = asked(tmp_path, kind, "half", 4, precision)
     run = sourcewise.train(half)
     state = torch.load(run.state, weights_only=True)
     setup = set_up(half)
