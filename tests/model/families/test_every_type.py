@@ -179,6 +179,8 @@ def test_attention_is_a_share_of_the_source(pair: tuple[Any, Any, Path]) -> None
     sums = weights.sum(-1)
     assert float(sums.min()) > 0 and float(sums.max()) < 1 + 1e-4  # T5Gemma 2 attends to targets with the rest
     assert {info.part for info in ours.parts()} >= {"embedding", "encoder", "decoder"}
+    own = ours.self_attention(sources(ours), labels().clamp(min=0))  # of layers that attend to all positions
+    assert "decoder" in own and all(each.isfinite().all() and each.shape[1] == SOURCES for each in own.values())
 
 
 @pytest.mark.slow
