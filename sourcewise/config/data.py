@@ -201,8 +201,17 @@ def _with_value(named: dict[str, Any], column: str, value: str) -> dict[str, Any
     return {**named, **texts, "where": {**named["where"], column: value}}
 
 
-Sounds = Literal["log-mel", "log-mel-128", "fbank", "samples"]
-SOUNDS: dict[Sounds, int] = {"log-mel": 80, "log-mel-128": 128, "fbank": 80, "samples": 1}  # the width of their frames
+SOUNDS = {"log-mel": 80, "log-mel-128": 128, "fbank": 80, "samples": 1}  # the width of their frames
+OWN = "own:"  # before the folder of a model whose own processor prepares recordings
+
+
+def _sounds(value: str) -> str:
+    if value not in SOUNDS and not value.removeprefix(OWN) != value:
+        raise ValueError(f"{value}: not one of {', '.join(SOUNDS)}, {OWN}FOLDER")
+    return value
+
+
+Sounds = Annotated[str, AfterValidator(_sounds)]
 Mixture = Annotated[list[DatasetConfig], Field(min_length=1), AfterValidator(_named_apart)]
 
 
@@ -238,7 +247,8 @@ class DataConfig(Options):
     sounds: Sounds | None = Field(
         None,
         description="what recordings (.wav, …) are read as: log-mel (Whisper's 80 bands), log-mel-128, fbank (Kaldi's "
-        "80 bands), or samples, 16,000 a second (default: what the model reads, else log-mel)",
+        "80 bands), samples, 16,000 a second, or own:FOLDER, by the processor of the model in a folder (default: what "
+        "the model reads, else log-mel)",
     )
     group: str | None = Field(
         None, min_length=1, description="regular expression on ids: its first group says what belongs to one split"

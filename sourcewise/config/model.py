@@ -18,6 +18,9 @@ def bridge_kinds() -> list[str]:
     return ["projection", "attention", "perceiver", "convolution", "units", *names(BRIDGES)]
 
 
+Quantization = Literal["none", "8bit", "4bit"]
+
+
 class BridgeConfig(Options):
     """The bridge (adapter, projector): features (frames × dims) → memory positions of encoder width."""
 
@@ -91,6 +94,9 @@ class ModelConfig(Options):
     """The network: pretrained weights, or a shape to train from scratch."""
 
     weights: str | None = Field(None, description="start from this run, Hugging Face folder or hub name")
+    quantization: Quantization = Field(
+        "none", description="linear layers of the weights in 8 or 4 bits beside adapters (train.lora), on CUDA"
+    )
     preset: str | None = Field(None, description=f"a published shape; options beside it win: {presets.TOLD}")
     family: Literal["t5", "bart", "rnn", "decoder"] = Field(
         "t5", description="architecture to train from scratch; with weights: theirs"
@@ -157,6 +163,8 @@ class ModelConfig(Options):
     def _heads_divide(self) -> ModelConfig:
         if self.source_encoder.name and (self.feature_encoder.layers or self.feature_encoder.weights):
             raise ValueError("source_encoder and feature_encoder are both before the bridge; leave one out")
+        if self.quantization != "none" and not self.weights:
+            raise ValueError(f"quantization {self.quantization} is of pretrained weights; name them in weights")
         if self.preset and self.weights:
             raise ValueError("preset is a shape to train from scratch, weights bring their own; leave one out")
         if self.family == "rnn" and self.d_model % 2:

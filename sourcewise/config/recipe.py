@@ -97,6 +97,13 @@ class Recipe(Options):
         return self.evaluation.with_metric(self.train.best)
 
     @model_validator(mode="after")
+    def _quantised_weights_do_not_learn(self) -> Recipe:
+        if self.model.quantization != "none" and not self.train.lora.rank:
+            told = "such weights cannot learn themselves; set train.lora.rank, too"
+            raise ValueError(f"model.quantization {self.model.quantization}: {told}")
+        return self
+
+    @model_validator(mode="after")
     def _metrics_to_average(self) -> Recipe:
         valid = self.data.sets("valid")
         if self.train.best == "tasks_mean" and len(valid) == 1 and valid[0].metric is None:

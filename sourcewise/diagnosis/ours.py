@@ -30,6 +30,7 @@ from sourcewise.diagnosis.plan import Plan
 from sourcewise.diagnosis.trained import Trained
 from sourcewise.diagnosis.wiring import Start, Summed, Wiring, one_batch
 from sourcewise.generation.model import Model
+from sourcewise.model.borrowed import borrowed
 from sourcewise.model.families.transformer import Transformer
 from sourcewise.model.inputs.source_encoder import encoder_of
 from sourcewise.model.network import Seq2Seq
@@ -157,7 +158,7 @@ def _optimizer(setup: TrainingSetup, never: Collection[str]) -> Optimizer:
     freeze(network, train.freeze)
     options = train.model_copy(update={"word_dropout": 0.0})
     objective = Objective(network, options, setup.tokenizer.unk_id).to(network.device).eval()
-    adam = MasterAdamW(objective, train, torch.float32, network.parts())
+    adam = MasterAdamW(objective, train, torch.float32, network.parts(), borrowed(network).values())
     groups = {id(master): group for group in adam.adamw.param_groups for master in group["params"]}
     pairs = zip(adam.parameters, adam.masters, strict=True)
     group_of = {id(p): groups[id(master)] for p, master in pairs if id(master) in groups}
@@ -180,7 +181,8 @@ def _learning(network: Seq2Seq, batch: Batch, rate: float) -> Iterator[float]:
     """Steps on one batch, as training takes them: its loss before each, in nats per target token."""
     options = TrainConfig(learning_rate=rate, weight_decay=0.0)
     objective = Objective(network, options).eval()
-    adam, norm = MasterAdamW(objective, options, torch.float32), 0.0
+    lent = borrowed(network).values()
+    adam, norm = MasterAdamW(objective, options, torch.float32, borrowed=lent), 0.0
     while math.isfinite(norm):
         minimised, _ = objective(batch)
         yield float(minimised.detach()) / batch.target_tokens

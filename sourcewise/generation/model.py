@@ -42,7 +42,7 @@ from sourcewise.model.weights.checkpoint import (
     tokenizer_folder,
 )
 from sourcewise.model.weights.generation_config import OPTIONS, shown
-from sourcewise.model.weights.hearing import refuse_images, sounds_of
+from sourcewise.model.weights.hearing import placed, refuse_images, sounds_of
 from sourcewise.runtime.device import choose_device, computes_bf16
 from sourcewise.runtime.notebook import table
 from sourcewise.runtime.random import host_kept
@@ -307,7 +307,7 @@ def load(
     engine = _engine(network, target, str(name)) if precision == "int8" else None
     place(network, target, DTYPES[beside if engine else precision])
     recipe, settings = _asked_by(folder)
-    heard = recipe.data.sounds or sounds_of(folder)
+    heard = placed(recipe.data.sounds, folder) or sounds_of(folder)
     data, generation = recipe.data.model_copy(update={"sounds": heard}), recipe.generation
     if network.positions is not None:
         data, generation = _within(network.positions, data, generation, settings)

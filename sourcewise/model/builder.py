@@ -18,6 +18,7 @@ from sourcewise.model.inputs.bridges import Bridge
 from sourcewise.model.inputs.registry import behind, build_bridge
 from sourcewise.model.inputs.source_encoder import PIXELS, SourceEncoder, make_encoder, open_encoder
 from sourcewise.model.network import Seq2Seq
+from sourcewise.model.quantised import Quantised
 from sourcewise.model.weights.checkpoint import find_folder, load_feature_encoder, load_network
 from sourcewise.model.weights.initialization import initialize
 
@@ -25,13 +26,15 @@ STATISTICS_EXAMPLES = 1000  # examples for the mean and deviation of features
 CONSTANT = 1e-4  # dimensions with a smaller deviation are constant, and only centred
 
 
-def build_network(model: ModelConfig, tokenizer: Tokenizer, dataset: Dataset) -> Seq2Seq:
-    """A network for a training set: pretrained if `weights` is set, else newly initialised.
+def build_network(
+    model: ModelConfig, tokenizer: Tokenizer, dataset: Dataset, quantised: Quantised | None = None
+) -> Seq2Seq:
+    """A network for a training set: pretrained if `weights` is set, possibly quantised, else newly initialised.
 
     Uses torch's global random state. Raises RequestError if weights and tokenizer or features do not fit.
     """
     if model.weights:
-        network = _pretrained(model, tokenizer)
+        network = _pretrained(model, tokenizer, quantised)
         _check_bridge(model, network, dataset)
     else:
         network = Seq2Seq(FAMILIES[model.family].make(model, tokenizer, bool(dataset.dims)))
@@ -110,9 +113,9 @@ def feature_statistics(dataset: Dataset) -> tuple[np.ndarray, np.ndarray]:
     return mean.astype(np.float32), deviation.astype(np.float32)
 
 
-def _pretrained(model: ModelConfig, tokenizer: Tokenizer) -> Seq2Seq:
+def _pretrained(model: ModelConfig, tokenizer: Tokenizer, quantised: Quantised | None) -> Seq2Seq:
     assert model.weights
-    network = load_network(find_folder(model.weights))
+    network = load_network(find_folder(model.weights), quantised)
     assert isinstance(network, Seq2Seq)
     vocabulary = network.body.config.vocabulary
     if not tokenizer.added.issuperset(range(vocabulary, tokenizer.size)):

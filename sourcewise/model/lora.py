@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -23,6 +23,7 @@ from sourcewise.errors import RequestError, tell
 from sourcewise.model.families import registry
 from sourcewise.model.inputs.source_encoder import SourceEncoder, encoder_of
 from sourcewise.model.network import Seq2Seq
+from sourcewise.model.parts import size
 from sourcewise.model.weights.adapters import PREFIX, peft, targeted, write_adapter
 from sourcewise.model.weights.weight_files import some
 from sourcewise.native.training.draws import uniform
@@ -50,6 +51,7 @@ class LowRank(nn.Module):
 
         Dropout leaves out inputs of the adapters, the same for all positions of a batch.
         """
+        weight = weight.to(self.down[0].dtype)  # while a checkpoint is written, adapters are in fp32, their base is not
         pieces, at = [], 0
         for down, up, rows in zip(self.down, self.up, self.rows, strict=True):
             if self.training and self.dropout:
@@ -71,9 +73,13 @@ class Adapters(Protocol):
 
     note: str  # what is adapted, in words
     base: str  # digest of the base's weights
+    bits: str  # how the base is quantised: 8bit, 4bit, or "" if it is not
 
     def save(self, folder: Path) -> None:
         """Write adapter_config.json and adapter_model.safetensors as peft does."""
+
+    def own(self) -> Iterable[nn.Parameter]:
+        """The parameters that the base does not have."""
 
 
 @dataclass
@@ -84,11 +90,16 @@ class OfOurs:
     adapted: list[LowRank]
     note: str
     base: str = ""  # digest of the base's weights
+    bits: str = ""  # a network of ours is never quantised
 
     def save(self, folder: Path) -> None:
         """See Adapters."""
         state = {PREFIX + name: tensor for each in self.adapted for name, tensor in each.state()}
         write_adapter(folder, self.config, state, self.base)
+
+    def own(self) -> Iterable[nn.Parameter]:
+        """See Adapters."""
+        return (parameter for each in self.adapted for parameter in (*each.down, *each.up))
 
 
 @dataclass
@@ -98,11 +109,17 @@ class OfPeft:
     wrapper: Any  # of peft, around the model; outside of the network, whose names stay
     note: str
     base: str = ""  # digest of the base's weights
+    bits: str = ""  # 8bit or 4bit: of a quantised base
 
     def save(self, folder: Path) -> None:
         """See Adapters."""
         config = self.wrapper.peft_config["default"]
-        write_adapter(folder, config, peft().get_peft_model_state_dict(self.wrapper), self.base)
+        write_adapter(folder, config, peft().get_peft_model_state_dict(self.wrapper), self.base, self.bits)
+
+    def own(self) -> Iterable[nn.Parameter]:
+        """See Adapters."""
+        named, mark = self.wrapper.named_parameters(), self.wrapper.base_model.prefix
+        return (parameter for name, parameter in named if mark in name)
 
 
 def adapt(network: Seq2Seq, options: LoraConfig, base: str, new: Collection[str] = ()) -> None:
@@ -127,7 +144,7 @@ def adapt(network: Seq2Seq, options: LoraConfig, base: str, new: Collection[str]
         if info.part in options.save and id(info.parameter) not in foreign:
             info.parameter.requires_grad_(True)
     learns = sum(p.numel() for p in network.parameters() if p.requires_grad)
-    whole = sum(p.numel() for p in network.parameters())
+    whole = size(network)
     tell(f"{network.adapters.note}; {learns:,} of {whole:,} parameters learn ({learns / whole:.1%})")
 
 

@@ -54,5 +54,7 @@ def largest_list(module: nn.Module) -> Sequence[nn.Module]:
 
 
 def size(module: nn.Module) -> int:
-    """Number of parameters."""
-    return sum(parameter.numel() for parameter in module.parameters())
+    """Number of parameters; of packed ones, such as in 4 bits, as many as they stand for."""
+    packed = (getattr(getattr(parameter, "quant_state", None), "shape", None) for parameter in module.parameters())
+    pairs = zip(packed, module.parameters(), strict=True)
+    return sum(parameter.numel() if shape is None else shape.numel() for shape, parameter in pairs)

@@ -28,6 +28,7 @@ EXTRAS = {  # `pip install 'sourcewise[NAME]'` and the packages that it installs
     "lightning": ("lightning",),
     "cluster": ("ray",),
     "lora": ("peft",),
+    "quantized": ("bitsandbytes", "peft"),
     "export": ("ctranslate2", "gguf", "onnx", "onnxruntime", "onnxscript"),
     "bench": ("accelerate", "ctranslate2", "datasets", "matplotlib"),
     "ja": ("mecab-python3", "ipadic"),

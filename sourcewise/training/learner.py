@@ -16,6 +16,7 @@ from torch import Tensor
 from sourcewise.config import TrainConfig
 from sourcewise.errors import RequestError
 from sourcewise.model import attention
+from sourcewise.model.borrowed import borrowed, digest
 from sourcewise.model.finite import damage
 from sourcewise.model.network import Seq2Seq
 from sourcewise.runtime.device import is_host
@@ -87,6 +88,7 @@ class Learner:
         precision = PRECISIONS[config.precision]
         if network.body.mixed:
             network.body.products, precision = precision, torch.float32
+        self.at.base = digest(borrowed(network))
         self._spread(precision)
         self.unfreezing = Unfreezing(self.optimizer.parts, config.unfreeze)
         self.at.parts = config.parts or self.engine.parts
@@ -107,12 +109,15 @@ class Learner:
             made = set_up_ranks(self.objective, ranks, self.config, precision, cost)
             self.module, self.optimizer, self.engine = made
             return
-        self.optimizer = MasterAdamW(self.objective, self.config, precision, self.objective.network.parts())
+        network = self.objective.network
+        lent = borrowed(network).values()
+        self.optimizer = MasterAdamW(self.objective, self.config, precision, network.parts(), lent)
         self.engine = engine_for(self.objective, self.optimizer, self.config.batch_tokens)
 
     def go_on(self, kept: Progress) -> None:
         """Go on from a saved progress, with the parts of batches that its random draws belong to."""
         kept.parts = self.config.parts or kept.parts or self.at.parts
+        kept.base = self.at.base
         self.at = kept
 
     def learn(self, batches: Sequence[np.ndarray]) -> Taken:

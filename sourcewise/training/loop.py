@@ -115,7 +115,8 @@ class Training:
     def _begin(self) -> None:
         """Load the run's saved state, or log that a training begins."""
         learner, run = self.learner, self.run
-        kept = resume(run, self.setup, learner.optimizer, learner.plan.first_saved, learner.machine(), self.ranks)
+        saved, where = learner.plan.first_saved, learner.machine()
+        kept = resume(run, self.setup, learner.optimizer, saved, where, self.ranks, learner.at.base)
         if kept is not None:
             learner.go_on(kept)
         if kept is None and self.ranks.leads and not run.metrics():

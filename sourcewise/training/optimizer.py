@@ -39,9 +39,17 @@ class MasterAdamW:
     """torch's fused AdamW on fp32 copies of the trainable parameters."""
 
     def __init__(
-        self, module: nn.Module, train: TrainConfig, precision: torch.dtype, infos: Iterable[ParameterInfo] = ()
+        self,
+        module: nn.Module,
+        train: TrainConfig,
+        precision: torch.dtype,
+        infos: Iterable[ParameterInfo] = (),
+        borrowed: Iterable[nn.Parameter] = (),
     ) -> None:
-        """`infos` name the part of each parameter of the module."""
+        """`infos` name the part of each parameter of the module.
+
+        `borrowed` are frozen ones that another folder keeps, of which no copy is made.
+        """
         part_of = {id(info.parameter): info.part for info in infos}
         named = [(n, p) for n, p in module.named_parameters() if p.requires_grad]
         if not named:
@@ -50,7 +58,10 @@ class MasterAdamW:
         self.parameters = [parameter for _, parameter in named]
         self.parts = [part_of.get(id(parameter), OTHER) for parameter in self.parameters]
         self.masters = [nn.Parameter(self._own(p)) for p in self.parameters]
-        self.frozen = {n: (p, self._own(p)) for n, p in module.named_parameters() if not p.requires_grad}
+        lent = {id(parameter) for parameter in borrowed}
+        frozen = {n: p for n, p in module.named_parameters() if not p.requires_grad}
+        self.borrowed = {n: p for n, p in frozen.items() if id(p) in lent}
+        self.frozen = {n: (p, self._own(p)) for n, p in frozen.items() if n not in self.borrowed}
         self._make_room(module, precision)
         self.clip, self.scaled = train.clip, train.scale_updates
         self.groups = self._groups(train)
@@ -72,7 +83,8 @@ class MasterAdamW:
     def _make_room(self, module: nn.Module, precision: torch.dtype) -> None:
         self.room = [torch.empty_like(m, requires_grad=False) for m in self.masters]  # for their gradients
         for parameter in module.parameters():
-            parameter.data = parameter.data.to(precision)
+            if parameter.is_floating_point():  # quantised ones are whole numbers
+                parameter.data = parameter.data.to(precision)
 
     def _groups(self, train: TrainConfig) -> list[tuple[list[int], float]]:
         """Indices of the tensors of each group of AdamW, and its decay; one group per tensor if rates differ."""
@@ -193,7 +205,10 @@ class MasterAdamW:
         self.publish()
 
     def state_dict(self) -> dict[str, Any]:
-        """Masters and AdamW's moments by name, and frozen weights, since their source may change before a resume."""
+        """Masters and AdamW's moments by name, and frozen weights, since their source may change before a resume.
+
+        Borrowed ones are left out: a digest of them is compared instead.
+        """
         moments = {name: dict(self.adamw.state[m]) for name, m in zip(self.names, self.masters, strict=True)}
         frozen = {name: exact for name, (_, exact) in self.frozen.items()}
         return {"masters": self.weights(), "moments": moments, "frozen": frozen}
@@ -206,8 +221,8 @@ class MasterAdamW:
         for name, master in zip(self.names, self.masters, strict=True):
             own = moments.get(name, {}).items()
             self.adamw.state[master] = {key: self.cut(value).to(master.device) for key, value in own}
-        for name, saved in state["frozen"].items():
-            self.frozen[name][1].copy_(self.cut(saved))
+        for name, saved in state["frozen"].items():  # those of older versions have borrowed weights, too
+            (self.borrowed[name] if name in self.borrowed else self.frozen[name][1]).copy_(self.cut(saved))
         self._publish_frozen()
 
     def tensors(self, steps: Mapping[str, float] | None = None) -> dict[str, Tensor]:

@@ -6,6 +6,7 @@ The parts of a step, and their draws, are functions of (seed, step, part): whoev
 from __future__ import annotations
 
 import contextlib
+import random
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
@@ -47,10 +48,13 @@ def dealt(parts: Sequence[Part], rank: int, world: int) -> list[Part | None]:
 def drawing(seed: int, device: torch.device | None = None) -> Iterator[None]:
     """Within, on this thread: dropout draws from this seed.
 
-    With a device, modules that draw from torch's own stream there do so, too; threads would share that one.
+    With a device, modules that draw from the process's own streams do so, too; threads would share those: torch's there
+    (dropout of transformers), NumPy's (masks of its SpecAugment) and Python's.
     """
     if device is not None:
         torch.default_generator.manual_seed(seed)
+        np.random.seed(seed % 2**32)  # noqa: NPY002 - transformers draws from it
+        random.seed(seed)
         if not is_host(device):
             torch.get_device_module(device).manual_seed(seed)
     with dropout_seed(seed):

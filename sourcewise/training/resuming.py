@@ -70,10 +70,12 @@ def resume(
     first_saved: int,
     machine: Mapping[str, str],
     ranks: Ranks,
+    base: str = "",
 ) -> Progress | None:
     """Load a run's state exactly; None if it has none yet and starts anew.
 
-    `first_saved` is the step of the first saved state. Raises RequestError, or NotFinite, if the run cannot continue.
+    `first_saved` is the step of the first saved state, `base` the digest of the network's borrowed weights. Raises
+    RequestError, or NotFinite, if the run cannot continue.
     """
 
     def check() -> None:
@@ -89,6 +91,7 @@ def resume(
         return None
     tell_of_machine(run, machine)
     with ranks.agreed():
+        check_base(run, setup, str(state.get("base") or ""), base)
         if shards is None:
             check_weights(run, state["optimizer"], optimizer)
             optimizer.load_state_dict(state["optimizer"])
@@ -153,6 +156,18 @@ def check_origin(run: Run, setup: TrainingSetup) -> None:
     _tell_of_options(run, before.get("options"), now["options"])
 
 
+def check_base(run: Run, setup: TrainingSetup, had: str, has: str) -> None:
+    """Raises RequestError if the frozen weights that another folder keeps are not those that the run began with."""
+    if not had or had == has:
+        return
+    model = setup.recipe.model
+    names = [(model.weights, "model.weights"), (model.source_encoder.name, "model.source_encoder")]
+    said = [f"{name} ({key})" for name, key in names if name]
+    where = " or ".join(said) or f"{model.feature_encoder.weights} (model.feature_encoder.weights)"
+    problem = f"the frozen weights that it was trained beside are others now: {where} has changed"
+    raise RequestError(f"{run.state}: {problem}; put it back, or {_anew(run)}")
+
+
 def check_weights(run: Run, saved: dict[str, Any], optimizer: MasterAdamW) -> None:
     """Raises RequestError if the saved state of the optimizer does not fit the recipe's network.
 
@@ -162,6 +177,8 @@ def check_weights(run: Run, saved: dict[str, Any], optimizer: MasterAdamW) -> No
     named = zip(optimizer.names, optimizer.parameters, strict=True)
     has = {("masters", name): tuple(parameter.shape) for name, parameter in named}
     has |= {("frozen", name): tuple(parameter.shape) for name, (parameter, _) in optimizer.frozen.items()}
+    lent = optimizer.borrowed.items()  # a state of an older version has these, too
+    has |= {("frozen", name): tuple(each.shape) for name, each in lent if ("frozen", name) in had}
     differ = [key for key in dict.fromkeys((*has, *had)) if had.get(key) != has.get(key)]
     if differ:
         part, name = differ[0]

@@ -29,6 +29,7 @@ from sourcewise.model.inputs.source_encoder import encoder_of
 from sourcewise.model.lora import adapt, adapt_encoder
 from sourcewise.model.network import Seq2Seq
 from sourcewise.model.place import place
+from sourcewise.model.quantised import asked_quantised
 from sourcewise.model.weights.adapters import digest
 from sourcewise.model.weights.checkpoint import find_folder, generation_told, model_folder, tokenizer_folder
 from sourcewise.model.weights.generation_config import shown
@@ -61,6 +62,8 @@ def set_up(recipe: Recipe, tokenizer_of: Path | None = None, beside: int = 1) ->
     machine's cores, and have an accelerator each. Raises RequestError.
     """
     device = device_beside(recipe.train.device, beside, recipe.train.threads)
+    products = torch.bfloat16 if recipe.train.precision == "bf16" else torch.float32
+    packed = asked_quantised(recipe.model.quantization, device, products)
     recipe = _hearing(recipe)
     train, valid, test = (open_sets(recipe.data, use) for use in ("train", "valid", "test"))
     for other in (*valid, *test):
@@ -74,7 +77,9 @@ def set_up(recipe: Recipe, tokenizer_of: Path | None = None, beside: int = 1) ->
         tell(line)
     tokenizer = Tokenizer.load(tokenizer_of) if tokenizer_of else open_tokenizer(recipe, train)
     torch.manual_seed(recipe.seed)
-    network: Seq2Seq = place(build_network(recipe.model, tokenizer, join(train)), device)
+    network: Seq2Seq = place(build_network(recipe.model, tokenizer, join(train), packed), device)
+    if packed is not None:
+        tell(packed.note(network))
     _adapt(recipe, tokenizer, network)
     for note in network.body.notes:
         tell(note)
@@ -122,6 +127,7 @@ def _adapt_body(recipe: Recipe, tokenizer: Tokenizer, network: Seq2Seq) -> None:
     adapt(network, options, str(base.resolve()) if Path(name).expanduser().exists() else name, new)
     if network.adapters is not None:
         network.adapters.base = digest(read_weights(base, read_json(base / "config.json")))
+        network.adapters.bits = recipe.model.quantization.replace("none", "")
 
 
 class Texts(Iterable[str]):

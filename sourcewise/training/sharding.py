@@ -22,8 +22,10 @@ from torch import Tensor, nn
 
 from sourcewise.config import TrainConfig
 from sourcewise.errors import RequestError
+from sourcewise.model.borrowed import borrowed
 from sourcewise.model.families.transformer import Transformer
 from sourcewise.model.parts import ParameterInfo
+from sourcewise.model.quantised import is_quantised
 from sourcewise.model.weights.weight_files import first_line
 from sourcewise.runtime.ranks import Ranks
 from sourcewise.training.objective import Objective
@@ -86,6 +88,8 @@ def sharded(objective: Objective, mesh: Mesh, precision: torch.dtype) -> Objecti
     from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 
     body = objective.network.body
+    if is_quantised(body):
+        raise RequestError("model.quantization: a quantised base is trained by one process; leave one of the two out")
     if mesh.shards > 1 and not isinstance(body, Transformer):
         raise RequestError(f"train.shard: {type(body).__name__} is not sharded, only T5 and BART are; set 1")
     if mesh.shards > 1 and (objective.guided[0] or objective.mass):  # reads attention past the blocks' own outputs
@@ -119,10 +123,11 @@ class ShardedAdamW(MasterAdamW):
         train: TrainConfig,
         precision: torch.dtype,
         infos: Iterable[ParameterInfo] = (),
+        borrowed: Iterable[nn.Parameter] = (),
     ) -> None:
         """`plain` is the module without shards, which holds whole weights in `in_full` and `rounded`."""
         self.mesh, self.precision = mesh, precision
-        super().__init__(module, train, torch.float32, infos)
+        super().__init__(module, train, torch.float32, infos, borrowed)
         self.whole = dict(plain.named_parameters())
         self.pieces = dict(module.named_parameters())
         self._empty()
@@ -264,7 +269,9 @@ def set_up_ranks(
     mesh = mesh_of(ranks, train.shard, device.type, train.timeout)
     share_weights(objective)
     module = sharded(objective, mesh, precision)
-    optimizer = ShardedAdamW(module, objective, mesh, train, precision, module.network.parts())
+    network = module.network
+    lent = borrowed(network).values()
+    optimizer = ShardedAdamW(module, objective, mesh, train, precision, network.parts(), lent)
     parts = -(-ranks.world // train.accumulate)
     return module, optimizer, ShardedEngine(module, optimizer, ranks, parts, target_cost)
 
@@ -302,10 +309,11 @@ def load_shards(folder: Path, steps: dict[str, float], optimizer: MasterAdamW) -
     """
     import torch.distributed.checkpoint as dcp
 
+    older = {f"frozen.{name}" for name in optimizer.borrowed}  # which a folder of an older version has, too
     reader, wanted = dcp.HuggingFaceStorageReader(str(folder)), optimizer.tensors(steps)
     try:
         there: Any = reader.read_metadata().state_dict_metadata
-        had = {name: tuple(each.size) for name, each in there.items()}
+        had = {name: tuple(each.size) for name, each in there.items() if name not in older}
     except Exception as error:  # of a damaged file, anything
         raise RequestError(f"{folder}: damaged ({first_line(error)}); train again with --overwrite") from None
     has = {name: tuple(tensor.shape) for name, tensor in wanted.items()}

@@ -28,6 +28,7 @@ class Progress:
     position: int = 0  # trained batches of this epoch
     epoch_batches: int = 1  # of this epoch
     parts: int = 0  # of each batch, to which random draws belong; 0: not known, of an older version
+    base: str = ""  # digest of the frozen weights that another folder keeps; "": none, or of an older version
     best: tuple[float, float] | None = None  # of the best checkpoint: lower is better
     patient: tuple[float, float] | None = None  # of the last evaluation that counted as better for train.patience
     waited: int = 0  # evaluations since then

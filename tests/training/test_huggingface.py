@@ -219,3 +219,29 @@ def test_a_source_of_more_frames_than_the_model_reads_is_refused(tmp_path: Path)
     folder = folder_of("whisper", tmp_path)  # it reads 40 frames
     with pytest.raises(RequestError, match=r"a source has 50 frames, a whisper reads 40; set data.max_frames"):
         sourcewise.load(folder / "model").generate([np.zeros((50, 8), np.float32)])  # type: ignore[arg-type]
+
+
+def test_what_its_classes_draw_is_of_the_recipe_s_seed(tmp_path: Path) -> None:
+    """SpecAugment's masks are of NumPy's stream, layers that are left out of torch's or NumPy's."""
+    folder = folder_of("speecht5", tmp_path)
+    file = folder / "model" / "config.json"
+    drawn = {"apply_spec_augment": True, "mask_time_prob": 0.3, "mask_time_length": 4, "encoder_layerdrop": 0.4}
+    file.write_text(json.dumps({**json.loads(file.read_text()), **drawn, "hidden_dropout": 0.1}))
+    model = transformers.SpeechT5ForSpeechToText(transformers.SpeechT5Config.from_pretrained(folder / "model"))
+    model.save_pretrained(folder / "model")
+    asked = recipe(folder, {"train": task(folder, "sounds", 1)})
+    found = []
+    for stray in range(2):
+        setup = set_up(asked)
+        learner = Learner(setup)
+        for _ in range(3):
+            np.random.seed(stray)  # noqa: NPY002 - what another part of a program does
+            learner.learn([np.arange(6)])
+        found.append({name: weight.clone() for name, weight in learner.optimizer.weights().items()})
+    assert all(torch.equal(found[0][name], found[1][name]) for name in found[0])
+    plain = set_up(asked)
+    plain.network.model.config.apply_spec_augment = False  # type: ignore[union-attr]
+    learner = Learner(plain)
+    for _ in range(3):
+        learner.learn([np.arange(6)])
+    assert any(not torch.equal(found[0][name], weight) for name, weight in learner.optimizer.weights().items())

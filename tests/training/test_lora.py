@@ -34,9 +34,10 @@ TARGETS = torch.tensor([[0, 4, 11], [0, 6, 2]])
 
 
 def trained(folder: Path, steps: int = 6, reads: str = "text", **lora: Any) -> TrainingSetup:
-    """The setup of a short training with adapters of the model in `folder/model`."""
+    """The setup of a short training with adapters of the model in `folder/model`; `model__…` are its options."""
+    model = {key.removeprefix("model__"): lora.pop(key) for key in [*lora] if key.startswith("model__")}
     options = {"lora": {"rank": 3, **lora}, "learning_rate": 3e-2, "warmup_steps": 1}
-    setup = set_up(recipe(folder, {"train": task(folder, reads)}, options))
+    setup = set_up(recipe(folder, {"train": task(folder, reads)}, options, **model))
     learner = Learner(setup)
     for _ in range(steps):
         learner.learn([np.arange(len(setup.train))])

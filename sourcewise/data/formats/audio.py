@@ -7,6 +7,7 @@ counted from the header of the file.
 - `fbank`: 80 Kaldi filter banks of 25 ms each 10 ms, of samples from -32768 to 32767, without dither: those of
   fairseq, ESPnet and Kaldi.
 - `samples`: frames of width 1, for a model or an encoder that reads them.
+- `own:FOLDER`: what the processor in a model's folder makes of them.
 """
 
 from __future__ import annotations
@@ -21,7 +22,8 @@ from typing import Any
 import numpy as np
 import soundfile
 
-from sourcewise.config.data import Sounds
+from sourcewise.config.data import OWN, Sounds
+from sourcewise.data.formats.processors import counted_by, extractor_of, features_by
 from sourcewise.data.formats.store import Header, Source, seconds_of
 
 RATE = 16_000
@@ -76,13 +78,13 @@ class AudioFile:
     def header(self, key: str) -> Header:
         """Shape and type, from the number of samples."""
         start, stop = self._samples(key)
-        kind = KINDS[self._sounds]
+        kind = kind_of(self._sounds)
         shape = kind.shape(-(-(stop - start) * RATE // self._rate))
         return Header(shape, np.dtype(np.float32), (f"are recordings: read as {kind.what}", *self.converted))
 
     def read(self, key: str, rows: slice) -> np.ndarray:
         """These frames; the whole part is read for them, since its loudest frame sets the scale."""
-        return KINDS[self._sounds].of(self.samples(key))[rows]
+        return kind_of(self._sounds).of(self.samples(key))[rows]
 
     def samples(self, key: str = "") -> np.ndarray:
         """The samples (n,) of a part: one channel, float32, 16,000 a second."""
@@ -165,6 +167,16 @@ KINDS: dict[Sounds, Kind] = {
     "fbank": Kind("Kaldi's 80 filter banks", lambda n: (max(0, 1 + (n - WINDOW) // HOP), MELS), filter_banks),
     "samples": Kind("samples", lambda n: (n, 1), lambda samples: samples[:, None].astype(np.float32)),
 }
+
+
+@functools.cache
+def kind_of(sounds: Sounds) -> Kind:
+    """How recordings are read under a name of KINDS, or `own:FOLDER`. Raises ValueError for a processor that fails."""
+    if not sounds.startswith(OWN):
+        return KINDS[sounds]
+    extractor = extractor_of(Path(sounds.removeprefix(OWN)))
+    what = f"{type(extractor).__name__} of the model prepares them"
+    return Kind(what, counted_by(extractor), functools.partial(features_by, extractor))
 
 
 @functools.cache

@@ -164,7 +164,7 @@ def learn_by_heart(network: Seq2Seq, batch: Batch, learning: Learning) -> Trial 
     started, losses = time.process_time(), []
     with borrowed(network), torch.enable_grad():
         for parameter in network.parameters():
-            parameter.requires_grad_(True)
+            parameter.requires_grad_(parameter.is_floating_point())  # what is quantised cannot learn
         for loss in islice(learning(batch, TRIAL_RATE), TRIAL_STEPS):
             losses.append(loss)
             if loss <= 0.5 * frequencies or not math.isfinite(loss):

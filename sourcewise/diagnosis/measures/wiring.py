@@ -236,7 +236,7 @@ def _company(
 
 def _encoder_path(network: Network, moved: Callable[[], float]) -> dict[str, float]:
     """Noise in all weights of the encoder, of each tensor's own size; the last measurement, for it stays."""
-    weights = [info.parameter for info in network.parts() if info.part == "encoder"]
+    weights = [i.parameter for i in network.parts() if i.part == "encoder" and i.parameter.is_floating_point()]
     if not weights:
         return {}
     torch.manual_seed(SEED)

@@ -67,6 +67,7 @@ def _asking(module: nn.Module, given: tuple[Any, ...], named: dict[str, Any]) ->
 
 
 def _keep_answer(thread: int, kept: list[Tensor], module: nn.Module, given: tuple[Any, ...], answer: Any) -> None:
+    """Keep the weights of the layers that attend to all positions; those by blocks have others, or several."""
     weights = getattr(answer, "attentions", None) or ()
     if thread == get_ident():
-        kept[:] = [each.float() for each in weights if each is not None and each.dim() == 4]
+        kept[:] = [each.float() for each in weights if isinstance(each, Tensor) and each.dim() == 4]

@@ -117,6 +117,7 @@ class HuggingFaceBody(Body):
         embedded, width = int(model.get_input_embeddings().num_embeddings), _width(model)
         self.config = Shape(embedded, width, _dropout(model.config), False, ids.pad, ends, ids.start)
         self.edges = bool(self.dims) and of_type(model.config).edges
+        self.processor: dict[str, str] = {}  # files of its processor, name → text, of a model that reads sounds
         self.positions, self.spoken = _positions(model.config), spoken_ids(model)
 
     @property

@@ -16,12 +16,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from sourcewise.data.formats.processors import is_prepared
 from sourcewise.data.layout import Layout
 from sourcewise.errors import RequestError, tell
 from sourcewise.model.weights.weight_files import first_line, read_pickled, read_safetensors, some
 
 RATE = 16_000  # samples a second of sounds
 SAMPLES, SPECTRA, PIXELS = "input_values", "input_features", "pixel_values"
+ADAPTER = ".lora_"  # in the names of peft's parameters
 TOGETHER = 64  # images that are computed at once
 CLASS = ("cls_token", "class_embedding")  # ends of the names of an image's own vector
 UNUSED = ("pooler", "masked_spec_embed", "mask_token", "post_layernorm")  # weights that last_hidden_state needs not
@@ -62,7 +64,11 @@ class SourceEncoder(nn.Module):
         """Train all of its weights (`whole`), adapters of the peft model `wrapper` around it, or none (`frozen`)."""
         self.how, self.adapters = how, Adapted(wrapper)
         for name, parameter in self.model.named_parameters():
-            parameter.requires_grad_(how == "whole" or (how == "adapters" and ".lora_" in name))
+            parameter.requires_grad_(how == "whole" or (how == "adapters" and ADAPTER in name))
+
+    def given(self) -> list[nn.Parameter]:
+        """The parameters of the pretrained model itself, without adapters."""
+        return [parameter for name, parameter in self.model.named_parameters() if ADAPTER not in name]
 
     def forward(self, x: Tensor, layout: Layout) -> tuple[Tensor, Layout]:
         """Features (batch, frames, dims) → (batch, positions, width), zero at padding, and their layout."""
@@ -272,7 +278,7 @@ def _processor(folder: Path, reads: str) -> Any:
     """What prepares an encoder's sources; None if the folder has none, which is told."""
     import transformers
 
-    if not (folder / "preprocessor_config.json").is_file():
+    if not is_prepared(folder):
         said = {SAMPLES: "samples are read as they are", PIXELS: "pixels are read as they are"}
         if reads in said:
             tell(f"{folder}: has no preprocessor_config.json: {said[reads]}")

@@ -31,7 +31,7 @@ from sourcewise.model.weights.weight_files import (
     read_safetensors,
 )
 
-BASE = "base"  # in the metadata of the adapter's file
+BASE, BITS = "base", "quantization"  # in the metadata of the adapter's file
 VALUES = 64  # of each tensor in a digest
 FILE, PICKLED = "adapter_model.safetensors", "adapter_model.bin"
 PREFIX = "base_model.model."  # before the names of the model's modules
@@ -52,13 +52,17 @@ def targeted(config: Any, name: str) -> bool:
     return bool(importlib.import_module("peft.tuners.tuners_utils").check_target_module_exists(config, name))
 
 
-def write_adapter(folder: Path, config: Any, state: Mapping[str, Tensor], base: str = "") -> None:
-    """Write an adapter as peft does, in fp32; `base` is the digest of the weights that it was trained beside."""
+def write_adapter(folder: Path, config: Any, state: Mapping[str, Tensor], base: str = "", bits: str = "") -> None:
+    """Write an adapter as peft does, in fp32.
+
+    `base` is the digest of the weights that it was trained beside, `bits` how they were quantised: 8bit or 4bit.
+    """
     inference, config.inference_mode = config.inference_mode, True
     config.save_pretrained(str(folder))
     config.inference_mode = inference
+    told = {BASE: base, BITS: bits}
     kept = {name: tensor.detach().float().cpu().contiguous().clone() for name, tensor in state.items()}
-    save_file(kept, folder / FILE, metadata={"format": "pt", **({BASE: base} if base else {})})
+    save_file(kept, folder / FILE, metadata={"format": "pt", **{k: v for k, v in told.items() if v}})
 
 
 def base_of(folder: Path, find: Callable[[str | Path], Path]) -> Path:
@@ -105,11 +109,15 @@ def digest(weights: Mapping[str, Tensor]) -> str:
 
 
 def _tell_of_base(base: Path, weights: Weights, folder: Path) -> None:
-    """Warn if the base of an adapter that was trained here has other weights than then."""
+    """Warn if the base of an adapter that was trained here has other weights than then, or was quantised."""
     if not (folder / FILE).is_file():
         return
     with safetensors.safe_open(folder / FILE, "pt") as file:
-        had = (file.metadata() or {}).get(BASE)
+        said = file.metadata() or {}
+    had = said.get(BASE)
+    if said.get(BITS):
+        beside = f"trained beside its base in {said[BITS][0]} bits, and added to the base as it is stored"
+        tell(f"{folder}: {beside}: outputs may differ a little from those in training")
     if had and had != digest(weights):
         tell(
             f"{folder}: {base} is not the base as the adapter was trained with it: its weights are others; put it back"

@@ -34,6 +34,7 @@ from sourcewise.model.inputs.registry import behind, build_bridge
 from sourcewise.model.inputs.source_encoder import SourceEncoder
 from sourcewise.model.network import Seq2Seq
 from sourcewise.model.protocol import Network
+from sourcewise.model.quantised import Quantised
 from sourcewise.model.weights import adapters, source_encoders
 from sourcewise.model.weights.generation_config import EOS, IDS, OF_CLASS, PAD, START, Search, Told, read_told
 from sourcewise.model.weights.generation_config import write_search as search_settings
@@ -97,11 +98,12 @@ def _download(name: str) -> Path:
         raise RequestError(f"{name}: no folder of this name here, and {hub.reason(error)}; {right}") from None
 
 
-def load_network(folder: Path) -> Network:
+def load_network(folder: Path, quantised: Quantised | None = None) -> Network:
     """The network in a checkpoint folder, in fp32 and evaluation mode.
 
-    Weights of our architectures are loaded into our own network, other seq2seq models into the Hugging Face adapter.
-    Raises RequestError for files that are missing, truncated or of another shape.
+    Weights of our architectures are loaded into our own network, other seq2seq models, and all that are to be
+    quantised, into the Hugging Face adapter. Raises RequestError for files that are missing, truncated or of another
+    shape.
     """
     base = model_folder(folder)
     refuse_adapter(base)
@@ -113,10 +115,12 @@ def load_network(folder: Path) -> Network:
         weights = adapters.merged(base, config, weights, folder)
     with _described(base / "config.json"):
         foreign = family.foreign(config, weights) if family else f"a {config.get('model_type')}"
+        if family and quantised:
+            foreign = f"a {config.get('model_type')} in {quantised.kind[0]} bits"
     if family is None or foreign:
         from sourcewise.model.weights.huggingface_folders import load_huggingface_network
 
-        network: Seq2Seq = load_huggingface_network(base, weights, foreign, _with_settings(folder))
+        network: Seq2Seq = load_huggingface_network(base, weights, foreign, _with_settings(folder), quantised)
     else:
         with _described(base / "config.json"):
             defaults = _read_defaults(_with_settings(folder), config)

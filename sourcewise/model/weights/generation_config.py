@@ -177,7 +177,7 @@ class Search:
         self, folder: Path, told: Tree, config: Tree, vocabulary: int, default: Tree, of_decoder: Tree | None = None
     ) -> None:
         self.folder, self.vocabulary, self.notes = folder, vocabulary, list[str]()
-        self.config: Tree = {**default, **config}
+        self.raw, self.config = config, {**default, **config}
         part = decoder_part(config)
         self.part: Tree = {**(of_decoder or {}), **part} if part else {}
         # Without the file, `told` is from config.json, and has nothing new.
@@ -192,7 +192,11 @@ class Search:
         if not ends:
             raise self._missing(EOS, "no text ever ends")
         pad = self._find(PAD, tokenizer=("pad_token_id",), quiet=True) or ends  # as in `generate`
-        start = self._find(START) or self._find(BOS, quiet=True)
+        start = self._find(START)
+        if start and not self._said(START):
+            self._tell_of_class(start[0])
+        if not start and (start := self._find(BOS, quiet=True)) and not self._said(BOS):
+            self._note(START, f"{start[0]}, the {BOS} of its class, is taken")
         if not start and starts_with_padding:
             start = pad[:1]
             self._note(START, f"{start[0]}, the padding, is taken, as T5 has it")
@@ -204,6 +208,19 @@ class Search:
         for note in dict.fromkeys(self.notes):
             warnings.warn(note, DataWarning, stacklevel=2)
         return Ids(start[0], ends, pad[0])
+
+    def _tell_of_class(self, start: int) -> None:
+        """Tell of a start token that only the model's class has, where `generate` would begin with another."""
+        other = next((tree[BOS] for tree in (self.file, self.raw) if tree.get(BOS) is not None), start)
+        if other != start:
+            taken = f"{start}, of its class, is taken, as in its loss"
+            self._note(
+                START, f"{taken}; `generate` of transformers begins with {BOS} {shown(other)}: add the right one"
+            )
+
+    def _said(self, key: str) -> bool:
+        """Whether any file has a value for a key, rather than its class."""
+        return any(tree.get(key) is not None for tree in (self.file, self.raw, decoder_part(self.raw)))
 
     def _find(
         self, key: str, tokenizer: tuple[str, ...] = (), *, quiet: bool = False, places: bool = True

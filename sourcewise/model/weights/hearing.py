@@ -6,13 +6,16 @@ from pathlib import Path
 from typing import Any
 
 from sourcewise.config import ModelConfig
-from sourcewise.config.data import SOUNDS, Sounds
+from sourcewise.config.data import OWN, SOUNDS, Sounds
+from sourcewise.data.formats.processors import extractor_of, is_prepared
 from sourcewise.errors import RequestError
 from sourcewise.model.families.differences import SAMPLES, TOKENS, of_type, value_at
 from sourcewise.model.families.registry import of_model_type
 from sourcewise.model.weights.checkpoint import find_folder, model_folder
 from sourcewise.model.weights.weight_files import read_json
 
+WHISPERS = {"n_fft": 400, "hop_length": 160, "dither": 0.0, "do_normalize": 0}  # as OpenAI's
+PLAIN = ("Wav2Vec2FeatureExtractor", "SpeechT5FeatureExtractor")  # classes that take samples as they are, or scaled
 FILTER_BANKS = ("speech_to_text",)  # types whose own extractor computes Kaldi's filter banks
 
 
@@ -39,7 +42,7 @@ def sounds_of(folder: Path) -> Sounds | None:
         if (place / "sourcewise.json").is_file():
             return sounds_of_width(int(read_json(place / "sourcewise.json").get("dims") or 0))
     config = _config(model_folder(folder))
-    return None if config is None else _of_body(config)
+    return None if config is None else _of_body(config, model_folder(folder))
 
 
 def _of_encoder(folder: Path) -> Sounds | None:
@@ -51,19 +54,42 @@ def _of_encoder(folder: Path) -> Sounds | None:
     reads = "" if config is None else _input(config)
     if config is not None and config.model_type == "whisper":
         return sounds_of_width(config.num_mel_bins)
-    prepared = (folder / "preprocessor_config.json").is_file()
-    return "samples" if reads == SAMPLES or (prepared and reads == "input_features") else None
+    return "samples" if reads == SAMPLES or (is_prepared(folder) and reads == "input_features") else None
 
 
-def _of_body(config: Any) -> Sounds | None:
-    """What a model of transformers reads that has an encoder of sounds itself."""
+def placed(sounds: Sounds | None, folder: Path) -> Sounds | None:
+    """What a recipe's recordings are read as for the model in a folder: by its own processor, if it has one."""
+    of_model = model_folder(folder) if sounds and sounds.startswith(OWN) else folder
+    return f"{OWN}{of_model}" if sounds and sounds.startswith(OWN) and is_prepared(of_model) else sounds
+
+
+def _of_body(config: Any, folder: Path) -> Sounds | None:
+    """What a model of transformers reads that has an encoder of sounds itself: as its processor prepares it."""
     encoder = getattr(config, "encoder", None) if config.model_type == "speech-encoder-decoder" else config
     reads = _input(encoder)
     if reads in (TOKENS, ""):
         return None
+    if is_prepared(folder):
+        return _as_prepared(folder) or f"{OWN}{folder}"
     if config.model_type in FILTER_BANKS:
         return "fbank"
-    return "samples" if reads == SAMPLES else sounds_of_width(int(value_at(config, of_type(config).width) or 0))
+    if reads == SAMPLES:
+        return "samples"
+    width = int(value_at(config, of_type(config).width) or 0)
+    return sounds_of_width(width) if config.model_type == "whisper" else f"{OWN}{folder}"
+
+
+def _as_prepared(folder: Path) -> Sounds | None:
+    """The name of what a folder's processor makes of recordings, where we make the same; else None."""
+    try:
+        extractor = extractor_of(folder)
+    except ValueError:  # told when a recording is read
+        return None
+    if type(extractor).__name__ == "WhisperFeatureExtractor":
+        usual = all((getattr(extractor, name, None) or 0) == value for name, value in WHISPERS.items())
+        return sounds_of_width(int(extractor.feature_size)) if usual else None
+    plain = type(extractor).__name__ in PLAIN and not getattr(extractor, "do_normalize", False)
+    return "samples" if plain else None
 
 
 def _config(folder: Path) -> Any:

@@ -8,8 +8,9 @@ from typing import Any
 
 import torch
 
+from sourcewise.data.formats.processors import FILES
 from sourcewise.errors import RequestError
-from sourcewise.model.families.differences import why_refused
+from sourcewise.model.families.differences import TOKENS, input_of, why_refused
 from sourcewise.model.families.huggingface import (
     HuggingFaceBody,
     HuggingFaceNetwork,
@@ -19,8 +20,9 @@ from sourcewise.model.families.huggingface import (
     spoken_ids,
 )
 from sourcewise.model.generation_defaults import KEYS
+from sourcewise.model.quantised import Quantised
 from sourcewise.model.weights import interchange
-from sourcewise.model.weights.generation_config import CONFIG, FILE, NEUTRAL, Search, read_told
+from sourcewise.model.weights.generation_config import CONFIG, FILE, NEUTRAL, PAD, Ids, Search, read_told
 from sourcewise.model.weights.interchange import BIAS, SPARE
 from sourcewise.model.weights.weight_files import Weights, read_json, read_weights
 
@@ -32,21 +34,26 @@ def load_huggingface_network(
     weights: Weights | None = None,
     kind: str = "a model of Hugging Face",
     settings: Path | None = None,
+    quantised: Quantised | None = None,
 ) -> HuggingFaceNetwork:
     """A seq2seq model of any architecture from a folder. Raises RequestError if transformers cannot open it.
 
     No code from the folder is run, and no tensor is initialised at random. `weights` are those of the folder, if read
     already; `kind` names the model in words. Generation settings are those of the folder `settings` if given.
+    `quantised` says how its linear layers are stored.
     """
     import transformers
 
     settings = settings or folder
     read = read_weights(folder, read_json(folder / "config.json")) if weights is None else weights
+    if quantised:  # in whole numbers nothing is NaN
+        interchange.check_finite(read.items(), read)
+    packed = quantised.arguments() if quantised else {}
     try:
         with quiet():
             config = transformers.AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
             model, found = _class_of(config).from_pretrained(
-                None, config=config, state_dict=dict(read), dtype=torch.float32, **REPORTED
+                None, config=config, state_dict=dict(read), dtype=torch.float32, **REPORTED, **packed
             )
             own = (settings / "generation_config.json").is_file()
             place: dict[str, Any] = {} if own else {"config_file_name": "config.json", "_from_model_config": True}
@@ -59,7 +66,25 @@ def load_huggingface_network(
     told = read_told(settings, raw)
     default, of_decoder = settings_of(model.config), settings_of(model.config.get_text_config(decoder=True))
     ids = Search(settings, told.settings, raw, spoken_ids(model), default, of_decoder).ids()
-    return HuggingFaceNetwork(model, ids, told, kind).eval()
+    if model.config.pad_token_id is None:
+        _try_without_padding(model, ids, folder)
+    network = HuggingFaceNetwork(model, ids, told, kind).eval()
+    texts = {name: (folder / name).read_text(encoding="utf-8") for name in FILES if (folder / name).is_file()}
+    network.body.processor = texts if network.dims else {}
+    return network
+
+
+@torch.no_grad()
+def _try_without_padding(model: Any, ids: Ids, folder: Path) -> None:
+    """Raises RequestError if a model that reads text computes nothing without a padding id, as M2M-100's positions."""
+    if input_of(model) != TOKENS:
+        return
+    tokens = torch.full((1, 2), ids.start, device=model.device)
+    try:
+        model(input_ids=tokens, decoder_input_ids=tokens)
+    except (TypeError, ValueError, RuntimeError, AttributeError) as error:
+        problem = f"is missing, and a {model.config.model_type} computes nothing without it ({_reason(error)})"
+        raise RequestError(f"{folder / CONFIG}: {PAD} {problem}; add the id of its tokenizer's padding") from None
 
 
 def save_body(
@@ -72,6 +97,8 @@ def save_body(
     """
     with quiet():
         (body.model if whole else body.model.generation_config).save_pretrained(folder)
+    for name, text in body.processor.items() if whole else ():
+        (folder / name).write_text(text, encoding="utf-8")
     path = folder / FILE
     told = {**(read_json(path) if path.is_file() else {}), **ids}
     own = {key: value for key, value in told.items() if not search or key not in NEUTRAL or key in KEYS}

@@ -229,7 +229,8 @@ SPEECHT5 = {
     "decoder_attention_heads": 4,
     "encoder_ffn_dim": 48,
     "decoder_ffn_dim": 48,
-    "positional_dropout": 0.0,
+    **dict.fromkeys(("positional_dropout", "hidden_dropout", "attention_dropout", "activation_dropout"), 0.0),
+    **dict.fromkeys(("encoder_layerdrop", "decoder_layerdrop"), 0.0),
     "max_speech_positions": 64,
     "max_text_positions": 64,
 }
