@@ -53,7 +53,7 @@ SYMPTOMS = (
         "source ignored",
         "ignores ignored unread hallucination hallucinates fluent unrelated language model prior wrong content",
         "what the model says with another source is the measure: source bits, and the gain of each token in a trace.",
-        f"{_UNREAD} TRN005 SRC002..SRC005 ATT002",
+        f"{_UNREAD} WIR043 TRN005 SRC002..SRC005 ATT002",
     ),
     Symptom(
         "loss falls, outputs are wrong",
@@ -131,7 +131,7 @@ SYMPTOMS = (
         "attention looks wrong",
         "attention map diagonal flat uniform one position same alignment cross",
         "do the positions of the memory differ, and does attention move from token to token?",
-        "MEM001 MEM002 WIR005 WIR019 WIR022 ATT001 ATT002 SRC002 SRC003",
+        "MEM001 MEM002 WIR005 WIR019 WIR022 WIR043 ATT001 ATT002 SRC002 SRC003",
     ),
     Symptom(
         "outputs depend on the batch",
