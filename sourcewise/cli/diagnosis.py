@@ -57,9 +57,7 @@ if TYPE_CHECKING:
         "sourcewise evaluate t5-small qa.tsv --source question --target answer",
     ],
     MODEL,
-    argument(
-        "data", type=path, metavar="DATA", help="a .tsv, .csv, .jsonl, .json or .parquet, hub:NAME, or a manifest"
-    ),
+    argument("data", type=path, metavar="DATA", help="a table (.tsv, .jsonl, …), hub:NAME, or a manifest"),
     argument("-o", "--output", type=path, metavar="DIR", help="write metrics.json and translations.tsv there"),
     *SET,
     *SEARCH,
@@ -172,9 +170,8 @@ def _tell_evaluation(arguments: Namespace, evaluation: Evaluation) -> None:
     passes_on=("--script",),
 )
 def diagnose(arguments: Namespace) -> int:
-    """Report what is wrong, the cause first. A recipe (a .yaml or a shipped one's name)
-    is checked before training, and takes the options of `train`; so are data alone.
-    Exit status 1 when a finding is an error.
+    """Report what is wrong, the cause first; exit status 1 for an error. A recipe
+    (.yaml, or a shipped one's name) is checked before training, by `train`'s options.
     """
     from sourcewise.reporting.junit import as_junit
     from sourcewise.reporting.terminal import print_diagnosis

@@ -64,7 +64,7 @@ if TYPE_CHECKING:
         "--precision",
         metavar="P",
         default="auto",
-        help="fp32, bf16 or int8: near ties may differ (default: fp32, on a GPU bf16)",
+        help="fp32, bf16, int8 (default: fp32; on a GPU bf16)",
     ),
     argument("--json", action="store_true", help="write {id, source, output, …} per line"),
     argument("--shard", type=filled, metavar="I/N", help=SUPPRESS),  # docs/scale.md

@@ -14,6 +14,8 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
+from torch import Tensor
+
 from sourcewise.diagnosis.answer import Piece
 from sourcewise.diagnosis.measures.freshness import looks_trained
 from sourcewise.diagnosis.measures.laid import Side
@@ -221,7 +223,8 @@ class HuggingFaceDoctor(Doctor):
     @guarded("which labels the loss holds the outputs against")
     def _look_at_aims(self, logits: Any, gradient: Any) -> None:
         """Whether a loss of the training's own shifts the labels once more."""
-        if self._labels is not None and (aside := held_against(logits, gradient, self._labels)):
+        labels = as_tensors({LABELS: self._labels})[LABELS]
+        if isinstance(labels, Tensor) and (aside := held_against(logits, gradient, labels)):
             self.pieces["aims"] = look(Wiring(aside=aside), codes="WIR007")
             self.tell()
 

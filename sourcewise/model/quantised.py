@@ -16,6 +16,7 @@ from torch import nn
 
 from sourcewise.config.model import Quantization
 from sourcewise.errors import RequestError
+from sourcewise.runtime.device import is_cuda
 
 PACKAGE = "bitsandbytes"
 LINEAR = ("Linear4bit", "Linear8bitLt")  # bitsandbytes' classes
@@ -65,7 +66,7 @@ def asked_quantised(kind: Quantization, device: torch.device, products: torch.dt
     if kind == "none":
         return None
     if not _computes(device):
-        problem = f"{kind}: bitsandbytes computes it on CUDA alone, here is {device.type}"
+        problem = f"{kind}: bitsandbytes computes it on CUDA alone, here is {device}"
         raise RequestError(f"model.quantization: {problem}; leave it out, and adapters learn beside the whole base")
     if importlib.util.find_spec(PACKAGE) is None:
         problem = f"{kind}: takes {PACKAGE}, which is not installed"
@@ -79,4 +80,4 @@ def is_quantised(network: nn.Module) -> bool:
 
 
 def _computes(device: torch.device) -> bool:
-    return device.type == "cuda"
+    return is_cuda(device)

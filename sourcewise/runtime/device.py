@@ -52,9 +52,14 @@ def is_host(device: torch.device | str) -> bool:
     return torch.device(device).type == "cpu"
 
 
+def is_cuda(device: torch.device) -> bool:
+    """Whether a device is CUDA's, for what is written for that alone."""
+    return device.type == "cuda"
+
+
 def computes_bf16(device: torch.device) -> bool:
     """Whether a device is an accelerator that computes in bf16 as such, at about twice the speed of fp32 or more."""
-    if device.type == "cuda":
+    if is_cuda(device):
         return torch.cuda.is_bf16_supported(including_emulation=False)
     return device.type == "xpu"
 

@@ -13,7 +13,6 @@ long another one works. A training of one process imports nothing of `torch.dist
 from __future__ import annotations
 
 import contextlib
-import itertools
 import json
 import os
 import signal
@@ -24,19 +23,17 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from datetime import timedelta
 from typing import Any, TypeVar
-from uuid import uuid4
 
 import torch
 from torch import Tensor
 
 from sourcewise.errors import ElsewhereError, GoneError, Notice, RequestError, tell
+from sourcewise.runtime.meeting import SHARED, kept_in, met, torchruns_store
 
 Result = TypeVar("Result")
 BEAT = 1.0  # seconds between two signs of life
 PATIENCE = 10.0  # seconds to end in by itself, where torchrun is gone
 SILENT = 3.5  # seconds without one after which a process is gone, where a collective operation has failed
-COMING = 300.0  # seconds in which the processes of a start have come
-MEETINGS = itertools.count()  # each has its keys in the store
 LAUNCHED = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT", "TORCHELASTIC_RUN_ID")
 
 
@@ -86,6 +83,18 @@ class Ranks:
 
     def begins(self) -> None:
         """Note that the training has its files, so that processes that are started anew go on with it."""
+
+
+class Remaining(Ranks):
+    """A process that torchrun started alone: perhaps the only one that is left of several."""
+
+    def __init__(self, kept: Any) -> None:
+        """`kept` is the store of all that torchrun starts for a training."""
+        self.kept, self.began_before = kept, kept.check(["begun"])
+
+    def begins(self) -> None:
+        """See Ranks."""
+        self.kept.set("begun", "")
 
 
 class SeveralRanks(Ranks):
@@ -286,7 +295,7 @@ def joined() -> Iterator[Ranks]:
         yield Ranks()
         return
     if not several():
-        yield Ranks()
+        yield Remaining(kept_in(torchruns_store()[0])) if os.environ.get(SHARED) == "True" else Ranks()
         return
     ranks = _meet()
     status = 70
@@ -334,58 +343,12 @@ def _silent() -> Iterator[None]:
 
 
 def _meet() -> SeveralRanks:
-    """Reach the store of torchrun. Raises RequestError if that fails."""
+    """This process among all that were started with it. Raises RequestError if they do not meet."""
     import torch.distributed as dist
 
-    try:
-        store, rank, world = next(iter(dist.rendezvous("env://", timeout=timedelta(seconds=120))))
-    except (RuntimeError, ValueError) as error:
-        where = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
-        problem = f"the other processes are not there: {str(error).splitlines()[0][:120]}"
-        raise RequestError(f"{where} (MASTER_ADDR, MASTER_PORT): {problem}") from None
-    # The store outlives processes that torchrun starts anew, with all that they said. torch's own prefix of it is the
-    # count of restarts, which agents of several hosts count apart: after one lost its peer they are never equal again.
-    while (inner := getattr(store, "underlying_store", None)) is not None:
-        store = inner
-    kept = dist.PrefixStore(f"sourcewise/{next(MEETINGS)}", store)
+    store, rank, world = torchruns_store()
+    kept = kept_in(store)
     return SeveralRanks(rank, world, dist.PrefixStore(met(kept, rank, world), kept), kept)
-
-
-def met(store: Any, rank: int, world: int) -> str:
-    """A name that the processes of one start share, and those of no other start of the same store.
-
-    The first process welcomes whoever says hello, by names that are new in each process: what a process of an earlier
-    start left in the store is welcomed, too, but never answers. Raises RequestError for a process that does not come.
-    """
-    mine, until = uuid4().hex, time.monotonic() + COMING
-    if rank:
-        store.set(f"hello/{rank}", mine)
-        _until(lambda: store.check([f"welcome/{mine}"]), until, "process 0")
-        name = str(store.get(f"welcome/{mine}").decode())
-        store.set(f"here/{name}/{rank}", "")
-        return name
-    missing = set(range(1, world))
-
-    def all_here() -> bool:
-        for other in sorted(missing):
-            if store.check([f"here/{mine}/{other}"]):
-                missing.discard(other)
-            elif store.check([f"hello/{other}"]):
-                store.set(f"welcome/{store.get(f'hello/{other}').decode()}", mine)
-        return not missing
-
-    _until(all_here, until, f"one of the {world} processes")
-    return mine
-
-
-def _until(there: Callable[[], bool], until: float, who: str) -> None:
-    """Wait until something is there. Raises RequestError where it is not in time."""
-    pause = 0.001
-    while not there():
-        if time.monotonic() > until:
-            raise RequestError(f"{who} has not come within {COMING:g} s of its start; see what ended it")
-        time.sleep(pause)
-        pause = min(2 * pause, 0.05)
 
 
 def _tell_of_variables() -> None:

@@ -13,7 +13,7 @@ import torch.distributed as dist
 
 from sourcewise.errors import ElsewhereError, Notice, RequestError
 from sourcewise.runtime import ranks as module
-from sourcewise.runtime.ranks import Ranks, SeveralRanks, joined, met, told_here
+from sourcewise.runtime.ranks import Ranks, Remaining, SeveralRanks, joined, told_here
 
 VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT", "TORCHELASTIC_RUN_ID")
 
@@ -158,30 +158,14 @@ def test_a_process_that_is_alone_is_told_nothing(given: dict[str, str], monkeypa
             assert ranks.first(lambda: 3) == 3 and ranks.any(True) and not ranks.any(False)
 
 
-@pytest.mark.parametrize("world", [2, 3, 5])
-def test_processes_of_a_start_meet_whatever_an_earlier_one_left(world: int) -> None:
-    """Also where a process of an earlier start came no further than its hello."""
-    store, names = dist.HashStore(), []
-    for start in range(3):
-        store.set("hello/1", f"one that is gone, {start}")
-        found: list[str] = [""] * world
-
-        def meet(rank: int, found: list[str] = found) -> None:
-            time.sleep(0.02 * ((rank * 7) % world))
-            found[rank] = met(store, rank, world)
-
-        threads = [threading.Thread(target=meet, args=(rank,)) for rank in range(world)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join(20)
-        assert len(set(found)) == 1 and found[0]
-        names.append(found[0])
-    assert len(set(names)) == 3
-
-
-def test_a_process_that_does_not_come_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "COMING", 0.1)
-    for rank in range(2):
-        with pytest.raises(RequestError, match=r"has not come within 0\.1 s of its start"):
-            met(dist.HashStore(), rank, 2)
+def test_a_process_that_is_left_alone_knows_that_the_training_began() -> None:
+    kept = dist.HashStore()
+    several = SeveralRanks(0, 2, dist.PrefixStore("start", kept), kept)
+    assert not Remaining(kept).began_before
+    several.begins()
+    several._done.set()
+    left = Remaining(kept)
+    assert left.began_before and left.leads and left.world == 1
+    alone = dist.HashStore()
+    Remaining(alone).begins()
+    assert Remaining(alone).began_before

@@ -63,7 +63,8 @@ def moves_of(reader: Reader, batch: Any, named: Named, modules: Sequence[nn.Modu
 def _of_single_places(reader: Reader, batch: Any, named: Named, labels: Tensor, usual: Tensor) -> float | None:
     """Of the outputs of examples that a single place of the source moves somewhere: the share that it never moves.
 
-    None where no place moves any.
+    Outputs that no place moves are left out: they stand there for another reason, such as for the start token. None
+    where no place moves any.
     """
     known = reader.understood
     assert known.source is not None
@@ -71,7 +72,7 @@ def _of_single_places(reader: Reader, batch: Any, named: Named, labels: Tensor, 
     held = real & real.roll(1, 0)
     places = held.sum(0).gt(len(held) // 2).nonzero()[:, 0]
     places = places[torch.linspace(0, len(places) - 1, min(PLACES, len(places))).long()] if len(places) else places
-    still, count = 0, 0
+    found: list[tuple[Tensor, Tensor]] = []  # of each place: which outputs it moves, and which are asked for
     for place in places.tolist():
         axis = int(not known.source_turned)
         changed = named[path].clone()
@@ -86,9 +87,12 @@ def _of_single_places(reader: Reader, batch: Any, named: Named, labels: Tensor, 
         except Exception:  # the loop made something of just these sources
             return None
         rows = held[:, place].to(moved.device) & (moved & (labels != IGNORED)).any(1)
-        asked = rows[:, None] & (labels != IGNORED)
-        still, count = still + int((asked & ~moved).sum()), count + int(asked.sum())
-    return still / count if count else None
+        found.append((moved, rows[:, None] & (labels != IGNORED)))
+    if not found:
+        return None
+    moved, asked = (torch.stack(each) for each in zip(*found, strict=True))
+    asked &= (moved & asked).any((0, 1))
+    return float((asked & ~moved).sum() / asked.sum()) if bool(asked.any()) else None
 
 
 def _of_company(
