@@ -1,44 +1,15 @@
-"""How the processes that torchrun starts find each other in its store, also those of a later start in the same store."""
+"""How the processes of one start find each other in a store, which may hold what those of an earlier start left."""
 
 from __future__ import annotations
 
-import itertools
-import os
 import time
 from collections.abc import Callable
-from datetime import timedelta
 from typing import Any
 from uuid import uuid4
 
 from sourcewise.errors import RequestError
 
-SHARED = "TORCHELASTIC_USE_AGENT_STORE"  # whether the store is the agent's, which outlives what it starts
 COMING = 300.0  # seconds in which the processes of a start have come
-MEETINGS = itertools.count()  # each has its keys in the store
-
-
-def torchruns_store() -> tuple[Any, int, int]:
-    """Torchrun's store, this process's number, and how many there are. Raises RequestError if it is not reached."""
-    import torch.distributed as dist
-
-    try:
-        store, rank, world = next(iter(dist.rendezvous("env://", timeout=timedelta(seconds=120))))
-    except (RuntimeError, ValueError) as error:
-        where = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
-        problem = f"the other processes are not there: {str(error).splitlines()[0][:120]}"
-        raise RequestError(f"{where} (MASTER_ADDR, MASTER_PORT): {problem}") from None
-    # torch's own prefix is the count of restarts, which agents of several hosts count apart: after one has lost its
-    # peer they are never equal again.
-    while (inner := getattr(store, "underlying_store", None)) is not None:
-        store = inner
-    return store, rank, world
-
-
-def kept_in(store: Any) -> Any:
-    """The part of torchrun's store that outlives processes which it starts anew, with all that they said."""
-    import torch.distributed as dist
-
-    return dist.PrefixStore(f"sourcewise/{next(MEETINGS)}", store)
 
 
 def met(store: Any, rank: int, world: int) -> str:

@@ -13,6 +13,7 @@ long another one works. A training of one process imports nothing of `torch.dist
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import os
 import signal
@@ -28,12 +29,14 @@ import torch
 from torch import Tensor
 
 from sourcewise.errors import ElsewhereError, GoneError, Notice, RequestError, tell
-from sourcewise.runtime.meeting import SHARED, kept_in, met, torchruns_store
+from sourcewise.runtime.meeting import met
 
 Result = TypeVar("Result")
 BEAT = 1.0  # seconds between two signs of life
 PATIENCE = 10.0  # seconds to end in by itself, where torchrun is gone
 SILENT = 3.5  # seconds without one after which a process is gone, where a collective operation has failed
+MEETINGS = itertools.count()  # each has its keys in the store
+SHARED = "TORCHELASTIC_USE_AGENT_STORE"  # whether the store is the agent's, which outlives what it starts
 LAUNCHED = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT", "TORCHELASTIC_RUN_ID")
 
 
@@ -295,7 +298,7 @@ def joined() -> Iterator[Ranks]:
         yield Ranks()
         return
     if not several():
-        yield Remaining(kept_in(torchruns_store()[0])) if os.environ.get(SHARED) == "True" else Ranks()
+        yield Remaining(_kept(_store()[0])) if os.environ.get(SHARED) == "True" else Ranks()
         return
     ranks = _meet()
     status = 70
@@ -346,9 +349,33 @@ def _meet() -> SeveralRanks:
     """This process among all that were started with it. Raises RequestError if they do not meet."""
     import torch.distributed as dist
 
-    store, rank, world = torchruns_store()
-    kept = kept_in(store)
+    store, rank, world = _store()
+    kept = _kept(store)
     return SeveralRanks(rank, world, dist.PrefixStore(met(kept, rank, world), kept), kept)
+
+
+def _store() -> tuple[Any, int, int]:
+    """Torchrun's store, this process's number, and how many there are. Raises RequestError if it is not reached."""
+    import torch.distributed as dist
+
+    try:
+        store, rank, world = next(iter(dist.rendezvous("env://", timeout=timedelta(seconds=120))))
+    except (RuntimeError, ValueError) as error:
+        where = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
+        problem = f"the other processes are not there: {str(error).splitlines()[0][:120]}"
+        raise RequestError(f"{where} (MASTER_ADDR, MASTER_PORT): {problem}") from None
+    # torch's own prefix is the count of restarts, which agents of several hosts count apart: after one has lost its
+    # peer they are never equal again.
+    while (inner := getattr(store, "underlying_store", None)) is not None:
+        store = inner
+    return store, rank, world
+
+
+def _kept(store: Any) -> Any:
+    """The part of torchrun's store that outlives processes which it starts anew, with all that they said."""
+    import torch.distributed as dist
+
+    return dist.PrefixStore(f"sourcewise/{next(MEETINGS)}", store)
 
 
 def _tell_of_variables() -> None:
