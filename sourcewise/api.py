@@ -149,18 +149,22 @@ def _train(
     ranks.first(check)
     with ranks.agreed():  # each finds what cannot be sharded, and one tells it
         training = _training(setup, run, before[0] if before else None, listeners, ranks)
-    ranks.first(lambda: _begin(setup, run, before[0] if before else None, overwrite=overwrite))
+    ranks.first(lambda: _begin(setup, run, before[0] if before else None, resume=resume, overwrite=overwrite))
     ranks.begins()
-    training.fit()
+    training.fit(lambda: ranks.first(lambda: write_recipe(run, setup.recipe)) if resume else None)
     _end(setup, run, ranks)
     return run
 
 
-def _begin(setup: TrainingSetup, run: Run, before: Piece | None, *, overwrite: bool) -> None:
-    """Write what a training writes before its first step: only now, a refused request leaves all files unchanged."""
+def _begin(setup: TrainingSetup, run: Run, before: Piece | None, *, resume: bool, overwrite: bool) -> None:
+    """Write what a training writes before its first step: only now, a refused request leaves all files unchanged.
+
+    A resumed run's recipe, which may have more steps, is written once its state is read.
+    """
     if overwrite:
         run.clear()
-    write_recipe(run, setup.recipe)
+    if not resume:
+        write_recipe(run, setup.recipe)
     if not run.has_tokenizer:
         setup.tokenizer.save(run.tokenizer)
     seen = [each.notes for each in (setup.train, setup.valid, *setup.test) if each is not None]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
 from sourcewise.baselines.measure import Baselines
@@ -52,8 +52,8 @@ class Training:
         self.stopped = False  # by a signal, at the same step in all processes
         self.options = setup.recipe.generation.model_copy(update={"beams": 1, "sample": False})
 
-    def fit(self) -> None:
-        """Train to the end, from the run's saved state if there is one.
+    def fit(self, opened: Callable[[], object] = lambda: None) -> None:
+        """Train to the end, from the run's saved state if there is one; `opened` is called once that is read.
 
         Raises Interrupted after a Ctrl-C, when all writing is finished and the state is saved. A second Ctrl-C stops at
         once and keeps the previous state. Raises NotFinite if a loss, a gradient or a weight is not finite.
@@ -62,6 +62,7 @@ class Training:
         try:
             with interrupts() as interrupted, deterministic(self.setup.recipe.train.deterministic):
                 self._begin()
+                opened()
                 self._steps(interrupted)
                 if self.stopped:
                     raise Interrupted(f"saved at step {self.learner.at.step}; {go_on}")

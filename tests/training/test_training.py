@@ -220,8 +220,13 @@ def test_a_damaged_state_is_named(tmp_path: Path) -> None:
     run = sourcewise.train(recipe(tmp_path, train__steps=8))
     state = run.state.read_bytes()
     run.state.write_bytes(state[: len(state) // 2])
+    kept = (run.folder / "recipe.yaml").read_bytes()
     with pytest.raises(RequestError, match=r"state\.pt: damaged"):
-        sourcewise.train(run.folder, resume=True)
+        sourcewise.train(run.folder, {"train.steps": 9}, resume=True)
+    assert (run.folder / "recipe.yaml").read_bytes() == kept  # a refused request leaves it as it is
+    run.state.write_bytes(state)
+    sourcewise.train(run.folder, {"train.steps": 9}, resume=True)
+    assert run.recipe.train.steps == 9
 
 
 def test_a_state_is_never_unpickled(tmp_path: Path) -> None:
