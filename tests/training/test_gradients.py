@@ -71,6 +71,23 @@ def test_shares_add_up_to_the_whole(precision: torch.dtype, tolerance: float) ->
         assert (one.float() - other).norm() <= tolerance * one.float().norm() + 1e-7
 
 
+def test_a_step_is_weighted_by_tokens_whoever_computes_them() -> None:
+    """Targets of 1 and of 40 tokens in two processes: their sums are the whole's, a mean of their means is not."""
+    objective = Objective(network(dropout=0.0, attention_dropout=0.0).train(), config())
+    source, labels = text_source([5, 3]), torch.randint(3, 20, (2, 40), generator=torch.Generator().manual_seed(1))
+    labels[0, 1:] = IGNORED
+    parameters = list(objective.parameters())
+
+    def of(rows: list[int], divisor: int) -> torch.Tensor:
+        batch = Batch(source.select(torch.tensor(rows)), labels[rows], rows)
+        found = gradients(objective, parameters, [Part(lambda: batch, 0)], divisor, WorkerThreads(torch.device("cpu")))
+        return torch.cat([each.to_dense().float().flatten() for each in found.of if each is not None])
+
+    whole = of([0, 1], 41)
+    assert (of([0], 41) + of([1], 41) - whole).norm() <= 1e-6 * whole.norm()
+    assert (of([0], 1) / 2 + of([1], 40) / 2 - whole).norm() > 0.1 * whole.norm()
+
+
 def test_sums_are_put_where_they_are_wanted() -> None:
     objective = Objective(network(dropout=0.0, attention_dropout=0.0).train(), config()).bfloat16()
     room = [torch.full_like(p, math.nan, dtype=torch.float32) for p in objective.parameters()]
