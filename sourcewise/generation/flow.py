@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sourcewise.generation.recorded import Recorded, next_steps
+from sourcewise.generation import recorded
 from sourcewise.model.finite import not_finite
 from sourcewise.model.protocol import Memory, Network
 from sourcewise.runtime.device import is_host
@@ -40,7 +40,8 @@ class Group:
         self.cache = network.new_cache(memory, beams, steps)
         self.step, self.steps, self.every = 0, steps, every
         self.last: Tensor | None = None
-        self.recorded: Recorded | None = None  # the next steps, where a device repeats them; it has the cache then
+        self.records = recorded.can_record(network)
+        self.recorded: recorded.Recorded | None = None  # the next steps, where they are; it has the cache then
         self.odd: Tensor | None = None  # whether any ln p was NaN since the last look
 
     def looks(self, step: int) -> bool:
@@ -55,9 +56,9 @@ class Group:
         self.last = last
         if self.recorded is not None and self.recorded.window.full:
             self.settle()
-        if self.recorded is None:
+        if self.records and self.recorded is None:
             left = self.steps - self.step
-            self.recorded = next_steps(self.network, self.memory, self.cache, self.beams, left, last)
+            self.recorded = recorded.next_steps(self.network, self.memory, self.cache, self.beams, left, last)
         if self.recorded is not None:
             return self.recorded(last)[:, -1]
         return self.network.decode(last, self.memory, self.cache)[:, -1]

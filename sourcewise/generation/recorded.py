@@ -41,11 +41,11 @@ class Recorded:
 
 
 def next_steps(network: Network, memory: Any, cache: Any, beams: int, left: int, last: Tensor) -> Recorded | None:
-    """A recording of at most `left` further steps; None where there is nothing to record, or it is not worth it.
+    """A recording of at most `left` further steps of a network that `can_record`; None where it is not worth it.
 
     What cannot be recorded is told once, and decoded step by step.
     """
-    if left < FEWEST or network in _FAILED or not can_record(network):
+    if left < FEWEST or network in _FAILED:
         return None
     try:
         return Recorded(network, memory, cache, beams, min(left, WINDOW), last)

@@ -17,7 +17,7 @@ from sourcewise.data.encoding import ExampleSet, Ids
 from sourcewise.data.mixtures import EncodedMixture
 from sourcewise.data.sequences import blocks
 from sourcewise.data.tokenizers.segmentations import OPTION, Segmentations, segmentations
-from sourcewise.errors import RequestError
+from sourcewise.errors import RequestError, tell
 
 STREAM = 11  # of the random draws; noise on texts and features has others
 SOURCE, TARGET = 0, 1
@@ -26,13 +26,16 @@ SOURCE, TARGET = 0, 1
 def resegmented(examples: ExampleSet, data: DataConfig, config: SubwordSamplingConfig, seed: int) -> ExampleSet:
     """The training examples, segmented anew in each epoch (`at`); unchanged unless `config.active`.
 
-    Pieces of plain text stay as they are. Raises RequestError for streams, and tokenizers without probabilities.
+    Plain text stays as it is, which is told. Raises RequestError for streams, and tokenizers that draw nothing.
     """
     if not config.active:
         return examples
     if any(part.dataset.windows for part in examples.parts):
         raise RequestError(f"{OPTION}: a stream's texts are cut into pieces once; leave it out")
     known = segmentations(examples.tokenizer, config)
+    for part in examples.parts:
+        if part.drawn:
+            tell(f"{OPTION}: {part.dataset.name} is plain text, which is cut into pieces once")
     parts = [
         part if part.drawn else Resegmented(part, known, data, config, seed + place)
         for place, part in enumerate(examples.parts)
@@ -144,7 +147,7 @@ class Ways(NamedTuple):
         drawn = np.searchsorted(self.bounds, words + rng.random(len(words)), side="right")
         chosen = np.clip(drawn, self.first[words], self.first[words + 1] - 1)  # sums are exact to the last digit only
         sizes = np.diff(self.starts)
-        long = _per_row(sizes[chosen], spelled.starts) > most
+        long = np.diff(_sums(sizes[chosen], spelled.starts)) > most
         back = np.repeat(long, np.diff(spelled.starts))
         chosen[back] = self.usual[words[back]]
         return Ragged(_gathered(self.ids, self.starts[chosen], sizes[chosen]), _sums(sizes[chosen], spelled.starts))
@@ -194,11 +197,6 @@ class _Table:
         return Ways(
             np.array(first), np.concatenate([np.zeros(0), *bounds]), starts, ids, np.array(usual, dtype=np.int64)
         )
-
-
-def _per_row(sizes: np.ndarray, starts: np.ndarray) -> np.ndarray:
-    """(rows,) sums of the sizes (words,) of each row."""
-    return np.diff(np.concatenate(([0], np.cumsum(sizes)))[starts])
 
 
 def _sums(sizes: np.ndarray, starts: np.ndarray) -> np.ndarray:

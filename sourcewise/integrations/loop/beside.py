@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
-from sourcewise.data.profiles.profile import profile_of
+from sourcewise.data.profiles.profile import Profile, profile_of
 from sourcewise.diagnosis.answer import Piece
 from sourcewise.diagnosis.beside import Beside
 from sourcewise.diagnosis.rules import look
@@ -18,22 +18,32 @@ from sourcewise.integrations.loop.data import flat, speaker_of
 from sourcewise.integrations.loop.understood import Understood
 
 
-def beside_training(
-    understood: Understood, passed: Sequence[Named], read: Sequence[tuple[Any, Named]], name: str
-) -> Piece | None:
-    """DAT024 of a set beside the batches that passed in training; None where sources are no features.
+class BesideTraining:
+    """Holds sets beside the batches that passed in training, of which a profile is taken when there are more."""
 
-    Of ids nothing is said: which words are new tells the look at the outputs.
-    """
-    trained = _vectors(understood, passed)
-    own = _vectors(understood, [flat(named) for _, named in read])
-    if not trained or not own:
-        return None
-    speaker = speaker_of([*trained, *own], understood.pad)
-    sets = [_set(each, speaker, of) for each, of in ((trained, "training data"), (own, name or "the evaluation set"))]
-    if sets[0].dims != sets[1].dims:
-        return None
-    return look(Beside(profile_of(sets[0]), sets[1]), codes="DAT024")
+    def __init__(self) -> None:
+        self._known: tuple[int, Profile, Speaker, int] | None = None  # batches, their profile, ids as words, dims
+
+    def look(
+        self, understood: Understood, passed: Sequence[Named], read: Sequence[tuple[Any, Named]], name: str
+    ) -> Piece | None:
+        """DAT024 of a set; None where sources are no features.
+
+        Of ids nothing is said: which words are new tells the look at the outputs.
+        """
+        own = _vectors(understood, [flat(named) for _, named in read])
+        if not own:
+            return None
+        if self._known is None or self._known[0] != len(passed):
+            trained = _vectors(understood, passed)
+            if not trained:
+                return None
+            speaker = speaker_of(trained, understood.pad)
+            dataset = _set(trained, speaker, "training data")
+            self._known = len(passed), profile_of(dataset), speaker, dataset.dims
+        _, profile, speaker, dims = self._known
+        dataset = _set(own, speaker, name or "the evaluation set")
+        return look(Beside(profile, dataset), codes="DAT024") if dataset.dims == dims else None
 
 
 def _vectors(understood: Understood, batches: Sequence[Named]) -> list[dict[str, Tensor]]:
@@ -43,8 +53,9 @@ def _vectors(understood: Understood, batches: Sequence[Named]) -> list[dict[str,
             each = understood.collation(named)
         except (IndexError, KeyError, RuntimeError, RequestError):  # a batch of another shape
             continue
-        if VECTORS in each:
-            found.append(each)
+        if VECTORS not in each:
+            return []
+        found.append(each)
     return found
 
 

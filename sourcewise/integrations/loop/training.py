@@ -38,7 +38,7 @@ from sourcewise.integrations.cures import LOOP
 from sourcewise.integrations.doctor import Doctor, guarded
 from sourcewise.integrations.finite import broken_weights, half_of, local
 from sourcewise.integrations.loop.batches import Named, examples_in, tensors_of
-from sourcewise.integrations.loop.beside import beside_training
+from sourcewise.integrations.loop.beside import BesideTraining
 from sourcewise.integrations.loop.data import Passed, flat, take_in, within_of
 from sourcewise.integrations.loop.edges import edges_of
 from sourcewise.integrations.loop.evaluating import Reader, evaluated, some_batches
@@ -104,6 +104,7 @@ class LoopDoctor(Doctor):
         self.stepping = Stepping(optimizers_in(optimizer), self.guard)
         self.watching = Watching(self.modules, self.guard)
         self.arrivals = Arrivals(self.stepping, self.guard)
+        self._beside = BesideTraining()
         self.watching.begins = self.stepping.start  # what steps before belongs to the batch before
         self.passed, self.stream = Passed(), Stream()
         self._waiting: list[tuple[int, Named]] = []  # batches that nobody can read yet
@@ -282,7 +283,7 @@ class LoopDoctor(Doctor):
             read = list(zip(batches, tensors, strict=True))
             found, measured = evaluated(self._reader, read, self.asked.generate, trained=self._trained)
             found["layout"] = look_at_sides(self._reader, self.passed.kept, read)
-            if beside := beside_training(self._reader.understood, self.passed.kept, read, name):
+            if beside := self._beside.look(self._reader.understood, self.passed.kept, read, name):
                 found["beside"] = beside
         self.pieces |= {f"{what} {name}".strip(): of_set(piece, name) for what, piece in found.items()}
         figures |= measured

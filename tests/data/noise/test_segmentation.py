@@ -13,14 +13,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tokenizers import decoders, models, pre_tokenizers, processors, trainers
 
-from sourcewise.config import DataConfig, SubwordSamplingConfig
+from sourcewise.config import DataConfig, DatasetConfig, SubwordSamplingConfig
 from sourcewise.data.encoding import Encoded, ExampleSet
 from sourcewise.data.examples import Dataset, Example
 from sourcewise.data.mixtures import EncodedMixture
 from sourcewise.data.noise.segmentation import Resegmented, resegmented
+from sourcewise.data.readers.plain_text import encode_set, read_documents
 from sourcewise.data.tokenizers.segmentations import segmentations
 from sourcewise.data.tokenizers.tokenizer import Tokenizer
-from sourcewise.errors import RequestError
+from sourcewise.errors import Notice, RequestError
 from tests.data.tokenizers.tokenizer_classes import ENGLISH, GERMAN, LANGUAGES, OTHERS
 
 TEXTS = [
@@ -135,6 +136,16 @@ def test_a_mixture_keeps_its_rates() -> None:
     assert np.array_equal(now.weights, mixture.weights) and len(now) == 7
     assert all(isinstance(part, Resegmented) for part in now.parts)
     assert [list(ids) for ids in now.parts[0].targets][:2] != [list(ids) for ids in now.parts[1].targets]
+
+
+def test_plain_text_beside_pairs_is_told(tmp_path: Path) -> None:
+    made = Tokenizer.train(TEXTS * 20, 200, special=[f"<extra_id_{i}>" for i in range(100)])
+    (tmp_path / "plain.txt").write_text("\n".join(TEXTS * 20), encoding="utf-8")
+    config = DatasetConfig(text=str(tmp_path / "plain.txt"), max_source=16)
+    plain = encode_set(read_documents(tmp_path / "plain.txt", config), made, DataConfig())
+    with pytest.warns(Notice, match=r"plain\.txt is plain text, which is cut into pieces once"):
+        found = drawn(EncodedMixture([encoded(TEXTS, made), plain]))
+    assert isinstance(found.parts[0], Resegmented) and found.parts[1] is plain
 
 
 @given(st.lists(st.text(st.sampled_from("abc \n1é"), max_size=12), min_size=1, max_size=6), st.integers(0, 5))
