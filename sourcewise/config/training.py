@@ -134,6 +134,9 @@ class TrainConfig(Options):
     attention_mass: float = Field(0.0, ge=0, description="weight of the loss on attention off the source; 0: off")
     contrastive: float = Field(0.0, ge=0, description="weight of the loss that contrasts sources; 0: off")
     contrastive_margin: float = Field(1.0, gt=0, description="margin of that loss, in nats per target token")
+    r_drop: float = Field(
+        0.0, ge=0, description="weight of R-Drop: two passes with other units dropped shall agree; 0: off"
+    )
     word_dropout: Rate = Field(0.0, description="share of the decoder's input words replaced by <unk>")
     precision: Literal["bf16", "fp32"] = Field("bf16", description="of the arithmetic; master weights are fp32")
     augment: AugmentConfig = Field(default_factory=AugmentConfig, description="augmentation of training features")

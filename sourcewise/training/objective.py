@@ -15,6 +15,7 @@ from sourcewise.errors import RequestError
 from sourcewise.model.loss import Emphasis
 from sourcewise.model.network import Seq2Seq
 from sourcewise.model.protocol import Aims, Pass
+from sourcewise.training.consistency import check_dropped, second_pass
 from sourcewise.training.contrastive import contrastive
 from sourcewise.training.decoder_inputs import decoder_inputs
 from sourcewise.training.supervision import check_supervised, supervision
@@ -40,6 +41,9 @@ class Objective(nn.Module):
         self.word_dropout = train.word_dropout
         self.guided, self.mass = (train.guided_attention, train.guided_width), train.attention_mass
         self.contrast, self.margin = train.contrastive, train.contrastive_margin
+        self.r_drop = train.r_drop
+        if self.r_drop:
+            check_dropped(network)
         check_supervised(network, train.guided_attention, train.attention_mass)
         self.unknown = network.pad_id if unknown in (None, network.eos_id) else unknown
         if self.ctc_weight:
@@ -55,8 +59,10 @@ class Objective(nn.Module):
         """
         emphasis = None if self.weights is None and not self.focal else Emphasis(self.weights, self.focal)
         inputs = partial(decoder_inputs, reference=reference, word_dropout=self.word_dropout, unknown=self.unknown)
-        found = self.network(batch, Aims(self.smoothing, emphasis, inputs, self._terms()))
+        found = self.network(batch, Aims(self.smoothing, emphasis, inputs, self._terms(emphasis)))
         minimised = found.minimised
+        if "again" in found.terms:
+            minimised = 0.5 * minimised + found.terms["again"]
         if self.ctc_weight:
             minimised = (1 - self.ctc_weight) * minimised + self.ctc_weight * found.terms["ctc"]
         if "attention" in found.terms:
@@ -65,7 +71,7 @@ class Objective(nn.Module):
             minimised = minimised + self.contrast * found.terms["contrast"]
         return minimised, found.nats
 
-    def _terms(self) -> dict[str, Callable[[Seq2Seq, Pass], Tensor]]:
+    def _terms(self, emphasis: Emphasis | None) -> dict[str, Callable[[Seq2Seq, Pass], Tensor]]:
         """The auxiliary losses, in the order of their random draws."""
         terms: dict[str, Callable[[Seq2Seq, Pass], Tensor]] = {}
         if self.ctc_weight:
@@ -74,6 +80,8 @@ class Objective(nn.Module):
             terms["attention"] = partial(supervision, guided=self.guided, mass=self.mass)
         if self.contrast and self.others is not None:
             terms["contrast"] = self.against_others
+        if self.r_drop:
+            terms["again"] = partial(second_pass, weight=self.r_drop, smoothing=self.smoothing, emphasis=emphasis)
         return terms
 
     def against_others(self, network: Seq2Seq, given: Pass) -> Tensor:

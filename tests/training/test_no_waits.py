@@ -52,6 +52,7 @@ OTHERS: list[Case] = [
     *({"train__scheduled_sampling": kind, "train__word_dropout": 0.1} for kind in SAMPLED),
     *({"model__family": "rnn", "model__cell": "lstm", "model__attention": kind} for kind in ("bahdanau", "none")),
     *({"features": True, "model__bridge__kind": kind, "train__augment__noise": 0.1} for kind in BRIDGES),
+    {"train__r_drop": 1.0, "model__dropout": 0.1},
     {"features": True, "model__bridge__kind": "projection", "model__route": "bypass"},
     {"features": True, "model__family": "bart", "model__bridge__kind": "convolution", "train__ctc_weight": 0.2},
     {"features": True, "model__family": "rnn", "model__bridge__kind": "attention"},
