@@ -40,6 +40,8 @@ class LinearCrossEntropy(nn.Module):
     room: Callable[[Tensor, int, int], Tensor] = staticmethod(lambda like, rows, size: like.new_empty(rows, size))
     # Logits, labels, smoothing → summed nats; the gradient overwrites the logits. Without emphasis; None: unsupported.
     whole_rows: Callable[[Tensor, Tensor, float], Tensor | None] = staticmethod(lambda logits, labels, smoothing: None)
+    # Logits of two passes → ½ (KL(p ‖ q) + KL(q ‖ p)), summed; its gradients overwrite them. None: unsupported.
+    two_rows: Callable[[Tensor, Tensor], Tensor | None] = staticmethod(lambda first, second: None)
     # States, weight, labels, smoothing, whether gradients are needed → nats and gradients; None: unsupported.
     whole: Callable[..., tuple[Tensor, Tensor | None, Tensor | None] | None] = staticmethod(lambda *given: None)
 

@@ -17,11 +17,11 @@ from torch import Tensor, nn
 from sourcewise.data.batches import IGNORED
 from sourcewise.errors import RequestError
 from sourcewise.model.lora import LowRank
-from sourcewise.model.loss import ROWS, Emphasis, chunk_rows
+from sourcewise.model.loss import Emphasis, LinearCrossEntropy, chunk_rows
 from sourcewise.model.network import Seq2Seq
 from sourcewise.model.protocol import Pass
 
-CACHED_LOGITS = 500_000  # on a CPU: a chunk and what is made of it stay in cache
+CACHED_LOGITS = 100_000  # on a CPU: so many, with all that is made of them, stay in its cache
 
 
 def check_dropped(network: Seq2Seq) -> None:
@@ -42,35 +42,34 @@ def second_pass(
     states, matrix, flat = network.projection(given.tokens, network.read(given.batch.source), labels, padded=True)
     again, _ = network.cross_entropy(states, matrix, flat, smoothing, emphasis)
     real = (labels.cpu().flatten() != IGNORED).nonzero().squeeze(1).to(states.device, non_blocking=True)
-    apart = divergence(given.states[real], states[real], matrix, cached=network.cross_entropy.at_hand)
+    apart = divergence(given.states[real], states[real], matrix, network.cross_entropy)
     return 0.5 * again + 0.5 * weight * apart  # type: ignore[no-any-return]
 
 
-def divergence(first: Tensor, second: Tensor, matrix: Tensor | None, *, cached: bool = True) -> Tensor:
+def divergence(first: Tensor, second: Tensor, matrix: Tensor | None, owner: LinearCrossEntropy) -> Tensor:
     """½ (KL(p ‖ q) + KL(q ‖ p)) in nats, summed over rows.
 
     p and q are the softmax of `first` and `second` (rows, width) @ matrix.T (width, vocabulary); without a matrix, of
-    the rows themselves. Logits are in memory in chunks of rows, small ones if `cached`; gradients are found on the way.
+    the rows themselves. Logits are in memory in chunks of rows; gradients are found on the way. `owner` may do it in
+    native code.
     """
-    return _Divergence.apply(first, second, matrix, cached)  # type: ignore[no-any-return, no-untyped-call]
+    return _Divergence.apply(first, second, matrix, owner)  # type: ignore[no-any-return, no-untyped-call]
 
 
 class _Divergence(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, first: Tensor, second: Tensor, matrix: Tensor | None, cached: bool) -> Tensor:
-        size = first.shape[1] if matrix is None else len(matrix)
-        rows = max(ROWS, CACHED_LOGITS // size // ROWS * ROWS) if cached else chunk_rows(size)
+    def forward(ctx: Any, first: Tensor, second: Tensor, matrix: Tensor | None, owner: LinearCrossEntropy) -> Tensor:
+        rows = chunk_rows(first.shape[1] if matrix is None else len(matrix))
         total = torch.zeros((), dtype=torch.float32, device=first.device)
         found = [torch.empty_like(first), torch.empty_like(second)]
         of_matrix = None if matrix is None else torch.zeros_like(matrix, dtype=torch.float32)
         for start in range(0, len(first), rows):
-            chunk = slice(start, start + rows)
-            pair = [states[chunk] for states in (first, second)]
-            nats, slopes = _rows([x if matrix is None else x @ matrix.T for x in pair])
-            total += nats
-            for x, slope, to in zip(pair, slopes, found, strict=True):
-                slope = slope.to(x.dtype)
-                to[chunk] = slope if matrix is None else slope @ matrix
+            pair = [states[start : start + rows] for states in (first, second)]
+            logits = [x.clone() if matrix is None else x @ matrix.T for x in pair]
+            native = owner.two_rows(*logits)
+            total += _turn(*logits, cached=owner.at_hand) if native is None else native
+            for x, slope, to in zip(pair, logits, found, strict=True):
+                to[start : start + rows] = slope if matrix is None else slope @ matrix
                 if of_matrix is not None:
                     of_matrix += slope.T @ x
         ctx.found = (*found, None if matrix is None or of_matrix is None else of_matrix.to(matrix.dtype))
@@ -84,16 +83,19 @@ class _Divergence(torch.autograd.Function):
         return (*(each if each is None else each.mul_(grads[0].to(each.dtype)) for each in found), None)
 
 
-def _rows(logits: list[Tensor]) -> tuple[Tensor, tuple[Tensor, Tensor]]:
-    """The divergence of two (rows, vocabulary) of logits, summed, and its gradient by each of them, in float32.
+def _turn(first: Tensor, second: Tensor, *, cached: bool) -> Tensor:
+    """Two (rows, vocabulary) of logits become the gradients of their divergence; its nats, summed.
 
-    With g = ln p − ln q, the gradient of ½ Σ (p − q) g by the logits of p is ½ (p (g − KL(p ‖ q)) + p − q).
+    With g = ln p − ln q, the gradient of ½ Σ (p − q) g by the logits of p is ½ (p (g − KL(p ‖ q)) + p − q). Where it
+    is `cached`, a few rows at a time, so that all that is made of them stays in the processor's cache.
     """
-    log_p, log_q = (each.float().log_softmax(-1) for each in logits)
-    p, q = log_p.exp(), log_q.exp()
-    g = log_p.sub_(log_q)
-    forth, back = (p * g).sum(-1, keepdim=True), -(q * g).sum(-1, keepdim=True)
-    apart = p - q
-    of_p = (g - forth).mul_(p).add_(apart).mul_(0.5)
-    of_q = g.add_(back).mul_(q).add_(apart).mul_(-0.5)
-    return 0.5 * (forth + back).sum(), (of_p, of_q)
+    rows = max(1, CACHED_LOGITS // first.shape[1]) if cached else max(1, len(first))
+    total = torch.zeros((), dtype=torch.float32, device=first.device)
+    for of_first, of_second in zip(first.split(rows), second.split(rows), strict=True):
+        log_p, log_q = (each.float().log_softmax(-1) for each in (of_first, of_second))
+        p, q, g = log_p.exp(), log_q.exp(), log_p - log_q
+        forth, back = (p * g).sum(-1, keepdim=True), -(q * g).sum(-1, keepdim=True)
+        of_first.copy_(0.5 * (p * (g - forth) + p - q))
+        of_second.copy_(-0.5 * (q * (g + back) + p - q))
+        total += 0.5 * (forth + back).sum()
+    return total

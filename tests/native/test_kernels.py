@@ -55,6 +55,27 @@ def test_the_loss_and_its_gradient_are_those_of_torch(
     torch.testing.assert_close(gradient.float() - even, exact.grad, rtol=ROUNDED, atol=1e-4)
 
 
+@pytest.mark.parametrize("size", [1, 15, 16, 33, 1000])
+@pytest.mark.parametrize("scale", [0.1, 3.0, 30.0])
+def test_how_far_two_passes_are_apart_and_its_gradients_are_those_of_the_formula(size: int, scale: float) -> None:
+    logits = [random(7, size, seed=seed, scale=scale) for seed in (1, 2)]
+    exact = [each.float().requires_grad_() for each in logits]
+    log_p, log_q = (each.log_softmax(-1) for each in exact)
+    expected = 0.5 * ((log_p.exp() - log_q.exp()) * (log_p - log_q)).sum(-1)
+    expected.sum().backward()
+    nats = kernels.divergence_(*logits)
+    torch.testing.assert_close(nats, expected.detach(), rtol=1e-4, atol=1e-5 * scale)
+    for found, of in zip(logits, exact, strict=True):
+        assert of.grad is not None
+        torch.testing.assert_close(found.float(), of.grad, rtol=ROUNDED, atol=1e-4 * scale)
+
+
+def test_passes_that_are_no_numbers_stay_none() -> None:
+    first, second = random(3, 20), random(3, 20, seed=1)
+    first[1, 4] = float("nan")
+    assert kernels.divergence_(first, second).isfinite().tolist() == [True, False, True]
+
+
 def test_a_loss_that_is_no_number_stays_none() -> None:
     for bad in (float("nan"), float("inf")):
         logits = random(3, 20)

@@ -20,6 +20,7 @@ sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 import torch
 from on_gpu.absent import READS, OnAbsent, register
 
+import sourcewise.training.learner
 import sourcewise.training.setup
 from sourcewise.config import Recipe
 from sourcewise.model.place import place
@@ -61,6 +62,7 @@ def waits(case: dict[str, Any], device: torch.device) -> dict[str, Any]:
         (folder / "run").mkdir()
         setup, mode, taken = on_the_host(recipe_of(case, folder)), OnAbsent(device), 0
         with mode:
+            sourcewise.training.learner.digest = lambda weights: ""  # read once, before the first step
             place(setup.network, device)
             learner = Training(setup, Run(folder / "run")).learner
             assert isinstance(learner.engine, DeviceEngine) and learner.ahead is not None

@@ -11,6 +11,7 @@ from torch import Tensor
 from sourcewise.config import TrainConfig
 from sourcewise.data.batches import IGNORED, Batch
 from sourcewise.errors import RequestError
+from sourcewise.model.loss import LinearCrossEntropy
 from sourcewise.model.network import Seq2Seq
 from sourcewise.training import consistency
 from sourcewise.training.consistency import divergence
@@ -34,19 +35,22 @@ def reference(first: Tensor, second: Tensor, matrix: Tensor | None) -> Tensor:
     return 0.5 * ((log_p.exp() - log_q.exp()) * (log_p - log_q)).sum()
 
 
-@pytest.mark.parametrize("cached", [True, False])
-@pytest.mark.parametrize("rows", [1, 64, 150])
+@pytest.mark.parametrize("at_hand", [True, False])
+@pytest.mark.parametrize("rows", [0, 1, 64, 150])
 @pytest.mark.parametrize("projected", [True, False])
 def test_divergence_and_its_gradients_are_those_of_the_formula(
-    rows: int, projected: bool, cached: bool, monkeypatch: pytest.MonkeyPatch
+    rows: int, projected: bool, at_hand: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(consistency, "CACHED_LOGITS", 1)  # chunks of 64 rows
+    monkeypatch.setattr(consistency, "CACHED_LOGITS", 200)
+    monkeypatch.setattr(consistency, "chunk_rows", lambda size: 64)
+    owner = LinearCrossEntropy()
+    owner.at_hand = at_hand
     torch.manual_seed(rows)
     width, size = (7, 31) if projected else (31, 31)
     first, second = (torch.randn(rows, width, requires_grad=True) for _ in range(2))
     matrix = torch.randn(size, width, requires_grad=True) if projected else None
     wanted = [x for x in (first, second, matrix) if x is not None]
-    found, expected = divergence(first, second, matrix, cached=cached), reference(first, second, matrix)
+    found, expected = divergence(first, second, matrix, owner), reference(first, second, matrix)
     torch.testing.assert_close(found, expected)
     pairs = zip(*(torch.autograd.grad(3 * loss, wanted) for loss in (found, expected)), strict=True)
     for mine, theirs in pairs:
@@ -55,7 +59,7 @@ def test_divergence_and_its_gradients_are_those_of_the_formula(
 
 def test_equal_passes_are_not_apart() -> None:
     states, matrix = torch.randn(5, 4, requires_grad=True), torch.randn(9, 4)
-    apart = divergence(states, states.detach().clone(), matrix)
+    apart = divergence(states, states.detach().clone(), matrix, LinearCrossEntropy())
     assert float(apart.detach()) == pytest.approx(0, abs=1e-6)
     assert not torch.autograd.grad(apart, states)[0].abs().max() > 1e-6
 
@@ -111,7 +115,7 @@ def test_training_brings_the_passes_together() -> None:
         network, matrix = objective.network, objective.network.body.output_matrix
         tokens = batch.labels.clamp(min=0)
         first, second = (network.projection(tokens, network.read(batch.source), batch.labels)[0] for _ in range(2))
-        ends.append(float(divergence(first, second, matrix).detach()))
+        ends.append(float(divergence(first, second, matrix, network.cross_entropy).detach()))
     assert ends[1] < 0.7 * ends[0], ends
 
 

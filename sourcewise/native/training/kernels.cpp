@@ -7,6 +7,19 @@
 
 constexpr bf16 LOWEST = 0xff80;  // -inf
 
+// The softmax of a row of logits, but for a factor: what is returned.
+static float softmax(const bf16* row, int64_t size, float* kept) {
+    Lanes most = Lanes{} - INFINITY, totals = {};
+    for (int64_t i = 0; i < size; i += LANES) most = higher(most, wide(row + i, size - i, LOWEST));
+    const float top = highest(most);
+    for (int64_t i = 0; i < size; i += LANES) {
+        const Lanes e = exponential(wide(row + i, size - i, LOWEST) - top);
+        store(kept + i, e);
+        totals += e;
+    }
+    return 1 / sum(totals);
+}
+
 extern "C" {
 
 // Logits (rows, size) become their gradient but for the even share of the smoothing; nats (rows,).
@@ -44,6 +57,29 @@ void sourcewise_cross_entropy(bf16* logits, const int64_t* labels, int64_t rows,
         const float log_p = own * part > 0.5f ? std::log1p(-others) : of_label - top - std::log(total);
         nats[r] = -(1 - smoothing) * log_p;
         if (smoothing > 0) nats[r] -= smoothing * (sum(sums) / size - of_label + log_p);
+    }
+}
+
+// Logits p and q (rows, size) of two passes become the gradients of nats (rows,): (KL(p | q) + KL(q | p)) / 2.
+void sourcewise_divergence(bf16* first, bf16* second, int64_t rows, int64_t size, float* nats) {
+    std::vector<float> kept_p(size + LANES), kept_q(size + LANES);
+    for (int64_t r = 0; r < rows; r++, first += size, second += size) {
+        const float part_p = softmax(first, size, kept_p.data()), part_q = softmax(second, size, kept_q.data());
+        Lanes forth = {}, back = {};  // expectations of g, the difference of the logits; ln p - ln q = g - shift
+        for (int64_t i = 0; i < size; i += LANES) {
+            const Lanes p = load(&kept_p[i]) * part_p, q = load(&kept_q[i]) * part_q;
+            const Lanes g = wide(first + i, size - i) - wide(second + i, size - i);
+            store(&kept_p[i], p), store(&kept_q[i], q);
+            forth += p * g, back += q * g;
+        }
+        const float of_p = sum(forth), of_q = sum(back);  // KL(p | q) = of_p - shift, KL(q | p) = shift - of_q
+        nats[r] = 0.5f * (of_p - of_q);
+        for (int64_t i = 0; i < size; i += LANES) {
+            const Lanes p = load(&kept_p[i]), q = load(&kept_q[i]), between = p - q;
+            const Lanes g = wide(first + i, size - i) - wide(second + i, size - i);
+            narrow(first + i, (p * (g - of_p) + between) * 0.5f, size - i);
+            narrow(second + i, (q * (of_q - g) - between) * 0.5f, size - i);
+        }
     }
 }
 

@@ -34,6 +34,13 @@ def cross_entropy_(logits: Tensor, labels: Tensor, smoothing: float) -> Tensor:
     return nats
 
 
+def divergence_(first: Tensor, second: Tensor) -> Tensor:
+    """½ (KL(p ‖ q) + KL(q ‖ p)) (rows,) of two softmaxes; their logits (rows, vocabulary) become its gradients."""
+    nats = torch.empty(len(first), dtype=torch.float32)
+    _call("divergence", first, second, *first.shape, nats)
+    return nats
+
+
 class _RMSNorm(torch.autograd.Function):
     """x / rms(x) · weight over the last axis (Zhang & Sennrich 2019)."""
 

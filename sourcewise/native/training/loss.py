@@ -21,7 +21,7 @@ _kept = threading.local()
 def install(module: Any) -> None:
     """Let a LinearCrossEntropy compute in native code, and look at its numbers."""
     module.at_hand = True
-    module.room, module.whole_rows, module.whole = room, whole_rows, whole
+    module.room, module.whole_rows, module.whole, module.two_rows = room, whole_rows, whole, two_rows
 
 
 def room(like: Tensor, rows: int, size: int) -> Tensor:
@@ -37,6 +37,11 @@ def room(like: Tensor, rows: int, size: int) -> Tensor:
 def whole_rows(logits: Tensor, labels: Tensor, smoothing: float) -> Tensor | None:
     """Logits become their gradient; their nats, summed."""
     return kernels.cross_entropy_(logits, labels, smoothing).sum() if kernels.takes(logits) else None
+
+
+def two_rows(first: Tensor, second: Tensor) -> Tensor | None:
+    """Logits of two passes become the gradients of how far they are apart; its nats, summed."""
+    return kernels.divergence_(first, second).sum() if kernels.takes(first) else None
 
 
 def whole(states: Tensor, weight: Tensor, labels: Tensor, smoothing: float, wanted: bool) -> Any:
