@@ -27,7 +27,7 @@ from sourcewise.generation.outputs import Generated, Output, Outputs, tell_words
 from sourcewise.generation.rules import Allowed
 from sourcewise.generation.sampling import Hypothesis, steps
 from sourcewise.generation.scores import scored
-from sourcewise.generation.settings import LENGTHS, Settings, read_settings
+from sourcewise.generation.settings import READ, Settings, read_settings
 from sourcewise.model.ensemble import Ensemble
 from sourcewise.model.finite import refuse_damaged, state_of
 from sourcewise.model.inputs.source_encoder import PIXELS, encoder_of
@@ -41,7 +41,7 @@ from sourcewise.model.weights.checkpoint import (
     save_network,
     tokenizer_folder,
 )
-from sourcewise.model.weights.generation_config import OPTIONS, shown
+from sourcewise.model.weights.generation_config import shown
 from sourcewise.model.weights.hearing import placed, refuse_images, sounds_of
 from sourcewise.runtime.device import choose_device, computes_bf16
 from sourcewise.runtime.notebook import table
@@ -176,11 +176,10 @@ class Model:
     def followed(self, **changes: Any) -> dict[str, Any]:
         """The settings of the folder's generation_config.json that remain in force beside these changes."""
         own, kept = self.generation.model_dump(), self.changed(changes)
-        options = {**OPTIONS, **LENGTHS}
         return {
             key: value
             for key, value in self.settings.followed.items()
-            if key not in options or own[options[key]] == kept[options[key]]
+            if key not in READ or own[READ[key]] == kept[READ[key]]
         }
 
     def held(self, **changes: Any) -> str:

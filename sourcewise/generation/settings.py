@@ -16,12 +16,12 @@ from sourcewise.model.generation_defaults import KEYS
 from sourcewise.model.weights.generation_config import IDS, NEUTRAL, OPTIONS, SAMPLED, Told, shown
 
 LENGTHS = {"max_length": "max_new_tokens", "min_length": "min_new_tokens"}  # these lengths include the start token
+READ = {**OPTIONS, **LENGTHS, "stop_strings": "stop"}  # a setting of `generate` → our option
 REASONS = {  # why settings that change outputs are not followed
     "num_return_sequences": "one output per source, unless n_best asks for more",
     "num_beam_groups": "beams are one group",
     "diversity_penalty": "beams are one group",
     "remove_invalid_values": "what is not finite is an error here",
-    "stop_strings": "a text ends with its end-of-text token, unless the option stop names others",
     "max_time": "an output does not depend on the time it takes",
 }
 INERT = (  # settings without influence on outputs: how to compute, what else to return, who wrote it
@@ -61,7 +61,8 @@ def read_settings(told: Told) -> Settings:
     of_whisper = told.settings.keys() & {"is_multilingual", "no_timestamps_token_id"}
     inert = (*KEYS, *IDS, *INERT, *(WHISPERS if of_whisper else ()))
     for key in told.settings:
-        name, value = OPTIONS.get(key) or LENGTHS.get(key), told.settings[key]
+        name, value = READ.get(key), told.settings[key]
+        value = [value] if name == "stop" and isinstance(value, str) else value
         if name:
             value = value - 1 if key in LENGTHS and type(value) is int else value
             value = max(value, 0) if key == "min_length" and type(value) is int else value
@@ -72,7 +73,7 @@ def read_settings(told: Told) -> Settings:
                 refuse(key, why)
             else:
                 options[name] = value
-                if value != GenerationConfig.model_fields[name].default:
+                if value != GenerationConfig.model_fields[name].get_default(call_default_factory=True):
                     followed[key] = told.settings[key]
         elif _is_set(told, key) and key not in inert and not key.startswith(INERT_FIRST):
             refuse(key, REASONS.get(key, "it is not among our settings"))

@@ -116,6 +116,23 @@ def test_outputs_are_those_of_generate(folder: tuple[Any, Path, bytes], settings
     assert not [each for each in told if "generation_config.json: " in str(each.message)]
 
 
+@pytest.mark.parametrize("several", [False, True])
+def test_stop_strings_of_a_folder_end_outputs(at_hand: tuple[Any, Path], several: bool) -> None:
+    """They are the option stop, whose outputs test_stop.py compares with those of transformers."""
+    _, path = at_hand
+    change(path, num_beams=1, max_length=30)
+    free = [each.best.text for each in load(path).generate(SOURCES).of]
+    stop = max((text[i : i + 2] for text in free for i in range(1, len(text) // 2)), key=lambda part: part.isalpha())
+    change(path, stop_strings=[stop, "no such text"] if several else stop)
+    opened = load(path)
+    assert opened.generation.stop == ([stop, "no such text"] if several else [stop])
+    assert "stop_strings = " in opened.held()
+    outputs = [each.best.text for each in opened.generate(SOURCES).of]
+    assert outputs != free
+    assert all(stop not in text[: -len(stop)] for text in outputs)
+    assert [each.best.text for each in opened.generate(SOURCES, stop=[]).of] == free
+
+
 def test_what_is_asked_for_goes_before_what_the_folder_says(at_hand: tuple[Any, Path]) -> None:
     model, path = at_hand
     change(path, num_beams=3, max_length=12, min_length=9, repetition_penalty=1.5)
@@ -188,7 +205,7 @@ def test_settings_in_config_json_beside_the_file_are_told(at_hand: tuple[Any, Pa
         ({"penalty_alpha": 0.6}, "penalty_alpha = 0.6 is not followed"),
         ({"top_h": 0.4}, "top_h = 0.4 is not followed"),
         ({"remove_invalid_values": True}, "remove_invalid_values = true is not followed: what is not finite"),
-        ({"stop_strings": ["."]}, "stop_strings = .* is not followed"),
+        ({"stop_strings": [3]}, "stop_strings = .* is not followed: it should be a valid string"),
         ({"max_time": 2.0}, "max_time = 2.0 is not followed"),
         ({"token_healing": True}, "token_healing = true is not followed"),
         ({"forced_decoder_ids": [[1, 5]]}, "forced_decoder_ids = .* is not followed: it is not among our settings"),
