@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import io
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,17 @@ from sourcewise.data.formats.registry import ending_of, open_bytes
 from sourcewise.data.formats.store import Arrays, Header, Store, heard
 
 _GROUPS = 4  # row groups that are kept
+_LOOKED_AT = 20  # cells of bytes that say what a column of them holds
+_BEGINS = {  # how files begin, of which a cell holds all bytes
+    b"\x93NUMPY": NPY,
+    b"PK\x03\x04": ".npz",
+    b"\x89HDF": ".h5",
+    b"RIFF": ".wav",
+    b"fLaC": ".flac",
+    b"OggS": ".ogg",
+    b"ID3": ".mp3",
+    b"\xff\xfb": ".mp3",
+}
 
 
 class ArrowFile:
@@ -50,12 +61,18 @@ class ArrowFile:
 
     def matrices(self) -> list[str]:
         """Names of the columns of matrices, vectors or recordings."""
-        return [field.name for field in self.schema if _holds(field.type)]
+        return [each.name for each in self.schema if _holds(each.type) and not self._is_text(each.name, each.type)]
 
-    def values(self, name: str) -> list[Any]:
-        """A column as Python values."""
-        parts = range(len(self.begins) - 1)
-        return [value for part in parts for value in self.group(part, name).to_pylist()]
+    def _is_text(self, name: str, kind: Any) -> bool:
+        """Whether a column of bytes holds texts, by its first cells."""
+        if not _is_bytes(_plain(kind)) or not self.rows:
+            return False
+        cells = self.group(0, name).drop_null().slice(0, _LOOKED_AT).to_pylist()
+        return bool(cells) and all(_decoded(cell) is not None for cell in cells)
+
+    def parts(self, name: str) -> Iterator[Any]:
+        """Yields the parts of a column, one for each group of rows."""
+        return (self.group(part, name) for part in range(len(self.begins) - 1))
 
     def _group(self, part: int, name: str) -> Any:
         if self._parquet is None:
@@ -103,6 +120,26 @@ def _plain(kind: Any) -> Any:
     return kind.storage_type if isinstance(kind, pyarrow.BaseExtensionType) else kind
 
 
+def _is_bytes(kind: Any) -> bool:
+    return bool(pyarrow.types.is_binary(kind) or pyarrow.types.is_large_binary(kind))
+
+
+def _decoded(cell: bytes) -> str | None:
+    """The text of a cell's bytes; None if they are a file, or not UTF-8."""
+    if cell.startswith(tuple(_BEGINS)) or b"\0" in cell:
+        return None
+    try:
+        return cell.decode()
+    except UnicodeDecodeError:
+        return None
+
+
+def texts_of(cells: list[Any]) -> list[Any]:
+    """Values of a column, in which bytes that are text in UTF-8 have become text."""
+    texts = [_decoded(cell) if isinstance(cell, bytes) else cell for cell in cells]
+    return [cell if text is None else text for cell, text in zip(cells, texts, strict=True)]
+
+
 def _is_list(kind: Any) -> bool:
     types = pyarrow.types
     return bool(types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind))
@@ -112,12 +149,12 @@ def _holds(kind: Any) -> bool:
     """Whether a column of this type holds numbers in lists, or files in bytes."""
     kind = _plain(kind)
     if pyarrow.types.is_struct(kind):
-        return any(field.name == "bytes" and pyarrow.types.is_binary(field.type) for field in kind)
+        return any(field.name == "bytes" and _is_bytes(field.type) for field in kind)
     depth = 0
     while _is_list(kind):
         kind, depth = kind.value_type, depth + 1
     numbers = pyarrow.types.is_floating(kind) or pyarrow.types.is_integer(kind)
-    return bool(depth in (1, 2) and numbers) or bool(depth == 0 and pyarrow.types.is_binary(kind))
+    return bool(depth in (1, 2) and numbers) or bool(depth == 0 and _is_bytes(kind))
 
 
 def _store_of(value: Any) -> Store:
@@ -130,7 +167,9 @@ def _store_of(value: Any) -> Store:
             raise ValueError(f"holds no bytes, only the name {name!r}; give a column of file names")
         return open_bytes(io.BytesIO(found["bytes"]), ending_of(name) or ".wav")
     if isinstance(value, (pyarrow.BinaryScalar, pyarrow.LargeBinaryScalar)):
-        return open_bytes(io.BytesIO(value.as_py()), NPY)
+        cell = value.as_py()
+        ending = next((ending for begin, ending in _BEGINS.items() if cell.startswith(begin)), NPY)
+        return open_bytes(io.BytesIO(cell), ending)
     inner = value.values
     if not _is_list(inner.type):
         return Arrays({"": _numbers(inner)})

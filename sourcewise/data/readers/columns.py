@@ -10,7 +10,7 @@ from sourcewise.data.formats.shards import Members
 from sourcewise.data.formats.store import Store
 from sourcewise.data.readers.records import Records
 from sourcewise.data.readers.shards import left_out, lines_of, matrix_of, samples_of, text_columns, text_of
-from sourcewise.data.readers.tables import Table
+from sourcewise.data.readers.tables import Table, values_of
 from sourcewise.errors import RequestError
 from sourcewise.runtime.extras import parquet
 
@@ -44,7 +44,8 @@ def read_arrow(path: Path) -> Records:
     held = file.matrices()
     columns: dict[str, list[Any]] = {}
     for name in file.schema.names:
-        columns[name] = [""] * file.rows if name in held else file.values(name)
+        values = (value for part in file.parts(name) for value in values_of(part))
+        columns[name] = [""] * file.rows if name in held else [*values]
     table = Table(str(path), columns, list(range(1, file.rows + 1)))
     stores: dict[str, Store] = {name: ArrowColumn(file, name) for name in held}
     return Records(table, stores)

@@ -348,10 +348,14 @@ def _read_parquet(path: str | Path, gathered: Gathered) -> Table:
 
 
 def values_of(column: Any) -> list[Any]:
-    """The Python values of an Arrow column; short floats are rounded to their precision (0.1, not 0.100000001)."""
+    """The Python values of an Arrow column: 0.1 of short floats, not 0.100000001, and the texts of bytes."""
     import pyarrow
 
+    from sourcewise.data.formats.arrow import texts_of
+
     values = column.to_pylist()
+    if pyarrow.types.is_binary(column.type) or pyarrow.types.is_large_binary(column.type):
+        return texts_of(values)
     if pyarrow.types.is_float32(column.type) or pyarrow.types.is_float16(column.type):
         short = column.type.to_pandas_dtype()
         return [value if value is None else Written(str(short(value))) for value in values]

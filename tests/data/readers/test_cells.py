@@ -112,7 +112,8 @@ def test_parquet_of_every_kind(tmp_path):
     assert read(pyarrow.array([1.0, math.nan, 3.0]), skip_bad=True) == ["1", "3"]
     assert read(pyarrow.array([1, None, 3]), skip_bad=True) == ["1", "3"]
     with pytest.raises(RequestError, match="'target' is a bytes; it should be text"):
-        read(pyarrow.array([b"x"]))
+        read(pyarrow.array([b"x", b"\xff\x00"]))
+    assert read(pyarrow.array([b"x", "é".encode()])) == ["x", "é"]
 
 
 def test_tables_written_by_pandas(tmp_path):

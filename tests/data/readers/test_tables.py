@@ -1,11 +1,22 @@
 from __future__ import annotations
 
+import io
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow
+import pyarrow.parquet
 import pytest
+import soundfile
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sourcewise.data.readers.columns import read_arrow
 from sourcewise.data.readers.delimited import read_header, write_tsv
 from sourcewise.data.readers.lines import decode_lines
+from sourcewise.data.readers.manifests import read_manifest
+from sourcewise.data.readers.pairs import read_pairs
 from sourcewise.data.readers.tables import listed, no_column, read_table, read_tsv
 from sourcewise.errors import RequestError
 
@@ -96,3 +107,36 @@ def test_columns_stand_in_their_order_and_the_nearest_is_named():
     assert str(no_column("x.tsv", "de", ["fr", "a,b", " c"])) == "x.tsv: no column 'de'; it has: fr, 'a,b', ' c'"
     assert listed([]) == "none"
     assert listed(f"c{i}" for i in range(40)).endswith("c28, c29, … (40 columns)")
+
+
+@pytest.mark.parametrize("kind", [pyarrow.binary(), pyarrow.large_binary()])
+def test_texts_that_a_parquet_file_keeps_as_bytes_are_texts(tmp_path: Path, kind: Any) -> None:
+    cells = ["a b", "dé 中", None, ""]
+    raw = [cell if cell is None else cell.encode() for cell in cells]
+    table = pyarrow.table({"source": pyarrow.array(raw, kind), "target": ["1", "2", "3", "4"]})
+    pyarrow.parquet.write_table(table, tmp_path / "x.parquet")
+    assert read_table(tmp_path / "x.parquet").columns["source"] == cells
+    beside = table.append_column("features", pyarrow.array([[[1.0, 2.0]]] * 4))
+    pyarrow.parquet.write_table(beside, tmp_path / "y.parquet")
+    assert read_arrow(tmp_path / "y.parquet").table.columns["source"] == cells
+
+
+def test_bytes_that_are_no_text_are_refused_with_their_row(tmp_path: Path) -> None:
+    raw = [b"good"] * 30 + [b"\xff\xfe\x00bad"]
+    pyarrow.parquet.write_table(pyarrow.table({"source": raw, "target": ["t"] * 31}), tmp_path / "x.parquet")
+    with pytest.raises(RequestError, match=r"x\.parquet:31: 'source' is a bytes; it should be text"):
+        read_pairs(tmp_path / "x.parquet")
+
+
+@pytest.mark.parametrize("ending", [".npy", ".npz", ".wav"])
+def test_bytes_that_are_files_are_opened_by_how_they_begin(tmp_path: Path, ending: str) -> None:
+    out, wave = io.BytesIO(), np.sin(np.arange(8000) / 9).astype(np.float32)
+    if ending == ".wav":
+        soundfile.write(out, wave, 8000, format="WAV")
+    else:
+        {".npy": np.save, ".npz": np.savez}[ending](out, wave.reshape(100, 80))
+    table = pyarrow.table({"features": [out.getvalue()] * 3, "text": ["a", "b", "c"]})
+    pyarrow.parquet.write_table(table, tmp_path / "x.parquet")
+    found = read_manifest(tmp_path / "x.parquet")
+    assert [each.target for each in found] == ["a", "b", "c"]
+    assert found.features(2).shape[1] == 80
