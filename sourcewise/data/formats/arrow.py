@@ -19,10 +19,8 @@ from sourcewise.data.formats.store import Arrays, Header, Store, heard
 
 _GROUPS = 4  # row groups that are kept
 _LOOKED_AT = 20  # cells of bytes that say what a column of them holds
-_BEGINS = {  # how files begin, of which a cell holds all bytes
+_BEGINS = {  # of files of one array or recording, of which a cell holds all bytes
     b"\x93NUMPY": NPY,
-    b"PK\x03\x04": ".npz",
-    b"\x89HDF": ".h5",
     b"RIFF": ".wav",
     b"fLaC": ".flac",
     b"OggS": ".ogg",

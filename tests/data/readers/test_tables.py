@@ -128,13 +128,13 @@ def test_bytes_that_are_no_text_are_refused_with_their_row(tmp_path: Path) -> No
         read_pairs(tmp_path / "x.parquet")
 
 
-@pytest.mark.parametrize("ending", [".npy", ".npz", ".wav"])
+@pytest.mark.parametrize("ending", [".npy", ".wav", ".flac"])
 def test_bytes_that_are_files_are_opened_by_how_they_begin(tmp_path: Path, ending: str) -> None:
     out, wave = io.BytesIO(), np.sin(np.arange(8000) / 9).astype(np.float32)
-    if ending == ".wav":
-        soundfile.write(out, wave, 8000, format="WAV")
+    if ending == ".npy":
+        np.save(out, wave.reshape(100, 80))
     else:
-        {".npy": np.save, ".npz": np.savez}[ending](out, wave.reshape(100, 80))
+        soundfile.write(out, wave, 8000, format=ending[1:].upper())
     table = pyarrow.table({"features": [out.getvalue()] * 3, "text": ["a", "b", "c"]})
     pyarrow.parquet.write_table(table, tmp_path / "x.parquet")
     found = read_manifest(tmp_path / "x.parquet")
