@@ -68,7 +68,9 @@ class Within(NamedTuple):
 
 class Modes(NamedTuple):
     """What evaluation computes otherwise than training: norms whose statistics are as they were made after so many
-    steps, in words; nats of a token of one training batch in both modes; passes without gradients in training mode.
+    steps, in words; nats of a token of one training batch in both modes; passes without gradients in training mode; and
+    training steps in succession in which dropout was off, those that were looked at, the first of them, and how much it
+    would be.
     """
 
     norms: Sequence[str] = ()
@@ -76,6 +78,9 @@ class Modes(NamedTuple):
     training: float = math.nan
     evaluation: float = math.nan
     passes: int = 0
+    quiet: int = 0
+    since: int = 0
+    dropout: float = 0.0
 
 
 class Inside(NamedTuple):

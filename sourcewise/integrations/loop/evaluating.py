@@ -166,24 +166,34 @@ def _sided(understood: Understood, path: str, tensor: Tensor, named: Named, neig
     return neighbour.get(path, tensor) if own or not kept else tensor
 
 
+def turned_sources(
+    understood: Understood, batch: Any, named: Named, collation: dict[str, Tensor], kept: int
+) -> tuple[Any, Named] | None:
+    """A batch with its sources turned from end to beginning, but for so many last places; None where it is the same."""
+    path, lengths = understood.source.path if understood.source is not None else "", collation[MASK].sum(1)
+
+    def change(name: str, tensor: Tensor) -> Tensor:
+        if name != path or tensor.ndim < 2:
+            return tensor
+        rows = tensor.transpose(0, 1) if understood.source_turned else tensor
+        out = turned_rows(rows, lengths, kept)
+        return out.transpose(0, 1) if understood.source_turned else out
+
+    tensors = {name: change(name, each) for name, each in named.items()}
+    if path not in tensors or torch.equal(tensors[path], named[path]):
+        return None
+    return exchanged(batch, change), tensors
+
+
 @torch.no_grad()
 def turned_nats(reader: Reader, batch: Any, named: Named, collation: dict[str, Tensor]) -> np.ndarray | None:
     """Nats of each target of a batch with its source turned from end to beginning; None where that changes none."""
-    understood, lengths = reader.understood, collation[MASK].sum(1)
-    path = understood.source.path if understood.source is not None else ""
 
     def nats(kept: int) -> np.ndarray | None:
-        def change(name: str, tensor: Tensor) -> Tensor:
-            if name != path or tensor.ndim < 2:
-                return tensor
-            rows = tensor.transpose(0, 1) if understood.source_turned else tensor
-            out = turned_rows(rows, lengths, kept)
-            return out.transpose(0, 1) if understood.source_turned else out
-
-        tensors = {name: change(name, each) for name, each in named.items()}
-        if path not in tensors or torch.equal(tensors[path], named[path]):
+        other = turned_sources(reader.understood, batch, named, collation, kept)
+        if other is None:
             return None
-        return np.asarray(reader.nats(exchanged(batch, change), tensors, collation).double().sum(1).cpu())
+        return np.asarray(reader.nats(*other, collation).double().sum(1).cpu())
 
     return likelier(nats)
 

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from sourcewise.diagnosis.measures.first_step import Weight, width_of
 from sourcewise.diagnosis.measures.freshness import is_drawn
-from sourcewise.diagnosis.observed import Decay, Rates
+from sourcewise.diagnosis.observed import Decay, Rates, Rounded
 from sourcewise.errors import RequestError
 from sourcewise.integrations.finite import local
 from sourcewise.integrations.loop.watching import Hook
@@ -36,6 +36,7 @@ class Stepping:
         self.counts = [0 for _ in self.optimizers]  # steps of each so far
         self.gradients: dict[int, float] = {}  # parameter → root mean square
         self.updates: dict[int, float] = {}
+        self._moving: list[tuple[str, Tensor, Tensor]] = []  # of numbers in half precision: kind, which moved, of which
         self._before: dict[int, Tensor] = {}
         self._within = False  # a step
         self._rates: list[float] = []  # of the first optimizer, each as it changed
@@ -77,11 +78,18 @@ class Stepping:
         decoupled = bool(group.get("decoupled_weight_decay", kind.lower().endswith("w")))
         return Decay(value, not decoupled and "betas" in group, kind)
 
+    def rounded(self) -> Rounded | None:
+        """How many numbers in half precision the step moved that was looked at last; None where there are none."""
+        if not self._moving or not self.taken:
+            return None
+        moved, numbers = (sum(int(each[i]) for each in self._moving) for i in (1, 2))  # type: ignore[call-overload]
+        return Rounded(self._moving[0][0], moved / numbers, numbers, self.rate) if numbers else None
+
     def start(self) -> None:
         """The next step is looked at."""
         self.on, self.taken = True, False
         if not self._within:  # a closure calls the model within the step
-            self.gradients, self.updates, self._before = {}, {}, {}
+            self.gradients, self.updates, self._before, self._moving = {}, {}, {}, []
 
     def stop(self) -> None:
         """No longer."""
@@ -117,8 +125,20 @@ class Stepping:
             sizes = roots([_whole(p.grad) for p in stepped])
             self.gradients |= {id(p): size for p, size in zip(stepped, sizes, strict=True)}
             moved = [p for p in known if id(p) in self._before]
+            self._moving += [_moving(p, self._before[id(p)]) for p in moved if _is_half(p) and p.grad is not None]
             apart = roots([_some(p).float() - self._before.pop(id(p)).float() for p in moved])
             self.updates |= {id(p): size for p, size in zip(moved, apart, strict=True)}
+
+
+def _is_half(parameter: Any) -> bool:
+    return parameter.ndim > 1 and parameter.dtype in (torch.bfloat16, torch.float16)
+
+
+def _moving(parameter: Any, before: Tensor) -> tuple[str, Tensor, Tensor]:
+    """The kind of a matrix's numbers, how many of those with a gradient moved, and how many that are."""
+    has = _some(parameter.grad) != 0
+    kind = str(parameter.dtype).removeprefix("torch.")
+    return kind, ((_some(parameter) != before) & has).sum(), has.sum()
 
 
 @torch.no_grad()
