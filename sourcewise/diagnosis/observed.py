@@ -162,7 +162,6 @@ class Observed:
     given: Given = ""
     squeezed: str = ""  # what passes over the logits before their softmax, in words
     repeated: str = ""  # a layer that stands several times in its list, in words
-    rounded: Rounded | None = None
     loss: float = math.nan  # as the training has it
     nats: float = math.nan  # of a label that counts
     scale: float = math.nan  # times the loss, of which backward() makes gradients

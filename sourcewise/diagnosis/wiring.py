@@ -26,7 +26,7 @@ from sourcewise.diagnosis.measures.wiring import (
     measure_loss,
     measure_paths,
 )
-from sourcewise.diagnosis.observed import Observed
+from sourcewise.diagnosis.observed import Observed, Rounded
 from sourcewise.diagnosis.plan import Plan
 from sourcewise.diagnosis.rule import CannotTell
 from sourcewise.errors import RequestError
@@ -125,6 +125,7 @@ class Wiring:
     unlabelled: int = 0
     within: Within | None = None
     modes: Modes | None = None
+    rounded: Rounded | None = None
     observed: Observed | None = None  # in a training of somebody's own modules; then there is no network
 
     about = "the wiring"

@@ -32,7 +32,9 @@ from sourcewise.integrations.fed import held_against, why_unfed
 from sourcewise.integrations.finite import Steps, scales
 from sourcewise.integrations.laid import side_in
 from sourcewise.integrations.passing import First, Passing, Spread, as_tensors, joined
+from sourcewise.integrations.rates import groups
 from sourcewise.integrations.recorder import Recorder
+from sourcewise.integrations.rounding import BeforeStep
 from sourcewise.integrations.subjects import Training, pairs_of, plan_of, speaker_of, wiring_of, within_of
 from sourcewise.integrations.telling import Told, of_set
 from sourcewise.runtime.device import is_host
@@ -66,6 +68,7 @@ class HuggingFaceDoctor(Doctor):
         self.lengths: tuple[int, str] | None = None  # the most tokens of the training's own outputs, and who says so
         self._set = ""  # the evaluation set of the course
         self.stream: Stream | None = None  # of the batches of the training
+        self._halves: BeforeStep | None = None
         self._side: Side = ""  # where sources are padded in training
 
     # ── what a host tells ─────────────────────────────────────────────────────────────────────────────────────────────
@@ -131,6 +134,7 @@ class HuggingFaceDoctor(Doctor):
             self.judge_finite()
         if logged:
             self.recorder.before_step(self.model, self.optimizer)
+            self._halves = BeforeStep(self.model.parameters())
 
     def after_step(self, *, logged: bool) -> None:
         """The updates of a step."""
@@ -143,6 +147,7 @@ class HuggingFaceDoctor(Doctor):
                 self.judge_finite()
         if logged:
             self.recorder.after_step(self.model, self.optimizer)
+            self._judge_rounding()
 
     def logged(self, logs: Mapping[str, Any], *, own: bool) -> None:
         """A line of the training's log, with `loss` and perhaps `grad_norm`; `own`: nobody else saw that loss."""
@@ -227,6 +232,14 @@ class HuggingFaceDoctor(Doctor):
         if isinstance(labels, Tensor) and (aside := held_against(logits, gradient, labels)):
             self.pieces["aims"] = look(Wiring(aside=aside), codes="WIR007")
             self.tell()
+
+    @guarded("what becomes of small updates")
+    def _judge_rounding(self) -> None:
+        """How many numbers in half precision the step has moved."""
+        halves, self._halves = self._halves, None
+        rates = [float(group.get("lr") or 0.0) for group in groups(self.optimizer)]
+        if halves is not None and (rounded := halves.after(max(rates, default=0.0))) is not None:
+            self.pieces["rounding"] = look(Wiring(rounded=rounded), codes="WIR047")
 
     @guarded("the order of the batches")
     def _judge_order(self) -> None:

@@ -11,6 +11,7 @@ from sourcewise.diagnosis.coming import Batched
 
 SHUFFLED = 200  # orders that are tried beside the one in which batches came
 SEED = 3
+WINDOWS, FALL = 24, 1 / 3  # of all batches; of what a figure has risen by
 
 
 class Drift(NamedTuple):
@@ -45,6 +46,18 @@ def drift_of(batches: Sequence[Batched], figures: slice, least: float) -> Drift 
     draw = np.random.default_rng(SEED)
     others = [_neighbours(scaled[draw.permutation(len(scaled))]) for _ in range(SHUFFLED)]
     return Drift(float(apart[chosen].max()), _neighbours(scaled), max(others))
+
+
+def only_rises(batches: Sequence[Batched], figures: slice) -> bool:
+    """Whether the largest of these figures but rises, from batch to batch, and hardly ever falls.
+
+    It is that of the middle of a few batches, which may fall by a third of what it has risen by.
+    """
+    means = np.array([each.sums[figures].max() / each.size for each in batches])
+    window = max(1, len(means) // WINDOWS)
+    middles = np.array([np.median(part) for part in np.array_split(means, max(1, len(means) // window))])
+    fall = float((np.maximum.accumulate(middles) - middles).max())
+    return fall <= FALL * float(middles.max() - middles[0])
 
 
 def _neighbours(scaled: np.ndarray) -> float:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import torch
@@ -40,14 +41,14 @@ class Choices(TorchFunctionMode):
 
 def _place() -> Place | None:
     """The line outside of torch and of this package that is called from; None where there is none."""
-    frame = sys._getframe(2)
+    frame: FrameType | None = sys._getframe(2)
     while frame is not None:
         file = frame.f_code.co_filename
         if frame.f_code.co_name == "multi_head_attention_forward":
             return None  # runs over keys, however many there are
         if not file.startswith(NOT_THEIRS):
             return file, frame.f_lineno
-        frame = frame.f_back  # type: ignore[assignment]
+        frame = frame.f_back
     return None
 
 

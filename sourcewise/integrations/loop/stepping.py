@@ -18,11 +18,11 @@ from sourcewise.diagnosis.observed import Decay, Rates, Rounded
 from sourcewise.errors import RequestError
 from sourcewise.integrations.finite import local
 from sourcewise.integrations.loop.watching import Hook
+from sourcewise.integrations.rounding import Counted, counted, is_half, rounded_of, some
 from sourcewise.model.parts import ParameterInfo
 from sourcewise.training.events import Step
 
 MOST = 5000  # changes of the learning rate that are noted
-ENTRIES = 262_144  # of a tensor that are kept to see how far it moves
 
 
 class Stepping:
@@ -36,7 +36,7 @@ class Stepping:
         self.counts = [0 for _ in self.optimizers]  # steps of each so far
         self.gradients: dict[int, float] = {}  # parameter → root mean square
         self.updates: dict[int, float] = {}
-        self._moving: list[tuple[str, Tensor, Tensor]] = []  # of numbers in half precision: kind, which moved, of which
+        self._moving: list[Counted] = []  # of matrices in half precision
         self._before: dict[int, Tensor] = {}
         self._within = False  # a step
         self._rates: list[float] = []  # of the first optimizer, each as it changed
@@ -80,10 +80,7 @@ class Stepping:
 
     def rounded(self) -> Rounded | None:
         """How many numbers in half precision the step moved that was looked at last; None where there are none."""
-        if not self._moving or not self.taken:
-            return None
-        moved, numbers = (sum(int(each[i]) for each in self._moving) for i in (1, 2))  # type: ignore[call-overload]
-        return Rounded(self._moving[0][0], moved / numbers, numbers, self.rate) if numbers else None
+        return rounded_of(self._moving, self.rate) if self._moving and self.taken else None
 
     def start(self) -> None:
         """The next step is looked at."""
@@ -106,7 +103,7 @@ class Stepping:
         self._within = True
         if self.on:
             with self.guard("the updates of the weights"):
-                self._before |= {id(p): _some(p).clone() for p in _learning(optimizer)}
+                self._before |= {id(p): some(p).clone() for p in _learning(optimizer)}
 
     @torch.no_grad()
     def _left(self, optimizer: Any, *given: Any) -> None:
@@ -125,20 +122,11 @@ class Stepping:
             sizes = roots([_whole(p.grad) for p in stepped])
             self.gradients |= {id(p): size for p, size in zip(stepped, sizes, strict=True)}
             moved = [p for p in known if id(p) in self._before]
-            self._moving += [_moving(p, self._before[id(p)]) for p in moved if _is_half(p) and p.grad is not None]
-            apart = roots([_some(p).float() - self._before.pop(id(p)).float() for p in moved])
+            self._moving += [
+                counted(p, self._before[id(p)], some(p.grad)) for p in moved if is_half(p) and p.grad is not None
+            ]
+            apart = roots([some(p).float() - self._before.pop(id(p)).float() for p in moved])
             self.updates |= {id(p): size for p, size in zip(moved, apart, strict=True)}
-
-
-def _is_half(parameter: Any) -> bool:
-    return parameter.ndim > 1 and parameter.dtype in (torch.bfloat16, torch.float16)
-
-
-def _moving(parameter: Any, before: Tensor) -> tuple[str, Tensor, Tensor]:
-    """The kind of a matrix's numbers, how many of those with a gradient moved, and how many that are."""
-    has = _some(parameter.grad) != 0
-    kind = str(parameter.dtype).removeprefix("torch.")
-    return kind, ((_some(parameter) != before) & has).sum(), has.sum()
 
 
 @torch.no_grad()
@@ -230,12 +218,6 @@ def unwrapped(optimizer: Any) -> Any:
 def _whole(tensor: Any) -> Tensor:
     held = local(tensor.detach())
     return held.coalesce().values() if held.is_sparse else held
-
-
-def _some(parameter: Any) -> Tensor:
-    """Up to `ENTRIES` entries, in odd steps."""
-    flat = local(parameter.detach()).flatten()
-    return flat[:: max(1, flat.numel() // ENTRIES) | 1]
 
 
 def _learning(optimizer: Any) -> list[Any]:

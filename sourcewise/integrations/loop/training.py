@@ -66,7 +66,8 @@ from sourcewise.integrations.loop.stepping import Stepping, line_of, optimizers_
 from sourcewise.integrations.loop.tables import standing_tables
 from sourcewise.integrations.loop.tracing import ReadBy, traced
 from sourcewise.integrations.loop.understood import Asked, Understood
-from sourcewise.integrations.loop.watching import Watching
+from sourcewise.integrations.loop.watching import Watching, noises
+from sourcewise.integrations.rates import settings
 from sourcewise.integrations.recorder import Recorder
 from sourcewise.integrations.telling import PREFIX, Told, of_set
 from sourcewise.tracking import Trackers
@@ -109,7 +110,16 @@ class LoopDoctor(Doctor):
         self.watching.begins = self.stepping.start  # what steps before belongs to the batch before
         self.passed, self.stream = Passed(), Stream()
         self._waiting: list[tuple[int, Named]] = []  # batches that nobody can read yet
-        self.plan = Plan(steps=steps, fresh=False, trained=trained, clip=0.0, half=half_of(self.model))
+        taken = [each for one in self.stepping.optimizers for each in settings(one)]
+        taken.append(("dropout", "dropout", max((p for p, _ in noises(self.model)), default=0.0)))
+        self.plan = Plan(
+            steps=steps,
+            fresh=False,
+            trained=trained,
+            clip=0.0,
+            half=half_of(self.model),
+            taken=tuple(dict.fromkeys(taken)),
+        )
         self.recorder = Recorder(self.plan, cure=LOOP.not_finite)
         self.recorder.started()
         self.understood: Understood | None = None
@@ -315,7 +325,6 @@ class LoopDoctor(Doctor):
             given=seen.given(self.watching),
             squeezed=self._squeezed,
             repeated=self._repeated,
-            rounded=self.stepping.rounded(),
             loss=seen.value,
             nats=nats,
             shares=tuple(self._shares),
@@ -339,7 +348,10 @@ class LoopDoctor(Doctor):
             decay=self.stepping.decay(),
         )
         modes = None if self._modes is None else self._modes.modes(seen.number)
-        self.pieces["wiring"] = look(Wiring(plan=self.plan, observed=observed, hidden=hidden, modes=modes))
+        rounded = self.stepping.rounded()
+        self.pieces["wiring"] = look(
+            Wiring(plan=self.plan, observed=observed, hidden=hidden, modes=modes, rounded=rounded)
+        )
 
     def _edges(self) -> Edges | None:
         """With which tokens labels begin and end, where it is known how batches are read."""

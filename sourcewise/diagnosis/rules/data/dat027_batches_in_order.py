@@ -1,5 +1,7 @@
-from sourcewise.diagnosis.coming import Coming
-from sourcewise.diagnosis.measures.drift import SHUFFLED, drift_of
+from collections.abc import Sequence
+
+from sourcewise.diagnosis.coming import Batched, Coming
+from sourcewise.diagnosis.measures.drift import SHUFFLED, drift_of, only_rises
 from sourcewise.diagnosis.rule import Cure, Findings, Rule
 
 
@@ -12,12 +14,12 @@ class BatchesInOrder(Rule[Coming]):
     ## Threshold and its origin
     Warning where batches differ {apart} times as much as shuffled ones in some figure, and neighbours correlate by
     {alike} or more, and by more than in any of {orders} other orders of the same batches; of {fewest} batches or more.
-    Batches of examples of one length, themselves in a random order, are healthy. So is a first epoch from short to
-    long; but later ones should be shuffled.
+    Batches of examples of one length, themselves in a random order, are healthy. So is a curriculum from short to long
+    that has ended: lengths only rise, and the last {last:words} of the batches come in no order.
     """
 
     code, name, level, rank = "DAT027", "batches come in an order", "warning", 3.5
-    apart, alike, orders, fewest = 3, 0.5, SHUFFLED, 24
+    apart, alike, orders, fewest, last = 3, 0.5, SHUFFLED, 24, 0.25
     explains = "TRN002..TRN005 TRN008..TRN010 OUT00* SRC* MEM* ATT*"
     cures = Cure(
         "Shuffle the examples, anew in every epoch; where they are streamed, through a buffer that is larger than a "
@@ -34,6 +36,8 @@ class BatchesInOrder(Rule[Coming]):
             found = drift_of(batches, figures, self.apart)
             if found is None or found.neighbours < self.alike or found.neighbours <= found.by_chance:
                 continue
+            if what == "lengths" and only_rises(batches, figures) and not self.in_order(batches, figures):
+                continue  # a curriculum that has ended
             evidence = (
                 f"the {what} of batches differ {found.apart:.3g} times as much as those of shuffled ones, and each "
             )
@@ -42,3 +46,7 @@ class BatchesInOrder(Rule[Coming]):
                 f"{evidence}{self.orders} other orders), from step {batches[0].step} to {batches[-1].step}"
             )
             return
+
+    def in_order(self, batches: Sequence[Batched], figures: slice) -> bool:
+        found = drift_of(batches[-max(8, int(self.last * len(batches))) :], figures, self.apart)
+        return found is not None and found.neighbours >= self.alike

@@ -35,10 +35,10 @@ class NotLogProbabilities(Rule[Wiring]):
     rivals instead of tokens.
     ## Threshold and its origin
     An activation that is the last thing before the softmax is an error, too: a ReLU, a sigmoid or a tanh bounds the
-    logits, so that no word can be ruled out; dropout there sets some to 0 by chance, a warning. It is found by the graph
-    of the loss. Any of these is an error; which it is follows from the outputs' sums (1 within {sums}) and from the gradient's shape
-    (within {close}; {rough} in bf16 and fp16). Label smoothing, weights of classes, sums and means,
-    scaled losses and log_softmax before CrossEntropyLoss are as they should be.
+    logits, so that no word can be ruled out; dropout there sets some to 0 by chance, a warning. It is found by the
+    graph of the loss. Any of these is an error; which it is follows from the outputs' sums (1 within {sums}) and from
+    the gradient's shape (within {close}; {rough} in bf16 and fp16). Label smoothing, weights of classes, sums and
+    means, scaled losses and log_softmax before CrossEntropyLoss are as they should be.
     """
 
     code, name, level, rank = "WIR027", "the loss is given what it is not made for", "error", 1.3

@@ -45,5 +45,7 @@ class GradientsNotTaken(Rule[Wiring]):
             yield self.finding(f"{evidence}: they are set to zero in between, or the step comes before backward()")
         elif gradients.thrown[0] >= max(self.thrown, self.share * gradients.thrown[1]):
             gone, of = gradients.thrown
-            evidence = f"of {of} gradients that wait for a step of the optimizer {gone} are set to zero before the next "
+            evidence = (
+                f"of {of} gradients that wait for a step of the optimizer {gone} are set to zero before the next "
+            )
             yield self.finding(f"{evidence}batch: only the last before a step counts, the others are lost", None, ADDED)

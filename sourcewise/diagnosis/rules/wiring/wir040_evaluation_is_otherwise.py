@@ -8,7 +8,8 @@ ALWAYS = Cure(
     "model.train()",
 )
 AGAIN = Cure(
-    "Switch back to training behind each evaluation, and at the beginning: from_pretrained() gives a model in eval mode.",
+    "Switch back to training behind each evaluation, and at the beginning: from_pretrained() gives a model in eval "
+    "mode.",
     "model.train()  # of each module that learns",
 )
 NORMS = Cure(

@@ -29,5 +29,7 @@ class WordsBeforeAreNotRead(Rule[Wiring]):
         """See the page."""
         moves = wiring.observed.moves if wiring.observed is not None else None
         if moves is not None and moves.unread >= self.passes and wiring.paths.reached:
-            evidence = f"other words in the targets move no output in {moves.unread} passes; other sources move them by "
+            evidence = (
+                f"other words in the targets move no output in {moves.unread} passes; other sources move them by "
+            )
             yield self.finding(f"{evidence}{moves.source:.2g} of the largest")

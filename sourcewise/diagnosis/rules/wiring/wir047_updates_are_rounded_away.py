@@ -3,8 +3,8 @@ from sourcewise.diagnosis.wiring import Wiring
 
 
 class UpdatesAreRoundedAway(Rule[Wiring]):
-    """Of the weights that are kept in half precision (bf16, fp16), and that an optimizer steps: the share of the numbers
-    with a gradient that a step moves at all.
+    """Of the weights that are kept in half precision (bf16, fp16), and that an optimizer steps: the share of the
+    numbers with a gradient that a step moves at all.
 
     ## Why that is bad
     bf16 has 8 bits: 0.05 has its next neighbours at 0.0002 from it. An update of less than half of that is rounded back
@@ -29,8 +29,8 @@ class UpdatesAreRoundedAway(Rule[Wiring]):
 
     def check(self, wiring: Wiring) -> Findings:
         """See the page."""
-        seen = wiring.observed.rounded if wiring.observed is not None else None
-        if seen is None or seen.rate <= 0 or wiring.any_step is None:
+        seen = wiring.rounded
+        if seen is None or seen.rate <= 0:
             return
         if level := self.below(seen.moved):
             evidence = f"of {seen.numbers:,} {seen.kind} weights with a gradient that were looked at a step moves "
