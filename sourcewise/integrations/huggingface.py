@@ -8,7 +8,7 @@ outputs at each evaluation.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
@@ -27,7 +27,7 @@ from sourcewise.integrations.collated import LABELS, CollatedNetwork, parts
 from sourcewise.integrations.coming import Stream
 from sourcewise.integrations.cures import TRAINER
 from sourcewise.integrations.doctor import Doctor, guarded
-from sourcewise.integrations.evaluated import look_at_lengths, look_at_network, look_at_suppressed
+from sourcewise.integrations.evaluated import look_at_led, look_at_lengths, look_at_network, look_at_suppressed
 from sourcewise.integrations.fed import held_against, why_unfed
 from sourcewise.integrations.finite import Steps, scales
 from sourcewise.integrations.laid import side_in
@@ -68,6 +68,7 @@ class HuggingFaceDoctor(Doctor):
         self.lengths: tuple[int, str] | None = None  # the most tokens of the training's own outputs, and who says so
         self._set = ""  # the evaluation set of the course
         self.stream: Stream | None = None  # of the batches of the training
+        self._seen_last: list[dict[str, Any]] = []  # of the last evaluation
         self._halves: BeforeStep | None = None
         self._side: Side = ""  # where sources are padded in training
 
@@ -173,7 +174,7 @@ class HuggingFaceDoctor(Doctor):
 
     def evaluated(self, name: str) -> dict[str, Any]:
         """The network, on the examples of an evaluation that were kept, and its figures; () where there are none."""
-        batches = self.kept.batches()
+        batches = self._seen_last = self.kept.batches()
         self.kept.clear()
         self.judge_finite(weights=True)
         if self.is_lost:
@@ -193,6 +194,13 @@ class HuggingFaceDoctor(Doctor):
                 self.recorder.evaluated(figures, self.steps_taken())
             self.judge_course()
         return figures
+
+    def led(self, names: Sequence[str]) -> None:
+        """Figures of texts that the training computes of outputs behind the true tokens."""
+        batches = self._seen_last
+        if names and batches:
+            with self.look():
+                self.pieces["led"] = look_at_led(batches, speaker_of(self.model, self.processing), names)
 
     # ── what is looked at ─────────────────────────────────────────────────────────────────────────────────────────────
 

@@ -19,6 +19,7 @@ from sourcewise.diagnosis.likelihood import Likelihood
 from sourcewise.diagnosis.measures.objective import Form
 from sourcewise.diagnosis.measures.turned import likelier
 from sourcewise.diagnosis.rules import look
+from sourcewise.diagnosis.rules.outputs.out020_outputs_made_with_the_references import OutputsMadeWithTheReferences
 from sourcewise.errors import RequestError
 from sourcewise.evaluation.one_batch import measured
 from sourcewise.evaluation.results import Row
@@ -242,7 +243,43 @@ def evaluated(
     ]
     pieces, figures = judged_outputs(encoded, rows, bits, EvaluationConfig())
     said = said_beside(lambda: (reader.said(*each) for each in readable), outputs)
-    return pieces | {"likelihood": known, "saying": look(Asking(encoded, said=said))}, figures
+    led = led_by_references(reader, readable, outputs, generate)
+    return pieces | {"likelihood": known, "saying": look(Asking(encoded, said=said, led=led))}, figures
+
+
+def led_by_references(
+    reader: Reader,
+    batches: Sequence[tuple[Any, Named]],
+    outputs: Sequence[Sequence[Any]],
+    generate: Callable[[Any], Any],
+) -> str:
+    """In words, how many outputs of a batch are others with other references; "" where few are, or they vary anyhow."""
+    known = reader.understood
+    for (batch, named), usual in zip(batches, outputs, strict=True):
+        goal = named.get(known.labels.path) if known.labels is not None else None
+        if goal is None or goal.ndim != 2:
+            return ""
+        axis = int(known.labels_turned)
+        if goal.shape[axis] < 2 or len(usual) != goal.shape[axis]:
+            continue
+
+        def change(path: str, tensor: Tensor, goal: Tensor = goal, axis: int = axis) -> Tensor:
+            own = tensor is goal or of_target(path, tensor, goal, known.labels_turned)
+            return tensor.roll(1, axis) if own and tensor.ndim == 2 else tensor
+
+        texts = [[_plain(each) for each in generate(other)] for other in (batch, exchanged(batch, change))]
+        before = [_plain(each) for each in usual]
+        if texts[0] != before or len(texts[1]) != len(before):
+            return ""
+        others = sum(one != two for one, two in zip(before, texts[1], strict=True))
+        if others < OutputsMadeWithTheReferences.share * len(before):
+            return ""
+        return f"with other references for the same sources {others} of {len(before)} outputs of a batch are others"
+    return ""
+
+
+def _plain(output: Any) -> Any:
+    return output if isinstance(output, str) else tuple(int(i) for i in output)
 
 
 def said_by(output: Any, speaker: Speaker) -> str:
