@@ -1,4 +1,4 @@
-"""Kinds that people tell of, in loops of one's own: two instances of each or more, and healthy twins that stay silent."""
+"""Kinds that people tell of, in loops of one's own: two instances of each or more, and healthy twins."""
 
 from __future__ import annotations
 

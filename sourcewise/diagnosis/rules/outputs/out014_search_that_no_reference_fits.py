@@ -15,8 +15,8 @@ LOOSER = Cure(
 class SearchThatNoReferenceFits(Rule[Asking]):
     """The shortest and longest outputs that the search allows (min_new_tokens and max_new_tokens, or min_length and
     max_length of a folder's generation_config.json; generation_max_length of a Trainer, or 20 tokens), beside the
-    lengths of the references in tokens. And references that repeat as many tokens in a row as no_repeat_ngram_size bars,
-    or have as many from their source as encoder_no_repeat_ngram_size does.
+    lengths of the references in tokens. And references that repeat as many tokens in a row as no_repeat_ngram_size
+    bars, or have as many from their source as encoder_no_repeat_ngram_size does.
     ## Why that is bad
     Where the end of text is forbidden until after a reference ends, every output is too long, and what fills it is made
     up. Where it is cut before, none can be complete. Such settings stay in a folder from its former task.

@@ -8,8 +8,8 @@ class OutputsMadeWithTheReferences(Rule[Asking]):
     computed of the likeliest tokens behind the true ones.
 
     ## Why that is bad
-    A model that is told each word before the next is right nearly always. The figure says nothing of what it says alone,
-    and may rise while that gets worse; the best checkpoint is then picked by it.
+    A model that is told each word before the next is right nearly always. The figure says nothing of what it says
+    alone, and may rise while that gets worse; the best checkpoint is then picked by it.
 
     ## Threshold and its origin
     Of a loop an error from {share:%} of the outputs, where two calls for the same batch give the same. Of a Trainer a
