@@ -23,7 +23,7 @@ from sourcewise.diagnosis.pairs import FEWEST, SAMPLE, Pairs
 from sourcewise.diagnosis.rules import absent, look
 from sourcewise.diagnosis.wiring import EXAMPLES, Wiring
 from sourcewise.errors import RequestError
-from sourcewise.integrations.collated import LABELS, CollatedNetwork, parts
+from sourcewise.integrations.collated import LABELS, CollatedNetwork, Speaker, parts
 from sourcewise.integrations.coming import Stream
 from sourcewise.integrations.cures import TRAINER
 from sourcewise.integrations.doctor import Doctor, guarded
@@ -31,6 +31,7 @@ from sourcewise.integrations.evaluated import look_at_led, look_at_lengths, look
 from sourcewise.integrations.fed import held_against, why_unfed
 from sourcewise.integrations.finite import Steps, scales
 from sourcewise.integrations.laid import side_in
+from sourcewise.integrations.overwritten import are_sources, in_data_set
 from sourcewise.integrations.passing import First, Passing, Spread, as_tensors, joined
 from sourcewise.integrations.rates import groups
 from sourcewise.integrations.recorder import Recorder
@@ -57,6 +58,7 @@ class HuggingFaceDoctor(Doctor):
         self.processing: Any = None
         self.training: Training | None = None
         self.active: Callable[[], bool] = lambda: True
+        self.data_set: Callable[[], Any] = lambda: None  # that it trains on
         self.unlabelled = "no batch was seen"  # why, where no batch of a training was
         self.passing = Passing(self.passed, self.lost)
         self.kept = Spread(examples)  # of an evaluation
@@ -71,6 +73,11 @@ class HuggingFaceDoctor(Doctor):
         self._seen_last: list[dict[str, Any]] = []  # of the last evaluation
         self._halves: BeforeStep | None = None
         self._side: Side = ""  # where sources are padded in training
+
+    @property
+    def speaker(self) -> Speaker:
+        """What its ids say."""
+        return speaker_of(self.model, self.processing)
 
     # ── what a host tells ─────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -113,7 +120,7 @@ class HuggingFaceDoctor(Doctor):
         if self.stream is None or not self.stream.wants:
             return
         try:
-            source, real, _ = parts(batch, speaker_of(self.model, self.processing).pad_id)
+            source, real, _ = parts(batch, self.speaker.pad_id)
         except (RequestError, TypeError, AttributeError):
             self.stream = None  # the look at the pairs says why
             return
@@ -184,7 +191,7 @@ class HuggingFaceDoctor(Doctor):
                 self.model, batches, self.processing, self.outputs, self._trained, self._side
             )
         if self.lengths is not None:
-            found["lengths"] = look_at_lengths(batches, speaker_of(self.model, self.processing), *self.lengths)
+            found["lengths"] = look_at_lengths(batches, self.speaker, *self.lengths)
         found["suppressed"] = look_at_suppressed(batches, self.model, self.processing)
         self.pieces |= {f"{what} {name}".strip(): of_set(piece, name) for what, piece in found.items()}
         if figures:
@@ -200,7 +207,7 @@ class HuggingFaceDoctor(Doctor):
         batches = self._seen_last
         if names and batches:
             with self.look():
-                self.pieces["led"] = look_at_led(batches, speaker_of(self.model, self.processing), names)
+                self.pieces["led"] = look_at_led(batches, self.speaker, names)
 
     # ── what is looked at ─────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -214,7 +221,7 @@ class HuggingFaceDoctor(Doctor):
             self.passing.next_call(self.model, partial(self._look_at_call, first.batches))
         if self.training.own and not self.training.compiled:
             self.passing.next_outputs(self.model, self._look_at_aims)
-        self._side = side_in(first.batches, speaker_of(self.model, self.processing).pad_id)
+        self._side = side_in(first.batches, self.speaker.pad_id)
         with self.look():
             wiring = wiring_of(self.model, first.batches, self.processing, self.training)
             self.pieces["wiring"] = look(wiring)
@@ -261,11 +268,13 @@ class HuggingFaceDoctor(Doctor):
         waited, self._pairs = self._pairs, None
         if waited is None or self._unseen(waited):
             return
-        self._side = self._side or side_in(waited.batches, speaker_of(self.model, self.processing).pad_id)
+        self._side = self._side or side_in(waited.batches, self.speaker.pad_id)
         with self.look():
-            within = within_of(waited.batches, speaker_of(self.model, self.processing))
+            within = within_of(waited.batches, self.speaker)
             self.pieces["padding"] = look(Wiring(within=within), codes="WIR039")
             pairs = pairs_of(self.model, waited.batches, self.processing, waited.forms)
+            if pairs.ids is not None and are_sources(waited.batches, pad := self.speaker.pad_id):
+                pairs = replace(pairs, ids=replace(pairs.ids, overwritten=in_data_set(self.data_set(), pad)))
             count = len(pairs.train)
             few = count < FEWEST
             missing = [absent(Pairs, f"{count} examples, at least {FEWEST} are needed")] if few else []

@@ -56,6 +56,7 @@ class SourcewiseCallback(TrainerCallback):
         self.doctor.unlabelled = f"the model was called without labels; {HAND_OVER}"
         if trainer is not None:
             self.doctor.active = self._in_use
+            self.doctor.data_set = lambda: self.trainer.train_dataset
             self.doctor.unlabelled = "no batch was seen: the trainer's training_step does not call its _prepare_inputs"
             self.doctor.passing.of_trainer(trainer)
 

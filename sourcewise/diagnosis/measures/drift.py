@@ -11,6 +11,7 @@ from sourcewise.diagnosis.coming import Batched
 
 SHUFFLED = 200  # orders that are tried beside the one in which batches came
 SEED = 3
+HALF = 0.5  # of the variance of all
 WINDOWS, FALL = 24, 1 / 3  # of all batches; of what a figure has risen by
 
 
@@ -58,6 +59,20 @@ def only_rises(batches: Sequence[Batched], figures: slice) -> bool:
     middles = np.array([np.median(part) for part in np.array_split(means, max(1, len(means) // window))])
     fall = float((np.maximum.accumulate(middles) - middles).max())
     return fall <= FALL * float(middles.max() - middles[0])
+
+
+def as_varied(some: Sequence[Batched], batches: Sequence[Batched], figures: slice) -> bool:
+    """Whether examples of some of the batches vary in these figures by half as much as those of all, or more."""
+    one, other = (_variance(each, figures) for each in (some, batches))
+    return bool((one >= HALF * other).all())
+
+
+def _variance(batches: Sequence[Batched], figures: slice) -> np.ndarray:
+    """(figures,) of the examples."""
+    size = sum(each.size for each in batches)
+    sums = np.array([each.sums[figures] for each in batches], dtype=np.float64).sum(0)
+    squares = np.array([each.squares[figures] for each in batches], dtype=np.float64).sum(0)
+    return np.asarray(squares / size - (sums / size) ** 2)
 
 
 def _neighbours(scaled: np.ndarray) -> float:

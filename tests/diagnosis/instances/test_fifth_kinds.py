@@ -43,17 +43,21 @@ def placeless(sides: str) -> Loop:
     return loop  # type: ignore[no-any-return]
 
 
-class Bag(Gru):
+def bag() -> Loop:
     """A decoder that reads a mean of embeddings."""
+    loop: Any = Gru()
+    encoder = loop.modules[0]
 
-    def encoded(self, src: Tensor) -> tuple[Tensor, Tensor]:
-        table = self.modules[0].embedding(src)
-        real = (src != PAD)[..., None]
+    def forward(src: Tensor) -> tuple[Tensor, Tensor]:
+        table, real = encoder.embedding(src), (src != PAD)[..., None]
         mean = (table * real).sum(1, keepdim=True) / real.sum(1, keepdim=True)
         return mean.expand(-1, src.shape[1], -1), mean.transpose(0, 1).contiguous()
 
+    encoder.forward = forward
+    return loop  # type: ignore[no-any-return]
 
-@pytest.mark.parametrize("loop", [lambda: placeless("source"), lambda: placeless("source target"), Bag])
+
+@pytest.mark.parametrize("loop", [lambda: placeless("source"), lambda: placeless("source target"), bag])
 def test_an_order_that_is_not_read(loop: Callable[[], Loop]) -> None:
     assert first(trained(loop(), 14)) == "WIR022"
 
