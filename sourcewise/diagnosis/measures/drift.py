@@ -12,7 +12,7 @@ from sourcewise.diagnosis.coming import Batched
 SHUFFLED = 200  # orders that are tried beside the one in which batches came
 SEED = 3
 HALF = 0.5  # of the variance of all
-WINDOWS, FALL = 24, 1 / 3  # of all batches; of what a figure has risen by
+WINDOWS, FALL = 10, 0.5  # of all batches; of what a figure has risen by
 
 
 class Drift(NamedTuple):
@@ -52,7 +52,7 @@ def drift_of(batches: Sequence[Batched], figures: slice, least: float) -> Drift 
 def only_rises(batches: Sequence[Batched], figures: slice) -> bool:
     """Whether the largest of these figures but rises, from batch to batch, and hardly ever falls.
 
-    It is that of the middle of a few batches, which may fall by a third of what it has risen by.
+    It is that of the middle of a few batches, which may fall by half of what it has risen by.
     """
     means = np.array([each.sums[figures].max() / each.size for each in batches])
     window = max(1, len(means) // WINDOWS)

@@ -52,4 +52,4 @@ class BatchesInOrder(Rule[Coming]):
 
     def in_order(self, batches: Sequence[Batched], figures: slice) -> bool:
         found = drift_of(batches, figures, self.apart)
-        return found is not None and found.neighbours >= self.alike
+        return found is not None and found.neighbours >= max(self.alike, found.by_chance)
