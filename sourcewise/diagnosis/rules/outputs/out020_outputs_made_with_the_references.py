@@ -21,9 +21,8 @@ class OutputsMadeWithTheReferences(Rule[Asking]):
     share = 0.1  # of the outputs
     explains = "TRN011 OUT00* OUT019"
     cures = Cure(
-        "Let the model say each word behind its own, for what is judged:",
-        "Seq2SeqTrainingArguments(..., predict_with_generate=True)",
-        "outputs = model.generate(source)  # or a loop that feeds argmax back, and is not given the target",
+        "Let the model say each word behind its own, for what is judged (predict_with_generate):",
+        "outputs = network.generate(source)  # or a loop that feeds argmax back, and is not given the target",
     )
 
     def check(self, asking: Asking) -> Findings:

@@ -23,7 +23,7 @@ class UpdatesAreRoundedAway(Rule[Wiring]):
     explains = "WIR014 TRN003..TRN005 TRN009 OUT009"
     cures = Cure(
         "Keep the weights in fp32, and compute in bf16 by autocast; or take a higher rate:",
-        "model.float()  # or from_pretrained(..., dtype=torch.float32), and bf16=True in a Trainer",
+        "network.float()  # or from_pretrained(..., dtype=torch.float32)",
         "with torch.autocast('cuda', torch.bfloat16): ...",
     )
 
