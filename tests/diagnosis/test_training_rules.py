@@ -201,12 +201,12 @@ def test_dropout_that_drowns_the_signal() -> None:
     assert finding.level == "warning" and "model.dropout is 0.9" in finding.evidence
 
 
-@pytest.mark.parametrize(("total", "level"), [(25_000, "note"), (240, "warning")])
+@pytest.mark.parametrize(("total", "level"), [(25_000, "note"), (400, "warning")])
 def test_dropout_drowns_nothing_while_the_loss_falls(total: int, level: str) -> None:
     """A small Transformer with a dropout of 0.3, at its beginning, and the same at its end."""
-    course = [line for line in lines(240, loss=lambda step: 2.6 - step / 1000) if line["kind"] != "evaluation"]
+    course = [line for line in lines(400, loss=lambda step: 2.6 - step / 1500) if line["kind"] != "evaluation"]
     course = [{**line, "steps": total} if line["kind"] == "start" else line for line in course]
-    course.append(evaluation(240, loss=1.5))
+    course.append(evaluation(400, loss=1.5))
     piece = of_course(Course.read(course, plan_of(recipe(model__dropout=0.3, train__steps=total))), "")
     (said,) = [each for each in put_together([piece]).findings if each.code == "TRN012"]
     assert said.level == level, said

@@ -66,6 +66,20 @@ def test_a_mask_tells_a_decoder_its_places() -> None:
     assert found(trained(placeless("target"), 14)) == []
 
 
+def test_batches_that_are_read_by_functions() -> None:
+    """What the loop says by logits=, source= and target= is held to nothing that it does not show."""
+    loop: Any = Gru()
+    doctor = trained(
+        loop,
+        14,
+        logits=lambda batch: loop.logits(batch[0], batch[1][:, 1:]),
+        source=lambda batch: batch[0],
+        target=lambda batch: batch[1][:, 1:],
+        pad=PAD,
+    )
+    assert found(doctor) == []
+
+
 # ── modes, and gradients that no step takes ───────────────────────────────────────────────────────────────────────────
 
 
