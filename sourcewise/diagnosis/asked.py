@@ -38,7 +38,9 @@ class Said:
 class Asking:
     """A set, the fewest and most tokens of its outputs, and the prefixes that the model's folder names for tasks.
 
-    `suppressed` are ids that the search may not say, in words where that is set.
+    `suppressed` are ids that the search may not say, in words where that is set; `barred` how many tokens in a row may
+    not come twice, or not from the source, and by how much a token that came is weighed down, by the setting's name.
+    `led` says why outputs are made with the references before the evaluator's eyes, where they are.
     """
 
     encoded: ExampleSet
@@ -49,8 +51,13 @@ class Asking:
 
     suppressed: Mapping[int, str] = field(default_factory=dict)
     said: Said | None = None
+    barred: Mapping[str, float] = field(default_factory=dict)
+    led: str = ""
 
     about = "how outputs are asked for"
+
+
+TWICE, OF_SOURCE, PENALTY = "no_repeat_ngram_size", "encoder_no_repeat_ngram_size", "repetition_penalty"
 
 
 def suppressed_by(network: Network) -> dict[int, str]:

@@ -43,7 +43,9 @@ class Gradients:
     gradients came and an optimizer found none; `untaken` how many steps went by without any step of an optimizer;
     `strangers` how many of the `held` tensors of the optimizers no module has; `kept` what share of a gradient that
     came an optimizer found, NaN where not known, and `adaptive` whether it divides by their size, as Adam does;
-    `outside` how many tensors, and weights in them, the loss depends on that neither a module nor an optimizer has.
+    `outside` how many tensors, and weights in them, the loss depends on that neither a module nor an optimizer has;
+    `thrown` of gradients that no optimizer took before the next step of the loop, how many were gone then, and of how
+    many.
     """
 
     left: float = 0.0
@@ -54,6 +56,7 @@ class Gradients:
     kept: float = math.nan
     adaptive: bool = False
     outside: tuple[int, int] = (0, 0)
+    thrown: tuple[int, int] = (0, 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,12 +112,26 @@ class Rates:
 
 
 @dataclass(frozen=True, slots=True)
+class Rounded:
+    """Of the matrices in half precision that an optimizer steps: their kind, and the share of the numbers with a
+    gradient that a step moved, the others being rounded back.
+    """
+
+    kind: str
+    moved: float
+    numbers: int
+    rate: float
+
+
+@dataclass(frozen=True, slots=True)
 class Moves:
     """How far outputs move, over the largest: by themselves, with other sources; with other words in the later half of
     the targets before these, where the first of them is to be said, and behind it; with more padding behind the
     sources; with other rows in the batch, and where in the modules rows begin to read each other; with the same rows in
     other places of the batch. `unreached` is the share of the outputs that a single place of their source never moves,
-    of a network that is not trained yet. None: not tried.
+    of a network that is not trained yet. `order` is how far they move
+    when sources are turned from end to beginning, `text` whether these are ids. `unread` counts passes in which no word
+    of the targets moved any output, and `choiceless` says where a softmax runs over a single entry. None: not tried.
     """
 
     itself: float = 0.0
@@ -127,6 +144,10 @@ class Moves:
     mixed: str = ""
     place: float | None = None
     unreached: float | None = None
+    order: float | None = None
+    text: bool = True
+    unread: int = 0
+    choiceless: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,6 +160,8 @@ class Observed:
 
     step: FirstStep | None = None
     given: Given = ""
+    squeezed: str = ""  # what passes over the logits before their softmax, in words
+    repeated: str = ""  # a layer that stands several times in its list, in words
     loss: float = math.nan  # as the training has it
     nats: float = math.nan  # of a label that counts
     scale: float = math.nan  # times the loss, of which backward() makes gradients
@@ -177,4 +200,5 @@ class Observed:
             company=moves.company,
             mixed=moves.mixed,
             place=moves.place,
+            order=moves.order,
         )

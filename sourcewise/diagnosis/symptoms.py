@@ -53,14 +53,14 @@ SYMPTOMS = (
         "source ignored",
         "ignores ignored unread hallucination hallucinates fluent unrelated language model prior wrong content",
         "what the model says with another source is the measure: source bits, and the gain of each token in a trace.",
-        f"{_UNREAD} WIR043 TRN005 SRC002..SRC005 ATT002",
+        f"{_UNREAD} WIR043 WIR044 TRN005 SRC002..SRC005 ATT002",
     ),
     Symptom(
         "loss falls, outputs are wrong",
         "loss low good falls decreases outputs wrong bad garbage bleu zero accuracy teacher forcing inference generate",
         "the loss is that of the next token after the right ones; outputs are not. Is the loss that of the labels, is"
         " the start token right, are outputs and references written alike?",
-        "DAT022..DAT024 DAT026 WIR006..WIR010 WIR021 WIR024 WIR025 WIR033 WIR036 WIR040 OUT018 OUT019 "
+        "DAT022..DAT024 DAT026 WIR006..WIR010 WIR021 WIR024 WIR025 WIR033 WIR036 WIR040 WIR045 OUT018..OUT020 "
         "TRN016 DAT025 TRN011 TRN005 SRC001"
         " SRC004..SRC006 OUT010 OUT011 OUT013 OUT016 OUT017 OUT009",
     ),
@@ -70,7 +70,7 @@ SYMPTOMS = (
         "does anything get a gradient, and is the rate right? A batch that cannot be learned by heart is a fault of the"
         " network, not of the data.",
         "WIR001..WIR003 WIR011..WIR018 WIR023 WIR026 WIR027 WIR029..WIR032 WIR034 WIR035 WIR038 "
-        "WIR041 WIR042 DAT027 DAT028 DAT030 TRN003 TRN004 TRN006 TRN009"
+        "WIR020 WIR041 WIR042 WIR044..WIR047 DAT027 DAT028 DAT030 TRN003 TRN004 TRN006 TRN009"
         " TRN015 DAT003",
     ),
     Symptom(
@@ -89,7 +89,7 @@ SYMPTOMS = (
         "repetition",
         "repeats repeating repetition loops loop again again stutter",
         "are references repetitive too? If not, the model is undertrained, or its search barely penalises it.",
-        "DAT018 WIR009 WIR020 WIR022 SRC001 TRN011 TRN013 OUT004 OUT007",
+        "DAT018 WIR009 WIR020 WIR022 WIR045 SRC001 TRN011 TRN013 OUT004 OUT007",
     ),
     Symptom(
         "outputs never end",
@@ -125,13 +125,13 @@ SYMPTOMS = (
         "too good to be true",
         "too good leak leakage contamination perfect suspicious high score",
         "what do training and test set share: rows, groups, texts, marks?",
-        "DAT008 DAT019..DAT021 DAT016 DAT017 OUT010 OUT012",
+        "DAT008 DAT019..DAT021 DAT016 DAT017 OUT010 OUT012 OUT020",
     ),
     Symptom(
         "attention looks wrong",
         "attention map diagonal flat uniform one position same alignment cross",
         "do the positions of the memory differ, and does attention move from token to token?",
-        "MEM001 MEM002 WIR005 WIR019 WIR022 WIR043 ATT001 ATT002 SRC002 SRC003",
+        "MEM001 MEM002 WIR005 WIR019 WIR022 WIR043 WIR044 ATT001 ATT002 SRC002 SRC003",
     ),
     Symptom(
         "outputs depend on the batch",

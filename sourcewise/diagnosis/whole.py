@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from sourcewise.data.profiles.profile import PROFILE_FILE, like, read_profiles
 from sourcewise.diagnosis import ours
 from sourcewise.diagnosis.answer import Piece
-from sourcewise.diagnosis.asked import Asking, prefixes_of, suppressed_by
+from sourcewise.diagnosis.asked import OF_SOURCE, PENALTY, TWICE, Asking, prefixes_of, suppressed_by
 from sourcewise.diagnosis.beside import Beside
 from sourcewise.diagnosis.course import Course, too_early
 from sourcewise.diagnosis.noted import kept_evaluation, noted_preflight
@@ -205,6 +205,11 @@ def _of_model(model: Model, asked: Asked) -> list[Piece]:
             options.max_new_tokens,
             prefixes_of(model.name),
             suppressed=suppressed_by(model.network),
+            barred={
+                TWICE: options.no_repeat_ngram,
+                OF_SOURCE: options.encoder_no_repeat_ngram,
+                PENALTY: options.repetition_penalty,
+            },
         )
     )
     return [of_network(model, encoded), asking, of_evaluation(evaluation)]

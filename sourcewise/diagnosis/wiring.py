@@ -26,7 +26,7 @@ from sourcewise.diagnosis.measures.wiring import (
     measure_loss,
     measure_paths,
 )
-from sourcewise.diagnosis.observed import Observed
+from sourcewise.diagnosis.observed import Observed, Rounded
 from sourcewise.diagnosis.plan import Plan
 from sourcewise.diagnosis.rule import CannotTell
 from sourcewise.errors import RequestError
@@ -68,7 +68,9 @@ class Within(NamedTuple):
 
 class Modes(NamedTuple):
     """What evaluation computes otherwise than training: norms whose statistics are as they were made after so many
-    steps, in words; nats of a token of one training batch in both modes; passes without gradients in training mode.
+    steps, in words; nats of a token of one training batch in both modes; passes without gradients in training mode; and
+    training steps in succession in which dropout was off, those that were looked at, the first of them, and how much it
+    would be.
     """
 
     norms: Sequence[str] = ()
@@ -76,6 +78,9 @@ class Modes(NamedTuple):
     training: float = math.nan
     evaluation: float = math.nan
     passes: int = 0
+    quiet: int = 0
+    since: int = 0
+    dropout: float = 0.0
 
 
 class Inside(NamedTuple):
@@ -120,6 +125,7 @@ class Wiring:
     unlabelled: int = 0
     within: Within | None = None
     modes: Modes | None = None
+    rounded: Rounded | None = None
     observed: Observed | None = None  # in a training of somebody's own modules; then there is no network
 
     about = "the wiring"

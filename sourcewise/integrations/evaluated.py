@@ -12,7 +12,7 @@ from sourcewise.config import EvaluationConfig, GenerationConfig
 from sourcewise.data.batches import IGNORED
 from sourcewise.data.encoding import ExampleSet
 from sourcewise.diagnosis.answer import Piece
-from sourcewise.diagnosis.asked import Asking, suppressed_by
+from sourcewise.diagnosis.asked import OF_SOURCE, PENALTY, TWICE, Asking, suppressed_by
 from sourcewise.diagnosis.measures.laid import Side
 from sourcewise.diagnosis.measures.turned import measure_likelihood
 from sourcewise.diagnosis.outputs import Outputs
@@ -71,14 +71,27 @@ def look_at_lengths(batches: Sequence[Collation], speaker: Speaker, longest: int
         return Piece((), [absent(Asking, in_words(problem))])
 
 
+def look_at_led(batches: Sequence[Collation], speaker: Speaker, names: Sequence[str]) -> Piece:
+    """That figures of texts are computed of the likeliest tokens behind the true ones."""
+    labelled = [batch for batch in batches if isinstance(batch.get(LABELS), Tensor)]
+    told = f"{', '.join(names)} of the evaluation are of the likeliest tokens behind the true ones: "
+    try:
+        return look(
+            Asking(Collated(labelled[:1], speaker, counted=True), led=f"{told}predict_with_generate is not set")
+        )
+    except RequestError as problem:
+        return Piece((), [absent(Asking, in_words(problem))])
+
+
 def look_at_suppressed(batches: Sequence[Collation], model: Any, processing: Any) -> Piece:
     """Whether the settings of a model's generation let tokens of the labels not be said."""
     try:
         network = CollatedNetwork(model)
-        asking = Asking(
-            Collated(batches, speaker_of(model, processing), counted=True), suppressed=suppressed_by(network)
-        )
-        return look(asking) if asking.suppressed else Piece((), [])
+        settings = getattr(model, "generation_config", None)
+        barred = {name: float(getattr(settings, name, None) or 0) for name in (TWICE, OF_SOURCE, PENALTY)}
+        encoded = Collated(batches, speaker_of(model, processing), counted=True)
+        asking = Asking(encoded, suppressed=suppressed_by(network), barred=barred)
+        return look(asking) if asking.suppressed or any(barred.values()) else Piece((), [])
     except RequestError as problem:
         return Piece((), [absent(Asking, in_words(problem))])
 

@@ -8,7 +8,7 @@ outputs at each evaluation.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
@@ -23,16 +23,19 @@ from sourcewise.diagnosis.pairs import FEWEST, SAMPLE, Pairs
 from sourcewise.diagnosis.rules import absent, look
 from sourcewise.diagnosis.wiring import EXAMPLES, Wiring
 from sourcewise.errors import RequestError
-from sourcewise.integrations.collated import LABELS, CollatedNetwork, parts
+from sourcewise.integrations.collated import LABELS, CollatedNetwork, Speaker, parts
 from sourcewise.integrations.coming import Stream
 from sourcewise.integrations.cures import TRAINER
 from sourcewise.integrations.doctor import Doctor, guarded
-from sourcewise.integrations.evaluated import look_at_lengths, look_at_network, look_at_suppressed
+from sourcewise.integrations.evaluated import look_at_led, look_at_lengths, look_at_network, look_at_suppressed
 from sourcewise.integrations.fed import held_against, why_unfed
 from sourcewise.integrations.finite import Steps, scales
 from sourcewise.integrations.laid import side_in
+from sourcewise.integrations.overwritten import are_sources, in_data_set
 from sourcewise.integrations.passing import First, Passing, Spread, as_tensors, joined
+from sourcewise.integrations.rates import groups
 from sourcewise.integrations.recorder import Recorder
+from sourcewise.integrations.rounding import BeforeStep
 from sourcewise.integrations.subjects import Training, pairs_of, plan_of, speaker_of, wiring_of, within_of
 from sourcewise.integrations.telling import Told, of_set
 from sourcewise.runtime.device import is_host
@@ -55,6 +58,7 @@ class HuggingFaceDoctor(Doctor):
         self.processing: Any = None
         self.training: Training | None = None
         self.active: Callable[[], bool] = lambda: True
+        self.data_set: Callable[[], Any] = lambda: None  # that it trains on
         self.unlabelled = "no batch was seen"  # why, where no batch of a training was
         self.passing = Passing(self.passed, self.lost)
         self.kept = Spread(examples)  # of an evaluation
@@ -66,7 +70,14 @@ class HuggingFaceDoctor(Doctor):
         self.lengths: tuple[int, str] | None = None  # the most tokens of the training's own outputs, and who says so
         self._set = ""  # the evaluation set of the course
         self.stream: Stream | None = None  # of the batches of the training
+        self._seen_last: list[dict[str, Any]] = []  # of the last evaluation
+        self._halves: BeforeStep | None = None
         self._side: Side = ""  # where sources are padded in training
+
+    @property
+    def speaker(self) -> Speaker:
+        """What its ids say."""
+        return speaker_of(self.model, self.processing)
 
     # ── what a host tells ─────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -109,7 +120,7 @@ class HuggingFaceDoctor(Doctor):
         if self.stream is None or not self.stream.wants:
             return
         try:
-            source, real, _ = parts(batch, speaker_of(self.model, self.processing).pad_id)
+            source, real, _ = parts(batch, self.speaker.pad_id)
         except (RequestError, TypeError, AttributeError):
             self.stream = None  # the look at the pairs says why
             return
@@ -131,6 +142,7 @@ class HuggingFaceDoctor(Doctor):
             self.judge_finite()
         if logged:
             self.recorder.before_step(self.model, self.optimizer)
+            self._halves = BeforeStep(self.model.parameters())
 
     def after_step(self, *, logged: bool) -> None:
         """The updates of a step."""
@@ -143,6 +155,7 @@ class HuggingFaceDoctor(Doctor):
                 self.judge_finite()
         if logged:
             self.recorder.after_step(self.model, self.optimizer)
+            self._judge_rounding()
 
     def logged(self, logs: Mapping[str, Any], *, own: bool) -> None:
         """A line of the training's log, with `loss` and perhaps `grad_norm`; `own`: nobody else saw that loss."""
@@ -168,7 +181,7 @@ class HuggingFaceDoctor(Doctor):
 
     def evaluated(self, name: str) -> dict[str, Any]:
         """The network, on the examples of an evaluation that were kept, and its figures; () where there are none."""
-        batches = self.kept.batches()
+        batches = self._seen_last = self.kept.batches()
         self.kept.clear()
         self.judge_finite(weights=True)
         if self.is_lost:
@@ -178,7 +191,7 @@ class HuggingFaceDoctor(Doctor):
                 self.model, batches, self.processing, self.outputs, self._trained, self._side
             )
         if self.lengths is not None:
-            found["lengths"] = look_at_lengths(batches, speaker_of(self.model, self.processing), *self.lengths)
+            found["lengths"] = look_at_lengths(batches, self.speaker, *self.lengths)
         found["suppressed"] = look_at_suppressed(batches, self.model, self.processing)
         self.pieces |= {f"{what} {name}".strip(): of_set(piece, name) for what, piece in found.items()}
         if figures:
@@ -188,6 +201,13 @@ class HuggingFaceDoctor(Doctor):
                 self.recorder.evaluated(figures, self.steps_taken())
             self.judge_course()
         return figures
+
+    def led(self, names: Sequence[str]) -> None:
+        """Figures of texts that the training computes of outputs behind the true tokens."""
+        batches = self._seen_last
+        if names and batches:
+            with self.look():
+                self.pieces["led"] = look_at_led(batches, self.speaker, names)
 
     # ── what is looked at ─────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -201,7 +221,7 @@ class HuggingFaceDoctor(Doctor):
             self.passing.next_call(self.model, partial(self._look_at_call, first.batches))
         if self.training.own and not self.training.compiled:
             self.passing.next_outputs(self.model, self._look_at_aims)
-        self._side = side_in(first.batches, speaker_of(self.model, self.processing).pad_id)
+        self._side = side_in(first.batches, self.speaker.pad_id)
         with self.look():
             wiring = wiring_of(self.model, first.batches, self.processing, self.training)
             self.pieces["wiring"] = look(wiring)
@@ -228,6 +248,14 @@ class HuggingFaceDoctor(Doctor):
             self.pieces["aims"] = look(Wiring(aside=aside), codes="WIR007")
             self.tell()
 
+    @guarded("what becomes of small updates")
+    def _judge_rounding(self) -> None:
+        """How many numbers in half precision the step has moved."""
+        halves, self._halves = self._halves, None
+        rates = [float(group.get("lr") or 0.0) for group in groups(self.optimizer)]
+        if halves is not None and (rounded := halves.after(max(rates, default=0.0))) is not None:
+            self.pieces["rounding"] = look(Wiring(rounded=rounded), codes="WIR047")
+
     @guarded("the order of the batches")
     def _judge_order(self) -> None:
         """The rules over the order in which batches come, where more have passed."""
@@ -240,11 +268,13 @@ class HuggingFaceDoctor(Doctor):
         waited, self._pairs = self._pairs, None
         if waited is None or self._unseen(waited):
             return
-        self._side = self._side or side_in(waited.batches, speaker_of(self.model, self.processing).pad_id)
+        self._side = self._side or side_in(waited.batches, self.speaker.pad_id)
         with self.look():
-            within = within_of(waited.batches, speaker_of(self.model, self.processing))
+            within = within_of(waited.batches, self.speaker)
             self.pieces["padding"] = look(Wiring(within=within), codes="WIR039")
             pairs = pairs_of(self.model, waited.batches, self.processing, waited.forms)
+            if pairs.ids is not None and are_sources(waited.batches, pad := self.speaker.pad_id):
+                pairs = replace(pairs, ids=replace(pairs.ids, overwritten=in_data_set(self.data_set(), pad)))
             count = len(pairs.train)
             few = count < FEWEST
             missing = [absent(Pairs, f"{count} examples, at least {FEWEST} are needed")] if few else []

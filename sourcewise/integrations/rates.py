@@ -32,6 +32,21 @@ def groups(optimizer: Any) -> list[dict[str, Any]]:
     return getattr(optimizer, "param_groups", None) or []
 
 
+def settings(optimizer: Any) -> list[tuple[str, str, float]]:
+    """What an optimizer was made with that is far from any use, perhaps: kind, name and value (see WIR020)."""
+    found = []
+    for group in groups(optimizer):
+        eps, betas = group.get("eps"), group.get("betas")
+        if betas is not None and isinstance(eps, float):
+            found.append(("epsilon", "eps", eps))
+        if isinstance(betas, (tuple, list)) and len(betas) == 2:
+            found.append(("swapped", "betas[0] - betas[1]", float(betas[0]) - float(betas[1])))
+        if isinstance(group.get("momentum"), float):
+            found.append(("momentum", "momentum", group["momentum"]))
+        found.append(("maximize", "maximize", float(bool(group.get("maximize")))))
+    return list(dict.fromkeys(found))
+
+
 def peaks(optimizer: Any, scheduler: Any, steps: int) -> list[float | None]:
     """The highest rate of each parameter group in so many steps; None where it does not show before.
 

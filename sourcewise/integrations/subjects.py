@@ -40,7 +40,7 @@ from sourcewise.integrations.collated import (
 from sourcewise.integrations.fed import why_unfed
 from sourcewise.integrations.finite import broken_weights, half_of
 from sourcewise.integrations.passing import joined, some_of
-from sourcewise.integrations.rates import groups, peaks, reached, unknown
+from sourcewise.integrations.rates import groups, peaks, reached, settings, unknown
 from sourcewise.model.families.huggingface import is_computed, parts_of
 from sourcewise.model.finite import damage
 
@@ -86,7 +86,11 @@ def plan_of(model: Any, training: Training) -> Plan:
         no_rate=unknown(training.optimizer, training.scheduler, steps),
         standing="the learning rate of every parameter group is 0: no weight will ever change" if still else "",
         clip=training.clip,
-        taken=[("dropout", "dropout", dropout), ("smoothing", "label_smoothing_factor", training.smoothing)],
+        taken=[
+            ("dropout", "dropout", dropout),
+            ("smoothing", "label_smoothing_factor", training.smoothing),
+            *settings(training.optimizer),
+        ],
         first_moment=("adam_beta1", first),
         half=half_of(model, training.fp16),
         other_loss=f"the loss is the training's own, {training.own}" if training.own else "",

@@ -10,6 +10,7 @@ Figures and findings go where the Trainer's own figures go, and each new finding
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Iterator
 from typing import Any
@@ -29,6 +30,7 @@ from sourcewise.integrations.telling import PREFIX, Told, set_name
 from sourcewise.tracking import Tracker, Trackers
 from sourcewise.tracking.kinds import TensorBoard, active
 
+TEXT_FIGURES = frozenset({"wer", "cer", "ter", "meteor", "cider", "spice", "comet", "bleurt", "bertscore", "em"})
 USUAL = 20  # tokens that transformers' generate() gives where nobody says how many
 HAND_OVER = "hand the trainer over: SourcewiseCallback(trainer)"
 
@@ -54,6 +56,7 @@ class SourcewiseCallback(TrainerCallback):
         self.doctor.unlabelled = f"the model was called without labels; {HAND_OVER}"
         if trainer is not None:
             self.doctor.active = self._in_use
+            self.doctor.data_set = lambda: self.trainer.train_dataset
             self.doctor.unlabelled = "no batch was seen: the trainer's training_step does not call its _prepare_inputs"
             self.doctor.passing.of_trainer(trainer)
 
@@ -143,6 +146,7 @@ class SourcewiseCallback(TrainerCallback):
     def _evaluated(self, name: str, metrics: Any) -> None:
         """Log the figures of an evaluation."""
         figures = self.doctor.evaluated(name)
+        self._judge_led(metrics)
         low, high = figures.get("source_bits_ci95") or (None, None)
         shown = {"source_bits": figures.get("source_bits"), "source_bits_low": low, "source_bits_high": high}
         shown |= {"unique_pct": figures.get("unique_pct")}
@@ -151,6 +155,14 @@ class SourcewiseCallback(TrainerCallback):
         self.doctor.tell(numbers if figures else None)
         if metrics is not None:
             metrics |= {f"eval_{key}": value for key, value in numbers.items()}
+
+    def _judge_led(self, metrics: Any) -> None:
+        """Whether figures of texts are made of what a decoder says that is told the references."""
+        args, metric = getattr(self.trainer, "args", None), getattr(self.trainer, "compute_metrics", None)
+        if metric is None or getattr(args, "predict_with_generate", False) or own_evaluation(self.trainer):
+            return
+        names = sorted(name.removeprefix("eval_") for name in metrics or () if of_texts(str(name)))
+        self.doctor.led(names)
 
     def _looks(self, args: Any, state: Any, given: dict[str, Any]) -> bool:
         """One process of several looks, and none where each holds but a part of the model."""
@@ -212,6 +224,22 @@ def _longest(args: Any, model: Any) -> tuple[int, str] | None:
         where = "generation_max_length" if given else "max_length of the generation_config"
         return known - 1, f"{where} is {known}, the start token among them"
     return USUAL - 1, f"generation_max_length is not set, and generation stops after its default max_length of {USUAL}"
+
+
+def own_evaluation(trainer: Any) -> bool:
+    """Whether a Trainer makes its predictions otherwise than transformers' own."""
+    from transformers import Seq2SeqTrainer, Trainer
+
+    own = getattr(type(trainer), "prediction_step", None)
+    loop = getattr(type(trainer), "evaluation_loop", None)
+    known = (Trainer.prediction_step, Seq2SeqTrainer.prediction_step)
+    return own not in known or loop is not Trainer.evaluation_loop or "prediction_step" in vars(trainer)
+
+
+def of_texts(name: str) -> bool:
+    """Whether the name of a figure says that it is one of whole texts."""
+    words = re.split(r"[^a-z0-9]+", name.lower())
+    return any(word in TEXT_FIGURES or word.startswith(("rouge", "bleu", "sacrebleu", "chrf")) for word in words)
 
 
 def _inner(model: Any) -> Any:

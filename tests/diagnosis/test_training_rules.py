@@ -12,7 +12,9 @@ from sourcewise.config import Recipe
 from sourcewise.diagnosis.course import Course, stretches
 from sourcewise.diagnosis.finding import Finding
 from sourcewise.diagnosis.ours import plan_of
+from sourcewise.diagnosis.ranking import put_together
 from sourcewise.diagnosis.rules import look
+from sourcewise.diagnosis.whole import of_course
 
 ENTROPY = 2.4
 STEPS, EVERY = 1000, 20
@@ -197,6 +199,17 @@ def test_dropout_that_drowns_the_signal() -> None:
     (finding,) = [f for f in findings(course, model__dropout=0.9) if f.code == "TRN012"]
     assert found(course, model__dropout=0.1) == []
     assert finding.level == "warning" and "model.dropout is 0.9" in finding.evidence
+
+
+@pytest.mark.parametrize(("total", "level"), [(25_000, "note"), (400, "warning")])
+def test_dropout_drowns_nothing_while_the_loss_falls(total: int, level: str) -> None:
+    """A small Transformer with a dropout of 0.3, at its beginning, and the same at its end."""
+    course = [line for line in lines(400, loss=lambda step: 2.6 - step / 1500) if line["kind"] != "evaluation"]
+    course = [{**line, "steps": total} if line["kind"] == "start" else line for line in course]
+    course.append(evaluation(400, loss=1.5))
+    piece = of_course(Course.read(course, plan_of(recipe(model__dropout=0.3, train__steps=total))), "")
+    (said,) = [each for each in put_together([piece]).findings if each.code == "TRN012"]
+    assert said.level == level, said
 
 
 def test_a_training_too_short_to_judge() -> None:

@@ -11,6 +11,8 @@ from sourcewise.diagnosis.coming import Batched
 
 SHUFFLED = 200  # orders that are tried beside the one in which batches came
 SEED = 3
+HALF = 0.5  # of the variance of all
+WINDOWS, FALL = 10, 0.5  # of all batches; of what a figure has risen by
 
 
 class Drift(NamedTuple):
@@ -45,6 +47,32 @@ def drift_of(batches: Sequence[Batched], figures: slice, least: float) -> Drift 
     draw = np.random.default_rng(SEED)
     others = [_neighbours(scaled[draw.permutation(len(scaled))]) for _ in range(SHUFFLED)]
     return Drift(float(apart[chosen].max()), _neighbours(scaled), max(others))
+
+
+def only_rises(batches: Sequence[Batched], figures: slice) -> bool:
+    """Whether the largest of these figures but rises, from batch to batch, and hardly ever falls.
+
+    It is that of the middle of a few batches, which may fall by half of what it has risen by.
+    """
+    means = np.array([each.sums[figures].max() / each.size for each in batches])
+    window = max(1, len(means) // WINDOWS)
+    middles = np.array([np.median(part) for part in np.array_split(means, max(1, len(means) // window))])
+    fall = float((np.maximum.accumulate(middles) - middles).max())
+    return fall <= FALL * float(middles.max() - middles[0])
+
+
+def as_varied(some: Sequence[Batched], batches: Sequence[Batched], figures: slice) -> bool:
+    """Whether examples of some of the batches vary in these figures by half as much as those of all, or more."""
+    one, other = (_variance(each, figures) for each in (some, batches))
+    return bool((one >= HALF * other).all())
+
+
+def _variance(batches: Sequence[Batched], figures: slice) -> np.ndarray:
+    """(figures,) of the examples."""
+    size = sum(each.size for each in batches)
+    sums = np.array([each.sums[figures] for each in batches], dtype=np.float64).sum(0)
+    squares = np.array([each.squares[figures] for each in batches], dtype=np.float64).sum(0)
+    return np.asarray(squares / size - (sums / size) ** 2)
 
 
 def _neighbours(scaled: np.ndarray) -> float:

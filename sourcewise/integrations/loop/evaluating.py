@@ -19,6 +19,7 @@ from sourcewise.diagnosis.likelihood import Likelihood
 from sourcewise.diagnosis.measures.objective import Form
 from sourcewise.diagnosis.measures.turned import likelier
 from sourcewise.diagnosis.rules import look
+from sourcewise.diagnosis.rules.outputs.out020_outputs_made_with_the_references import OutputsMadeWithTheReferences
 from sourcewise.errors import RequestError
 from sourcewise.evaluation.one_batch import measured
 from sourcewise.evaluation.results import Row
@@ -166,24 +167,34 @@ def _sided(understood: Understood, path: str, tensor: Tensor, named: Named, neig
     return neighbour.get(path, tensor) if own or not kept else tensor
 
 
+def turned_sources(
+    understood: Understood, batch: Any, named: Named, collation: dict[str, Tensor], kept: int
+) -> tuple[Any, Named] | None:
+    """A batch with its sources turned from end to beginning, but for so many last places; None where it is the same."""
+    path, lengths = understood.source.path if understood.source is not None else "", collation[MASK].sum(1)
+
+    def change(name: str, tensor: Tensor) -> Tensor:
+        if name != path or tensor.ndim < 2:
+            return tensor
+        rows = tensor.transpose(0, 1) if understood.source_turned else tensor
+        out = turned_rows(rows, lengths, kept)
+        return out.transpose(0, 1) if understood.source_turned else out
+
+    tensors = {name: change(name, each) for name, each in named.items()}
+    if path not in tensors or torch.equal(tensors[path], named[path]):
+        return None
+    return exchanged(batch, change), tensors
+
+
 @torch.no_grad()
 def turned_nats(reader: Reader, batch: Any, named: Named, collation: dict[str, Tensor]) -> np.ndarray | None:
     """Nats of each target of a batch with its source turned from end to beginning; None where that changes none."""
-    understood, lengths = reader.understood, collation[MASK].sum(1)
-    path = understood.source.path if understood.source is not None else ""
 
     def nats(kept: int) -> np.ndarray | None:
-        def change(name: str, tensor: Tensor) -> Tensor:
-            if name != path or tensor.ndim < 2:
-                return tensor
-            rows = tensor.transpose(0, 1) if understood.source_turned else tensor
-            out = turned_rows(rows, lengths, kept)
-            return out.transpose(0, 1) if understood.source_turned else out
-
-        tensors = {name: change(name, each) for name, each in named.items()}
-        if path not in tensors or torch.equal(tensors[path], named[path]):
+        other = turned_sources(reader.understood, batch, named, collation, kept)
+        if other is None:
             return None
-        return np.asarray(reader.nats(exchanged(batch, change), tensors, collation).double().sum(1).cpu())
+        return np.asarray(reader.nats(*other, collation).double().sum(1).cpu())
 
     return likelier(nats)
 
@@ -232,7 +243,43 @@ def evaluated(
     ]
     pieces, figures = judged_outputs(encoded, rows, bits, EvaluationConfig())
     said = said_beside(lambda: (reader.said(*each) for each in readable), outputs)
-    return pieces | {"likelihood": known, "saying": look(Asking(encoded, said=said))}, figures
+    led = led_by_references(reader, readable, outputs, generate)
+    return pieces | {"likelihood": known, "saying": look(Asking(encoded, said=said, led=led))}, figures
+
+
+def led_by_references(
+    reader: Reader,
+    batches: Sequence[tuple[Any, Named]],
+    outputs: Sequence[Sequence[Any]],
+    generate: Callable[[Any], Any],
+) -> str:
+    """In words, how many outputs of a batch are others with other references; "" where few are, or they vary anyhow."""
+    known = reader.understood
+    for (batch, named), usual in zip(batches, outputs, strict=True):
+        goal = named.get(known.labels.path) if known.labels is not None else None
+        if goal is None or goal.ndim != 2:
+            return ""
+        axis = int(known.labels_turned)
+        if goal.shape[axis] < 2 or len(usual) != goal.shape[axis]:
+            continue
+
+        def change(path: str, tensor: Tensor, goal: Tensor = goal, axis: int = axis) -> Tensor:
+            own = tensor is goal or of_target(path, tensor, goal, known.labels_turned)
+            return tensor.roll(1, axis) if own and tensor.ndim == 2 else tensor
+
+        texts = [[_plain(each) for each in generate(other)] for other in (batch, exchanged(batch, change))]
+        before = [_plain(each) for each in usual]
+        if texts[0] != before or len(texts[1]) != len(before):
+            return ""
+        others = sum(one != two for one, two in zip(before, texts[1], strict=True))
+        if others < OutputsMadeWithTheReferences.share * len(before):
+            return ""
+        return f"with other references for the same sources {others} of {len(before)} outputs of a batch are others"
+    return ""
+
+
+def _plain(output: Any) -> Any:
+    return output if isinstance(output, str) else tuple(int(i) for i in output)
 
 
 def said_by(output: Any, speaker: Speaker) -> str:

@@ -15,6 +15,7 @@ from sourcewise.integrations.finite import local
 from sourcewise.integrations.loop.stepping import Stepping
 from sourcewise.integrations.loop.watching import Hook
 
+MOST = 256  # arrivals of which it is kept what they found
 LOOKED = 2  # parameters of each optimizer: its first and its last
 UNTAKEN = 40  # steps of a loop without a step of an optimizer, from which on it is told (see WIR030)
 
@@ -28,6 +29,9 @@ class Arrivals:
         self._found: dict[int, tuple[int, Tensor, Tensor]] = {}  # parameter → optimizer, what was there, what came
         self._counts = [[0, 0] for _ in stepping.optimizers]  # steps of each in the last two steps of the loop
         self._before = [0 for _ in stepping.optimizers]
+        self._step = 0  # of the loop
+        self._last: dict[int, tuple[int, int, Tensor]] = {}  # parameter → step, steps of optimizers, and what came
+        self._later: list[tuple[Tensor, Tensor, Tensor]] = []  # what came, then came, and what then was there
         self._reached: dict[int, int] = {}  # parameters that the loss depends on, whoever has them: how many weights
 
     def reached(self, loss: Tensor) -> None:
@@ -52,18 +56,24 @@ class Arrivals:
 
     def counted(self) -> None:
         """A step of the loop is over."""
+        self._step += 1
         for place, count in enumerate(self.stepping.counts):
             self._counts[place] = [self._counts[place][1], count - self._before[place]]
             self._before[place] = count
 
     @torch.no_grad()
     def _came(self, place: int, parameter: Any, gradient: Tensor) -> None:
-        if id(parameter) in self._found:
+        key, taken = id(parameter), sum(self.stepping.counts)
+        last = self._last.get(key)
+        if last is not None and last[0] == self._step and key in self._found:
             return  # of several losses of a step, the first
         with self.guard("gradients on their way"):
-            there = parameter.grad
+            there, came = parameter.grad, gradient.detach().float().norm()
             size = gradient.new_zeros(()) if there is None else there.detach().float().norm()
-            self._found[id(parameter)] = place, size, gradient.detach().float().norm()
+            if last is not None and last[:2] == (self._step - 1, taken) and len(self._later) < MOST:
+                self._later.append((last[2], came, size))
+            self._last[key] = self._step, taken, came
+            self._found.setdefault(key, (place, size, came))
 
     def gradients(self, steps: int, model: nn.Module) -> Gradients:
         """What was seen in the step that was watched last, of the parameters of the modules and of others."""
@@ -90,8 +100,15 @@ class Arrivals:
             held=len(held),
             kept=max(kept, default=math.nan),
             outside=(len(outside), sum(outside)),
+            thrown=self._thrown(),
             adaptive=all("betas" in each.param_groups[0] for each in self.stepping.optimizers),
         )
+
+    def _thrown(self) -> tuple[int, int]:
+        """Gradients of a step of the loop that no optimizer took: how many were gone at the next, of how many."""
+        rows = [[float(each) for each in row] for row in self._later]
+        rows = [row for row in rows if row[0] > 0 and row[1] > 0 and all(map(math.isfinite, row))]
+        return sum(there == 0 for _, _, there in rows), len(rows)
 
 
 def beside(model: nn.Module) -> Iterator[nn.Parameter]:

@@ -18,7 +18,7 @@ from sourcewise.diagnosis.wiring import Modes
 from sourcewise.integrations.collated import LABELS
 from sourcewise.integrations.loop.batches import Named
 from sourcewise.integrations.loop.evaluating import Reader
-from sourcewise.integrations.loop.watching import Hook, is_compiled
+from sourcewise.integrations.loop.watching import Call, Hook, is_compiled
 
 NOISE = (nn.modules.dropout._DropoutNd, nn.modules.batchnorm._BatchNorm)
 TWICE = 2.0  # as many steps, until both modes are held beside each other again
@@ -33,6 +33,7 @@ class InBothModes:
         self._now: list[int] = []
         self._pairs: list[tuple[float, float]] = []
         self._next = EvaluationIsOtherwise.settled
+        self._quiet = (0, 0, 0.0)  # see Modes
         first = modules[0][1]
         noisy = any(isinstance(m, NOISE) or _drops(m) for _, each in modules for m in each.modules())
         if noisy and not is_compiled(first):
@@ -48,6 +49,15 @@ class InBothModes:
     def due(self, step: int, moves: Moves | None) -> bool:
         """Whether both modes are to be compared at this step, where the decoder reads its target in eval mode."""
         return step >= self._next and moves is not None and (moves.past or 0.0) > LEAK
+
+    def trained_on(self, step: int, calls: Sequence[Call]) -> None:
+        """Note whether dropout was off in a step, of calls that a gradient came back to."""
+        noisy = [call for call in calls if call.dropout and call.out_gradients]
+        if noisy and all(call.quiet for call in noisy):
+            count, since, _ = self._quiet
+            self._quiet = (count + 1, since or step, max(call.dropout for call in noisy))
+        elif noisy:
+            self._quiet = (0, 0, 0.0)
 
     @torch.no_grad()
     def compare(self, step: int, reader: Reader, batch: Any, named: Named) -> None:
@@ -73,7 +83,7 @@ class InBothModes:
             (f"{top}.{path}" if path else top, m) for top, each in self.modules for path, m in each.named_modules()
         ]
         norms = as_made(paths) if steps >= FEWEST else []
-        return Modes(norms, steps, training, evaluation, self.passes)
+        return Modes(norms, steps, training, evaluation, self.passes, *self._quiet)
 
 
 def _drops(module: nn.Module) -> bool:

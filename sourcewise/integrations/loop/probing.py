@@ -15,13 +15,15 @@ from sourcewise.diagnosis.measures.wiring import LEAK
 from sourcewise.diagnosis.observed import Moves
 from sourcewise.diagnosis.wiring import Hidden
 from sourcewise.integrations.collated import LABELS, MASK, TEXT, VECTORS
-from sourcewise.integrations.loop.batches import Named, exchanged
-from sourcewise.integrations.loop.evaluating import Reader, source_effect
+from sourcewise.integrations.loop.batches import Named, exchanged, tensors_of
+from sourcewise.integrations.loop.choices import choiceless_in
+from sourcewise.integrations.loop.evaluating import Reader, source_effect, turned_sources
 from sourcewise.integrations.loop.understood import Understood, of_target
 from sourcewise.integrations.loop.watching import Watching
 
 WIDER = 4  # padded positions that are added
 OF_ORDER = (nn.RNNBase, nn.RNNCellBase, nn.Conv1d, nn.Conv2d)  # what reads padding, as is usual and does little harm
+PASSES = 8  # in which a decoder is fed its targets at least once, where it is so in half of the batches
 PLACES = 8  # of the sources, that are changed one by one
 MOST_SUBSAMPLED = 16  # frames that a place of a memory stands for
 STACKS = (nn.TransformerEncoder, nn.TransformerDecoder)
@@ -57,7 +59,44 @@ def moves_of(reader: Reader, batch: Any, named: Named, modules: Sequence[nn.Modu
     unreached = None
     if fresh and itself == 0 and not torch.equal(usual.bfloat16().float(), usual):  # which rounds small moves away
         unreached = _of_single_places(reader, batch, named, labels, usual)
-    return Moves(itself, source, future, own, past, padding, company, mixed, place, unreached)
+    order, known = None, reader.understood
+    assert known.source is not None and known.labels is not None
+    lengths, held = collation[MASK].sum(1), tensors_of(batch) if reader.logits is not None else named
+    varied = TEXT in collation or bool((lengths != lengths[0]).any())  # regions of a picture have no order
+    if varied and known.source.path in held:
+        other = turned_sources(reader.understood, batch, named, collation, 0)
+        order = None if other is None else float(moved(*other).max())
+    unread = 0
+    alone = known.labels.path in held and not _others_read(known, named)
+    if past is None and alone and "flat" not in known.labels.words and labels.shape[1] > 2:
+        unread = _unread(known, batch, named, labels, moved)
+    choiceless = choiceless_in(lambda: reader.table(batch, named, labels), collation[MASK].shape[1])
+    return Moves(
+        itself, source, future, own, past, padding, company, mixed, place, unreached, order, TEXT in collation, unread,
+        choiceless,
+    )  # fmt: skip
+
+
+def _others_read(known: Understood, named: Named) -> bool:
+    """Whether a batch has other tensors that a decoder may read in the place of its targets."""
+    assert known.source is not None and known.labels is not None
+    own, goal = (known.source.path, known.labels.path), named[known.labels.path]
+    return any(
+        each.ndim > 1 and each.dtype != torch.bool and not of_target(path, each, goal, known.labels_turned)
+        for path, each in named.items()
+        if path not in own
+    )
+
+
+def _unread(understood: Understood, batch: Any, named: Named, labels: Tensor, moved: Any) -> int:
+    """Passes with other words in the targets, none of which moved an output; 0 where any did.
+
+    A decoder that is fed its own words in some batches, by chance, reads its targets in the others.
+    """
+    for _ in range(PASSES):
+        if _of_later(understood, batch, named, labels, moved)[2] is not None:
+            return 0
+    return PASSES
 
 
 def _of_single_places(reader: Reader, batch: Any, named: Named, labels: Tensor, usual: Tensor) -> float | None:

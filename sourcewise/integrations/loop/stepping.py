@@ -14,15 +14,15 @@ from torch import Tensor
 
 from sourcewise.diagnosis.measures.first_step import Weight, width_of
 from sourcewise.diagnosis.measures.freshness import is_drawn
-from sourcewise.diagnosis.observed import Decay, Rates
+from sourcewise.diagnosis.observed import Decay, Rates, Rounded
 from sourcewise.errors import RequestError
 from sourcewise.integrations.finite import local
 from sourcewise.integrations.loop.watching import Hook
+from sourcewise.integrations.rounding import Counted, counted, is_half, rounded_of, some
 from sourcewise.model.parts import ParameterInfo
 from sourcewise.training.events import Step
 
 MOST = 5000  # changes of the learning rate that are noted
-ENTRIES = 262_144  # of a tensor that are kept to see how far it moves
 
 
 class Stepping:
@@ -36,6 +36,7 @@ class Stepping:
         self.counts = [0 for _ in self.optimizers]  # steps of each so far
         self.gradients: dict[int, float] = {}  # parameter → root mean square
         self.updates: dict[int, float] = {}
+        self._moving: list[Counted] = []  # of matrices in half precision
         self._before: dict[int, Tensor] = {}
         self._within = False  # a step
         self._rates: list[float] = []  # of the first optimizer, each as it changed
@@ -77,11 +78,15 @@ class Stepping:
         decoupled = bool(group.get("decoupled_weight_decay", kind.lower().endswith("w")))
         return Decay(value, not decoupled and "betas" in group, kind)
 
+    def rounded(self) -> Rounded | None:
+        """How many numbers in half precision the step moved that was looked at last; None where there are none."""
+        return rounded_of(self._moving, self.rate) if self._moving and self.taken else None
+
     def start(self) -> None:
         """The next step is looked at."""
         self.on, self.taken = True, False
         if not self._within:  # a closure calls the model within the step
-            self.gradients, self.updates, self._before = {}, {}, {}
+            self.gradients, self.updates, self._before, self._moving = {}, {}, {}, []
 
     def stop(self) -> None:
         """No longer."""
@@ -98,7 +103,7 @@ class Stepping:
         self._within = True
         if self.on:
             with self.guard("the updates of the weights"):
-                self._before |= {id(p): _some(p).clone() for p in _learning(optimizer)}
+                self._before |= {id(p): some(p).clone() for p in _learning(optimizer)}
 
     @torch.no_grad()
     def _left(self, optimizer: Any, *given: Any) -> None:
@@ -117,7 +122,10 @@ class Stepping:
             sizes = roots([_whole(p.grad) for p in stepped])
             self.gradients |= {id(p): size for p, size in zip(stepped, sizes, strict=True)}
             moved = [p for p in known if id(p) in self._before]
-            apart = roots([_some(p).float() - self._before.pop(id(p)).float() for p in moved])
+            self._moving += [
+                counted(p, self._before[id(p)], some(p.grad)) for p in moved if is_half(p) and p.grad is not None
+            ]
+            apart = roots([some(p).float() - self._before.pop(id(p)).float() for p in moved])
             self.updates |= {id(p): size for p, size in zip(moved, apart, strict=True)}
 
 
@@ -210,12 +218,6 @@ def unwrapped(optimizer: Any) -> Any:
 def _whole(tensor: Any) -> Tensor:
     held = local(tensor.detach())
     return held.coalesce().values() if held.is_sparse else held
-
-
-def _some(parameter: Any) -> Tensor:
-    """Up to `ENTRIES` entries, in odd steps."""
-    flat = local(parameter.detach()).flatten()
-    return flat[:: max(1, flat.numel() // ENTRIES) | 1]
 
 
 def _learning(optimizer: Any) -> list[Any]:

@@ -45,7 +45,7 @@ from sourcewise.integrations.loop.evaluating import Reader, evaluated, some_batc
 from sourcewise.integrations.loop.flattened import flattened_otherwise
 from sourcewise.integrations.loop.gradients import UNTAKEN, Arrivals
 from sourcewise.integrations.loop.modes import InBothModes
-from sourcewise.integrations.loop.modules import named_modules, parts_of
+from sourcewise.integrations.loop.modules import named_modules, parts_of, repeated_in
 from sourcewise.integrations.loop.probing import hidden_by, moves_of
 from sourcewise.integrations.loop.reading import (
     detached_from,
@@ -61,11 +61,13 @@ from sourcewise.integrations.loop.reading import (
 from sourcewise.integrations.loop.replay import replay_of
 from sourcewise.integrations.loop.seen import History, Seen
 from sourcewise.integrations.loop.sides import look_at_sides
+from sourcewise.integrations.loop.squeezed import squeezed_by
 from sourcewise.integrations.loop.stepping import Stepping, line_of, optimizers_in, weights_of
 from sourcewise.integrations.loop.tables import standing_tables
 from sourcewise.integrations.loop.tracing import ReadBy, traced
 from sourcewise.integrations.loop.understood import Asked, Understood
-from sourcewise.integrations.loop.watching import Watching
+from sourcewise.integrations.loop.watching import Watching, noises
+from sourcewise.integrations.rates import settings
 from sourcewise.integrations.recorder import Recorder
 from sourcewise.integrations.telling import PREFIX, Told, of_set
 from sourcewise.tracking import Trackers
@@ -108,7 +110,16 @@ class LoopDoctor(Doctor):
         self.watching.begins = self.stepping.start  # what steps before belongs to the batch before
         self.passed, self.stream = Passed(), Stream()
         self._waiting: list[tuple[int, Named]] = []  # batches that nobody can read yet
-        self.plan = Plan(steps=steps, fresh=False, trained=trained, clip=0.0, half=half_of(self.model))
+        taken = [each for one in self.stepping.optimizers for each in settings(one)]
+        taken.append(("dropout", "dropout", max((p for p, _ in noises(self.model)), default=0.0)))
+        self.plan = Plan(
+            steps=steps,
+            fresh=False,
+            trained=trained,
+            clip=0.0,
+            half=half_of(self.model),
+            taken=tuple(dict.fromkeys(taken)),
+        )
         self.recorder = Recorder(self.plan, cure=LOOP.not_finite)
         self.recorder.started()
         self.understood: Understood | None = None
@@ -120,7 +131,7 @@ class LoopDoctor(Doctor):
         self._reader: Reader | None = None
         self._moves: Moves | None = None  # what moves the outputs, once it was tried
         self._modes: InBothModes | None = None
-        self._flattened = ""
+        self._flattened = self._squeezed = self._repeated = ""
         self._zeros: dict[str, tuple[Any, bool]] = {}
         self._trained = False  # by others, before this training
         if self.looks:
@@ -130,6 +141,7 @@ class LoopDoctor(Doctor):
     def _begin(self) -> None:
         self._zeros = zeros_at_start(parts_of(self.modules), self.modules)
         self._modes = InBothModes(self.modules)
+        self._repeated = repeated_in(self.modules)
         self._trained = self.plan.trained or looks_trained(self.model)
         if broken := broken_weights(self.model):
             self._broken = True
@@ -148,6 +160,7 @@ class LoopDoctor(Doctor):
         if isinstance(loss, Tensor):
             if self.watching.on:
                 self.arrivals.reached(loss)
+                self._squeezed = squeezed_by(loss)
             loss = loss.detach()
             self._losses.append(loss)
         self._steps.loss(number, loss, None)
@@ -215,6 +228,8 @@ class LoopDoctor(Doctor):
             return
         weights = weights_of(parts_of(self.modules), self.stepping)
         self._first = self._first or weights
+        if self._modes is not None:
+            self._modes.trained_on(seen.number, self.watching.calls)
         self._read(seen)
         self._reach(seen)
         self._compare(seen)
@@ -308,6 +323,8 @@ class LoopDoctor(Doctor):
         observed = Observed(
             step,
             given=seen.given(self.watching),
+            squeezed=self._squeezed,
+            repeated=self._repeated,
             loss=seen.value,
             nats=nats,
             shares=tuple(self._shares),
@@ -331,7 +348,10 @@ class LoopDoctor(Doctor):
             decay=self.stepping.decay(),
         )
         modes = None if self._modes is None else self._modes.modes(seen.number)
-        self.pieces["wiring"] = look(Wiring(plan=self.plan, observed=observed, hidden=hidden, modes=modes))
+        rounded = self.stepping.rounded()
+        self.pieces["wiring"] = look(
+            Wiring(plan=self.plan, observed=observed, hidden=hidden, modes=modes, rounded=rounded)
+        )
 
     def _edges(self) -> Edges | None:
         """With which tokens labels begin and end, where it is known how batches are read."""

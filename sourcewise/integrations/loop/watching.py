@@ -35,6 +35,8 @@ class Call:
     out_gradients: dict[str, float] = field(default_factory=dict)  # path → largest; none: not in the loss
     sizes: Tensor | None = None  # of an embedding: mean squares of the gradient at what it gave, as its ids lie
     said: dict[str, Said] = field(default_factory=dict)  # outputs that the loss takes labels for
+    dropout: float = 0.0  # the highest of what learns here, of a call from outside
+    quiet: bool = False  # whether all of it is off, the modules being in eval mode
 
     @property
     def parameters(self) -> list[str]:
@@ -154,7 +156,10 @@ class Watching:
             self.begins()
         if not self._open and not self._late:  # a training step has begun: what is fused is not so in one
             self._late = [hook for path, each in self._fused for hook in self._hooked(path, each)]
-        self._open.append(Call(module, name, given, named))
+        noise = [] if self._open else noises(module)
+        quiet = bool(noise) and not any(on for _, on in noise)
+        highest = max((p for p, _ in noise), default=0.0)
+        self._open.append(Call(module, name, given, named, dropout=highest, quiet=quiet))
 
     def _after(self, module: nn.Module, given: Any, named: dict[str, Any], out: Any) -> None:
         if not torch.is_grad_enabled():
@@ -192,6 +197,19 @@ class Watching:
             found = said_by(out, gradient)
             if found is not None:
                 call.said[path] = found
+
+
+def noises(module: nn.Module) -> list[tuple[float, bool]]:
+    """The dropouts within a module that learns: how much, and whether it is on."""
+    if not any(p.requires_grad for p in module.parameters()):
+        return []
+    found = []
+    for each in module.modules():
+        if isinstance(each, nn.modules.dropout._DropoutNd):
+            found.append((float(each.p), each.training))
+        elif isinstance(each, (nn.RNNBase, nn.MultiheadAttention)):
+            found.append((float(each.dropout), each.training))
+    return [each for each in found if each[0] > 0]
 
 
 def _half() -> bool:

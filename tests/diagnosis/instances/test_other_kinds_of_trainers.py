@@ -196,3 +196,76 @@ def test_positions_along_the_batch(size: float, tmp_path: Path) -> None:
     plain = norm.forward
     norm.forward = lambda x: plain(x + size * torch.arange(len(x))[:, None, None].sin() * x.abs())
     assert found(run(tmp_path, model, as_it_is, as_it_is))[0][0] == "WIR037"
+
+
+# ── labels that the collator makes, and figures behind the true tokens ────────────────────────────────────────────────
+
+
+def causal(rows: list[Row]) -> Batch:
+    """As collators of causal models make labels: of the source."""
+    batch = trainings.collate(rows)
+    return batch | {"labels": batch["input_ids"].masked_fill(batch["input_ids"] == PAD, -100)}
+
+
+def padded(rows: list[Row]) -> Batch:
+    """The same, all rows padded to one width first."""
+    wide = trainings.collate([*rows, {"input_ids": [4] * 9, "labels": [4, 1]}])["input_ids"][:-1]
+    labels = torch.where(wide == PAD, -100, wide)
+    return {"input_ids": wide, "attention_mask": (wide != PAD).long(), "labels": labels}
+
+
+@pytest.mark.parametrize(
+    ("model", "collator"), [(trainings.t5, causal), (trainings.bart, causal), (trainings.t5, padded)]
+)
+def test_labels_that_a_collator_overwrites(model: Any, collator: Any, tmp_path: Path) -> None:
+    made = trainings.trainer(tmp_path, model(), 24, collator=collator)
+    callback = SourcewiseCallback(made)
+    made.add_callback(callback)
+    made.train()
+    assert found(callback)[0] == ("DAT016", "error")
+
+
+def test_letters_that_are_to_be_copied(tmp_path: Path) -> None:
+    """The data set's own labels are its sources, a common exercise."""
+    rows = [row | {"labels": row["input_ids"]} for row in trainings.rows(600)]
+    assert "DAT016" not in codes(of(tmp_path, trainings.t5(), 24, rows, valid=rows[:64]))
+
+
+@pytest.mark.parametrize(
+    ("figures", "options", "level"),
+    [
+        ({"bleu": 20.0}, {}, "warning"),
+        ({"wer": 0.2, "gen_len": 4.0}, {}, "warning"),
+        ({"rougeL": 0.2}, {"predict_with_generate": True}, None),
+        ({"token_accuracy": 0.9}, {}, None),
+    ],
+)
+def test_figures_of_texts_that_the_references_led(figures: Any, options: Any, level: Any, tmp_path: Path) -> None:
+    made = trainings.trainer(tmp_path, trainings.t5(), 12, **options)
+    made.compute_metrics = lambda predictions: dict(figures)
+    callback = SourcewiseCallback(made)
+    made.add_callback(callback)
+    made.train()
+    assert codes(callback).get("OUT020") == level
+
+
+@pytest.mark.parametrize(
+    ("given", "level"),
+    [
+        ({"no_repeat_ngram_size": 1}, "error"),
+        ({"encoder_no_repeat_ngram_size": 1}, "warning"),
+        ({"no_repeat_ngram_size": 3}, None),
+        ({"repetition_penalty": 1.2}, None),
+    ],
+)
+def test_searches_that_bar_what_references_repeat(given: Any, level: Any, tmp_path: Path) -> None:
+    rows = [row | {"labels": [*row["labels"][:-1], row["labels"][0], 1]} for row in trainings.rows(400)]
+    made = of(tmp_path, settings(trainings.t5, **given), 6, rows, valid=rows[:64])
+    said = codes(made).get("OUT014")
+    assert (said is not None) == (level is not None), said
+
+
+@pytest.mark.parametrize(("dtype", "rate"), [(torch.bfloat16, 1e-5), (torch.float32, 1e-5), (torch.bfloat16, 4e-3)])
+def test_updates_that_are_rounded_away(dtype: Any, rate: float, tmp_path: Path) -> None:
+    made = codes(of(tmp_path, trainings.t5().to(dtype), 12, trainings.rows(400), learning_rate=rate))
+    assert ("WIR047" in made) == (dtype == torch.bfloat16 and rate < 1e-4)

@@ -7,7 +7,9 @@ from typing import Any
 
 import pytest
 
+from sourcewise.diagnosis.measures.first_step import Weight
 from sourcewise.diagnosis.preflight import before_training
+from sourcewise.diagnosis.rules.wiring.wir031_adapters_too_few_or_slow import is_meant
 from sourcewise.training.setup import set_up
 from tests.model.families.zoo import task
 from tests.training.test_huggingface import folder_of, recipe
@@ -45,3 +47,22 @@ def test_a_rate_for_whole_models_is_named(tmp_path: Path) -> None:
 def test_a_bridge_before_adapters_is_healthy(tmp_path: Path) -> None:
     codes = found(tmp_path, "t5", {"targets": ["q", "v"]}, 1e-3, "sounds")
     assert not {"WIR031", "WIR003", "WIR012"} & codes.keys(), codes
+
+
+def weight(name: str, part: str) -> Weight:
+    return Weight(name, 16, 1.0, learns=True, frozen=False, part=part, matrix=True)
+
+
+@pytest.mark.parametrize(
+    ("encoder", "adapted", "part", "meant"),
+    [
+        ("encoder.0.attention.q.weight", "decoder.0.attention.q.lora_A.default.weight", "embedding", True),
+        ("encoder.layer.0.query.weight", "decoder.h.0.c_attn.lora_A.default.weight", "embedding", False),
+        ("encoder.0.attention.q.weight", "decoder.0.attention.q.lora_A.default.weight", "bridge", False),
+    ],
+)
+def test_adapters_that_are_meant_for_the_decoder(encoder: str, adapted: str, part: str, meant: bool) -> None:
+    """A list of names would have taken the encoder's layers of these names, too; one of two kinds of networks takes
+    what it finds, and a new bridge is read by the encoder as it was."""
+    adapters = [weight(adapted, "decoder")]
+    assert is_meant(adapters, [*adapters, weight(encoder, "encoder"), weight("shared.weight", part)]) is meant

@@ -8,6 +8,11 @@ from sourcewise.diagnosis.rule import Cure, Findings, Rule
 
 ANSWER = Cure("Build sources without what is to be said, for training and for validation alike.")
 
+COLLATOR = Cure(
+    "Take the collator of encoder-decoder models, which keeps the labels; that of language models makes its own:",
+    "DataCollatorForSeq2Seq(tokenizer, model=model)  # not DataCollatorForLanguageModeling",
+)
+
 
 class TargetsThatAreSources(Rule[Pairs]):
     """The share of training pairs whose target is the text of its source (a prefix left out, case ignored), beside that
@@ -19,7 +24,8 @@ class TargetsThatAreSources(Rule[Pairs]):
     {error:words} of the pairs where there is a validation set. Ours. Tasks that copy, such as correction, do so in
     both. Where texts are ids and no validation set is there to compare, a warning from {error:words} of the pairs, and
     {kinds} different tokens: copying a few letters is an exercise. Where {answered:%} of the sources or more end with
-    their target and have more before it, a warning.
+    their target and have more before it, a warning. An error in a Trainer whose batches have labels that are sources,
+    and whose data set has others: so it is with the collator of a causal model.
     """
 
     code, name, level, rank = "DAT016", "targets that are their sources", "error", 4.1
@@ -58,7 +64,10 @@ class TargetsThatAreSources(Rule[Pairs]):
         yield from self.of_answers(pairs, rows)
         share = sum(source == target for source, target in rows) / len(rows)
         kinds = len({i for _, target in rows for i in target})
-        if share >= self.error and kinds >= self.kinds:
+        if share >= self.error and pairs.ids is not None and pairs.ids.overwritten:
+            evidence = f"{100 * share:.0f} % of the labels of the batches are the ids of their source"
+            yield self.finding(named(train, f"{evidence}; {pairs.ids.overwritten}"), "error", COLLATOR)
+        elif share >= self.error and kinds >= self.kinds:
             evidence = f"{100 * share:.0f} % of the targets have the ids of their source, of which there are "
             yield self.finding(named(train, f"{evidence}{kinds} different ones"), "warning")
 

@@ -1,5 +1,7 @@
-from sourcewise.diagnosis.coming import Coming
-from sourcewise.diagnosis.measures.drift import SHUFFLED, drift_of
+from collections.abc import Sequence
+
+from sourcewise.diagnosis.coming import Batched, Coming
+from sourcewise.diagnosis.measures.drift import SHUFFLED, as_varied, drift_of, only_rises
 from sourcewise.diagnosis.rule import Cure, Findings, Rule
 
 
@@ -12,12 +14,12 @@ class BatchesInOrder(Rule[Coming]):
     ## Threshold and its origin
     Warning where batches differ {apart} times as much as shuffled ones in some figure, and neighbours correlate by
     {alike} or more, and by more than in any of {orders} other orders of the same batches; of {fewest} batches or more.
-    Batches of examples of one length, themselves in a random order, are healthy. So is a first epoch from short to
-    long; but later ones should be shuffled.
+    Batches of examples of one length, themselves in a random order, are healthy. So is a curriculum from short to long
+    that has ended: lengths only rise, and the last {last:words} of the batches hold all of them, in no order.
     """
 
     code, name, level, rank = "DAT027", "batches come in an order", "warning", 3.5
-    apart, alike, orders, fewest = 3, 0.5, SHUFFLED, 24
+    apart, alike, orders, fewest, last = 3, 0.5, SHUFFLED, 24, 0.25
     explains = "TRN002..TRN005 TRN008..TRN010 OUT00* SRC* MEM* ATT*"
     cures = Cure(
         "Shuffle the examples, anew in every epoch; where they are streamed, through a buffer that is larger than a "
@@ -30,7 +32,12 @@ class BatchesInOrder(Rule[Coming]):
         batches = coming.batches
         if len(batches) < self.fewest or coming.grouped:  # a Trainer's own sampler puts the longest first
             return
-        for what, figures in (("lengths", slice(0, coming.lengths)), ("tokens", slice(coming.lengths, None))):
+        lengths, tokens = slice(0, coming.lengths), slice(coming.lengths, None)
+        last = batches[-max(8, int(self.last * len(batches))) :]
+        ended = not any(self.in_order(last, each) for each in (lengths, tokens))
+        if ended and only_rises(batches, lengths) and as_varied(last, batches, lengths):
+            return  # a curriculum that has ended: longer ones have more words, too
+        for what, figures in (("lengths", lengths), ("tokens", tokens)):
             found = drift_of(batches, figures, self.apart)
             if found is None or found.neighbours < self.alike or found.neighbours <= found.by_chance:
                 continue
@@ -42,3 +49,7 @@ class BatchesInOrder(Rule[Coming]):
                 f"{evidence}{self.orders} other orders), from step {batches[0].step} to {batches[-1].step}"
             )
             return
+
+    def in_order(self, batches: Sequence[Batched], figures: slice) -> bool:
+        found = drift_of(batches, figures, self.apart)
+        return found is not None and found.neighbours >= max(self.alike, found.by_chance)

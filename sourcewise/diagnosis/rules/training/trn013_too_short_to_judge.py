@@ -11,7 +11,10 @@ class TooShortToJudge(Rule[Course]):
     """
 
     code, name, level, rank = "TRN013", "training too short to judge", "note", 1.4
-    excuses, implies = "TRN* -TRN001 -TRN016 MEM* ATT* SRC* OUT* -OUT014 -OUT018 -OUT019", "TRN* -TRN001 -TRN016"
+    excuses, implies = (
+        "TRN* -TRN001 -TRN016 MEM* ATT* SRC* OUT* -OUT014 -OUT018 -OUT019 -OUT020",
+        "TRN* -TRN001 -TRN016",
+    )
     steps, few, way = ENOUGH, 50, 0.1  # of the weights
     cures = Cure("More steps:", {"train.steps": 1000})
 

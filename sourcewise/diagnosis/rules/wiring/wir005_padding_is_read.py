@@ -29,7 +29,9 @@ class PaddingIsRead(Rule[Wiring]):
     )
 
     def check(self, wiring: Wiring) -> Findings:
-        if hidden := wiring.hidden:
+        known = wiring.all_paths
+        unread = known.source is not None and not known.reached  # then no mask of the sources can do harm (WIR011)
+        if (hidden := wiring.hidden) and not (unread and not hidden.masked and wiring.observed):
             evidence = f"of {hidden.real} source positions{wiring.where or ' of a batch'} the attention mask hides "
             evidence += str(hidden.hidden)
             evidence += f", and of {hidden.padding} of padding it shows {hidden.shown}"

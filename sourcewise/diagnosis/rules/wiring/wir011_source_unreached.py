@@ -15,6 +15,7 @@ class SourceUnreached(Rule[Wiring]):
 
     code, name, level = "WIR011", "the source does not reach the logits", "error"
     explained_by = "DAT014 WIR001 WIR002 WIR005 WIR013 WIR014"
+    explains = "WIR006 WIR007"  # a decoder that reads no source may read its target instead
     implied_by = "WIR026:error WIR028:error"
     still, measured = STILL, MEASURED  # a share of the largest logit
     cures = Cure(

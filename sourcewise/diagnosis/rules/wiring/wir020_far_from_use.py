@@ -14,11 +14,15 @@ class FarFromUse(Rule[Wiring]):
     train.label_smoothing from {smoothing} (0.1 is usual), model.attention_dropout, and any dropout of a Trainer's
     model, from {dropout} (0.1), train.word_dropout from {word_dropout} (Bowman et al. 2016 go to 0.75), the weights of
     guided_attention, attention_mass and contrastive from {weight} (1), and a train.beta1 that remembers more than
-    {memory:words} of the training, and {usual} steps: 1 / (1 - beta1) (10).
+    {memory:words} of the training, and {usual} steps: 1 / (1 - beta1) (10). Of somebody's own optimizer: an eps of an
+    Adam from {epsilon} (1e-8), which then drowns small gradients; betas the wrong way round, by {swapped} and more; a
+    momentum from {momentum}; and maximize, which goes up the loss.
     """
 
     code, name, level, rank = "WIR020", "a setting far from any in use", "warning", 0.1
     smoothing, dropout, word_dropout, weight = 0.5, 0.7, 0.9, 10
+    epsilon, swapped, momentum, maximize = 0.01, 0.05, 0.995, 1
+    explains = "TRN002..TRN005 TRN009 OUT009"
     memory, usual = 0.2, 30  # of the steps, and steps that any may remember
     cures = Cure("As usual:", {"train.label_smoothing": 0.1, "model.attention_dropout": 0.1, "train.beta1": 0.9})
 

@@ -11,13 +11,14 @@ class OrderUnread(Rule[Wiring]):
     own: without positions in the encoder, whatever it is given comes out in any order.
     ## Threshold and its origin
     At most {share} of what another source does, and at most {still} of the largest logit. A warning for features, and
-    where the encoder is not in the path, as one vector of all frames may be meant. Measured: 0.04 and more in networks
+    where the encoder is not in the path, as one vector of all frames may be meant. In a loop of one's own, features
+    of one length are not asked, as regions of pictures have no order. Measured: 0.04 and more in networks
     with positions, 2e-7 without.
     """
 
     code, name, level = "WIR022", "the order of the source is not read", "error"
     explained_by = "WIR001 WIR011 WIR021"
-    implied_by = "WIR004 WIR005"
+    implied_by = "WIR004 WIR005:error"
     share, still = 1e-3, 10 * STILL
     explains = "OUT00* SRC* TRN003..TRN005 TRN011"
     cures = Cure(
@@ -33,5 +34,7 @@ class OrderUnread(Rule[Wiring]):
             return
         if paths.order <= min(self.still, self.share * paths.source):
             whole = paths.encoder is not None and wiring.batch is not None and wiring.batch.source.features is None
+            if wiring.observed is not None:
+                whole = wiring.observed.moves.text
             said = f"turned from end to beginning, sources move the logits by {paths.order:.1g} of the largest"
             yield self.finding(f"{said}; other sources by {paths.source:.2g}", "error" if whole else "warning")

@@ -19,6 +19,11 @@ CURES = {
     "twice": "return logits  # without the softmax: CrossEntropyLoss makes its own",
 }
 
+LINEAR = Cure(
+    "Let the output layer be the last: logits are any numbers, below 0 and above.",
+    "return self.out(hidden)  # no relu, tanh, sigmoid or dropout behind it",
+)
+
 
 class NotLogProbabilities(Rule[Wiring]):
     """What the loss of a training in plain PyTorch takes the model's outputs for, by its gradient there: that of
@@ -29,9 +34,11 @@ class NotLogProbabilities(Rule[Wiring]):
     of probabilities can never be sure of anything, and its gradient all but vanishes. A softmax along time makes places
     rivals instead of tokens.
     ## Threshold and its origin
-    Any of these is an error; which it is follows from the outputs' sums (1 within {sums}) and from the gradient's shape
-    (within {close}; {rough} in bf16 and fp16). Label smoothing, weights of classes, sums and means,
-    scaled losses and log_softmax before CrossEntropyLoss are as they should be.
+    An activation that is the last thing before the softmax is an error, too: a ReLU, a sigmoid or a tanh bounds the
+    logits, so that no word can be ruled out; dropout there sets some to 0 by chance, a warning. It is found by the
+    graph of the loss. Any of these is an error; which it is follows from the outputs' sums (1 within {sums}) and from
+    the gradient's shape (within {close}; {rough} in bf16 and fp16). Label smoothing, weights of classes, sums and
+    means, scaled losses and log_softmax before CrossEntropyLoss are as they should be.
     """
 
     code, name, level, rank = "WIR027", "the loss is given what it is not made for", "error", 1.3
@@ -44,6 +51,9 @@ class NotLogProbabilities(Rule[Wiring]):
 
     def check(self, wiring: Wiring) -> Findings:
         seen = wiring.observed
+        if seen is not None and seen.squeezed and seen.given not in SAID:
+            evidence = f"the last thing before the softmax of the loss is {seen.squeezed}; the loss is {seen.loss:.4g}"
+            yield self.finding(evidence, "warning" if seen.squeezed == "dropout" else "error", LINEAR)
         if seen is None or seen.given not in SAID:
             return
         evidence = f"{SAID[seen.given]}; the loss is {seen.loss:.4g}"

@@ -1,6 +1,11 @@
 from sourcewise.diagnosis.rule import Cure, Findings, Rule
 from sourcewise.diagnosis.wiring import Wiring
 
+ADDED = Cure(
+    "Set gradients to zero once a step of the optimizer, not with each batch:",
+    "(loss / accumulate).backward()",
+    "if (i + 1) % accumulate == 0: optimizer.step(); optimizer.zero_grad()",
+)
 NEVER = Cure("Step once a batch, behind backward():", "loss.backward()", "optimizer.step()", "optimizer.zero_grad()")
 
 
@@ -12,13 +17,15 @@ class GradientsNotTaken(Rule[Wiring]):
     ## Threshold and its origin
     {steps} steps of the loop without one of an optimizer, which gradients of several batches added up seldom take; or
     a gradient that came, and an optimizer that stepped with every batch and found none or zeros. A step that fp16's
-    loss scaling leaves out is none.
+    loss scaling leaves out is none. Where an optimizer steps once in several batches: {thrown:words} gradients or more
+    that were set to zero before it, and {share:words} of those that were looked at.
     """
 
     code, name, level, rank = "WIR030", "the optimizer does not get the gradients", "error", 1.1
     explained_by = "WIR001"
     explains = "WIR003 WIR012 WIR014 TRN003..TRN006 TRN009 OUT00* SRC*"
     steps = 40  # of the loop
+    thrown, share = 3, 0.5  # gradients that no optimizer took, of all that were to be added up
     cures = Cure(
         "The order of a step, with nothing between backward() and step() but clipping:",
         "optimizer.zero_grad()",
@@ -36,3 +43,9 @@ class GradientsNotTaken(Rule[Wiring]):
         elif gradients.erased:
             evidence = "backward() makes gradients, and optimizer.step() finds none"
             yield self.finding(f"{evidence}: they are set to zero in between, or the step comes before backward()")
+        elif gradients.thrown[0] >= max(self.thrown, self.share * gradients.thrown[1]):
+            gone, of = gradients.thrown
+            evidence = (
+                f"of {of} gradients that wait for a step of the optimizer {gone} are set to zero before the next "
+            )
+            yield self.finding(f"{evidence}batch: only the last before a step counts, the others are lost", None, ADDED)

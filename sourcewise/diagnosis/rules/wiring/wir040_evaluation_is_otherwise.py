@@ -7,6 +7,11 @@ ALWAYS = Cure(
     "with torch.no_grad(): ...  # evaluation",
     "model.train()",
 )
+AGAIN = Cure(
+    "Switch back to training behind each evaluation, and at the beginning: from_pretrained() gives a model in eval "
+    "mode.",
+    "model.train()  # of each module that learns",
+)
 NORMS = Cure(
     "Let norms over batches keep statistics: momentum=0.1, and train() while it trains; only norms that were loaded "
     "with statistics may be frozen by eval(). Or take a norm that has none:",
@@ -22,17 +27,18 @@ class EvaluationIsOtherwise(Rule[Wiring]):
     Training then fits one network, and another is evaluated and saved: the loss falls, and outputs are wrong. Causes
     are statistics that never arrive (momentum 0, or a norm in eval() mode from the start), and an `if self.training:`
     around more than noise, such as the scale of embeddings. An evaluation in training mode has dropout in it, and
-    norms that read the rest of the batch.
+    norms that read the rest of the batch. A training in eval mode, after an evaluation that did not switch back, has no
+    dropout, whatever its configuration says.
     ## Threshold and its origin
     Statistics exactly as they were made are an error. So are {more} nats a token and {times} times as many in eval mode
     as in training mode, twice in succession, from step {settled} on, where the decoder reads its target in both:
     dropout only makes training mode worse. From {passes:words} passes over different batches in training mode, a
-    warning.
+    warning; so are {quiet:words} steps in succession, of those that are looked at, in which all dropout was off.
     """
 
     code, name, level, rank = "WIR040", "evaluation computes otherwise than training", "error", 1.12
     explained_by = "WIR001 WIR021"
-    more, times, settled, passes = 0.5, 1.5, 30, 3
+    more, times, settled, passes, quiet = 0.5, 1.5, 30, 3, 3
     explains = "TRN010 TRN011 SRC* MEM* ATT* OUT00*"
     cures = Cure(
         "Look in forward() and in the modules for what heeds eval() and is no noise: an `if self.training:` around a "
@@ -54,3 +60,7 @@ class EvaluationIsOtherwise(Rule[Wiring]):
         elif modes.passes >= self.passes:
             evidence = f"{modes.passes} batches in succession passed without gradients, and in training mode"
             yield self.finding(evidence, "warning", ALWAYS)
+        elif modes.quiet >= self.quiet:
+            since = "" if modes.since == 1 else f", since step {modes.since} at the latest"
+            evidence = f"training steps are taken in eval mode{since}: a dropout of {modes.dropout:g} is off"
+            yield self.finding(f"{evidence} in the last {modes.quiet} that were looked at", "warning", AGAIN)
