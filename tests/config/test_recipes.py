@@ -54,7 +54,9 @@ def test_its_head_tells_the_command(name: str) -> None:
     assert all(line.startswith("#") or not line for line in head.splitlines())
 
 
-@pytest.mark.parametrize("name", ["chat", "fsdd", "multi30k", "multi30k_1000", "multi30k_pretrain", "multi30k_tiny", "phoenix14t"])
+@pytest.mark.parametrize(
+    "name", ["chat", "fsdd", "multi30k", "multi30k_1000", "multi30k_pretrain", "multi30k_tiny", "phoenix14t"]
+)
 def test_its_files_start_from_a_folder_that_the_user_sets(name: str) -> None:
     recipe = load_recipe(name, {"data.root": "/elsewhere"})
     assert recipe.data.root == "/elsewhere"
