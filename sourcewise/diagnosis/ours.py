@@ -193,8 +193,8 @@ def _learning(network: Seq2Seq, batch: Batch, rate: float) -> Iterator[float]:
         adam.zero_grad()
 
 
-def after(model: Model, encoded: ExampleSet) -> tuple[Wiring, Trained, Likelihood, Moved]:
-    """What can be looked at of a trained network, on a set."""
+def after(model: Model, encoded: ExampleSet, from_scratch: bool) -> tuple[Wiring, Trained, Likelihood, Moved]:
+    """What can be looked at of a trained network, on a set; `from_scratch`: its own run drew it."""
     network: Any = model.network
     network.eval()
     batch, trained = one_batch(encoded), looks_trained(network)
@@ -202,7 +202,8 @@ def after(model: Model, encoded: ExampleSet) -> tuple[Wiring, Trained, Likelihoo
     laid = None
     if batch.source.features is None and network.positions is not None and pads_on_the_left(model.name):
         laid = Laid("tokenizer_config.json", "left", "right")
-    wiring = Wiring(network, batch, laid=laid, untrained=not trained, **_of_network(network, model.tokenizer))
+    given = _of_network(network, model.tokenizer)
+    wiring = Wiring(network, batch, laid=laid, untrained=not trained, from_scratch=from_scratch, **given)
     return wiring, Trained(network, encoded, batch), likelihood, moved
 
 

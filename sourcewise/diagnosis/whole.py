@@ -133,9 +133,20 @@ def of_network(model: Model, encoded: ExampleSet) -> Piece:
     """What its tokenizer loses of a set, the wiring of a trained network, and every rule over it, on that set."""
     parts = [part for part in encoded.parts if not part.drawn]
     texts = [Pairs(part, whole_words=ours.whole_words(model.data), fewest=1) for part in parts]
-    found = look(*texts, codes=OF_ANY_SET), *_held_to_training(model, encoded), look(*ours.after(model, encoded))
+    found = (
+        look(*texts, codes=OF_ANY_SET),
+        *_held_to_training(model, encoded),
+        look(*ours.after(model, encoded, _from_scratch(model))),
+    )
     findings = [finding for piece in found for finding in piece.findings]
     return Piece(findings, [words for piece in found for words in piece.not_checked], ["the trained network"])
+
+
+def _from_scratch(model: Model) -> bool:
+    """Whether the model is of a run whose recipe names no weights that it began with."""
+    folder = run_folder(model.name)
+    recipe = _recipe(Run(folder))[0] if folder else None
+    return recipe is not None and ours.plan_of(recipe).fresh
 
 
 def _held_to_training(model: Model, encoded: ExampleSet) -> list[Piece]:

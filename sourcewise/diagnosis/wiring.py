@@ -118,6 +118,7 @@ class Wiring:
     hidden: Hidden | None = None
     laid: Laid | None = None
     untrained: bool = False  # whether outputs are judged of a network whose norms and biases are as networks begin
+    from_scratch: bool = False  # whether it is of a run that began with a network as drawn, and trained it
     where: str = ""  # of which batches that is, " of the evaluation"; "" for those of the training
     unfed: str = ""  # why the decoder does not read the targets, where that is known
     aside: str = ""  # which other labels outputs are held against, where the loss is the training's own

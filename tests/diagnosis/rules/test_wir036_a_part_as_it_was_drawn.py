@@ -61,6 +61,12 @@ def test_a_part_that_was_not_loaded(model: Any, part: str) -> None:
     assert found(moved(model(), part=part), Plan(fresh=True)) == []  # it says so itself
 
 
+def test_a_run_that_began_with_a_network_as_drawn_is_not_held_to_a_file() -> None:
+    network = HuggingFaceNetwork(moved(trainings.t5(), part="encoder"))
+    assert not look(Wiring(network, from_scratch=True), codes="WIR036").findings
+    assert look(Wiring(network, from_scratch=False), codes="WIR036").findings
+
+
 @pytest.mark.parametrize("model", [trainings.t5, trainings.bart])
 def test_models_that_were_loaded_or_drawn_as_a_whole(model: Any) -> None:
     assert found(moved(model())) == [] and found(model()) == []

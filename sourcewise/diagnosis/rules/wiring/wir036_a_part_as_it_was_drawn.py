@@ -13,7 +13,8 @@ class PartAsDrawn(Rule[Wiring]):
     was drawn, and says so in a warning that nobody reads: the decoder was trained, its encoder is noise.
     ## Threshold and its origin
     All matrices of the encoder or of the decoder, at least {few}, and at most {others:words} of the rest. A warning
-    alone: a new part may be meant, and what has hardly been trained looks as it was drawn, too. An error where that is
+    alone: a new part may be meant, and what has hardly been trained looks as it was drawn, too. Never of a run of ours
+    that began without weights. An error where that is
     so of all matrices, {every} or more, and of norms and biases, of a model whose outputs are judged.
     """
 
@@ -36,6 +37,8 @@ class PartAsDrawn(Rule[Wiring]):
         if wiring.untrained and drawn == matrices >= self.every and set(STACKS) <= wiring.drawn.keys():
             evidence = f"all {matrices} matrices that were looked at are as drawn at random, and norms and biases as "
             yield self.finding(f"{evidence}networks begin: nothing was loaded into this model", "error")
+            return
+        if wiring.from_scratch:  # a part that was drawn is meant, and what moved it little is no file
             return
         for part, (own, of, left, rest) in wiring.drawn.items():
             if part in STACKS and own == of >= self.few and rest and left <= self.others * rest:
