@@ -95,7 +95,7 @@ def write(material: Material, folder: Path) -> dict[str, object]:
         else:
             lines = [f"{row.source}\t{row.target}\n" for row in rows]
             (folder / f"{split}.tsv").write_text("source\ttarget\n" + "".join(lines), encoding="utf-8")
-            options[f"data.{split}.pairs"] = str(folder / f"{split}.tsv")
+            options |= {f"data.{split}.pairs": str(folder / f"{split}.tsv"), f"data.{split}.quoting": "text"}
     return options
 
 
