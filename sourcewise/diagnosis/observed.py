@@ -101,7 +101,8 @@ class Table:
 @dataclass(frozen=True, slots=True)
 class Rates:
     """The learning rates of the first optimizer: the one that it was made with, where a schedule has noted that, and
-    those of its steps: how many there were, how often the rate changed, and turned from rising to falling or back.
+    those of its steps: how many there were, how often the rate changed, and turned from rising to falling or back;
+    whether it rises up to now and never fell, and whether `base` is known to be the peak of its schedule.
     """
 
     base: float
@@ -109,6 +110,8 @@ class Rates:
     steps: int
     changes: int
     turns: int
+    rising: bool = False
+    known: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,125 @@
+"""Kinds of which people tell, the sixth time: rates that stay in their warm-up or are far too small, and states that
+do not go from step to step; and healthy neighbours."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+from torch.optim import lr_scheduler
+from torch.utils.data import DataLoader
+
+import sourcewise
+from sourcewise.diagnosis.answer import Diagnosis
+from tests.diagnosis.instances.loops import Gru, found
+from tests.diagnosis.instances.test_other_kinds_of_loops import schedules
+from tests.integrations.loops import Apart, batches, words
+
+# ── a schedule that is longer than the training ───────────────────────────────────────────────────────────────────────
+
+EPOCHS, BATCHES = 3, 20
+
+
+def lit(folder: Path, scheduled: Callable[[Any], Any], interval: str = "step", accumulate: int = 1) -> Diagnosis:
+    """A training of Lightning's: 3 epochs of 20 batches."""
+    lightning = pytest.importorskip("lightning.pytorch")
+    from sourcewise.integrations.lightning import SourcewiseCallback
+
+    class Module(lightning.LightningModule):  # type: ignore[misc]
+        def __init__(self) -> None:
+            super().__init__()
+            parts = Apart()
+            self.encoder, self.decoder = parts.encoder, parts.decoder
+
+        def training_step(self, batch: Any, place: int) -> Any:
+            memory, state = self.encoder(batch[0])
+            said = self.decoder(memory, state, batch[1][:, 1:])[0]
+            return nn.functional.cross_entropy(said.flatten(0, 1), batch[1][:, 1:].flatten(), ignore_index=0)
+
+        def configure_optimizers(self) -> Any:
+            optimizer = torch.optim.AdamW(self.parameters(), lr=3e-3)
+            schedule = {"scheduler": scheduled(optimizer), "interval": interval}
+            return {"optimizer": optimizer, "lr_scheduler": schedule}
+
+    torch.manual_seed(0)
+    callback = SourcewiseCallback()
+    trainer = lightning.Trainer(
+        default_root_dir=folder,
+        max_epochs=EPOCHS,
+        accelerator="cpu",
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        accumulate_grad_batches=accumulate,
+        callbacks=[callback],
+    )
+    known = list(batches(words(16 * BATCHES), begin=Gru.begin))
+    trainer.fit(Module(), DataLoader(known, batch_size=None))  # type: ignore[arg-type]
+    return callback.diagnosis
+
+
+def one_cycle(steps: int) -> Callable[[Any], Any]:
+    return lambda optimizer: lr_scheduler.OneCycleLR(optimizer, 3e-3, total_steps=steps)
+
+
+def warm_then_falling(warmup: int) -> Callable[[Any], Any]:
+    def made(optimizer: Any) -> Any:
+        rises = lr_scheduler.LinearLR(optimizer, 0.01, total_iters=warmup)
+        return lr_scheduler.SequentialLR(optimizer, [rises, lr_scheduler.CosineAnnealingLR(optimizer, 50)], [warmup])
+
+    return made
+
+
+LIT = [
+    (one_cycle(16 * EPOCHS * BATCHES), "step", 1, "warning"),  # examples for batches
+    (one_cycle(100 * EPOCHS * BATCHES), "step", 1, "error"),
+    (one_cycle(EPOCHS * BATCHES), "epoch", 1, "warning"),  # steps, stepped with every epoch
+    (one_cycle(EPOCHS * BATCHES), "step", 10, "warning"),  # batches that are accumulated
+    (warm_then_falling(1000), "step", 1, "error"),
+    (lambda o: lr_scheduler.LinearLR(o, 0.01, total_iters=180), "step", 1, "warning"),
+    (one_cycle(EPOCHS * BATCHES), "step", 1, None),
+    (one_cycle(EPOCHS), "epoch", 1, None),
+    (warm_then_falling(10), "step", 1, None),
+    (lambda o: lr_scheduler.StepLR(o, 2), "epoch", 1, None),
+    (lambda o: lr_scheduler.LinearLR(o, 1.0, 0.1, total_iters=180), "step", 1, None),
+]
+
+
+@pytest.mark.parametrize(("scheduled", "interval", "accumulate", "level"), LIT)
+def test_a_schedule_for_more_steps_in_lightning(
+    scheduled: Any, interval: str, accumulate: int, level: str | None, tmp_path: Path
+) -> None:
+    diagnosis = lit(tmp_path, scheduled, interval, accumulate)
+    assert {each.code: each.level for each in diagnosis.findings}.get("WIR041") == level
+    assert level is None or diagnosis.findings[0].code == "WIR041"
+    assert not [line for line in diagnosis.not_checked if "schedule" in line]
+
+
+@pytest.mark.parametrize(
+    ("made", "steps", "level"),
+    [
+        (one_cycle(20000), 100, "error"),
+        (one_cycle(2000), 100, "warning"),
+        (lambda o: lr_scheduler.LambdaLR(o, lambda at: min(1.0, (at + 1) / 400)), 100, "warning"),
+        (one_cycle(2000), 0, None),  # nobody knows the end
+        (one_cycle(2000), 1000, None),  # it is on its way
+        (one_cycle(100), 100, None),
+        (lambda o: lr_scheduler.LambdaLR(o, lambda at: min(1.0, (at + 1) / 20)), 100, None),
+    ],
+)
+def test_a_schedule_for_more_steps_in_a_loop(made: Any, steps: int, level: str | None) -> None:
+    loop = Gru()
+    step = schedules(loop, made)
+    doctor = sourcewise.doctor(loop.modules, loop.optimizers, steps=steps)
+    for src, tgt in list(batches(words(1600), begin=loop.begin)):
+        read, labels = loop.cut(tgt)
+        loss = loop.loss(loop.logits(src, read), labels)
+        loop.update(loss)
+        doctor.step(loss, (src, tgt))
+        step()
+    assert dict(found(doctor)).get("WIR041") == level
