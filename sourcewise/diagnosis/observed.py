@@ -36,6 +36,19 @@ class State:
 
 
 @dataclass(frozen=True, slots=True)
+class Standing:
+    """A recurrent cell that began each of its `calls` with the same state: its path, its class, which part of the
+    state that is ("": all of it), and whether that is zeros.
+    """
+
+    name: str
+    kind: str
+    calls: int
+    what: str
+    zeros: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Gradients:
     """What became of gradients between backward() and the optimizers' steps.
 
@@ -175,6 +188,7 @@ class Observed:
     moves: Moves = field(default_factory=Moves)
     zeros: Zeros | None = None
     state: State | None = None
+    standing: Standing | None = None
     detached: str = ""  # what of the encoder is read without its gradient, in words
     edges: Edges | None = None
     gradients: Gradients = field(default_factory=Gradients)

@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader
 import sourcewise
 from sourcewise.diagnosis.answer import Diagnosis
 from tests.diagnosis.instances.loops import Gru, found
-from tests.diagnosis.instances.test_other_kinds_of_loops import schedules
+from tests.diagnosis.instances.test_other_kinds_of_loops import schedules, trained
 from tests.integrations.loops import Apart, batches, words
 
 # ── a schedule that is longer than the training ───────────────────────────────────────────────────────────────────────
@@ -123,3 +123,36 @@ def test_a_schedule_for_more_steps_in_a_loop(made: Any, steps: int, level: str |
         doctor.step(loss, (src, tgt))
         step()
     assert dict(found(doctor)).get("WIR041") == level
+
+
+# ── a rate that is far too small ──────────────────────────────────────────────────────────────────────────────────────
+
+
+def factors(made: Callable[[int], float], rate: float) -> Gru:
+    loop: Any = Gru(lambda p: [torch.optim.Adam(p, lr=rate)])
+    loop.step = schedules(loop, lambda o: lr_scheduler.LambdaLR(o, made))
+    return loop  # type: ignore[no-any-return]
+
+
+def noam(at: int) -> float:
+    return float(0.05 * min((at + 1) ** -0.5, (at + 1) * 40**-1.5))
+
+
+@pytest.mark.parametrize(
+    ("made", "rate", "ill"),
+    [
+        (noam, 1e-3, True),  # a rate times a rate
+        (lambda at: 3e-3 * min(1.0, (at + 1) / 20), 3e-3, True),
+        (lambda at: 1.0, 1e-6, True),
+        (noam, 1.0, False),
+        (lambda at: min(1.0, (at + 1) / 200_000), 3e-3, False),  # on its way up
+        (lambda at: 1.0, 1e-3, False),
+    ],
+)
+def test_a_rate_that_moves_nothing(made: Any, rate: float, ill: bool) -> None:
+    loop: Any = factors(made, rate)
+    doctor = trained(loop, 230, behind=lambda at: loop.step())
+    codes = dict(found(doctor))
+    assert (codes.get("TRN009") == "error") == ill
+    assert not ill or doctor.diagnosis.findings[0].code == "TRN009"
+    assert ill or made(0) < 1e-4 or not codes
