@@ -30,7 +30,8 @@ def standing_state(calls: Sequence[Call]) -> Standing | None:
         if any(stands):
             first = several[0]
             what = "" if all(stands) else "hidden state" if stands[0] else "cell state"
-            begun = any(each is not None and bool(each.any()) for each in states[0])
+            stood = [each for each, still in zip(states[0], stands, strict=True) if still]
+            begun = any(each is not None and bool(each.any()) for each in stood)
             return Standing(first.name, type(first.module).__name__, len(several), what, not begun)
     return None
 

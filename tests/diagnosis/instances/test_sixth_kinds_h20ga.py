@@ -3,6 +3,7 @@ do not go from step to step; and healthy neighbours."""
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,9 +16,11 @@ from torch.utils.data import DataLoader
 
 import sourcewise
 from sourcewise.diagnosis.answer import Diagnosis
-from tests.diagnosis.instances.loops import Gru, found
-from tests.diagnosis.instances.test_other_kinds_of_loops import schedules, trained
-from tests.integrations.loops import Apart, batches, words
+from sourcewise.integrations.loop.states import standing_state
+from sourcewise.integrations.loop.watching import Watching
+from tests.diagnosis.instances.loops import Gru, Loop, found
+from tests.diagnosis.instances.test_other_kinds_of_loops import first, schedules, trained
+from tests.integrations.loops import SIZE, Apart, batches, words
 
 # ── a schedule that is longer than the training ───────────────────────────────────────────────────────────────────────
 
@@ -156,3 +159,110 @@ def test_a_rate_that_moves_nothing(made: Any, rate: float, ill: bool) -> None:
     assert (codes.get("TRN009") == "error") == ill
     assert not ill or doctor.diagnosis.findings[0].code == "TRN009"
     assert ill or made(0) < 1e-4 or not codes
+
+
+# ── a state that does not go from step to step ────────────────────────────────────────────────────────────────────────
+
+
+class Stepwise(nn.Module):
+    """A decoder that calls what is recurrent once a step; `forgets` says what it forgets."""
+
+    def __init__(self, kind: str, forgets: str) -> None:
+        super().__init__()
+        self.kind, self.forgets = kind, forgets
+        self.source, self.target = nn.Embedding(SIZE, 32), nn.Embedding(SIZE, 32)
+        self.encoder = nn.GRU(32, 32, batch_first=True)
+        cells: dict[str, Callable[[], nn.Module]] = {
+            "LSTMCell": lambda: nn.LSTMCell(64, 32),
+            "GRUCell": lambda: nn.GRUCell(64, 32),
+            "GRU": lambda: nn.GRU(64, 32, batch_first=True),
+            "LSTM": lambda: nn.LSTM(64, 32),
+        }
+        self.cell, self.out = cells[kind](), nn.Linear(64, SIZE)
+
+    def step(self, x: torch.Tensor, state: Any) -> tuple[torch.Tensor, Any]:
+        if self.kind == "GRUCell":
+            state = self.cell(x, state)
+            return state, state
+        if self.kind == "LSTMCell":
+            state = self.cell(x, state)
+            return state[0], state
+        if self.kind == "GRU":
+            out, state = self.cell(x[:, None], state)
+            return out[:, 0], state
+        out, state = self.cell(x[None], hx=state)
+        return out[0], state
+
+    def forward(self, src: torch.Tensor, read: torch.Tensor) -> torch.Tensor:
+        memory, last = self.encoder(self.source(src))
+        flat = last[0] if "Cell" in self.kind else last
+        begin = (flat, torch.zeros_like(flat)) if "LSTM" in self.kind else flat
+        state, said = begin, []
+        context = memory.mean(1)
+        for word in self.target(read).unbind(1):
+            out, after = self.step(torch.cat((word, context), 1), None if self.forgets == "none" else state)
+            said.append(self.out(torch.cat((out, context), 1)))
+            if self.forgets == "cell":
+                state = (after[0], begin[1])
+            elif self.forgets != "all":
+                state = after
+        return torch.stack(said, 1)
+
+
+class Steps(Loop):
+    def __init__(self, kind: str, forgets: str) -> None:
+        self.how = kind, forgets
+        super().__init__()
+
+    def made(self) -> Any:
+        return Stepwise(*self.how)
+
+    def logits(self, src: torch.Tensor, read: torch.Tensor) -> torch.Tensor:
+        return self.modules(src, read)  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize(
+    ("kind", "forgets", "level"),
+    [
+        ("LSTMCell", "all", "error"),
+        ("GRUCell", "all", "error"),
+        ("GRUCell", "none", "error"),
+        ("GRU", "all", "error"),
+        ("LSTM", "all", "error"),
+        ("LSTM", "none", "error"),
+        ("LSTMCell", "cell", "warning"),
+        ("LSTMCell", "", None),
+        ("GRUCell", "", None),
+        ("GRU", "", None),
+        ("LSTM", "", None),
+    ],
+)
+def test_a_state_that_does_not_go_on(kind: str, forgets: str, level: str | None) -> None:
+    doctor = trained(Steps(kind, forgets), 14)
+    codes = dict(found(doctor))
+    assert codes.get("WIR028") == level
+    if level is None:
+        assert not codes
+    else:
+        (said,) = [each for each in doctor.diagnosis.findings if each.code == "WIR028"]
+        assert f"({kind})" in said.evidence and "from step to step" in said.evidence
+        assert ("cell state, zeros" in said.evidence) == (forgets == "cell")
+    assert level != "error" or first(doctor) == "WIR028"
+
+
+def test_a_layer_that_reads_all_at_once_begins_anew() -> None:
+    """An encoder called for several texts begins each without a state, rightly."""
+
+    class Several(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.encoder, self.words = nn.GRU(8, 8, batch_first=True), nn.Embedding(9, 8)
+
+        def forward(self, ids: torch.Tensor) -> torch.Tensor:
+            return torch.stack([self.encoder(self.words(ids[:, at : at + 3]))[1][0] for at in range(0, 9, 3)])
+
+    module = Several()
+    watching = Watching([("several", module)], lambda what: contextlib.nullcontext())
+    watching.start()
+    module(torch.randint(9, (4, 9)))
+    assert len(watching.recurrent) == 3 and standing_state(watching.recurrent) is None

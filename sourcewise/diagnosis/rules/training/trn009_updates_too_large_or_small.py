@@ -29,9 +29,9 @@ class UpdatesTooLargeOrSmall(Rule[Course]):
     1e-3 to 4e-3 a step, the sum 0.3 after 200 steps. Where the end is not known, such a sum is an error from {long}
     steps on, if the loss has fallen by less than {fall:%} and the rate no longer rises. Of a model that was loaded a
     warning, after {trial} steps and more: a sum below {moved}, and a loss that was {high} nats or more at first and
-    fell by less than {fell:%}. And an error where the gradient of a part has fallen below {gone} of what it was at first, while the loss is no lower than
-    {entropy:words} of what the tokens' frequencies give: deep stacks without warm-up collapse so, whatever the size of
-    a step.
+    fell by less than {fell:%}. And an error where the gradient of a part has fallen below {gone} of what it was at
+    first, while the loss is no lower than {entropy:words} of what the tokens' frequencies give: deep
+    stacks without warm-up collapse so, whatever the size of a step.
     """
 
     code, name, level, rank = "TRN009", "updates too large or too small", "error", 0.1
