@@ -29,10 +29,12 @@ EPOCHS, BATCHES = 3, 20
 
 def lit(folder: Path, scheduled: Callable[[Any], Any], interval: str = "step", accumulate: int = 1) -> Diagnosis:
     """A training of Lightning's: 3 epochs of 20 batches."""
-    lightning = pytest.importorskip("lightning.pytorch")
+    pytest.importorskip("lightning")
+    import lightning.pytorch as lightning
+
     from sourcewise.integrations.lightning import SourcewiseCallback
 
-    class Module(lightning.LightningModule):  # type: ignore[misc]
+    class Module(lightning.LightningModule):
         def __init__(self) -> None:
             super().__init__()
             parts = Apart()
