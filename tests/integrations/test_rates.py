@@ -64,7 +64,7 @@ SCHEDULES: list[tuple[float, Callable[[Any], Any], float | None]] = [
     (0.0, lambda o: transformers.get_scheduler("cosine", o, 50, 400), 0.0),
     (0.1, lambda o: lr_scheduler.OneCycleLR(o, 0.3, total_steps=400), 0.3),
     (0.1, lambda o: lr_scheduler.OneCycleLR(
-        o, 0.3, total_steps=8001, anneal_strategy="linear", cycle_momentum=False), 0.012 + (0.3 - 0.012) * 400 / 2399.3),
+        o, 0.3, total_steps=8001, anneal_strategy="linear", cycle_momentum=False), 0.012 + 0.288 * 400 / 2399.3),
     (0.1, lambda o: lr_scheduler.LinearLR(o, 0.01, total_iters=4000), 0.1 * (0.01 + 0.99 * 0.1)),
     (0.1, lambda o: lr_scheduler.LinearLR(o, 1.0, 0.1, total_iters=40), 0.1),
     (0.1, lambda o: lr_scheduler.SequentialLR(

@@ -94,7 +94,9 @@ class UpdatesTooLargeOrSmall(Rule[Course]):
         """
         first, last, rates = float(course.losses[0]), middle(course.losses[-3:]), course.values("learning_rate")
         half = len(rates) // 2
-        if course.step < self.long or last < (1 - LEAST_FALL) * first or rates[half:].max() > rates[:half].max():
+        if course.step < self.long or last < (1 - LEAST_FALL) * first or not half:
+            return
+        if rates[half:].max() > rates[:half].max():
             return
         evidence += f"; {course.step} of them, all in one direction, by {way:.2g}: too small; the loss went from "
         higher = Cure("A higher rate; from random weights about 1e-3:", {"train.learning_rate": 1e-3})
