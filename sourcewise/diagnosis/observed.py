@@ -36,6 +36,19 @@ class State:
 
 
 @dataclass(frozen=True, slots=True)
+class Standing:
+    """A recurrent cell that began each of its `calls` with the same state: its path, its class, which part of the
+    state that is ("": all of it), and whether that is zeros.
+    """
+
+    name: str
+    kind: str
+    calls: int
+    what: str
+    zeros: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Gradients:
     """What became of gradients between backward() and the optimizers' steps.
 
@@ -101,7 +114,8 @@ class Table:
 @dataclass(frozen=True, slots=True)
 class Rates:
     """The learning rates of the first optimizer: the one that it was made with, where a schedule has noted that, and
-    those of its steps: how many there were, how often the rate changed, and turned from rising to falling or back.
+    those of its steps: how many there were, how often the rate changed, and turned from rising to falling or back;
+    whether it rises up to now and never fell, and whether `base` is known to be the peak of its schedule.
     """
 
     base: float
@@ -109,6 +123,8 @@ class Rates:
     steps: int
     changes: int
     turns: int
+    rising: bool = False
+    known: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,6 +188,7 @@ class Observed:
     moves: Moves = field(default_factory=Moves)
     zeros: Zeros | None = None
     state: State | None = None
+    standing: Standing | None = None
     detached: str = ""  # what of the encoder is read without its gradient, in words
     edges: Edges | None = None
     gradients: Gradients = field(default_factory=Gradients)

@@ -8,6 +8,15 @@ from dataclasses import dataclass
 Setting = tuple[str, float]  # what it is called where it was set, and its value
 
 
+@dataclass(frozen=True, slots=True)
+class Reached:
+    """The highest learning rate of so many steps, and the highest that its schedule ever gives."""
+
+    highest: float
+    ever: float
+    steps: int
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
     """Steps, where it begins from, what it does to weights; what is not known stays as it is here."""
@@ -20,7 +29,7 @@ class Plan:
     loaded: Collection[str] = ()  # parts that are not random all the same
     rate: float = 0.0  # at its peak, of the weights that decay most
     weight_decay: float = 0.0
-    reached: tuple[float, float] | None = None  # the highest rate of its steps, and of its schedule at all
+    reached: Reached | None = None  # how far its rate comes, where its schedule tells
     no_rate: str = ""  # why no rate is known before the first step, where none is
     standing: str = ""  # why no weight will ever change, where that is so
     clip: float = 1.0  # norm that gradients are clipped to; 0: never

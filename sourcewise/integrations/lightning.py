@@ -10,11 +10,15 @@ each validation are logged as `sourcewise_source_bits` and the like, wherever th
 
 from __future__ import annotations
 
+import math
+from dataclasses import replace
 from typing import Any
 
 from sourcewise.diagnosis.answer import Diagnosis
+from sourcewise.diagnosis.plan import Reached
 from sourcewise.errors import RequestError
 from sourcewise.integrations.loop import LoopDoctor, doctor
+from sourcewise.integrations.rates import reached
 from sourcewise.integrations.telling import PREFIX
 
 try:
@@ -41,6 +45,8 @@ class SourcewiseCallback(Callback):
         """The training begins. Raises RequestError for options that are none."""
         steps = int(trainer.estimated_stepping_batches) if trainer.max_steps > 0 else 0
         self.doctor = doctor(pl_module, list(trainer.optimizers), **{"steps": steps, **self.options})
+        with self.doctor.guard("the schedule of the learning rate"):
+            self.doctor.plan = replace(self.doctor.plan, reached=_reached(trainer, pl_module))
 
     def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         """A batch was trained on."""
@@ -59,3 +65,17 @@ class SourcewiseCallback(Callback):
             shown = {f"{PREFIX}{key}": float(figures[key]) for key in SHOWN if figures.get(key) is not None}
             if shown and len(several) == 1:
                 pl_module.log_dict(shown, rank_zero_only=True)
+
+
+def _reached(trainer: Any, module: Any) -> Reached | None:
+    """How far the rate comes in the steps that are planned; None where these, or the schedule's, are not known."""
+    steps = trainer.estimated_stepping_batches
+    if not module.automatic_optimization or not trainer.lr_scheduler_configs or not 0 < steps < math.inf:
+        return None
+    told = trainer.lr_scheduler_configs[0]
+    turns = float(steps)
+    if told.interval == "epoch":
+        if not 0 < trainer.num_training_batches < math.inf:
+            return None
+        turns = math.ceil(steps * trainer.accumulate_grad_batches / trainer.num_training_batches)
+    return reached(told.scheduler.optimizer, told.scheduler, int(steps), max(1, int(turns // told.frequency)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import types
 from collections.abc import Callable
 from functools import partial
@@ -9,6 +10,8 @@ from typing import Any
 
 import numpy as np
 from torch.optim import lr_scheduler
+
+from sourcewise.diagnosis.plan import Reached
 
 GRID = 1000  # steps at which a schedule is asked
 FAR = 20  # times the steps of a training
@@ -57,14 +60,19 @@ def peaks(optimizer: Any, scheduler: Any, steps: int) -> list[float | None]:
     return [_peak(group, place, schedule, steps) for place, group in enumerate(groups(optimizer))]
 
 
-def reached(optimizer: Any, scheduler: Any, steps: int) -> tuple[float, float] | None:
-    """The highest rate in so many steps, and in many times as many; None where it does not show before."""
+def reached(optimizer: Any, scheduler: Any, steps: int, turns: int = 0) -> Reached | None:
+    """The highest rate in so many steps, and in many times as many; None where it does not show before.
+
+    `turns` is how often the schedule is stepped in these, where that is not with each of them.
+    """
+    count = turns or steps
     if steps < 1 or not groups(optimizer):
         return None
     if groups(optimizer)[0].get("relative_step"):
-        return _relative(groups(optimizer)[0], steps), _relative(groups(optimizer)[0], FAR * steps)
-    within, beyond = (peaks(optimizer, scheduler, count)[0] for count in (steps, FAR * steps))
-    return None if within is None or beyond is None else (within, beyond)
+        own = groups(optimizer)[0]
+        return Reached(_relative(own, count), _relative(own, FAR * count), steps)
+    within, beyond = (peaks(optimizer, scheduler, each)[0] for each in (count, FAR * count))
+    return None if within is None or beyond is None else Reached(within, beyond, steps)
 
 
 def _relative(group: dict[str, Any], steps: int) -> float:
@@ -88,8 +96,31 @@ def _peak(group: dict[str, Any], place: int, schedule: Any, steps: int) -> float
     if type(schedule) is lr_scheduler.LambdaLR:  # such as all of transformers' own
         factor = _highest(schedule.lr_lambdas[place], steps)
         return None if factor is None else base * factor
-    several = getattr(schedule, "_schedulers", [schedule])
-    return base if schedule is None or all(type(each) in FALLING for each in several) else None
+    several = list(getattr(schedule, "_schedulers", [schedule]))
+    if schedule is not None and not all(type(each) in FALLING for each in several):
+        return None
+    if type(schedule) is lr_scheduler.SequentialLR:  # each until the next one's milestone, from its own beginning
+        bounds = [0, *schedule._milestones]
+        spans = [min(steps, end) - begin for begin, end in zip(bounds, [*bounds[1:], steps], strict=True)]
+        return max(_rise(each, place, base, span) for each, span in zip(several, spans, strict=True) if span >= 0)
+    return _rise(schedule, place, base, steps)
+
+
+def _rise(schedule: Any, place: int, base: float, steps: int) -> float:
+    """How high a schedule of torch's comes in so many steps: up to `base`, or as far as its warm-up has gone."""
+    if type(schedule) not in (lr_scheduler.LinearLR, lr_scheduler.OneCycleLR):
+        return base
+    if getattr(schedule, "total_iters", 1) < 1:
+        return base
+    asked = copy.copy(schedule)  # which no step counts; the rates of both follow from `last_epoch` alone
+    asked._get_lr_called_within_step = True
+    asked.optimizer = types.SimpleNamespace(param_groups=[dict(group) for group in schedule.optimizer.param_groups])
+    give = getattr(asked, "_get_closed_form_lr", asked.get_lr)
+    highest = 0.0
+    for step in np.unique(np.linspace(0, min(steps, asked.__dict__.get("total_steps", steps)), GRID).astype(int)):
+        asked.last_epoch = int(step)
+        highest = max(highest, float(give()[place]))
+    return highest
 
 
 def _highest(factor: Callable[[int], float], steps: int) -> float | None:

@@ -14,6 +14,7 @@ from sourcewise.diagnosis.finding import Finding
 from sourcewise.diagnosis.ours import plan_of
 from sourcewise.diagnosis.ranking import put_together
 from sourcewise.diagnosis.rules import look
+from sourcewise.diagnosis.rules.training.trn009_updates_too_large_or_small import UpdatesTooLargeOrSmall
 from sourcewise.diagnosis.whole import of_course
 
 ENTROPY = 2.4
@@ -173,6 +174,19 @@ def test_updates_as_large_as_the_weights_and_too_small_ones() -> None:
     assert found(moving(1e-5)) == [("TRN009", "error")]
     assert found(moving(1e-5), model__weights="some") == []
     assert found(moving(1e-5)[:20]) == []  # the rate is still to do its work
+
+
+def test_updates_too_small_where_nobody_knows_the_end() -> None:
+    """As of a loop: no steps are planned, and the loss says whether such small ones were enough."""
+
+    def said(ratio: float = 1e-5, **changes: Any) -> list[str]:
+        course = Course.read(changed(lines(update_ratios=dict.fromkeys(PARTS, ratio), **changes), "start", steps=0))
+        return [each.level for each in UpdatesTooLargeOrSmall().check(course) if isinstance(each, Finding)]
+
+    assert said(loss=3.0) == ["error"]
+    assert said(loss=3.0, learning_rate=lambda step: 1e-9 * step) == []  # on its way up
+    assert said() == []  # the loss falls
+    assert said(1e-3, loss=3.0) == []
 
 
 def test_over_fitting() -> None:

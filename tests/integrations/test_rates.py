@@ -63,6 +63,12 @@ SCHEDULES: list[tuple[float, Callable[[Any], Any], float | None]] = [
     (0.5, lambda o: transformers.get_scheduler("linear", o, 4000, 400), 0.05),
     (0.0, lambda o: transformers.get_scheduler("cosine", o, 50, 400), 0.0),
     (0.1, lambda o: lr_scheduler.OneCycleLR(o, 0.3, total_steps=400), 0.3),
+    (0.1, lambda o: lr_scheduler.OneCycleLR(
+        o, 0.3, total_steps=8001, anneal_strategy="linear", cycle_momentum=False), 0.012 + 0.288 * 400 / 2399.3),
+    (0.1, lambda o: lr_scheduler.LinearLR(o, 0.01, total_iters=4000), 0.1 * (0.01 + 0.99 * 0.1)),
+    (0.1, lambda o: lr_scheduler.LinearLR(o, 1.0, 0.1, total_iters=40), 0.1),
+    (0.1, lambda o: lr_scheduler.SequentialLR(
+        o, [lr_scheduler.LinearLR(o, 0.01, total_iters=4000), lr_scheduler.CosineAnnealingLR(o, 90)], [4000]), 0.01099),
     (0.1, lambda o: lr_scheduler.StepLR(o, 10), 0.1),
     (0.1, lambda o: lr_scheduler.SequentialLR(
         o, [lr_scheduler.LinearLR(o, 0.01), lr_scheduler.CosineAnnealingLR(o, 90)], [10]), 0.1),

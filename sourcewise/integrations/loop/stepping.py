@@ -23,6 +23,7 @@ from sourcewise.model.parts import ParameterInfo
 from sourcewise.training.events import Step
 
 MOST = 5000  # changes of the learning rate that are noted
+RECENT = 0.05  # of the steps, since when a rate that rises has risen last
 
 
 class Stepping:
@@ -40,6 +41,7 @@ class Stepping:
         self._before: dict[int, Tensor] = {}
         self._within = False  # a step
         self._rates: list[float] = []  # of the first optimizer, each as it changed
+        self._rate, self._fell, self._changed = 0.0, False, 0  # the last of them, and the step since when
         self._hooks = []
         for each in self.optimizers:
             self._hooks.append(each.register_step_pre_hook(Hook(partial(self.entered, each))))
@@ -64,7 +66,10 @@ class Stepping:
             return None
         rises = [b > a for a, b in pairwise(self._rates)]
         turns = sum(a != b for a, b in pairwise(rises))
-        return Rates(float(base), max(self._rates), self.counts[0], len(self._rates) - 1, turns)
+        steps = self.counts[0]
+        rising = any(rises) and not self._fell and steps - self._changed <= RECENT * steps
+        highest = max(self._rate, *self._rates)
+        return Rates(float(base), highest, steps, len(self._rates) - 1, turns, rising, "max_lr" in first)
 
     def decay(self) -> Decay | None:
         """The strongest weight decay; None where there is none."""
@@ -111,8 +116,10 @@ class Stepping:
         place = next(i for i, each in enumerate(self.optimizers) if each is optimizer)
         self.counts[place] += 1
         rate = optimizer.param_groups[0].get("lr") if place == 0 else None
-        if isinstance(rate, float) and (not self._rates or rate != self._rates[-1]) and len(self._rates) < MOST:
-            self._rates.append(rate)
+        if isinstance(rate, float) and (not self._rates or rate != self._rate):
+            self._fell = self._fell or rate < self._rate
+            self._rate, self._changed = rate, self.counts[0]
+            self._rates += [rate][: MOST - len(self._rates)]
         if not self.on:
             return
         with self.guard("the gradients and updates of the weights"):

@@ -62,6 +62,7 @@ from sourcewise.integrations.loop.replay import replay_of
 from sourcewise.integrations.loop.seen import History, Seen
 from sourcewise.integrations.loop.sides import look_at_sides
 from sourcewise.integrations.loop.squeezed import squeezed_by
+from sourcewise.integrations.loop.states import standing_state
 from sourcewise.integrations.loop.stepping import Stepping, line_of, optimizers_in, weights_of
 from sourcewise.integrations.loop.tables import standing_tables
 from sourcewise.integrations.loop.tracing import ReadBy, traced
@@ -333,6 +334,7 @@ class LoopDoctor(Doctor):
             places=places,
             zeros=zeros_now(self._zeros, self._first, seen.number),
             state=state_left(self.watching, weights),
+            standing=standing_state(self.watching.recurrent),
             detached=detached_from(self.watching, weights),
             edges=self._edges(),
             gradients=self.arrivals.gradients(self.history.global_step, self.model),

@@ -96,6 +96,7 @@ class Watching:
         self.calls: list[Call] = []  # from outside
         self.ungraded: set[str] = set()  # modules in training mode that were called without gradients
         self.inner: list[Call] = []  # of encoders and decoders within, and where `deep` of matrices
+        self.recurrent: list[Call] = []  # of cells and recurrent layers, wherever they are
         self._hooks: list[Any] = []
         self._fused: Named = []
         self._late: list[Any] = []  # hooks of what is fused, while a call is open
@@ -114,7 +115,7 @@ class Watching:
     def start(self) -> None:
         """From now on; what was seen before is forgotten."""
         self.stop()
-        self.calls, self.inner, self._open, self.ungraded = [], [], [], set()
+        self.calls, self.inner, self.recurrent, self._open, self.ungraded = [], [], [], [], set()
         plain, self._fused = _within(self.modules)
         self._hooks = [hook for name, module in plain for hook in self._hooked(name, module)]
 
@@ -137,7 +138,7 @@ class Watching:
 
     def forget(self) -> None:
         """What was seen, which holds a step's tensors."""
-        self.calls, self.inner, self._open, self.ungraded = [], [], [], set()
+        self.calls, self.inner, self.recurrent, self._open, self.ungraded = [], [], [], [], set()
 
     def _hooked(self, name: str, module: nn.Module) -> list[Any]:
         before, after = Hook(partial(self._before, name)), Hook(self._after)
@@ -176,6 +177,8 @@ class Watching:
 
     def _left(self, call: Call, out: Any) -> None:
         call.out = out
+        if isinstance(call.module, (nn.RNNCellBase, nn.RNNBase)):
+            self.recurrent.append(call)
         if self._open and not self._wanted(call):
             return
         (self.inner if self._open else self.calls).append(call)
