@@ -73,6 +73,7 @@ class Pairs:
     fewest: int = FEWEST  # examples of a set that is judged
     summaries: dict[int, Summary] = field(default_factory=dict)  # of the parts of `train`
     passed: Sequence[Form] = ()  # of matrices that are not here as they were given
+    column: str = ""  # of the sources, where the training names one
 
     about = "the training data"
 
