@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
+import torch
 
+from sourcewise.diagnosis.finding import Finding
+from sourcewise.diagnosis.measures.adapters import Idle, idle_adapters
+from sourcewise.diagnosis.measures.first_step import Weight
 from tests.diagnosis.test_data_rules import found, recipe, translations
+from tests.integrations.test_transformers import watched
+from tests.integrations.trainings import t5, tokenizer, trainer
 
 TENS = ["null", "zehn", "zwanzig", "dreißig", "vierzig", "fünfzig", "sechzig", "siebzig", "achtzig", "neunzig"]
 ONES = ["null", "eins", "zwei", "drei", "vier", "fünf", "sechs", "sieben", "acht", "neun"]
@@ -58,3 +64,55 @@ def test_running_numbers_that_are_to_be_read(
     tmp_path: Path, source: Callable[[int], str], target: Callable[[int], str]
 ) -> None:
     assert "DAT003" not in found(recipe(tmp_path, [(source(n), target(n)) for n in range(900)]))
+
+
+# ── adapters that are not active ──────────────────────────────────────────────────────────────────────────────────────
+
+
+def adapted(folder: Path, names: Sequence[str], active: str, taught: Sequence[str] = ()) -> dict[str, Finding]:
+    """What a Trainer's doctor finds in a T5 with adapters of these names; those that are `taught` hold something."""
+    peft = pytest.importorskip("peft")
+    config = peft.LoraConfig(r=2, target_modules=["q", "v"], task_type="SEQ_2_SEQ_LM")
+    model = peft.get_peft_model(t5(), config, adapter_name=names[0])
+    for name in names[1:]:
+        model.add_adapter(name, config)
+    for name, parameter in model.named_parameters():
+        if any(f"lora_B.{each}." in name for each in taught):
+            torch.nn.init.normal_(parameter, std=0.1)
+    model.set_adapter(active)
+    made = trainer(folder, model, steps=1, eval_strategy="no", processing=tokenizer(), label_names=["labels"])
+    callback = watched(made)
+    made.train()
+    return {each.code: each for each in callback.diagnosis.findings}
+
+
+@pytest.mark.parametrize(
+    ("names", "active", "taught", "level"),
+    [
+        (["default", "law"], "default", [], "warning"),
+        (["news", "law"], "news", ["news"], "warning"),
+        (["news", "law"], "news", [], "note"),  # the first of two, perhaps
+        (["default", "law"], "law", [], None),
+        (["default", "law"], "default", ["law"], None),
+        (["default"], "default", [], None),
+    ],
+)
+def test_an_adapter_that_was_never_made_active(
+    tmp_path: Path, names: list[str], active: str, taught: list[str], level: str | None
+) -> None:
+    finding = adapted(tmp_path, names, active, taught).get("WIR003")
+    assert (finding and finding.level) == level
+    if finding is not None:
+        assert "adapter law is not active" in finding.evidence and f"adapter {active} is trained" in finding.evidence
+
+
+def table(name: str, value: float, gradient: float | None, frozen: bool = False) -> Weight:
+    return Weight(f"decoder.0.q.{name}.weight", 16, value, learns=True, frozen=frozen, gradient=gradient, matrix=True)
+
+
+def test_adapters_that_a_loop_trains_in_turn() -> None:
+    """Each has been active for some steps; before, the first alone was."""
+    began = [table("lora_B.default", 0.0, 0.1), table("lora_B.law", 0.0, None)]
+    later = [table("lora_B.default", 0.1, 0.1), table("lora_B.law", 0.1, None)]
+    assert idle_adapters(began, began) == Idle(["law"], ["default"], False)
+    assert idle_adapters(later, began) is None
