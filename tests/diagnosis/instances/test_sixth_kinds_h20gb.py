@@ -12,7 +12,7 @@ from sourcewise.diagnosis.finding import Finding
 from sourcewise.diagnosis.measures.adapters import Idle, idle_adapters
 from sourcewise.diagnosis.measures.first_step import Weight
 from tests.diagnosis.test_data_rules import found, recipe, translations
-from tests.integrations.test_transformers import watched
+from tests.integrations.test_transformers import watched, watched_data
 from tests.integrations.trainings import t5, tokenizer, trainer
 
 TENS = ["null", "zehn", "zwanzig", "dreißig", "vierzig", "fünfzig", "sechzig", "siebzig", "achtzig", "neunzig"]
@@ -116,3 +116,31 @@ def test_adapters_that_a_loop_trains_in_turn() -> None:
     later = [table("lora_B.default", 0.1, 0.1), table("lora_B.law", 0.1, None)]
     assert idle_adapters(began, began) == Idle(["law"], ["default"], False)
     assert idle_adapters(later, began) is None
+
+
+# ── sources cut at one length ─────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize(
+    ("lengths", "kept", "found_so"),
+    [
+        (range(5, 12), 4, True),  # all are cut
+        ([2, 3, 4, 5, 6, 7, 8, *range(9, 60)], 8, True),  # most are
+        (range(2, 9), 8, False),  # as long as the longest, by chance
+        (range(2, 9), 30, False),
+    ],
+)
+def test_sources_as_long_as_the_tokenizer_was_told(
+    tmp_path: Path, lengths: Sequence[int], kept: int, found_so: bool
+) -> None:
+    words, draw, train = tokenizer(), torch.Generator().manual_seed(3), []
+    for row in range(600):
+        length = lengths[row % len(lengths)]
+        text = " ".join(chr(97 + int(i)) for i in torch.randint(0, 8, (length,), generator=draw))
+        labels = words(text.split()[: 2 + row % 3], is_split_into_words=True)["input_ids"]
+        train.append(dict(words(text, truncation=True, max_length=kept), labels=[*labels, 1]))
+    assert {len(row["input_ids"]) for row in train} <= set(range(1, kept + 1))
+    finding = {each.code: each for each in watched_data(tmp_path, train, words).diagnosis.findings}.get("DAT007")
+    assert (finding is not None) == found_so
+    if finding is not None:
+        assert f"sources have {kept} tokens, as many as the tokenizer was told to keep" in finding.evidence
