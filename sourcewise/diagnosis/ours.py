@@ -106,6 +106,7 @@ def pairs_of(setup: TrainingSetup, plan: Plan) -> Pairs:
     data, noise = recipe.data, recipe.train.text_noise
     limits = {name: getattr(data, name) for name in LIMITS} | {"max_new_tokens": recipe.generation.max_new_tokens}
     of_sets = [config.limit for config in data.sets("train") if config.limit]
+    columns = {config.source for config in data.sets("train") if config.source}
     scale, augmenter = None, None
     if bridge is not None:
         mean, deviation = bridge.mean.detach().cpu(), bridge.deviation.detach().cpu()
@@ -123,6 +124,7 @@ def pairs_of(setup: TrainingSetup, plan: Plan) -> Pairs:
         scale=scale,
         kept=(1 - noise.drop) * (1 - noise.mask) if not setup.network.dims else None,
         augmenter=augmenter if augmenter is not None and augmenter.active else None,
+        column=", ".join(sorted(columns)),
     )
 
 

@@ -19,6 +19,8 @@ from sourcewise.diagnosis.rule import CannotTell
 SAMPLE = 1000  # examples that are looked at closely
 FEWEST = 20  # a set of fewer is an experiment: shares mean nothing
 MOSTLY = 0.5  # of the sources: where so many are cut, what is left tells little of the whole
+SPIKE, NEAR, KINDS = 5, 3, 6  # times; lengths next to the largest; lengths that there are
+ALIKE = 0.95  # of the targets: where more have one length, a set is made of such
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +29,7 @@ class Ids:
 
     ends: tuple[int, ...] = ()  # ids that a whole text ends with; (): it does not end them
     longest: int | None = None  # tokens that it keeps of a text
+    told: int | None = None  # tokens that it was last told to keep
     unknown: int | None = None  # what it says for what it does not know
     whole_words: bool = False  # whether that is what its vocabulary has
     likely: int | None = None  # where `unknown` is not known: an id of sources that looks like it
@@ -73,6 +76,7 @@ class Pairs:
     fewest: int = FEWEST  # examples of a set that is judged
     summaries: dict[int, Summary] = field(default_factory=dict)  # of the parts of `train`
     passed: Sequence[Form] = ()  # of matrices that are not here as they were given
+    column: str = ""  # of the sources, where the training names one
 
     about = "the training data"
 
@@ -148,12 +152,25 @@ class Pairs:
         longest = int(lengths.max())
         full = lengths == longest
         why = "as many as the tokenizer's model_max_length"
-        if longest != self.ids.longest:
+        if longest == self.ids.told and _piled(lengths, train.target_lengths):
+            why = "as many as the tokenizer was told to keep (max_length), and lengths are spread otherwise"
+        elif longest != self.ids.longest:
             if not self.ids.ends:
                 return None
             full &= np.array([int(ids[-1]) not in self.ids.ends for ids in train.sources])  # type: ignore[union-attr]
             why = "the most there are, and not the end of text, which the tokenizer gives each text"
         return Cut(int(full.sum()), len(full), longest, why, float(train.target_lengths.mean()))
+
+
+def _piled(lengths: np.ndarray, targets: np.ndarray) -> bool:
+    """Whether sources have their largest length more often than texts have by themselves: nearly all of them, while
+    targets differ in length, or many times as often as any of the lengths next to it.
+    """
+    kinds, counts = np.unique(lengths, return_counts=True)
+    if len(kinds) == 1:
+        return np.unique(targets, return_counts=True)[1].max() < ALIKE * len(targets)
+    near = max((int(n) for kind, n in zip(kinds, counts, strict=True) if 0 < kinds[-1] - kind <= NEAR), default=0)
+    return len(kinds) >= KINDS and int(counts[-1]) >= SPIKE * near
 
 
 def _ends(dataset: Dataset) -> tuple[object, ...]:

@@ -36,7 +36,7 @@ from sourcewise.integrations.passing import First, Passing, Spread, as_tensors, 
 from sourcewise.integrations.rates import groups
 from sourcewise.integrations.recorder import Recorder
 from sourcewise.integrations.rounding import BeforeStep
-from sourcewise.integrations.subjects import Training, pairs_of, plan_of, speaker_of, wiring_of, within_of
+from sourcewise.integrations.subjects import Training, pairs_of, plan_of, speaker_of, told_to_keep, wiring_of, within_of
 from sourcewise.integrations.telling import Told, of_set
 from sourcewise.runtime.device import is_host
 from sourcewise.training.statistics import target_entropy
@@ -65,6 +65,7 @@ class HuggingFaceDoctor(Doctor):
         self._labels: Any = None  # of the batch whose loss is still to come
         self._waits = False  # whether the training itself waits for each loss
         self._trained = False  # whether the weights were trained before
+        self._told: int | None = None  # tokens that the tokenizer kept of a text
         self._first: First | None = None
         self._pairs: First | None = None
         self.lengths: tuple[int, str] | None = None  # the most tokens of the training's own outputs, and who says so
@@ -86,6 +87,7 @@ class HuggingFaceDoctor(Doctor):
         self.training, self._waits = training, waits
         self._steps, self._broken = Steps(), False
         self._trained = looks_trained(self.model)
+        self._told = told_to_keep(self.processing)
         plan = replace(plan_of(self.model, training), other_loss=other_loss)
         self.recorder = Recorder(plan, cure=self.host.not_finite)
         self.recorder.started()
@@ -272,7 +274,7 @@ class HuggingFaceDoctor(Doctor):
         with self.look():
             within = within_of(waited.batches, self.speaker)
             self.pieces["padding"] = look(Wiring(within=within), codes="WIR039")
-            pairs = pairs_of(self.model, waited.batches, self.processing, waited.forms)
+            pairs = pairs_of(self.model, waited.batches, self.processing, waited.forms, self._told)
             if pairs.ids is not None and are_sources(waited.batches, pad := self.speaker.pad_id):
                 pairs = replace(pairs, ids=replace(pairs.ids, overwritten=in_data_set(self.data_set(), pad)))
             count = len(pairs.train)

@@ -137,8 +137,19 @@ def on_the_right(batch: Collation, pad_id: int) -> Collation:
     return {**batch, **moved}
 
 
-def pairs_of(model: Any, batches: Sequence[Collation], processing: Any, forms: Sequence[Form] = ()) -> Pairs:
-    """The examples of the batches that have passed, and the forms of their matrices. Raises RequestError."""
+def told_to_keep(processing: Any) -> int | None:
+    """How many tokens a tokenizer was last told to keep of a text; it forgets that at its next call."""
+    backend = getattr(getattr(processing, "tokenizer", processing), "backend_tokenizer", None)
+    told = getattr(backend, "truncation", None)
+    return int(told["max_length"]) if told else None
+
+
+def pairs_of(
+    model: Any, batches: Sequence[Collation], processing: Any, forms: Sequence[Form] = (), told: int | None = None
+) -> Pairs:
+    """The examples of the batches that have passed, and the forms of their matrices; `told` is how many tokens of a
+    text the tokenizer kept. Raises RequestError.
+    """
     encoded = Collated(batches, speaker_of(model, processing), "training data", counted=True)
     ends = encoded.sources is not None and ends_texts(processing)
     tokenizer = encoded.tokenizer  # padding that no mask hides is no text cut off
@@ -148,6 +159,7 @@ def pairs_of(model: Any, batches: Sequence[Collation], processing: Any, forms: S
     ids = Ids(
         stops if ends else (),
         getattr(processing, "model_max_length", None),
+        told,
         None if unknown in stops else unknown,
         whole_words=_is_of_words(known),
     )

@@ -7,13 +7,24 @@ from functools import cache
 import numpy as np
 
 from sourcewise.data.encoding import ExampleSet
-from sourcewise.diagnosis.measures.alignment import Pairing, Sides, pairing
+from sourcewise.diagnosis.measures.alignment import CLEAR, WHOLE, Pairing, Sides, pairing, relation
 from sourcewise.diagnosis.measures.sides import Features, Side, Texts, in_thirds
 
 
 def pairing_of(part: ExampleSet) -> Pairing:
     """What is known of a set's pairing."""
     return pairing(part.dataset, _sides(part))
+
+
+def goes_by_order(part: ExampleSet, places: np.ndarray) -> bool:
+    """Whether sources go with the target of the next of these places as well as with their own, in each comparison.
+
+    So it is where a set drifts from its beginning to its end, and sources tell no more than where in it they stand.
+    """
+    sides, some = _sides(part), np.linspace(0, len(places) - 2, min(len(places) - 1, WHOLE)).astype(int)
+    own = dict(relation(*sides(places[some], places[some])).found)
+    moved = dict(relation(*sides(places[some], places[some + 1])).found)
+    return max((deviations - moved.get(view, 0.0) for view, deviations in own.items()), default=0.0) < CLEAR
 
 
 def _sides(part: ExampleSet) -> Sides:

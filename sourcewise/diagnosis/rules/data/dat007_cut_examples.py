@@ -14,7 +14,8 @@ class CutExamples(Rule[Pairs]):
     """The share of examples longer than data.max_source, data.max_frames or data.max_target, and the share of all
     tokens or frames that is cut off; and of targets longer than generation.max_new_tokens lets outputs be. In a
     Trainer's data, which is ids already: sources of the largest length there is that lack the end of text, which the
-    tokenizer gives each text, or have as many tokens as its model_max_length. And texts that were cut before: many have
+    tokenizer gives each text, or have as many tokens as its model_max_length, or as it was last
+    told to keep. And texts that were cut before: many have
     exactly the largest number of characters there is, as behind a column of a table that keeps so many.
     ## Why that is bad
     What is cut off a source cannot be told; a cut target teaches to stop in the middle of a sentence.
@@ -23,7 +24,8 @@ class CutExamples(Rule[Pairs]):
     ids nobody knows how much is gone: there an error where {error:words} of the sources are cut, and shorter than an
     average target. Of characters a warning where {warning:%} of the texts or more, and {spike:words} times as many as
     have any of the {near:words} lengths next to it, have the largest length, and there are {lengths} lengths or more.
-    Conversations are cut by turns, on purpose, and not counted on the source's side.
+    What a tokenizer was told to keep counts where so many have the largest length, or all sources have one length and
+    targets have several. Conversations are cut by turns, on purpose, and not counted on the source's side.
     """
 
     code, name, level = "DAT007", "sources or targets cut", "error"

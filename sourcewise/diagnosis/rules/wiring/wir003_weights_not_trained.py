@@ -1,6 +1,7 @@
 from collections.abc import Collection, Sequence
 
 from sourcewise.diagnosis.finding import Finding
+from sourcewise.diagnosis.measures.adapters import idle_adapters
 from sourcewise.diagnosis.measures.first_step import Weight, adapted, counted
 from sourcewise.diagnosis.observed import Gradients
 from sourcewise.diagnosis.rule import CannotTell, Cure, Findings, Rule
@@ -29,6 +30,7 @@ UNKNOWN = Cure(
     "Layers in a Python list or dict are unknown to parameters(), .to() and state_dict(), and so are bare tensors:",
     "self.layers = nn.ModuleList(layers)  # nn.ModuleDict, nn.ParameterList",
 )
+ACTIVE = Cure("An adapter that is added is not active until it is made so:", 'model.set_adapter("name")')
 
 
 class WeightsNotTrained(Rule[Wiring]):
@@ -44,7 +46,9 @@ class WeightsNotTrained(Rule[Wiring]):
     look as they were drawn, an error: no singular value is larger than those of independent numbers, which any training
     changes. And an error where of a loaded model only vectors learn, less than {few:%} of its weights and less than
     {vectors:words} of its vectors: adapters whose targets name no module leave that (all biases, or all norms, are a
-    method). And weights in no optimizer that the loss depends on and no module knows.
+    method). And weights in no optimizer that the loss depends on and no module knows. A warning where an adapter was
+    added after those that are trained, is not active and holds nothing (its second matrix is 0); a note where those
+    that are trained have names and held nothing either: several may be trained in turn.
     """
 
     code, name, level = "WIR003", "weights that are not trained", "error"
@@ -62,6 +66,8 @@ class WeightsNotTrained(Rule[Wiring]):
                 tensors, weights = wiring.observed.gradients.outside
                 evidence = f"the loss depends on {tensors} tensors of {weights:,} weights that no module has as its "
                 yield self.finding(f"{evidence}parameters, and no optimizer holds", None, UNKNOWN)
+            began = wiring.step.weights if wiring.observed is None else wiring.observed.began
+            yield from self.idle(wiring.step.weights, began)
             others = wiring.observed is not None and wiring.observed.gradients.strangers  # the optimizer's; told below
             if not wiring.plan.fresh and not others:
                 yield from self.left(wiring.step.weights)
@@ -75,6 +81,13 @@ class WeightsNotTrained(Rule[Wiring]):
                 yield self.finding(f"{evidence} no module: it was made of other weights than are trained", None, STALE)
             else:
                 yield said
+
+    def idle(self, weights: Sequence[Weight], began: Sequence[Weight]) -> Findings:
+        """Of adapters of several names: those that came last and were never made active."""
+        if (found := idle_adapters(weights, began)) is not None:
+            empty, trained = ", ".join(found.empty), ", ".join(found.trained)
+            evidence = f"adapter {empty} is not active and holds nothing (B is 0): adapter {trained} is trained"
+            yield self.finding(evidence, "note" if found.in_turn else "warning", ACTIVE)
 
     def left(self, weights: Sequence[Weight]) -> Findings:
         """Of a network that may have been trained before: what is frozen as it was drawn, and how little learns."""
