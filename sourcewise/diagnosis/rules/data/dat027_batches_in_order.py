@@ -35,7 +35,8 @@ class BatchesInOrder(Rule[Coming]):
         lengths, tokens = slice(0, coming.lengths), slice(coming.lengths, None)
         last = batches[-max(8, int(self.last * len(batches))) :]
         ended = not any(self.in_order(last, each) for each in (lengths, tokens))
-        if ended and only_rises(batches, lengths) and as_varied(last, batches, lengths):
+        rises = self.in_order(batches, lengths) and only_rises(batches, lengths)
+        if ended and rises and as_varied(last, batches, lengths):
             return  # a curriculum that has ended: longer ones have more words, too
         for what, figures in (("lengths", lengths), ("tokens", tokens)):
             found = drift_of(batches, figures, self.apart)
