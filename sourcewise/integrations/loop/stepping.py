@@ -10,14 +10,16 @@ from itertools import pairwise
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from sourcewise.diagnosis.measures.first_step import Weight, width_of
 from sourcewise.diagnosis.measures.freshness import is_drawn
 from sourcewise.diagnosis.observed import Decay, Rates, Rounded
+from sourcewise.diagnosis.plan import Plan
 from sourcewise.errors import RequestError
-from sourcewise.integrations.finite import local
-from sourcewise.integrations.loop.watching import Hook
+from sourcewise.integrations.finite import half_of, local
+from sourcewise.integrations.loop.watching import Hook, noises
+from sourcewise.integrations.rates import settings
 from sourcewise.integrations.rounding import Counted, counted, is_half, rounded_of, some
 from sourcewise.model.parts import ParameterInfo
 from sourcewise.training.events import Step
@@ -210,6 +212,14 @@ def optimizers_in(given: Any) -> list[Any]:
         if not isinstance(each, torch.optim.Optimizer):
             raise RequestError(f"doctor: {type(each).__name__} is no torch.optim.Optimizer, nor are several of them")
     return found
+
+
+def planned(optimizers: Sequence[Any], model: nn.Module, *, steps: int, trained: bool) -> Plan:
+    """What is known before the first step of how a loop trains."""
+    taken = [each for one in optimizers for each in settings(one)]
+    taken.append(("dropout", "dropout", max((p for p, _ in noises(model)), default=0.0)))
+    known = tuple(dict.fromkeys(taken))
+    return Plan(steps=steps, fresh=False, trained=trained, clip=0.0, half=half_of(model), taken=known)
 
 
 def unwrapped(optimizer: Any) -> Any:

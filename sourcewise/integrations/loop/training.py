@@ -24,13 +24,11 @@ from torch import Tensor, distributed, nn
 from sourcewise.diagnosis.answer import Diagnosis
 from sourcewise.diagnosis.measures.first_step import Weight
 from sourcewise.diagnosis.measures.freshness import looks_trained
-from sourcewise.diagnosis.measures.signals import Fading
-from sourcewise.diagnosis.observed import Edges, Moves, Observed
+from sourcewise.diagnosis.observed import Moves, Observed
 from sourcewise.diagnosis.pairs import FEWEST
-from sourcewise.diagnosis.plan import Plan
 from sourcewise.diagnosis.rules import look
 from sourcewise.diagnosis.rules.data.dat028_same_batches import SameBatches
-from sourcewise.diagnosis.wiring import Hidden, Wiring
+from sourcewise.diagnosis.wiring import Wiring
 from sourcewise.errors import RequestError
 from sourcewise.integrations.collated import LABELS
 from sourcewise.integrations.coming import Stream
@@ -63,12 +61,11 @@ from sourcewise.integrations.loop.seen import History, Seen
 from sourcewise.integrations.loop.sides import look_at_sides
 from sourcewise.integrations.loop.squeezed import squeezed_by
 from sourcewise.integrations.loop.states import standing_state
-from sourcewise.integrations.loop.stepping import Stepping, line_of, optimizers_in, weights_of
+from sourcewise.integrations.loop.stepping import Stepping, line_of, optimizers_in, planned, weights_of
 from sourcewise.integrations.loop.tables import standing_tables
 from sourcewise.integrations.loop.tracing import ReadBy, traced
 from sourcewise.integrations.loop.understood import Asked, Understood
-from sourcewise.integrations.loop.watching import Watching, noises
-from sourcewise.integrations.rates import settings
+from sourcewise.integrations.loop.watching import Watching
 from sourcewise.integrations.recorder import Recorder
 from sourcewise.integrations.telling import PREFIX, Told, of_set
 from sourcewise.tracking import Trackers
@@ -111,16 +108,7 @@ class LoopDoctor(Doctor):
         self.watching.begins = self.stepping.start  # what steps before belongs to the batch before
         self.passed, self.stream = Passed(), Stream()
         self._waiting: list[tuple[int, Named]] = []  # batches that nobody can read yet
-        taken = [each for one in self.stepping.optimizers for each in settings(one)]
-        taken.append(("dropout", "dropout", max((p for p, _ in noises(self.model)), default=0.0)))
-        self.plan = Plan(
-            steps=steps,
-            fresh=False,
-            trained=trained,
-            clip=0.0,
-            half=half_of(self.model),
-            taken=tuple(dict.fromkeys(taken)),
-        )
+        self.plan = planned(self.stepping.optimizers, self.model, steps=steps, trained=trained)
         self.recorder = Recorder(self.plan, cure=LOOP.not_finite)
         self.recorder.started()
         self.understood: Understood | None = None
@@ -320,7 +308,9 @@ class LoopDoctor(Doctor):
             self._flattened = self._flattened or flattened_otherwise(self.watching, named)
         if places and nats:
             self._shares.append((seen.value / nats, tokens / places))
-        hidden, fading = self._of_sources(seen)
+        whole = self._known
+        read = with_functions(tensors_of(seen.batch), seen.batch, self.asked)[0] if whole is not None else {}
+        collation = whole.collation(read) if whole is not None and read else None
         observed = Observed(
             step,
             given=seen.given(self.watching),
@@ -336,9 +326,9 @@ class LoopDoctor(Doctor):
             state=state_left(self.watching, weights),
             standing=standing_state(self.watching.recurrent),
             detached=detached_from(self.watching, weights),
-            edges=self._edges(),
+            edges=edges_of(self.passed.kept, whole, self.watching) if whole is not None else None,
             gradients=self.arrivals.gradients(self.history.global_step, self.model),
-            fading=fading,
+            fading=fading_of(self.watching, collation) if collation is not None else None,
             moves=self._moves or Moves(),
             began=self._began,
             first=self._first,
@@ -349,28 +339,17 @@ class LoopDoctor(Doctor):
             rates=self.stepping.rates(),
             decay=self.stepping.decay(),
         )
+        hidden = hidden_by(self.watching, collation) if collation is not None else None
         modes = None if self._modes is None else self._modes.modes(seen.number)
         rounded = self.stepping.rounded()
         self.pieces["wiring"] = look(
             Wiring(plan=self.plan, observed=observed, hidden=hidden, modes=modes, rounded=rounded)
         )
 
-    def _edges(self) -> Edges | None:
-        """With which tokens labels begin and end, where it is known how batches are read."""
-        known = self.understood
-        if known is None or known.source is None or known.labels is None:
-            return None
-        return edges_of(self.passed.kept, known, self.watching)
-
-    def _of_sources(self, seen: Seen) -> tuple[Hidden | None, Fading | None]:
-        """What masks hide of the batch, and gradients along its sources, where it is known how it is read."""
-        if self.understood is None or self.understood.source is None or self.understood.labels is None:
-            return None, None
-        named, _ = with_functions(tensors_of(seen.batch), seen.batch, self.asked)
-        if not named:
-            return None, None
-        collation = self.understood.collation(named)
-        return hidden_by(self.watching, collation), fading_of(self.watching, collation)
+    @property
+    def _known(self) -> Understood | None:
+        """How batches are read, where it is known of both sides."""
+        return self.understood if self.understood is not None and self.understood.whole else None
 
     @guarded("the course of the training")
     def _log(self, seen: Seen, weights: tuple[Weight, ...]) -> None:
@@ -395,8 +374,8 @@ class LoopDoctor(Doctor):
 
     def _take_in(self) -> None:
         """Figures of the batches that came, once it is known how they are read."""
-        known = self.understood
-        if known is None or known.source is None or known.labels is None:
+        known = self._known
+        if known is None:
             self._waiting = self._waiting[-SameBatches.first :]
             return
         waited, self._waiting = self._waiting, []

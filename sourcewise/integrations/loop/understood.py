@@ -51,6 +51,11 @@ class Understood:
     vocabulary: int
     words: str
 
+    @property
+    def whole(self) -> bool:
+        """Whether both the source and the target are known."""
+        return self.source is not None and self.labels is not None
+
     def collation(self, named: Named) -> dict[str, Tensor]:
         """A batch with -100 for labels that do not count. Raises RequestError where one of the two is not known."""
         if self.source is None or self.labels is None:
