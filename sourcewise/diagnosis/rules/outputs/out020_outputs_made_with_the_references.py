@@ -12,8 +12,8 @@ class OutputsMadeWithTheReferences(Rule[Asking]):
     alone, and may rise while that gets worse; the best checkpoint is then picked by it.
 
     ## Threshold and its origin
-    Of a loop an error from {share:%} of the outputs, where two calls for the same batch give the same. Of a Trainer a
-    warning where compute_metrics gives such a figure and predict_with_generate is not set.
+    Of a loop an error from {share:%} of the outputs, where another call for the same batch gives the same. Of a Trainer
+    a warning where compute_metrics gives such a figure and predict_with_generate is not set.
     """
 
     code, name, level, rank = "OUT020", "outputs are made with the references", "error", 0.05
@@ -22,7 +22,7 @@ class OutputsMadeWithTheReferences(Rule[Asking]):
     explains = "TRN011 OUT00* OUT019"
     cures = Cure(
         "Let the model say each word behind its own, for what is judged (predict_with_generate):",
-        "outputs = network.generate(source)  # or a loop that feeds argmax back, and is not given the target",
+        "outputs = network.generate(source)  # or a loop that feeds argmax back, not the target",
     )
 
     def check(self, asking: Asking) -> Findings:

@@ -16,7 +16,7 @@ class FarFromUse(Rule[Wiring]):
     guided_attention, attention_mass and contrastive from {weight} (1), and a train.beta1 that remembers more than
     {memory:words} of the training, and {usual} steps: 1 / (1 - beta1) (10). Of somebody's own optimizer: an eps of an
     Adam from {epsilon} (1e-8), which then drowns small gradients; betas the wrong way round, by {swapped} and more; a
-    momentum from {momentum}; and maximize, which goes up the loss.
+    momentum from {momentum}; and a maximize of {maximize}, which goes up the loss.
     """
 
     code, name, level, rank = "WIR020", "a setting far from any in use", "warning", 0.1

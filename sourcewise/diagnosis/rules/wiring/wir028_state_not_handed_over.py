@@ -22,8 +22,8 @@ class StateNotHandedOver(Rule[Wiring]):
     ## Threshold and its origin
     An encoder by which the loss has no gradient at all is an error; a state that is not read, beside others that are, a
     warning. A cell that was called {calls:words} times or more, with other inputs and the very same state each time, is
-    an error; a warning where that is one of an LSTM's two states. A state that no tensor of its shape stands in for is
-    left alone: an encoder may give more than is asked.
+    an error; a warning where it is the hidden or the cell state of an LSTM alone. A state that no tensor of its shape
+    stands in for is left alone: an encoder may give more than is asked.
     """
 
     code, name, level, rank = "WIR028", "the state is not handed over", "error", 1.4

@@ -11,7 +11,7 @@ class WordsBeforeAreNotRead(Rule[Wiring]):
     from the first step on, which are wrong then: what comes after a wrong word is learned from rubbish.
 
     ## Threshold and its origin
-    A warning where nothing moves, while other sources move the outputs. A decoder that is fed its own words in half of
+    A warning where nothing moves, while other sources move the outputs. A decoder that is fed its own words in many of
     its batches shows itself in one of {passes} passes. Decoders that are meant to say all words at once do so, too.
     """
 

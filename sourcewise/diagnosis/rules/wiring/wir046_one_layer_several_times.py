@@ -20,7 +20,7 @@ class OneLayerSeveralTimes(Rule[Wiring]):
     explains = "TRN003 TRN005 OUT009"
     cures = Cure(
         "Make a layer for each place, or copy it:",
-        "self.layers = nn.ModuleList([Layer(width) for _ in range(6)])  # or copy.deepcopy(layer) for each",
+        "self.layers = nn.ModuleList([Layer(width) for _ in range(6)])  # or deepcopy(layer)",
     )
 
     def check(self, wiring: Wiring) -> Findings:

@@ -12,9 +12,9 @@ class UpdatesAreRoundedAway(Rule[Wiring]):
     the smallest weights learn, and comes to rest too high.
 
     ## Threshold and its origin
-    Below {warning:%} a warning, below {error:%} an error. In fp32 all move; in bf16 at a rate of 1e-3 nine of ten, at
-    2e-5 one of twenty. Steps at a learning rate of 0 are not judged. An optimizer that rounds at random, or keeps what
-    was rounded off, moves as much on average, and may pass over it.
+    Below {warning:%} a warning, below {error:%} an error. Measured: all move in fp32, nine of ten in bf16 at a rate of
+    1e-3, and one of twenty at 2e-5. Steps at a learning rate of 0 are not judged. An optimizer that rounds at random,
+    or keeps what was rounded off, moves as much on average, and may pass over it.
     """
 
     code, name, level, rank = "WIR047", "updates are rounded away", "error", 1.45
