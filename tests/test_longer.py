@@ -25,6 +25,7 @@ def test_it_is_read_off_what_pytest_prints() -> None:
         "  2.31s call     tests/a.py::b[x y]",
         "9.00s setup    tests/a.py::c",
         "0.99s call     tests/a.py::d",
+        "4.00s call     tests/training/test_published_tables.py::e",
         "5 passed",
     ]
     assert longer(log) == ["tests/a.py::b[x y]"]
