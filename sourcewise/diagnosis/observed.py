@@ -145,9 +145,9 @@ class Moves:
     the targets before these, where the first of them is to be said, and behind it; with more padding behind the
     sources; with other rows in the batch, and where in the modules rows begin to read each other; with the same rows in
     other places of the batch. `unreached` is the share of the outputs that a single place of their source never moves,
-    of a network that is not trained yet. `order` is how far they move
-    when sources are turned from end to beginning, `text` whether these are ids. `unread` counts passes in which no word
-    of the targets moved any output, and `choiceless` says where a softmax runs over a single entry. None: not tried.
+    of a network that is not trained yet. `order` is how far they move when sources are turned from end to beginning,
+    `text` whether these are ids. `unread` counts passes in which no word of the targets moved any output, and
+    `choiceless` says where a softmax runs over a single entry. None: not tried.
     """
 
     itself: float = 0.0

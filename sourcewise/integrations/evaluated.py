@@ -74,11 +74,10 @@ def look_at_lengths(batches: Sequence[Collation], speaker: Speaker, longest: int
 def look_at_led(batches: Sequence[Collation], speaker: Speaker, names: Sequence[str]) -> Piece:
     """That figures of texts are computed of the likeliest tokens behind the true ones."""
     labelled = [batch for batch in batches if isinstance(batch.get(LABELS), Tensor)]
-    told = f"{', '.join(names)} of the evaluation are of the likeliest tokens behind the true ones: "
+    led = f"{', '.join(names)} of the evaluation are of the likeliest tokens behind the true ones: "
+    led += "predict_with_generate is not set"
     try:
-        return look(
-            Asking(Collated(labelled[:1], speaker, counted=True), led=f"{told}predict_with_generate is not set")
-        )
+        return look(Asking(Collated(labelled[:1], speaker, counted=True), led=led))
     except RequestError as problem:
         return Piece((), [absent(Asking, in_words(problem))])
 

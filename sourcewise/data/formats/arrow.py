@@ -63,7 +63,7 @@ class ArrowFile:
 
     def _is_text(self, name: str, kind: Any) -> bool:
         """Whether a column of bytes holds texts, by its first cells."""
-        if not _is_bytes(_plain(kind)) or not self.rows:
+        if not is_bytes(_plain(kind)) or not self.rows:
             return False
         cells = self.group(0, name).drop_null().slice(0, _LOOKED_AT).to_pylist()
         return bool(cells) and all(_decoded(cell) is not None for cell in cells)
@@ -118,7 +118,8 @@ def _plain(kind: Any) -> Any:
     return kind.storage_type if isinstance(kind, pyarrow.BaseExtensionType) else kind
 
 
-def _is_bytes(kind: Any) -> bool:
+def is_bytes(kind: Any) -> bool:
+    """Whether a column of this type holds bytes."""
     return bool(pyarrow.types.is_binary(kind) or pyarrow.types.is_large_binary(kind))
 
 
@@ -147,12 +148,12 @@ def _holds(kind: Any) -> bool:
     """Whether a column of this type holds numbers in lists, or files in bytes."""
     kind = _plain(kind)
     if pyarrow.types.is_struct(kind):
-        return any(field.name == "bytes" and _is_bytes(field.type) for field in kind)
+        return any(field.name == "bytes" and is_bytes(field.type) for field in kind)
     depth = 0
     while _is_list(kind):
         kind, depth = kind.value_type, depth + 1
     numbers = pyarrow.types.is_floating(kind) or pyarrow.types.is_integer(kind)
-    return bool(depth in (1, 2) and numbers) or bool(depth == 0 and _is_bytes(kind))
+    return bool(depth in (1, 2) and numbers) or bool(depth == 0 and is_bytes(kind))
 
 
 def _store_of(value: Any) -> Store:

@@ -44,8 +44,10 @@ def read_arrow(path: Path) -> Records:
     held = file.matrices()
     columns: dict[str, list[Any]] = {}
     for name in file.schema.names:
-        values = (value for part in file.parts(name) for value in values_of(part))
-        columns[name] = [""] * file.rows if name in held else [*values]
+        if name in held:
+            columns[name] = [""] * file.rows
+        else:
+            columns[name] = [value for part in file.parts(name) for value in values_of(part)]
     table = Table(str(path), columns, list(range(1, file.rows + 1)))
     stores: dict[str, Store] = {name: ArrowColumn(file, name) for name in held}
     return Records(table, stores)

@@ -351,10 +351,10 @@ def values_of(column: Any) -> list[Any]:
     """The Python values of an Arrow column: 0.1 of short floats, not 0.100000001, and the texts of bytes."""
     import pyarrow
 
-    from sourcewise.data.formats.arrow import texts_of
+    from sourcewise.data.formats.arrow import is_bytes, texts_of
 
     values = column.to_pylist()
-    if pyarrow.types.is_binary(column.type) or pyarrow.types.is_large_binary(column.type):
+    if is_bytes(column.type):
         return texts_of(values)
     if pyarrow.types.is_float32(column.type) or pyarrow.types.is_float16(column.type):
         short = column.type.to_pandas_dtype()

@@ -59,22 +59,36 @@ def moves_of(reader: Reader, batch: Any, named: Named, modules: Sequence[nn.Modu
     unreached = None
     if fresh and itself == 0 and not torch.equal(usual.bfloat16().float(), usual):  # which rounds small moves away
         unreached = _of_single_places(reader, batch, named, labels, usual)
-    order, known = None, reader.understood
-    assert known.source is not None and known.labels is not None
-    lengths, held = collation[MASK].sum(1), tensors_of(batch) if reader.logits is not None else named
-    varied = TEXT in collation or bool((lengths != lengths[0]).any())  # regions of a picture have no order
-    if varied and known.source.path in held:
-        other = turned_sources(reader.understood, batch, named, collation, 0)
-        order = None if other is None else float(moved(*other).max())
-    unread = 0
-    alone = known.labels.path in held and not _others_read(known, named)
-    if past is None and alone and "flat" not in known.labels.words and labels.shape[1] > 2:
-        unread = _unread(known, batch, named, labels, moved)
-    choiceless = choiceless_in(lambda: reader.table(batch, named, labels), collation[MASK].shape[1])
+    held = tensors_of(batch) if reader.logits is not None else named  # what the loop itself reads
     return Moves(
-        itself, source, future, own, past, padding, company, mixed, place, unreached, order, TEXT in collation, unread,
-        choiceless,
-    )  # fmt: skip
+        itself=itself,
+        source=source,
+        future=future,
+        own=own,
+        past=past,
+        padding=padding,
+        company=company,
+        mixed=mixed,
+        place=place,
+        unreached=unreached,
+        order=_of_order(reader.understood, batch, named, held, moved),
+        text=TEXT in collation,
+        unread=_unread(reader.understood, batch, named, held, moved) if past is None else 0,
+        choiceless=choiceless_in(lambda: reader.table(batch, named, labels), collation[MASK].shape[1]),
+    )
+
+
+def _of_order(known: Understood, batch: Any, named: Named, held: Named, moved: Any) -> float | None:
+    """How far outputs move with sources turned from end to beginning; None where these are not read, or have no order.
+
+    Regions of a picture have none: as many for each.
+    """
+    assert known.source is not None
+    collation = known.collation(named)
+    lengths = collation[MASK].sum(1)
+    varied = TEXT in collation or bool((lengths != lengths[0]).any())
+    other = turned_sources(known, batch, named, collation, 0) if varied and known.source.path in held else None
+    return None if other is None else float(moved(*other).max())
 
 
 def _others_read(known: Understood, named: Named) -> bool:
@@ -88,13 +102,18 @@ def _others_read(known: Understood, named: Named) -> bool:
     )
 
 
-def _unread(understood: Understood, batch: Any, named: Named, labels: Tensor, moved: Any) -> int:
-    """Passes with other words in the targets, none of which moved an output; 0 where any did.
+def _unread(known: Understood, batch: Any, named: Named, held: Named, moved: Any) -> int:
+    """Passes with other words in the targets, none of which moved an output; 0 where any did, or that cannot be told.
 
     A decoder that is fed its own words in some batches, by chance, reads its targets in the others.
     """
+    assert known.labels is not None
+    labels = known.collation(named)[LABELS]
+    alone = known.labels.path in held and not _others_read(known, named)
+    if not alone or "flat" in known.labels.words or labels.shape[1] <= 2:
+        return 0
     for _ in range(PASSES):
-        if _of_later(understood, batch, named, labels, moved)[2] is not None:
+        if _of_later(known, batch, named, labels, moved)[2] is not None:
             return 0
     return PASSES
 

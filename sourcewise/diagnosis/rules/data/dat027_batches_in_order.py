@@ -1,7 +1,7 @@
 from collections.abc import Sequence
 
 from sourcewise.diagnosis.coming import Batched, Coming
-from sourcewise.diagnosis.measures.drift import SHUFFLED, as_varied, drift_of, only_rises
+from sourcewise.diagnosis.measures.drift import SHUFFLED, Drift, as_varied, drift_of, only_rises
 from sourcewise.diagnosis.rule import Cure, Findings, Rule
 
 
@@ -33,24 +33,23 @@ class BatchesInOrder(Rule[Coming]):
         if len(batches) < self.fewest or coming.grouped:  # a Trainer's own sampler puts the longest first
             return
         lengths, tokens = slice(0, coming.lengths), slice(coming.lengths, None)
-        last = batches[-max(8, int(self.last * len(batches))) :]
-        ended = not any(self.in_order(last, each) for each in (lengths, tokens))
-        rises = self.in_order(batches, lengths) and only_rises(batches, lengths)
-        if ended and rises and as_varied(last, batches, lengths):
-            return  # a curriculum that has ended: longer ones have more words, too
-        for what, figures in (("lengths", lengths), ("tokens", tokens)):
-            found = drift_of(batches, figures, self.apart)
-            if found is None or found.neighbours < self.alike or found.neighbours <= found.by_chance:
-                continue
-            evidence = (
-                f"the {what} of batches differ {found.apart:.3g} times as much as those of shuffled ones, and each "
-            )
-            evidence += f"is like the next (correlation {found.neighbours:.2f}, at most {found.by_chance:.2f} in "
-            yield self.finding(
-                f"{evidence}{self.orders} other orders), from step {batches[0].step} to {batches[-1].step}"
-            )
+        every = {"lengths": self.drift(batches, lengths), "tokens": self.drift(batches, tokens)}
+        what, found = next(((what, each) for what, each in every.items() if each is not None), ("", None))
+        if found is None or (every["lengths"] is not None and self.has_ended(batches, lengths, tokens)):
             return
+        evidence = f"the {what} of batches differ {found.apart:.3g} times as much as those of shuffled ones, and each "
+        evidence += f"is like the next (correlation {found.neighbours:.2f}, at most {found.by_chance:.2f} in "
+        yield self.finding(f"{evidence}{self.orders} other orders), from step {batches[0].step} to {batches[-1].step}")
 
-    def in_order(self, batches: Sequence[Batched], figures: slice) -> bool:
+    def drift(self, batches: Sequence[Batched], figures: slice) -> Drift | None:
+        """How these figures of batches drift; None where the batches are in no order."""
         found = drift_of(batches, figures, self.apart)
-        return found is not None and found.neighbours >= max(self.alike, found.by_chance)
+        ordered = found is not None and found.neighbours >= self.alike and found.neighbours > found.by_chance
+        return found if ordered else None
+
+    def has_ended(self, batches: Sequence[Batched], lengths: slice, tokens: slice) -> bool:
+        """Whether it is a curriculum from short to long (longer ones have more words, too), and over."""
+        last = batches[-max(8, int(self.last * len(batches))) :]
+        if not only_rises(batches, lengths) or not as_varied(last, batches, lengths):
+            return False
+        return self.drift(last, lengths) is None and self.drift(last, tokens) is None

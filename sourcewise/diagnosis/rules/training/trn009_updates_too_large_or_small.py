@@ -9,6 +9,7 @@ WARM = Cure(
     {"train.learning_rate": 1e-4, "train.warmup_steps": 1000},
     "torch.nn.Transformer(..., norm_first=True)",
 )
+HIGHER = Cure("A higher rate; from random weights about 1e-3:", {"train.learning_rate": 1e-3})
 ALIKE = 1.05  # times the lowest rate: a schedule is at work above
 FACTOR = Cure(
     "The schedule's rate may be multiplied with the optimizer's: what a function gives to LambdaLR is a factor, "
@@ -65,9 +66,8 @@ class UpdatesTooLargeOrSmall(Rule[Course]):
         if planned:
             return
         if most < self.slow or course.step >= ENOUGH:  # else the number of steps is at fault, not the rate
-            cure = Cure("A higher rate; from random weights about 1e-3:", {"train.learning_rate": 1e-3})
             evidence += f"; {course.step} of them, all in one direction, by {way:.2g}"
-            yield self.finding(evidence, "error" if most < self.slow else "warning", cure)
+            yield self.finding(evidence, "error" if most < self.slow else "warning", HIGHER)
 
     def collapsed(self, course: Course) -> str:
         """Which part's gradient has gone while nothing was learned, in words; "" where none has."""
@@ -99,9 +99,8 @@ class UpdatesTooLargeOrSmall(Rule[Course]):
         if rates[half:].max() > rates[:half].max():
             return
         evidence += f"; {course.step} of them, all in one direction, by {way:.2g}: too small; the loss went from "
-        higher = Cure("A higher rate; from random weights about 1e-3:", {"train.learning_rate": 1e-3})
         scheduled = (FACTOR,) if rates.max() > ALIKE * rates.min() else ()
-        yield self.finding(f"{evidence}{first:.2f} to {last:.2f} nats", "error", higher, *scheduled)
+        yield self.finding(f"{evidence}{first:.2f} to {last:.2f} nats", "error", HIGHER, *scheduled)
 
     def of_loaded(self, course: Course, evidence: str, way: float) -> Findings:
         """Of a model that was loaded: its loss was high at the start, and is so at the end."""
