@@ -62,12 +62,12 @@ def broken(network: Any) -> None:
     next(iter(network.body.decoder.parameters())).data.view(-1)[0] = float("nan")
 
 
-def forgetful(usual: Any, self: Any, module: Any, *args: Any) -> None:
+def forgetful(usual: Any, self: Any, module: Any, *args: Any, **kwargs: Any) -> None:
     """The optimizer was given the decoder's parameters and forgot the encoder's."""
     forgotten = [p for name, p in module.named_parameters() if ".encoder." in name]
     for parameter in forgotten:
         parameter.requires_grad_(False)
-    usual(self, module, *args)
+    usual(self, module, *args, **kwargs)
     for parameter in forgotten:
         parameter.requires_grad_(True)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from itertools import islice
+from statistics import mean
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +20,7 @@ SOME = 192  # of these that are looked at
 LOOSE = 2.5  # deviations of the largest singular value of a drawn matrix, about
 EDGE = 1.02  # times the bound of a uniform initialisation
 MOST = 64  # layers that are asked
+SCALED, BESIDE = 0.02, 0.25  # mean distance of a norm's scales from 1: of a part that was trained; of the others'
 
 
 def looks_trained(model: nn.Module) -> bool:
@@ -50,13 +52,25 @@ def is_drawn(table: Tensor) -> bool:
     return usual / (1 + LOOSE) <= largest <= usual * (1 + LOOSE * min(m, n) ** (-2 / 3))
 
 
+@torch.no_grad()
 def drawn_by_part(infos: Iterable[ParameterInfo]) -> dict[str, tuple[int, int, int, int]]:
-    """Part → how many of up to `MOST` matrices look as drawn, of how many; and the same of all other parts."""
+    """Part → how many of up to `MOST` matrices look as drawn, of how many; and the same of all other parts.
+
+    Matrices of a narrow network look as drawn after a training, too. Its norms tell: where their scales have moved
+    about as far as those of the other parts, nothing of the part is as it was drawn.
+    """
     found: dict[str, list[bool]] = {}
+    scales: dict[str, list[float]] = {}
     for info in infos:
         known, table = found.setdefault(info.part, []), info.parameter
         if table.ndim > 1 and min(table.flatten(1).shape) >= FEWEST and len(known) < MOST:
             known.append(is_drawn(table))
+        elif table.ndim == 1 and table.numel() >= FEWEST and info.name.endswith("weight"):  # the scale of a norm
+            scales.setdefault(info.part, []).append(float((_here(table.detach()).float() - 1).abs().mean()))
+    for part, moved in scales.items():
+        others = [each for other, several in scales.items() if other != part for each in several]
+        if mean(moved) > max(SCALED, BESIDE * mean(others or [0.0])):
+            found[part] = [False] * len(found[part])
     total, drawn = sum(map(len, found.values())), sum(map(sum, found.values()))
     return {part: (sum(own), len(own), drawn - sum(own), total - len(own)) for part, own in found.items()}
 

@@ -68,6 +68,21 @@ def test_a_run_that_began_with_a_network_as_drawn_is_not_held_to_a_file() -> Non
 
 
 @pytest.mark.parametrize("model", [trainings.t5, trainings.bart])
+@pytest.mark.parametrize(("own", "others", "said"), [(0.04, 0.5, ["WIR036"]), (0.3, 0.5, []), (0.04, 0.06, [])])
+def test_norms_tell_whether_narrow_matrices_were_trained(
+    model: Any, own: float, others: float, said: list[str]
+) -> None:
+    """A part that was not loaded and then tuned a little is as drawn; one that was trained with the others is not."""
+    network = moved(model(), part="encoder")
+    draw = torch.Generator().manual_seed(2)
+    with torch.no_grad():
+        for name, each in network.named_parameters():
+            if "norm" in name and name.endswith("weight"):
+                each.add_((own if "encoder." in name else others) * torch.randn(len(each), generator=draw))
+    assert [code for code, _ in found(network)] == said
+
+
+@pytest.mark.parametrize("model", [trainings.t5, trainings.bart])
 def test_models_that_were_loaded_or_drawn_as_a_whole(model: Any) -> None:
     assert found(moved(model())) == [] and found(model()) == []
     counts = drawn_by_part(HuggingFaceNetwork(model()).parts())

@@ -13,8 +13,8 @@ class PartAsDrawn(Rule[Wiring]):
     was drawn, and says so in a warning that nobody reads: the decoder was trained, its encoder is noise.
     ## Threshold and its origin
     All matrices of the encoder or of the decoder, at least {few}, and at most {others:words} of the rest. A warning
-    alone: a new part may be meant, and what has hardly been trained looks as it was drawn, too. Never of a run of ours
-    that began without weights. An error where that is
+    alone: a new part may be meant, and what has hardly been trained looks as it was drawn, too. Not of a part whose
+    norms were trained, nor of a run of ours that began without weights. An error where that is
     so of all matrices, {every} or more, and of norms and biases, of a model whose outputs are judged.
     """
 
