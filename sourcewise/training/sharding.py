@@ -99,7 +99,7 @@ def sharded(objective: Objective, mesh: Mesh, precision: torch.dtype) -> Objecti
     policy = MixedPrecisionPolicy(
         param_dtype=None if precision == torch.float32 else precision,
         reduce_dtype=torch.float32,
-        cast_forward_inputs=False,  # would round the bias of positions, in which −1e9 masks
+        cast_forward_inputs=False,  # would round the bias of positions, in which MASKED stands
     )
     if mesh.shards > 1:  # else one group, which is one sum per step
         for block in (block for blocks in copied.network.stacks.values() for block in blocks):

@@ -347,3 +347,25 @@ def test_hugging_face_networks_are_measured_too() -> None:
     for block in network.model.decoder.block:
         block.layer[1].EncDecAttention.o.weight.data.zero_()
     assert [found.code for found in check_network(network, batch)] == ["WIR011"]
+
+
+@pytest.mark.parametrize("family", ["t5", "bart", "decoder"])
+@pytest.mark.parametrize("scale", [100.0, 10_000.0])
+def test_padding_stays_hidden_from_weights_that_ran_away(family: str, scale: float) -> None:
+    """Scores of attention reach 1e13 there: what is added to hide padding must be more."""
+    training = prepared(model__family=family)
+    with torch.no_grad():
+        for parameter in training.network.parameters():
+            parameter.mul_(scale)
+    paths = ours.before(training)[1].paths
+    assert paths.padding == 0 and paths.future == 0
+
+
+def test_a_network_that_rounding_moves_is_not_said_to_read_what_it_may_not() -> None:
+    training = prepared(model__family="rnn")
+    with torch.no_grad():
+        for parameter in training.network.parameters():
+            parameter.mul_(10)
+    paths = ours.before(training)[1].paths
+    assert paths.slight > 1e-3 and paths.leak == wiring.CHAOTIC * paths.slight
+    assert ours.before(prepared(model__family="rnn"))[1].paths.leak == wiring.LEAK

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from sourcewise.data.layout import Layout
 
-MASKED = -1e9  # added to the score of a masked position
+MASKED = -1e20  # added to the score of a masked position; scores of weights that ran away reach 1e13
 
 
 def attend(

@@ -19,6 +19,7 @@ from sourcewise.config import BridgeConfig, FeatureEncoderConfig
 from sourcewise.data.examples import Dataset
 from sourcewise.data.layout import Layout
 from sourcewise.errors import RequestError
+from sourcewise.model.attention import MASKED
 from sourcewise.model.blocks.positions import SinusoidalPositions
 from sourcewise.model.inputs.units import changes, find_units, link_units, nearest, runs, sequences
 
@@ -146,7 +147,7 @@ class AttentionPooling(Bridge):
         """See Bridge."""
         windows, layout, mask = self.windows(x, layout)
         batch, slots, stride, _ = windows.shape
-        scores = (self.score(windows) + self.prior).masked_fill(~mask[..., None], -1e9)
+        scores = (self.score(windows) + self.prior).masked_fill(~mask[..., None], MASKED)
         weights = torch.softmax(scores, dim=2)[..., None]  # (batch, slots, stride, heads, 1)
         values = F.gelu(self.value(windows) + self.offset).view(batch, slots, stride, self.heads, -1)
         return self.out((weights * values).sum(2).flatten(2)), layout
@@ -304,7 +305,7 @@ class _Resampler(nn.Module):
         k, v = self.kv(torch.cat((frames, read), dim=1)).chunk(2, dim=-1)
         q, k, v = (t.unflatten(-1, (self.heads, -1)).transpose(1, 2) for t in (self.q(read), k, v))
         seen = torch.cat((mask, mask.new_ones(read.shape[:2])), dim=1)[:, None, None]
-        scores = (q @ k.transpose(-1, -2) / math.sqrt(q.shape[-1])).masked_fill(~seen, -1e9)
+        scores = (q @ k.transpose(-1, -2) / math.sqrt(q.shape[-1])).masked_fill(~seen, MASKED)
         mixed = (torch.softmax(scores, dim=-1) @ v).transpose(1, 2).flatten(2)
         latents = latents + self.dropout(self.out(mixed))
         return latents + self.dropout(self.feedforward(self.norm2(latents)))

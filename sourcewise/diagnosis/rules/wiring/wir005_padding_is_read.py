@@ -1,4 +1,4 @@
-from sourcewise.diagnosis.measures.wiring import LEAK, MEASURED, STEPS
+from sourcewise.diagnosis.measures.wiring import CHAOTIC, LEAK, MEASURED, STEPS
 from sourcewise.diagnosis.rule import CannotTell, Cure, Findings, Rule
 from sourcewise.diagnosis.wiring import Wiring
 
@@ -14,14 +14,15 @@ class PaddingIsRead(Rule[Wiring]):
     ## Threshold and its origin
     More than {leak}, and more than {share:words} of what other content does. {measured}: at most 2.2e-7, the rounding
     of fp32, in which it is measured whatever the training rounds to. Where layers compute in bf16 or fp16 by
-    themselves: {steps:words} times the step of their numbers at 1 (measured: 0.9 of it). In a loop of one's own padding
+    themselves: {steps:words} times the step of their numbers at 1 (measured: 0.9 of it). And more than {chaotic:words}
+    times what a change of the encoder's weights as small as rounding does. In a loop of one's own padding
     that is read is a warning, and nothing where recurrent layers or convolutions run over it; a mask that hides most of
     what is real an error.
     """
 
     code, name, level = "WIR005", "padding is read", "error"
     explained_by = "WIR001 WIR002"
-    leak, share, steps, measured = LEAK, 0.01, STEPS, MEASURED
+    leak, share, steps, chaotic, measured = LEAK, 0.01, STEPS, CHAOTIC, MEASURED
     cures = Cure(
         "The mask must be true where a position is real, for the encoder's self-attention, the cross-attention,"
         " and whatever pools or convolves over time. Hugging Face's generate(inputs_embeds=...) takes a mask of"
