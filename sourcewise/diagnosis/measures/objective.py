@@ -8,14 +8,23 @@ loss was given are logits, log-probabilities or, by mistake, probabilities: what
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
 from torch import Tensor
 
 Form = Literal[
-    "logits", "log-probabilities", "logarithm", "probabilities", "twice", "again", "softmax", "scores", "axis"
+    "logits",
+    "log-probabilities",
+    "logarithm",
+    "probabilities",
+    "twice",
+    "again",
+    "softmax",
+    "scores",
+    "axis",
+    "viewed",
 ]
 LEAST = 3  # entries of a vocabulary
 CLOSE = 1e-3  # of the largest, that two ways to one gradient differ by
@@ -34,7 +43,8 @@ class Said:
     `form`: they are logits or log-probabilities, or probabilities of which the loss takes the `logarithm`; or, by
     mistake, NLLLoss is given `probabilities`, a `softmax` between them and NLLLoss makes such, NLLLoss is given raw
     `scores`, or cross-entropy is given probabilities, which it normalises `twice`, or `again` behind a softmax between;
-    or a softmax runs along another `axis` than the vocabulary's.
+    or a softmax runs along another `axis` than the vocabulary's; or outputs (batch, time, vocabulary) were `viewed`,
+    not turned, as (batch, vocabulary, time).
     """
 
     form: Form
@@ -57,7 +67,17 @@ def said_by(out: Tensor, gradient: Tensor) -> Said | None:
     found = _said(out, gradient) or _along_another(out, gradient)
     if found is None and out.ndim > 2:
         found = _said(out.movedim(1, -1), gradient.movedim(1, -1))
-    return found
+    return found or _viewed(out, gradient)
+
+
+def _viewed(out: Tensor, gradient: Tensor) -> Said | None:
+    """Outputs whose numbers were taken in another order: (a, b, vocabulary) viewed as (a, vocabulary, b)."""
+    if out.ndim != 3 or out.shape[1] == out.shape[2] or 1 in out.shape[:2]:
+        return None
+    a, b, size = out.shape
+    other = [each.reshape(a, size, b).movedim(1, -1) for each in (out, gradient)]
+    found = _said(other[0], other[1])
+    return None if found is None else replace(found, form="viewed", weighed=math.nan)
 
 
 def _along_another(out: Tensor, gradient: Tensor) -> Said | None:

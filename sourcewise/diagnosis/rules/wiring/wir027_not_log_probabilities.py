@@ -8,6 +8,8 @@ SAID = {
     "scores": "the outputs are no log-probabilities, and the loss takes them for such (NLLLoss): no row sums to 1",
     "twice": "the outputs are probabilities, and the loss makes a softmax of them once more (CrossEntropyLoss)",
     "axis": "the softmax before the loss runs along time or the batch, not along the vocabulary: no row sums to 1",
+    "viewed": "the outputs (batch, time, vocabulary) are viewed as (batch, vocabulary, time), not turned: each number "
+    "counts for another token at another place",
     "again": "a softmax makes probabilities of the outputs, and the loss makes one of these again (CrossEntropyLoss)",
 }
 CURES = {
@@ -15,6 +17,7 @@ CURES = {
     "softmax": "loss = criterion(torch.log_softmax(logits, dim=-1).flatten(0, -2), labels.flatten())",
     "scores": "criterion = torch.nn.CrossEntropyLoss()  # or torch.log_softmax(logits, dim=-1) before NLLLoss",
     "again": "loss = criterion(logits.flatten(0, -2), labels.flatten())  # without the softmax",
+    "viewed": "loss = criterion(logits.transpose(1, 2), labels)  # not view() or reshape(); or both flattened",
     "axis": "loss = criterion(torch.log_softmax(logits, dim=-1).flatten(0, -2), labels.flatten())  # the last axis",
     "twice": "return logits  # without the softmax: CrossEntropyLoss makes its own",
 }
@@ -32,7 +35,7 @@ class NotLogProbabilities(Rule[Wiring]):
     NLLLoss of probabilities is minus their mean: it lies between -1 and 0, its gradient is a fraction of the right one
     where the model is wrong, and it learns the frequent tokens only. NLLLoss of raw scores has no lower end. A softmax
     of probabilities can never be sure of anything, and its gradient all but vanishes. A softmax along time makes places
-    rivals instead of tokens.
+    rivals instead of tokens. view() in place of transpose() takes the numbers in another order.
     ## Threshold and its origin
     An activation that is the last thing before the softmax is an error, too: a ReLU, a sigmoid or a tanh bounds the
     logits, so that no word can be ruled out; dropout there sets some to 0 by chance, a warning. It is found by the
