@@ -76,7 +76,8 @@ class Modes(NamedTuple):
     """What evaluation computes otherwise than training: norms whose statistics are as they were made after so many
     steps, in words; nats of a token of one training batch in both modes; passes without gradients in training mode; and
     training steps in succession in which dropout was off, those that were looked at, the first of them, and how much it
-    would be.
+    would be; and steps that were looked at and all began with the same random state (`seeded`), of a network with
+    dropout.
     """
 
     norms: Sequence[str] = ()
@@ -87,6 +88,7 @@ class Modes(NamedTuple):
     quiet: int = 0
     since: int = 0
     dropout: float = 0.0
+    seeded: int = 0
 
 
 class Inside(NamedTuple):

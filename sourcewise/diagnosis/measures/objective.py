@@ -25,6 +25,8 @@ Form = Literal[
     "scores",
     "axis",
     "viewed",
+    "squares",
+    "binary",
 ]
 LEAST = 3  # entries of a vocabulary
 CLOSE = 1e-3  # of the largest, that two ways to one gradient differ by
@@ -44,7 +46,8 @@ class Said:
     mistake, NLLLoss is given `probabilities`, a `softmax` between them and NLLLoss makes such, NLLLoss is given raw
     `scores`, or cross-entropy is given probabilities, which it normalises `twice`, or `again` behind a softmax between;
     or a softmax runs along another `axis` than the vocabulary's; or outputs (batch, time, vocabulary) were `viewed`,
-    not turned, as (batch, vocabulary, time).
+    not turned, as (batch, vocabulary, time). `squares` are those of outputs less one at the label, `binary` is a
+    cross-entropy of each token by itself.
     """
 
     form: Form
@@ -72,12 +75,17 @@ def said_by(out: Tensor, gradient: Tensor) -> Said | None:
 
 def _viewed(out: Tensor, gradient: Tensor) -> Said | None:
     """Outputs whose numbers were taken in another order: (a, b, vocabulary) viewed as (a, vocabulary, b)."""
-    if out.ndim != 3 or out.shape[1] == out.shape[2] or 1 in out.shape[:2]:
+    if out.ndim != 3 or 1 in out.shape[:2]:
         return None
     a, b, size = out.shape
-    other = [each.reshape(a, size, b).movedim(1, -1) for each in (out, gradient)]
-    found = _said(other[0], other[1])
-    return None if found is None else replace(found, form="viewed", weighed=math.nan)
+    for turned, shape in ((False, (a, size, b)), (True, (b, size, a)), (False, (b, size, a))):
+        seen = [(each.transpose(0, 1) if turned else each).reshape(shape).movedim(1, -1) for each in (out, gradient)]
+        if (found := _said(*seen)) is not None:
+            if shape[0] == b:  # labels lie as the outputs do
+                labels, counts, nats = (each.transpose(0, 1) for each in (found.labels, found.counts, found.nats))
+                found = replace(found, labels=labels, counts=counts, nats=nats)
+            return replace(found, form="viewed", weighed=math.nan)
+    return None
 
 
 def _along_another(out: Tensor, gradient: Tensor) -> Said | None:
@@ -169,9 +177,19 @@ def _form(table: Tensor, slope: Tensor, labels: Tensor, close: float) -> Form | 
         if positive:
             return "twice"
         return "softmax" if _follows(factor, own.gather(-1, labels[:, None])[:, 0]) else "logits"
+    for name, other in (("squares", table - one), ("binary", torch.sigmoid(table) - one)):
+        if _proportional(slope, other, close):
+            return name  # type: ignore[return-value]
     if _normalised_again(slope, own, one, close):
         return "again"
     return ("twice" if positive else "logits") if _smoothed(slope, own, close) else None
+
+
+def _proportional(slope: Tensor, wanted: Tensor, close: float) -> bool:
+    """Whether each row of a gradient is a positive multiple of another table's."""
+    factor = (slope * wanted).sum(-1) / wanted.square().sum(-1).clamp(min=1e-20)
+    left = (slope - factor[:, None] * wanted).abs().amax(-1) / slope.abs().amax(-1)
+    return bool((left < close * 10).all()) and bool((factor > 0).all())
 
 
 def _normalised_again(slope: Tensor, own: Tensor, one: Tensor, close: float) -> bool:

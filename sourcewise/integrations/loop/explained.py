@@ -15,6 +15,7 @@ from sourcewise.data.batches import IGNORED
 
 Make = Callable[[Tensor], Any]
 INF = float("-inf")
+FEW_LEFT_OUT = 2  # places at the end of each target, else outputs are of one length
 MOST_LEFT_OUT = 3  # places of a target before the first label: a start token, a code, one too many
 
 
@@ -48,6 +49,21 @@ def made_of(value: Any, named: Mapping[str, Tensor], pad: int | None = None) -> 
                 continue
             if alike(made, value):
                 return Made(path, words, make)
+    return _cut_of(value, named)
+
+
+def _cut_of(value: Any, named: Mapping[str, Tensor]) -> Made | None:
+    """How ids (batch, time) are cut out of a tensor of a batch, further than `views` does."""
+    if not isinstance(value, Tensor) or value.ndim != 2 or value.dtype != torch.int64 or not value.numel():
+        return None
+    for path, tensor in named.items():
+        for turn, table in (("", tensor), (".T", tensor.T)) if tensor.ndim == 2 else ():
+            for turned in (False, True):
+                if table.shape[int(turned)] != value.shape[int(turned)]:
+                    continue
+                for words, make in slices(table, value.shape[1 - int(turned)], turned):
+                    if "more" not in words and alike(make(table), value):
+                        return Made(path, turn + words, (lambda t, m=make: m(t.T)) if turn else make)  # type: ignore[misc]
     return None
 
 
@@ -86,8 +102,11 @@ def slices(table: Tensor, places: int, turned: bool) -> Iterator[tuple[str, Make
         if missing >= 0:
             words = f"{side}{begin}:]" + (f" and {missing} more" if missing else "")
             yield words, lambda t, b=begin, m=missing, a=axis: _filled(t.narrow(a, b, t.shape[a] - b), m, a)  # type: ignore[misc]
-        elif missing == -1:
-            yield f"{side}{begin}:-1]", lambda t, b=begin, a=axis: t.narrow(a, b, t.shape[a] - b - 1)  # type: ignore[misc]
+        elif missing >= -FEW_LEFT_OUT:
+            yield (
+                f"{side}{begin or ''}:{missing}]",
+                lambda t, b=begin, m=missing, a=axis: t.narrow(a, b, t.shape[a] - b + m),  # type: ignore[misc]
+            )
         else:
             yield (
                 f"{side}{begin}:{begin + places}]",

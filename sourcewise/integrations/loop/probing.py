@@ -24,6 +24,7 @@ from sourcewise.integrations.loop.watching import Watching
 
 WIDER = 4  # padded positions that are added
 OF_ORDER = (nn.RNNBase, nn.RNNCellBase, nn.Conv1d, nn.Conv2d)  # what reads padding, as is usual and does little harm
+HIDDEN = 0.02, 4  # of the words of a batch, and words, that no mask of their padding hides
 PASSES = 8  # in which a decoder is fed its targets at least once, where it is so in half of the batches
 TRIED = 3  # passes, in which no word moves the output that says the next
 PLACES = 8  # of the sources, that are changed one by one
@@ -225,7 +226,7 @@ def _of_later(
 ) -> tuple[float | None, float | None, float | None]:
     """Other words in the later half of the targets: before them, at the first of them, behind it."""
     assert understood.labels is not None
-    width = labels.shape[1]
+    width = int((labels != IGNORED).any(0).nonzero().max()) + 1
     middle = width // 2
     if middle < 1 or width < 3 or "flat" in understood.labels.words:
         return None, None, None
@@ -257,7 +258,8 @@ def _skips(understood: Understood, batch: Any, named: Named, labels: Tensor, mov
     """Whether no output is moved by the word before the one that it is to say, and those behind are by that before:
     at two places, in some passes, since a decoder may be fed its own words at some places by chance.
     """
-    middle, real = labels.shape[1] // 2, (labels != IGNORED).any(0)
+    real = (labels != IGNORED).any(0)
+    middle = (int(real.nonzero().max()) + 1) // 2
     places = [place for place in (middle - 1, middle) if place >= 1 and bool(real[place + 1 : place + 3].sum() == 2)]
     if len(places) < 2:
         return False
@@ -318,7 +320,11 @@ def hidden_by(seen: Watching, collation: dict[str, Tensor]) -> Hidden | None:
                 continue
             held = _as_wide(real, value.shape[1]).to(value.device)
             hides = value if value.dtype == torch.bool else value < 0
-            if 2 * int((hides & held).sum()) > int(held.sum()):
+            wrong, same = (
+                int((hides & held).sum()),
+                TEXT in collation and value.shape == real.shape and not bool(real.all()),
+            )
+            if 2 * wrong > int(held.sum()) or (same and wrong >= max(HIDDEN[1], HIDDEN[0] * int(held.sum()))):
                 shown = int((~hides & ~held).sum())
                 return Hidden(int(held.sum()), int((hides & held).sum()), int((~held).sum()), shown, True)
     return bare if bare is not None and bare.padding else None

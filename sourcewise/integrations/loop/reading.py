@@ -18,7 +18,7 @@ from sourcewise.errors import RequestError
 from sourcewise.integrations.collated import MASK, TEXT
 from sourcewise.integrations.finite import local
 from sourcewise.integrations.loop.batches import Named, raw_tensors
-from sourcewise.integrations.loop.explained import Made
+from sourcewise.integrations.loop.explained import Made, begin_of
 from sourcewise.integrations.loop.modules import Named as Modules
 from sourcewise.integrations.loop.replay import changes
 from sourcewise.integrations.loop.understood import (
@@ -43,6 +43,8 @@ WORDS: dict[Given, str] = {
     "again": "outputs that are given to a cross-entropy through a softmax",
     "scores": "outputs that are given to NLLLoss, although they are no log-probabilities",
     "twice": "probabilities, given to a cross-entropy as if they were logits",
+    "squares": "outputs, of which the loss is squares",
+    "binary": "outputs, of which the loss is a binary cross-entropy",
     "viewed": "outputs that are viewed, not turned, as (batch, vocabulary, time)",
     "axis": "outputs that are given to the loss through a softmax along another axis than the vocabulary's",
 }
@@ -128,9 +130,13 @@ def uncounted_in(seen: Watching, named: Named, known: Understood) -> tuple[int, 
         return None
     if known.labels_turned:
         table, counts = table.T, counts.T
+    whole = named[known.labels.path].to(labels.device)
+    whole = whole.T if known.labels_turned != (".T" in known.labels.words) else whole
+    behind = whole[:, begin_of(known.labels.words) + table.shape[1] :]  # what the outputs are too short for
+    pad = known.pad if known.pad is not None else int(whole[:, -1].mode().values)
     table, counts = table[:, 1:], counts[:, 1:]
-    real = table >= 0 if known.pad is None else (table >= 0) & (table != known.pad)
-    return int((real & ~counts).sum()), int(real.sum())
+    real, cut = (table >= 0) & (table != pad), int(((behind >= 0) & (behind != pad)).sum())
+    return int((real & ~counts).sum()) + cut, int(real.sum()) + cut
 
 
 def least_left(found: Sequence[tuple[int, int]]) -> Uncounted | None:

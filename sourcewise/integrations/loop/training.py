@@ -110,7 +110,7 @@ class LoopDoctor(Doctor):
         self.watching = Watching(self.modules, self.guard)
         self.arrivals = Arrivals(self.stepping, self.guard)
         self._beside = BesideTraining()
-        self.watching.begins = self.stepping.start  # what steps before belongs to the batch before
+        self.watching.begins = self._step_begins
         self.passed, self.stream = Passed(), Stream()
         self._waiting: list[tuple[int, Named]] = []  # batches that nobody can read yet
         self.plan = planned(self.stepping.optimizers, self.model, steps=steps, trained=trained)
@@ -145,6 +145,12 @@ class LoopDoctor(Doctor):
             self.tell()
         self._watch()
         self._began = weights_of(parts_of(self.modules), self.stepping)
+
+    def _step_begins(self) -> None:
+        """The first call of a step that is watched: what steps before belongs to the batch before."""
+        self.stepping.start()
+        if self._modes is not None:
+            self._modes.began()
 
     @guarded("the step")
     def step(self, loss: Any, batch: Any = None) -> None:
