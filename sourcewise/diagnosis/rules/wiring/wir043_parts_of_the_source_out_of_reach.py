@@ -1,3 +1,4 @@
+from sourcewise.diagnosis.finding import Level
 from sourcewise.diagnosis.rule import Cure, Findings, Rule
 from sourcewise.diagnosis.wiring import Wiring
 
@@ -35,13 +36,12 @@ class PartsOutOfReach(Rule[Wiring]):
 
     def check(self, wiring: Wiring) -> Findings:
         dead, of = (wiring.observed.moves.dead if wiring.observed is not None else None) or (0, 0)
-        if of >= self.fewest and (
-            level := "error" if dead >= self.most * of else "warning" if dead >= self.some * of else None
-        ):
+        if of >= self.fewest and dead >= self.some * of:
+            level: Level = "error" if dead >= self.most * of else "warning"
             evidence = f"of {of} words of sources, each exchanged for another, {dead} move no output at all"
             yield self.finding(f"{evidence}: they are cut off, or nothing reads them", level, READ)
             return
         share = wiring.observed.moves.unreached if wiring.observed is not None else None
-        if share is not None and (level := self.from_on(share)):
+        if share is not None and (found := self.from_on(share)):
             evidence = f"{100 * share:.0f} % of the outputs are never moved by a place of the source that moves others"
-            yield self.finding(f"{evidence} of the same example", level)
+            yield self.finding(f"{evidence} of the same example", found)
