@@ -61,7 +61,7 @@ SYMPTOMS = (
         "the loss is that of the next token after the right ones; outputs are not. Is the loss that of the labels, is"
         " the start token right, are outputs and references written alike?",
         "DAT022..DAT024 DAT026 WIR006..WIR010 WIR021 WIR024 WIR025 WIR033 WIR036 WIR040 WIR045 WIR048..WIR050 "
-        "DAT034 OUT018..OUT021 TRN016 DAT025 TRN011 TRN005 SRC001"
+        "DAT032 DAT034 OUT018..OUT021 TRN016 DAT025 TRN011 TRN005 SRC001"
         " SRC004..SRC006 OUT010 OUT011 OUT013 OUT016 OUT017 OUT009",
     ),
     Symptom(

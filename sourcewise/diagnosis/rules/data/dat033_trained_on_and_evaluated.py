@@ -22,7 +22,7 @@ class TrainedOnAndEvaluated(Rule[Against]):
     explains = "TRN010 OUT009"
     cures = Cure(
         "Set examples aside before anything is copied or drawn, by a seed, and evaluate on these alone:",
-        "train, valid = torch.utils.data.random_split(data, [0.9, 0.1], torch.Generator().manual_seed(0))",
+        "train, valid = random_split(rows, [0.9, 0.1], torch.Generator().manual_seed(0))",
     )
 
     def check(self, against: Against) -> Findings:
