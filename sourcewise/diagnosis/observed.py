@@ -102,6 +102,18 @@ class Edges:
 
 
 @dataclass(frozen=True, slots=True)
+class Uncounted:
+    """Words of targets that the loss leaves out, behind the first of each: the least share of `steps` that were looked
+    at, and in the last of them how many, of how many.
+    """
+
+    share: float
+    steps: int
+    left: int
+    of: int
+
+
+@dataclass(frozen=True, slots=True)
 class Table:
     """An embedding that never learns: of the ids of a step, how many rows are zeros or those of another id."""
 
@@ -142,10 +154,12 @@ class Rounded:
 @dataclass(frozen=True, slots=True)
 class Moves:
     """How far outputs move, over the largest: by themselves, with other sources; with other words in the later half of
-    the targets before these, where the first of them is to be said, and behind it; with more padding behind the
+    the targets before these, where the first of them is to be said, and behind it; whether these move no output that
+    says the next word, but the one after it (`skipped`); with more padding behind the
     sources; with other rows in the batch, and where in the modules rows begin to read each other; with the same rows in
     other places of the batch. `unreached` is the share of the outputs that a single place of their source never moves,
-    of a network that is not trained yet. `order` is how far they move when sources are turned from end to beginning,
+    of a network that is not trained yet, `dead` how many words of sources moved no output at all when another stood
+    there, and of how many. `order` is how far they move when sources are turned from end to beginning,
     `text` whether these are ids. `unread` counts passes in which no word of the targets moved any output, and
     `choiceless` says where a softmax runs over a single entry. None: not tried.
     """
@@ -155,11 +169,13 @@ class Moves:
     future: float | None = None
     own: float | None = None
     past: float | None = None
+    skipped: bool = False
     padding: float | None = None
     company: float | None = None
     mixed: str = ""
     place: float | None = None
     unreached: float | None = None
+    dead: tuple[int, int] | None = None
     order: float | None = None
     text: bool = True
     unread: int = 0
@@ -189,8 +205,10 @@ class Observed:
     zeros: Zeros | None = None
     state: State | None = None
     standing: Standing | None = None
+    carried: str = ""  # which state goes on from batch to batch, in words
     detached: str = ""  # what of the encoder is read without its gradient, in words
     edges: Edges | None = None
+    uncounted: Uncounted | None = None
     gradients: Gradients = field(default_factory=Gradients)
     fading: Fading | None = None
     began: tuple[Weight, ...] = ()  # before the first step

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -23,6 +24,7 @@ from sourcewise.diagnosis.likelihood import Likelihood
 from sourcewise.diagnosis.measures.first_step import Optimizer, Stepped
 from sourcewise.diagnosis.measures.freshness import looks_trained
 from sourcewise.diagnosis.measures.laid import Laid
+from sourcewise.diagnosis.measures.tied import apart_in_file
 from sourcewise.diagnosis.measures.turned import measure_likelihood
 from sourcewise.diagnosis.moved import Moved
 from sourcewise.diagnosis.pairs import Pairs
@@ -35,6 +37,7 @@ from sourcewise.model.families.transformer import Transformer
 from sourcewise.model.inputs.source_encoder import encoder_of
 from sourcewise.model.network import Seq2Seq
 from sourcewise.model.parts import OTHER, ParameterInfo
+from sourcewise.model.weights.checkpoint import find_folder, model_folder
 from sourcewise.training.freezing import freeze
 from sourcewise.training.objective import Objective
 from sourcewise.training.optimizer import LEAST_RMS, MasterAdamW
@@ -205,7 +208,8 @@ def after(model: Model, encoded: ExampleSet, from_scratch: bool) -> tuple[Wiring
     if batch.source.features is None and network.positions is not None and pads_on_the_left(model.name):
         laid = Laid("tokenizer_config.json", "left", "right")
     given = _of_network(network, model.tokenizer)
-    wiring = Wiring(network, batch, laid=laid, untrained=not trained, from_scratch=from_scratch, **given)
+    tied = apart_in_file(model_folder(find_folder(model.name))) if Path(model.name or "-").expanduser().is_dir() else ""
+    wiring = Wiring(network, batch, laid=laid, tied=tied, untrained=not trained, from_scratch=from_scratch, **given)
     return wiring, Trained(network, encoded, batch), likelihood, moved
 
 

@@ -9,12 +9,16 @@ from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
+import torch
 
 from sourcewise.data.batches import Batch
 from sourcewise.data.encoding import ExampleSet
+from sourcewise.diagnosis.borrowing import borrowed
+from sourcewise.diagnosis.measures.choices import choiceless_in
 from sourcewise.diagnosis.measures.first_step import FirstStep, Optimizer, measure_first_step
 from sourcewise.diagnosis.measures.freshness import drawn_by_part
 from sourcewise.diagnosis.measures.laid import Laid
+from sourcewise.diagnosis.measures.repeated import repeated_in
 from sourcewise.diagnosis.measures.signals import Learning
 from sourcewise.diagnosis.measures.wiring import (
     STEADY,
@@ -22,6 +26,7 @@ from sourcewise.diagnosis.measures.wiring import (
     Loss,
     Paths,
     between_passes,
+    fed,
     measure_labels,
     measure_loss,
     measure_paths,
@@ -30,6 +35,7 @@ from sourcewise.diagnosis.observed import Observed, Rounded
 from sourcewise.diagnosis.plan import Plan
 from sourcewise.diagnosis.rule import CannotTell
 from sourcewise.errors import RequestError
+from sourcewise.model.families.huggingface import HuggingFaceNetwork
 from sourcewise.model.network import Seq2Seq
 from sourcewise.model.protocol import Network
 
@@ -70,7 +76,8 @@ class Modes(NamedTuple):
     """What evaluation computes otherwise than training: norms whose statistics are as they were made after so many
     steps, in words; nats of a token of one training batch in both modes; passes without gradients in training mode; and
     training steps in succession in which dropout was off, those that were looked at, the first of them, and how much it
-    would be.
+    would be; and steps that were looked at and all began with the same random state (`seeded`), of a network with
+    dropout.
     """
 
     norms: Sequence[str] = ()
@@ -81,6 +88,7 @@ class Modes(NamedTuple):
     quiet: int = 0
     since: int = 0
     dropout: float = 0.0
+    seeded: int = 0
 
 
 class Inside(NamedTuple):
@@ -122,6 +130,7 @@ class Wiring:
     where: str = ""  # of which batches that is, " of the evaluation"; "" for those of the training
     unfed: str = ""  # why the decoder does not read the targets, where that is known
     aside: str = ""  # which other labels outputs are held against, where the loss is the training's own
+    tied: str = ""  # an output layer that the configuration says is the embedding, in words
     broken: str = ""
     unlabelled: int = 0
     within: Within | None = None
@@ -158,6 +167,27 @@ class Wiring:
             reach = "whether the source, the encoder, padding and later tokens reach the logits"
             why = "two passes over one batch differ by themselves (WIR021)"
             raise CannotTell(f"{reach}, and whether the loss is that of the labels", why)
+
+    @cached_property
+    def choiceless(self) -> str:
+        """Where weights of attention are no shares of what they add up, in words; of modules of somebody's own."""
+        if self.observed is not None:
+            return self.observed.moves.choiceless
+        network, batch = self.network, self.batch
+        if not isinstance(network, HuggingFaceNetwork) or batch is None or not self.all_paths.finite:
+            return ""
+        with borrowed(network), torch.no_grad():
+            on = batch.to(network.device)
+            tokens = fed(on.labels, network.start_id, network.pad_id)
+            memory = network.encode(on.source)
+            return choiceless_in(lambda: network.decode(tokens, network.encode(on.source)), memory.mask.shape[1])
+
+    @cached_property
+    def repeated(self) -> str:
+        """A layer that stands several times in its list, in words."""
+        if self.observed is not None:
+            return self.observed.repeated
+        return repeated_in([("model", self.network.model)]) if isinstance(self.network, HuggingFaceNetwork) else ""
 
     @property
     def paths(self) -> Paths:

@@ -16,6 +16,7 @@ from typing import Any
 
 from torch import Tensor
 
+from sourcewise.diagnosis.against import Against, Held, held_of, joined
 from sourcewise.diagnosis.answer import Piece
 from sourcewise.diagnosis.measures.freshness import looks_trained
 from sourcewise.diagnosis.measures.laid import Side
@@ -32,7 +33,8 @@ from sourcewise.integrations.fed import held_against, why_unfed
 from sourcewise.integrations.finite import Steps, scales
 from sourcewise.integrations.laid import side_in
 from sourcewise.integrations.overwritten import are_sources, in_data_set
-from sourcewise.integrations.passing import First, Passing, Spread, as_tensors, joined
+from sourcewise.integrations.passing import First, Passing, Spread, as_tensors
+from sourcewise.integrations.passing import joined as as_one
 from sourcewise.integrations.rates import groups
 from sourcewise.integrations.recorder import Recorder
 from sourcewise.integrations.rounding import BeforeStep
@@ -73,6 +75,7 @@ class HuggingFaceDoctor(Doctor):
         self.stream: Stream | None = None  # of the batches of the training
         self._seen_last: list[dict[str, Any]] = []  # of the last evaluation
         self._halves: BeforeStep | None = None
+        self._held: Held | None = None  # the first examples of the training
         self._side: Side = ""  # where sources are padded in training
 
     @property
@@ -192,6 +195,8 @@ class HuggingFaceDoctor(Doctor):
             found, figures = look_at_network(
                 self.model, batches, self.processing, self.outputs, self._trained, self._side
             )
+        if self._held is not None:
+            found["against"] = look(Against(self._held, self._examples(batches), name))
         if self.lengths is not None:
             found["lengths"] = look_at_lengths(batches, self.speaker, *self.lengths)
         found["suppressed"] = look_at_suppressed(batches, self.model, self.processing)
@@ -234,7 +239,7 @@ class HuggingFaceDoctor(Doctor):
     def _look_at_call(self, batches: list[Any], names: set[str]) -> None:
         """Whether a loss of the training's own leaves the model without labels, and its decoder without tokens."""
         network = CollatedNetwork(self.model)
-        batch = joined(batches, network.pad_id)
+        batch = as_one(batches, network.pad_id)
         if LABELS not in batch:
             return
         with self.look():
@@ -274,6 +279,7 @@ class HuggingFaceDoctor(Doctor):
         with self.look():
             within = within_of(waited.batches, self.speaker)
             self.pieces["padding"] = look(Wiring(within=within), codes="WIR039")
+            self._held = self._examples(waited.batches)
             pairs = pairs_of(self.model, waited.batches, self.processing, waited.forms, self._told)
             if pairs.ids is not None and are_sources(waited.batches, pad := self.speaker.pad_id):
                 pairs = replace(pairs, ids=replace(pairs.ids, overwritten=in_data_set(self.data_set(), pad)))
@@ -284,6 +290,17 @@ class HuggingFaceDoctor(Doctor):
         if not few:
             self.recorder.entropy(target_entropy(pairs.train))
         self.tell()
+
+    def _examples(self, batches: Sequence[Mapping[str, Any]]) -> Held:
+        """Sources and labels of some batches."""
+        pad, found = self.speaker.pad_id, []
+        for batch in batches:
+            try:
+                source, real, _ = parts(batch, pad)
+            except RequestError:  # sources that only the model itself reads
+                continue
+            found.append(held_of(source, real, batch[LABELS]))
+        return joined(found)
 
     @property
     def _at_once(self) -> bool:

@@ -19,6 +19,7 @@ from sourcewise.data.batches import IGNORED, Batch
 from sourcewise.diagnosis.measures.first_step import Optimizer, Stepped
 from sourcewise.diagnosis.measures.forms import Form
 from sourcewise.diagnosis.measures.laid import on_side, side_of
+from sourcewise.diagnosis.measures.tied import apart_in_memory
 from sourcewise.diagnosis.measures.within import counted
 from sourcewise.diagnosis.pairs import Ids, Pairs
 from sourcewise.diagnosis.plan import Plan
@@ -124,6 +125,7 @@ def wiring_of(model: Any, batches: Sequence[Collation], processing: Any, trainin
         begins=speaker.begins,
         width=next((int(w) for n in ("d_model", "hidden_size") if (w := getattr(model.config, n, None))), None),
         hidden=hidden,
+        tied=apart_in_memory(model),
         unfed=why_unfed(network, batch, batch.keys() - {LABELS}, training.taken) if training.taken else "",
     )
 

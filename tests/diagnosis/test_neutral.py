@@ -14,7 +14,7 @@ from sourcewise.integrations.cures import LOOP, as_arguments
 
 HOSTS = ("sourcewise.config", "sourcewise.training", "sourcewise.integrations", "sourcewise.diagnosis.ours")
 SUBJECTS = (
-    *("Asking", "Beside", "Coming", "Course", "Keeping", "Likelihood"),
+    *("Against", "Asking", "Beside", "Coming", "Course", "Keeping", "Likelihood"),
     *("Moved", "Outputs", "Pairs", "Trained", "Wiring"),
 )
 OF_OURS = re.compile(r"--[a-z]|\b(?:train|model|data|generation)\.[a-z_]+|checkpoints/|\brecipe")
@@ -41,7 +41,7 @@ def test_nothing_that_a_rule_stands_on_knows_a_host() -> None:
     assert found == set()
 
 
-def test_there_are_eleven_kinds_of_what_rules_look_at() -> None:
+def test_there_are_twelve_kinds_of_what_rules_look_at() -> None:
     assert sorted({rule.subject.__name__ for rule in RULES.values() if not rule.package}) == sorted(SUBJECTS)
 
 

@@ -59,7 +59,8 @@ class Weight:
     layer: tuple[str, int] | None = None  # the stack and the place in it; None for what is in no stack
     matrix: bool = False  # whether it is one, or has more dimensions
     width: int = 0  # numbers that each output of a matrix is a sum of
-    drawn: bool = False  # whether it is a frozen matrix that looks as it was drawn
+    drawn: bool = False  # whether it is a frozen matrix that looks as it was drawn, or one that has a rate of 0
+    still: bool = False  # whether its optimizer has a rate of 0 for it, and a higher one for others
 
 
 @dataclass(frozen=True, slots=True)

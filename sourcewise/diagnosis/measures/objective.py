@@ -8,14 +8,25 @@ loss was given are logits, log-probabilities or, by mistake, probabilities: what
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
 from torch import Tensor
 
 Form = Literal[
-    "logits", "log-probabilities", "logarithm", "probabilities", "twice", "again", "softmax", "scores", "axis"
+    "logits",
+    "log-probabilities",
+    "logarithm",
+    "probabilities",
+    "twice",
+    "again",
+    "softmax",
+    "scores",
+    "axis",
+    "viewed",
+    "squares",
+    "binary",
 ]
 LEAST = 3  # entries of a vocabulary
 CLOSE = 1e-3  # of the largest, that two ways to one gradient differ by
@@ -34,7 +45,9 @@ class Said:
     `form`: they are logits or log-probabilities, or probabilities of which the loss takes the `logarithm`; or, by
     mistake, NLLLoss is given `probabilities`, a `softmax` between them and NLLLoss makes such, NLLLoss is given raw
     `scores`, or cross-entropy is given probabilities, which it normalises `twice`, or `again` behind a softmax between;
-    or a softmax runs along another `axis` than the vocabulary's.
+    or a softmax runs along another `axis` than the vocabulary's; or outputs (batch, time, vocabulary) were `viewed`,
+    not turned, as (batch, vocabulary, time). `squares` are those of outputs less one at the label, `binary` is a
+    cross-entropy of each token by itself.
     """
 
     form: Form
@@ -57,7 +70,22 @@ def said_by(out: Tensor, gradient: Tensor) -> Said | None:
     found = _said(out, gradient) or _along_another(out, gradient)
     if found is None and out.ndim > 2:
         found = _said(out.movedim(1, -1), gradient.movedim(1, -1))
-    return found
+    return found or _viewed(out, gradient)
+
+
+def _viewed(out: Tensor, gradient: Tensor) -> Said | None:
+    """Outputs whose numbers were taken in another order: (a, b, vocabulary) viewed as (a, vocabulary, b)."""
+    if out.ndim != 3 or 1 in out.shape[:2]:
+        return None
+    a, b, size = out.shape
+    for turned, shape in ((False, (a, size, b)), (True, (b, size, a)), (False, (b, size, a))):
+        seen = [(each.transpose(0, 1) if turned else each).reshape(shape).movedim(1, -1) for each in (out, gradient)]
+        if (found := _said(*seen)) is not None:
+            if shape[0] == b:  # labels lie as the outputs do
+                labels, counts, nats = (each.transpose(0, 1) for each in (found.labels, found.counts, found.nats))
+                found = replace(found, labels=labels, counts=counts, nats=nats)
+            return replace(found, form="viewed", weighed=math.nan)
+    return None
 
 
 def _along_another(out: Tensor, gradient: Tensor) -> Said | None:
@@ -149,9 +177,19 @@ def _form(table: Tensor, slope: Tensor, labels: Tensor, close: float) -> Form | 
         if positive:
             return "twice"
         return "softmax" if _follows(factor, own.gather(-1, labels[:, None])[:, 0]) else "logits"
+    for name, other in (("squares", table - one), ("binary", torch.sigmoid(table) - one)):
+        if _proportional(slope, other, close):
+            return name  # type: ignore[return-value]
     if _normalised_again(slope, own, one, close):
         return "again"
     return ("twice" if positive else "logits") if _smoothed(slope, own, close) else None
+
+
+def _proportional(slope: Tensor, wanted: Tensor, close: float) -> bool:
+    """Whether each row of a gradient is a positive multiple of another table's."""
+    factor = (slope * wanted).sum(-1) / wanted.square().sum(-1).clamp(min=1e-20)
+    left = (slope - factor[:, None] * wanted).abs().amax(-1) / slope.abs().amax(-1)
+    return bool((left < close * 10).all()) and bool((factor > 0).all())
 
 
 def _normalised_again(slope: Tensor, own: Tensor, one: Tensor, close: float) -> bool:

@@ -12,6 +12,10 @@ from sourcewise.metrics.texts import words
 
 SHIFTS = (-3, -2, -1, 1, 2, 3)  # lines that references may be off by
 ERRORS = 4  # standard errors, from which on another reference fits better beyond chance
+VARIED, ONCE = (
+    0.8,
+    0.9,
+)  # of references, that stand there once; of outputs of other rows, that are those of one row each
 BLOCK = 40  # rows that are looked at together, since a part of a set may be off
 
 
@@ -51,6 +55,32 @@ def moved_rows(outputs: Sequence[str], references: Sequence[str], by: float) -> 
         if best is None or found.rows * (found.theirs - found.own) > best.rows * (best.theirs - best.own):
             best = found
     return best
+
+
+@dataclass(frozen=True, slots=True)
+class Exchanged:
+    """Outputs that are another row's reference, each of another row: how many, of how many, with the first of them and
+    the row whose reference it is; and how many are right.
+    """
+
+    rows: int
+    of: int
+    first: tuple[int, int]
+    right: int
+
+
+def exchanged_rows(outputs: Sequence[str], references: Sequence[str]) -> Exchanged | None:
+    """Outputs that lie in another order than their references; None where references are too alike to tell."""
+    counts = Counter(references)
+    places = {text: i for i, text in enumerate(references) if counts[text] == 1}
+    if len(places) < VARIED * len(references):
+        return None
+    right = sum(o == r for o, r in zip(outputs, references, strict=True))
+    moved = [(i, places[o]) for i, o in enumerate(outputs) if o != references[i] and o in places]
+    rows = {j for _, j in moved}
+    if not moved or len(rows) < ONCE * len(moved):
+        return None  # a few texts are said again and again
+    return Exchanged(len(moved), len(outputs), moved[0], right)
 
 
 def _sure(gained: np.ndarray) -> bool:

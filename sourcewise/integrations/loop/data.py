@@ -137,6 +137,7 @@ def within_of(kept: Sequence[Named], understood: Understood) -> Within | None:
             sides, tables, (understood.source_turned, understood.labels_turned), strict=True
         ):
             if table.ndim == 2 and not table.is_floating_point():
+                table = table.masked_fill(table == IGNORED, pad)  # what was filled in behind
                 side.append(table.transpose(0, 1) if turned else table)
     (rows, sources), (others, targets) = (counted(side, pad) for side in sides)
     return Within(max(rows, others), sources, targets, pad, understood.hides_pad)

@@ -13,6 +13,7 @@ from sourcewise.data.batches import IGNORED
 from sourcewise.diagnosis.observed import Edges
 from sourcewise.integrations.collated import LABELS, MASK, TEXT
 from sourcewise.integrations.loop.batches import Named
+from sourcewise.integrations.loop.explained import begin_of
 from sourcewise.integrations.loop.understood import Understood
 from sourcewise.integrations.loop.watching import Watching
 
@@ -84,9 +85,9 @@ def _first_read(named: Named, understood: Understood) -> Tensor | None:
     if made is None:
         return None
     table = named[made.path]
-    if "1:]" in made.words:
+    if begin_of(made.words) == 1:
         table = table.t() if ".T" in made.words else table
-        return table[:, 0] if "[:, 1:]" in made.words else table[0]
+        return table[:, 0] if "[:, " in made.words else table[0]
     for other in named.values():
         if other.ndim == table.ndim == 2 and not other.is_floating_point() and other is not table:
             for whole, axis in ((other[:, 1:], 1), (other[1:], 0)):

@@ -228,13 +228,14 @@ def evaluated(
     own = [each.nats if other is None else other for each, other in zip(found, turned, strict=True)]
     other = None if all(each is None for each in turned) else np.concatenate(own)
     known = look(Likelihood(nats, tokens, other, reader.understood.vocabulary, trained))
+    right = _right(reader, batches)
     speaker = speaker_of(collations, reader.understood.pad)
     encoded = Collated(collations, speaker, counted=True)
     references = [example.target for example in encoded.dataset]
     given = [each for some in outputs for each in some]
     if generate is None or len(given) != len(references):
         piece, figures = source_use(bits, references)
-        return {"outputs": piece, "likelihood": known}, figures
+        return {"outputs": piece, "likelihood": known}, figures | right
     rows = [
         Row(example.id, example.source, example.target, said_by(output, speaker), True, *of)
         for example, output, of in zip(
@@ -244,7 +245,21 @@ def evaluated(
     pieces, figures = judged_outputs(encoded, rows, bits, EvaluationConfig())
     said = said_beside(lambda: (reader.said(*each) for each in readable), outputs)
     led = led_by_references(reader, readable, outputs, generate)
-    return pieces | {"likelihood": known, "saying": look(Asking(encoded, said=said, led=led))}, figures
+    return pieces | {"likelihood": known, "saying": look(Asking(encoded, said=said, led=led))}, figures | right
+
+
+@torch.no_grad()
+def _right(reader: Reader, batches: Sequence[tuple[Any, Named]]) -> dict[str, float]:
+    """The share of tokens that are the likeliest behind the true ones, in percent; {} where that cannot be asked."""
+    right = tokens = 0
+    for batch, named in batches:
+        try:
+            logs, labels = reader.said(batch, named)
+        except RequestError:
+            continue
+        counts = labels != IGNORED
+        right, tokens = right + int(((logs.argmax(-1) == labels) & counts).sum()), tokens + int(counts.sum())
+    return {"tokens_right_pct": 100 * right / tokens} if tokens else {}
 
 
 def led_by_references(

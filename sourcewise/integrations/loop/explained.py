@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
+
+from sourcewise.data.batches import IGNORED
 
 Make = Callable[[Tensor], Any]
 INF = float("-inf")
+FEW_LEFT_OUT = 2  # places at the end of each target, else outputs are of one length
+MOST_LEFT_OUT = 3  # places of a target before the first label: a start token, a code, one too many
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +49,21 @@ def made_of(value: Any, named: Mapping[str, Tensor], pad: int | None = None) -> 
                 continue
             if alike(made, value):
                 return Made(path, words, make)
+    return _cut_of(value, named)
+
+
+def _cut_of(value: Any, named: Mapping[str, Tensor]) -> Made | None:
+    """How ids (batch, time) are cut out of a tensor of a batch, further than `views` does."""
+    if not isinstance(value, Tensor) or value.ndim != 2 or value.dtype != torch.int64 or not value.numel():
+        return None
+    for path, tensor in named.items():
+        for turn, table in (("", tensor), (".T", tensor.T)) if tensor.ndim == 2 else ():
+            for turned in (False, True):
+                if table.shape[int(turned)] != value.shape[int(turned)]:
+                    continue
+                for words, make in slices(table, value.shape[1 - int(turned)], turned):
+                    if "more" not in words and alike(make(table), value):
+                        return Made(path, turn + words, (lambda t, m=make: m(t.T)) if turn else make)  # type: ignore[misc]
     return None
 
 
@@ -65,6 +86,47 @@ def views(table: Tensor) -> Iterator[tuple[str, Make]]:
     if table.ndim == 3 and table.shape[-1] == 1:
         for words, make in views(table.squeeze(-1)):
             yield f".squeeze(-1){words}", lambda t, m=make: m(t.squeeze(-1))  # type: ignore[misc]
+
+
+def slices(table: Tensor, places: int, turned: bool) -> Iterator[tuple[str, Make]]:
+    """Ids (batch, time), or (time, batch), as so many places from the first, second or third on: cut off behind, or
+    filled with labels that do not count. In words as `views` says it, so that `begin_of` tells where they begin.
+    """
+    axis = 0 if turned else 1
+    width = table.shape[axis]
+    for begin in range(min(MOST_LEFT_OUT, width - 1) + 1):
+        missing = begin + places - width
+        if missing > begin or (width == places and not begin):
+            continue  # more places than it has; or as it is
+        side = f"[{'' if turned else ':, '}"
+        if missing >= 0:
+            words = f"{side}{begin}:]" + (f" and {missing} more" if missing else "")
+            yield words, lambda t, b=begin, m=missing, a=axis: _filled(t.narrow(a, b, t.shape[a] - b), m, a)  # type: ignore[misc]
+        elif missing >= -FEW_LEFT_OUT:
+            yield (
+                f"{side}{begin or ''}:{missing}]",
+                lambda t, b=begin, m=missing, a=axis: t.narrow(a, b, t.shape[a] - b + m),  # type: ignore[misc]
+            )
+        else:
+            yield (
+                f"{side}{begin}:{begin + places}]",
+                lambda t, b=begin, a=axis: _filled(
+                    t.narrow(a, b, min(places, t.shape[a] - b)), places + b - t.shape[a], a
+                ),  # type: ignore[misc]
+            )
+
+
+def _filled(table: Tensor, more: int, axis: int) -> Tensor:
+    """With so many more places along an axis, whose labels do not count."""
+    if more <= 0:
+        return table
+    return F.pad(table, (0, more) if axis == 1 else (0, 0, 0, more), value=IGNORED)
+
+
+def begin_of(words: str) -> int:
+    """How many places are left out before the first, by the words of a view or slice."""
+    found = re.search(r"(\d+):(?:-?\d+)?\]", words)
+    return int(found[1]) if found else 0
 
 
 def alike(made: Any, value: Any) -> bool:

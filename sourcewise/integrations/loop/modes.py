@@ -18,7 +18,7 @@ from sourcewise.diagnosis.wiring import Modes
 from sourcewise.integrations.collated import LABELS
 from sourcewise.integrations.loop.batches import Named
 from sourcewise.integrations.loop.evaluating import Reader
-from sourcewise.integrations.loop.watching import Call, Hook, is_compiled
+from sourcewise.integrations.loop.watching import Call, Hook, is_compiled, noises
 
 NOISE = (nn.modules.dropout._DropoutNd, nn.modules.batchnorm._BatchNorm)
 TWICE = 2.0  # as many steps, until both modes are held beside each other again
@@ -34,6 +34,8 @@ class InBothModes:
         self._pairs: list[tuple[float, float]] = []
         self._next = EvaluationIsOtherwise.settled
         self._quiet = (0, 0, 0.0)  # see Modes
+        self._states: list[int] = []  # of the generator of random numbers, as steps that drew some began
+        self._state = 0
         first = modules[0][1]
         noisy = any(isinstance(m, NOISE) or _drops(m) for _, each in modules for m in each.modules())
         if noisy and not is_compiled(first):
@@ -46,12 +48,18 @@ class InBothModes:
             self._now.append(id(given[0]))
             self.passes = max(self.passes, len(self._now))
 
+    def began(self) -> None:
+        """A step begins that is looked at."""
+        self._state = _random_state()
+
     def due(self, step: int, moves: Moves | None) -> bool:
         """Whether both modes are to be compared at this step, where the decoder reads its target in eval mode."""
         return step >= self._next and moves is not None and (moves.past or 0.0) > LEAK
 
     def trained_on(self, step: int, calls: Sequence[Call]) -> None:
         """Note whether dropout was off in a step, of calls that a gradient came back to."""
+        if self._state != _random_state():
+            self._states.append(self._state)
         noisy = [call for call in calls if call.dropout and call.out_gradients]
         if noisy and all(call.quiet for call in noisy):
             count, since, _ = self._quiet
@@ -83,8 +91,16 @@ class InBothModes:
             (f"{top}.{path}" if path else top, m) for top, each in self.modules for path, m in each.named_modules()
         ]
         norms = as_made(paths) if steps >= FEWEST else []
-        return Modes(norms, steps, training, evaluation, self.passes, *self._quiet)
+        noisy = [p for _, each in self.modules for p, on in noises(each) if on]
+        last = self._states[-EvaluationIsOtherwise.seeded :]
+        seeded = len(last) if noisy and len(set(last)) == 1 else 0
+        return Modes(norms, steps, training, evaluation, self.passes, *self._quiet, seeded=seeded)
 
 
 def _drops(module: nn.Module) -> bool:
     return isinstance(module, nn.RNNBase) and module.dropout > 0
+
+
+def _random_state() -> int:
+    """What the generator of random numbers will draw next, as a number."""
+    return hash(torch.get_rng_state().numpy().tobytes())

@@ -10,21 +10,26 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sourcewise.data.batches import IGNORED
+from sourcewise.diagnosis.measures.choices import choiceless_in
 from sourcewise.diagnosis.measures.company import FEWEST, kept, twins, where_rows_mix
 from sourcewise.diagnosis.measures.wiring import LEAK
 from sourcewise.diagnosis.observed import Moves
 from sourcewise.diagnosis.wiring import Hidden
 from sourcewise.integrations.collated import LABELS, MASK, TEXT, VECTORS
 from sourcewise.integrations.loop.batches import Named, exchanged, tensors_of
-from sourcewise.integrations.loop.choices import choiceless_in
 from sourcewise.integrations.loop.evaluating import Reader, source_effect, turned_sources
+from sourcewise.integrations.loop.explained import begin_of
 from sourcewise.integrations.loop.understood import Understood, of_target
 from sourcewise.integrations.loop.watching import Watching
 
 WIDER = 4  # padded positions that are added
 OF_ORDER = (nn.RNNBase, nn.RNNCellBase, nn.Conv1d, nn.Conv2d)  # what reads padding, as is usual and does little harm
+HIDDEN = 0.02, 4  # of the words of a batch, and words, that no mask of their padding hides
 PASSES = 8  # in which a decoder is fed its targets at least once, where it is so in half of the batches
+TRIED = 3  # passes, in which no word moves the output that says the next
 PLACES = 8  # of the sources, that are changed one by one
+REMEMBERED = 24  # places of a source, over which the state of a fresh recurrent network still tells the first word
+FEW = 4  # of the rows of a batch, one has a place that is changed
 MOST_SUBSAMPLED = 16  # frames that a place of a memory stands for
 STACKS = (nn.TransformerEncoder, nn.TransformerDecoder)
 
@@ -52,13 +57,14 @@ def moves_of(reader: Reader, batch: Any, named: Named, modules: Sequence[nn.Modu
     itself = float(moved(batch, named).max())
     source = source_effect(reader, batch, named)
     future, own, past = _of_later(reader.understood, batch, named, labels, moved)
+    skipped = past is not None and not future and not own and _skips(reader.understood, batch, named, labels, moved)
     padding = None
     if not any(isinstance(each, OF_ORDER) for module in modules for each in module.modules()):
         padding = _of_padding(reader.understood, batch, named, collation, moved)
     company, mixed, place = _of_company(reader, batch, named, labels, usual, modules)
-    unreached = None
+    unreached, dead = None, None
     if fresh and itself == 0 and not torch.equal(usual.bfloat16().float(), usual):  # which rounds small moves away
-        unreached = _of_single_places(reader, batch, named, labels, usual)
+        unreached, dead = _of_single_places(reader, batch, named, labels, usual)
     held = tensors_of(batch) if reader.logits is not None else named  # what the loop itself reads
     return Moves(
         itself=itself,
@@ -66,11 +72,13 @@ def moves_of(reader: Reader, batch: Any, named: Named, modules: Sequence[nn.Modu
         future=future,
         own=own,
         past=past,
+        skipped=skipped,
         padding=padding,
         company=company,
         mixed=mixed,
         place=place,
         unreached=unreached,
+        dead=dead,
         order=_of_order(reader.understood, batch, named, held, moved),
         text=TEXT in collation,
         unread=_unread(reader.understood, batch, named, held, moved) if past is None else 0,
@@ -118,18 +126,24 @@ def _unread(known: Understood, batch: Any, named: Named, held: Named, moved: Any
     return PASSES
 
 
-def _of_single_places(reader: Reader, batch: Any, named: Named, labels: Tensor, usual: Tensor) -> float | None:
+def _of_single_places(
+    reader: Reader, batch: Any, named: Named, labels: Tensor, usual: Tensor
+) -> tuple[float | None, tuple[int, int] | None]:
     """Of the outputs of examples that a single place of the source moves somewhere: the share that it never moves.
 
     Outputs that no place moves are left out: they stand there for another reason, such as for the start token. None
-    where no place moves any.
+    where no place moves any. And of words of sources that were exchanged for others: how many moved no output at all,
+    and of how many; None where sources are features, or so long that a fresh state forgets their beginning.
     """
     known = reader.understood
     assert known.source is not None
-    real, path = known.collation(named)[MASK].bool(), known.source.path
+    collation = known.collation(named)
+    real, path = collation[MASK].bool(), known.source.path
     held = real & real.roll(1, 0)
-    places = held.sum(0).gt(len(held) // 2).nonzero()[:, 0]
+    words = collation[TEXT] if TEXT in collation and held.shape[1] <= REMEMBERED else None
+    places = held.sum(0).gt(len(held) // (FEW if words is not None else 2)).nonzero()[:, 0]
     places = places[torch.linspace(0, len(places) - 1, min(PLACES, len(places))).long()] if len(places) else places
+    unmoved, changes = 0, 0
     found: list[tuple[Tensor, Tensor]] = []  # of each place: which outputs it moves, and which are asked for
     for place in places.tolist():
         axis = int(not known.source_turned)
@@ -143,14 +157,19 @@ def _of_single_places(reader: Reader, batch: Any, named: Named, labels: Tensor, 
             tensors = {name: change(name, each) for name, each in named.items()}
             moved = (reader.table(exchanged(batch, change), tensors, labels) - usual).abs().amax(-1) > 0
         except Exception:  # the loop made something of just these sources
-            return None
-        rows = held[:, place].to(moved.device) & (moved & (labels != IGNORED)).any(1)
+            return None, None
+        reached = (moved & (labels != IGNORED)).any(1)
+        rows = held[:, place].to(moved.device) & reached
+        if words is not None:
+            other = (held[:, place] & (words[:, place] != words[:, place].roll(1, 0))).to(moved.device)
+            unmoved, changes = unmoved + int((other & ~reached).sum()), changes + int(other.sum())
         found.append((moved, rows[:, None] & (labels != IGNORED)))
     if not found:
-        return None
+        return None, None
     moved, asked = (torch.stack(each) for each in zip(*found, strict=True))
     asked &= (moved & asked).any((0, 1))
-    return float((asked & ~moved).sum() / asked.sum()) if bool(asked.any()) else None
+    share = float((asked & ~moved).sum() / asked.sum()) if bool(asked.any()) else None
+    return share, (unmoved, changes) if words is not None and share is not None else None
 
 
 def _of_company(
@@ -207,24 +226,49 @@ def _of_later(
 ) -> tuple[float | None, float | None, float | None]:
     """Other words in the later half of the targets: before them, at the first of them, behind it."""
     assert understood.labels is not None
-    made, width = understood.labels, labels.shape[1]
-    middle, cut = width // 2, "1:]" in made.words
-    if middle < 1 or width < 3 or "flat" in made.words:
+    width = int((labels != IGNORED).any(0).nonzero().max()) + 1
+    middle = width // 2
+    if middle < 1 or width < 3 or "flat" in understood.labels.words:
         return None, None, None
-    goal, axis = named[made.path], int(understood.labels_turned == (".T" in made.words))
+    by_place = _moved_from(understood, batch, named, labels, moved, middle)
+    future, own, past = (
+        float(by_place[part].max()) for part in (slice(middle), slice(middle, middle + 1), slice(middle + 1, None))
+    )
+    return (future, own, past) if max(future, own, past) > 0 else (None, None, None)
+
+
+def _moved_from(understood: Understood, batch: Any, named: Named, labels: Tensor, moved: Any, place: int) -> Tensor:
+    """(time,) how far outputs move with other words in the targets from the label at this place on."""
+    assert understood.labels is not None
+    made = understood.labels
+    goal, axis, cut = named[made.path], int(understood.labels_turned == (".T" in made.words)), begin_of(made.words)
 
     def change(path: str, tensor: Tensor) -> Tensor:
         own = path == made.path
         shifted = not own and tensor.ndim == 2 and not tensor.is_floating_point() and tensor.shape == goal.shape
         if not own and not (shifted and of_target(path, tensor, goal, understood.labels_turned)):
             return tensor
-        return _others(tensor, axis, middle + (cut if own else 1), understood.pad)
+        return _others(tensor, axis, place + (cut if own else 1), understood.pad)
 
-    by_place = moved(exchanged(batch, change), {path: change(path, each) for path, each in named.items()})
-    future, own, past = (
-        float(by_place[part].max()) for part in (slice(middle), slice(middle, middle + 1), slice(middle + 1, None))
-    )
-    return (future, own, past) if max(future, own, past) > 0 else (None, None, None)
+    found: Tensor = moved(exchanged(batch, change), {path: change(path, each) for path, each in named.items()})
+    return found
+
+
+def _skips(understood: Understood, batch: Any, named: Named, labels: Tensor, moved: Any) -> bool:
+    """Whether no output is moved by the word before the one that it is to say, and those behind are by that before:
+    at two places, in some passes, since a decoder may be fed its own words at some places by chance.
+    """
+    real = (labels != IGNORED).any(0)
+    middle = (int(real.nonzero().max()) + 1) // 2
+    places = [place for place in (middle - 1, middle) if place >= 1 and bool(real[place + 1 : place + 3].sum() == 2)]
+    if len(places) < 2:
+        return False
+    for _ in range(TRIED):
+        for place in places:
+            by_place = _moved_from(understood, batch, named, labels, moved, place)
+            if float(by_place[: place + 2].max()) > 0 or float(by_place[place + 2 :].max()) == 0:
+                return False
+    return True
 
 
 def _others(ids: Tensor, axis: int, begin: int, pad: int | None) -> Tensor:
@@ -276,7 +320,11 @@ def hidden_by(seen: Watching, collation: dict[str, Tensor]) -> Hidden | None:
                 continue
             held = _as_wide(real, value.shape[1]).to(value.device)
             hides = value if value.dtype == torch.bool else value < 0
-            if 2 * int((hides & held).sum()) > int(held.sum()):
+            wrong, same = (
+                int((hides & held).sum()),
+                TEXT in collation and value.shape == real.shape and not bool(real.all()),
+            )
+            if 2 * wrong > int(held.sum()) or (same and wrong >= max(HIDDEN[1], HIDDEN[0] * int(held.sum()))):
                 shown = int((~hides & ~held).sum())
                 return Hidden(int(held.sum()), int((hides & held).sum()), int((~held).sum()), shown, True)
     return bare if bare is not None and bare.padding else None

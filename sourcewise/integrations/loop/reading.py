@@ -13,12 +13,12 @@ from torch import Tensor
 
 from sourcewise.diagnosis.measures.first_step import FirstStep, Weight
 from sourcewise.diagnosis.measures.signals import FEWEST, LONG, Fading
-from sourcewise.diagnosis.observed import Given, State, Zeros
+from sourcewise.diagnosis.observed import Given, State, Uncounted, Zeros
 from sourcewise.errors import RequestError
 from sourcewise.integrations.collated import MASK, TEXT
 from sourcewise.integrations.finite import local
 from sourcewise.integrations.loop.batches import Named, raw_tensors
-from sourcewise.integrations.loop.explained import Made
+from sourcewise.integrations.loop.explained import Made, begin_of
 from sourcewise.integrations.loop.modules import Named as Modules
 from sourcewise.integrations.loop.replay import changes
 from sourcewise.integrations.loop.understood import (
@@ -43,6 +43,9 @@ WORDS: dict[Given, str] = {
     "again": "outputs that are given to a cross-entropy through a softmax",
     "scores": "outputs that are given to NLLLoss, although they are no log-probabilities",
     "twice": "probabilities, given to a cross-entropy as if they were logits",
+    "squares": "outputs, of which the loss is squares",
+    "binary": "outputs, of which the loss is a binary cross-entropy",
+    "viewed": "outputs that are viewed, not turned, as (batch, vocabulary, time)",
     "axis": "outputs that are given to the loss through a softmax along another axis than the vocabulary's",
 }
 
@@ -98,6 +101,50 @@ def understand(seen: Watching, named: Named, asked: Asked, modules: Modules, giv
     )
     object.__setattr__(understood, "words", _words(understood, named, seen.saying[-1], given))
     return understood
+
+
+def padding_of(seen: Watching, named: Named, known: Understood, modules: Modules) -> int | None:
+    """The id of labels that do not count in a step; None where all count, or that does not show."""
+    said = labels_of(seen.saying)
+    if said is None or known.labels is None or known.labels.path not in named or bool(said[2].all()):
+        return None
+    try:
+        same = known.labels.of(named).shape == said[1].shape
+    except (IndexError, RuntimeError):  # a batch of another shape
+        return None
+    pad, hides = pad_of(named, known.labels, said[2], [module for _, module in modules]) if same else (None, False)
+    return pad if hides else None
+
+
+def uncounted_in(seen: Watching, named: Named, known: Understood) -> tuple[int, int] | None:
+    """Labels that are no padding and have no gradient, and of how many, the first of each row left out; None: unknown.
+
+    The first may be a start token, which is never said.
+    """
+    said = labels_of(seen.saying)
+    if said is None or known.labels is None or known.labels.path not in named:
+        return None
+    _, labels, counts, _ = said
+    table = known.labels.of(named).to(labels.device)
+    if table.shape != labels.shape or labels.ndim != 2:
+        return None
+    if known.labels_turned:
+        table, counts = table.T, counts.T
+    whole = named[known.labels.path].to(labels.device)
+    whole = whole.T if known.labels_turned != (".T" in known.labels.words) else whole
+    behind = whole[:, begin_of(known.labels.words) + table.shape[1] :]  # what the outputs are too short for
+    pad = known.pad if known.pad is not None else int(whole[:, -1].mode().values)
+    table, counts = table[:, 1:], counts[:, 1:]
+    real, cut = (table >= 0) & (table != pad), int(((behind >= 0) & (behind != pad)).sum())
+    return int((real & ~counts).sum()) + cut, int(real.sum()) + cut
+
+
+def least_left(found: Sequence[tuple[int, int]]) -> Uncounted | None:
+    """What is left out in every step that was looked at, of some; None where there is none."""
+    known = [(left, of) for left, of in found if of]
+    if not known:
+        return None
+    return Uncounted(min(left / of for left, of in known), len(known), *known[-1])
 
 
 def _as_asked(named: Named, asked: Asked) -> Understood:

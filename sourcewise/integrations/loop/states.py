@@ -36,6 +36,45 @@ def standing_state(calls: Sequence[Call]) -> Standing | None:
     return None
 
 
+class Carried:
+    """Whether a recurrent layer or cell begins a batch with the state that it had at the end of the batch before."""
+
+    def __init__(self) -> None:
+        self.found = ""  # in words
+        self._last: dict[int, list[Tensor]] = {}  # module → its states behind the last batch that was watched
+        self._step = 0
+
+    @torch.no_grad()
+    def look(self, step: int, calls: Sequence[Call]) -> None:
+        """The calls of a step; what they ended with is kept for the next, if that is looked at, too."""
+        firsts: dict[int, Call] = {}
+        ends: dict[int, list[Tensor]] = {}
+        for call in calls:
+            firsts.setdefault(id(call.module), call)
+            ends[id(call.module)] = [each.detach().clone() for each in _ended(call)]
+        for key, call in firsts.items() if step == self._step + 1 else ():
+            begun = [each for each in _given(call)[1] if isinstance(each, Tensor)]
+            before = self._last.get(key, [])
+            if begun and len(begun) == len(before) and all(map(_stood, begun, before)):
+                kind = type(call.module).__name__
+                self.found = f"{call.name} ({kind}) begins step {step} with the state that it had at the end of step "
+                self.found += str(self._step)
+        self._last, self._step = ends, step
+
+
+def _stood(one: Tensor, other: Tensor) -> bool:
+    """Whether a state is the one before, and not zeros."""
+    return bool(one.any()) and one.shape == other.shape and torch.equal(one.detach(), other)
+
+
+def _ended(call: Call) -> list[Tensor]:
+    """The states that a call gave."""
+    out = call.out
+    if isinstance(call.module, nn.RNNBase):
+        out = out[1]
+    return [each for each in (out if isinstance(out, tuple) else (out,)) if isinstance(each, Tensor)]
+
+
 def _given(call: Call) -> tuple[Any, list[Any]]:
     """The input of a cell, and its states: one, of an LSTM two; None each where it was given none."""
     named = call.arguments

@@ -25,6 +25,7 @@ from sourcewise.model.parts import ParameterInfo
 from sourcewise.training.events import Step
 
 MOST = 5000  # changes of the learning rate that are noted
+NOTHING = 1e-6  # of the highest rate of all groups; parts that were loaded are often given a hundredth
 RECENT = 0.05  # of the steps, since when a rate that rises has risen last
 
 
@@ -72,6 +73,13 @@ class Stepping:
         rising = any(rises) and not self._fell and steps - self._changed <= RECENT * steps
         highest = max(self._rate, *self._rates)
         return Rates(float(base), highest, steps, len(self._rates) - 1, turns, rising, "max_lr" in first)
+
+    @property
+    def still(self) -> set[int]:
+        """The parameters whose rate is 0, or next to nothing, while others have one."""
+        rates = [(float(group.get("lr") or 0.0), group) for each in self.optimizers for group in each.param_groups]
+        highest = max((rate for rate, _ in rates), default=0.0)
+        return {id(p) for rate, group in rates if rate < NOTHING * highest for p in group["params"]}
 
     def decay(self) -> Decay | None:
         """The strongest weight decay; None where there is none."""
@@ -142,6 +150,7 @@ class Stepping:
 def weights_of(parts: Sequence[ParameterInfo], stepping: Stepping) -> tuple[Weight, ...]:
     """All parameters of a model in the step that was looked at last; those of no optimizer by their own gradient."""
     held = stepping.held if stepping.taken else set()
+    still = stepping.still
     sizes = roots([_whole(info.parameter) for info in parts])
     left = [info.parameter for info in parts if id(info.parameter) not in held and info.parameter.grad is not None]
     own = dict(zip(map(id, left), roots([_whole(p.grad) for p in left]), strict=True))
@@ -162,7 +171,8 @@ def weights_of(parts: Sequence[ParameterInfo], stepping: Stepping) -> tuple[Weig
                 layer=info.layer,
                 matrix=parameter.ndim > 1,
                 width=width_of(parameter),
-                drawn=(not parameter.requires_grad or id(parameter) not in stepping.held) and is_drawn(parameter),
+                drawn=not (parameter.requires_grad and id(parameter) in stepping.held - still) and is_drawn(parameter),
+                still=id(parameter) in still,
             )
         )
     return tuple(found)

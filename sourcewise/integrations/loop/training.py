@@ -24,6 +24,7 @@ from torch import Tensor, distributed, nn
 from sourcewise.diagnosis.answer import Diagnosis
 from sourcewise.diagnosis.measures.first_step import Weight
 from sourcewise.diagnosis.measures.freshness import looks_trained
+from sourcewise.diagnosis.measures.repeated import repeated_in
 from sourcewise.diagnosis.observed import Moves, Observed
 from sourcewise.diagnosis.pairs import FEWEST
 from sourcewise.diagnosis.rules import look
@@ -43,24 +44,28 @@ from sourcewise.integrations.loop.evaluating import Reader, evaluated, some_batc
 from sourcewise.integrations.loop.flattened import flattened_otherwise
 from sourcewise.integrations.loop.gradients import UNTAKEN, Arrivals
 from sourcewise.integrations.loop.modes import InBothModes
-from sourcewise.integrations.loop.modules import named_modules, parts_of, repeated_in
+from sourcewise.integrations.loop.modules import named_modules, parts_of
 from sourcewise.integrations.loop.probing import hidden_by, moves_of
 from sourcewise.integrations.loop.reading import (
     detached_from,
     fading_of,
     first_step,
     given_tensors,
+    least_left,
+    padding_of,
     state_left,
+    uncounted_in,
     understand,
     with_functions,
     zeros_at_start,
     zeros_now,
 )
+from sourcewise.integrations.loop.reordered import reordered
 from sourcewise.integrations.loop.replay import replay_of
 from sourcewise.integrations.loop.seen import History, Seen
 from sourcewise.integrations.loop.sides import look_at_sides
 from sourcewise.integrations.loop.squeezed import squeezed_by
-from sourcewise.integrations.loop.states import standing_state
+from sourcewise.integrations.loop.states import Carried, standing_state
 from sourcewise.integrations.loop.stepping import Stepping, line_of, optimizers_in, planned, weights_of
 from sourcewise.integrations.loop.tables import standing_tables
 from sourcewise.integrations.loop.tracing import ReadBy, traced
@@ -105,7 +110,7 @@ class LoopDoctor(Doctor):
         self.watching = Watching(self.modules, self.guard)
         self.arrivals = Arrivals(self.stepping, self.guard)
         self._beside = BesideTraining()
-        self.watching.begins = self.stepping.start  # what steps before belongs to the batch before
+        self.watching.begins = self._step_begins
         self.passed, self.stream = Passed(), Stream()
         self._waiting: list[tuple[int, Named]] = []  # batches that nobody can read yet
         self.plan = planned(self.stepping.optimizers, self.model, steps=steps, trained=trained)
@@ -113,6 +118,7 @@ class LoopDoctor(Doctor):
         self.recorder.started()
         self.understood: Understood | None = None
         self._shares: list[tuple[float, float]] = []  # of each step looked at, loss / nats and tokens / places
+        self._left: list[tuple[int, int]] = []  # of each step looked at, labels that do not count, and all
         self._losses: list[Tensor] = []  # since the last line of the log
         self._seen: Seen | None = None  # a watched step that may not be over
         self._began: tuple[Weight, ...] = ()
@@ -121,6 +127,7 @@ class LoopDoctor(Doctor):
         self._moves: Moves | None = None  # what moves the outputs, once it was tried
         self._modes: InBothModes | None = None
         self._flattened = self._squeezed = self._repeated = ""
+        self._carried = Carried()
         self._zeros: dict[str, tuple[Any, bool]] = {}
         self._trained = False  # by others, before this training
         if self.looks:
@@ -138,6 +145,12 @@ class LoopDoctor(Doctor):
             self.tell()
         self._watch()
         self._began = weights_of(parts_of(self.modules), self.stepping)
+
+    def _step_begins(self) -> None:
+        """The first call of a step that is watched: what steps before belongs to the batch before."""
+        self.stepping.start()
+        if self._modes is not None:
+            self._modes.began()
 
     @guarded("the step")
     def step(self, loss: Any, batch: Any = None) -> None:
@@ -219,6 +232,8 @@ class LoopDoctor(Doctor):
         self._first = self._first or weights
         if self._modes is not None:
             self._modes.trained_on(seen.number, self.watching.calls)
+        with self.guard("states from batch to batch"):
+            self._carried.look(seen.number, self.watching.recurrent)
         self._read(seen)
         self._reach(seen)
         self._compare(seen)
@@ -233,6 +248,7 @@ class LoopDoctor(Doctor):
     def _read(self, seen: Seen) -> None:
         """How the batches are to be read, where that is not known yet."""
         if self.understood is not None:
+            self._read_again(seen, self.understood)
             return
         if not self.watching.saying and not self.watching.deep:
             self.watching.deep = True  # the next time
@@ -244,11 +260,27 @@ class LoopDoctor(Doctor):
         with self.guard("source use"):
             self._reader = self._reader_of(seen, named)
 
+    def _read_again(self, seen: Seen, known: Understood) -> None:
+        """What the first step that was watched could not show: a batch of equal lengths has no padding."""
+        if known.hides_pad or self.asked.pad is not None or not known.whole:
+            return
+        named, _ = with_functions(tensors_of(seen.batch) or given_tensors(self.watching.calls), seen.batch, self.asked)
+        pad = padding_of(self.watching, named, known, self.modules)
+        if pad is None:
+            return
+        self.understood = replace(known, pad=pad, hides_pad=True)
+        print(f"sourcewise: understood: padding is {pad}, not counted", file=sys.stderr)
+        with self.guard("source use"):
+            self._reader = self._reader_of(seen, named)
+        self._moves = None
+
     def _reader_of(self, seen: Seen, named: Named) -> Reader:
         """How any batch is read from now on. Raises RequestError where the loop's calls cannot be made again."""
         assert self.understood is not None
         if any(local(p) is not p for p in self.model.parameters()):
             raise RequestError("each process holds but a part of the model")
+        if seen.given(self.watching) == "viewed":
+            raise RequestError("the outputs are not the logits of the labels, as they are viewed (WIR027)")
         device, replay = next(p.device for p in self.model.parameters()), None
         if self.asked.logits is None:
             calls, size = self.watching.calls, len(self.understood.collation(named)[LABELS])
@@ -287,6 +319,7 @@ class LoopDoctor(Doctor):
             read = list(zip(batches, tensors, strict=True))
             found, measured = evaluated(self._reader, read, self.asked.generate, trained=self._trained)
             found["layout"] = look_at_sides(self._reader, self.passed.kept, read)
+            found["against"] = self._beside.ids(self._reader.understood, self.passed.kept, read, name)
             if beside := self._beside.look(self._reader.understood, self.passed.kept, read, name):
                 found["beside"] = beside
         self.pieces |= {f"{what} {name}".strip(): of_set(piece, name) for what, piece in found.items()}
@@ -306,11 +339,17 @@ class LoopDoctor(Doctor):
         if known is None or known.labels is None:
             named = tensors_of(seen.batch) or given_tensors(self.watching.calls)
             self._flattened = self._flattened or flattened_otherwise(self.watching, named)
+            if not self._flattened and seen.number > 1:
+                with self.guard("the order of the rows"), self.look():
+                    device = next(p.device for p in self.model.parameters())
+                    self._flattened = reordered(self.watching, named, self.asked.pad, device)
         if places and nats:
             self._shares.append((seen.value / nats, tokens / places))
         whole = self._known
         read = with_functions(tensors_of(seen.batch), seen.batch, self.asked)[0] if whole is not None else {}
         collation = whole.collation(read) if whole is not None and read else None
+        if whole is not None and (left := uncounted_in(self.watching, read, whole)) is not None:
+            self._left.append(left)
         observed = Observed(
             step,
             given=seen.given(self.watching),
@@ -325,8 +364,10 @@ class LoopDoctor(Doctor):
             zeros=zeros_now(self._zeros, self._first, seen.number),
             state=state_left(self.watching, weights),
             standing=standing_state(self.watching.recurrent),
+            carried=self._carried.found,
             detached=detached_from(self.watching, weights),
             edges=edges_of(self.passed.kept, whole, self.watching) if whole is not None else None,
+            uncounted=least_left(self._left),
             gradients=self.arrivals.gradients(self.history.global_step, self.model),
             fading=fading_of(self.watching, collation) if collation is not None else None,
             moves=self._moves or Moves(),

@@ -6,7 +6,8 @@ which of them count; the tensor of the batch that holds these is the target.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import re
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,10 +20,11 @@ from sourcewise.errors import RequestError
 from sourcewise.evaluation.plain_call import LENGTHS, SOURCES, TARGETS, TRUTHS
 from sourcewise.integrations.collated import LABELS, MASK, TEXT, VECTORS
 from sourcewise.integrations.loop.batches import Named
-from sourcewise.integrations.loop.explained import Made, made_of, views
+from sourcewise.integrations.loop.explained import Made, made_of, slices, views
 from sourcewise.integrations.loop.watching import Call
 
 Role = str | Callable[[Any], Tensor] | None  # a path in the batch, or what gives it, (batch, time) or with dims
+KINDS, SURE = 3, 8  # different labels, and how many of them, by which a part of a target is told
 SIDED = ("decoder", "prev_output", "trg", "tgt", "target", "label", "text", "output", "y")  # beginnings of target names
 
 
@@ -108,8 +110,32 @@ def target_of(named: Named, labels: Tensor, counts: Tensor) -> Made | None:
             if held.shape == labels.shape and bool((held[counts] == labels[counts]).all()):
                 found.append((place - 100 * _named(path, (*TRUTHS, *TARGETS, LABELS)), Made(path, words, make)))
                 break
+    found = found or list(_parts_of(named, labels, counts))
     last = list(reversed(found))  # where a copy is learned, what is said stands behind what is read
     return min(last, key=lambda pair: pair[0])[1] if last else None
+
+
+def _parts_of(named: Named, labels: Tensor, counts: Tensor) -> Iterator[tuple[int, Made]]:
+    """Targets of which the labels are a part: those that a model is given whole, and whose outputs the loop cuts; or
+    such as are longer than what is said.
+    """
+    known = labels[counts]
+    if labels.ndim != 2 or len(known) < SURE or len(known.unique()) < KINDS:
+        return
+    for path, tensor in named.items():
+        if tensor.ndim != 2 or tensor.is_floating_point() or tensor.dtype == torch.bool:
+            continue
+        for turn, table in (("", tensor), (".T", tensor.T)):
+            for turned in (False, True):
+                other = int(turned)
+                if table.shape[other] != labels.shape[other]:
+                    continue
+                for place, (words, make) in enumerate(slices(table, labels.shape[1 - other], turned)):
+                    held = make(table).to(labels.device)
+                    if held.shape == labels.shape and bool((held[counts] == labels[counts]).all()):
+                        whole: Callable[[Tensor], Tensor] = (lambda t, m=make: m(t.T)) if turn else make  # type: ignore[misc]
+                        yield place - 100 * _named(path, (*TRUTHS, *TARGETS, LABELS)), Made(path, turn + words, whole)
+                        break
 
 
 def _flat_views(tensor: Tensor, dims: int) -> Any:
@@ -196,9 +222,8 @@ def time_first(source: Tensor | None, labels: Tensor, modules: Sequence[nn.Modul
 def cut_along(target: Made | None) -> bool | None:
     """Whether labels that are cut out of a batch's target are (time, batch), by the axis of the cut; None: not cut."""
     words = "" if target is None else target.words
-    if words.endswith(("[:, 1:]", "[:, :-1]")):
-        return False
-    return True if words.endswith(("[1:]", "[:-1]")) else None
+    found = re.search(r"\[(:, )?(?=\S*\d)", words)
+    return None if found is None else found[1] is None
 
 
 def _ends_in_padding(counts: Tensor) -> bool:
@@ -210,12 +235,15 @@ def pad_of(named: Named, target: Made | None, counts: Tensor, models: Sequence[n
     """The id of padding, and whether labels of it do not count: what the labels that do not count are, else by name."""
     if target is not None and not bool(counts.all()):
         hidden = target.of(named).to(counts.device)[~counts]
+        hidden = hidden[hidden >= 0] if "and" in target.words else hidden  # but what was filled in behind
         kinds, times = hidden.unique(return_counts=True)
         if len(kinds) and int(times.max()) == int(times.sum()) and int(kinds[0]) >= 0:
             return int(kinds[0]), True
         if len(kinds):
             common = int(kinds[times.argmax()])
-            return (common, True) if common >= 0 else (_by_embedding(models), False)
+            said = bool((target.of(named).to(counts.device)[counts] == common).any())
+            mostly = 2 * int(times.max()) >= int(times.sum())
+            return (common, True) if common >= 0 and mostly and not said else (_by_embedding(models), False)
     return _by_embedding(models), False
 
 

@@ -10,11 +10,14 @@ class DamagedTexts(Rule[Pairs]):
     The same word comes in two spellings, of which one is rubbish: what is learned of one is not known of the other, and
     damaged targets teach to say rubbish.
     ## Threshold and its origin
-    Of either side: warning from {warning:%}, error from {error:%} of the texts. Ours. Real texts hardly ever look so.
+    Of either side: warning from {warning:%}, error from {error:%} of the texts. A warning, too, where {marks:%} of them
+    hold characters as HTML or JSON write them (&amp; \\u00e4), control characters or byte order marks. Ours. Real texts
+    hardly ever look so.
     """
 
     code, name, level, rank = "DAT031", "texts that were damaged", "error", 2.2
     warning, error = 0.005, 0.1  # of the texts
+    marks = 0.05  # of the texts, with marks of another program
     explains = "DAT006 DAT023 DAT026 OUT011 OUT018"
     cures = Cure(
         "Read the files again as what they are, or mend the texts that were read wrong:",
@@ -29,7 +32,10 @@ class DamagedTexts(Rule[Pairs]):
             read = () if part.dataset.dims or made_of_text(part) else (("sources", [e.source for e in chosen]),)
             for side, texts in (*read, ("targets", [e.target for e in chosen])):
                 for doubt in DOUBTS:
-                    found = [text for text in texts if doubt.damaged and doubt.does(text)]
-                    if found and (level := self.from_on(len(found) / len(texts))):
+                    found = [text for text in texts if doubt.does(text)]
+                    level = self.from_on(len(found) / len(texts))
+                    if not doubt.damaged:  # as another program writes them
+                        level = "warning" if len(found) >= self.marks * len(texts) else None
+                    if found and level:
                         evidence = f"{100 * len(found) / len(texts):.1f} % of the {side}, such as {quoted(found[0])}"
                         yield self.finding(named(part, f"{evidence}, {doubt.what}"), level)

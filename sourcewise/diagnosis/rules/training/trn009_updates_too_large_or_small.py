@@ -1,4 +1,5 @@
 from sourcewise.diagnosis.course import ENOUGH, FEW_LINES, LEAST_FALL, SLOW, Course, middle
+from sourcewise.diagnosis.finding import Level
 from sourcewise.diagnosis.rule import Cure, Findings, Rule
 
 HALF = 0.5  # of the steps, before which the rate has not done its work
@@ -28,7 +29,8 @@ class UpdatesTooLargeOrSmall(Rule[Course]):
     Above {warning} a warning, above {error} an error. Too small: from random weights, at the end, a sum below {way} of
     the part that moves most; an error where a step is below {slow}. Measured at a rate of 1e-3 on digits and dates:
     1e-3 to 4e-3 a step, the sum 0.3 after 200 steps. Where the end is not known, such a sum is an error from {long}
-    steps on, if the loss has fallen by less than {fall:%} and the rate no longer rises. Of a model that was loaded a
+    steps on, if the loss has fallen by less than {fall:%} and the rate no longer rises; a warning, if by less than
+    {little:%}. Of a model that was loaded a
     warning, after {trial} steps and more: a sum below {moved}, and a loss that was {high} nats or more at first and
     fell by less than {fell:%}. And an error where the gradient of a part has fallen below {gone} of what it was at
     first, while the loss is no lower than {entropy:words} of what the tokens' frequencies give: deep
@@ -39,6 +41,7 @@ class UpdatesTooLargeOrSmall(Rule[Course]):
     explained_by = "WIR003 WIR012 WIR014"
     warning, error = 0.3, 1  # of the weights, in a step
     way, slow = 0.05, SLOW  # of the weights over a whole training, and in a step
+    little = 0.3  # of the first loss
     long, fall = 200, LEAST_FALL  # steps of a training whose end is not known; of its first loss
     gone, entropy = 1e-3, 0.9  # of the first gradient; of the target tokens' entropy
     trial, moved, high, fell = 100, 0.1, 1.0, 0.5  # steps; of the weights; nats; of the loss
@@ -94,13 +97,14 @@ class UpdatesTooLargeOrSmall(Rule[Course]):
         """
         first, last, rates = float(course.losses[0]), middle(course.losses[-3:]), course.values("learning_rate")
         half = len(rates) // 2
-        if course.step < self.long or last < (1 - LEAST_FALL) * first or not half:
+        if course.step < self.long or last < (1 - self.little) * first or not half:
             return
         if rates[half:].max() > rates[:half].max():
             return
         evidence += f"; {course.step} of them, all in one direction, by {way:.2g}: too small; the loss went from "
         scheduled = (FACTOR,) if rates.max() > ALIKE * rates.min() else ()
-        yield self.finding(f"{evidence}{first:.2f} to {last:.2f} nats", "error", HIGHER, *scheduled)
+        level: Level = "error" if last >= (1 - LEAST_FALL) * first else "warning"
+        yield self.finding(f"{evidence}{first:.2f} to {last:.2f} nats", level, HIGHER, *scheduled)
 
     def of_loaded(self, course: Course, evidence: str, way: float) -> Findings:
         """Of a model that was loaded: its loss was high at the start, and is so at the end."""

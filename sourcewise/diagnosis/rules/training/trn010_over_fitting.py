@@ -4,6 +4,7 @@ from sourcewise.diagnosis.course import Course, Line, middle
 from sourcewise.diagnosis.finding import Level
 from sourcewise.diagnosis.rule import Cure, Findings, Rule
 
+RIGHT = ("tokens_right_pct", "exact_match_pct")  # in percent
 FIGURES = ("bleu", "wer", "exact_match_pct", "chrf")  # of outputs
 
 
@@ -14,13 +15,15 @@ class OverFitting(Rule[Course]):
     ## Threshold and its origin
     A rise of {rise:%} and of {nats} nats, at least {after:words} evaluations after the lowest; a note where the figure
     that picks the best checkpoint (BLEU, where that is the loss) still got better afterwards, which is healthy. Also a
-    validation loss of {apart:words} times the training loss, and {above} nats above it; a note likewise. Ours; in
-    healthy trainings with dropout the training loss is the higher one.
+    validation loss of {apart:words} times the training loss, and {above} nats above it; a note likewise. A note,
+    too, where {right:%} of what is said is right. Ours; in healthy trainings with dropout the training loss is the
+    higher one.
     """
 
     code, name, level = "TRN010", "over-fitting", "warning"
     explained_by = "DAT018 WIR020 DAT003 DAT010 DAT015"
     rise, nats, after = 0.1, 0.1, 2  # of the loss, in nats, and evaluations after the lowest
+    right = 0.95  # of what is said
     apart, above = 3, 0.5  # times the training loss, and nats above it
     cures = (
         Cure(
@@ -45,7 +48,9 @@ class OverFitting(Rule[Course]):
         place, name = losses.index(min(losses)), judged_by(lines, course.plan.best)
         best = best_of(lines, name)
         rise = losses[-1] / max(losses[place], 1e-9) - 1
-        level: Level = "note" if best > place and rise >= self.rise else "warning"
+        known = [float(lines[-1][key]) for key in RIGHT if lines[-1].get(key) is not None]
+        good = bool(known) and min(known) >= 100 * self.right  # what it is unsure of, it says rightly all the same
+        level: Level = "note" if (best > place and rise >= self.rise) or good else "warning"
         if losses[-1] >= self.apart * learnt and losses[-1] - learnt >= self.above:
             evidence = f"at step {lines[-1]['step']} the validation loss is {losses[-1]:.3f} nats, the training loss "
             still = f"; {name} was best at step {lines[best]['step']}" if level == "note" else ""

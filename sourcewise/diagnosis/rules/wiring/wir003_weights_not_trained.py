@@ -30,6 +30,10 @@ UNKNOWN = Cure(
     "Layers in a Python list or dict are unknown to parameters(), .to() and state_dict(), and so are bare tensors:",
     "self.layers = nn.ModuleList(layers)  # nn.ModuleDict, nn.ParameterList",
 )
+RATED = Cure(
+    "Give each group of parameters a rate; what is to stay as it was drawn is better left out:",
+    'torch.optim.AdamW([{"params": encoder.parameters(), "lr": 1e-4}, {"params": decoder.parameters(), "lr": 1e-3}])',
+)
 ACTIVE = Cure("An adapter that is added is not active until it is made so:", 'model.set_adapter("name")')
 
 
@@ -44,7 +48,8 @@ class WeightsNotTrained(Rule[Wiring]):
     that the recipe freezes at its random initialisation (no model.weights) is a warning; the bridge, and all parts
     together, an error. In a training of others: a part that is frozen, or in no optimizer, and all of whose matrices
     look as they were drawn, an error: no singular value is larger than those of independent numbers, which any training
-    changes. And an error where of a loaded model only vectors learn, less than {few:%} of its weights and less than
+    changes; so where its group in the optimizer has a rate of 0, beside others that have one. And an error where of a
+    loaded model only vectors learn, less than {few:%} of its weights and less than
     {vectors:words} of its vectors: adapters whose targets name no module leave that (all biases, or all norms, are a
     method). And weights in no optimizer that the loss depends on and no module knows. A warning where an adapter was
     added after those that are trained, is not active and holds nothing (its second matrix is 0); a note where those
@@ -66,12 +71,28 @@ class WeightsNotTrained(Rule[Wiring]):
                 tensors, weights = wiring.observed.gradients.outside
                 evidence = f"the loss depends on {tensors} tensors of {weights:,} weights that no module has as its "
                 yield self.finding(f"{evidence}parameters, and no optimizer holds", None, UNKNOWN)
+            yield from self.at_no_rate(wiring)
             began = wiring.step.weights if wiring.observed is None else wiring.observed.began
             yield from self.idle(wiring.step.weights, began)
             others = wiring.observed is not None and wiring.observed.gradients.strangers  # the optimizer's; told below
             if not wiring.plan.fresh and not others:
                 yield from self.left(wiring.step.weights)
             yield from found if wiring.observed is None else self.with_strangers(found, wiring.observed.gradients)
+
+    def at_no_rate(self, wiring: Wiring) -> Findings:
+        """Parts that look as they were drawn, and whose optimizer has a rate of 0 for them, beside others."""
+        weights = wiring.step.weights if wiring.step is not None else ()
+        matrices = [w for w in weights if w.matrix and w.learns and not w.frozen and w.optimised]
+        parts = [
+            part
+            for part in dict.fromkeys(w.part for w in matrices if w.still)
+            if all(w.still and w.drawn for w in matrices if w.part == part)
+        ]
+        early = wiring.observed is not None and wiring.observed.early
+        if parts and not early:
+            rows = [w for w in weights if w.part in parts and w.still]
+            evidence = f"{counted(rows, weights)} are in the optimizer at a rate of 0, and look as they were drawn"
+            yield self.finding(evidence, None, RATED)
 
     def with_strangers(self, found: Findings, gradients: Gradients) -> Findings:
         """The same; where the optimizer holds tensors that no module has instead, it was made of others."""

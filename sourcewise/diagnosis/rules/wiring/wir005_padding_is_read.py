@@ -41,6 +41,8 @@ class PaddingIsRead(Rule[Wiring]):
             elif 2 * hidden.hidden > hidden.real:
                 short = hidden.shown <= hidden.padding // 2
                 evidence += ": the lengths it is made of are too small" if short else ": it looks inverted"
+            elif wiring.observed and hidden.hidden:
+                evidence += ": it is the mask of something else, such as of the targets"
             yield self.finding(evidence, "warning" if wiring.observed and not hidden.masked else "error")
         paths = wiring.paths
         if paths.padding is None or paths.padding <= max(paths.leak, self.share * (paths.unpadded or 0)):

@@ -27,7 +27,7 @@ class NotShiftedOnce(Rule[Wiring]):
     8e-4. Where layers compute in bf16 or fp16 by themselves: {rounded:words} the step of their numbers at 1. Labels
     that begin with the start token are a note where the tokenizer puts it before every text, as BERT's does with [CLS],
     and they keep their end of text. In a loop of one's own: outputs that move by more than {leak} with the token that
-    they say, and not with later ones.
+    they say, and not with later ones; or with none of the token before, but with the one before that.
     """
 
     code, name, level = "WIR007", "labels are not shifted once", "error"
@@ -47,6 +47,9 @@ class NotShiftedOnce(Rule[Wiring]):
         if moves is not None and moves.own is not None and moves.own > self.leak >= (moves.future or 0.0):
             evidence = "the decoder reads the very token that it has to say: another one there moves the outputs by "
             yield self.finding(f"{evidence}{moves.own:.2g} of the largest, and none before")
+        if moves is not None and moves.skipped:
+            evidence = "no output reads the word before the one that it has to say, and each reads the one before that"
+            yield self.finding(f"{evidence}: the labels are shifted twice", None, *ASIDE)
         labels = wiring.labels
         if labels is not None and wiring.network is not None and labels.begun == labels.rows:
             evidence = f"all {labels.rows} rows of labels begin with the start token"

@@ -1,3 +1,4 @@
+from sourcewise.diagnosis.finding import Level
 from sourcewise.diagnosis.measures.objective import CLOSE, ROUGH, SUMS
 from sourcewise.diagnosis.rule import Cure, Findings, Rule
 from sourcewise.diagnosis.wiring import Wiring
@@ -8,6 +9,10 @@ SAID = {
     "scores": "the outputs are no log-probabilities, and the loss takes them for such (NLLLoss): no row sums to 1",
     "twice": "the outputs are probabilities, and the loss makes a softmax of them once more (CrossEntropyLoss)",
     "axis": "the softmax before the loss runs along time or the batch, not along the vocabulary: no row sums to 1",
+    "squares": "the loss is the squares of outputs less ones at the labels (MSELoss): a wrong word costs little",
+    "binary": "the loss asks of each token by itself whether it is the label (BCEWithLogitsLoss), and nearly none is",
+    "viewed": "the outputs (batch, time, vocabulary) are viewed as (batch, vocabulary, time), not turned: each number "
+    "counts for another token at another place",
     "again": "a softmax makes probabilities of the outputs, and the loss makes one of these again (CrossEntropyLoss)",
 }
 CURES = {
@@ -15,6 +20,9 @@ CURES = {
     "softmax": "loss = criterion(torch.log_softmax(logits, dim=-1).flatten(0, -2), labels.flatten())",
     "scores": "criterion = torch.nn.CrossEntropyLoss()  # or torch.log_softmax(logits, dim=-1) before NLLLoss",
     "again": "loss = criterion(logits.flatten(0, -2), labels.flatten())  # without the softmax",
+    "squares": "loss = F.cross_entropy(logits.flatten(0, -2), labels.flatten())  # ids as labels, not one-hot",
+    "binary": "loss = F.cross_entropy(logits.flatten(0, -2), labels.flatten())  # ids as labels, not one-hot",
+    "viewed": "loss = criterion(logits.transpose(1, 2), labels)  # not view() or reshape(); or both flattened",
     "axis": "loss = criterion(torch.log_softmax(logits, dim=-1).flatten(0, -2), labels.flatten())  # the last axis",
     "twice": "return logits  # without the softmax: CrossEntropyLoss makes its own",
 }
@@ -32,7 +40,8 @@ class NotLogProbabilities(Rule[Wiring]):
     NLLLoss of probabilities is minus their mean: it lies between -1 and 0, its gradient is a fraction of the right one
     where the model is wrong, and it learns the frequent tokens only. NLLLoss of raw scores has no lower end. A softmax
     of probabilities can never be sure of anything, and its gradient all but vanishes. A softmax along time makes places
-    rivals instead of tokens.
+    rivals instead of tokens. view() in place of transpose() takes the numbers in another order. Squares, and a
+    question for each token by itself, ask for what is not there far more than for what is: a warning.
     ## Threshold and its origin
     An activation that is the last thing before the softmax is an error, too: a ReLU, a sigmoid or a tanh bounds the
     logits, so that no word can be ruled out; dropout there sets some to 0 by chance, a warning. It is found by the
@@ -59,4 +68,5 @@ class NotLogProbabilities(Rule[Wiring]):
         evidence = f"{SAID[seen.given]}; the loss is {seen.loss:.4g}"
         if seen.nats == seen.nats:  # known
             evidence += f", the cross-entropy of the same labels {seen.nats:.4g} nats a token"
-        yield self.finding(evidence, None, Cure(self.cures.words, CURES[seen.given]))
+        level: Level | None = "warning" if seen.given in ("squares", "binary") else None
+        yield self.finding(evidence, level, Cure(self.cures.words, CURES[seen.given]))

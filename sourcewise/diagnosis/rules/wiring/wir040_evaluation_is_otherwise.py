@@ -12,6 +12,10 @@ AGAIN = Cure(
     "mode.",
     "model.train()  # of each module that learns",
 )
+SEEDED = Cure(
+    "Set the seed once, before the training:",
+    "torch.manual_seed(0)  # before the loop, not in it",
+)
 NORMS = Cure(
     "Let norms over batches keep statistics: momentum=0.1, and train() while it trains; only norms that were loaded "
     "with statistics may be frozen by eval(). Or take a norm that has none:",
@@ -33,12 +37,13 @@ class EvaluationIsOtherwise(Rule[Wiring]):
     Statistics exactly as they were made are an error. So are {more} nats a token and {times} times as many in eval mode
     as in training mode, twice in succession, from step {settled} on, where the decoder reads its target in both:
     dropout only makes training mode worse. From {passes:words} passes over different batches in training mode, a
-    warning; so are {quiet:words} steps in succession, of those that are looked at, in which all dropout was off.
+    warning; so are {quiet:words} steps in succession, of those that are looked at, in which all dropout was off, and
+    {seeded:words} that all began with one state of random numbers, as where a seed is set in each step.
     """
 
     code, name, level, rank = "WIR040", "evaluation computes otherwise than training", "error", 1.12
     explained_by = "WIR001 WIR021"
-    more, times, settled, passes, quiet = 0.5, 1.5, 30, 3, 3
+    more, times, settled, passes, quiet, seeded = 0.5, 1.5, 30, 3, 3, 4
     explains = "TRN010 TRN011 SRC* MEM* ATT* OUT00*"
     cures = Cure(
         "Look in forward() and in the modules for what heeds eval() and is no noise: an `if self.training:` around a "
@@ -60,6 +65,11 @@ class EvaluationIsOtherwise(Rule[Wiring]):
         elif modes.passes >= self.passes:
             evidence = f"{modes.passes} batches in succession passed without gradients, and in training mode"
             yield self.finding(evidence, "warning", ALWAYS)
+        elif modes.seeded >= self.seeded:
+            evidence = (
+                f"the {modes.seeded} steps that were looked at began with one and the same state of random numbers"
+            )
+            yield self.finding(f"{evidence}: dropout leaves out the same units in each", "warning", SEEDED)
         elif modes.quiet >= self.quiet:
             since = "" if modes.since == 1 else f", since step {modes.since} at the latest"
             evidence = f"training steps are taken in eval mode{since}: a dropout of {modes.dropout:g} is off"

@@ -1,5 +1,12 @@
+from sourcewise.diagnosis.finding import Level
 from sourcewise.diagnosis.rule import Cure, Findings, Rule
 from sourcewise.diagnosis.wiring import Wiring
+
+READ = Cure(
+    "See what the encoder is given, and that lengths are those of the sources; read all places, up to the last:",
+    "lengths = (source != pad).sum(1)  # not of the targets",
+    "packed = pack_padded_sequence(x, lengths.cpu(), batch_first=True, enforce_sorted=False)",
+)
 
 
 class PartsOutOfReach(Rule[Wiring]):
@@ -12,20 +19,29 @@ class PartsOutOfReach(Rule[Wiring]):
     ## Threshold and its origin
     Warning where {warning:%} of these outputs never move, error from {error:%} on. A network that reads its whole
     source has 0: attention to all places, and states that run over all, move each output by a little. Not asked of
-    networks that were trained, whose attention is sharp, nor in bf16, which rounds small moves away.
+    networks that were trained, whose attention is sharp, nor in bf16, which rounds small moves away. A warning where
+    {some:%} of the words of sources, and an error where {most:%}, move no output at all when another word stands in
+    their place: lengths of the other side, an index along the wrong axis, or a cut leave them out.
     """
 
     code, name, level = "WIR043", "parts of the source are out of reach", "error"
     explained_by = "WIR001 WIR005 WIR011 WIR028 WIR032"
     explains = "TRN003 TRN005 SRC003 SRC005 OUT00*"
     warning, error = 0.05, 0.15  # of the outputs
+    some, most, fewest = 0.15, 0.4, 12  # of the words that were exchanged; words
     cures = Cure(
         "Cut heads off the last axis, and move them before time; see that each mask runs along the keys:",
         "q = q.view(batch, time, heads, size).transpose(1, 2)  # not view(batch, heads, time, size)",
     )
 
     def check(self, wiring: Wiring) -> Findings:
+        dead, of = (wiring.observed.moves.dead if wiring.observed is not None else None) or (0, 0)
+        if of >= self.fewest and dead >= self.some * of:
+            level: Level = "error" if dead >= self.most * of else "warning"
+            evidence = f"of {of} words of sources, each exchanged for another, {dead} move no output at all"
+            yield self.finding(f"{evidence}: they are cut off, or nothing reads them", level, READ)
+            return
         share = wiring.observed.moves.unreached if wiring.observed is not None else None
-        if share is not None and (level := self.from_on(share)):
+        if share is not None and (found := self.from_on(share)):
             evidence = f"{100 * share:.0f} % of the outputs are never moved by a place of the source that moves others"
-            yield self.finding(f"{evidence} of the same example", level)
+            yield self.finding(f"{evidence} of the same example", found)

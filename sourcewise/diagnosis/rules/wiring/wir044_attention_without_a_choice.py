@@ -3,27 +3,31 @@ from sourcewise.diagnosis.wiring import Wiring
 
 
 class AttentionWithoutAChoice(Rule[Wiring]):
-    """Over which axis each softmax of a forward pass runs, by the line that calls it, in a training in plain PyTorch.
+    """Over which axis each softmax of a forward pass runs, by the line that calls it, and along which axis a product
+    then adds up with its weights, in a training of somebody's own modules.
 
     ## Why that is bad
     Over an axis of one entry every weight is 1, whatever the scores: attention adds up all of the source, and no score
-    ever gets a gradient. The loss falls all the same, by what the sum tells, and comes to rest too high.
+    ever gets a gradient. The loss falls all the same, by what the sum tells, and comes to rest too high. Weights that
+    sum to 1 along the queries let queries compete for each key, and a decoder's weights know of later words.
 
     ## Threshold and its origin
     An error where every softmax that a line makes in a pass runs over one entry, beside an axis as long as the sources.
     A line that has more to choose from at another place, as a decoder's first word and its others, is left alone; so is
-    what runs over the keys of torch's own attention, since a memory may have a single slot.
+    what runs over the keys of torch's own attention, since a memory may have a single slot. An error, too, where the
+    weights of a softmax are a factor of a matrix product (matmul, bmm, @) that adds up along another axis.
     """
 
-    code, name, level, rank = "WIR044", "attention has nothing to choose from", "error", 5.2
+    code, name, level, rank = "WIR044", "attention does not choose among what it adds up", "error", 5.2
     explained_by = "WIR001"
     explains = "WIR005 WIR006 WIR043 TRN003..TRN005 SRC* OUT00*"
     cures = Cure(
         "Let the softmax run along the places of the source, the axis of time of the scores:",
         "weights = torch.softmax(scores, dim=1)  # scores (batch, time, 1); or squeeze(-1), then dim=-1",
+        "context = torch.softmax(scores, dim=-1) @ values  # scores (batch, heads, queries, keys)",
     )
 
     def check(self, wiring: Wiring) -> Findings:
         """See the page."""
-        if wiring.observed is not None and wiring.observed.moves.choiceless:
-            yield self.finding(wiring.observed.moves.choiceless)
+        if wiring.choiceless:
+            yield self.finding(wiring.choiceless)

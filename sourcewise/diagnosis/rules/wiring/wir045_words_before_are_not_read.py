@@ -3,7 +3,7 @@ from sourcewise.diagnosis.wiring import Wiring
 
 
 class WordsBeforeAreNotRead(Rule[Wiring]):
-    """Whether any output of a training in plain PyTorch moves with other words in the targets, in {passes} passes.
+    """Whether any output moves with other words in the targets; of a training in plain PyTorch in {passes} passes.
 
     ## Why that is bad
     A decoder that is not fed the words before says each word without knowing which it has said: where the source leaves
@@ -33,3 +33,7 @@ class WordsBeforeAreNotRead(Rule[Wiring]):
                 f"other words in the targets move no output in {moves.unread} passes; other sources move them by "
             )
             yield self.finding(f"{evidence}{moves.source:.2g} of the largest")
+        paths = wiring.paths if moves is None and wiring.network is not None else None
+        if paths is not None and paths.past == 0 == paths.future and paths.reached:
+            evidence = "other words in the targets move no logits; other sources move them by "
+            yield self.finding(f"{evidence}{paths.source:.2g} of the largest")

@@ -3,8 +3,8 @@ from sourcewise.diagnosis.wiring import Wiring
 
 
 class OneLayerSeveralTimes(Rule[Wiring]):
-    """Whether a list of layers (ModuleList, Sequential) holds one and the same layer several times, in a training in
-    plain PyTorch.
+    """Whether a list of layers (ModuleList, Sequential) holds one and the same layer several times, in a training or
+    a model of somebody's own modules.
 
     ## Why that is bad
     [layer] * 6 makes six names of one layer: the stack has a sixth of its weights, and each gradient is the sum of six.
@@ -25,5 +25,5 @@ class OneLayerSeveralTimes(Rule[Wiring]):
 
     def check(self, wiring: Wiring) -> Findings:
         """See the page."""
-        if wiring.observed is not None and wiring.observed.repeated:
-            yield self.finding(wiring.observed.repeated)
+        if wiring.repeated:
+            yield self.finding(wiring.repeated)

@@ -1,4 +1,6 @@
-"""Where a loop's modules make a softmax over a single entry, whose weight is 1 whatever the scores."""
+"""Where modules make weights by a softmax that are no shares of what they add up: over a single entry, whose weight is
+1 whatever the scores, or along another axis than the one that is added up.
+"""
 
 from __future__ import annotations
 
@@ -14,17 +16,23 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 SOFTMAX = (torch.softmax, F.softmax, Tensor.softmax, torch.log_softmax, F.log_softmax, Tensor.log_softmax)
+PRODUCTS = (torch.matmul, torch.bmm, Tensor.matmul, Tensor.bmm, Tensor.__matmul__)  # the last axis by the last but one
+KEEPS = ("dropout", "to", "type_as", "float", "contiguous", "masked_fill")  # that leave axes as they are
 NOT_THEIRS = (str(Path(torch.__file__).parent), str(Path(__file__).parents[2]))
 Place = tuple[str, int]  # a file and its line
 
 
 class Choices(TorchFunctionMode):
-    """Notes each softmax by the line that calls it: the shapes of those over one entry, and lines that have others."""
+    """Notes each softmax by the line that calls it: the shapes of those over one entry, and lines that have others; and
+    those whose weights a product adds up along another axis: shape, axis of the softmax, axis of the product.
+    """
 
     def __init__(self) -> None:
         super().__init__()
         self.single: dict[Place, tuple[tuple[int, ...], int]] = {}
         self.several: set[Place] = set()
+        self.across: dict[Place, tuple[tuple[int, ...], int, int]] = {}
+        self._made: dict[int, tuple[Tensor, Place, int]] = {}  # weights, their line, the axis counted from behind
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """The call as it is."""
@@ -36,7 +44,19 @@ class Choices(TorchFunctionMode):
                     self.single.setdefault(place, (tuple(args[0].shape), dim % args[0].ndim))
                 else:
                     self.several.add(place)
-        return func(*args, **(kwargs or {}))
+                out = func(*args, **(kwargs or {}))
+                if args[0].shape[dim] > 1:
+                    self._made[id(out)] = out, place, dim % args[0].ndim - args[0].ndim
+                return out
+        if func in PRODUCTS and len(args) > 1:
+            for given, along in zip(args[:2], (-1, -2), strict=True):
+                _, place, axis = self._made.get(id(given), (None, None, along))
+                if place is not None and axis != along and given.ndim > 2 and given.shape[along] > 1:
+                    self.across.setdefault(place, (tuple(given.shape), axis % given.ndim, along % given.ndim))
+        out = func(*args, **(kwargs or {}))
+        if args and id(args[0]) in self._made and getattr(func, "__name__", "") in KEEPS and isinstance(out, Tensor):
+            self._made[id(out)] = (out, *self._made[id(args[0])][1:])
+        return out
 
 
 def _place() -> Place | None:
@@ -54,11 +74,14 @@ def _place() -> Place | None:
 
 def choiceless_in(run: Callable[[], Any], slots: int) -> str:
     """In words, the first line in which each softmax of a pass runs over a single entry, beside an axis of the `slots`
-    of the sources; "" where there is none.
+    of the sources, or along another axis than its weights are added up by; "" where there is none.
     """
     with Choices() as found:
         run()
     for place, (shape, dim) in found.single.items():
         if place not in found.several and slots > 1 and slots in shape:
             return f"{Path(place[0]).name}:{place[1]} makes a softmax of {shape} along axis {dim}, which has one entry"
+    for place, (shape, dim, along) in found.across.items():
+        said = f"{Path(place[0]).name}:{place[1]} makes weights of {shape} by a softmax along axis {dim}, and they are "
+        return f"{said}added up along axis {along}: what is added up has no shares"
     return ""

@@ -1,0 +1,50 @@
+from sourcewise.diagnosis.against import Against, edge, risen, share_at
+from sourcewise.diagnosis.rule import Cure, Findings, Rule
+
+
+class IdsUnlikeTraining(Rule[Against]):
+    """In a training of others whose texts are ids: which id the sources, and the targets, of the training begin and end
+    with, and how many of an evaluation do; and the id whose share of all tokens of the sources has risen most.
+
+    ## Why that is bad
+    A source that lacks the end of text, the code of its language or its prefix is none that the model has ever read. An
+    id that was rare and is everywhere stands for words that are unknown: they were split, spelt or numbered otherwise.
+
+    ## Threshold and its origin
+    A warning where {most:%} of the training begin or end with one id, and {fewest:%} of the evaluation or fewer; and
+    where an id has at most {rare:%} of the tokens in training and {common:%} or more, and {times} times as many, in the
+    evaluation. Ours.
+    """
+
+    code, name, level, rank = "DAT034", "ids of an evaluation are unlike those of training", "warning", 22.1
+    learned = False
+    most, fewest = 0.95, 0.05  # of the rows
+    rare, common, times = 0.05, 0.15, 5  # of the tokens
+    explains = "TRN010 TRN011 SRC* OUT00* OUT019"
+    cures = Cure(
+        "Make ids for evaluation and use by the very function that makes those of training, with the same vocabulary, "
+        "the same special tokens and the same preparation of texts:",
+        'tokenizer(text, add_special_tokens=True)["input_ids"]  # for each set',
+    )
+
+    def check(self, against: Against) -> Findings:
+        """See the page."""
+        if not against.enough:
+            return
+        said = []
+        for side in ("sources", "targets"):
+            before, now = getattr(against.trained, side), getattr(against.own, side)
+            for place, words in ((0, "begin"), (-1, "end")):
+                token, share = edge(before, place)
+                found = share_at(now, place, token)
+                if share >= self.most and found <= self.fewest and any(len(row) > 1 for row in now):
+                    said.append(
+                        f"{100 * share:.0f} % of the {side} {words} with {token} in training, {100 * found:.0f} %"
+                    )
+        token, before_share, share = risen(against.trained.sources, against.own.sources)
+        if before_share <= self.rare and share >= max(self.common, self.times * before_share):
+            said.append(
+                f"id {token} is {100 * before_share:.1f} % of the tokens of sources in training, {100 * share:.0f} %"
+            )
+        if said:
+            yield self.finding(f"{'; '.join(said)} in {against.name or 'the evaluation'}")
