@@ -43,8 +43,9 @@ def test_ids_in_the_place_of_texts(tmp_path: Path, name: Callable[[int], str], s
     assert finding.level == "error" and f"running ids, each of which occurs once: {name(0)}, " in finding.evidence
 
 
-def test_ids_that_go_with_a_set_which_drifts(tmp_path: Path) -> None:
-    pairs = [(f"sent{row:04d}", b) for row, (_, b) in enumerate(by_length(900))]
+@pytest.mark.parametrize("name", ["sent{:04d}", "{}", "{:05d}"])
+def test_ids_that_go_with_a_set_which_drifts(tmp_path: Path, name: str) -> None:
+    pairs = [(name.format(row), b) for row, (_, b) in enumerate(by_length(900))]
     tree = recipe(tmp_path, pairs)
     tree["data"]["train"] |= {"source": "source", "target": "target"}
     assert "(column source) are running ids" in found(tree)["DAT003"].evidence
@@ -58,6 +59,9 @@ def test_ids_that_go_with_a_set_which_drifts(tmp_path: Path) -> None:
         (lambda n: f"bild_{n:04d}", lambda n: f"figure {n} of the book"),
         (lambda n: f"{n}", lambda n: "gerade" if n % 2 == 0 else "ungerade"),
         (lambda n: f"zahl{n}", lambda n: "gerade" if n % 2 == 0 else "ungerade"),
+        (lambda n: f"{n}", lambda n: " ".join(ONES[int(digit)] for digit in f"{7 * n:05d}")),
+        (lambda n: f"{n}", lambda n: " ".join(f"{n:b}")),
+        (lambda n: f"{n}", lambda n: n // 100 * "C" + n % 100 // 10 * "X" + n % 10 * "I"),
         (lambda n: f"{n // 30} + {n % 30}", lambda n: f"{n // 30 + n % 30}"),
     ],
 )

@@ -36,8 +36,8 @@ class MisalignedPairs(Rule[Pairs]):
     targets differ; with short targets, unless what hangs on two letters of the source would show. Short numbers are a
     warning, since arithmetic can hide. Of a validation set a warning: the training goes well, but what it is judged by,
     and its best checkpoint, are chance. Running ids are an error from {ids} examples on, unless targets hold their
-    numbers; where the pairing stands out only if it does so with the next one's target, too, and bare numbers only
-    where it would and does not.
+    numbers; where the pairing stands out only if it does so with the next one's target, too, and bare numbers not
+    where nothing can be told of it.
     """
 
     code, name, level, rank = "DAT003", "sources and targets do not belong together", "error", 7.1
@@ -76,8 +76,8 @@ class MisalignedPairs(Rule[Pairs]):
 def ids_in(part: ExampleSet, state: str) -> str:
     """The first of the running ids that the sources of a set are, by the state of its pairing; "" where they are none.
 
-    Names tell nothing where targets only change along the set; bare numbers are texts, too, unless nothing goes with
-    them.
+    Names tell nothing where targets only change along the set; bare numbers are texts, too, unless no more goes with
+    them than their place in the set.
     """
     if part.dataset.dims or len(part) < FEWEST_IDS:
         return ""
@@ -85,7 +85,7 @@ def ids_in(part: ExampleSet, state: str) -> str:
     examples = [part.dataset[int(place)] for place in places]
     targets = [example.target for example in examples]
     found = running_ids([example.source for example in examples], targets)
-    if found is None or not (found.names or state == "out of step"):
+    if found is None or (state == "not told" and not found.names):
         return ""
     if state != "out of step" and len(set(targets)) < MOSTLY * len(targets):
         return ""  # labels may hang on a number in ways that do not show
