@@ -7,7 +7,7 @@ import re
 import unicodedata
 from collections import Counter
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from sourcewise.diagnosis.cure import Cure
 from sourcewise.diagnosis.pairs import sample as spread
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 SAMPLE, TARGETS = 1000, 5000  # texts of which characters are counted; targets that are read again whole
 TRIED = 100  # targets that a cure is tried on
 SHOWN, LONGEST = 8, 60  # characters that are named; characters of a text that are shown
+HELPED = 0.1  # of what is lost, that is lost in another Unicode form where it is the form that is not known
+FORMS: tuple[Literal["NFC"], Literal["NFD"]] = ("NFC", "NFD")
 MANY = 12  # texts from which on adding them is no cure
 
 
@@ -41,6 +43,20 @@ def lost_characters(tokenizer: Tokenizer, texts: Sequence[str], target: bool) ->
         lost.update(before - after)
         unknown += ids.count(tokenizer.unk_id) if tokenizer.unk_id != tokenizer.eos_id else 0
     return lost, total, unknown / max(1, sum(len(ids) - 1 for ids in rows))
+
+
+def form_known(tokenizer: Tokenizer, texts: Sequence[str], target: bool, lost: float) -> Literal["NFC", "NFD"] | None:
+    """The Unicode form in which next to nothing is lost of texts that lose this share of their characters as they are.
+
+    An é is one character (NFC) or two, e and an accent (NFD, as macOS writes the names of files): they look alike.
+    """
+    for form in FORMS:
+        other = [unicodedata.normalize(form, text) for text in texts]
+        if other != list(texts):
+            gone, total, _ = lost_characters(tokenizer, other, target)
+            if sum(gone.values()) < HELPED * lost * total:
+                return form
+    return None
 
 
 def _comparable(text: str) -> Counter[str]:

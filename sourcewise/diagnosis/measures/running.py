@@ -31,8 +31,8 @@ def running_ids(sources: Sequence[str], targets: Sequence[str]) -> Running | Non
     """What shows that these are running ids; None where they are not.
 
     Each occurs once, and all have one form or few, names or bare numbers, but for a number that runs: it rises from row
-    to row, or hardly one is left out. Targets that have the number of their source go with it, and such as end by its last
-    digit.
+    to row, or hardly one is left out. Targets that have the number of their source go with it, and such as end
+    by its last digit.
     """
     sources = [text.strip() for text in sources]
     if len(sources) < 2 or len(set(sources)) < MOST * len(sources):

@@ -86,6 +86,7 @@ class Labels:
     begun: int  # whose first label is the start token
     beyond: int  # whose first end of text is followed by another label that counts, such as a language
     first: Mapping[int, int]  # the first label that counts → rows
+    closing: tuple[int, int] | None = None  # the commonest last label, where it stands nowhere else, and its rows
 
 
 @dataclass(frozen=True, slots=True)
@@ -271,7 +272,17 @@ def measure_labels(network: Network, batch: Batch) -> Labels:
         begun=int((labels[:, 0] == network.start_id).sum()),
         beyond=int(((following != IGNORED) & (following != network.pad_id) & (following != network.eos_id)).sum()),
         first=Counter(labels.gather(1, torch.where(real, places, labels.shape[1] - 1).amin(1)[:, None])[:, 0].tolist()),
+        closing=_closing(labels, last),
     )
+
+
+def _closing(labels: Tensor, last: Tensor) -> tuple[int, int] | None:
+    """The commonest last label and its rows, where it stands at no other place, as an end of text does."""
+    whole = labels[last > 0]  # a label alone says nothing
+    if len(whole) < 2:
+        return None
+    token, rows = Counter(whole.gather(1, last[last > 0][:, None])[:, 0].tolist()).most_common(1)[0]
+    return (token, rows) if int((whole == token).sum()) == rows else None
 
 
 @torch.no_grad()

@@ -6,6 +6,7 @@ from sourcewise.diagnosis.measures.characters import (
     TARGETS,
     Unsaid,
     cures_of,
+    form_known,
     lost_characters,
     named,
     only_blanks,
@@ -25,10 +26,20 @@ SIDES = Cure(
 )
 
 
+def other_form(side: str, form: str) -> Cure:
+    """What to do where texts are in another Unicode form than the vocabulary."""
+    words = f"Write the {side} in the Unicode form of the vocabulary, {form}, in training and in use"
+    line = f'text = unicodedata.normalize("{form}", text)'
+    if side == "sources":
+        return Cure(f"{words}:", {"data.train.source_form": form}, instead=f"{words}: {line}")
+    return Cure(f"{words}:", line)
+
+
 class LostCharacters(Rule[Pairs]):
     """The share of characters that do not come back when texts are turned into ids and read again (case, spaces and
     Unicode's compatible forms apart), and the share of unknown tokens, of sources and of targets, up to {texts}. Of up
     to {targets} targets also how many do not come back exactly as written: line breaks, indents, joiners, other forms.
+    And whether they would come back in the other Unicode form, composed (NFC) or decomposed (NFD).
     Of the training set, and of the validation set. Of texts that are there as ids only, the unknown tokens;
     where their id is not known, one that stands in {frequent:%} of the places of sources of {kinds} different ids or
     more, and behind itself as often as elsewhere.
@@ -75,7 +86,8 @@ class LostCharacters(Rule[Pairs]):
         for side, texts in (("targets", [e.target for e in chosen]), ("sources", [e.source for e in chosen])):
             lost, total, unknown = lost_characters(part.tokenizer, texts, side == "targets")
             share = sum(lost.values()) / total if total else 0.0
-            level, evidence = self.of_words(share) if words else self.from_on(share), []
+            level, evidence = self.of_words(share) if words else self.from_on(share), list[str]()
+            other: tuple[Cure, ...] = ()
             unsaid = unsaid_targets(part) if side == "targets" else []
             if level is not None:
                 shown = " ".join(f"{named(character)} ({count})" for character, count in lost.most_common(SHOWN))
@@ -83,6 +95,10 @@ class LostCharacters(Rule[Pairs]):
                     f"{100 * share:.1f} % of the characters of {len(texts)} {side} do not come back: {shown}"
                 )
                 evidence.append(f"{100 * unknown:.1f} % of their tokens are unknown")
+                if form := form_known(part.tokenizer, texts, side == "targets", share):
+                    kinds = {"NFC": "decomposed (NFD)", "NFD": "composed (NFC)"}
+                    evidence.append(f"they are {kinds[form]}, the vocabulary is not: in {form} they come back")
+                    other = (other_form(side, form),)
             if unsaid:
                 evidence.append(told(part, unsaid))
                 level = level or self.of_texts(unsaid, min(len(part), self.targets), words)
@@ -90,7 +106,7 @@ class LostCharacters(Rule[Pairs]):
                 if not learned and level != "note":  # a training goes well all the same
                     level = "warning" if level == "error" or side == "targets" else "note"
                 text = f"{part.dataset.name}: {'; '.join(evidence)}"
-                yield self.finding(text, level, *(cures_of(part, unsaid) if unsaid else ()))
+                yield self.finding(text, level, *(other or (cures_of(part, unsaid) if unsaid else ())))
 
     def of_ids(self, part: ExampleSet, known: Ids) -> Findings:
         """Of texts that are there as ids only: the unknown ones."""

@@ -3,6 +3,11 @@ from sourcewise.diagnosis.observed import Edges
 from sourcewise.diagnosis.rule import Cure, Findings, Rule
 from sourcewise.diagnosis.wiring import Wiring
 
+NAMED = Cure(
+    "Name the end of text that the tokenizer writes, in the configuration and in the generation settings:",
+    "network.config.eos_token_id = network.generation_config.eos_token_id = tokenizer.eos_token_id",
+)
+
 
 class EndNotLearned(Rule[Wiring]):
     """Rows without an end of text among their labels; and whether the loss that training sums leaves it out.
@@ -10,9 +15,10 @@ class EndNotLearned(Rule[Wiring]):
     What is never a label is never said: every output runs to its length limit.
     ## Threshold and its origin
     Warning where more than {warning:words} of the rows have none, error from {error:words}, or where the loss is that
-    without it. Here every target ends with it, cut ones too. In a loop of one's own: rows that do not end with the
-    commonest last label, where lengths vary otherwise than those of the sources; cut, where {mostly:%} of these are as
-    long as the longest.
+    without it. Another id that stands at the end of {mostly:%} of the rows and nowhere else is named: it ends texts,
+    and the network has the id of another vocabulary. Here every target ends with it, cut ones too. In a loop of one's
+    own: rows that do not end with the commonest last label, where lengths vary otherwise than those of the sources;
+    cut, where {mostly:%} of these are as long as the longest.
     """
 
     code, name, level = "WIR009", "the end of text is not learned", "error"
@@ -32,7 +38,13 @@ class EndNotLearned(Rule[Wiring]):
         labels = wiring.labels
         if labels is not None and labels.rows - labels.ended > self.warning * labels.rows:
             level = self.from_on((labels.rows - labels.ended) / labels.rows)
-            yield self.finding(f"{labels.ended} of {labels.rows} rows of labels hold the end of text", level)
+            evidence, cures = f"{labels.ended} of {labels.rows} rows of labels hold the end of text", list[Cure]()
+            if wiring.network is not None and labels.closing and labels.closing[1] >= self.mostly * labels.rows:
+                token, rows = labels.closing
+                evidence += f" (the configuration's eos_token_id, {wiring.network.eos_id}); {rows} end with the id "
+                evidence += f"{token}, which stands nowhere else: eos_token_id looks to be that of another vocabulary"
+                cures.append(NAMED)
+            yield self.finding(evidence, level, *cures)
         elif loss := next((loss for loss in wiring.losses if loss.fault == "end"), None):
             yield self.finding(loss.evidence)
 
