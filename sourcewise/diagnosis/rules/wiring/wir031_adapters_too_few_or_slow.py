@@ -12,7 +12,7 @@ class AdaptersTooFewOrSlow(Rule[Wiring]):
     are read as well as before, and the decoder learns to do without. Adapters start at zero and are few; at the rate of
     a whole model they hardly move.
     ## Threshold and its origin
-    Warning where the encoder has none and the decoder has some, or where the peak rate is below {slow}. A note where
+    Warning where the encoder has none and the decoder has some, or where the peak rate is {slow} or less. A note where
     the encoder has layers of the same names, and reads text: a list of names would have taken these, too, so that
     whoever left them out meant it. In use:
     the examples of peft take 1e-4 to 1e-3, and trainings of all weights 1e-5 to 5e-5.
@@ -33,7 +33,7 @@ class AdaptersTooFewOrSlow(Rule[Wiring]):
             evidence = f"the decoder has adapters ({counted(adapters, weights)}), the encoder has none"
             yield self.finding(evidence, "note" if is_meant(adapters, weights) else "warning")
         rate = wiring.plan.rate if wiring.plan is not None else 0.0
-        if 0 < rate < self.slow:
+        if 0 < rate <= self.slow:
             cure = Cure("A rate for adapters, 1e-4 to 1e-3:", {"train.learning_rate": 3e-4})
             yield self.finding(f"the peak rate is {rate:.0e}, that of a whole model", None, cure)
 
