@@ -33,6 +33,7 @@ class Ids:
     unknown: int | None = None  # what it says for what it does not know
     whole_words: bool = False  # whether that is what its vocabulary has
     likely: int | None = None  # where `unknown` is not known: an id of sources that looks like it
+    removed: tuple[str, ...] = ()  # columns of matrices that a data set has and its batches have not
     overwritten: str = ""  # what a data set has in the place of labels that are its sources, in words
 
 

@@ -16,13 +16,22 @@ from sourcewise.errors import RequestError
 from sourcewise.model.families.huggingface import VECTORS, HuggingFaceNetwork
 
 Collation = Mapping[str, Any]  # what a collator returns
+NOBODY = -1  # no id
 TEXT, MASK, LABELS, READ = "input_ids", "attention_mask", "labels", "decoder_input_ids"
 
 
 class CollatedNetwork(HuggingFaceNetwork):
-    """A Hugging Face model that also reads `inputs_embeds`: features of the width of its embeddings."""
+    """A Hugging Face model that also reads `inputs_embeds`: features of the width of its embeddings.
+
+    Raises RequestError for a module of somebody's own, even around such a model.
+    """
 
     def __init__(self, model: Any, dims: int = 0) -> None:
+        if not hasattr(model, "get_output_embeddings"):
+            raise RequestError(
+                f"its model is a {type(model).__name__}, no model of transformers: of such a module only the data and "
+                "the course are looked at here, more in a loop of one's own (sourcewise.doctor)"
+            )
         super().__init__(model)
         if dims:
             self.body.dims, self.body.reads = dims, VECTORS
@@ -115,13 +124,16 @@ def _rows(batch: Collation, pad_id: int, counted: bool) -> Iterator[tuple[np.nda
 def parts(batch: Collation, pad_id: int) -> tuple[Tensor, Tensor, Tensor]:
     """Of a batch, on the CPU: its sources, (batch, slots) where they are real, (batch, time) which labels count.
 
-    Raises RequestError where the sources are neither token ids nor vectors, or the labels no ids.
+    Raises RequestError where the sources are neither token ids nor vectors, or both ids and matrices, such as a prompt
+    and an image; or the labels no ids.
     """
     source = batch.get(TEXT) if batch.get(TEXT) is not None else batch.get(VECTORS)
     labels = batch.get(LABELS)
     keys = ", ".join(map(str, batch))
     if not isinstance(source, Tensor) or source.ndim != (3 if source.is_floating_point() else 2):
         raise RequestError(f"its sources are no token ids and no {VECTORS}; the batch has {keys}")
+    if beside := [name for name, value in batch.items() if _is_of_matrices(str(name), value) and value is not source]:
+        raise RequestError(f"its sources are {TEXT} and {', '.join(map(str, beside))} together")
     if not isinstance(labels, Tensor) or labels.ndim != 2 or labels.is_floating_point():
         raise RequestError(f"it has no {LABELS} (batch, time) of ids; the batch has {keys}")
     source, mask = source.detach().cpu(), batch.get(MASK)
@@ -132,6 +144,12 @@ def parts(batch: Collation, pad_id: int) -> tuple[Tensor, Tensor, Tensor]:
     if source.ndim == 2 and 2 * int((held & real).sum()) < int(held.sum()):
         real = held  # a mask that hides most of what there is, is no mask of the padding
     return source, real, labels.detach().cpu() != IGNORED
+
+
+def _is_of_matrices(name: str, value: Any) -> bool:
+    """Whether a tensor of a batch holds features, an image or the like, which a source may consist of."""
+    is_matrices = isinstance(value, Tensor) and value.is_floating_point() and value.ndim > 2
+    return is_matrices and not name.startswith("decoder_") and "mask" not in name and "bias" not in name
 
 
 def with_prompts(batch: Collation, pad_id: int) -> Collation | None:

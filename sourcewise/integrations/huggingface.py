@@ -32,7 +32,7 @@ from sourcewise.integrations.evaluated import look_at_led, look_at_lengths, look
 from sourcewise.integrations.fed import held_against, why_unfed
 from sourcewise.integrations.finite import Steps, scales
 from sourcewise.integrations.laid import side_in
-from sourcewise.integrations.overwritten import are_sources, in_data_set
+from sourcewise.integrations.overwritten import are_sources, in_data_set, left_behind
 from sourcewise.integrations.passing import First, Passing, Spread, as_tensors
 from sourcewise.integrations.passing import joined as as_one
 from sourcewise.integrations.rates import groups
@@ -283,6 +283,8 @@ class HuggingFaceDoctor(Doctor):
             pairs = pairs_of(self.model, waited.batches, self.processing, waited.forms, self._told)
             if pairs.ids is not None and are_sources(waited.batches, pad := self.speaker.pad_id):
                 pairs = replace(pairs, ids=replace(pairs.ids, overwritten=in_data_set(self.data_set(), pad)))
+            if pairs.ids is not None and (removed := left_behind(self.data_set(), waited.batches)):
+                pairs = replace(pairs, ids=replace(pairs.ids, removed=removed))
             count = len(pairs.train)
             few = count < FEWEST
             missing = [absent(Pairs, f"{count} examples, at least {FEWEST} are needed")] if few else []

@@ -1,4 +1,4 @@
-"""Whether the labels of a Trainer's batches are those of its data set, where they look as if something made others."""
+"""What a Trainer's data set has and its batches have not: labels of its own, and columns of numbers."""
 
 from __future__ import annotations
 
@@ -42,6 +42,28 @@ def in_data_set(rows: Any, pad_id: int) -> str:
     if len(known) < 2 or 2 * others <= len(known):
         return ""
     return f"of {len(known)} rows of the data set {others} have others: the collator overwrites them"
+
+
+def left_behind(rows: Any, batches: Sequence[Collation]) -> tuple[str, ...]:
+    """The columns of a data set that hold matrices or vectors of fractions, and are in no batch: a Trainer removes what
+    forward() does not name. One row is read, of a set that can be asked for it.
+    """
+    if not hasattr(rows, "__getitem__") or not hasattr(rows, "__len__") or not len(rows):
+        return ()
+    first, held = rows[0], {name for batch in batches for name in batch}
+    if not isinstance(first, Mapping):
+        return ()
+    return tuple(str(name) for name, value in first.items() if name not in held and _is_of_fractions(value))
+
+
+def _is_of_fractions(value: Any) -> bool:
+    if not isinstance(value, (list, np.ndarray, Tensor)):
+        return False
+    try:
+        table = np.asarray(value)
+    except ValueError:  # rows of different lengths
+        return False
+    return table.ndim > 0 and table.dtype.kind == "f"
 
 
 def _ids(row: Mapping[str, Any], name: str, pad_id: int) -> list[int]:

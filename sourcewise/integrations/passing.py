@@ -218,7 +218,8 @@ def _slim(batch: Collation, bands: int | None = None) -> dict[str, Any]:
     kept = {name: batch[name] for name in (TEXT, LABELS, MASK, READ) if name in batch}
     if (given := _matrices(batch)) is not None:
         kept[VECTORS], kept[MASK] = features.kept(given.detach(), batch.get(MASK), bands)
-    kept |= {name: None for name in batch if name not in kept}  # to be named where they are what is there instead
+    empty = {n: v[:, :0] for n, v in batch.items() if TEXT in batch and isinstance(v, Tensor) and v.ndim > 2}
+    kept |= {name: empty.get(name) for name in batch if name not in kept}  # to be named where they are there instead
     return {name: value.detach().cpu() if isinstance(value, Tensor) else value for name, value in kept.items()}
 
 

@@ -9,6 +9,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
+from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -28,6 +29,7 @@ from sourcewise.errors import RequestError
 from sourcewise.integrations.collated import (
     LABELS,
     MASK,
+    NOBODY,
     READ,
     TEXT,
     VECTORS,
@@ -193,8 +195,15 @@ def _is_of_words(tokenizer: Any) -> bool:
 
 
 def speaker_of(model: Any, processing: Any) -> Speaker:
-    """What its ids say."""
-    return Speaker(processing, CollatedNetwork(model))
+    """What its ids say; of a module of somebody's own by its configuration, or the tokenizer."""
+    if hasattr(model, "get_output_embeddings"):
+        return Speaker(processing, CollatedNetwork(model))
+    known, config = getattr(processing, "tokenizer", processing), getattr(model, "config", None)
+    pad, end = (
+        next((i for i in (getattr(each, name, None) for each in (config, known)) if isinstance(i, int)), NOBODY)
+        for name in ("pad_token_id", "eos_token_id")
+    )
+    return Speaker(processing, SimpleNamespace(pad_id=pad, eos_id=end))  # type: ignore[arg-type]
 
 
 def broken_sources(batches: Sequence[Collation]) -> str:

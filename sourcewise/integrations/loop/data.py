@@ -15,7 +15,7 @@ from sourcewise.diagnosis.measures.within import counted
 from sourcewise.diagnosis.pairs import FEWEST, SAMPLE, Ids, Pairs
 from sourcewise.diagnosis.wiring import Within
 from sourcewise.errors import RequestError
-from sourcewise.integrations.collated import LABELS, MASK, TEXT, VECTORS, Collated, Speaker
+from sourcewise.integrations.collated import LABELS, MASK, NOBODY, TEXT, VECTORS, Collated, Speaker
 from sourcewise.integrations.coming import Stream
 from sourcewise.integrations.features import projected
 from sourcewise.integrations.loop.batches import Named, examples_in
@@ -24,7 +24,6 @@ from sourcewise.integrations.loop.understood import Understood
 
 BATCHES = 400  # that are kept at most
 MOSTLY = 0.9  # of the rows, that end or begin with one id
-NOBODY = -1  # no id
 
 
 class Passed:
