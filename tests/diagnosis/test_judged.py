@@ -69,7 +69,8 @@ def test_it_is_ill_where_evaluate_says_failed(kind: str) -> None:
 
 
 def test_where_nothing_else_is_found_it_is_the_cause() -> None:
-    assert diagnose_evaluation(evaluation(DATES, DATES[::-1])).cause == "OUT009"
+    assert diagnose_evaluation(evaluation(DATES, DATES[::-1])).cause == "OUT013"
+    assert diagnose_evaluation(evaluation(DATES, [f"{1950 + i}-{12 - i:02d}-20" for i in range(12)])).cause == "OUT009"
     assert diagnose_evaluation(evaluation(*POOR["another's reference"])).cause == "OUT013"
 
 

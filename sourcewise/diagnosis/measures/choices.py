@@ -1,5 +1,5 @@
 """Where modules make weights by a softmax that are no shares of what they add up: over a single entry, whose weight is
-1 whatever the scores, or along another axis than the one that is added up.
+1 whatever the scores, along another axis than the one that is added up, or the same for every query.
 """
 
 from __future__ import annotations
@@ -18,17 +18,24 @@ from torch.overrides import TorchFunctionMode
 SOFTMAX = (torch.softmax, F.softmax, Tensor.softmax, torch.log_softmax, F.log_softmax, Tensor.log_softmax)
 PRODUCTS = (torch.matmul, torch.bmm, Tensor.matmul, Tensor.bmm, Tensor.__matmul__)  # the last axis by the last but one
 KEEPS = ("dropout", "to", "type_as", "float", "contiguous", "masked_fill")  # that leave axes as they are
+ALIKE, UNEVEN = 1e-6, 1e-3  # weights for other queries that are the same; a spread, of their mean, that is no average
+QUERIES = 3  # that are compared at least
 NOT_THEIRS = (str(Path(torch.__file__).parent), str(Path(__file__).parents[2]))
 Place = tuple[str, int]  # a file and its line
 
 
 class Choices(TorchFunctionMode):
     """Notes each softmax by the line that calls it: the shapes of those over one entry, and lines that have others; and
-    those whose weights a product adds up along another axis: shape, axis of the softmax, axis of the product.
+    those whose weights a product adds up along another axis: shape, axis of the softmax, axis of the product. Of those
+    over the `slots` of the sources also how many queries had the very weights of the one before.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, slots: int = 0) -> None:
         super().__init__()
+        self.slots = slots
+        self.alike: dict[Place, int] = {}  # queries
+        self.asked: set[Place] = set()  # lines whose weights hang on the query, or cannot tell
+        self._before: dict[Place, Tensor] = {}
         self.single: dict[Place, tuple[tuple[int, ...], int]] = {}
         self.several: set[Place] = set()
         self.across: dict[Place, tuple[tuple[int, ...], int, int]] = {}
@@ -45,6 +52,7 @@ class Choices(TorchFunctionMode):
                 else:
                     self.several.add(place)
                 out = func(*args, **(kwargs or {}))
+                self._compare(place, out, dim)
                 if args[0].shape[dim] > 1:
                     self._made[id(out)] = out, place, dim % args[0].ndim - args[0].ndim
                 return out
@@ -57,6 +65,23 @@ class Choices(TorchFunctionMode):
         if args and id(args[0]) in self._made and getattr(func, "__name__", "") in KEEPS and isinstance(out, Tensor):
             self._made[id(out)] = (out, *self._made[id(args[0])][1:])
         return out
+
+    def _compare(self, place: Place, out: Tensor, dim: int) -> None:
+        """Weights over the slots beside those of the query before: of the step before, or of the same product."""
+        if out.shape[dim] != self.slots or self.slots < 2 or not out.is_floating_point():
+            return
+        weights = out.detach().movedim(dim, -1).float()
+        before = self._before.get(place)
+        self._before[place] = weights
+        if before is None or before.shape != weights.shape:
+            return
+        shown = weights > ALIKE
+        mean = weights.sum(-1) / shown.sum(-1).clamp(min=1)
+        uneven = ((weights - mean[..., None]).abs() * shown).amax(-1) > UNEVEN * mean
+        if not bool(uneven.any()) or bool((weights - before).abs().max() > ALIKE):
+            self.asked.add(place)
+        else:
+            self.alike[place] = self.alike.get(place, 1) + 1
 
 
 def _place() -> Place | None:
@@ -74,9 +99,10 @@ def _place() -> Place | None:
 
 def choiceless_in(run: Callable[[], Any], slots: int) -> str:
     """In words, the first line in which each softmax of a pass runs over a single entry, beside an axis of the `slots`
-    of the sources, or along another axis than its weights are added up by; "" where there is none.
+    of the sources, along another axis than its weights are added up by, or makes the same weights for each query; ""
+    where there is none.
     """
-    with Choices() as found:
+    with Choices(slots) as found:
         run()
     for place, (shape, dim) in found.single.items():
         if place not in found.several and slots > 1 and slots in shape:
@@ -84,4 +110,10 @@ def choiceless_in(run: Callable[[], Any], slots: int) -> str:
     for place, (shape, dim, along) in found.across.items():
         said = f"{Path(place[0]).name}:{place[1]} makes weights of {shape} by a softmax along axis {dim}, and they are "
         return f"{said}added up along axis {along}: what is added up has no shares"
+    for place, queries in found.alike.items():
+        if place not in found.asked and queries >= QUERIES:
+            said = (
+                f"{Path(place[0]).name}:{place[1]} makes the same weights over the {slots} places of a source for each "
+            )
+            return f"{said}each of {queries} queries in succession: they do not hang on the decoder's state"
     return ""

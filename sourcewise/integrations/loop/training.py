@@ -180,17 +180,18 @@ class LoopDoctor(Doctor):
         if self._seen is None and (number + 1 in AT_FIRST or (number + 1) % self.every == 0):
             self._watch()
 
-    def evaluate(self, loader: Iterable[Any], name: str = "") -> dict[str, Any]:
+    def evaluate(self, loader: Iterable[Any], name: str = "", *, held_out: bool = True) -> dict[str, Any]:
         """Source bits, and outputs where `generate=` was given, of held-out batches: `loss`, `source_bits` and others.
 
-        The first batches of the loader are read, as many as hold `examples`. {} where they cannot be looked at; why is
+        The first batches of the loader are read, as many as hold `examples`; not `held_out`: the training has them, too,
+        and that is not told. {} where they cannot be looked at; why is
         in `diagnosis.not_checked`.
         """
         figures: dict[str, Any] = {}
         if not self.looks:
             return figures
         self._settle(now=True)
-        self._evaluate(loader, name, figures)
+        self._evaluate(loader, name, figures, held_out)
         self.tell({f"{PREFIX}{key}": value for key, value in figures.items() if isinstance(value, (int, float))})
         return figures
 
@@ -310,7 +311,7 @@ class LoopDoctor(Doctor):
                 self._modes.compare(seen.number, self._reader, seen.batch, named)
 
     @guarded("the evaluation")
-    def _evaluate(self, loader: Iterable[Any], name: str, figures: dict[str, Any]) -> None:
+    def _evaluate(self, loader: Iterable[Any], name: str, figures: dict[str, Any], held_out: bool) -> None:
         if self._reader is None:
             raise RequestError(UNREAD)
         with self.look():
@@ -319,7 +320,8 @@ class LoopDoctor(Doctor):
             read = list(zip(batches, tensors, strict=True))
             found, measured = evaluated(self._reader, read, self.asked.generate, trained=self._trained)
             found["layout"] = look_at_sides(self._reader, self.passed.kept, read)
-            found["against"] = self._beside.ids(self._reader.understood, self.passed.kept, read, name)
+            if held_out:
+                found["against"] = self._beside.ids(self._reader.understood, self.passed.kept, read, name)
             if beside := self._beside.look(self._reader.understood, self.passed.kept, read, name):
                 found["beside"] = beside
         self.pieces |= {f"{what} {name}".strip(): of_set(piece, name) for what, piece in found.items()}

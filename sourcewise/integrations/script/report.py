@@ -124,7 +124,7 @@ def answer_of(watcher: Watcher) -> dict[str, Any]:
     if doctor is None or (not watcher.moves and doctor.stepping.optimizers):
         return found | {"problems": problems}
     held_out = bool(watcher.batches.held_out)
-    figures = doctor.evaluate(watcher.batches.to_evaluate(doctor))
+    figures = doctor.evaluate(watcher.batches.to_evaluate(doctor), held_out=held_out)
     names = {type(module).__name__ for _, module in doctor.modules}
     others = {name: count for name, count in watcher.others.items() if name not in names}
     problems += [f"{name}: learns in steps of its own, {count} of them" for name, count in others.items()]

@@ -17,9 +17,9 @@ class OtherRowsReference(Rule[Outputs]):
     one file lost. The model is right, and every figure is that of shuffled references.
     ## Threshold and its origin
     Blocks where another row's reference is more like the output by {by}, and by {errors:words} standard errors. In
-    healthy sets neighbouring references are no more alike than others. And {most:words} of the outputs that are exactly
-    the reference of another row, each of another one, and more than are right, where references differ: so it is where
-    a batch was sorted. Ours.
+    healthy sets neighbouring references are no more alike than others. And {most:words} of the outputs, {fewest} or
+    more, that are exactly the reference of another row, each of another one, and more than are right, where references
+    differ: so it is where a batch was sorted. Ours.
     """
 
     code, name, level, rank = "OUT013", "outputs fit the references of other rows", "error", 0.2

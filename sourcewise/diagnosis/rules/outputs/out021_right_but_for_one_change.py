@@ -21,8 +21,8 @@ class RightButForOneChange(Rule[Outputs]):
     code, name, level, rank = "OUT021", "outputs are right but for one change", "error", 0.11
     learned = False
     most, gained = 0.4, 0.3  # of the outputs
-    explained_by = "OUT014 OUT020"
-    explains = "OUT001..OUT006 OUT008..OUT011 OUT013 OUT017..OUT019 SRC004 TRN011"
+    explained_by = "OUT018 OUT020"
+    explains = "OUT001..OUT006 OUT008..OUT011 OUT013 OUT017 SRC004 TRN011"
     cures = Cure(
         "Look at how ids become texts, and print one example step by step: what the search gives, without the start "
         "token, up to the end of text, in the order in which it is to be read:",

@@ -1,3 +1,4 @@
+from sourcewise.diagnosis.measures.choices import ALIKE, QUERIES
 from sourcewise.diagnosis.rule import Cure, Findings, Rule
 from sourcewise.diagnosis.wiring import Wiring
 
@@ -9,20 +10,26 @@ class AttentionWithoutAChoice(Rule[Wiring]):
     ## Why that is bad
     Over an axis of one entry every weight is 1, whatever the scores: attention adds up all of the source, and no score
     ever gets a gradient. The loss falls all the same, by what the sum tells, and comes to rest too high. Weights that
-    sum to 1 along the queries let queries compete for each key, and a decoder's weights know of later words.
+    sum to 1 along the queries let queries compete for each key, and a decoder's weights know of later words. Scores
+    that are linear in the decoder's state (additive attention without its tanh) lose it in the softmax: each step reads
+    the same mixture of the source.
 
     ## Threshold and its origin
     An error where every softmax that a line makes in a pass runs over one entry, beside an axis as long as the sources.
     A line that has more to choose from at another place, as a decoder's first word and its others, is left alone; so is
     what runs over the keys of torch's own attention, since a memory may have a single slot. An error, too, where the
-    weights of a softmax are a factor of a matrix product (matmul, bmm, @) that adds up along another axis.
+    weights of a softmax are a factor of a matrix product (matmul, bmm, @) that adds up along another axis. And where a
+    line makes weights over the places of the source {queries:words} times or more in a pass, for one step of the
+    decoder each, and all are the same to {alike}, but not even.
     """
 
     code, name, level, rank = "WIR044", "attention does not choose among what it adds up", "error", 5.2
-    explained_by = "WIR001"
+    explained_by = "WIR001 WIR028"
+    queries, alike = QUERIES, ALIKE
     explains = "WIR005 WIR006 WIR043 TRN003..TRN005 SRC* OUT00*"
     cures = Cure(
         "Let the softmax run along the places of the source, the axis of time of the scores:",
+        "scores = v(torch.tanh(w(outputs) + u(state)))  # without tanh the softmax takes the state out",
         "weights = torch.softmax(scores, dim=1)  # scores (batch, time, 1); or squeeze(-1), then dim=-1",
         "context = torch.softmax(scores, dim=-1) @ values  # scores (batch, heads, queries, keys)",
     )

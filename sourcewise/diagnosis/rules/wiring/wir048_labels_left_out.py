@@ -12,8 +12,8 @@ class LabelsLeftOut(Rule[Wiring]):
 
     ## Threshold and its origin
     The least share of {steps:words} steps and more: from {warning:%} a warning, from {error:%} an error. Healthy
-    trainings leave none out. The first label of each row is not counted, since it may be a start token, nor is a label
-    of -100 in the batch, which is left out on purpose.
+    trainings leave none out. The first label of each row is not counted, since it may be a start token, nor is one
+    that the batch marks as ignored, which is left out on purpose.
     """
 
     code, name, level, rank = "WIR048", "labels are left out of the loss", "error", 1.32
