@@ -8,6 +8,7 @@ outputs at each evaluation.
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -16,6 +17,7 @@ from typing import Any
 
 from torch import Tensor
 
+from sourcewise.data.encoding import ExampleSet
 from sourcewise.diagnosis.against import Against, Held, held_of, joined
 from sourcewise.diagnosis.answer import Piece
 from sourcewise.diagnosis.measures.freshness import looks_trained
@@ -283,7 +285,8 @@ class HuggingFaceDoctor(Doctor):
             pairs = pairs_of(self.model, waited.batches, self.processing, waited.forms, self._told)
             if pairs.ids is not None and are_sources(waited.batches, pad := self.speaker.pad_id):
                 pairs = replace(pairs, ids=replace(pairs.ids, overwritten=in_data_set(self.data_set(), pad)))
-            if pairs.ids is not None and (removed := left_behind(self.data_set(), waited.batches)):
+            if pairs.ids is not None and _is_one(pairs.train):  # else nobody's rows are asked for
+                removed = left_behind(self.data_set(), waited.batches)
                 pairs = replace(pairs, ids=replace(pairs.ids, removed=removed))
             count = len(pairs.train)
             few = count < FEWEST
@@ -320,3 +323,11 @@ class HuggingFaceDoctor(Doctor):
         """Within: the model is called by a look, not by the training."""
         with self.passing.elsewhere(), super().look():
             yield
+
+
+def _is_one(part: ExampleSet) -> bool:
+    """Whether most of the sources of a set are one and the same text."""
+    if part.dataset.dims:
+        return False
+    ((_, most),) = Counter(example.source for example in part.dataset).most_common(1)
+    return 2 * most > len(part)

@@ -13,6 +13,7 @@ from sourcewise.data.batches import IGNORED
 from sourcewise.diagnosis.measures.likely_unknown import likely_unknown
 from sourcewise.diagnosis.measures.within import counted
 from sourcewise.diagnosis.pairs import FEWEST, SAMPLE, Ids, Pairs
+from sourcewise.diagnosis.rules.data.dat028_same_batches import SameBatches
 from sourcewise.diagnosis.wiring import Within
 from sourcewise.errors import RequestError
 from sourcewise.integrations.collated import LABELS, MASK, NOBODY, TEXT, VECTORS, Collated, Speaker
@@ -142,13 +143,30 @@ def within_of(kept: Sequence[Named], understood: Understood) -> Within | None:
     return Within(max(rows, others), sources, targets, pad, understood.hides_pad)
 
 
-def take_in(stream: Stream, step: int, named: Named, understood: Understood) -> None:
-    """Figures of a batch; none of one that is shaped otherwise than the first."""
-    try:
-        batch = understood.collation(named)
-    except (IndexError, KeyError, RuntimeError):
-        return
-    stream.add(step, batch[TEXT if TEXT in batch else VECTORS], batch[MASK], batch[LABELS])
+class Waiting(Stream):
+    """A stream of batches that nobody can read yet, as of those that came before it was known how."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._waiting: list[tuple[int, Named]] = []  # steps and their batches
+
+    def take_in(self, step: int, named: Named, understood: Understood | None) -> None:
+        """A batch, of which figures are taken once it is known how it is read."""
+        self._waiting.append((step, named))
+        self.read(understood)
+
+    def read(self, understood: Understood | None) -> None:
+        """Figures of the batches that wait; none of one that is shaped otherwise than the first."""
+        if understood is None:
+            self._waiting = self._waiting[-SameBatches.first :]
+            return
+        waited, self._waiting = self._waiting, []
+        for step, named in waited:
+            try:
+                batch = understood.collation(named)
+            except (IndexError, KeyError, RuntimeError):
+                continue
+            self.add(step, batch[TEXT if TEXT in batch else VECTORS], batch[MASK], batch[LABELS])
 
 
 def flat(named: Named, asked: object = None) -> Named:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from sourcewise.errors import RequestError
 from sourcewise.integrations.loop.batches import Named
@@ -42,12 +42,12 @@ def order_of(labels: Tensor, counts: Tensor, named: Named) -> tuple[str, list[in
 
 
 @torch.no_grad()
-def reordered(seen: Watching, named: Named, pad: int | None, device: torch.device) -> str:
+def reordered(seen: Watching, named: Named, pad: int | None, model: nn.Module) -> str:
     """In words, where labels are the rows of a batch in another order, and the sources behind them are not; "" else.
 
     Call it within a look: the modules are called again.
     """
-    known = labels_of(seen.saying)
+    known, device = labels_of(seen.saying), next(p.device for p in model.parameters())
     if known is None or known[3] or known[1].ndim != 2:
         return ""
     found = order_of(known[1], known[2], named)

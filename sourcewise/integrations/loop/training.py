@@ -28,17 +28,14 @@ from sourcewise.diagnosis.measures.repeated import repeated_in
 from sourcewise.diagnosis.observed import Moves, Observed
 from sourcewise.diagnosis.pairs import FEWEST
 from sourcewise.diagnosis.rules import look
-from sourcewise.diagnosis.rules.data.dat028_same_batches import SameBatches
 from sourcewise.diagnosis.wiring import Wiring
 from sourcewise.errors import RequestError
-from sourcewise.integrations.collated import LABELS
-from sourcewise.integrations.coming import Stream
 from sourcewise.integrations.cures import LOOP
 from sourcewise.integrations.doctor import Doctor, guarded
-from sourcewise.integrations.finite import broken_weights, half_of, local
-from sourcewise.integrations.loop.batches import Named, examples_in, tensors_of
+from sourcewise.integrations.finite import broken_weights, half_of
+from sourcewise.integrations.loop.batches import examples_in, tensors_of
 from sourcewise.integrations.loop.beside import BesideTraining
-from sourcewise.integrations.loop.data import Passed, flat, take_in, within_of
+from sourcewise.integrations.loop.data import Passed, Waiting, flat, within_of
 from sourcewise.integrations.loop.edges import edges_of
 from sourcewise.integrations.loop.evaluating import Reader, evaluated, some_batches
 from sourcewise.integrations.loop.flattened import flattened_otherwise
@@ -46,6 +43,7 @@ from sourcewise.integrations.loop.gradients import UNTAKEN, Arrivals
 from sourcewise.integrations.loop.modes import InBothModes
 from sourcewise.integrations.loop.modules import named_modules, parts_of
 from sourcewise.integrations.loop.probing import hidden_by, moves_of
+from sourcewise.integrations.loop.readers import reader_of
 from sourcewise.integrations.loop.reading import (
     detached_from,
     fading_of,
@@ -61,7 +59,6 @@ from sourcewise.integrations.loop.reading import (
     zeros_now,
 )
 from sourcewise.integrations.loop.reordered import reordered
-from sourcewise.integrations.loop.replay import replay_of
 from sourcewise.integrations.loop.seen import History, Seen
 from sourcewise.integrations.loop.sides import look_at_sides
 from sourcewise.integrations.loop.squeezed import squeezed_by
@@ -109,10 +106,9 @@ class LoopDoctor(Doctor):
         self.stepping = Stepping(optimizers_in(optimizer), self.guard)
         self.watching = Watching(self.modules, self.guard)
         self.arrivals = Arrivals(self.stepping, self.guard)
-        self._beside = BesideTraining()
+        self._beside, self._carried = BesideTraining(), Carried()
         self.watching.begins = self._step_begins
-        self.passed, self.stream = Passed(), Stream()
-        self._waiting: list[tuple[int, Named]] = []  # batches that nobody can read yet
+        self.passed, self.stream = Passed(), Waiting()
         self.plan = planned(self.stepping.optimizers, self.model, steps=steps, trained=trained)
         self.recorder = Recorder(self.plan, cure=LOOP.not_finite)
         self.recorder.started()
@@ -121,13 +117,11 @@ class LoopDoctor(Doctor):
         self._left: list[tuple[int, int]] = []  # of each step looked at, labels that do not count, and all
         self._losses: list[Tensor] = []  # since the last line of the log
         self._seen: Seen | None = None  # a watched step that may not be over
-        self._began: tuple[Weight, ...] = ()
-        self._first: tuple[Weight, ...] = ()
+        self._began = self._first = tuple[Weight, ...]()
         self._reader: Reader | None = None
         self._moves: Moves | None = None  # what moves the outputs, once it was tried
         self._modes: InBothModes | None = None
         self._flattened = self._squeezed = self._repeated = ""
-        self._carried = Carried()
         self._zeros: dict[str, tuple[Any, bool]] = {}
         self._trained = False  # by others, before this training
         if self.looks:
@@ -170,8 +164,7 @@ class LoopDoctor(Doctor):
             whole, how = with_functions(tensors_of(batch), batch, self.asked)
             held = flat(whole, how)
             self.passed.add(held, whole)
-            self._waiting.append((number, held))
-            self._take_in()
+            self.stream.take_in(number, held, self._known)
         if self.watching.on:
             self.watching.stop()
             self._seen = Seen(number, loss, batch)
@@ -183,9 +176,8 @@ class LoopDoctor(Doctor):
     def evaluate(self, loader: Iterable[Any], name: str = "", *, held_out: bool = True) -> dict[str, Any]:
         """Source bits, and outputs where `generate=` was given, of held-out batches: `loss`, `source_bits` and others.
 
-        The first batches of the loader are read, as many as hold `examples`; not `held_out`: the training has them, too,
-        and that is not told. {} where they cannot be looked at; why is
-        in `diagnosis.not_checked`.
+        The first batches of the loader are read, as many as hold `examples`; those that are not `held_out` are known to
+        be trained on. {} where they cannot be looked at; why is in `diagnosis.not_checked`.
         """
         figures: dict[str, Any] = {}
         if not self.looks:
@@ -259,37 +251,19 @@ class LoopDoctor(Doctor):
         self.understood = understand(self.watching, named, asked, self.modules, seen.given(self.watching))
         print(f"sourcewise: understood: {self.understood.words}", file=sys.stderr)
         with self.guard("source use"):
-            self._reader = self._reader_of(seen, named)
+            self._reader = reader_of(self.model, self.watching, self.understood, self.asked, seen, named)
 
     def _read_again(self, seen: Seen, known: Understood) -> None:
         """What the first step that was watched could not show: a batch of equal lengths has no padding."""
         if known.hides_pad or self.asked.pad is not None or not known.whole:
             return
         named, _ = with_functions(tensors_of(seen.batch) or given_tensors(self.watching.calls), seen.batch, self.asked)
-        pad = padding_of(self.watching, named, known, self.modules)
-        if pad is None:
+        if (pad := padding_of(self.watching, named, known, self.modules)) is None:
             return
-        self.understood = replace(known, pad=pad, hides_pad=True)
+        self.understood, self._moves = replace(known, pad=pad, hides_pad=True), None
         print(f"sourcewise: understood: padding is {pad}, not counted", file=sys.stderr)
         with self.guard("source use"):
-            self._reader = self._reader_of(seen, named)
-        self._moves = None
-
-    def _reader_of(self, seen: Seen, named: Named) -> Reader:
-        """How any batch is read from now on. Raises RequestError where the loop's calls cannot be made again."""
-        assert self.understood is not None
-        if any(local(p) is not p for p in self.model.parameters()):
-            raise RequestError("each process holds but a part of the model")
-        if seen.given(self.watching) == "viewed":
-            raise RequestError("the outputs are not the logits of the labels, as they are viewed (WIR027)")
-        device, replay = next(p.device for p in self.model.parameters()), None
-        if self.asked.logits is None:
-            calls, size = self.watching.calls, len(self.understood.collation(named)[LABELS])
-            replay = replay_of(
-                calls, self.watching.saying, {k: v.to(device) for k, v in named.items()}, self.understood.pad, size
-            )
-        form = seen.given(self.watching)
-        return Reader(self.understood, form, replay, self.asked.logits, device)
+            self._reader = reader_of(self.model, self.watching, self.understood, self.asked, seen, named)
 
     @guarded("what moves the outputs")
     def _reach(self, seen: Seen) -> None:
@@ -316,8 +290,7 @@ class LoopDoctor(Doctor):
             raise RequestError(UNREAD)
         with self.look():
             batches = some_batches(loader, self.examples, lambda batch: examples_in(tensors_of(batch)))
-            tensors = [with_functions(tensors_of(batch), batch, self.asked)[0] for batch in batches]
-            read = list(zip(batches, tensors, strict=True))
+            read = [(batch, with_functions(tensors_of(batch), batch, self.asked)[0]) for batch in batches]
             found, measured = evaluated(self._reader, read, self.asked.generate, trained=self._trained)
             found["layout"] = look_at_sides(self._reader, self.passed.kept, read)
             if held_out:
@@ -343,8 +316,7 @@ class LoopDoctor(Doctor):
             self._flattened = self._flattened or flattened_otherwise(self.watching, named)
             if not self._flattened and seen.number > 1:
                 with self.guard("the order of the rows"), self.look():
-                    device = next(p.device for p in self.model.parameters())
-                    self._flattened = reordered(self.watching, named, self.asked.pad, device)
+                    self._flattened = reordered(self.watching, named, self.asked.pad, self.model)
         if places and nats:
             self._shares.append((seen.value / nats, tokens / places))
         whole = self._known
@@ -382,12 +354,10 @@ class LoopDoctor(Doctor):
             rates=self.stepping.rates(),
             decay=self.stepping.decay(),
         )
-        hidden = hidden_by(self.watching, collation) if collation is not None else None
-        modes = None if self._modes is None else self._modes.modes(seen.number)
-        rounded = self.stepping.rounded()
-        self.pieces["wiring"] = look(
-            Wiring(plan=self.plan, observed=observed, hidden=hidden, modes=modes, rounded=rounded)
-        )
+        others: dict[str, Any] = {"rounded": self.stepping.rounded()}
+        others["hidden"] = hidden_by(self.watching, collation) if collation is not None else None
+        others["modes"] = None if self._modes is None else self._modes.modes(seen.number)
+        self.pieces["wiring"] = look(Wiring(plan=self.plan, observed=observed, **others))
 
     @property
     def _known(self) -> Understood | None:
@@ -412,27 +382,15 @@ class LoopDoctor(Doctor):
         if not self.recorder.lines[1:] and self.understood is not None and self.understood.vocabulary:
             fresh = not self.plan.trained and nats >= FRESH * math.log(self.understood.vocabulary)
             self.recorder.plan = replace(self.recorder.plan, fresh=fresh)
-        line = line_of(seen.number, nats, scale, self.stepping.rate, weights)
-        self.recorder.stepped(line)
-
-    def _take_in(self) -> None:
-        """Figures of the batches that came, once it is known how they are read."""
-        known = self._known
-        if known is None:
-            self._waiting = self._waiting[-SameBatches.first :]
-            return
-        waited, self._waiting = self._waiting, []
-        for step, named in waited:
-            take_in(self.stream, step, named, known)
+        self.recorder.stepped(line_of(seen.number, nats, scale, self.stepping.rate, weights))
 
     @guarded("the training data")
     def _judge_data(self) -> None:
         """The rules over pairs, on what has passed, each time that it is four times as much; over their order."""
-        passed = self.passed
-        self._take_in()
+        self.stream.read(self._known)
         if self.stream.due:
             self.pieces["coming"] = look(self.stream.coming())
-        if self.understood is None or not passed.more:
+        if self.understood is None or not (passed := self.passed).more:
             return
         with self.look():
             self.pieces["padding"] = look(Wiring(within=within_of(passed.kept, self.understood)), codes="WIR039")

@@ -11,7 +11,8 @@ class DuplicatePairs(Rule[Pairs]):
     They count more than others, and a random split of such a set puts the same pair on both sides.
     ## Threshold and its origin
     Note from {note:%}, warning from {warning:%}. A note alone where {single:%} of the pairs stand there once, none more
-    than {often} times, and the validation set has no more than {shared:%} of them: rows are then weighted by their number. Ours.
+    than {often} times, and the validation set has no more than {shared:%} of them: rows are then weighted by their
+    number. Ours.
     """
 
     code, name, level = "DAT010", "duplicate pairs", "warning"

@@ -11,8 +11,8 @@ class DamagedTexts(Rule[Pairs]):
     damaged targets teach to say rubbish.
     ## Threshold and its origin
     Of either side: warning from {warning:%}, error from {error:%} of the texts. A warning, too, where {marks:%} of them
-    hold characters as HTML or JSON write them (&amp; or a backslash, u and four digits), control characters or byte order marks. Ours. Real texts
-    hardly ever look so.
+    hold characters as HTML or JSON write them (&amp; or a backslash, u and four digits), control characters or byte
+    order marks. Ours. Real texts hardly ever look so.
     """
 
     code, name, level, rank = "DAT031", "texts that were damaged", "error", 2.2

@@ -21,7 +21,8 @@ class PartsOutOfReach(Rule[Wiring]):
     source has 0: attention to all places, and states that run over all, move each output by a little. Not asked of
     networks that were trained, whose attention is sharp, nor in bf16, which rounds small moves away. A warning where
     {some:%} of the words of sources, and an error where {most:%}, move no output at all when another word stands in
-    their place, of {fewest} that were tried: lengths of the other side, an index along the wrong axis, or a cut leave them out.
+    their place, of {fewest} that were tried: lengths of the other side, an index along the wrong axis, or a cut leave
+    them out.
     """
 
     code, name, level = "WIR043", "parts of the source are out of reach", "error"
