@@ -179,8 +179,8 @@ class Wiring:
         with borrowed(network), torch.no_grad():
             on = batch.to(network.device)
             tokens = fed(on.labels, network.start_id, network.pad_id)
-            memory = network.encode(on.source)
-            return choiceless_in(lambda: network.decode(tokens, network.encode(on.source)), memory.mask.shape[1])
+            slots = network.encode(on.source).mask.shape[1]  # before the pass that is looked into, which encodes, too
+            return choiceless_in(lambda: network.decode(tokens, network.encode(on.source)), slots)
 
     @cached_property
     def repeated(self) -> str:

@@ -12,10 +12,8 @@ from sourcewise.metrics.texts import words
 
 SHIFTS = (-3, -2, -1, 1, 2, 3)  # lines that references may be off by
 ERRORS = 4  # standard errors, from which on another reference fits better beyond chance
-VARIED, ONCE = (
-    0.8,
-    0.9,
-)  # of references, that stand there once; of outputs of other rows, that are those of one row each
+VARIED = 0.8  # of the references, that stand there once
+ONCE = 0.9  # of the outputs of other rows, that are those of one row each
 BLOCK = 40  # rows that are looked at together, since a part of a set may be off
 
 
