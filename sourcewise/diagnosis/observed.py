@@ -161,7 +161,8 @@ class Moves:
     of a network that is not trained yet, `dead` how many words of sources moved no output at all when another stood
     there, and of how many. `order` is how far they move when sources are turned from end to beginning,
     `text` whether these are ids. `unread` counts passes in which no word of the targets moved any output, and
-    `choiceless` says where a softmax runs over a single entry. None: not tried.
+    `choiceless` says where a softmax runs over a single entry, `scrambled` where numbers are viewed as if that turned
+    their axes. None: not tried.
     """
 
     itself: float = 0.0
@@ -180,6 +181,7 @@ class Moves:
     text: bool = True
     unread: int = 0
     choiceless: str = ""
+    scrambled: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,6 +19,7 @@ from sourcewise.diagnosis.measures.first_step import FirstStep, Optimizer, measu
 from sourcewise.diagnosis.measures.freshness import drawn_by_part
 from sourcewise.diagnosis.measures.laid import Laid
 from sourcewise.diagnosis.measures.repeated import repeated_in
+from sourcewise.diagnosis.measures.scrambled import scrambled_in
 from sourcewise.diagnosis.measures.signals import Learning
 from sourcewise.diagnosis.measures.wiring import (
     STEADY,
@@ -173,6 +174,17 @@ class Wiring:
         """Where weights of attention are no shares of what they add up, in words; of modules of somebody's own."""
         if self.observed is not None:
             return self.observed.moves.choiceless
+        return self._looked_into(choiceless_in)
+
+    @cached_property
+    def scrambled(self) -> str:
+        """Where numbers of a batch are viewed in another shape as if that turned its axes, in words; likewise."""
+        if self.observed is not None:
+            return self.observed.moves.scrambled
+        return self._looked_into(lambda run, slots: scrambled_in([self.network.model], run))  # type: ignore[union-attr]
+
+    def _looked_into(self, look: Callable[[Callable[[], Any], int], str]) -> str:
+        """What is seen in a pass of a model of others over the batch, with so many places of memory; "" of ours."""
         network, batch = self.network, self.batch
         if not isinstance(network, HuggingFaceNetwork) or batch is None or not self.all_paths.finite:
             return ""
@@ -180,7 +192,7 @@ class Wiring:
             on = batch.to(network.device)
             tokens = fed(on.labels, network.start_id, network.pad_id)
             slots = network.encode(on.source).mask.shape[1]  # before the pass that is looked into, which encodes, too
-            return choiceless_in(lambda: network.decode(tokens, network.encode(on.source)), slots)
+            return look(lambda: network.decode(tokens, network.encode(on.source)), slots)
 
     @cached_property
     def repeated(self) -> str:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from sourcewise.data.batches import IGNORED
 from sourcewise.diagnosis.measures.choices import choiceless_in
 from sourcewise.diagnosis.measures.company import FEWEST, kept, twins, where_rows_mix
+from sourcewise.diagnosis.measures.scrambled import scrambled_in
 from sourcewise.diagnosis.measures.wiring import LEAK
 from sourcewise.diagnosis.observed import Moves
 from sourcewise.diagnosis.wiring import Hidden
@@ -83,7 +84,31 @@ def moves_of(reader: Reader, batch: Any, named: Named, modules: Sequence[nn.Modu
         text=TEXT in collation,
         unread=_unread(reader.understood, batch, named, held, moved) if past is None else 0,
         choiceless=choiceless_in(lambda: reader.table(batch, named, labels), collation[MASK].shape[1]),
+        scrambled=_of_views(reader, batch, named, labels, modules),
     )
+
+
+def _of_views(reader: Reader, batch: Any, named: Named, labels: Tensor, modules: Sequence[nn.Module]) -> str:
+    """Where numbers are viewed as if that turned their axes, in a pass as it is, and in one a place wider."""
+    known = reader.understood
+    assert known.source is not None and known.labels is not None
+    sides = ((known.source.path, known.source_turned), (known.labels.path, known.labels_turned))
+    widths = {named[path].shape[int(not turned)] for path, turned in sides if named[path].ndim > 1}
+
+    def change(path: str, each: Tensor) -> Tensor:
+        axis = int(not dict(sides).get(path, known.source_turned))
+        if each.ndim < 2 or each.shape[axis] not in widths:
+            return each
+        more = each.narrow(axis, each.shape[axis] - 1, 1)
+        filled = known.pad is not None and not each.is_floating_point() and each.dtype != torch.bool
+        return torch.cat((each, torch.full_like(more, known.pad) if filled else more), axis)  # type: ignore[arg-type]
+
+    def wider() -> Tensor:
+        tensors = {path: change(path, each) for path, each in named.items()}
+        goal = known.collation(tensors)[LABELS].to(reader.device)
+        return reader.table(exchanged(batch, change), tensors, goal)
+
+    return scrambled_in(modules, lambda: reader.table(batch, named, labels), wider)
 
 
 def _of_order(known: Understood, batch: Any, named: Named, held: Named, moved: Any) -> float | None:

@@ -194,7 +194,9 @@ def _of_token(tensor: Tensor, named: Named, token: int) -> Fill | None:
 
 
 def changes(out: Tensor, wanted: Tensor) -> list[Callable[[Tensor], Tensor]]:
-    """How an output of a call becomes an argument of another: as it is, detached, cut, turned, of two directions."""
+    """How an output of a call becomes an argument of another: as it is, detached, cut, turned, of two directions,
+    flattened, averaged, viewed.
+    """
     ways: list[Callable[[Tensor], Tensor]] = [
         lambda t: t,
         lambda t: t[: wanted.shape[0]],
@@ -209,6 +211,16 @@ def changes(out: Tensor, wanted: Tensor) -> list[Callable[[Tensor], Tensor]]:
         lambda t: torch.cat((t[-2], t[-1]), -1).unsqueeze(0),
         lambda t: torch.cat((t[0::2], t[1::2]), -1),
         lambda t: t[0::2] + t[1::2],
+        lambda t: t.flatten(2).transpose(1, 2),
+        lambda t: t.flatten(2).permute(2, 0, 1),
+        lambda t: t.movedim(1, -1),
+        lambda t: t.movedim(1, 2).flatten(2),
+        lambda t: t.movedim(-1, 1).flatten(2),
+        lambda t: t.flatten(1, 2),
+        lambda t: t.flatten(1),
+        lambda t: t.flatten(2).mean(2),
+        lambda t: t.mean(1),
+        lambda t: t.reshape(len(t), *wanted.shape[1:]),
     ]
     if out is wanted:
         return ways[:1]
