@@ -202,6 +202,8 @@ class Observed:
     tokens: int = 0  # labels that count in this step
     places: int = 0  # labels, those that do not count among them
     shares: tuple[tuple[float, float], ...] = ()  # of each step looked at: loss / nats, and tokens / places
+    smoothing: float = 0.0  # share of a label that the loss spreads over the vocabulary
+    temperature: float = 1.0  # that the outputs are divided by before the softmax of the loss
     spread: float = math.nan
     moves: Moves = field(default_factory=Moves)
     zeros: Zeros | None = None

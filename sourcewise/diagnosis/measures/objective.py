@@ -27,6 +27,7 @@ Form = Literal[
     "viewed",
     "squares",
     "binary",
+    "away",
 ]
 LEAST = 3  # entries of a vocabulary
 CLOSE = 1e-3  # of the largest, that two ways to one gradient differ by
@@ -35,6 +36,8 @@ UNSURE = 1e-3  # of the largest gradient of a token: below it, where a label is 
 SUMS = 1e-2  # of probabilities, that they differ from 1 by
 MOST_ROWS = 0.75  # of those up to the last label of an example, that show theirs where a softmax runs along them
 ROWS = 4096  # tokens whose form is looked at
+EVEN = 0.05  # relative: shares of a smoothed label that differ by less are one
+BARS = 1e-12, 1e-3  # of the largest gradient of a token, below which rounding hides a temperature; of its logarithm
 APART = 0.05  # relative; probabilities of labels that differ by less tell no two forms apart
 
 
@@ -47,7 +50,9 @@ class Said:
     `scores`, or cross-entropy is given probabilities, which it normalises `twice`, or `again` behind a softmax between;
     or a softmax runs along another `axis` than the vocabulary's; or outputs (batch, time, vocabulary) were `viewed`,
     not turned, as (batch, vocabulary, time). `squares` are those of outputs less one at the label, `binary` is a
-    cross-entropy of each token by itself.
+    cross-entropy of each token by itself. `away`: the gradient is that of such a loss turned round, which makes labels
+    less likely. `smoothing` is the share of a label that is spread evenly over the vocabulary; `temperature` what the
+    outputs are divided by before their softmax.
     """
 
     form: Form
@@ -57,6 +62,8 @@ class Said:
     spread: float  # standard deviation of the log-probabilities over the vocabulary, averaged
     vocabulary: int
     weighed: float = math.nan  # nats, each times what backward() weighs it with; not known for every form
+    smoothing: float = 0.0
+    temperature: float = 1.0
 
     @property
     def tokens(self) -> int:
@@ -70,7 +77,63 @@ def said_by(out: Tensor, gradient: Tensor) -> Said | None:
     found = _said(out, gradient) or _along_another(out, gradient)
     if found is None and out.ndim > 2:
         found = _said(out.movedim(1, -1), gradient.movedim(1, -1))
-    return found or _viewed(out, gradient)
+    if found is not None and found.smoothing < -EVEN:  # no share: all outputs are nearly alike, and all losses of them
+        found = _tempered(out, gradient) or found
+    return found or _viewed(out, gradient) or _tempered(out, gradient) or _away(out, gradient)
+
+
+def _away(out: Tensor, gradient: Tensor) -> Said | None:
+    """Outputs that a loss makes less likely where they are right: each row has the gradient of the other sign."""
+    found = _said(out, -gradient)
+    known = found is not None and found.form in ("logits", "log-probabilities")
+    return replace(found, form="away", weighed=math.nan) if found is not None and known else None
+
+
+def _tempered(out: Tensor, gradient: Tensor) -> Said | None:
+    """Outputs that are divided by a number before their softmax.
+
+    But for the label a cross-entropy's gradient is a multiple of the probabilities: its logarithm rises with the output
+    by one over that number.
+    """
+    if out.ndim < 2 or out.shape[-1] < LEAST + 1 or out.dtype not in (torch.float32, torch.float64):
+        return None
+    table, slope = out.detach().flatten(0, -2).double(), gradient.flatten(0, -2).double()
+    size = slope.abs().amax(-1)
+    chosen = (size > UNSURE * size.max()).nonzero()[:, 0][:ROWS]
+    if not len(chosen) or not bool(torch.isfinite(slope).all()):
+        return None
+    table, slope, least = table[chosen], slope[chosen], BARS[0] * size[chosen, None]
+    shown = slope > least
+    if int((shown.sum(-1) - 1).clamp(min=0).sum()) < LEAST**2 or bool(((slope < -least).sum(-1) != 1).any()):
+        return None  # fewer differences than tell
+    weight = shown / shown.sum(-1, keepdim=True).clamp(min=1)
+    logs = slope.clamp(min=1e-300).log()
+    x, y = ((each - (each * weight).sum(-1, keepdim=True)) * shown for each in (table, logs))
+    squares = x.square().sum()
+    inverse = float((x * y).sum() / squares) if float(squares) > 0 else 0.0
+    left = float((y - inverse * x).abs().max())
+    if inverse <= 0 or left > BARS[1] * (1 + float(y.abs().max())):
+        return None
+    found = _said(out * inverse, gradient / inverse)
+    return None if found is None or found.form != "logits" else replace(found, temperature=1 / inverse)
+
+
+def _smoothing(table: Tensor, slope: Tensor, form: Form) -> float:
+    """The share of the labels that is spread evenly over the vocabulary; 0.0 where that is not how they are."""
+    labels = slope.argmin(-1, keepdim=True)
+    others = torch.ones_like(slope, dtype=torch.bool).scatter_(-1, labels, False)
+    if form == "log-probabilities":
+        shares = (slope / slope.sum(-1, keepdim=True))[others].view(len(slope), -1)
+    elif form == "logits":
+        x, y = (each[others].view(len(slope), -1) for each in (torch.softmax(table, -1), slope))
+        a, b = x - x.mean(-1, keepdim=True), y - y.mean(-1, keepdim=True)
+        factor = (a * b).sum(-1, keepdim=True) / a.square().sum(-1, keepdim=True).clamp(min=1e-20)
+        shares = x - y / factor.clamp(min=1e-20)
+    else:
+        return 0.0
+    told = shares.median(-1).values
+    uneven = (shares - told[:, None]).abs().mean(-1) > EVEN * told.abs().clamp(min=UNSURE)
+    return 0.0 if bool(uneven.any()) else float(told.median()) * slope.shape[-1]
 
 
 def _viewed(out: Tensor, gradient: Tensor) -> Said | None:
@@ -134,7 +197,9 @@ def _said(out: Tensor, gradient: Tensor) -> Said | None:
     spread = float(kept.clamp(min=-30).std(-1).mean())
     shape = out.shape[:-1]
     weighed = float((_weights(table, slope, labels, form) * nats).sum())
-    return Said(form, labels.view(shape), counts.view(shape), nats.view(shape), spread, out.shape[-1], weighed)
+    smoothing = _smoothing(table[chosen], slope[chosen], form)
+    tables = (each.view(shape) for each in (labels, counts, nats))
+    return Said(form, *tables, spread, out.shape[-1], weighed, smoothing)
 
 
 def _weights(table: Tensor, slope: Tensor, labels: Tensor, form: Form) -> Tensor:
@@ -198,7 +263,7 @@ def _normalised_again(slope: Tensor, own: Tensor, one: Tensor, close: float) -> 
     wanted = own * (rest - (own * rest).sum(-1, keepdim=True))
     factor = (slope * wanted).sum(-1) / wanted.square().sum(-1).clamp(min=1e-20)
     left = (slope - factor[:, None] * wanted).abs().amax(-1) / slope.abs().amax(-1)
-    return bool((left < close * 10).all()) and bool((factor > 0).all())
+    return bool((left < close).all()) and bool((factor > 0).all())
 
 
 def _of_probabilities(known: Tensor, at: Tensor) -> Form:

@@ -68,6 +68,8 @@ class Judging(Doctor):
     _flattened: str
     _squeezed: str
     _repeated: str
+    _smoothed: float
+    _tempered: float
     _shares: list[tuple[float, float]]
     _left: list[tuple[int, int]]
     _losses: list[Tensor]
@@ -89,6 +91,8 @@ class Judging(Doctor):
             if not self._flattened and seen.number > 1:
                 with self.guard("the order of the rows"), self.look():
                     self._flattened = reordered(self.watching, named, self.asked.pad, self.model)
+        self._smoothed = max(self._smoothed, seen.smoothing(self.watching))  # once outputs are sure, it shows no longer
+        self._tempered = max(self._tempered, seen.temperature(self.watching), key=lambda t: abs(math.log(t)))
         if places and nats:
             self._shares.append((seen.value / nats, tokens / places))
         whole = self._known
@@ -105,6 +109,8 @@ class Judging(Doctor):
             nats=nats,
             shares=tuple(self._shares),
             scale=seen.scale(self.watching),
+            smoothing=self._smoothed,
+            temperature=self._tempered,
             tokens=tokens,
             places=places,
             zeros=zeros_now(self._zeros, self._first, seen.number),

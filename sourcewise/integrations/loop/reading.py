@@ -44,6 +44,7 @@ WORDS: dict[Given, str] = {
     "scores": "outputs that are given to NLLLoss, although they are no log-probabilities",
     "twice": "probabilities, given to a cross-entropy as if they were logits",
     "squares": "outputs, of which the loss is squares",
+    "away": "outputs, which the loss makes less likely where they are right",
     "binary": "outputs, of which the loss is a binary cross-entropy",
     "viewed": "outputs that are viewed, not turned, as (batch, vocabulary, time)",
     "axis": "outputs that are given to the loss through a softmax along another axis than the vocabulary's",
@@ -122,7 +123,7 @@ def uncounted_in(seen: Watching, named: Named, known: Understood) -> tuple[int, 
     The first may be a start token, which is never said.
     """
     said = labels_of(seen.saying)
-    if said is None or known.labels is None or known.labels.path not in named:
+    if said is None or known.labels is None or known.labels.path not in named or seen.partly:
         return None
     _, labels, counts, _ = said
     table = known.labels.of(named).to(labels.device)

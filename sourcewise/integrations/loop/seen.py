@@ -10,6 +10,8 @@ from typing import Any
 from sourcewise.diagnosis.observed import Given
 from sourcewise.integrations.loop.watching import Watching
 
+COSINES = 1.001  # the largest there is, rounded
+
 
 @dataclass
 class Seen:
@@ -50,6 +52,18 @@ class Seen:
         if form == "softmax" and self.value > 0:
             return "again"  # NLLLoss of probabilities is negative
         return "softmax" if form == "logits" and self.value < 0 else form
+
+    def temperature(self, seen: Watching) -> float:
+        """What the loss divides the outputs by; 1.0 where these lie between -1 and 1, as cosines do."""
+        for call in seen.saying:
+            for path, each in call.said.items():
+                scaled = each.temperature > 1 or float(call.outputs[path].detach().abs().max()) > COSINES
+                return each.temperature if scaled else 1.0
+        return 1.0
+
+    def smoothing(self, seen: Watching) -> float:
+        """The share of a label that the loss spreads over the vocabulary."""
+        return max((each.smoothing for call in seen.saying for each in call.said.values()), default=0.0)
 
 
 @dataclass

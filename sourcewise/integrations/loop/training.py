@@ -106,6 +106,7 @@ class LoopDoctor(Judging):
         self._moves: Moves | None = None  # what moves the outputs, once it was tried
         self._modes: InBothModes | None = None
         self._flattened = self._squeezed = self._repeated = ""
+        self._smoothed, self._tempered = 0.0, 1.0
         self._zeros: dict[str, tuple[Any, bool]] = {}
         self._trained = False  # by others, before this training
         if self.looks:

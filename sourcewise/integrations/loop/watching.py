@@ -112,6 +112,12 @@ class Watching:
         """The calls that give what the loss takes labels for, in order."""
         return [call for call in self.calls if call.said] or [call for call in self.inner if call.said]
 
+    @property
+    def partly(self) -> bool:
+        """Whether a module that says labels was called for others, too, of which the loss is another."""
+        own = {id(call.module) for call in self.saying}
+        return any(id(c.module) in own and c.out_gradients and not c.said for c in (*self.calls, *self.inner))
+
     def start(self) -> None:
         """From now on; what was seen before is forgotten."""
         self.stop()
