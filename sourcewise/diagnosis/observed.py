@@ -162,7 +162,8 @@ class Moves:
     there, and of how many. `order` is how far they move when sources are turned from end to beginning,
     `text` whether these are ids. `unread` counts passes in which no word of the targets moved any output, and
     `choiceless` says where a softmax runs over a single entry, `scrambled` where numbers are viewed as if that turned
-    their axes. None: not tried.
+    their axes; `sharp` is the least standard deviation of scores over the places of the sources, of a
+    network that is not trained yet. None: not tried.
     """
 
     itself: float = 0.0
@@ -182,6 +183,7 @@ class Moves:
     unread: int = 0
     choiceless: str = ""
     scrambled: str = ""
+    sharp: float = math.nan
 
 
 @dataclass(frozen=True, slots=True)

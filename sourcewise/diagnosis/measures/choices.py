@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -20,6 +21,7 @@ PRODUCTS = (torch.matmul, torch.bmm, Tensor.matmul, Tensor.bmm, Tensor.__matmul_
 KEEPS = ("dropout", "to", "type_as", "float", "contiguous", "masked_fill")  # that leave axes as they are
 ALIKE, UNEVEN = 1e-6, 1e-3  # weights for other queries that are the same; a spread, of their mean, that is no average
 QUERIES = 3  # that are compared at least
+HIDDEN = -1e3  # scores below are a mask's
 NOT_THEIRS = (str(Path(torch.__file__).parent), str(Path(__file__).parents[2]))
 Place = tuple[str, int]  # a file and its line
 
@@ -36,6 +38,7 @@ class Choices(TorchFunctionMode):
         self.alike: dict[Place, int] = {}  # queries
         self.asked: set[Place] = set()  # lines whose weights hang on the query, or cannot tell
         self._before: dict[Place, Tensor] = {}
+        self.spreads: list[float] = []  # standard deviations of the scores over the slots
         self.single: dict[Place, tuple[tuple[int, ...], int]] = {}
         self.several: set[Place] = set()
         self.across: dict[Place, tuple[tuple[int, ...], int, int]] = {}
@@ -53,6 +56,7 @@ class Choices(TorchFunctionMode):
                     self.several.add(place)
                 out = func(*args, **(kwargs or {}))
                 self._compare(place, out, dim)
+                self._measure(args[0], dim)
                 if args[0].shape[dim] > 1:
                     self._made[id(out)] = out, place, dim % args[0].ndim - args[0].ndim
                 return out
@@ -65,6 +69,21 @@ class Choices(TorchFunctionMode):
         if args and id(args[0]) in self._made and getattr(func, "__name__", "") in KEEPS and isinstance(out, Tensor):
             self._made[id(out)] = (out, *self._made[id(args[0])][1:])
         return out
+
+    def _measure(self, scores: Tensor, dim: int) -> None:
+        """How far apart the scores over the places of the sources are, of those that no mask hides.
+
+        Not those of sources by themselves, which read embeddings of any size.
+        """
+        if scores.shape[dim] != self.slots or sum(size == self.slots for size in scores.shape[1:]) > 1:
+            return
+        table = scores.detach().movedim(dim, -1).flatten(0, -2).float()
+        shown = table > HIDDEN
+        count = shown.sum(-1)
+        mean = (table * shown).sum(-1) / count.clamp(min=1)
+        squares = ((table - mean[:, None]) * shown).square().sum(-1) / (count - 1).clamp(min=1)
+        if bool((count > 2).any()):
+            self.spreads.append(float(squares.sqrt()[count > 2].mean()))
 
     def _compare(self, place: Place, out: Tensor, dim: int) -> None:
         """Weights over the slots beside those of the query before: of the step before, or of the same product."""
@@ -97,13 +116,22 @@ def _place() -> Place | None:
     return None
 
 
+def choices_in(run: Callable[[], Any], slots: int) -> tuple[str, float]:
+    """What `choiceless_in` tells, and the least spread of scores over the slots; NaN where none are."""
+    with Choices(slots) as found:
+        run()
+    return _words(found, slots), min(found.spreads, default=math.nan)
+
+
 def choiceless_in(run: Callable[[], Any], slots: int) -> str:
     """In words, the first line in which each softmax of a pass runs over a single entry, beside an axis of the `slots`
     of the sources, along another axis than its weights are added up by, or makes the same weights for each query; ""
     where there is none.
     """
-    with Choices(slots) as found:
-        run()
+    return choices_in(run, slots)[0]
+
+
+def _words(found: Choices, slots: int) -> str:
     for place, (shape, dim) in found.single.items():
         if place not in found.several and slots > 1 and slots in shape:
             return f"{Path(place[0]).name}:{place[1]} makes a softmax of {shape} along axis {dim}, which has one entry"

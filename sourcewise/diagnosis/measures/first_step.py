@@ -61,6 +61,7 @@ class Weight:
     width: int = 0  # numbers that each output of a matrix is a sum of
     drawn: bool = False  # whether it is a frozen matrix that looks as it was drawn, or one that has a rate of 0
     still: bool = False  # whether its optimizer has a rate of 0 for it, and a higher one for others
+    mean: float = 0.0  # of its entries
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +114,7 @@ def _stepped(weight: Stepped, gradient: Tensor | None, clipped: float) -> Weight
         layer=info.layer,
         matrix=info.parameter.ndim > 1,
         width=width_of(info.parameter),
+        mean=float(info.parameter.float().mean()) if info.parameter.numel() else 0.0,
     )
 
 

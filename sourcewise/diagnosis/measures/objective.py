@@ -198,8 +198,8 @@ def _said(out: Tensor, gradient: Tensor) -> Said | None:
     shape = out.shape[:-1]
     weighed = float((_weights(table, slope, labels, form) * nats).sum())
     smoothing = _smoothing(table[chosen], slope[chosen], form)
-    tables = (each.view(shape) for each in (labels, counts, nats))
-    return Said(form, *tables, spread, out.shape[-1], weighed, smoothing)
+    labels, counts, nats = labels.view(shape), counts.view(shape), nats.view(shape)
+    return Said(form, labels, counts, nats, spread, out.shape[-1], weighed, smoothing)
 
 
 def _weights(table: Tensor, slope: Tensor, labels: Tensor, form: Form) -> Tensor:

@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 VIEWS = (Tensor.view, Tensor.reshape, torch.reshape, Tensor.view_as, Tensor.reshape_as)
-NOT_THEIRS = (str(Path(torch.__file__).parent), str(Path(__file__).parents[2]))
+TORCH, OURS = str(Path(torch.__file__).parent), str(Path(__file__).parents[2])
 PACKAGES = ("site-packages", "dist-packages")  # folders of what was installed: nobody's own code
 
 
@@ -89,8 +89,12 @@ def own_line() -> str:
     frame: FrameType | None = sys._getframe(2)
     while frame is not None:
         file = frame.f_code.co_filename
-        if not file.startswith(NOT_THEIRS):
-            if any(part in PACKAGES for part in Path(file).parts) or frame.f_code.co_name.startswith("multi_head"):
+        if not file.startswith(TORCH):
+            if (
+                file.startswith(OURS)
+                or any(part in PACKAGES for part in Path(file).parts)
+                or frame.f_code.co_name.startswith("multi_head")
+            ):
                 return ""
             return f"{Path(file).name}:{frame.f_lineno}"
         frame = frame.f_back

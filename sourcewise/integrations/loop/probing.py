@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sourcewise.data.batches import IGNORED
-from sourcewise.diagnosis.measures.choices import choiceless_in
+from sourcewise.diagnosis.measures.choices import choices_in
 from sourcewise.diagnosis.measures.company import FEWEST, kept, twins, where_rows_mix
 from sourcewise.diagnosis.measures.scrambled import scrambled_in
 from sourcewise.diagnosis.measures.wiring import LEAK
@@ -23,6 +24,7 @@ from sourcewise.integrations.loop.explained import begin_of
 from sourcewise.integrations.loop.understood import Understood, of_target
 from sourcewise.integrations.loop.watching import Watching
 
+TWO = 2  # places that sources are wider by in a pass of another width; targets by one
 WIDER = 4  # padded positions that are added
 OF_ORDER = (nn.RNNBase, nn.RNNCellBase, nn.Conv1d, nn.Conv2d)  # what reads padding, as is usual and does little harm
 HIDDEN = 0.02, 4  # of the words of a batch, and words, that no mask of their padding hides
@@ -67,6 +69,7 @@ def moves_of(reader: Reader, batch: Any, named: Named, modules: Sequence[nn.Modu
     if fresh and itself == 0 and not torch.equal(usual.bfloat16().float(), usual):  # which rounds small moves away
         unreached, dead = _of_single_places(reader, batch, named, labels, usual)
     held = tensors_of(batch) if reader.logits is not None else named  # what the loop itself reads
+    choiceless, sharp = _of_scores(reader, batch, named, labels, collation[MASK].shape[1], fresh=fresh)
     return Moves(
         itself=itself,
         source=source,
@@ -83,32 +86,50 @@ def moves_of(reader: Reader, batch: Any, named: Named, modules: Sequence[nn.Modu
         order=_of_order(reader.understood, batch, named, held, moved),
         text=TEXT in collation,
         unread=_unread(reader.understood, batch, named, held, moved) if past is None else 0,
-        choiceless=choiceless_in(lambda: reader.table(batch, named, labels), collation[MASK].shape[1]),
+        choiceless=choiceless,
+        sharp=sharp,
         scrambled=_of_views(reader, batch, named, labels, modules),
     )
 
 
 def _of_views(reader: Reader, batch: Any, named: Named, labels: Tensor, modules: Sequence[nn.Module]) -> str:
-    """Where numbers are viewed as if that turned their axes, in a pass as it is, and in one a place wider."""
+    """Where numbers are viewed as if that turned their axes, in a pass as it is, and in one that is wider."""
+    return scrambled_in(modules, lambda: reader.table(batch, named, labels), lambda: _wider_pass(reader, batch, named))
+
+
+def _wider_pass(reader: Reader, batch: Any, named: Named) -> Tensor:
+    """The outputs of a batch whose sources are two places wider, and whose targets one."""
     known = reader.understood
     assert known.source is not None and known.labels is not None
-    sides = ((known.source.path, known.source_turned), (known.labels.path, known.labels_turned))
-    widths = {named[path].shape[int(not turned)] for path, turned in sides if named[path].ndim > 1}
+    source, goal = named[known.source.path], named[known.labels.path]
+    wide = source.shape[int(not known.source_turned)]
 
     def change(path: str, each: Tensor) -> Tensor:
-        axis = int(not dict(sides).get(path, known.source_turned))
-        if each.ndim < 2 or each.shape[axis] not in widths:
+        of = each is goal or path == known.labels.path or of_target(path, each, goal, known.labels_turned)  # type: ignore[union-attr]
+        axis = int(not (known.labels_turned if of else known.source_turned))
+        if each.ndim < 2 or (not of and each.shape[axis] != wide):
             return each
-        more = each.narrow(axis, each.shape[axis] - 1, 1)
+        last = each.narrow(axis, each.shape[axis] - 1, 1)
         filled = known.pad is not None and not each.is_floating_point() and each.dtype != torch.bool
-        return torch.cat((each, torch.full_like(more, known.pad) if filled else more), axis)  # type: ignore[arg-type]
+        more = torch.full_like(last, known.pad) if filled else last  # type: ignore[arg-type]
+        return torch.cat([each, *[more] * (1 if of else TWO)], axis)
 
-    def wider() -> Tensor:
-        tensors = {path: change(path, each) for path, each in named.items()}
-        goal = known.collation(tensors)[LABELS].to(reader.device)
-        return reader.table(exchanged(batch, change), tensors, goal)
+    tensors = {path: change(path, each) for path, each in named.items()}
+    labels = known.collation(tensors)[LABELS].to(reader.device)
+    return reader.table(exchanged(batch, change), tensors, labels)
 
-    return scrambled_in(modules, lambda: reader.table(batch, named, labels), wider)
+
+def _of_scores(
+    reader: Reader, batch: Any, named: Named, labels: Tensor, slots: int, *, fresh: bool
+) -> tuple[str, float]:
+    """What `choices_in` tells; the spread of scores by the wider pass, where sources were as wide as targets."""
+    found, spread = choices_in(lambda: reader.table(batch, named, labels), slots)
+    if fresh and math.isnan(spread):
+        try:
+            spread = choices_in(lambda: _wider_pass(reader, batch, named), slots + TWO)[1]
+        except Exception:  # the loop made something for just this width, or there are no positions for more
+            spread = math.nan
+    return found, spread if fresh else math.nan
 
 
 def _of_order(known: Understood, batch: Any, named: Named, held: Named, moved: Any) -> float | None:

@@ -65,7 +65,7 @@ def given_tensors(calls: Sequence[Call]) -> Named:
 
 def understand(seen: Watching, named: Named, asked: Asked, modules: Modules, given: Given) -> Understood:
     """How batches are to be read. Raises RequestError where the outputs say no labels."""
-    known = labels_of(seen.saying)
+    known = None if seen.partly else labels_of(seen.saying)
     if known is None and asked.logits is not None and asked.source is not None and asked.target is not None:
         return _as_asked(named, asked)
     if known is None:

@@ -155,7 +155,8 @@ def weights_of(parts: Sequence[ParameterInfo], stepping: Stepping) -> tuple[Weig
     left = [info.parameter for info in parts if id(info.parameter) not in held and info.parameter.grad is not None]
     own = dict(zip(map(id, left), roots([_whole(p.grad) for p in left]), strict=True))
     found = []
-    for info, size in zip(parts, sizes, strict=True):
+    means = means_of([_whole(info.parameter) for info in parts])
+    for info, size, mean in zip(parts, sizes, means, strict=True):
         parameter = info.parameter
         found.append(
             Weight(
@@ -173,6 +174,7 @@ def weights_of(parts: Sequence[ParameterInfo], stepping: Stepping) -> tuple[Weig
                 width=width_of(parameter),
                 drawn=not (parameter.requires_grad and id(parameter) in stepping.held - still) and is_drawn(parameter),
                 still=id(parameter) in still,
+                mean=mean,
             )
         )
     return tuple(found)
@@ -185,6 +187,14 @@ def roots(tensors: Sequence[Any]) -> list[float]:
     norms = [each.float().norm() / math.sqrt(max(1, each.numel())) for each in tensors]
     device = norms[0].device
     return [float(x) for x in torch.stack([norm.to(device) for norm in norms]).tolist()]
+
+
+def means_of(tensors: Sequence[Any]) -> list[float]:
+    """Means; the device is waited for once."""
+    if not tensors:
+        return []
+    means = [each.float().sum() / max(1, each.numel()) for each in tensors]
+    return [float(x) for x in torch.stack([mean.to(means[0].device) for mean in means]).tolist()]
 
 
 def line_of(number: int, nats: float, scale: float, rate: float, weights: Sequence[Weight]) -> Step:

@@ -43,5 +43,5 @@ def _is_viewed(out: Tensor, tensor: Tensor) -> bool:
 def with_views(moves: Moves | None, calls: Sequence[Call]) -> Moves:
     """What moves the outputs, where it was tried; and whether the loop views something between its modules."""
     moves = moves or Moves()
-    found = moves.scrambled or viewed_between(calls)
+    found = viewed_between(calls) or moves.scrambled
     return replace(moves, scrambled=found) if found else moves

@@ -115,8 +115,11 @@ class Watching:
     @property
     def partly(self) -> bool:
         """Whether a module that says labels was called for others, too, of which the loss is another."""
-        own = {id(call.module) for call in self.saying}
-        return any(id(c.module) in own and c.out_gradients and not c.said for c in (*self.calls, *self.inner))
+        saying = self.saying
+        own = {id(call.module) for call in saying}
+        return len(saying) > 1 and any(
+            id(c.module) in own and c.out_gradients and not c.said for c in (*self.calls, *self.inner)
+        )
 
     def start(self) -> None:
         """From now on; what was seen before is forgotten."""

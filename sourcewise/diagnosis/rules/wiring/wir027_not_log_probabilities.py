@@ -81,10 +81,16 @@ class NotLogProbabilities(Rule[Wiring]):
         if seen is None:
             return
         if seen.smoothing >= self.smoothing:
-            words = f"{100 * seen.smoothing:.0f} % of each label are spread evenly over the vocabulary (label smoothing)"
+            words = (
+                f"{100 * seen.smoothing:.0f} % of each label are spread evenly over the vocabulary (label smoothing)"
+            )
             yield self.finding(words, None, SPREAD)
         if not 1 / self.scaled < seen.temperature < self.scaled:
-            by = f"divided by {seen.temperature:.3g}" if seen.temperature > 1 else f"multiplied by {1 / seen.temperature:.3g}"
+            by = (
+                f"divided by {seen.temperature:.3g}"
+                if seen.temperature > 1
+                else f"multiplied by {1 / seen.temperature:.3g}"
+            )
             yield self.finding(f"the outputs are {by} before the softmax of the loss", None, SCALED)
         if seen.given not in SAID:
             return

@@ -5,6 +5,8 @@ from sourcewise.diagnosis.wiring import Wiring
 
 TABLES = ("embed", "shared", "emb.", "wte", "wpe", "tok_", "vocab")  # in names of what is looked up, not multiplied
 
+ROUNDED = 1e-3  # from all of it
+
 
 class DrawnForAnotherWidth(Rule[Wiring]):
     """The gain of the matrices of a network that begins from random weights: the root mean square of the numbers of
@@ -13,7 +15,9 @@ class DrawnForAnotherWidth(Rule[Wiring]):
     ## Why that is bad
     A gain far below 1 makes less of a signal in each layer: what attention reads of the source drowns in the residual.
     A deviation of 0.02 (init_std, initializer_range) is drawn for a width of 768 and more; at a width of 64 it is a
-    sixth of what it should be. A gain far above 1 saturates attention and the softmax.
+    sixth of what it should be. A gain far above 1 saturates attention and the softmax. Numbers of one sign, or one
+    number throughout, add up whatever they are given to about the same in every unit: units that begin alike get like
+    gradients, and a network of them hardly tells one source from another.
     ## Threshold and its origin
     In trainings of others; in those by a recipe of ours what runs through the network is measured instead (WIR016).
     Below {low} or above {high}, of {few:words} matrices or more, a warning. Measured: 0.8 to 1 by Xavier's rule, 0.58
@@ -24,7 +28,8 @@ class DrawnForAnotherWidth(Rule[Wiring]):
     code, name, level, rank = "WIR034", "weights drawn for another width", "warning", 12.1
     implied_by = "WIR002 WIR026:error"
     explained_by = "WIR001"
-    explains = "TRN003..TRN005 TRN013 TRN014 MEM* ATT* OUT00* SRC001"
+    sided = 0.5  # of the root mean square
+    explains = "WIR011 WIR013 TRN006 TRN003..TRN005 TRN013 TRN014 MEM* ATT* OUT00* SRC001"
     low, high, few = 0.2, 4.0, 4  # the same; matrices
     cures = Cure(
         "Draw the weights for the width that there is, a deviation of about 1 / sqrt(width): init_std or "
@@ -40,6 +45,14 @@ class DrawnForAnotherWidth(Rule[Wiring]):
             weights = wiring.step.weights
         some = [w for w in weights if w.width > 1 and w.value > 0 and not any(word in w.name for word in TABLES)]
         if len(some) < self.few:
+            return
+        mean = float(np.median([abs(w.mean) / w.value for w in some]))
+        if mean >= self.sided:
+            one = "one number throughout" if mean > 1 - ROUNDED else "numbers of one sign"
+            evidence = (
+                f"{len(some)} matrices begin as {one}: their mean is {100 * mean:.0f} % of their root mean square"
+            )
+            yield self.finding(f"{evidence} (median), where that of numbers drawn around 0 is next to nothing", "error")
             return
         gain = float(np.median([w.value * w.width**0.5 for w in some]))
         if self.low <= gain <= self.high:
