@@ -35,6 +35,7 @@ from sourcewise.integrations.fed import held_against, why_unfed
 from sourcewise.integrations.finite import Steps, scales
 from sourcewise.integrations.laid import side_in
 from sourcewise.integrations.overwritten import are_sources, in_data_set, left_behind
+from sourcewise.integrations.own_modules import OwnModules
 from sourcewise.integrations.passing import First, Passing, Spread, as_tensors
 from sourcewise.integrations.passing import joined as as_one
 from sourcewise.integrations.rates import groups
@@ -79,6 +80,7 @@ class HuggingFaceDoctor(Doctor):
         self._halves: BeforeStep | None = None
         self._held: Held | None = None  # the first examples of the training
         self._side: Side = ""  # where sources are padded in training
+        self.own: OwnModules | None = None  # where the model is a module of somebody's own
 
     @property
     def speaker(self) -> Speaker:
@@ -98,7 +100,10 @@ class HuggingFaceDoctor(Doctor):
         self.recorder.started()
         self.stream = Stream()
         bands = getattr(self.model.config, "num_mel_bins", None)
-        self._first, self._pairs = First(EXAMPLES) if self.wiring else None, First(SAMPLE, slim=True, bands=bands)
+        self._first, self._pairs = (
+            First(EXAMPLES) if self.wiring and self.own is None else None,
+            First(SAMPLE, slim=True, bands=bands),
+        )
         if not self.wiring:
             self.tell({})
 
@@ -114,6 +119,8 @@ class HuggingFaceDoctor(Doctor):
         if not training:
             self.kept.add(as_tensors(batch))
             return
+        if self.own is not None:
+            self.own.passed(batch)
         self._labels = batch.get(LABELS) if isinstance(batch, Mapping) else None
         self._take_in(batch)
         for waiting, looked in ((self._first, self.look_at_first), (self._pairs, self.look_at_pairs)):
@@ -137,6 +144,8 @@ class HuggingFaceDoctor(Doctor):
     def lost(self, loss: Any) -> None:
         """The loss of the batch that passed last."""
         labels, self._labels = self._labels, None
+        if self.own is not None:
+            self.own.lost(loss)
         if self.active() and self.training is not None and not self.is_lost:
             self._steps.loss(self.steps_taken() + 1, loss, labels)
 
@@ -193,6 +202,8 @@ class HuggingFaceDoctor(Doctor):
         self.judge_finite(weights=True)
         if self.is_lost:
             raise RequestError("the weights are not finite numbers")
+        if self.own is not None:
+            return self.own.evaluated(batches, name)
         with self.look():
             found, figures = look_at_network(
                 self.model, batches, self.processing, self.outputs, self._trained, self._side

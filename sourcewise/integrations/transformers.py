@@ -25,6 +25,7 @@ from sourcewise.integrations.coming import Stream
 from sourcewise.integrations.doctor import guarded, refuse_few
 from sourcewise.integrations.fed import other_loss, own_loss, taken_out
 from sourcewise.integrations.huggingface import HuggingFaceDoctor
+from sourcewise.integrations.own_modules import OwnModules, is_own
 from sourcewise.integrations.subjects import Training
 from sourcewise.integrations.telling import PREFIX, Told, set_name
 from sourcewise.tracking import Tracker, Trackers
@@ -69,7 +70,9 @@ class SourcewiseCallback(TrainerCallback):
     def on_train_begin(self, args: Any, state: Any, control: Any, **given: Any) -> None:
         """A training begins; nothing of it is read."""
         self.doctor.stop()
-        if not self._looks(args, state, given):
+        looks = self._looks(args, state, given)
+        self._look_at_own(args, state, given, data=not looks)
+        if not looks:
             return
         if self.trainer is None:
             if args.torch_compile:
@@ -94,6 +97,28 @@ class SourcewiseCallback(TrainerCallback):
         self.doctor.begin(training, other_loss(self.trainer, smoothing), waits=waits)
         self.doctor.stream = Stream(grouped=_is_grouped(args))
         self.doctor.keeps(_keeping(args, self.trainer))
+
+    def _look_at_own(self, args: Any, state: Any, given: dict[str, Any], *, data: bool) -> None:
+        """At modules of somebody's own the doctor for loops looks; at the `data`, too, where nobody else can.
+
+        Without the trainer nothing passes of which it could be told.
+        """
+        self.doctor.own, model = None, self.doctor.model
+        whole = state.is_world_process_zero and not (args.deepspeed or args.fsdp or args.torch_compile)
+        if whole and self.trainer is not None and self.doctor.wiring and is_own(model):
+            self.doctor.own = OwnModules(self.doctor, model, given.get("optimizer"), steps=state.max_steps, data=data)
+
+    @guarded("the wiring")
+    def on_substep_end(self, args: Any, state: Any, control: Any, **given: Any) -> None:
+        """One of the batches of a step."""
+        if self.doctor.own is not None:
+            self.doctor.own.step()
+
+    @guarded("the wiring")
+    def on_step_end(self, args: Any, state: Any, control: Any, **given: Any) -> None:
+        """A step."""
+        if self.doctor.own is not None:
+            self.doctor.own.step()
 
     @guarded("whether gradients are finite")
     def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **given: Any) -> None:
@@ -174,7 +199,7 @@ class SourcewiseCallback(TrainerCallback):
         why = "each process holds but a part of the model" if args.deepspeed or args.fsdp else ""
         if not getattr(getattr(model, "config", None), "is_encoder_decoder", False):
             why = f"{type(model).__name__} is no encoder-decoder model"
-        if why:
+        if why and (self.trainer is None or not is_own(model)):
             self.told.problem("everything", why)
         return not why
 
