@@ -22,8 +22,13 @@ _CONTROL = re.compile(r"[\x00-\x08\x0e-\x1a\x7f]")  # \t to \r end lines and pag
 _SHIFTS = re.compile(r"\x1b[$(][@-Z]")  # of ISO-2022, as e-mail in Japanese has them
 _ENTITY = re.compile(r"&(?:amp|lt|gt|quot|apos|nbsp|[aouAOUszeic][a-z]{2,5}|#\d{2,5}|#x[0-9A-Fa-f]{2,5});")
 _ESCAPED = re.compile(r"\\u[0-9A-Fa-f]{4}|=[C-F][0-9A-F]=[89AB][0-9A-F]")
+_BYTES = re.compile(r"""^\s*b(['"]).*\1\s*$""")
+_LIST_OF_ONE = re.compile(r"""^\s*[\[(]\s*(['"])(?:(?!\1\s*,\s*['"]).)*\1\s*,?\s*[\])]\s*$""")
+_SPECIAL = re.compile(r"</?s>|<(?:pad|unk|eos|bos|sos|go)>|\[(?:CLS|SEP|PAD|UNK|MASK|BOS|EOS)\]|<\|endoftext\|>", re.I)
+_LINES = re.compile(r"\\[nrt](?=[A-Z0-9\s\"']|$)")
 _TIMES = re.compile(r"\s*(?:\d+:)?\d\d:\d\d[.,]\d+ --> (?:\d+:)?\d\d:\d\d[.,]\d+")
 _DOCUMENT = re.compile(r"\s*(?:<\?xml\b|<!DOCTYPE\b|<html\b|<[A-Za-z][\w:.-]*(?:\s[^<>]*)?>\s*$)")
+ALL = 0.95  # of the texts, that are so where it is doubtful that all are
 _NOT_ENDS = ("\x85", "\u2028", "\u2029", "\x1e", "\x0c", "\x0b")  # separators of other systems
 
 
@@ -34,6 +39,7 @@ class Doubt:
     may: Callable[[str], object]
     does: Callable[[str], object]
     what: str
+    mostly: bool = False  # whether single texts may well be so: it is doubtful where nearly all are
     damaged: bool = False  # whether the text itself is not what was meant, not a mark in it
 
 
@@ -94,6 +100,27 @@ DOUBTS = (
         _ESCAPED.search,
         "hold characters as numbers (\\u00e4, or =C3=A4 as in e-mail), kept: were they written by another program?",
     ),
+    Doubt(
+        lambda block: "b'" in block or 'b"' in block,
+        _BYTES.search,
+        "are bytes as Python writes them (b'…'), kept: write value.decode()",
+    ),
+    Doubt(
+        lambda block: "[" in block or "(" in block,
+        _LIST_OF_ONE.search,
+        "are lists of one text as Python writes them (['…']), kept: write value[0]",
+        mostly=True,
+    ),
+    Doubt(
+        _SPECIAL.search,
+        _SPECIAL.search,
+        "hold special tokens as text (</s>, [CLS], <pad>), kept: take them out, a tokenizer puts its own there",
+    ),
+    Doubt(
+        _LINES.search,
+        _LINES.search,
+        "hold ends of lines as two characters (a backslash and n), kept: were they written by another program?",
+    ),
 )
 
 
@@ -106,6 +133,8 @@ def doubts(texts: Sequence[str], called: str) -> Iterator[tuple[int, str]]:
             rows.setdefault(doubt, []).extend(start + i for i, text in enumerate(block) if doubt.does(text))
     for doubt, found in rows.items():
         if found:
+            if doubt.mostly and len(found) < ALL * len(texts):
+                continue
             yield found[0], f"{len(found):,} {called} {doubt.what}"
 
 

@@ -11,13 +11,14 @@ class DamagedTexts(Rule[Pairs]):
     damaged targets teach to say rubbish.
     ## Threshold and its origin
     Of either side: warning from {warning:%}, error from {error:%} of the texts. A warning, too, where {marks:%} of them
-    hold characters as HTML or JSON write them (&amp; or a backslash, u and four digits), control characters or byte
-    order marks. Ours. Real texts hardly ever look so.
+    hold characters as HTML or JSON write them (&amp; or a backslash, u and four digits; a backslash and n), special
+    tokens of a tokenizer as text (</s>, [CLS]), control characters or byte order marks, or are bytes as Python writes
+    them (b'…'); or where nearly all are lists of one (['…']). Ours. Real texts hardly ever look so.
     """
 
     code, name, level, rank = "DAT031", "texts that were damaged", "error", 2.2
     warning, error = 0.005, 0.1  # of the texts
-    marks = 0.05  # of the texts, with marks of another program
+    marks, mostly = 0.05, 0.95  # of the texts, with marks of another program
     explains = "DAT006 DAT023 DAT026 OUT011 OUT018"
     cures = Cure(
         "Read the files again as what they are, or mend the texts that were read wrong:",
@@ -35,7 +36,8 @@ class DamagedTexts(Rule[Pairs]):
                     found = [text for text in texts if doubt.does(text)]
                     level = self.from_on(len(found) / len(texts))
                     if not doubt.damaged:  # as another program writes them
-                        level = "warning" if len(found) >= self.marks * len(texts) else None
+                        least = self.mostly if doubt.mostly else self.marks
+                        level = "warning" if len(found) >= least * len(texts) else None
                     if found and level:
                         evidence = f"{100 * len(found) / len(texts):.1f} % of the {side}, such as {quoted(found[0])}"
                         yield self.finding(named(part, f"{evidence}, {doubt.what}"), level)
