@@ -40,7 +40,8 @@ class Asking:
 
     `suppressed` are ids that the search may not say, in words where that is set; `barred` how many tokens in a row may
     not come twice, or not from the source, and by how much a token that came is weighed down, by the setting's name.
-    `led` says why outputs are made with the references before the evaluator's eyes, where they are.
+    `led` says why outputs are made with the references before the evaluator's eyes, where they are, `drawn` how it
+    shows that they are drawn at random.
     """
 
     encoded: ExampleSet
@@ -53,6 +54,7 @@ class Asking:
     said: Said | None = None
     barred: Mapping[str, float] = field(default_factory=dict)
     led: str = ""
+    drawn: str = ""
 
     about = "how outputs are asked for"
 

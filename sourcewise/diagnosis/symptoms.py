@@ -53,7 +53,7 @@ SYMPTOMS = (
         "source ignored",
         "ignores ignored unread hallucination hallucinates fluent unrelated language model prior wrong content",
         "what the model says with another source is the measure: source bits, and the gain of each token in a trace.",
-        f"{_UNREAD} WIR043 WIR044 TRN005 SRC002..SRC005 ATT002",
+        f"{_UNREAD} WIR043 WIR044 WIR051 TRN005 SRC002..SRC005 ATT002",
     ),
     Symptom(
         "loss falls, outputs are wrong",
@@ -70,7 +70,7 @@ SYMPTOMS = (
         "does anything get a gradient, and is the rate right? A batch that cannot be learned by heart is a fault of the"
         " network, not of the data.",
         "WIR001..WIR003 WIR011..WIR018 WIR023 WIR026 WIR027 WIR029..WIR032 WIR034 WIR035 WIR038 "
-        "WIR020 WIR041 WIR042 WIR044..WIR048 DAT027 DAT028 DAT030 TRN003 TRN004 TRN006 TRN009"
+        "WIR020 WIR041 WIR042 WIR044..WIR048 WIR051 DAT027 DAT028 DAT030 TRN003 TRN004 TRN006 TRN009"
         " TRN015 DAT003",
     ),
     Symptom(
@@ -131,13 +131,13 @@ SYMPTOMS = (
         "attention looks wrong",
         "attention map diagonal flat uniform one position same alignment cross",
         "do the positions of the memory differ, and does attention move from token to token?",
-        "MEM001 MEM002 WIR005 WIR019 WIR022 WIR043 WIR044 ATT001 ATT002 SRC002 SRC003",
+        "MEM001 MEM002 WIR005 WIR019 WIR022 WIR043 WIR044 WIR051 ATT001 ATT002 SRC002 SRC003",
     ),
     Symptom(
         "outputs depend on the batch",
         "batch size padding different results random noise changes nondeterministic evaluation",
         "is padding masked everywhere, and is everything in eval mode?",
-        "WIR005 WIR008 WIR021 WIR032 WIR033 WIR037 WIR040 WIR049 OUT013",
+        "WIR005 WIR008 WIR021 WIR032 WIR033 WIR037 WIR040 WIR049 OUT013 OUT022",
     ),
 )
 _LEAST, _BESIDE = 0.5, 0.6  # score of the best; share of it from which on others are shown beside it

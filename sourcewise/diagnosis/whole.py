@@ -221,6 +221,7 @@ def _of_model(model: Model, asked: Asked) -> list[Piece]:
                 OF_SOURCE: options.encoder_no_repeat_ngram,
                 PENALTY: options.repetition_penalty,
             },
+            drawn=f"do_sample is set, at a temperature of {options.temperature:g}" if options.sample else "",
         )
     )
     return [of_network(model, encoded), asking, of_evaluation(evaluation)]

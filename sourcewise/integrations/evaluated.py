@@ -89,10 +89,16 @@ def look_at_suppressed(batches: Sequence[Collation], model: Any, processing: Any
         settings = getattr(model, "generation_config", None)
         barred = {name: float(getattr(settings, name, None) or 0) for name in (TWICE, OF_SOURCE, PENALTY)}
         encoded = Collated(batches, speaker_of(model, processing), counted=True)
-        asking = Asking(encoded, suppressed=suppressed_by(network), barred=barred)
-        return look(asking) if asking.suppressed or any(barred.values()) else Piece((), [])
+        drawn = "do_sample of the generation_config is True" if _draws(settings) else ""
+        asking = Asking(encoded, suppressed=suppressed_by(network), barred=barred, drawn=drawn)
+        return look(asking) if asking.suppressed or any(barred.values()) or drawn else Piece((), [])
     except RequestError as problem:
         return Piece((), [absent(Asking, in_words(problem))])
+
+
+def _draws(settings: Any) -> bool:
+    """Whether a generation_config draws tokens, of more than one."""
+    return bool(getattr(settings, "do_sample", False)) and getattr(settings, "top_k", None) != 1
 
 
 def _layout(model: Any, batches: Sequence[Collation], speaker: Speaker, side: Side) -> Piece:

@@ -20,6 +20,7 @@ from sourcewise.diagnosis.measures.objective import Form
 from sourcewise.diagnosis.measures.turned import likelier
 from sourcewise.diagnosis.rules import look
 from sourcewise.diagnosis.rules.outputs.out020_outputs_made_with_the_references import OutputsMadeWithTheReferences
+from sourcewise.diagnosis.rules.outputs.out022_outputs_are_drawn_by_chance import DrawnByChance
 from sourcewise.errors import RequestError
 from sourcewise.evaluation.one_batch import measured
 from sourcewise.evaluation.results import Row
@@ -245,7 +246,9 @@ def evaluated(
     pieces, figures = judged_outputs(encoded, rows, bits, EvaluationConfig())
     said = said_beside(lambda: (reader.said(*each) for each in readable), outputs)
     led = led_by_references(reader, readable, outputs, generate)
-    return pieces | {"likelihood": known, "saying": look(Asking(encoded, said=said, led=led))}, figures | right
+    drawn = "" if led or not readable else drawn_again(outputs[0], generate(readable[0][0]))
+    asking = Asking(encoded, said=said, led=led, drawn=drawn)
+    return pieces | {"likelihood": known, "saying": look(asking)}, figures | right
 
 
 @torch.no_grad()
@@ -291,6 +294,15 @@ def led_by_references(
             return ""
         return f"with other references for the same sources {others} of {len(before)} outputs of a batch are others"
     return ""
+
+
+def drawn_again(before: Sequence[Any], again: Sequence[Any]) -> str:
+    """In words, how many outputs of a batch are others when they are made again; "" where few are."""
+    one, two = ([_plain(each) for each in outputs] for outputs in (before, again))
+    others = sum(a != b for a, b in zip(one, two, strict=False))
+    if others < DrawnByChance.share * len(one) or not others:
+        return ""
+    return f"made again, {others} of {len(one)} outputs of a batch are others"
 
 
 def _plain(output: Any) -> Any:

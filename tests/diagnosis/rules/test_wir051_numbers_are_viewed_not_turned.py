@@ -83,7 +83,9 @@ def test_what_is_viewed_on_purpose() -> None:
 
 
 def test_the_finding_names_the_line() -> None:
-    (said,) = look(Wiring(observed=Observed(moves=Moves(scrambled="a.py:3 views (2, 3) as (3, 2)"))), codes="WIR051").findings
+    (said,) = look(
+        Wiring(observed=Observed(moves=Moves(scrambled="a.py:3 views (2, 3) as (3, 2)"))), codes="WIR051"
+    ).findings
     assert said.level == "error" and said.evidence.startswith("a.py:3 views")
     assert look(Wiring(observed=Observed()), codes="WIR051").findings == []
 
