@@ -15,7 +15,6 @@ from sourcewise.integrations.telling import Told
 
 WIRING = ("wiring", "coming")  # pieces that a doctor which reads data and course itself takes from here
 EVALUATED = ("outputs", "likelihood", "saying", "layout", "against", "beside")  # pieces of an evaluation
-COURSE = ("course", "keeping")  # which loops judge by losses that a Trainer logs itself
 
 
 class Quiet(Told):
@@ -33,7 +32,7 @@ def is_own(model: Any) -> bool:
 class OwnModules:
     """The doctor for loops in a Trainer whose model is a module of somebody's own; what it finds is the `doctor`'s.
 
-    Where the `doctor` itself reads `data` and course, only the wiring is taken from here.
+    Where the `doctor` itself reads data and course, only wiring and evaluations are taken from here.
     """
 
     def __init__(self, doctor: Doctor, model: nn.Module, optimizer: Any, *, steps: int, data: bool) -> None:
@@ -70,7 +69,7 @@ class OwnModules:
     def _take(self) -> None:
         """What is known becomes the doctor's."""
         for name, piece in self.loop.pieces.items():
-            if name in WIRING or (self.data and name.split()[0] not in COURSE) or name.split()[0] in EVALUATED:
+            if self.data or name in WIRING or name.split()[0] in EVALUATED:
                 self.doctor.pieces[name] = piece
         for words in self.loop.told.problems:
             what, _, why = words.partition(": ")

@@ -157,7 +157,7 @@ class SourcewiseCallback(TrainerCallback):
         """Source bits, how the network reads, and its outputs; the figures are also in what `evaluate` returns."""
         name = set_name(metrics)
         try:
-            if self._looks(args, state, given):
+            if self._looks(args, state, given) or self.doctor.own is not None:
                 with self.doctor.guard(f"the evaluation{f' of {name}' if name else ''}"):
                     self._evaluated(name, metrics)
         finally:
