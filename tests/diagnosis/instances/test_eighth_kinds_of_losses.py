@@ -53,6 +53,18 @@ def test_log_probabilities_of_the_wrong_sign() -> None:
     assert first(doctor) == "WIR027" and "the wrong way" in evidence(doctor, "WIR027")
 
 
+def focal(said: Tensor, labels: Tensor, *, right: bool) -> Tensor:
+    """Of what is known already little counts; the wrong way round, of what is not known, and is then unlearned."""
+    nats = F.cross_entropy(said.movedim(-1, 1), labels, ignore_index=PAD, reduction="none")
+    known = (-nats).exp()
+    return ((1 - known if right else known) ** 2 * nats).mean()
+
+
+def test_a_focal_loss_the_wrong_way_round() -> None:
+    assert first(trained(losing(Transformer, lambda s, y: focal(s, y, right=False)), 6)) == "WIR027"
+    assert found(trained(losing(Transformer, lambda s, y: focal(s, y, right=True)), 6)) == []
+
+
 @pytest.mark.parametrize("kind", [Plain, Transformer])
 @pytest.mark.parametrize("share", [0.9, 0.6])
 def test_labels_that_are_spread(kind: Any, share: float) -> None:
