@@ -12,6 +12,8 @@ import pytest
 import torch
 
 from sourcewise.cli import main
+from sourcewise.errors import RequestError
+from sourcewise.model.weights.checkpoint import find_folder
 from tests.commands import Bomb, Models
 
 # ── models ────────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -34,6 +36,17 @@ def test_an_unknown_model(name: str, line: str, refused: Callable[..., str], mon
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     for command in (*MODEL_COMMANDS, "train --name new {{tiny}} --data.train.pairs good.tsv --model {}"):
         assert refused(command.format(name)).startswith(line.replace("here, nor", "here, and nor")), command
+
+
+@pytest.mark.parametrize("marker", ["recipe.yaml", "config.json"])
+def test_a_folder_of_models_names_them(marker: str, tmp_path: Path) -> None:
+    for name in ("second", "first", "notes"):
+        (tmp_path / "runs" / name).mkdir(parents=True)
+    for name in ("second", "first"):
+        (tmp_path / "runs" / name / marker).touch()
+    with pytest.raises(RequestError) as error:
+        find_folder(tmp_path / "runs")
+    assert str(error.value).endswith(f"; it holds first, second: name one: {tmp_path / 'runs' / 'first'}")
 
 
 def test_an_unknown_data_set_of_the_hub(refused: Callable[..., str], monkeypatch: pytest.MonkeyPatch) -> None:

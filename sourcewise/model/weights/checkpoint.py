@@ -80,7 +80,9 @@ def _no_checkpoint(path: Path) -> str:
     adapters = [p.name for p in sorted(path.glob("*/")) if is_adapter(p)]
     if adapters:
         return f"{path}: holds adapters ({some(adapters)}) and no model; name one: {path / adapters[0]}"
-    return f"{path}: neither a run nor a Hugging Face folder (no config.json, no checkpoints/)"
+    models = [p.name for p in sorted(path.glob("*/")) if (p / "recipe.yaml").is_file() or (p / "config.json").is_file()]
+    inside = f"; it holds {some(models)}: name one: {path / models[0]}" if models else ""
+    return f"{path}: neither a run nor a Hugging Face folder (no config.json, no checkpoints/){inside}"
 
 
 def _download(name: str) -> Path:
