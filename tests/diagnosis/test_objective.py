@@ -23,3 +23,33 @@ def test_labels_that_are_all_but_certain(sure: float, kind: str) -> None:
     said = said_by(out.detach(), out.grad)
     assert said is not None and said.form == kind
     assert torch.equal(said.labels[said.counts], labels[said.counts])
+
+
+@pytest.mark.parametrize("given", ["scores", "probabilities", "log-probabilities"])
+@pytest.mark.parametrize("smoothing", [0.1, 0.3])
+def test_smoothing_by_kl_divergence_tells_what_it_was_given(given: str, smoothing: float) -> None:
+    torch.manual_seed(0)
+    size, padding = 20, 0
+    labels = torch.randint(1, size, (8, 6))
+    labels[:, 4:] = padding
+    out = 3 * torch.randn(8, 6, size)
+    out = {"scores": out, "probabilities": out.softmax(-1), "log-probabilities": out.log_softmax(-1)}[given]
+    out = out.requires_grad_()
+    wanted = torch.full_like(out, smoothing / (size - 2)).scatter_(-1, labels[..., None], 1 - smoothing)
+    wanted[..., padding] = 0
+    wanted[labels == padding] = 0
+    (F.kl_div(out, wanted, reduction="sum") / 32).backward()
+    assert out.grad is not None
+    said = said_by(out.detach(), out.grad)
+    assert said is not None and said.form == given
+    assert torch.equal(said.counts, labels != padding)
+    assert torch.equal(said.labels[said.counts], labels[said.counts])
+
+
+def test_a_target_of_its_own_for_each_token_may_be_spread() -> None:
+    torch.manual_seed(0)
+    out = torch.randn(8, 6, 20).log_softmax(-1).requires_grad_()
+    F.kl_div(out, torch.randn(8, 6, 20).softmax(-1), reduction="batchmean").backward()
+    assert out.grad is not None
+    said = said_by(out.detach(), out.grad)
+    assert said is not None and said.form == "log-probabilities"

@@ -231,8 +231,11 @@ def _form(table: Tensor, slope: Tensor, labels: Tensor, close: float) -> Form | 
             return _of_probabilities(table.gather(-1, labels[:, None])[:, 0], at)
         normal = bool((torch.logsumexp(table, -1).abs() < max(close, SUMS)).all())
         return "log-probabilities" if normal else "scores"
-    if bool((slope <= 0).all()) and bool((torch.logsumexp(table, -1).abs() < max(close, SUMS)).all()):
-        return "log-probabilities"  # of a target that is spread, as smoothing by KLDivLoss makes it
+    if bool((slope <= 0).all()):  # of a target that is spread, as smoothing by KLDivLoss makes it
+        if bool((torch.logsumexp(table, -1).abs() < max(close, SUMS)).all()):
+            return "log-probabilities"
+        if _is_linear(slope):
+            return "probabilities" if positive else "scores"
     own = torch.softmax(table, -1)
     one = torch.zeros_like(own).scatter_(-1, labels[:, None], 1.0)
     rest = own - one
@@ -248,6 +251,12 @@ def _form(table: Tensor, slope: Tensor, labels: Tensor, close: float) -> Form | 
     if _normalised_again(slope, own, one, close):
         return "again"
     return ("twice" if positive else "logits") if _smoothed(slope, own, close) else None
+
+
+def _is_linear(slope: Tensor) -> bool:
+    """Whether a loss is a sum of outputs with the same shares for each token: a cross-entropy's never is."""
+    shares = (slope / slope.sum(-1, keepdim=True)).sort(-1).values
+    return bool(((shares - shares.median(0).values).abs() < EVEN * shares.abs().amax()).all())
 
 
 def _proportional(slope: Tensor, wanted: Tensor, close: float) -> bool:

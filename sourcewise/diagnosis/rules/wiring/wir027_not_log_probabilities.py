@@ -4,9 +4,11 @@ from sourcewise.diagnosis.rule import Cure, Findings, Rule
 from sourcewise.diagnosis.wiring import Wiring
 
 SAID = {
-    "probabilities": "the outputs are probabilities, and the loss takes them for log-probabilities (NLLLoss)",
+    "probabilities": "the outputs are probabilities, and the loss takes them for log-probabilities (NLLLoss, "
+    "KLDivLoss)",
     "softmax": "a softmax makes probabilities of the outputs, and the loss takes them for log-probabilities (NLLLoss)",
-    "scores": "the outputs are no log-probabilities, and the loss takes them for such (NLLLoss): no row sums to 1",
+    "scores": "the outputs are no log-probabilities, and the loss takes them for such (NLLLoss, KLDivLoss): no row "
+    "sums to 1",
     "twice": "the outputs are probabilities, and the loss makes a softmax of them once more (CrossEntropyLoss)",
     "axis": "the softmax before the loss runs along time or the batch, not along the vocabulary: no row sums to 1",
     "squares": "the loss is the squares of outputs less ones at the labels (MSELoss): a wrong word costs little",
@@ -48,12 +50,13 @@ class NotLogProbabilities(Rule[Wiring]):
     NLLLoss is one number a token, that of a cross-entropy the probabilities less one at the label.
     ## Why that is bad
     NLLLoss of probabilities is minus their mean: it lies between -1 and 0, its gradient is a fraction of the right one
-    where the model is wrong, and it learns the frequent tokens only. NLLLoss of raw scores has no lower end. A softmax
-    of probabilities can never be sure of anything, and its gradient all but vanishes. A softmax along time makes places
-    rivals instead of tokens. view() in place of transpose() takes the numbers in another order. Squares, and a
-    question for each token by itself, ask for what is not there far more than for what is: a warning. A loss with the
-    wrong sign unlearns. Where nearly all of a label is spread over the vocabulary, to be sure of a word costs more than
-    to know nothing. Logits divided by a large number are all alike, multiplied by one they are all or nothing.
+    where the model is wrong, and it learns the frequent tokens only. NLLLoss of raw scores has no lower end, nor has
+    KLDivLoss. A softmax of probabilities can never be sure of anything, and its gradient all but vanishes. A softmax
+    along time makes places rivals instead of tokens. view() in place of transpose() takes the numbers in another order.
+    Squares, and a question for each token by itself, ask for what is not there far more than for what is: a warning. A
+    loss with the wrong sign unlearns. Where nearly all of a label is spread over the vocabulary, to be sure of a word
+    costs more than to know nothing. Logits divided by a large number are all alike, multiplied by one they are all or
+    nothing.
     ## Threshold and its origin
     An activation that is the last thing before the softmax is an error, too: a ReLU, a sigmoid or a tanh bounds the
     logits, so that no word can be ruled out; dropout there sets some to 0 by chance, a warning. It is found by the
