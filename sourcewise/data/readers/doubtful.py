@@ -24,7 +24,10 @@ _ENTITY = re.compile(r"&(?:amp|lt|gt|quot|apos|nbsp|[aouAOUszeic][a-z]{2,5}|#\d{
 _ESCAPED = re.compile(r"\\u[0-9A-Fa-f]{4}|=[C-F][0-9A-F]=[89AB][0-9A-F]")
 _BYTES = re.compile(r"""^\s*b(['"]).*\1\s*$""")
 _LIST_OF_ONE = re.compile(r"""^\s*[\[(]\s*(['"])(?:(?!\1\s*,\s*['"]).)*\1\s*,?\s*[\])]\s*$""")
-_SPECIAL = re.compile(r"</?s>|<(?:pad|unk|eos|bos|sos|go)>|\[(?:CLS|SEP|PAD|UNK|MASK|BOS|EOS)\]|<\|endoftext\|>", re.I)
+_BEGINS, _ENDS = r"<(?:s|bos|sos|go)>|\[(?:CLS|BOS)\]", r"</s>|<eos>|\[(?:SEP|EOS)\]|<\|endoftext\|>"
+_PADS = r"<(?:pad|unk)>|\[(?:PAD|UNK)\]"
+_SPECIAL = re.compile(f"{_BEGINS}|{_ENDS}|{_PADS}", re.I)
+_SPECIAL_AT_EDGES = re.compile(rf"^\s*(?:{_BEGINS})|(?:{_ENDS})\s*$|{_PADS}", re.I)  # within, they may part fields
 _LINES = re.compile(r"\\[nrt](?=[A-Z0-9\s\"']|$)")
 _TIMES = re.compile(r"\s*(?:\d+:)?\d\d:\d\d[.,]\d+ --> (?:\d+:)?\d\d:\d\d[.,]\d+")
 _DOCUMENT = re.compile(r"\s*(?:<\?xml\b|<!DOCTYPE\b|<html\b|<[A-Za-z][\w:.-]*(?:\s[^<>]*)?>\s*$)")
@@ -113,7 +116,7 @@ DOUBTS = (
     ),
     Doubt(
         _SPECIAL.search,
-        _SPECIAL.search,
+        _SPECIAL_AT_EDGES.search,
         "hold special tokens as text (</s>, [CLS], <pad>), kept: take them out, a tokenizer puts its own there",
     ),
     Doubt(

@@ -37,6 +37,7 @@ def test_texts_as_another_program_writes_them(tmp_path: Path, change: Change, sa
     [
         lambda row, text: repr(text.split()) if row % 2 else repr([text]),  # lists that are asked for
         lambda row, text: f"{text} (\\nu and \\tau)",
+        lambda row, text: f"{text} [SEP] {text}" if row % 2 else f"{text}</s>{text}",  # fields of one text
         lambda row, text: f"[laughs] '{text}'" if row % 3 else f"it's <b>{text}</b>",
     ],
 )

@@ -12,8 +12,9 @@ class DamagedTexts(Rule[Pairs]):
     ## Threshold and its origin
     Of either side: warning from {warning:%}, error from {error:%} of the texts. A warning, too, where {marks:%} of them
     hold characters as HTML or JSON write them (&amp; or a backslash, u and four digits; a backslash and n), special
-    tokens of a tokenizer as text (</s>, [CLS]), control characters or byte order marks, or are bytes as Python writes
-    them (b'…'); or where nearly all are lists of one (['…']). Ours. Real texts hardly ever look so.
+    tokens of a tokenizer as text ([CLS] in front, </s> at the end, <pad>; within a text they may part its fields),
+    control characters or byte order marks, or are bytes as Python writes them (b'…'); or where {mostly:%} are lists of
+    one (['…']). Ours. Real texts hardly ever look so.
     """
 
     code, name, level, rank = "DAT031", "texts that were damaged", "error", 2.2
