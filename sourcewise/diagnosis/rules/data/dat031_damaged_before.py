@@ -1,4 +1,4 @@
-from sourcewise.data.readers.doubtful import DOUBTS
+from sourcewise.data.readers.doubtful import ALL, DOUBTS
 from sourcewise.diagnosis.pairs import Pairs, made_of_text, named, quoted, sample
 from sourcewise.diagnosis.rule import CannotTell, Cure, Findings, Rule
 
@@ -19,7 +19,7 @@ class DamagedTexts(Rule[Pairs]):
 
     code, name, level, rank = "DAT031", "texts that were damaged", "error", 2.2
     warning, error = 0.005, 0.1  # of the texts
-    marks, mostly = 0.05, 0.95  # of the texts, with marks of another program
+    marks, mostly = 0.05, ALL  # of the texts, with marks of another program
     explains = "DAT006 DAT023 DAT026 OUT011 OUT018"
     cures = Cure(
         "Read the files again as what they are, or mend the texts that were read wrong:",
