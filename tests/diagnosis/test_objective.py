@@ -53,3 +53,27 @@ def test_a_target_of_its_own_for_each_token_may_be_spread() -> None:
     assert out.grad is not None
     said = said_by(out.detach(), out.grad)
     assert said is not None and said.form == "log-probabilities"
+
+
+@pytest.mark.parametrize("size", [4, 8, 64])
+@pytest.mark.parametrize("seed", [0, 1, 2])
+@pytest.mark.parametrize("pooled", ["mean", "sum", "max", "relu", "last", "chosen", "weighed"])
+def test_what_a_layer_weighs_is_no_vocabulary(size: int, seed: int, pooled: str) -> None:
+    torch.manual_seed(seed)
+    out = torch.randn(16, 7, size).requires_grad_()
+    weight = torch.randn(size)
+    if pooled == "weighed":
+        weight = weight.abs()  # one sign for all, as the gradient of a loss of labels has
+    pool = {
+        "mean": lambda t: t.mean(1),
+        "sum": lambda t: t.sum(1),
+        "max": lambda t: t.max(1).values,
+        "relu": lambda t: t.relu().mean(1),
+        "last": lambda t: t[:, -1],
+        "chosen": lambda t: (t * torch.randint(0, 2, (16, 7, 1))).sum(1),
+        "weighed": lambda t: t.mean(1),
+    }[pooled]
+    scores = pool(out) @ weight
+    F.binary_cross_entropy_with_logits(scores, torch.ones(16)).backward()  # what is made is to be judged right
+    assert out.grad is not None
+    assert said_by(out.detach(), out.grad) is None

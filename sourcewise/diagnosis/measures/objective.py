@@ -254,9 +254,16 @@ def _form(table: Tensor, slope: Tensor, labels: Tensor, close: float) -> Form | 
 
 
 def _is_linear(slope: Tensor) -> bool:
-    """Whether a loss is a sum of outputs with the same shares for each token: a cross-entropy's never is."""
-    shares = (slope / slope.sum(-1, keepdim=True)).sort(-1).values
-    return bool(((shares - shares.median(0).values).abs() < EVEN * shares.abs().amax()).all())
+    """Whether a loss is a sum of outputs, each token's with the shares of a smoothed label: much at one, which differs
+    from token to token, and at the others one share or nothing. A cross-entropy's gradient never is; that of a mean
+    over time, which a layer behind weighs, has the same shares in the same places.
+    """
+    shares = (slope / slope.sum(-1, keepdim=True)).sort(-1).values  # (rows, vocabulary)
+    same = (shares - shares.median(0).values).abs() < EVEN * shares.abs().amax()
+    others = shares[:, :-1]
+    even = (others - others.median(-1, keepdim=True).values).abs() <= EVEN * others.amax(-1, keepdim=True)
+    one = bool((even | (others <= EVEN * others.amax(-1, keepdim=True))).all())
+    return bool(same.all()) and one and len(slope.argmin(-1).unique()) > 1
 
 
 def _proportional(slope: Tensor, wanted: Tensor, close: float) -> bool:
