@@ -79,6 +79,11 @@ class DatasetConfig(Options):
     source_form: Literal["NFC", "NFD", "NFKC", "NFKD"] | None = Field(
         None, description="Unicode form of the sources, such as NFD: a letter apart from its accent (default: as read)"
     )
+    source_letters: bool = Field(
+        False,
+        description="write sources with a space between all characters (spaces they had go), behind source_form: so "
+        "that data.unit words takes letters",
+    )
     where: dict[str, str] = Field(
         default_factory=dict,
         description="of pairs: only the rows whose column has this value, COLUMN: VALUE; a list of values makes a "
@@ -120,9 +125,10 @@ class DatasetConfig(Options):
             raise ValueError("stream reads pairs: from Parquet, shards (.tar), a folder of either, or hub:NAME")
         if self.where and (not self.pairs or self.stream):
             raise ValueError("where chooses among the rows of pairs that are not streamed")
-        if self.text and (self.prefix or self.prompt or self.source_form):
+        if self.text and (self.prefix or self.prompt or self.source_form or self.source_letters):
             raise ValueError(
-                "text has no sources to put a prefix or prompt before, or to write in a source_form; leave it out"
+                "text has no sources to put a prefix or prompt before, or to write in a source_form or in "
+                "source_letters; leave it out"
             )
         if self.denoise == "ul2" and (self.noise_density, self.mean_span) != (0.15, 3.0):
             raise ValueError("noise_density and mean_span are of denoise span; UL2's denoisers have their own")

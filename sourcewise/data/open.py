@@ -44,8 +44,8 @@ Use = Literal["train", "valid", "test"]
 USES: tuple[Use, ...] = ("test", "valid", "train")  # the first ones are the best model of a user's own sources
 EMBEDDED = ("digits", "dates")
 LENT = (  # options of a recipe's set that also hold for another file
-    *("prefix", "lowercase", "source_form", "name", "source_language", "target_language", "metric", "max_source"),
-    *("max_target", "quoting", "join_sources"),
+    *("prefix", "lowercase", "source_form", "source_letters", "name", "source_language", "target_language", "metric"),
+    *("max_source", "max_target", "quoting", "join_sources"),
 )
 
 

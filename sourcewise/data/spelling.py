@@ -14,16 +14,18 @@ Form = Literal["NFC", "NFD", "NFKC", "NFKD"]
 
 @dataclass(frozen=True, slots=True)
 class Spelling:
-    """Lower case of both sides; the Unicode form of sources; and what is put before these."""
+    """Lower case of both sides; the Unicode form of sources, and a space between their letters; what is put before."""
 
     prefix: str = ""
     lowercase: bool = False
     form: Form | None = None
+    letters: bool = False
 
     @classmethod
     def of(cls, config: DatasetConfig, prefix: str | None = None) -> Spelling:
         """That of a set, or with another prefix."""
-        return cls(config.prefix if prefix is None else prefix, config.lowercase, config.source_form)
+        before = config.prefix if prefix is None else prefix
+        return cls(before, config.lowercase, config.source_form, config.source_letters)
 
     def target(self, text: str) -> str:
         """A target, spelled so."""
@@ -45,7 +47,8 @@ class Spelling:
 
     def _inner(self, text: str) -> str:
         text = self.target(text)
-        return unicodedata.normalize(self.form, text) if self.form else text
+        text = unicodedata.normalize(self.form, text) if self.form else text
+        return " ".join("".join(text.split())) if self.letters else text
 
 
 NOTHING = Spelling()

@@ -152,14 +152,23 @@ class Rounded:
 
 
 @dataclass(frozen=True, slots=True)
+class Dead:
+    """How many parts of sources moved no output at all when others stood there, of how many that were tried."""
+
+    unmoved: int
+    tried: int
+    parts: Literal["words", "quarters"]  # single words, or quarters of sources of frames
+
+
+@dataclass(frozen=True, slots=True)
 class Moves:
     """How far outputs move, over the largest: by themselves, with other sources; with other words in the later half of
     the targets before these, where the first of them is to be said, and behind it; whether these move no output that
     says the next word, but the one after it (`skipped`); with more padding behind the
     sources; with other rows in the batch, and where in the modules rows begin to read each other; with the same rows in
     other places of the batch. `unreached` is the share of the outputs that a single place of their source never moves,
-    of a network that is not trained yet, `dead` how many words of sources moved no output at all when another stood
-    there, and of how many. `order` is how far they move when sources are turned from end to beginning,
+    of a network that is not trained yet, `dead` how much of the sources moved no output at all when something else
+    stood there. `order` is how far they move when sources are turned from end to beginning,
     `text` whether these are ids. `unread` counts passes in which no word of the targets moved any output, and
     `choiceless` says where a softmax runs over a single entry, `scrambled` where numbers are viewed as if that turned
     their axes; `sharp` is the least standard deviation of scores over the places of the sources, of a
@@ -177,7 +186,7 @@ class Moves:
     mixed: str = ""
     place: float | None = None
     unreached: float | None = None
-    dead: tuple[int, int] | None = None
+    dead: Dead | None = None
     order: float | None = None
     text: bool = True
     unread: int = 0

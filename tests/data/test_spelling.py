@@ -36,3 +36,19 @@ def test_turns_and_further_references() -> None:
     example = Example("1", "Ja", "É B", turns=("É ", "B"), others=("JA",))
     found = Spelling("p ", lowercase=True, form="NFD").example(example)
     assert found.turns == ("p e\u0301 ", "b") and found.source == "p e\u0301 b" and found.references == ("ja", "ja")
+
+
+@given(st.text())
+def test_letters_of_sources_stand_apart(text: str) -> None:
+    found = Spelling(letters=True).source(text)
+    assert found.split(" ") == list("".join(text.split())) or not found
+    assert Spelling(letters=True).source(found) == found
+
+
+def test_a_syllable_is_its_letters_behind_a_prefix(write_text) -> None:
+    path = write_text("x.tsv", f"source\ttarget\n{KOREAN}\tk a ɡ a m\nNew York\tn j u j\n")
+    config = DatasetConfig(pairs=str(path), source_form="NFD", source_letters=True, prefix="<kor> ")
+    korean, words = open_dataset(config)
+    assert korean.source == "<kor> " + " ".join(unicodedata.normalize("NFD", "가감"))
+    assert len(korean.source.split()) == 6 and korean.target == "k a ɡ a m"
+    assert words.source == "<kor> N e w Y o r k"

@@ -21,6 +21,7 @@ from sourcewise.integrations.collated import LABELS, MASK, TEXT, VECTORS
 from sourcewise.integrations.loop.batches import Named, exchanged, tensors_of
 from sourcewise.integrations.loop.evaluating import Reader, source_effect, turned_sources
 from sourcewise.integrations.loop.explained import begin_of
+from sourcewise.integrations.loop.places import of_quarters, of_single_places
 from sourcewise.integrations.loop.understood import Understood, of_target
 from sourcewise.integrations.loop.watching import Watching
 
@@ -30,9 +31,6 @@ OF_ORDER = (nn.RNNBase, nn.RNNCellBase, nn.Conv1d, nn.Conv2d)  # what reads padd
 HIDDEN = 0.02, 4  # of the words of a batch, and words, that no mask of their padding hides
 PASSES = 8  # in which a decoder is fed its targets at least once, where it is so in half of the batches
 TRIED = 3  # passes, in which no word moves the output that says the next
-PLACES = 8  # of the sources, that are changed one by one
-REMEMBERED = 24  # places of a source, over which the state of a fresh recurrent network still tells the first word
-FEW = 4  # of the rows of a batch, one has a place that is changed
 MOST_SUBSAMPLED = 16  # frames that a place of a memory stands for
 STACKS = (nn.TransformerEncoder, nn.TransformerDecoder)
 
@@ -67,7 +65,8 @@ def moves_of(reader: Reader, batch: Any, named: Named, modules: Sequence[nn.Modu
     company, mixed, place = _of_company(reader, batch, named, labels, usual, modules)
     unreached, dead = None, None
     if fresh and itself == 0 and not torch.equal(usual.bfloat16().float(), usual):  # which rounds small moves away
-        unreached, dead = _of_single_places(reader, batch, named, labels, usual)
+        unreached, dead = of_single_places(reader, batch, named, labels, usual, modules)
+        dead = dead or of_quarters(reader, batch, named, labels, usual, modules)
     held = tensors_of(batch) if reader.logits is not None else named  # what the loop itself reads
     choiceless, sharp = _of_scores(reader, batch, named, labels, collation[MASK].shape[1], fresh=fresh)
     return Moves(
@@ -170,52 +169,6 @@ def _unread(known: Understood, batch: Any, named: Named, held: Named, moved: Any
         if _of_later(known, batch, named, labels, moved)[2] is not None:
             return 0
     return PASSES
-
-
-def _of_single_places(
-    reader: Reader, batch: Any, named: Named, labels: Tensor, usual: Tensor
-) -> tuple[float | None, tuple[int, int] | None]:
-    """Of the outputs of examples that a single place of the source moves somewhere: the share that it never moves.
-
-    Outputs that no place moves are left out: they stand there for another reason, such as for the start token. None
-    where no place moves any. And of words of sources that were exchanged for others: how many moved no output at all,
-    and of how many; None where sources are features, or so long that a fresh state forgets their beginning.
-    """
-    known = reader.understood
-    assert known.source is not None
-    collation = known.collation(named)
-    real, path = collation[MASK].bool(), known.source.path
-    held = real & real.roll(1, 0)
-    words = collation[TEXT] if TEXT in collation and held.shape[1] <= REMEMBERED else None
-    places = held.sum(0).gt(len(held) // (FEW if words is not None else 2)).nonzero()[:, 0]
-    places = places[torch.linspace(0, len(places) - 1, min(PLACES, len(places))).long()] if len(places) else places
-    unmoved, changes = 0, 0
-    found: list[tuple[Tensor, Tensor]] = []  # of each place: which outputs it moves, and which are asked for
-    for place in places.tolist():
-        axis = int(not known.source_turned)
-        changed = named[path].clone()
-        changed.select(axis, place).copy_(named[path].select(axis, place).roll(1, 0))
-
-        def change(name: str, each: Tensor, changed: Tensor = changed) -> Tensor:
-            return changed if name == path else each
-
-        try:
-            tensors = {name: change(name, each) for name, each in named.items()}
-            moved = (reader.table(exchanged(batch, change), tensors, labels) - usual).abs().amax(-1) > 0
-        except Exception:  # the loop made something of just these sources
-            return None, None
-        reached = (moved & (labels != IGNORED)).any(1)
-        rows = held[:, place].to(moved.device) & reached
-        if words is not None:
-            other = (held[:, place] & (words[:, place] != words[:, place].roll(1, 0))).to(moved.device)
-            unmoved, changes = unmoved + int((other & ~reached).sum()), changes + int(other.sum())
-        found.append((moved, rows[:, None] & (labels != IGNORED)))
-    if not found:
-        return None, None
-    moved, asked = (torch.stack(each) for each in zip(*found, strict=True))
-    asked &= (moved & asked).any((0, 1))
-    share = float((asked & ~moved).sum() / asked.sum()) if bool(asked.any()) else None
-    return share, (unmoved, changes) if words is not None and share is not None else None
 
 
 def _of_company(

@@ -72,6 +72,100 @@ class Recurrent(nn.Module):
         return self.out(self.decoder(self.embed(read), self.encoder(self.embed(source))[1])[0])
 
 
+class Frames(nn.Module):
+    """Two convolutions of stride 2 over frames, and a decoder that reads what a mask by lengths leaves of them.
+
+    `fault`: "" for none, lengths that are divided once too often, sources that are cut, or lengths of the targets.
+    """
+
+    def __init__(self, fault: str = "", recurrent: bool = False) -> None:
+        super().__init__()
+        self.fault = fault
+        self.convolutions = nn.ModuleList([nn.Conv1d(5, WIDTH, 3, 2, 1), nn.Conv1d(WIDTH, WIDTH, 3, 2, 1)])
+        self.rnn = nn.GRU(WIDTH, WIDTH // 2, batch_first=True, bidirectional=True) if recurrent else None
+        self.target, self.places = nn.Embedding(WORDS, WIDTH), nn.Embedding(64, WIDTH)
+        layer = nn.TransformerDecoderLayer(WIDTH, HEADS, 64, 0.0, batch_first=True)
+        self.decoder, self.out = nn.TransformerDecoder(layer, 1), nn.Linear(WIDTH, WORDS)
+
+    def forward(self, frames: Tensor, lengths: Tensor, read: Tensor) -> Tensor:
+        if self.fault == "cut":
+            frames, lengths = frames[:, : frames.shape[1] // 3], lengths.clamp(max=frames.shape[1] // 3)
+        x = frames.transpose(1, 2)
+        for each in self.convolutions:
+            x, lengths = each(x).relu(), (lengths + 1) // 2
+        memory = x.transpose(1, 2)
+        if self.rnn is not None:
+            memory = self.rnn(memory)[0]
+        if self.fault == "divided":
+            lengths = (lengths + 1) // 2
+        if self.fault == "target":
+            lengths = torch.full_like(lengths, read.shape[1] // 2)
+        memory = memory + self.places(torch.arange(memory.shape[1]))
+        blank = torch.arange(memory.shape[1]) >= lengths[:, None]
+        y = self.target(read) + self.places(torch.arange(read.shape[1]))
+        future = torch.ones(read.shape[1], read.shape[1]).triu(1).bool()
+        return self.out(self.decoder(y, memory, tgt_mask=future, memory_key_padding_mask=blank))
+
+
+def padded(frames: list[Tensor], padding: str, width: int) -> Tensor:
+    """(batch, width, dims), with zeros behind, the last frame again, noise, or zeros before all is normalised."""
+    rows = []
+    for each in frames:
+        more = torch.zeros(width - len(each), each.shape[1])
+        if padding == "last":
+            more = each[-1:].expand_as(more)
+        rows.append(torch.cat((each, more)))
+    found = torch.stack(rows)
+    return (
+        (found - 0.3) / 1.1
+        if padding == "normalised"
+        else found + 1e-5 * torch.randn_like(found) * (padding == "noise")
+    )
+
+
+def of_frames(model: Any, padding: str = "zeros", fixed: bool = False) -> list[tuple[str, str]]:
+    """WIR005 and WIR043, where found, and their levels; frames are as wide as the longest, or always the same."""
+    torch.manual_seed(0)
+    optimizer = torch.optim.Adam(model.parameters(), 1e-3)
+    doctor = sourcewise.doctor(model, optimizer)
+    for _ in range(12):
+        lengths = torch.randint(16, 65, (16,))
+        frames = padded([torch.randn(n, 5) for n in lengths], padding, 80 if fixed else int(lengths.max()))
+        goal = torch.cat((torch.ones(16, 1).long(), torch.randint(3, WORDS, (16, 7)), torch.full((16, 1), 2)), 1)
+        loss = F.cross_entropy(model(frames, lengths, goal[:, :-1]).transpose(1, 2), goal[:, 1:])
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        doctor.step(loss, {"frames": frames, "lengths": lengths, "goal": goal})
+    assert doctor._moves is not None and doctor._moves.dead is not None, "not looked at"  # type: ignore[attr-defined]
+    return [(f.code, f.level) for f in doctor.diagnosis.findings if f.code in ("WIR005", "WIR043")]
+
+
+@pytest.mark.parametrize("fault", ["divided", "cut", "target"])
+def test_the_end_of_recordings_that_nothing_reads(fault: str) -> None:
+    torch.manual_seed(1)
+    found = dict(of_frames(Frames(fault)))  # where a mask hides more than half of the frames, WIR005 tells too
+    assert found["WIR043"] == "error" and found.get("WIR005", "error") == "error"
+
+
+def test_the_end_that_no_state_was_given() -> None:
+    torch.manual_seed(1)
+    assert of_frames(Frames("cut", recurrent=True)) == [("WIR043", "error")]
+
+
+@pytest.mark.parametrize("padding", ["zeros", "last", "noise", "normalised"])
+def test_padding_behind_recordings_is_not_their_end(padding: str) -> None:
+    torch.manual_seed(1)
+    assert of_frames(Frames(), padding) == []
+
+
+@pytest.mark.parametrize("recurrent", [False, True])
+@pytest.mark.parametrize("padding", ["zeros", "last", "normalised"])
+def test_recordings_in_a_width_that_is_always_the_same(padding: str, recurrent: bool) -> None:
+    torch.manual_seed(1)
+    assert of_frames(Frames(recurrent=recurrent), padding, fixed=True) == []
+
+
 def levels(model: Any, dims: int = 0, time: int = 7, steps: int = 12) -> list[str]:
     """WIR043's levels in a short training."""
     torch.manual_seed(0)

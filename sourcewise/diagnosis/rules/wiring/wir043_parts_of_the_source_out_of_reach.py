@@ -3,8 +3,9 @@ from sourcewise.diagnosis.rule import Cure, Findings, Rule
 from sourcewise.diagnosis.wiring import Wiring
 
 READ = Cure(
-    "See what the encoder is given, and that lengths are those of the sources; read all places, up to the last:",
-    "lengths = (source != pad).sum(1)  # not of the targets",
+    "See what the encoder is given, and that lengths are those of the sources, divided by just as much as its layers "
+    "leave out; read all places, up to the last:",
+    "lengths = (source != pad).sum(1)  # not of the targets; behind a stride of 2: (lengths + 1) // 2",
     "packed = pack_padded_sequence(x, lengths.cpu(), batch_first=True, enforce_sorted=False)",
 )
 
@@ -20,9 +21,10 @@ class PartsOutOfReach(Rule[Wiring]):
     Warning where {warning:%} of these outputs never move, error from {error:%} on. A network that reads its whole
     source has 0: attention to all places, and states that run over all, move each output by a little. Not asked of
     networks that were trained, whose attention is sharp, nor in bf16, which rounds small moves away. A warning where
-    {some:%} of the words of sources, and an error where {most:%}, move no output at all when another word stands in
-    their place, of {fewest} that were tried: lengths of the other side, an index along the wrong axis, or a cut leave
-    them out.
+    {some:%} of the words of sources, and an error where {most:%} (of quarters of sources of frames, {quarters:%}), move
+    no output at all when others stand in their place, of {fewest} that were tried: a mask that is too short behind
+    frames that are joined or left out, lengths of the other side, an index along the wrong axis, or a cut leave them
+    out.
     """
 
     code, name, level = "WIR043", "parts of the source are out of reach", "error"
@@ -30,16 +32,19 @@ class PartsOutOfReach(Rule[Wiring]):
     explains = "TRN003 TRN005 SRC003 SRC005 OUT00*"
     warning, error = 0.05, 0.15  # of the outputs
     some, most, fewest = 0.15, 0.4, 12  # of the words that were exchanged; words
+    quarters = 0.2  # of the quarters of sources
     cures = Cure(
         "Cut heads off the last axis, and move them before time; see that each mask runs along the keys:",
         "q = q.view(batch, time, heads, size).transpose(1, 2)  # not view(batch, heads, time, size)",
     )
 
     def check(self, wiring: Wiring) -> Findings:
-        dead, of = (wiring.observed.moves.dead if wiring.observed is not None else None) or (0, 0)
-        if of >= self.fewest and dead >= self.some * of:
-            level: Level = "error" if dead >= self.most * of else "warning"
-            evidence = f"of {of} words of sources, each exchanged for another, {dead} move no output at all"
+        dead = wiring.observed.moves.dead if wiring.observed is not None else None
+        if dead is not None and dead.tried >= self.fewest and dead.unmoved >= self.some * dead.tried:
+            most = self.most if dead.parts == "words" else self.quarters
+            level: Level = "error" if dead.unmoved >= most * dead.tried else "warning"
+            parts = {"words": "words of sources", "quarters": "quarters of sources"}[dead.parts]
+            evidence = f"of {dead.tried} {parts}, each exchanged for another, {dead.unmoved} move no output at all"
             yield self.finding(f"{evidence}: they are cut off, or nothing reads them", level, READ)
             return
         share = wiring.observed.moves.unreached if wiring.observed is not None else None
