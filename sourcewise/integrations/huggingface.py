@@ -22,6 +22,7 @@ from sourcewise.diagnosis.against import Against, Held, held_of, joined
 from sourcewise.diagnosis.answer import Piece
 from sourcewise.diagnosis.measures.freshness import looks_trained
 from sourcewise.diagnosis.measures.laid import Side
+from sourcewise.diagnosis.observed import Rounded
 from sourcewise.diagnosis.pairs import FEWEST, SAMPLE, Pairs
 from sourcewise.diagnosis.rules import absent, look
 from sourcewise.diagnosis.wiring import EXAMPLES, Wiring
@@ -40,7 +41,7 @@ from sourcewise.integrations.passing import First, Passing, Spread, as_tensors
 from sourcewise.integrations.passing import joined as as_one
 from sourcewise.integrations.rates import groups
 from sourcewise.integrations.recorder import Recorder
-from sourcewise.integrations.rounding import BeforeStep
+from sourcewise.integrations.rounding import BeforeStep, later
 from sourcewise.integrations.subjects import Training, pairs_of, plan_of, speaker_of, told_to_keep, wiring_of, within_of
 from sourcewise.integrations.telling import Told, of_set
 from sourcewise.runtime.device import is_host
@@ -78,6 +79,7 @@ class HuggingFaceDoctor(Doctor):
         self.stream: Stream | None = None  # of the batches of the training
         self._seen_last: list[dict[str, Any]] = []  # of the last evaluation
         self._halves: BeforeStep | None = None
+        self._rounded: Rounded | None = None
         self._held: Held | None = None  # the first examples of the training
         self._side: Side = ""  # where sources are padded in training
         self.own: OwnModules | None = None  # where the model is a module of somebody's own
@@ -273,8 +275,9 @@ class HuggingFaceDoctor(Doctor):
         """How many numbers in half precision the step has moved."""
         halves, self._halves = self._halves, None
         rates = [float(group.get("lr") or 0.0) for group in groups(self.optimizer)]
-        if halves is not None and (rounded := halves.after(max(rates, default=0.0))) is not None:
-            self.pieces["rounding"] = look(Wiring(rounded=rounded), codes="WIR047")
+        if halves is not None:
+            self._rounded = later(self._rounded, halves.after(max(rates, default=0.0)))
+            self.pieces["rounding"] = look(Wiring(rounded=self._rounded), codes="WIR047")
 
     @guarded("the order of the batches")
     def _judge_order(self) -> None:

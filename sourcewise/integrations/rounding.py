@@ -40,6 +40,16 @@ def rounded_of(found: Sequence[Counted], rate: float) -> Rounded | None:
     return Rounded(found[0][0], sum(int(moved) for _, moved, _ in found) / numbers, numbers, rate) if numbers else None
 
 
+def later(before: Rounded | None, now: Rounded | None) -> Rounded | None:
+    """Which of two looks tells: the one at the higher rate, the later where they are equal.
+
+    A rate that falls to nothing in the end moves little then, and does little harm.
+    """
+    if before is None or now is None:
+        return now or before
+    return now if now.rate >= before.rate else before
+
+
 class BeforeStep:
     """A few matrices in half precision, and their gradients, as they are before a step."""
 

@@ -20,7 +20,7 @@ from sourcewise.errors import RequestError
 from sourcewise.integrations.finite import half_of, local
 from sourcewise.integrations.loop.watching import Hook, noises
 from sourcewise.integrations.rates import settings
-from sourcewise.integrations.rounding import Counted, counted, is_half, rounded_of, some
+from sourcewise.integrations.rounding import Counted, counted, is_half, later, rounded_of, some
 from sourcewise.model.parts import ParameterInfo
 from sourcewise.training.events import Step
 
@@ -41,6 +41,7 @@ class Stepping:
         self.gradients: dict[int, float] = {}  # parameter → root mean square
         self.updates: dict[int, float] = {}
         self._moving: list[Counted] = []  # of matrices in half precision
+        self._rounded: Rounded | None = None  # the look at them that tells
         self._before: dict[int, Tensor] = {}
         self._within = False  # a step
         self._rates: list[float] = []  # of the first optimizer, each as it changed
@@ -94,8 +95,10 @@ class Stepping:
         return Decay(value, not decoupled and "betas" in group, kind)
 
     def rounded(self) -> Rounded | None:
-        """How many numbers in half precision the step moved that was looked at last; None where there are none."""
-        return rounded_of(self._moving, self.rate) if self._moving and self.taken else None
+        """How many numbers in half precision a step moved, of those looked at; None where there are none."""
+        if self._moving and self.taken:
+            self._rounded = later(self._rounded, rounded_of(self._moving, self.rate))
+        return self._rounded
 
     def start(self) -> None:
         """The next step is looked at."""

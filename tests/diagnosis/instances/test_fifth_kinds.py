@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -11,7 +12,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from sourcewise.diagnosis.observed import Rounded
 from sourcewise.integrations.loop import LoopDoctor
+from sourcewise.integrations.rounding import later
 from tests.diagnosis.instances.loops import Gru, Loop, Transformer, adam, found, sgd
 from tests.diagnosis.instances.test_other_kinds_of_loops import asked, first, greedy, trained
 from tests.integrations.loops import PAD, SIZE, SOS, batches, words
@@ -402,3 +405,17 @@ def test_sampled_outputs_are_others_each_time(learnt: Any) -> None:
         return [*torch.randint(3, SIZE, (len(batch[0]), 5))]
 
     assert "OUT020" not in dict(asked(loop, held_out, drawn))
+
+
+@pytest.mark.parametrize("moved", [0.3, 0.95])
+def test_a_rate_that_has_fallen_does_not_tell_what_rounding_takes(moved: float) -> None:
+    looks = [Rounded("bfloat16", moved, 1000, 1e-3), Rounded("bfloat16", 0.01, 1000, 1e-6), None]
+    assert functools.reduce(later, looks, None) == looks[0]
+    assert later(looks[0], Rounded("bfloat16", 0.5, 1000, 1e-3)).moved == 0.5  # type: ignore[union-attr]
+
+
+def test_bf16_whose_rate_falls_to_nothing() -> None:
+    loop = half(Gru, torch.bfloat16, 3e-3)
+    fall = torch.optim.lr_scheduler.LambdaLR(loop.optimizers[0], lambda n: max(0.0, 1 - n / 20))
+    loop.optimizers[0].register_step_post_hook(lambda *_: fall.step())
+    assert "WIR047" not in codes(trained(loop, 21))

@@ -13,12 +13,13 @@ class UpdatesAreRoundedAway(Rule[Wiring]):
 
     ## Threshold and its origin
     Below {warning:%} a warning, below {error:%} an error. Measured: all move in fp32, nine of ten in bf16 at a rate of
-    1e-3, and one of twenty at 2e-5. Steps at a learning rate of 0 are not judged. An optimizer that rounds at random,
+    1e-3, and one of twenty at 2e-5; a third or less at 3e-4 in a T5 that had 41 % right by it, and 91 % in fp32. The
+    look at the highest learning rate tells, and none at 0. An optimizer that rounds at random,
     or keeps what was rounded off, moves as much on average, and may pass over it.
     """
 
     code, name, level, rank = "WIR047", "updates are rounded away", "error", 1.45
-    warning, error = 0.2, 0.08  # of the numbers with a gradient
+    warning, error = 0.4, 0.08  # of the numbers with a gradient
     explained_by = "WIR001 WIR030 WIR041"
     explains = "WIR014 TRN003..TRN005 TRN009 OUT009"
     cures = Cure(
