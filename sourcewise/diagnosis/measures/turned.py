@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -11,9 +13,11 @@ from torch import Tensor
 from sourcewise.data.batches import IGNORED, Budget, Source, sorted_batches
 from sourcewise.data.encoding import ExampleSet
 from sourcewise.diagnosis.likelihood import Likelihood
+from sourcewise.diagnosis.measures.changed import changes_of
 from sourcewise.model.protocol import Network, token_nats
 
 MOST = 96  # examples
+GOOD = 0.5  # nats per token, below which no change of the sources is tried
 
 
 @torch.inference_mode()
@@ -34,7 +38,10 @@ def measure_likelihood(network: Network, encoded: ExampleSet, trained: bool, bat
         own[rows], tokens[rows] = nats(batch.source), (batch.labels != IGNORED).sum(1)
         other = batch.source.turned()
         turned[rows], changed = own[rows] if other is None else nats(other), changed or other is not None
-    return Likelihood(own, tokens, turned if changed else None, network.vocabulary, trained)
+    found = Likelihood(own, tokens, turned if changed else None, network.vocabulary, trained)
+    if not trained or found.loss < GOOD or not math.isfinite(found.loss):
+        return found
+    return replace(found, changes=list(changes_of(network, chosen, found.each)))
 
 
 def _begun(network: Network, encoded: ExampleSet) -> list[int]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,7 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from sourcewise.data.batches import turned_rows
-from sourcewise.diagnosis.likelihood import Likelihood
+from sourcewise.diagnosis.likelihood import Change, Likelihood
+from sourcewise.diagnosis.measures.changed import CHANGES
 from sourcewise.diagnosis.measures.freshness import looks_trained
 from sourcewise.diagnosis.rules import look
 
@@ -43,6 +45,39 @@ def likelihood(own: float, turned: float | None, *, trained: bool = True, vocabu
 )
 def test_what_is_named(own: float, turned: float | None, trained: bool, codes: list[str]) -> None:
     assert found(likelihood(own, turned, trained=trained)) == codes
+
+
+@pytest.mark.parametrize(
+    ("own", "changed", "trained", "codes"),
+    [
+        (2.8, 0.3, True, ["SRC007"]),
+        (2.8, 0.3, False, []),  # what nobody trained reads nothing
+        (2.8, 2.0, True, []),  # better, and poor all the same
+        (0.8, 0.4, True, []),
+        (9.0, 4.9, True, ["SRC005"]),  # no better than a guess
+    ],
+)
+def test_one_change_of_the_sources(own: float, changed: float, trained: bool, codes: list[str]) -> None:
+    changes = [
+        Change("numbers divided by 255", nats(own - 0.1, seed=2) / 10),
+        Change("that", nats(changed, seed=3) / 10),
+    ]
+    said = look(replace(likelihood(own, None, trained=trained), changes=changes)).findings
+    assert [finding.code for finding in said] == codes
+    assert all("with that the loss is" in finding.evidence for finding in said if finding.code == "SRC007")
+
+
+def test_changes_of_frames_are_undone_by_their_twins() -> None:
+    frames = np.random.default_rng(0).random((23, 4)).astype(np.float32)
+    words = "order of their numbers as text"
+    there = [change for what, change in CHANGES.items() if f"into the {words}" in what]
+    back = [change for what, change in CHANGES.items() if f"from the {words}" in what]
+    for one, other in [*zip(there, back, strict=True), *zip(back, there, strict=True)]:
+        assert np.array_equal(other(one(frames)), frames) and not np.array_equal(one(frames), frames)
+    assert np.array_equal(there[1](frames)[:4], frames[[0, 1, 10, 11]])
+    assert np.array_equal(there[0](frames)[:4], frames[[0, 9, 10, 11]])  # files 1, 10, 11, 12
+    for change in CHANGES.values():
+        assert np.isfinite(change(frames)).all() and change(frames).shape[1] == 4
 
 
 def test_a_gain_of_few_examples_is_chance() -> None:
