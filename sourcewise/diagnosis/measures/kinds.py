@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 COLUMNS = 400  # the commonest words
+LETTERS, TAGGED = r"[^\W\d_]+", r"[^\W\d_]+|[<\[_]\S+|\d+"  # words alone; and what may say a language, or a task
 COMMON = 0.9  # of the rows of a kind, that begin with one token where that tells the kind
 SEED = 26  # of the rows that are learned from
 ROUNDS = 30  # of the search for the split
@@ -64,11 +65,11 @@ def _described(what: str, by_words: bool, rows: Sequence[Triple], side: np.ndarr
     return Kinds(what, by_words, min(share, 1 - share), examples, told, max(share, 1 - share), tells)
 
 
-def _table(texts: Sequence[str], columns: int = COLUMNS) -> np.ndarray:
-    """Which of the commonest words each text has: (texts, words) of 0 and 1; words of letters alone."""
-    held = [set(re.findall(r"[^\W\d_]+", text.casefold())) for text in texts]
+def _table(texts: Sequence[str], words: str = LETTERS) -> np.ndarray:
+    """Which of the commonest words each text has: (texts, words) of 0 and 1."""
+    held = [set(re.findall(words, text.casefold())) for text in texts]
     counts = Counter(word for each in held for word in each)
-    chosen = {word: i for i, (word, count) in enumerate(counts.most_common(columns)) if count > 1}
+    chosen = {word: i for i, (word, count) in enumerate(counts.most_common(COLUMNS)) if count > 1}
     table = np.zeros((len(texts), len(chosen)), dtype=np.float32)
     for i, each in enumerate(held):
         table[i, [chosen[word] for word in each if word in chosen]] = 1
@@ -83,7 +84,8 @@ def _by_words(texts: Sequence[str], most: float, words: int) -> np.ndarray | Non
     if table.shape[1] < 2 * words or kept.mean() < COMMON:
         return None
     scaled = table / np.sqrt(np.maximum(table.sum(1, keepdims=True), 1) * np.maximum(table.sum(0), 1))
-    side = np.linalg.svd(scaled, full_matrices=False)[0][:, 1] > 0
+    second = np.linalg.svd(scaled, full_matrices=False)[0][:, 1]
+    side = second > second.mean()  # of kinds that share no word the second may be 0 for all of one
     for _ in range(ROUNDS):  # each word to the kind that has more of it, each text to that of its words
         ours = table[side].sum(0) / max(1, side.sum()) > table[~side].sum(0) / max(1, (~side).sum())
         again = table @ np.where(ours, 1.0, -1.0) > 0
@@ -99,7 +101,7 @@ def _by_words(texts: Sequence[str], most: float, words: int) -> np.ndarray | Non
 
 def _told(sources: Sequence[str], side: np.ndarray) -> float:
     """The share of rows whose kind the words of their source tell: naive Bayes, learned on half of the rows."""
-    table = _table(sources)
+    table = _table(sources, TAGGED)
     learn = np.random.default_rng(SEED).random(len(side)) < 0.5  # rows of two kinds may take turns
     usual = float(max(side.mean(), 1 - side.mean()))
     if not table.shape[1] or side[learn].all() or not side[learn].any():

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from sourcewise.data.batches import IGNORED
+from sourcewise.data.mixtures import EncodedMixture
 from sourcewise.diagnosis.course import Course
 from sourcewise.diagnosis.outputs import Outputs
 from sourcewise.diagnosis.pairs import Ids, Pairs
@@ -83,6 +84,21 @@ def two(i: int, digits: list[int]) -> str:
 )
 def test_two_kinds_that_nothing_tells_apart(target: Any) -> None:
     assert codes(numbers(target), "DAT026") == [("DAT026", "warning")]
+
+
+@pytest.mark.parametrize("pair", [(GERMAN, FRENCH), (FRENCH, GERMAN), (ENGLISH, GERMAN)])
+@pytest.mark.parametrize("told", ["", "source", "begins"])
+def test_tasks_of_a_mixture_that_nothing_tells_apart(pair: Any, told: str) -> None:
+    parts = []
+    for i, words in enumerate(pair):
+        rows = numbers(lambda _, digits, words=words: " ".join(words[d] for d in digits), None)
+        rows = [(f"{('in', 'en')[i]} {source}" if told == "source" else source, target) for source, target in rows]
+        parts.append(Collated([batch(rows)], Words(), f"set {i}", counted=True))
+        if told == "begins":
+            parts[-1].begins = [[900 + i]] * len(parts[-1])
+    found = look(Pairs(EncodedMixture(parts)), codes="DAT026").findings
+    assert [each.level for each in found] == ([] if told else ["warning"])
+    assert told or "2 sets together" in found[0].evidence
 
 
 @pytest.mark.parametrize(
