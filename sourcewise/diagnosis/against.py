@@ -109,3 +109,17 @@ def risen(trained: Sequence[Sequence[int]], own: Sequence[Sequence[int]]) -> tup
         return -1, 0.0, 0.0
     token = max(shares, key=lambda i: shares[i][1] - shares[i][0])
     return (token, *shares[token])
+
+
+def strange(trained: Sequence[Sequence[int]], own: Sequence[Sequence[int]]) -> tuple[float, float]:
+    """The share of the tokens of some rows whose ids the training never has; and of the training's second half, those
+    that its first has not.
+    """
+    middle = len(trained) // 2
+    return _new(trained, own), _new(trained[:middle], trained[middle:])
+
+
+def _new(before: Sequence[Sequence[int]], now: Sequence[Sequence[int]]) -> float:
+    known = {i for row in before for i in row}
+    ids = [i for row in now for i in row]
+    return sum(i not in known for i in ids) / max(1, len(ids))

@@ -5,9 +5,11 @@ from __future__ import annotations
 
 import json
 import random
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -186,3 +188,18 @@ def test_a_file_with_both_tables(tmp_path: Path) -> None:
         save_file(tables, tmp_path / "model.safetensors", metadata={"format": "pt"})
         assert bool(apart_in_file(tmp_path)) == ill
     assert rows(1)
+
+
+def of_words(count: int, seed: int, change: Callable[[int], int] = int) -> Held:
+    """Rows of ten ids of which few are common and most are rare, as words are."""
+    draw = np.random.default_rng(seed)
+    rows = [[change(int(i)) for i in 4 + draw.zipf(1.3, 10) % 5000] for _ in range(count)]
+    return Held([hash(tuple(row)) for row in rows], rows, rows)
+
+
+@pytest.mark.parametrize("count", [60, 600, 3000])
+def test_ids_of_another_tokenizer(count: int) -> None:
+    order = np.random.default_rng(7).permutation(5004)
+    for change, told in ((int, False), (lambda i: 9000 + i, True), (lambda i: int(order[i]), True)):
+        found = look(Against(of_words(count, 0), of_words(200, 1, change)), codes="DAT034").findings
+        assert bool(found) == told, (count, told, [each.evidence for each in found])

@@ -1,10 +1,11 @@
-from sourcewise.diagnosis.against import Against, edge, risen, share_at
+from sourcewise.diagnosis.against import Against, edge, risen, share_at, strange
 from sourcewise.diagnosis.rule import Cure, Findings, Rule
 
 
 class IdsUnlikeTraining(Rule[Against]):
     """In a training of others whose texts are ids: which id the sources, and the targets, of the training begin and end
-    with, and how many of an evaluation do; and the id whose share of all tokens of the sources has risen most.
+    with, and how many of an evaluation do; the id whose share of all tokens of the sources has risen most; and how many
+    tokens have an id that the training never has.
 
     ## Why that is bad
     A source that lacks the end of text, the code of its language or its prefix is none that the model has ever read. An
@@ -13,13 +14,14 @@ class IdsUnlikeTraining(Rule[Against]):
     ## Threshold and its origin
     A warning where {most:%} of the training begin or end with one id, and {fewest:%} of the evaluation or fewer; and
     where an id has at most {rare:%} of the tokens in training and {common:%} or more, and {times} times as many, in the
-    evaluation. Ours.
+    evaluation; and where {new:%} of the tokens have an id that never was in training, {times} times as many as in the
+    second half of the training beside its first: ids of another tokenizer, or a cache of one. Ours.
     """
 
     code, name, level, rank = "DAT034", "ids of an evaluation are unlike those of training", "warning", 22.1
     learned = False
     most, fewest = 0.95, 0.05  # of the rows
-    rare, common, times = 0.05, 0.15, 5  # of the tokens
+    rare, common, times, new = 0.05, 0.15, 5, 0.15  # of the tokens
     explains = "TRN010 TRN011 SRC* OUT00* OUT019"
     cures = Cure(
         "Make ids for evaluation and use by the very function that makes those of training, with the same vocabulary, "
@@ -41,6 +43,12 @@ class IdsUnlikeTraining(Rule[Against]):
                     said.append(
                         f"{100 * share:.0f} % of the {side} {words} with {token} in training, {100 * found:.0f} %"
                     )
+            share, usual = strange(before, now)
+            if share >= max(self.new, self.times * usual):
+                words = (
+                    f"{100 * share:.0f} % of the tokens of {side} have an id that the {side} of the training never had"
+                )
+                said.append(f"{words} ({100 * usual:.1f} % by nature)")
         token, before_share, share = risen(against.trained.sources, against.own.sources)
         if before_share <= self.rare and share >= max(self.common, self.times * before_share):
             said.append(
