@@ -14,8 +14,8 @@ class IdsUnlikeTraining(Rule[Against]):
     ## Threshold and its origin
     A warning where {most:%} of the training begin or end with one id, and {fewest:%} of the evaluation or fewer; and
     where an id has at most {rare:%} of the tokens in training and {common:%} or more, and {times} times as many, in the
-    evaluation; and where {new:%} of the tokens have an id that never was in training, {times} times as many as in its later
-    rows beside its earlier ones: ids of another tokenizer, or a cache of one. Ours.
+    evaluation; and where {new:%} of the tokens have an id that never was in training, {times} times as many as in its
+    later rows beside its earlier ones: ids of another tokenizer, or a cache of one. Ours.
     """
 
     code, name, level, rank = "DAT034", "ids of an evaluation are unlike those of training", "warning", 22.1
