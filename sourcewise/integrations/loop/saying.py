@@ -49,6 +49,7 @@ def said_beside(tables: Tables, outputs: Sequence[Sequence[Any]]) -> Said | None
     last = Counter(reference[-1] for reference, _ in pairs if reference)
     lengths = Counter(len(output) for _, output in pairs)
     cut = lengths.most_common(1)[0][1] < ALIKE * len(pairs)  # each behind its own end, which is left out
+    cut = cut or sum(len(output) == len(reference) - 1 for reference, output in pairs) >= ALIKE * len(pairs)
     tokens = [(i, count, known[i], said[i]) for i, count in there.items() if not (cut and count == last[i])]
     sure = WordsNeverSaid.known
     barred = {i for i, count, times, outputs in tokens if not outputs and times >= sure * count}  # it may be

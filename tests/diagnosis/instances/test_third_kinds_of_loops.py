@@ -11,8 +11,10 @@ import torch
 from torch import Tensor, nn
 
 import sourcewise
+from sourcewise.data.batches import IGNORED
 from sourcewise.diagnosis.measures.likely_unknown import likely_unknown
 from sourcewise.diagnosis.rules import RULES
+from sourcewise.integrations.loop.saying import said_beside
 from tests.diagnosis.instances.loops import Gru, Loop, Transformer, found
 from tests.diagnosis.instances.test_other_kinds_of_loops import asked, first, greedy, trained
 from tests.diagnosis.instances.test_rows_of_loops import after
@@ -295,3 +297,17 @@ def test_one_cycle_that_is_stepped_with_every_epoch(each: int) -> None:
 
 def test_the_new_rules_are_known() -> None:
     assert {"WIR042", "DAT030", "DAT031"} <= RULES.keys()
+
+
+@pytest.mark.parametrize("lengths", [[7], [7, 5, 6]])
+@pytest.mark.parametrize("cut", [False, True])
+def test_the_end_is_no_word_that_is_missing_where_all_are_of_one_length(lengths: list[int], cut: bool) -> None:
+    torch.manual_seed(0)
+    labels = torch.full((24, 7), IGNORED)
+    for i in range(24):
+        width = lengths[i % len(lengths)]
+        labels[i, :width] = torch.cat((torch.randint(4, 9, (width - 1,)), torch.tensor([EOS])))
+    logs = torch.log_softmax(9.0 * torch.nn.functional.one_hot(labels.clamp(min=0), 9), -1)
+    outputs = [[i for i in row if i != IGNORED and not (cut and i == EOS)] for row in labels.tolist()]
+    said = said_beside(lambda: [(logs, labels)], [outputs])
+    assert said is not None and {i: found for i, _, _, found in said.tokens}.get(EOS) == (None if cut else 24)
