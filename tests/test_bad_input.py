@@ -238,7 +238,7 @@ USES = {
     "report features": "features: not a run: none of recipe.yaml, metrics.jsonl, metrics.json is here",
     "report nowhere": "nowhere: no such run folder",
     "diagnose features": "features: neither a run nor a Hugging Face folder",
-    "explain SRC9": "SRC9: no such rule; did you mean SRC006?",
+    "explain SRC9": "SRC9: no such rule; did you mean SRC007?",
     "tokenizer good.tsv -o o.json --vocabulary 2": "--vocabulary should be greater than or equal to 16, not 2",
     "tokenizer good.tsv -o o.txt": "-o o.txt: name a file that ends in .json",
     "tokenizer /dev/null -o o.json": "tokenizer: no text to train on",
