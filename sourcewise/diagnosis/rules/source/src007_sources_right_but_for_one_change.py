@@ -20,7 +20,7 @@ class SourcesRightButForOneChange(Rule[Likelihood]):
     """
 
     code, name, level, rank = "SRC007", "sources are right but for one change", "error", 0.055
-    explained_by = "WIR001 SRC004"
+    explained_by = "WIR001"
     explains = "OUT00* OUT012 OUT013 SRC001..SRC003 SRC005 TRN003..TRN005 TRN010 TRN011"
     gain, deviations, fewest, share = 0.5, 5, 8, 0.5
     cures = Cure(
