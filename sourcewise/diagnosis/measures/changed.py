@@ -84,16 +84,25 @@ def _exchanged(encoded: ExampleSet, sources: Sequence[Sequence[int] | np.ndarray
     return other
 
 
+def begun(network: Network, encoded: ExampleSet) -> list[int]:
+    """The token that outputs are forced to begin with, where targets do not hold it, such as a language's code."""
+    forced = list(network.defaults.forced_bos)
+    if len(forced) != 1 or any(len(ids) and int(ids[0]) == forced[0] for ids in encoded.targets):
+        return []
+    return forced
+
+
 @torch.inference_mode()
 def _nats(network: Network, encoded: ExampleSet, change: Augment | None, batch_tokens: int = 8192) -> np.ndarray | None:
     """(examples,) nats per token; None where the network cannot read them so."""
-    found = np.zeros(len(encoded))
+    found, begins = np.zeros(len(encoded)), begun(network, encoded)
     try:
         for rows in sorted_batches(encoded.source_lengths, encoded.target_lengths, Budget(batch_tokens)):
             batch = encoded.batch(rows, change)
             labels = batch.labels.to(network.device)
             real = labels != IGNORED
-            nats = token_nats(network, network.encode(batch.source), labels) * real
+            led = torch.cat((labels.new_tensor(begins).expand(len(labels), -1), labels), 1)
+            nats = token_nats(network, network.encode(batch.source), led)[:, len(begins) :] * real
             found[rows] = np.asarray((nats.double().sum(1) / real.sum(1).clamp(min=1)).cpu())
     except (IndexError, RuntimeError, ValueError):  # ids beyond a vocabulary, more positions than there are
         return None

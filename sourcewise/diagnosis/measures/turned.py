@@ -13,7 +13,7 @@ from torch import Tensor
 from sourcewise.data.batches import IGNORED, Budget, Source, sorted_batches
 from sourcewise.data.encoding import ExampleSet
 from sourcewise.diagnosis.likelihood import Likelihood
-from sourcewise.diagnosis.measures.changed import changes_of
+from sourcewise.diagnosis.measures.changed import begun, changes_of
 from sourcewise.model.protocol import Network, token_nats
 
 MOST = 96  # examples
@@ -25,7 +25,7 @@ def measure_likelihood(network: Network, encoded: ExampleSet, trained: bool, bat
     """The nats of up to `MOST` examples, spread over a set; `trained` says whether the network is."""
     chosen = encoded.select(np.linspace(0, len(encoded) - 1, min(MOST, len(encoded))).astype(int).tolist())
     own, turned, tokens = np.zeros(len(chosen)), np.zeros(len(chosen)), np.zeros(len(chosen))
-    changed, begins = False, _begun(network, chosen)
+    changed, begins = False, begun(network, chosen)
     for rows in sorted_batches(chosen.source_lengths, chosen.target_lengths, Budget(batch_tokens)):
         batch = chosen.batch(rows)
         labels = batch.labels.to(network.device)
@@ -42,14 +42,6 @@ def measure_likelihood(network: Network, encoded: ExampleSet, trained: bool, bat
     if not trained or found.loss < GOOD or not math.isfinite(found.loss):
         return found
     return replace(found, changes=list(changes_of(network, chosen, found.each)))
-
-
-def _begun(network: Network, encoded: ExampleSet) -> list[int]:
-    """The token that outputs are forced to begin with, where targets do not hold it, such as a language's code."""
-    forced = list(network.defaults.forced_bos)
-    if len(forced) != 1 or any(len(ids) and int(ids[0]) == forced[0] for ids in encoded.targets):
-        return []
-    return forced
 
 
 def likelier(nats: Callable[[int], np.ndarray | None]) -> np.ndarray | None:
