@@ -43,14 +43,8 @@ def of_single_places(
         axis = int(not known.source_turned)
         changed = named[path].clone()
         changed.select(axis, place).copy_(named[path].select(axis, place).roll(1, 0))
-
-        def change(name: str, each: Tensor, changed: Tensor = changed) -> Tensor:
-            return changed if name == path else each
-
-        try:
-            tensors = {name: change(name, each) for name, each in named.items()}
-            moved = (reader.table(exchanged(batch, change), tensors, labels) - usual).abs().amax(-1) > 0
-        except Exception:  # the loop made something of just these sources
+        moved = _moved(reader, batch, named, labels, usual, changed)
+        if moved is None:
             return None, None
         reached = (moved & (labels != IGNORED)).any(1)
         rows = held[:, place].to(moved.device) & reached
@@ -91,14 +85,8 @@ def of_quarters(
         own = (at >= (lengths * part // PARTS)[:, None]) & (at < (lengths * (part + 1) // PARTS)[:, None])
         mixed = torch.where(own[..., None], _stretched(others, lengths.roll(1, 0), lengths), frames)
         changed = mixed.transpose(0, 1) if known.source_turned else mixed
-
-        def change(name: str, each: Tensor, changed: Tensor = changed) -> Tensor:
-            return changed if name == path else each
-
-        try:
-            tensors = {name: change(name, each) for name, each in named.items()}
-            moved = (reader.table(exchanged(batch, change), tensors, labels) - usual).abs().amax(-1) > 0
-        except Exception:  # the loop made something of just these sources
+        moved = _moved(reader, batch, named, labels, usual, changed)
+        if moved is None:
             return None
         other = (mixed != frames).flatten(1).any(1).to(moved.device)
         still = other & ~(moved & (labels != IGNORED)).any(1)
@@ -106,6 +94,21 @@ def of_quarters(
             still = torch.zeros_like(still)  # the longest are read: what others end with is padding that does change
         unmoved, tried = unmoved + int(still.sum()), tried + int(other.sum())
     return Dead(unmoved, tried, "quarters") if tried else None
+
+
+def _moved(reader: Reader, batch: Any, named: Named, labels: Tensor, usual: Tensor, changed: Tensor) -> Tensor | None:
+    """(batch, time) whether other sources move each output; None where the loop made something of just its own."""
+    assert reader.understood.source is not None
+    path = reader.understood.source.path
+
+    def change(name: str, each: Tensor) -> Tensor:
+        return changed if name == path else each
+
+    try:
+        tensors = {name: change(name, each) for name, each in named.items()}
+        return (reader.table(exchanged(batch, change), tensors, labels) - usual).abs().amax(-1) > 0
+    except Exception:  # whatever somebody's code raises: nothing is known then
+        return None
 
 
 def _changing(frames: Tensor) -> Tensor:
